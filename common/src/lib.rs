@@ -1,0 +1,15 @@
+//! What `register` and `confsync` share: the model of keys and values, the etcd
+//! clients, the watch, the claim on keys of our own, and the run-time frame.
+//!
+//! * [`model`] is pure: no clock, no I/O. Everything below may use it.
+//! * [`store`] speaks to etcd (v3, v2) or to memory, through one trait.
+//! * [`watch`] turns a store into whole, consistent snapshots.
+//! * [`claim`] knows what the store has confirmed that we hold, and what is owed;
+//!   [`registrar`] carries it out.
+//! * [`handshake`] is the wire format of members and acknowledgements.
+//! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
+//!
+//! This crate knows nothing of probes, templates or nginx.
+
+pub mod model;
+pub mod store;

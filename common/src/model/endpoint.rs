@@ -1,0 +1,237 @@
+//! `host:port`, strictly: what an endpoint may look like before nginx, haproxy or
+//! a template ever sees it.
+//!
+//! Strict because nginx is not: it takes `127.1:80`, `0x7f000001:80` and octal
+//! octets, resolves names while it parses (10 s for a silent resolver), and a
+//! value with `;` or `{` opens blocks. Refused, never repaired.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// Where a backend listens: an address or a name, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    host: Host,
+    port: u16,
+}
+
+/// The host part of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Host {
+    /// IPv4, four decimal octets without leading zeros.
+    V4(Ipv4Addr),
+    /// IPv6, without a zone (nginx refuses `%`).
+    V6(Ipv6Addr),
+    /// A DNS name in lower case. Allowed only where the reader asks for names.
+    Name(String),
+}
+
+/// Why a text is not a host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// Nothing was given; usually an environment variable that is not set.
+    #[error("the host is empty; is a variable in the unit file unset?")]
+    Empty,
+    /// Neither an address nor a DNS name.
+    #[error("`{}` is neither an IP address nor a DNS name", .0.escape_debug())]
+    Neither(String),
+}
+
+/// Why a text is not an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// No `:port` at the end.
+    #[error("no port: `host:port` is needed (IPv6 as `[address]:port`)")]
+    NoPort,
+    /// The port is not 1–65535 in plain decimal.
+    #[error("port `{}` is not a number from 1 to 65535", .0.escape_debug())]
+    Port(String),
+    /// The host is not one.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// An IPv6 address outside brackets, so where the port begins is a guess.
+    #[error("an IPv6 address needs brackets: `[address]:port`")]
+    Brackets,
+}
+
+/// A port as nginx, a URL and a person mean it: 1–65535, decimal, no sign, no
+/// leading zero.
+///
+/// # Errors
+/// Anything else, with the text.
+pub fn port(text: &str) -> Result<u16, EndpointError> {
+    let refuse = || EndpointError::Port(text.chars().take(40).collect());
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    if plain { text.parse().map_err(|_| refuse()) } else { Err(refuse()) }
+}
+
+/// RFC 1123 labels; the last must not be all digits, which removes `127.1` and
+/// `2130706433`, nor may any look like hexadecimal.
+fn is_name(text: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && !l.starts_with("0x")
+            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    text.len() <= 253
+        && text.split('.').all(label)
+        && text.rsplit('.').next().is_some_and(|last| !last.bytes().all(|b| b.is_ascii_digit()))
+}
+
+impl FromStr for Host {
+    type Err = HostError;
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        if text.is_empty() {
+            return Err(HostError::Empty);
+        }
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+        if let Ok(v6) = bare.unwrap_or(text).parse() {
+            return Ok(Host::V6(v6));
+        }
+        if let Ok(v4) = text.parse() {
+            return Ok(Host::V4(v4));
+        }
+        if is_name(text) {
+            return Ok(Host::Name(text.to_owned()));
+        }
+        Err(HostError::Neither(text.chars().take(80).collect()))
+    }
+}
+
+impl fmt::Display for Host {
+    /// Without brackets; an [`Endpoint`] adds them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::V4(ip) => ip.fmt(f),
+            Host::V6(ip) => ip.fmt(f),
+            Host::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Endpoint {
+    /// An endpoint of parts that are already valid. Port 0 is not one.
+    ///
+    /// # Errors
+    /// When the port is 0.
+    pub fn new(host: Host, port: u16) -> Result<Self, EndpointError> {
+        if port == 0 { Err(EndpointError::Port("0".into())) } else { Ok(Self { host, port }) }
+    }
+
+    /// The host part.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The port, never 0.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The IP address, unless the host is a name.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.host {
+            Host::V4(ip) => Some((*ip).into()),
+            Host::V6(ip) => Some((*ip).into()),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let (host, digits) = text.rsplit_once(':').ok_or(EndpointError::NoPort)?;
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(EndpointError::Brackets);
+        }
+        let bracketed = host.starts_with('[');
+        let host: Host = host.parse()?;
+        if bracketed != matches!(host, Host::V6(_)) {
+            return Err(EndpointError::Brackets);
+        }
+        Endpoint::new(host, port(digits)?)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::V6(ip) => write!(f, "[{ip}]:{}", self.port),
+            host => write!(f, "{host}:{}", self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn canonical_forms_are_kept() {
+        for text in ["10.0.0.1:80", "[2001:db8::1]:8080", "web-1.example:65535"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_nginx_would_take_and_we_do_not() {
+        for text in [
+            "127.1:80",
+            "2130706433:80",
+            "0x7f000001:80",
+            "010.0.0.1:80",
+            "80",
+            "10.0.0.1:080",
+            "10.0.0.1:0",
+            "10.0.0.1:65536",
+            "10.0.0.1:",
+            ":80",
+            "10.0.0.1:80 ",
+            "10.0.0.1:80 weight=1000",
+            "10.0.0.1:80; } server { listen 81",
+            "unix:/run/docker.sock",
+            "fe80::1:80",
+            "[fe80::1%eth0]:80",
+            "[10.0.0.1]:80",
+            "10.0.0.1:+80",
+            "a..b:80",
+            "-a:80",
+            "Ä:80",
+        ] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn an_empty_host_names_the_likely_cause() {
+        let err = ":7777".parse::<Endpoint>().unwrap_err();
+        assert!(err.to_string().contains("unset"), "{err}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_parses_can_leave_its_place_in_a_config(text in "\\PC{0,60}") {
+            if let Ok(endpoint) = text.parse::<Endpoint>() {
+                let printed = endpoint.to_string();
+                let special = printed.contains(|c: char| ";{} \n\"'\\$#".contains(c));
+                prop_assert!(!special, "{}", printed);
+                prop_assert_eq!(printed.parse::<Endpoint>(), Ok(endpoint));
+            }
+        }
+
+        #[test]
+        fn every_address_round_trips(ip: std::net::IpAddr, port in 1u16..) {
+            let host: Host = ip.to_string().parse().unwrap();
+            let endpoint = Endpoint::new(host, port).unwrap();
+            prop_assert_eq!(endpoint.to_string().parse::<Endpoint>(), Ok(endpoint));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Keys, values and snapshots as types. Pure: no clock, no I/O.
+
+mod backend;
+mod endpoint;
+mod key;
+mod snapshot;
+mod span;
+mod ttl;
+
+pub use backend::{Backend, BackendError, MAX_WEIGHT};
+pub use endpoint::{Endpoint, EndpointError, Host, HostError, port};
+pub use key::{Key, KeyError, Prefix};
+pub use snapshot::{Change, Entry, Revision, Snapshot, Tree};
+pub use span::{SpanError, format_span, parse_span};
+pub use ttl::{Ttl, TtlError};

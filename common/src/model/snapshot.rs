@@ -1,0 +1,207 @@
+//! What a store said at one revision: whole, sorted, and how a change turns one
+//! such picture into the next.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::key::{KeyError, Prefix};
+
+/// etcd's store revision (v3), or its index (v2). Grows with every write of
+/// anybody; falls only when the store was wiped or restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Revision(pub u64);
+
+/// One key as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The raw key.
+    pub key: String,
+    /// The raw value: etcd promises no encoding.
+    pub value: Vec<u8>,
+    /// When the key came into being.
+    pub created: Revision,
+    /// When its value was last written (a v3 keep-alive does not count, a v2
+    /// refresh does).
+    pub modified: Revision,
+    /// The v3 lease that holds it; 0 for none and always with v2.
+    pub lease: i64,
+    /// Time left, where the store tells it with the key (v2).
+    pub ttl: Option<Duration>,
+}
+
+/// A key and all that is below it, with `/` as the boundary: `/web` covers `/web`
+/// and `/web/1`, never `/web2`. `/` covers everything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tree(Prefix);
+
+/// One event of a watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The key now has this value.
+    Put(Entry),
+    /// The key is gone.
+    Gone {
+        /// Which.
+        key: String,
+        /// Since when.
+        at: Revision,
+    },
+    /// The key and all that was below it are gone (v2, a folder).
+    TreeGone {
+        /// Which.
+        tree: Tree,
+        /// Since when.
+        at: Revision,
+    },
+}
+
+/// All keys of some trees at one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// The revision that this picture is complete up to.
+    pub revision: Revision,
+    /// Which cluster said so; a wiped v3 cluster may have another, a restored one
+    /// may not.
+    pub cluster: u64,
+    /// The entries, by key.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+impl Entry {
+    /// The value as text, if it is.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.value).ok()
+    }
+}
+
+impl Tree {
+    /// The path at the top of the tree.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether `key` is the top or below it.
+    #[must_use]
+    pub fn covers(&self, key: &str) -> bool {
+        key == self.path() || self.0.strip(key).is_some() || self.path() == "/"
+    }
+}
+
+impl From<Prefix> for Tree {
+    fn from(prefix: Prefix) -> Self {
+        Self(prefix)
+    }
+}
+
+impl From<&super::key::Key> for Tree {
+    fn from(key: &super::key::Key) -> Self {
+        // A key is a clean path, which is all that a prefix asks.
+        Self(key.as_str().parse().unwrap_or_else(|_| unreachable!("a key is a clean path")))
+    }
+}
+
+impl FromStr for Tree {
+    type Err = KeyError;
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Change {
+    /// The revision at which it happened.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Change::Put(entry) => entry.modified,
+            Change::Gone { at, .. } | Change::TreeGone { at, .. } => *at,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Applies one change. An older one than the picture is skipped, so a watch
+    /// may overlap with the list that it follows.
+    pub fn apply(&mut self, change: Change) {
+        let at = change.revision();
+        if at < self.revision {
+            return;
+        }
+        self.revision = at;
+        match change {
+            Change::Put(entry) => {
+                self.entries.insert(entry.key.clone(), entry);
+            }
+            Change::Gone { key, .. } => {
+                self.entries.remove(&key);
+            }
+            Change::TreeGone { tree, .. } => self.entries.retain(|key, _| !tree.covers(key)),
+        }
+    }
+
+    /// Whether two pictures show the same keys and values, whatever their
+    /// revisions.
+    #[must_use]
+    pub fn same_values(&self, other: &Snapshot) -> bool {
+        self.entries.len() == other.entries.len()
+            && self
+                .entries
+                .values()
+                .zip(other.entries.values())
+                .all(|(a, b)| a.key == b.key && a.value == b.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str, value: &str, at: u64) -> Entry {
+        Entry {
+            key: key.into(),
+            value: value.into(),
+            created: Revision(at),
+            modified: Revision(at),
+            lease: 0,
+            ttl: None,
+        }
+    }
+
+    #[test]
+    fn a_tree_ends_at_a_slash() {
+        let tree: Tree = "/web".parse().unwrap();
+        for (key, covered) in [("/web", true), ("/web/1", true), ("/web2", false), ("/we", false)] {
+            assert_eq!(tree.covers(key), covered, "{key}");
+        }
+        assert!("/".parse::<Tree>().unwrap().covers("no-slash"));
+    }
+
+    #[test]
+    fn changes_add_up_and_old_ones_are_skipped() {
+        let mut picture = Snapshot { revision: Revision(5), ..Snapshot::default() };
+        picture.apply(Change::Put(entry("/a/1", "old", 4)));
+        assert!(picture.entries.is_empty());
+        picture.apply(Change::Put(entry("/a/1", "x", 6)));
+        picture.apply(Change::Put(entry("/a/2", "y", 6)));
+        picture.apply(Change::Put(entry("/ab", "z", 7)));
+        picture.apply(Change::TreeGone { tree: "/a".parse().unwrap(), at: Revision(8) });
+        assert_eq!(picture.entries.keys().collect::<Vec<_>>(), ["/ab"]);
+        picture.apply(Change::Gone { key: "/ab".into(), at: Revision(9) });
+        assert_eq!((picture.entries.len(), picture.revision), (0, Revision(9)));
+    }
+}

@@ -1,0 +1,62 @@
+//! Time spans as people write them in flags and TOML: `500ms`, `30s`, `2m`.
+
+use std::time::Duration;
+
+/// Why a text is not a span of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not a time span; write `500ms`, `30s` or `2m`", .0.escape_debug())]
+pub struct SpanError(String);
+
+/// Reads a span; a bare number is refused, because nobody knows its unit.
+///
+/// # Errors
+/// When it is not one.
+pub fn parse_span(text: &str) -> Result<Duration, SpanError> {
+    humantime::parse_duration(text.trim()).map_err(|_| SpanError(text.chars().take(40).collect()))
+}
+
+/// The span for a person: three digits are enough, `1.24s` rather than
+/// `1s 238ms 114us`.
+#[must_use]
+pub fn format_span(span: Duration) -> String {
+    let ms = span.as_millis();
+    match ms {
+        0 if span.is_zero() => "0s".to_owned(),
+        0 => format!("{}us", span.as_micros()),
+        1..1_000 => format!("{ms}ms"),
+        1_000..10_000 => {
+            let text = format!("{:.2}", span.as_secs_f64());
+            format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+        }
+        10_000..120_000 => format!("{}s", span.as_secs()),
+        _ => humantime::format_duration(Duration::from_secs(span.as_secs())).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_asked_for() {
+        assert_eq!(parse_span("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_span("2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_span("10").unwrap_err().to_string().contains("30s"));
+        assert!(parse_span("").is_err());
+        assert!(parse_span("-1s").is_err());
+    }
+
+    #[test]
+    fn printed_for_people() {
+        for (ms, text) in [
+            (0, "0s"),
+            (40, "40ms"),
+            (1_240, "1.24s"),
+            (3_000, "3s"),
+            (61_000, "61s"),
+            (180_000, "3m"),
+        ] {
+            assert_eq!(format_span(Duration::from_millis(ms)), text);
+        }
+    }
+}
