@@ -15,7 +15,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 setup:
-	@./setup.sh
+	@.ci/setup
 
 build: setup
 	$(CARGO) build --workspace --bins

@@ -2,6 +2,7 @@
 //! service manager, what it logs, how it ends.
 
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,14 +189,21 @@ impl Running {
     }
 
     /// Waits for `READY=1`.
+    ///
+    /// # Panics
+    /// When it does not come, at once when the daemon has ended.
     #[track_caller]
     pub fn ready(&self) -> impl Future<Output = ()> {
-        eventually("READY=1", || async {
+        let place = Location::caller();
+        eventually(format!("{} is ready", self.process.name()), move || async move {
             let notified = self.notified();
-            check(notified.iter().any(|line| line == "READY=1"), || match self.process.exit() {
-                Some(exit) => format!("it ended with {exit}:\n{}", self.log()),
-                None => format!("told so far: {notified:?}"),
-            })
+            if notified.iter().any(|line| line == "READY=1") {
+                return Ok(());
+            }
+            if let Some(exit) = self.process.exit() {
+                panic!("{place}: not ready but ended with {exit}:\n{}", self.log());
+            }
+            Err(format!("told so far: {notified:?}; log:\n{}", self.log()))
         })
     }
 

@@ -127,7 +127,7 @@ impl Etcd {
     fn spec(&self) -> Spec {
         let client = self.url();
         let peer = format!("http://{}", self.peer);
-        Spec::new("etcd", "etcd", self.shared.path.clone())
+        let spec = Spec::new("etcd", "etcd", self.shared.path.clone())
             .args(["--name", "lab", "--enable-v2", "--logger", "zap", "--log-level", "warn"])
             .args([Path::new("--data-dir"), &self.data])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -135,9 +135,13 @@ impl Etcd {
             .args(["--initial-cluster".to_owned(), format!("lab={peer}")])
             // A lone member elects itself after one election time-out, and the shortest
             // lease is one and a half of it, rounded up to a second.
-            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
-            // On architectures that etcd calls unsupported it wants to hear this.
-            .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH.replace("aarch64", "arm64"))
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
+        match std::env::consts::ARCH {
+            "x86_64" => spec,
+            // Elsewhere etcd wants to hear that we know.
+            "aarch64" => spec.env("ETCD_UNSUPPORTED_ARCH", "arm64"),
+            other => spec.env("ETCD_UNSUPPORTED_ARCH", other),
+        }
     }
 
     fn running(&self) -> Process {

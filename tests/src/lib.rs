@@ -22,6 +22,7 @@
 pub mod address;
 pub mod backend;
 pub mod bins;
+pub mod cluster;
 pub mod confdir;
 pub mod daemon;
 pub mod etcd;
@@ -35,6 +36,7 @@ pub mod report;
 pub mod workdir;
 
 pub use backend::{Backend, Behaviour};
+pub use cluster::{Cluster, Member};
 pub use confdir::Confdir;
 pub use daemon::Daemon;
 pub use etcd::{Api, Etcd};
