@@ -136,7 +136,7 @@ impl Plan {
     #[must_use]
     pub fn start(self) -> Load {
         let (stop, stopping) = watch::channel(false);
-        let summary = Arc::new(Mutex::new(Summary::new()));
+        let summary = Arc::new(Mutex::new(Summary::default()));
         let mut tasks = JoinSet::new();
         for _ in 0..self.clients {
             tasks.spawn(ask_on(self.clone(), Arc::clone(&summary), stopping.clone()));

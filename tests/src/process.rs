@@ -20,9 +20,11 @@ use tokio::sync::watch;
 
 use crate::process::log::{Log, Stream};
 
+mod command;
 mod exit;
 mod log;
 
+pub use command::{Output, run};
 pub use exit::Exit;
 pub use rustix::process::Signal;
 
@@ -162,6 +164,12 @@ impl Process {
         self.inner.log.text(Some(Stream::Out))
     }
 
+    /// The lines of standard output, each with the time at which it was read.
+    #[must_use]
+    pub fn timed_stdout(&self) -> Vec<(Instant, String)> {
+        self.inner.log.timed(Stream::Out)
+    }
+
     /// Standard error alone.
     #[must_use]
     pub fn stderr(&self) -> String {
@@ -212,59 +220,6 @@ impl Process {
             thread::park_timeout(Duration::from_millis(5));
         }
         self.exit()
-    }
-}
-
-/// Runs a command to its end.
-///
-/// # Panics
-/// When it cannot be started or does not end within `bound`; it is killed then.
-pub async fn run(spec: Spec, bound: Duration) -> Output {
-    let process = Process::spawn(spec);
-    match process.ended(bound).await {
-        Ok(exit) => Output { exit, process },
-        Err(why) => {
-            process.kill().await;
-            panic!("{why}: `{}`\n{}", process.line(), process.log());
-        }
-    }
-}
-
-/// A command that has ended.
-pub struct Output {
-    /// How.
-    pub exit: Exit,
-    process: Process,
-}
-
-impl Output {
-    /// Standard output.
-    #[must_use]
-    pub fn stdout(&self) -> String {
-        self.process.stdout()
-    }
-
-    /// Standard error.
-    #[must_use]
-    pub fn stderr(&self) -> String {
-        self.process.stderr()
-    }
-
-    /// Standard output of a command that must have succeeded.
-    ///
-    /// # Panics
-    /// When it failed, with all it said.
-    #[track_caller]
-    #[must_use]
-    pub fn ok(&self) -> String {
-        assert!(
-            self.exit.success(),
-            "`{}` ended with {}:\n{}",
-            self.process.line(),
-            self.exit,
-            self.process.log()
-        );
-        self.stdout()
     }
 }
 

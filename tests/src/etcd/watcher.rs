@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::etcd::{Api, Ctl};
 use crate::http;
@@ -43,17 +44,16 @@ impl Watcher {
     /// The events so far, oldest first: `PUT /key` or `DELETE /key`, in either API.
     #[must_use]
     pub fn events(&self) -> Vec<String> {
-        let text = self.process.stdout();
-        let lines: Vec<&str> = text.lines().collect();
+        self.timed().into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// The same, each with the time at which it came.
+    #[must_use]
+    pub fn timed(&self) -> Vec<(Instant, String)> {
+        let lines = self.process.timed_stdout();
         match self.api {
-            Api::V2 => lines.iter().filter_map(|line| v2_event(line)).collect(),
-            Api::V3 => lines
-                .windows(2)
-                .filter_map(|pair| match pair {
-                    ["PUT" | "DELETE", key] => Some(format!("{} {key}", pair.first()?)),
-                    _ => None,
-                })
-                .collect(),
+            Api::V2 => lines.iter().filter_map(|(at, line)| Some((*at, v2_event(line)?))).collect(),
+            Api::V3 => lines.windows(2).filter_map(v3_event).collect(),
         }
     }
 }
@@ -66,4 +66,11 @@ fn v2_event(line: &str) -> Option<String> {
         _ => "PUT",
     };
     Some(format!("{word} {key}"))
+}
+
+/// A line with the word, and one with the key.
+fn v3_event(pair: &[(Instant, String)]) -> Option<(Instant, String)> {
+    let [(at, word), (_, key)] = pair else { return None };
+    let is_event = matches!(word.as_str(), "PUT" | "DELETE") && key.starts_with('/');
+    is_event.then(|| (*at, format!("{word} {key}")))
 }

@@ -66,8 +66,9 @@ pub struct Summary {
     pub failures: Vec<Failure>,
 }
 
-impl Summary {
-    pub(super) fn new() -> Self {
+impl Default for Summary {
+    /// Nothing yet, from now on.
+    fn default() -> Self {
         Self {
             start: Instant::now(),
             ok: 0,
@@ -80,7 +81,9 @@ impl Summary {
             failures: Vec::new(),
         }
     }
+}
 
+impl Summary {
     pub(super) fn count(&mut self, outcome: Outcome, sent: Instant) {
         match &outcome {
             Outcome::Ok(name) => {
@@ -107,6 +110,27 @@ impl Summary {
         } else if self.seen.len() < MOST_NAMES {
             self.seen.insert(name.to_owned(), Seen { first: now, last: now, count: 1 });
         }
+    }
+
+    /// This and another load together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.ok += other.ok;
+        for (status, count) in other.statuses {
+            *self.statuses.entry(status).or_default() += count;
+        }
+        self.connect += other.connect;
+        self.stale_reuse += other.stale_reuse;
+        self.cut += other.cut;
+        self.timed_out += other.timed_out;
+        for (name, theirs) in other.seen {
+            let ours = self.seen.entry(name).or_insert(Seen { count: 0, ..theirs });
+            ours.first = ours.first.min(theirs.first);
+            ours.last = ours.last.max(theirs.last);
+            ours.count += theirs.count;
+        }
+        self.failures.extend(other.failures);
+        self
     }
 
     /// All requests.

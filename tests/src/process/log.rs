@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::time::Instant;
 
 const MOST_LINES: usize = 20_000;
 const LONGEST_LINE: usize = 8_192;
@@ -15,7 +16,7 @@ pub(super) enum Stream {
 
 #[derive(Default)]
 struct Lines {
-    kept: VecDeque<(Stream, String)>,
+    kept: VecDeque<(Instant, Stream, String)>,
     dropped: usize,
 }
 
@@ -37,7 +38,7 @@ impl Log {
             lines.kept.pop_front();
             lines.dropped += 1;
         }
-        lines.kept.push_back((stream, text));
+        lines.kept.push_back((Instant::now(), stream, text));
     }
 
     pub(super) fn text(&self, only: Option<Stream>) -> String {
@@ -46,9 +47,16 @@ impl Log {
             0 => String::new(),
             n => format!("({n} older lines dropped)\n"),
         };
-        for (_, line) in lines.kept.iter().filter(|(s, _)| only.is_none_or(|o| o == *s)) {
+        for (_, _, line) in lines.kept.iter().filter(|(_, s, _)| only.is_none_or(|o| o == *s)) {
             text.push_str(line);
         }
         text
+    }
+
+    /// The lines of one output with the times at which they came.
+    pub(super) fn timed(&self, stream: Stream) -> Vec<(Instant, String)> {
+        let lines = self.lines.lock().unwrap();
+        let of_stream = lines.kept.iter().filter(|(_, s, _)| *s == stream);
+        of_stream.map(|(at, _, line)| (*at, line.trim_end().to_owned())).collect()
     }
 }
