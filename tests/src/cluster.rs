@@ -46,21 +46,23 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts all of it, with backends `apache-1` to `apache-N`, each on a machine
-    /// (address) of its own, and waits until nginx passes requests to each.
+    /// (address) of its own, and waits until nginx runs with all of
+    /// them.
     pub async fn start(lab: &Lab, api: Api, backends: usize) -> Self {
         let etcd = Etcd::start(lab).await;
         let mut members = Vec::new();
         for nth in 1..=backends {
             members.push(join(lab, &etcd, api, &format!("apache-{nth}")).await);
         }
+        // All are there before confsync looks, so its first file has all of them.
+        for member in &members {
+            member.sidekick.ready().await;
+        }
         let nginx = Nginx::prepare(lab);
         let confdir = Confdir::tutorial(lab, &nginx);
         let confsync = Daemon::confsync(lab).etcd(&etcd, api).confdir(&confdir);
         let confsync = confsync.supervising(&nginx).start();
         let cluster = Self { api, etcd, nginx, confdir, confsync, members };
-        for member in &cluster.members {
-            member.sidekick.ready().await;
-        }
         cluster.confsync.ready().await;
         for member in &cluster.members {
             cluster.serves(member.backend.address()).await;

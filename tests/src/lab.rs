@@ -8,6 +8,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::process::{Pid, kill_process};
 
@@ -127,15 +128,25 @@ impl Drop for Lab {
 }
 
 /// Kills what our processes left behind (an nginx whose supervisor was killed). They
-/// are known by their working directory, which children inherit.
+/// are known by their working directory, which children inherit. Again, until none is
+/// found: one may fork while we look.
 fn sweep(path: &Path) {
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let inside = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(path));
-        if let Some(pid) = Pid::from_raw(pid).filter(|_| inside) {
+    for _ in 0..100 {
+        let left = processes_in(path);
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
             let _ = kill_process(pid, Signal::KILL);
         }
+        std::thread::park_timeout(Duration::from_millis(10));
     }
+}
+
+fn processes_in(path: &Path) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let inside = entries.filter(|entry| {
+        fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(path))
+    });
+    inside.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)).collect()
 }

@@ -21,10 +21,14 @@ impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = self.0.clone();
         sorted.sort();
-        match (sorted.get(sorted.len() / 2), sorted.last()) {
-            (Some(median), Some(_)) if sorted.len() == 1 => f.write_str(&text(*median)),
+        let middle = sorted.len() / 2;
+        match (sorted.get(middle), sorted.last()) {
+            (Some(only), _) if sorted.len() == 1 => f.write_str(&text(*only)),
             (Some(median), Some(worst)) => {
-                write!(f, "{} (worst of {}: {})", text(*median), sorted.len(), text(*worst))
+                // Of an even number the two in the middle count.
+                let below = sorted.get((sorted.len() - 1) / 2).unwrap_or(median);
+                let median = (*median + *below) / 2;
+                write!(f, "{} (worst of {}: {})", text(median), sorted.len(), text(*worst))
             }
             _ => f.write_str("not measured"),
         }
