@@ -11,5 +11,10 @@
 //!
 //! This crate knows nothing of probes, templates or nginx.
 
+pub mod backoff;
+pub mod claim;
+pub mod handshake;
 pub mod model;
+pub mod registrar;
 pub mod store;
+pub mod watch;
