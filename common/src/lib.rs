@@ -16,5 +16,6 @@ pub mod claim;
 pub mod handshake;
 pub mod model;
 pub mod registrar;
+pub mod runtime;
 pub mod store;
 pub mod watch;
