@@ -1,1 +1,5 @@
 //! placeholder
+
+pub mod command;
+pub mod install;
+pub mod nginx;

@@ -1,0 +1,3 @@
+//! nginx by name.
+pub mod conf;
+mod lua;
