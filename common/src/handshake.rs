@@ -56,6 +56,10 @@ pub struct Ack {
     pub applied: Revision,
     /// No worker is left that began before that.
     pub quiesced: Revision,
+    /// Keys that the store has no more and that are routed to all the same, because
+    /// their loss is doubted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<String>,
     /// The newest revision looked at, and why it is not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refusal>,

@@ -114,7 +114,8 @@ impl Reading {
     /// Where a backend's key is: `<services>/<service>/<id>`, or directly below a
     /// tree of the resource.
     fn place(&self, key: &str) -> Option<Place> {
-        let bare = if self.prefix.as_str() == "/" { key } else { key.strip_prefix(self.prefix.as_str())? };
+        let bare =
+            if self.prefix.as_str() == "/" { key } else { key.strip_prefix(self.prefix.as_str())? };
         if let Some(rest) = self.services.strip(bare) {
             let (service, id) = rest.split_once('/')?;
             return Place::new(service, id, true);

@@ -35,7 +35,12 @@ pub enum OnEmpty {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { on_empty: OnEmpty::Keep, min_backends: 0, max_loss: 0.5, grace: Duration::from_secs(30) }
+        Self {
+            on_empty: OnEmpty::Keep,
+            min_backends: 0,
+            max_loss: 0.5,
+            grace: Duration::from_secs(30),
+        }
     }
 }
 
@@ -92,7 +97,11 @@ impl Policy {
         }
         let share = ratio(missing.len(), believed.len());
         let why = if regressed {
-            format!("{} of {} vanished just after etcd went backwards", missing.len(), believed.len())
+            format!(
+                "{} of {} vanished just after etcd went backwards",
+                missing.len(),
+                believed.len()
+            )
         } else if now.is_empty() {
             format!("all {} vanished", believed.len())
         } else if share > self.max_loss {
@@ -106,7 +115,10 @@ impl Policy {
     /// Which of the missing are held, given the evidence about them. No evidence
     /// (nobody could be asked) counts for the backend.
     #[must_use]
-    pub fn hold(missing: &BTreeSet<String>, evidence: &BTreeMap<String, Evidence>) -> BTreeSet<String> {
+    pub fn hold(
+        missing: &BTreeSet<String>,
+        evidence: &BTreeMap<String, Evidence>,
+    ) -> BTreeSet<String> {
         let held = |key: &&String| matches!(evidence.get(*key), Some(Evidence::Answers) | None);
         missing.iter().filter(held).cloned().collect()
     }
@@ -116,13 +128,18 @@ impl Policy {
     #[must_use]
     pub fn weigh(&self, count: usize, regressed: bool) -> Outcome {
         if count == 0 && self.on_empty == OnEmpty::Keep {
-            return Outcome::Keep { why: "no backend is registered, and on_empty = \"keep\"".into() };
+            return Outcome::Keep {
+                why: "no backend is registered, and on_empty = \"keep\"".into(),
+            };
         }
         if count == 0 && regressed {
-            return Outcome::Keep { why: "no backend is registered yet after etcd went backwards".into() };
+            return Outcome::Keep {
+                why: "no backend is registered yet after etcd went backwards".into(),
+            };
         }
         if count < self.min_backends {
-            let why = format!("{count} backends are fewer than min_backends = {}", self.min_backends);
+            let why =
+                format!("{count} backends are fewer than min_backends = {}", self.min_backends);
             return Outcome::Keep { why };
         }
         Outcome::Render
@@ -163,7 +180,11 @@ mod tests {
     #[test]
     fn who_leaves_on_purpose_or_is_silent_goes_and_who_answers_is_held() {
         let missing = set(&["leaves", "answers", "silent", "unknown"]);
-        let evidence = [("leaves", Evidence::Leaving), ("answers", Evidence::Answers), ("silent", Evidence::Silent)];
+        let evidence = [
+            ("leaves", Evidence::Leaving),
+            ("answers", Evidence::Answers),
+            ("silent", Evidence::Silent),
+        ];
         let evidence = evidence.map(|(k, e)| (k.to_owned(), e)).into();
         assert_eq!(Policy::hold(&missing, &evidence), set(&["answers", "unknown"]));
     }

@@ -90,7 +90,7 @@ impl Ledger {
 
     /// The installed files are proven to be live.
     pub fn live(&mut self) {
-        self.live.clone_from(&self.installed);
+        self.live = self.installed;
         if self.refused.as_ref().map(|r| &r.digest) == self.live.as_ref() {
             self.refused = None;
         }
@@ -132,20 +132,20 @@ impl Ledger {
 
     /// What is wanted.
     #[must_use]
-    pub fn wanted(&self) -> Option<&Digest> {
-        self.wanted.as_ref()
+    pub fn wanted(&self) -> Option<Digest> {
+        self.wanted
     }
 
     /// What is proven to be live.
     #[must_use]
-    pub fn proven(&self) -> Option<&Digest> {
-        self.live.as_ref()
+    pub fn proven(&self) -> Option<Digest> {
+        self.live
     }
 
     /// What is on disk.
     #[must_use]
-    pub fn on_disk(&self) -> Option<&Digest> {
-        self.installed.as_ref()
+    pub fn on_disk(&self) -> Option<Digest> {
+        self.installed
     }
 }
 
@@ -155,7 +155,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn digest(n: u8) -> Digest {
-        Digest::of_bytes(&[n])
+        let target = crate::install::Target::new("/x");
+        Digest::of(&[crate::install::Candidate { target, bytes: vec![n] }])
     }
 
     fn now() -> Instant {
@@ -214,7 +215,7 @@ mod tests {
                     3 => ledger.live_unknown(),
                     4 => ledger.refuse(digest(n), "no".into(), at),
                     5 => ledger.pause(at + Duration::from_secs(n.into())),
-                    _ => ledger = Ledger::new(ledger.on_disk().cloned()),
+                    _ => ledger = Ledger::new(ledger.on_disk()),
                 }
             }
             ledger.want(digest(9));
@@ -222,7 +223,7 @@ mod tests {
                 match ledger.owed(at) {
                     Owed::Nothing => break,
                     Owed::Later(until) => at = until,
-                    Owed::Install => ledger.installed(ledger.wanted().cloned()),
+                    Owed::Install => ledger.installed(ledger.wanted()),
                     Owed::Reload => ledger.live(),
                 }
             }

@@ -88,7 +88,8 @@ impl std::fmt::Display for Mistake {
 pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
     let folder = path.join("conf.d");
     let files = toml_files(&folder).map_err(|error| {
-        let text = format!("{error}; `confsync init --confdir {}` writes a working start", path.display());
+        let text =
+            format!("{error}; `confsync init --confdir {}` writes a working start", path.display());
         ConfdirError(vec![Mistake { file: folder.clone(), text }])
     })?;
     load_files(path, &files, globals)
@@ -98,7 +99,11 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_files(path: &Path, files: &[PathBuf], globals: &Globals) -> Result<Confdir, ConfdirError> {
+pub fn load_files(
+    path: &Path,
+    files: &[PathBuf],
+    globals: &Globals,
+) -> Result<Confdir, ConfdirError> {
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
         match resource::read(path, file, globals) {
@@ -106,8 +111,9 @@ pub fn load_files(path: &Path, files: &[PathBuf], globals: &Globals) -> Result<C
                 resources.push(resource);
                 notes.extend(new.into_iter().map(|text| Note { file: file.clone(), text }));
             }
-            Err(new) => mistakes
-                .extend(new.into_iter().map(|text| Mistake { file: file.clone(), text })),
+            Err(new) => {
+                mistakes.extend(new.into_iter().map(|text| Mistake { file: file.clone(), text }))
+            }
         }
     }
     mistakes.extend(same_dest(&resources));
@@ -126,11 +132,16 @@ fn same_dest(resources: &[Resource]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for (index, resource) in resources.iter().enumerate() {
         if let Some(other) = resources.iter().take(index).find(|r| r.dest == resource.dest) {
-            let text = format!("dest {} is written by {} as well", resource.dest.display(), other.file.display());
+            let text = format!(
+                "dest {} is written by {} as well",
+                resource.dest.display(),
+                other.file.display()
+            );
             mistakes.push(Mistake { file: resource.file.clone(), text });
         }
         if let Some(other) = resources.iter().take(index).find(|r| r.name == resource.name) {
-            let text = format!("its name `{}` is that of {} as well", resource.name, other.file.display());
+            let text =
+                format!("its name `{}` is that of {} as well", resource.name, other.file.display());
             mistakes.push(Mistake { file: resource.file.clone(), text });
         }
     }

@@ -61,10 +61,32 @@ pub(super) struct Nginx {
 const TABLES: &[&str] = &["template", "nginx", "guard", "backend"];
 const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace"];
 const TEMPLATE: &[&str] = &[
-    "src", "dest", "keys", "prefix", "mode", "uid", "gid", "owner", "group", "check_cmd",
-    "reload_cmd", "verify_cmd", "check_cmd_timeout", "reload_cmd_timeout", "quiesce_after",
-    "min_reload_interval", "debounce", "output_format", "values", "names", "make_directories",
-    "allow_in_place", "on_empty", "min_backends", "max_loss", "grace",
+    "src",
+    "dest",
+    "keys",
+    "prefix",
+    "mode",
+    "uid",
+    "gid",
+    "owner",
+    "group",
+    "check_cmd",
+    "reload_cmd",
+    "verify_cmd",
+    "check_cmd_timeout",
+    "reload_cmd_timeout",
+    "quiesce_after",
+    "min_reload_interval",
+    "debounce",
+    "output_format",
+    "values",
+    "names",
+    "make_directories",
+    "allow_in_place",
+    "on_empty",
+    "min_backends",
+    "max_loss",
+    "grace",
 ];
 const NGINX: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
 
@@ -95,9 +117,7 @@ pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
             return Err(format!("`{name}` must be a table: write it as [{lower}]"));
         };
         let target = if lower == "guard" { "template" } else { &lower };
-        let merged = file
-            .entry(target)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let merged = file.entry(target).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         let Some(merged) = merged.as_table_mut() else { continue };
         for (key, value) in inner {
             let lower = key.to_lowercase();
@@ -163,9 +183,13 @@ mod tests {
 
     #[test]
     fn misspelt_keys_are_named_with_line_and_remedy() {
-        let (file, notes) = parse("[template]\nSRC = \"a\"\ndest = \"b\"\nreload_cmnd = \"x\"\n").unwrap();
+        let (file, notes) =
+            parse("[template]\nSRC = \"a\"\ndest = \"b\"\nreload_cmnd = \"x\"\n").unwrap();
         assert_eq!(file.template.unwrap().src.as_deref(), Some("a"));
-        assert_eq!(notes, ["line 4: `reload_cmnd` is not known here and is ignored; did you mean `reload_cmd`?"]);
+        assert_eq!(
+            notes,
+            ["line 4: `reload_cmnd` is not known here and is ignored; did you mean `reload_cmd`?"]
+        );
     }
 
     #[test]

@@ -152,10 +152,24 @@ impl Reader<'_> {
             make_directories: raw.make_directories.unwrap_or(false),
             allow_in_place: raw.allow_in_place.unwrap_or(false),
             reading: self.reading(&raw, nginx.is_some()),
-            check: self.command(raw.check_cmd.as_deref(), raw.check_cmd_timeout.as_ref(), "check_cmd_timeout", 30),
-            reload: self.command(raw.reload_cmd.as_deref(), raw.reload_cmd_timeout.as_ref(), "reload_cmd_timeout", 60),
+            check: self.command(
+                raw.check_cmd.as_deref(),
+                raw.check_cmd_timeout.as_ref(),
+                "check_cmd_timeout",
+                30,
+            ),
+            reload: self.command(
+                raw.reload_cmd.as_deref(),
+                raw.reload_cmd_timeout.as_ref(),
+                "reload_cmd_timeout",
+                60,
+            ),
             verify: self.command(raw.verify_cmd.as_deref(), None, "verify_cmd", 30),
-            quiesce_after: self.span(raw.quiesce_after.as_ref(), "quiesce_after", Duration::from_secs(1)),
+            quiesce_after: self.span(
+                raw.quiesce_after.as_ref(),
+                "quiesce_after",
+                Duration::from_secs(1),
+            ),
             min_reload_interval: self.span(
                 raw.min_reload_interval.as_ref(),
                 "min_reload_interval",
@@ -201,7 +215,8 @@ impl Reader<'_> {
         match u32::from_str_radix(digits, 8) {
             Ok(mode) if mode <= 0o7777 && !digits.starts_with('+') => Some(mode),
             _ => {
-                self.mistakes.push(format!("mode = \"{text}\" is not an octal mode such as \"0644\""));
+                self.mistakes
+                    .push(format!("mode = \"{text}\" is not an octal mode such as \"0644\""));
                 None
             }
         }
@@ -228,7 +243,9 @@ impl Reader<'_> {
         let own = raw.prefix.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
         let prefix = match &self.globals.prefix {
             Some(global) => global.clone(),
-            None => self.path_in_etcd(own, "prefix").unwrap_or_else(|| self.globals.services.clone()),
+            None => {
+                self.path_in_etcd(own, "prefix").unwrap_or_else(|| self.globals.services.clone())
+            }
         };
         let keys = raw.keys.clone().unwrap_or_default();
         // confd reads nothing without keys; a template may still need none.
@@ -239,7 +256,9 @@ impl Reader<'_> {
             Some("typed") => Values::Typed,
             Some("endpoint") => Values::Endpoint,
             Some(other) => {
-                self.mistakes.push(format!("values = \"{other}\" is none of \"endpoint\", \"typed\", \"any\""));
+                self.mistakes.push(format!(
+                    "values = \"{other}\" is none of \"endpoint\", \"typed\", \"any\""
+                ));
                 Values::Endpoint
             }
         };
@@ -261,7 +280,9 @@ impl Reader<'_> {
     }
 
     fn nginx(&mut self, raw: raw::Nginx) -> Nginx {
-        let path = |text: Option<String>, default: &str| PathBuf::from(text.unwrap_or_else(|| default.into()));
+        let path = |text: Option<String>, default: &str| {
+            PathBuf::from(text.unwrap_or_else(|| default.into()))
+        };
         Nginx {
             conf: path(raw.conf, "/etc/nginx/nginx.conf"),
             pid_file: path(raw.pid_file, "/run/nginx.pid"),
@@ -295,9 +316,9 @@ impl Reader<'_> {
     fn span(&mut self, value: Option<&toml::Value>, what: &str, default: Duration) -> Duration {
         let parsed = match value {
             None => return default,
-            Some(toml::Value::Integer(secs)) => {
-                u64::try_from(*secs).map(Duration::from_secs).map_err(|_| format!("{secs} is negative"))
-            }
+            Some(toml::Value::Integer(secs)) => u64::try_from(*secs)
+                .map(Duration::from_secs)
+                .map_err(|_| format!("{secs} is negative")),
             Some(toml::Value::String(text)) => parse_span(text).map_err(|e| e.to_string()),
             Some(other) => Err(format!("`{other}` is not a time span; write \"30s\"")),
         };
@@ -313,7 +334,8 @@ impl Reader<'_> {
             None | Some("keep") => OnEmpty::Keep,
             Some("render") => OnEmpty::Render,
             Some(other) => {
-                self.mistakes.push(format!("on_empty = \"{other}\" is neither \"keep\" nor \"render\""));
+                self.mistakes
+                    .push(format!("on_empty = \"{other}\" is neither \"keep\" nor \"render\""));
                 OnEmpty::Keep
             }
         };
@@ -332,7 +354,8 @@ impl Reader<'_> {
     fn output_format(&mut self, format: Option<&str>) -> Option<String> {
         let format = format.filter(|f| !f.is_empty())?;
         if !["json", "toml", "yaml", "yml", "xml"].contains(&format) {
-            self.mistakes.push(format!("output_format = \"{format}\" is none of json, toml, yaml, xml"));
+            self.mistakes
+                .push(format!("output_format = \"{format}\" is none of json, toml, yaml, xml"));
         }
         Some(format.to_owned())
     }
@@ -349,11 +372,17 @@ impl Reader<'_> {
 
     fn note(&self, resource: &Resource, notes: &mut Vec<String>) {
         if resource.reading.trees.is_empty() {
-            notes.push("`keys` is empty or missing: the template sees no key and nothing is watched".into());
+            notes.push(
+                "`keys` is empty or missing: the template sees no key and nothing is watched"
+                    .into(),
+            );
         }
         let nginx_check = resource.check.as_ref().is_some_and(|c| c.text.contains("nginx"));
         let candidate = |c: &Command| c.text.contains("src");
-        if nginx_check && !resource.check.as_ref().is_some_and(candidate) && resource.nginx.is_none() {
+        if nginx_check
+            && !resource.check.as_ref().is_some_and(candidate)
+            && resource.nginx.is_none()
+        {
             notes.push(
                 "check_cmd does not look at the candidate ({{.src}}), so it runs again after the swap and the \
                  file is put back if it fails; an [nginx] table checks before the swap"

@@ -36,7 +36,10 @@ fn the_tutorials_resource_is_read_as_it_is() {
     let folder = Folder::with(&[("conf.d/nginx.toml", TUTORIAL), ("templates/nginx.tmpl", "x")]);
     let confdir = folder.load().unwrap();
     let resource = &confdir.resources[0];
-    assert_eq!((resource.name.as_str(), resource.mode, resource.uid), ("nginx", Some(0o644), Some(0)));
+    assert_eq!(
+        (resource.name.as_str(), resource.mode, resource.uid),
+        ("nginx", Some(0o644), Some(0))
+    );
     assert_eq!(resource.reading.trees, ["/services/apache".parse().unwrap()]);
     assert_eq!(resource.reading.values, Values::Any, "byte for byte as confd");
     assert!(confdir.notes.iter().any(|n| n.text.contains("does not look at the candidate")));
@@ -51,7 +54,10 @@ fn an_nginx_table_makes_values_typed_and_has_defaults() {
     assert_eq!(resource.engine, Engine::Handlebars);
     assert_eq!(resource.reading.values, Values::Typed);
     let nginx = resource.nginx.as_ref().unwrap();
-    assert_eq!((nginx.pid_file.as_path(), nginx.binary.as_path()), (Path::new("/p"), Path::new("nginx")));
+    assert_eq!(
+        (nginx.pid_file.as_path(), nginx.binary.as_path()),
+        (Path::new("/p"), Path::new("nginx"))
+    );
     assert_eq!(resource.policy.on_empty, OnEmpty::Keep);
     assert_eq!(resource.min_reload_interval, Duration::from_millis(500));
 }
@@ -61,11 +67,23 @@ fn every_mistake_of_every_file_is_told_at_once() {
     let folder = Folder::with(&[
         ("conf.d/a.toml", "[template]\nsrc=\"missing.tmpl\"\nmode=\"rw\"\nvalues=\"all\"\n"),
         ("conf.d/b.toml", "[template\n"),
-        ("conf.d/sub/c.toml", "[template]\nsrc=\"t\"\ndest=\"rel\"\ndebounce=\"soon\"\n[backend]\nbackend=\"consul\"\n"),
+        (
+            "conf.d/sub/c.toml",
+            "[template]\nsrc=\"t\"\ndest=\"rel\"\ndebounce=\"soon\"\n[backend]\nbackend=\"consul\"\n",
+        ),
         ("templates/t", ""),
     ]);
     let text = folder.load().unwrap_err().to_string();
-    for part in ["missing.tmpl", "`dest` is missing", "octal", "values", "line 1", "absolute", "soon", "consul"] {
+    for part in [
+        "missing.tmpl",
+        "`dest` is missing",
+        "octal",
+        "values",
+        "line 1",
+        "absolute",
+        "soon",
+        "consul",
+    ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
 }
@@ -81,7 +99,8 @@ fn a_guard_table_is_another_place_for_its_keys() {
 #[test]
 fn one_dest_has_one_writer() {
     let toml = "[template]\nsrc=\"t\"\ndest=\"/d\"\n";
-    let folder = Folder::with(&[("conf.d/a.toml", toml), ("conf.d/b.toml", toml), ("templates/t", "")]);
+    let folder =
+        Folder::with(&[("conf.d/a.toml", toml), ("conf.d/b.toml", toml), ("templates/t", "")]);
     assert!(folder.load().unwrap_err().to_string().contains("as well"));
 }
 

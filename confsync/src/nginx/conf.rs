@@ -254,9 +254,10 @@ mod tests {
 
     #[test]
     fn quotes_escapes_variables() {
-        assert_eq!(words(r#"a "b; {" 'c"d' e\"f "g\"h" i\ j;"#)[0][1..], [
-            "b; {", "c\"d", "e\"f", "g\"h", "i\\ j"
-        ]);
+        assert_eq!(
+            words(r#"a "b; {" 'c"d' e\"f "g\"h" i\ j;"#)[0][1..],
+            ["b; {", "c\"d", "e\"f", "g\"h", "i\\ j"]
+        );
         assert_eq!(words("a ${b}c $d{e;}"), [vec!["0a", "${b}c", "$d{e"]].to_vec());
         assert_eq!(words("x a#b c}d;")[0][1..], ["a#b", "c}d"]);
         assert_eq!(words(r#"if ($a = "b") { }"#)[0][1..], ["($a", "=", "b", ")"]);
