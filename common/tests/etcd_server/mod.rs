@@ -1,0 +1,175 @@
+//! A real etcd on free loopback ports with a folder of its own, gone when dropped.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+/// How long etcd may take to answer after its start, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One etcd.
+pub struct EtcdServer {
+    child: Option<Child>,
+    folder: TempDir,
+    /// Its client port.
+    pub port: u16,
+    peer: u16,
+    scheme: &'static str,
+    flags: Vec<String>,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test owns the process and ends it on drop")]
+fn command(program: &str) -> Command {
+    Command::new(program)
+}
+
+impl EtcdServer {
+    /// Starts an etcd with v3 and v2 and waits until it answers.
+    pub async fn start() -> Self {
+        Self::with(&["--enable-v2"]).await
+    }
+
+    /// Starts an etcd with these flags and waits until it answers.
+    pub async fn with(flags: &[&str]) -> Self {
+        // Between the choice of a port and its use somebody else may take it.
+        for _ in 0..5 {
+            let tls = flags.contains(&"--client-cert-auth");
+            let mut server = Self {
+                child: None,
+                folder: TempDir::new().unwrap(),
+                port: free_port(),
+                peer: free_port(),
+                scheme: if tls { "https" } else { "http" },
+                flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            };
+            server.spawn();
+            if server.answers().await {
+                return server;
+            }
+        }
+        panic!("etcd does not come up; try `etcd --enable-v2` by hand");
+    }
+
+    /// `http://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn spawn(&mut self) {
+        let peer = format!("http://127.0.0.1:{}", self.peer);
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        let child = command("etcd")
+            .args(["--name", "one", "--data-dir"])
+            .arg(self.data())
+            .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("one={peer}"), "--log-level", "error"])
+            // Short elections make short leases possible.
+            .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+            .args(&self.flags)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| {
+            panic!("cannot start etcd ({error}); install it: `apt-get install etcd-server`")
+        }));
+    }
+
+    /// Whether it comes up. A TCP connection is all that every kind of server
+    /// (TLS, users) grants to anybody, and etcd listens only when it can answer.
+    async fn answers(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let ended = self.child.as_mut().is_none_or(|c| !matches!(c.try_wait(), Ok(None)));
+            if ended {
+                let log = std::fs::read_to_string(self.folder.path().join("log"));
+                eprintln!("etcd ended: {}", log.unwrap_or_default());
+                return false;
+            }
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return true;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().map(Pid::from_child).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Stops answering without hanging up.
+    pub fn hang(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Answers again.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Dies without a word.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Comes back with what it had, on the same port.
+    pub async fn revive(&mut self) {
+        self.spawn();
+        assert!(self.answers().await, "etcd does not come back");
+    }
+
+    /// Comes back with nothing.
+    pub async fn wipe(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+        self.revive().await;
+    }
+
+    /// Runs `etcdctl` against it.
+    pub fn ctl(&self, api: &str, args: &[&str]) -> String {
+        let output = command("etcdctl")
+            .args(["--endpoints", &self.url()])
+            .args(args)
+            .env_clear()
+            .env("ETCDCTL_API", api)
+            .output()
+            .unwrap_or_else(|error| {
+                panic!("cannot run etcdctl ({error}); install it: `apt-get install etcd-client`")
+            });
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let trouble = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "etcdctl {args:?}: {text}{trouble}");
+        text
+    }
+
+    /// Where further files may lie.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for EtcdServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
