@@ -189,9 +189,14 @@ mod tests {
     fn it_hurries_only_while_something_may_change() {
         let start = Instant::now();
         let mut health = Health::new(policy(2, 2, 0), start);
-        for (passed, changing) in
-            [(true, true), (true, false), (true, false), (false, true), (false, false), (true, true)]
-        {
+        for (passed, changing) in [
+            (true, true),
+            (true, false),
+            (true, false),
+            (false, true),
+            (false, false),
+            (true, true),
+        ] {
             health.record(passed, start);
             assert_eq!(health.changing(), changing, "{:?}", health.row());
         }

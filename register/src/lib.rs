@@ -7,5 +7,8 @@
 //! * [`supervise`] runs the backend as a child, for `register run … -- COMMAND`.
 //! * [`check`] and [`list`] are the subcommands of that name.
 
+pub mod args;
+pub mod check;
+pub mod config;
 pub mod health;
 pub mod probe;

@@ -101,7 +101,9 @@ pub struct HttpOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// Nothing known begins like this.
-    #[error("`{0}` is no check; write http://…, https://…, h2c://…, tcp, unix:/path, exec:CMD, none, or a /path")]
+    #[error(
+        "`{0}` is no check; write http://…, https://…, h2c://…, tcp, unix:/path, exec:CMD, none, or a /path"
+    )]
     Unknown(String),
     /// Usually an unset variable in a unit file.
     #[error("`{0}` has no host; is a variable in the unit file unset?")]
@@ -179,6 +181,14 @@ impl Check {
         };
         let place = if rest.starts_with("unix:") { by_socket(rest) } else { by_url(scheme, rest) }?;
         Ok(Self::Http(Box::new(place.check(scheme, options))))
+    }
+}
+
+impl Check {
+    /// Whether it needs TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Http(http) if http.scheme == Scheme::Https)
     }
 }
 
