@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::runtime::LogFormat;
-use crate::store::{Api, Connection, Credentials, TlsFiles};
+use crate::store::{Api, Connection, Credentials, Timeouts, TlsFiles};
 
 /// How etcd is reached.
 #[derive(Debug, Clone, Args)]
@@ -29,20 +29,33 @@ pub struct StoreArgs {
     #[arg(long, value_name = "API", env = "ETCD_API", default_value = "auto", ignore_case = true)]
     pub etcd_api: Api,
 
-    /// Domain whose SRV records name the members
-    #[arg(long = "etcd-srv", visible_alias = "srv-domain", value_name = "DOMAIN", env = "ETCD_SRV")]
-    pub etcd_srv: Option<String>,
-
     /// File with the CA certificates that etcd's certificate must chain to
-    #[arg(long = "etcd-ca", visible_alias = "client-ca-keys", value_name = "FILE", env = "ETCD_CA")]
+    #[arg(
+        long = "etcd-ca",
+        visible_alias = "client-ca-keys",
+        value_name = "FILE",
+        env = "ETCD_CA"
+    )]
     pub etcd_ca: Option<PathBuf>,
 
     /// File with our client certificate
-    #[arg(long = "etcd-cert", visible_alias = "client-cert", value_name = "FILE", env = "ETCD_CERT", requires = "etcd_key")]
+    #[arg(
+        long = "etcd-cert",
+        visible_alias = "client-cert",
+        value_name = "FILE",
+        env = "ETCD_CERT",
+        requires = "etcd_key"
+    )]
     pub etcd_cert: Option<PathBuf>,
 
     /// File with the key of our client certificate
-    #[arg(long = "etcd-key", visible_alias = "client-key", value_name = "FILE", env = "ETCD_KEY", requires = "etcd_cert")]
+    #[arg(
+        long = "etcd-key",
+        visible_alias = "client-key",
+        value_name = "FILE",
+        env = "ETCD_KEY",
+        requires = "etcd_cert"
+    )]
     pub etcd_key: Option<PathBuf>,
 
     /// User name; the password comes from $ETCD_PASSWORD or a file, never from an
@@ -86,7 +99,11 @@ impl StoreArgs {
             mistakes.push(mistake);
             None
         });
-        let files = [("--etcd-ca", &self.etcd_ca), ("--etcd-cert", &self.etcd_cert), ("--etcd-key", &self.etcd_key)];
+        let files = [
+            ("--etcd-ca", &self.etcd_ca),
+            ("--etcd-cert", &self.etcd_cert),
+            ("--etcd-key", &self.etcd_key),
+        ];
         for (flag, file) in files {
             if let Some(file) = file
                 && let Err(error) = std::fs::metadata(file)
@@ -102,16 +119,25 @@ impl StoreArgs {
             cert: self.etcd_cert.clone(),
             key: self.etcd_key.clone(),
         };
-        Ok(Connection { endpoints, srv: self.etcd_srv.clone(), api: self.etcd_api, tls, credentials })
+        Ok(Connection {
+            endpoints,
+            api: self.etcd_api,
+            tls,
+            credentials,
+            timeouts: Timeouts::default(),
+        })
     }
 
     /// Flags first, then the tutorial's HOST_IP and ETCD_PORT, then etcd's default.
     fn endpoints(&self, environment: Environment<'_>) -> Result<Vec<String>, String> {
         let given: Vec<String> = self.etcd.iter().map(|e| e.trim().to_owned()).collect();
         if given.iter().any(String::is_empty) {
-            return Err("--etcd (or $ETCD_ENDPOINTS) is empty; is a variable in the unit file unset?".into());
+            return Err(
+                "--etcd (or $ETCD_ENDPOINTS) is empty; is a variable in the unit file unset?"
+                    .into(),
+            );
         }
-        if !given.is_empty() || self.etcd_srv.is_some() {
+        if !given.is_empty() {
             return Ok(given);
         }
         match (environment("HOST_IP"), environment("ETCD_PORT")) {
@@ -133,7 +159,8 @@ impl StoreArgs {
                 .map(|text| text.lines().next().unwrap_or_default().to_owned())
                 .map_err(|error| format!("--etcd-password-file {}: {error}", file.display()))?,
             None => environment("ETCD_PASSWORD").ok_or_else(|| {
-                "--etcd-user needs a password: set $ETCD_PASSWORD or --etcd-password-file".to_owned()
+                "--etcd-user needs a password: set $ETCD_PASSWORD or --etcd-password-file"
+                    .to_owned()
             })?,
         };
         Ok(Some(Credentials { user: user.clone(), password }))

@@ -11,6 +11,7 @@
 //!
 //! This crate knows nothing of probes, templates or nginx.
 
+pub mod args;
 pub mod backoff;
 pub mod claim;
 pub mod handshake;
