@@ -66,6 +66,7 @@ pub struct Wait {
     bounds: Bounds,
     began: Instant,
     all_applied: Option<Instant>,
+    looked: bool,
     peers: BTreeMap<String, Peer>,
 }
 
@@ -96,11 +97,12 @@ impl Wait {
     /// Begins to wait for what happened to `key` at revision `change`.
     #[must_use]
     pub fn new(key: Key, change: Revision, goal: Goal, bounds: Bounds, now: Instant) -> Self {
-        Self { key, change, goal, bounds, began: now, all_applied: None, peers: BTreeMap::new() }
+        Self { key, change, goal, bounds, began: now, all_applied: None, looked: false, peers: BTreeMap::new() }
     }
 
     /// Takes in a picture of members and acknowledgements.
     pub fn observe(&mut self, picture: &Snapshot, bookkeeping: &Bookkeeping, now: Instant) {
+        self.looked = true;
         let mut here = BTreeMap::new();
         for entry in picture.entries.values() {
             let Some(lb) = bookkeeping.lb_of_member(&entry.key) else { continue };
@@ -157,8 +159,9 @@ impl Wait {
     pub fn progress(&self, now: Instant) -> Progress {
         let open = self.peers.values().filter_map(|peer| self.bound_of(peer)).filter(|b| *b > now);
         let least = Some(self.began + self.bounds.least).filter(|l| *l > now);
-        // No member yet may mean that they are just coming back.
-        let few = (self.peers.len() < self.bounds.min_lbs)
+        // No member yet may mean that they are just coming back, or that etcd could
+        // not be asked.
+        let few = (self.peers.len() < self.bounds.min_lbs || !self.looked)
             .then(|| self.began + self.bounds.applied)
             .filter(|b| *b > now);
         match open.chain(least).chain(few).min() {
@@ -198,6 +201,9 @@ impl Wait {
                 format!("{} of at least {} are there", self.peers.len(), self.bounds.min_lbs);
             not_by.push(("--min-lbs".into(), text));
         }
+        if !self.looked {
+            not_by.push(("etcd".into(), "could not be asked who is there".into()));
+        }
         Verdict { confirmed: not_by.is_empty(), by, not_by }
     }
 
@@ -213,6 +219,12 @@ impl Wait {
     pub fn deadline(&self) -> Instant {
         let most = self.bounds.applied + self.bounds.quiesced + self.bounds.lost;
         self.began + most.max(self.bounds.least)
+    }
+
+    /// The revision waited for.
+    #[must_use]
+    pub fn change(&self) -> Revision {
+        self.change
     }
 
     /// The load balancers seen.

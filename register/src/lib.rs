@@ -8,8 +8,10 @@
 //! * [`check`] and [`list`] are the subcommands of that name.
 
 pub mod args;
+pub mod agent;
 pub mod check;
 pub mod config;
 pub mod drain;
+pub mod handshake;
 pub mod health;
 pub mod probe;
