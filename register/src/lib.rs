@@ -12,3 +12,4 @@ pub mod check;
 pub mod config;
 pub mod health;
 pub mod probe;
+pub mod prober;
