@@ -11,5 +11,7 @@ pub mod args;
 pub mod check;
 pub mod config;
 pub mod health;
+pub mod list;
 pub mod probe;
 pub mod prober;
+pub mod supervise;

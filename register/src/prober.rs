@@ -51,15 +51,19 @@ impl Limits {
 
     async fn ask(&self, probe: &Probe) -> Verdict {
         let places = match probe.cost() {
-            Cost::Nothing => return probe.ask().await,
-            Cost::Connection => &self.connections,
-            Cost::Process => &self.processes,
+            Cost::Nothing => None,
+            Cost::Connection => Some(&self.connections),
+            Cost::Process => Some(&self.processes),
         };
-        match places.acquire().await {
-            // On the heap for as long as it runs: a thousand services mostly wait.
-            Ok(_place) => Box::pin(probe.ask()).await,
-            Err(closed) => Verdict::Fail(closed.to_string()),
-        }
+        let _place = match places {
+            None => None,
+            Some(places) => match places.acquire().await {
+                Ok(place) => Some(place),
+                Err(closed) => return Verdict::Fail(closed.to_string()),
+            },
+        };
+        // On the heap for as long as it runs: a thousand services mostly wait.
+        Box::pin(probe.ask()).await
     }
 }
 
@@ -177,7 +181,8 @@ async fn round(probes: Arc<Vec<Probe>>, limits: Limits) -> Verdict {
     if let [one] = probes.as_slice() {
         return limits.ask(one).await;
     }
-    let all = join_all(probes.iter().map(|probe| async {
+    let limits = &limits;
+    let all = join_all(probes.iter().map(|probe| async move {
         match limits.ask(probe).await {
             Verdict::Pass => None,
             Verdict::Fail(why) => Some(format!("{probe}: {why}")),
@@ -298,7 +303,7 @@ mod tests {
         assert_eq!(report.failures, 0);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn all_checks_must_pass_and_each_reason_is_told() {
         let bell = Arc::new(Notify::new());
         let probes = vec![probe("none"), probe("exec:false"), probe("tcp")];
@@ -312,8 +317,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_bell_rings_for_news_and_not_for_each_probe() {
         let bell = Arc::new(Notify::new());
-        let probing =
-            start(vec![probe("none")], policy(), Limits::default(), Arc::clone(&bell), Duration::ZERO);
+        let probing = start(
+            vec![probe("none")],
+            policy(),
+            Limits::default(),
+            Arc::clone(&bell),
+            Duration::ZERO,
+        );
         bell.notified().await;
         assert_eq!(probing.report.borrow().state, State::Starting);
         bell.notified().await;
