@@ -108,7 +108,8 @@ pub fn table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     // Zone and meta take no room where nobody uses them.
-    let used = |i: usize| lines.iter().skip(1).any(|(c, ..)| c.get(i).is_some_and(|c| !c.is_empty()));
+    let used =
+        |i: usize| lines.iter().skip(1).any(|(c, ..)| c.get(i).is_some_and(|c| !c.is_empty()));
     let columns: Vec<(usize, usize)> =
         (0..HEADINGS.len()).filter(|i| used(*i)).map(|i| (i, width(i))).collect();
     let mut text = String::new();
@@ -176,11 +177,11 @@ mod tests {
         assert_eq!(
             table(&services(), &some(), false),
             "\
-SERVICE  ID        ADDRESS      WEIGHT  META        TTL LEFT
-         stray                                      9s        refused: the key is not inside the folder of a service
+SERVICE  ID        ADDRESS      WEIGHT  META       TTL LEFT
+         stray                                     9s        refused: the key is not inside the folder of a service
 apache   a:1       [::1]:7777   3       v=2\\u{1b}  24s
-web      10.0.0.1  10.0.0.1:80  1                   for ever
-web      10.0.0.2                                   8s        refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
+web      10.0.0.1  10.0.0.1:80  1                  for ever
+web      10.0.0.2                                  8s        refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
 "
         );
     }
@@ -212,7 +213,7 @@ web      10.0.0.2                                   8s        refused: no port: 
             let text = table(&services(), &rows, false);
             prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{:?}", text);
             prop_assert_eq!(text.lines().count(), 2);
-            json(&services(), &rows);
+            prop_assert!(json(&services(), &rows).starts_with('['));
         }
     }
 }

@@ -105,7 +105,7 @@ impl Backend {
         self.pid.filter(|_| self.exit.is_none()).map(Pid::as_raw_pid)
     }
 
-    /// Waits for its end. May be dropped and called again, also after the end.
+    /// Waits for its end, and kills what is left of its group then. May be dropped and called again, also after the end.
     ///
     /// # Errors
     /// [`SuperviseError::Wait`].
@@ -114,6 +114,9 @@ impl Backend {
             return Ok(exit);
         }
         let exit = self.child.wait().await.map_err(SuperviseError::Wait)?.into();
+        // What it left behind goes now: later, the number of the group may be
+        // somebody else's.
+        self.kill_group();
         self.exit = Some(exit);
         Ok(exit)
     }
@@ -132,20 +135,15 @@ impl Backend {
     /// [`SuperviseError::Wait`].
     pub async fn stop(&mut self, bound: Duration) -> Result<Exit, SuperviseError> {
         self.signal(Signal::TERM);
-        let exit = match tokio::time::timeout(bound, self.ended()).await {
-            Ok(exit) => exit,
-            Err(_) => {
-                self.kill_group();
-                self.ended().await
-            }
-        };
-        // What it left behind held no key and no promise.
+        if let Ok(exit) = tokio::time::timeout(bound, self.ended()).await {
+            return exit;
+        }
         self.kill_group();
-        exit
+        self.ended().await
     }
 
     fn kill_group(&self) {
-        if let Some(pid) = self.pid {
+        if let (Some(pid), None) = (self.pid, self.exit) {
             // No group, nobody to kill: just as well.
             let _ = kill_process_group(pid, Signal::KILL);
         }
@@ -230,6 +228,17 @@ mod tests {
         assert_eq!(exit, Exit::Signal(9));
         // The pipe ends when nobody holds it any more.
         assert_eq!(tokio::time::timeout(LONG, told.read(&mut byte)).await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_backend_leaves_behind_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut told, path) = fifo(folder.path());
+        let mut backend = sh(&format!("exec 3>{path}; printf r >&3; sleep 300 & exit 4"));
+        assert_eq!(backend.ended().await.unwrap(), Exit::Code(4));
+        let mut all = Vec::new();
+        tokio::time::timeout(LONG, told.read_to_end(&mut all)).await.unwrap().unwrap();
+        assert_eq!(all, b"r");
     }
 
     #[tokio::test]
