@@ -14,4 +14,7 @@ pub mod config;
 pub mod drain;
 pub mod handshake;
 pub mod health;
+pub mod list;
 pub mod probe;
+pub mod prober;
+pub mod supervise;

@@ -88,12 +88,12 @@ async fn over_http2(check: &HttpCheck, stream: Stream, deadline: &Deadline) -> R
 }
 
 fn request(check: &HttpCheck, uri: String) -> Result<Ask, String> {
-    let mut request =
-        Request::get(uri).header(USER_AGENT, AGENT).header(ACCEPT, "*/*").body(Empty::new());
-    if let (Ok(request), true) = (&mut request, check.scheme != Scheme::H2c) {
-        let host = check.authority.parse().map_err(|_| "the Host header is not a text")?;
-        request.headers_mut().insert(HOST, host);
+    let mut request = Request::get(uri);
+    // HTTP/2 has it in the URI. In HTTP/1.1 it comes first, as it should.
+    if check.scheme != Scheme::H2c {
+        request = request.header(HOST, &check.authority);
     }
+    let request = request.header(USER_AGENT, AGENT).header(ACCEPT, "*/*").body(Empty::new());
     request.map_err(|e| format!("the request cannot be made: {e}"))
 }
 

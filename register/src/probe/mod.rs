@@ -118,3 +118,6 @@ impl fmt::Display for Probe {
         self.check.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests;
