@@ -16,6 +16,7 @@ pub mod backoff;
 pub mod claim;
 pub mod handshake;
 pub mod model;
+pub mod reach;
 pub mod registrar;
 pub mod runtime;
 pub mod store;

@@ -31,7 +31,14 @@ pub enum Command {
 /// What every subcommand takes that talks to etcd. The one place where groups
 /// shared with other programs are flattened in.
 #[derive(Debug, Args)]
-pub struct Shared {}
+pub struct Shared {
+    /// How etcd is reached.
+    #[command(flatten)]
+    pub store: common::args::StoreArgs,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: common::args::LogArgs,
+}
 
 /// `run` and `check`.
 #[derive(Debug, Args)]

@@ -97,7 +97,16 @@ impl Wait {
     /// Begins to wait for what happened to `key` at revision `change`.
     #[must_use]
     pub fn new(key: Key, change: Revision, goal: Goal, bounds: Bounds, now: Instant) -> Self {
-        Self { key, change, goal, bounds, began: now, all_applied: None, looked: false, peers: BTreeMap::new() }
+        Self {
+            key,
+            change,
+            goal,
+            bounds,
+            began: now,
+            all_applied: None,
+            looked: false,
+            peers: BTreeMap::new(),
+        }
     }
 
     /// Takes in a picture of members and acknowledgements.

@@ -86,7 +86,8 @@ fn verdicts(progress: Vec<Progress>) -> Vec<Verdict> {
 }
 
 fn missing(waits: &[Wait]) -> String {
-    let mut texts: Vec<String> = waits.iter().map(Wait::missing).filter(|t| !t.is_empty()).collect();
+    let mut texts: Vec<String> =
+        waits.iter().map(Wait::missing).filter(|t| !t.is_empty()).collect();
     texts.sort();
     texts.dedup();
     if texts.is_empty() { "the load balancers".into() } else { texts.join(", ") }

@@ -7,9 +7,10 @@
 //! * [`supervise`] runs the backend as a child, for `register run … -- COMMAND`.
 //! * [`check`] and [`list`] are the subcommands of that name.
 
-pub mod args;
 pub mod agent;
+pub mod args;
 pub mod check;
+pub mod commands;
 pub mod config;
 pub mod drain;
 pub mod handshake;
@@ -17,4 +18,5 @@ pub mod health;
 pub mod list;
 pub mod probe;
 pub mod prober;
+pub mod status;
 pub mod supervise;

@@ -1,63 +1,36 @@
 //! The program `register`: parse, configure, do, exit.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory};
+use common::runtime::{Exit, exit_on};
 use register::args::Cli;
-use register::check;
-use register::config::{Sources, UsageErrors};
-
-/// Bad usage, as `sysexits.h` has it.
-const USAGE: u8 = 64;
+use register::commands;
 
 fn main() -> ExitCode {
-    match Cli::command().try_get_matches_from(std::env::args_os().collect::<Vec<OsString>>()) {
-        Ok(matches) => dispatch(&matches),
+    match Cli::command().try_get_matches() {
+        Ok(matches) => exit_on(dispatch(&matches)),
         Err(error) => {
             // Help and version come this way too; they are no errors.
             let _ = error.print();
-            if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+            if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
         }
     }
 }
 
-fn dispatch(matches: &ArgMatches) -> ExitCode {
-    let done = match matches.subcommand() {
-        Some(("check", matches)) => run_check(matches),
-        _ => {
-            eprintln!("register: only `check` is in this build");
-            return ExitCode::FAILURE;
+fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    // One thread: a sidekick shall cost next to nothing, and nothing here computes.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(async {
+        match matches.subcommand() {
+            Some(("run", matches)) => commands::run(matches).await,
+            Some(("check", matches)) => commands::check(matches).await,
+            Some(("remove", matches)) => commands::remove(matches).await,
+            Some(("list", matches)) => commands::list(matches).await,
+            _ => Err(common::runtime::Usage("give a command; see --help".into()).into()),
         }
-    };
-    done.unwrap_or_else(|errors| {
-        eprintln!("{errors}");
-        ExitCode::from(USAGE)
-    })
-}
-
-fn run_check(matches: &ArgMatches) -> Result<ExitCode, UsageErrors> {
-    let sources = Sources::new(matches, |name| std::env::var(name).ok(), hostname());
-    let config = sources.load()?;
-    for note in &config.notes {
-        eprintln!("note: {note}");
-    }
-    let probes = check::prepare(&config.services)?;
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("register: cannot start: {error}");
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    let lines = runtime.block_on(check::ask(&probes));
+    });
     // A resolver that hangs must not hold us back.
     runtime.shutdown_background();
-    print!("{}", check::render(&lines));
-    Ok(if check::healthy(&lines) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What `{hostname}` stands for.
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    exit
 }

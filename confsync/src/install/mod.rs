@@ -32,10 +32,10 @@ mod target;
 
 pub use digest::{Digest, current};
 pub use error::InstallError;
-pub(crate) use recover::clean_beside;
 pub use recover::{clean_stale, recover};
 pub use stage::{Proof, Staged, StagedSet};
 pub use swap::{CheckedSet, InstalledSet};
 pub use target::{Candidate, Target};
 
-pub(crate) use names::{RANDOM, is_stage_name, stage_prefix};
+pub(crate) use recover::clean_beside;
+pub(crate) use stage::new_beside;

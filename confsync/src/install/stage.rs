@@ -68,7 +68,6 @@ impl Staged {
         let Place { real, now } = resolve(&target.dest)?;
         let mut temp = new_beside(&real)?;
         let path = temp.path().to_owned();
-        temp.as_file().lock().map_err(InstallError::io("lock", &path))?;
         temp.write_all(&candidate.bytes).map_err(InstallError::io("write", &path))?;
         give(temp.as_file(), &path, Access::wanted(&target, now.as_ref()))?;
         temp.as_file().sync_all().map_err(InstallError::io("write to disk", &path))?;
@@ -152,14 +151,17 @@ impl StagedSet {
     }
 }
 
-/// A new file of ours in the folder of `real`, readable by us alone.
-pub(super) fn new_beside(real: &Path) -> Result<NamedTempFile, InstallError> {
+/// A new file of ours in the folder of `real`, readable by us alone, removed when
+/// dropped, and locked, so that no clean-up takes it for a stale one.
+pub(crate) fn new_beside(real: &Path) -> Result<NamedTempFile, InstallError> {
     let folder = real.parent().unwrap_or(Path::new("/"));
-    tempfile::Builder::new()
+    let temp = tempfile::Builder::new()
         .prefix(&stage_prefix(real.file_name().unwrap_or_default()))
         .rand_bytes(RANDOM)
         .tempfile_in(folder)
-        .map_err(InstallError::io("write in the folder", folder))
+        .map_err(InstallError::io("write in the folder", folder))?;
+    temp.as_file().lock().map_err(InstallError::io("lock", temp.path()))?;
+    Ok(temp)
 }
 
 /// Owner first: a change of owner clears the set-user-id bit of the mode.

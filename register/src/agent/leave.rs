@@ -20,6 +20,9 @@ use crate::handshake::{Ending, wait_for_all};
 /// balancer reads it only when it doubts a loss.
 const MARK: Duration = Duration::from_secs(1);
 
+/// How long the backend may take to end after SIGTERM.
+const BACKEND: Duration = Duration::from_secs(30);
+
 /// The service manager is asked for this much more time, again and again.
 const EXTENSION: Duration = Duration::from_secs(15);
 
@@ -34,10 +37,7 @@ impl<S: Store> Agent<S> {
         let exit = match end {
             End::Asked => {
                 let confirmed = self.drain().await;
-                let code = match self.parts.backend.take() {
-                    Some(backend) => Some(backend.stop(&self.parts.signals.abort).await),
-                    None => None,
-                };
+                let code = self.stop_backend().await;
                 match (confirmed, code) {
                     (true, None | Some(0)) => Exit::Done,
                     (false, None | Some(0)) => Exit::Unconfirmed,
@@ -56,6 +56,25 @@ impl<S: Store> Agent<S> {
         let last = Instant::now() + self.parts.config.process.ttl.attempt();
         let _ = timeout_at(last, &mut self.registrar).await;
         Ok(exit)
+    }
+
+    /// Stops the backend that we supervise; its exit code.
+    async fn stop_backend(&mut self) -> Option<u8> {
+        let mut backend = self.parts.backend.take()?;
+        self.say("stopping the backend");
+        self.parts.manager.extend(BACKEND + EXTENSION);
+        let abort = self.parts.signals.abort.clone();
+        let ended = tokio::select! {
+            ended = backend.stop(BACKEND) => ended,
+            () = abort.cancelled() => backend.stop(Duration::ZERO).await,
+        };
+        match ended {
+            Ok(exit) => Some(exit.code()),
+            Err(error) => {
+                tracing::error!(%error, "the backend's end is not known");
+                Some(1)
+            }
+        }
     }
 
     fn held(&self) -> Vec<Key> {
@@ -93,8 +112,8 @@ impl<S: Store> Agent<S> {
     /// Leaves the marks that this is on purpose, besides the keys.
     async fn mark(&mut self, keys: &[Key], until: Instant) {
         let marks = self.marks(keys);
-        let wants = self.wants.borrow().iter().map(|(k, w)| (k.clone(), w.clone()));
-        let all: BTreeMap<Key, Want> = wants.chain(marks.clone()).collect();
+        let mut all: BTreeMap<Key, Want> = self.wants.borrow().as_ref().clone();
+        all.extend(marks.clone());
         self.wants.send_replace(Arc::new(all));
         let held = |keys: &BTreeMap<Key, Standing>| {
             marks.keys().all(|key| matches!(keys.get(key), Some(Standing::Held { .. })))
@@ -129,7 +148,11 @@ impl<S: Store> Agent<S> {
         Some(removed.collect())
     }
 
-    async fn until(&mut self, until: Instant, done: impl Fn(&BTreeMap<Key, Standing>) -> bool) -> bool {
+    async fn until(
+        &mut self,
+        until: Instant,
+        done: impl Fn(&BTreeMap<Key, Standing>) -> bool,
+    ) -> bool {
         let wait = self.report.wait_for(|report| done(&report.keys));
         let abort = self.parts.signals.abort.clone();
         tokio::select! {
@@ -222,7 +245,11 @@ impl<S: Store> Agent<S> {
         texts.dedup();
         let confirmed = verdicts.iter().all(|verdict| verdict.confirmed);
         let text = format!("drain {}", texts.join("; "));
-        if confirmed { tracing::info!("{text}") } else { tracing::warn!("{text}") }
+        if confirmed {
+            tracing::info!("{text}")
+        } else {
+            tracing::warn!("{text}")
+        }
         self.say(&text);
         confirmed
     }

@@ -131,7 +131,7 @@ impl<S: Store> Agent<S> {
     fn begin(&mut self, service: Service, spread: std::time::Duration) -> Result<(), Vec<String>> {
         let probes = service.probes()?;
         let (limits, bell) = (self.limits.clone(), Arc::clone(&self.bell));
-        let probing = prober::start(probes, service.policy, limits, bell, spread);
+        let probing = prober::start(probes, service.policy.clone(), limits, bell, spread);
         let running = Running { probing, said: State::Starting, service };
         self.running.insert(running.service.target.key.clone(), running);
         Ok(())
@@ -148,7 +148,7 @@ impl<S: Store> Agent<S> {
             self.tell();
             let backend = async {
                 match &mut self.parts.backend {
-                    Some(backend) => backend.left().await,
+                    Some(backend) => backend.ended().await.map_or(1, crate::supervise::Exit::code),
                     None => std::future::pending().await,
                 }
             };
@@ -223,8 +223,12 @@ impl<S: Store> Agent<S> {
             let report = self.running.get(&key).map(|r| r.probing.report.borrow().clone());
             (key, (report, standing))
         });
-        let snapshot =
-            Snapshot { services: services.collect(), registrar: report, ready: self.ready, words: text };
+        let snapshot = Snapshot {
+            services: services.collect(),
+            registrar: report,
+            ready: self.ready,
+            words: text,
+        };
         self.parts.publish.send_replace(snapshot);
     }
 
@@ -242,7 +246,8 @@ impl<S: Store> Agent<S> {
         let (store, bookkeeping) = (self.parts.store.clone(), self.bookkeeping.clone());
         let abort = self.parts.signals.drain.clone();
         self.joining = Some(tokio::spawn(async move {
-            let tell = |missing: &str| manager.status(&format!("waiting to be served by {missing}"));
+            let tell =
+                |missing: &str| manager.status(&format!("waiting to be served by {missing}"));
             match wait_for_all(&store, &bookkeeping, waits, tell, &abort).await {
                 Ending::Verdicts(verdicts) => {
                     for verdict in verdicts {
@@ -257,7 +262,11 @@ impl<S: Store> Agent<S> {
         }));
     }
 
-    fn waits(&self, standings: &BTreeMap<Key, Standing>, patience: std::time::Duration) -> Vec<Wait> {
+    fn waits(
+        &self,
+        standings: &BTreeMap<Key, Standing>,
+        patience: std::time::Duration,
+    ) -> Vec<Wait> {
         let bounds = Bounds {
             applied: patience,
             min_lbs: usize::try_from(self.parts.config.process.min_lbs).unwrap_or(usize::MAX),
