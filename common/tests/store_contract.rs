@@ -1,5 +1,13 @@
 //! One contract, three stores: memory, a real etcd by v3, and by v2.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod contract;
 mod etcd_server;
 

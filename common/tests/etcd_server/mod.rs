@@ -1,7 +1,6 @@
 //! A real etcd on free loopback ports with a folder of its own, gone when dropped.
 
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,11 +12,11 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One etcd.
-pub struct EtcdServer {
+pub(crate) struct EtcdServer {
     child: Option<Child>,
     folder: TempDir,
     /// Its client port.
-    pub port: u16,
+    pub(crate) port: u16,
     peer: u16,
     scheme: &'static str,
     flags: Vec<String>,
@@ -34,12 +33,12 @@ fn command(program: &str) -> Command {
 
 impl EtcdServer {
     /// Starts an etcd with v3 and v2 and waits until it answers.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&["--enable-v2"]).await
     }
 
     /// Starts an etcd with these flags and waits until it answers.
-    pub async fn with(flags: &[&str]) -> Self {
+    pub(crate) async fn with(flags: &[&str]) -> Self {
         // Between the choice of a port and its use somebody else may take it.
         for _ in 0..5 {
             let tls = flags.contains(&"--client-cert-auth");
@@ -60,7 +59,7 @@ impl EtcdServer {
     }
 
     /// `http://127.0.0.1:port`.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
@@ -115,17 +114,17 @@ impl EtcdServer {
     }
 
     /// Stops answering without hanging up.
-    pub fn hang(&self) {
+    pub(crate) fn hang(&self) {
         self.signal(Signal::STOP);
     }
 
     /// Answers again.
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
     /// Dies without a word.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -133,20 +132,20 @@ impl EtcdServer {
     }
 
     /// Comes back with what it had, on the same port.
-    pub async fn revive(&mut self) {
+    pub(crate) async fn revive(&mut self) {
         self.spawn();
         assert!(self.answers().await, "etcd does not come back");
     }
 
     /// Comes back with nothing.
-    pub async fn wipe(&mut self) {
+    pub(crate) async fn wipe(&mut self) {
         self.kill();
         std::fs::remove_dir_all(self.data()).unwrap();
         self.revive().await;
     }
 
     /// Runs `etcdctl` against it.
-    pub fn ctl(&self, api: &str, args: &[&str]) -> String {
+    pub(crate) fn ctl(&self, api: &str, args: &[&str]) -> String {
         let output = command("etcdctl")
             .args(["--endpoints", &self.url()])
             .args(args)
@@ -160,11 +159,6 @@ impl EtcdServer {
         let trouble = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "etcdctl {args:?}: {text}{trouble}");
         text
-    }
-
-    /// Where further files may lie.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 
