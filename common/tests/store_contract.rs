@@ -8,8 +8,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
 mod contract;
 mod etcd_server;
+mod failover;
 
 use std::time::Duration;
 

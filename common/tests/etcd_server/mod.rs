@@ -19,6 +19,9 @@ pub(crate) struct EtcdServer {
     pub(crate) port: u16,
     peer: u16,
     scheme: &'static str,
+    name: String,
+    /// `name=peer` of each member.
+    cluster: String,
     flags: Vec<String>,
 }
 
@@ -39,23 +42,51 @@ impl EtcdServer {
 
     /// Starts an etcd with these flags and waits until it answers.
     pub(crate) async fn with(flags: &[&str]) -> Self {
+        Self::members(1, flags).await.remove(0)
+    }
+
+    /// Starts a cluster of three.
+    pub(crate) async fn three() -> Vec<Self> {
+        Self::members(3, &["--enable-v2"]).await
+    }
+
+    async fn members(count: usize, flags: &[&str]) -> Vec<Self> {
         // Between the choice of a port and its use somebody else may take it.
         for _ in 0..5 {
-            let tls = flags.contains(&"--client-cert-auth");
-            let mut server = Self {
-                child: None,
-                folder: TempDir::new().unwrap(),
-                port: free_port(),
-                peer: free_port(),
-                scheme: if tls { "https" } else { "http" },
-                flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
-            };
-            server.spawn();
-            if server.answers().await {
-                return server;
+            let mut servers: Vec<_> = (0..count).map(|n| Self::new(n, flags)).collect();
+            let peers: Vec<_> =
+                servers.iter().map(|s| format!("{}={}", s.name, s.peer())).collect();
+            for server in &mut servers {
+                server.cluster = peers.join(",");
+                server.spawn();
+            }
+            let mut up = true;
+            for server in &mut servers {
+                up = up && server.answers().await;
+            }
+            if up {
+                return servers;
             }
         }
         panic!("etcd does not come up; try `etcd --enable-v2` by hand");
+    }
+
+    fn new(number: usize, flags: &[&str]) -> Self {
+        let tls = flags.contains(&"--client-cert-auth");
+        Self {
+            child: None,
+            folder: TempDir::new().unwrap(),
+            port: free_port(),
+            peer: free_port(),
+            scheme: if tls { "https" } else { "http" },
+            name: format!("m{number}"),
+            cluster: String::new(),
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+        }
+    }
+
+    fn peer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer)
     }
 
     /// `http://127.0.0.1:port`.
@@ -68,14 +99,14 @@ impl EtcdServer {
     }
 
     fn spawn(&mut self) {
-        let peer = format!("http://127.0.0.1:{}", self.peer);
+        let peer = self.peer();
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         let child = command("etcd")
-            .args(["--name", "one", "--data-dir"])
+            .args(["--name", &self.name, "--data-dir"])
             .arg(self.data())
             .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("one={peer}"), "--log-level", "error"])
+            .args(["--initial-cluster", &self.cluster, "--log-level", "error"])
             // Short elections make short leases possible.
             .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
             .args(&self.flags)

@@ -105,6 +105,8 @@ impl V3 {
         let mut options = ConnectOptions::new()
             .with_connect_timeout((*connect).min(*request))
             .with_keep_alive(PING, PING_ANSWER)
+            // The server takes pings without a request under way for an attack.
+            .with_keep_alive_while_idle(false)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         if let Some(tls) = tls.clone().filter(|_| seat.url.scheme() == "https") {
