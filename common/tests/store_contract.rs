@@ -1,7 +1,17 @@
 //! One contract, three stores: memory, a real etcd by v3, and by v2.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod access;
 mod contract;
 mod etcd_server;
+mod failover;
 
 use std::time::Duration;
 

@@ -93,16 +93,6 @@ impl Rotation {
         }
     }
 
-    /// Puts other endpoints in place of these, if they differ.
-    pub(super) fn replace(&self, endpoints: Vec<Url>) {
-        let mut ring = self.ring();
-        let same = endpoints.len() == ring.endpoints.len()
-            && endpoints.iter().all(|url| ring.endpoints.contains(url));
-        if !same && !endpoints.is_empty() {
-            *ring = Ring { endpoints, at: 0, turn: ring.turn + 1 };
-        }
-    }
-
     /// Awaits one call to the endpoint of `seat`, `limit` at most, and goes on to
     /// the next endpoint when it brings no answer.
     ///
@@ -199,15 +189,5 @@ mod tests {
         let refused = async { Err::<(), _>(StoreError::Refused("no".into())) };
         assert!(rotation.bounded(&seat, limit, refused).await.is_err());
         assert_eq!(name(&rotation), "c:3");
-    }
-
-    #[test]
-    fn the_same_endpoints_in_another_order_change_nothing() {
-        let rotation = three();
-        rotation
-            .replace(["http://c:3", "http://a:1", "http://b:2"].map(|u| u.parse().unwrap()).into());
-        assert_eq!(rotation.seat().unwrap().turn, 0);
-        rotation.replace(vec!["http://d:4".parse().unwrap()]);
-        assert_eq!(name(&rotation), "d:4");
     }
 }

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
 /// A store and what may happen to it.
-pub trait Bench {
+pub(crate) trait Bench {
     /// The kind of store.
     type Store: Store;
     /// The store.
@@ -45,7 +45,7 @@ fn ttl(secs: u64) -> Ttl {
 }
 
 /// The same call until etcd is back.
-async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(mut call: impl FnMut() -> F) -> T {
+async fn patiently<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> T {
     let again = async {
         loop {
             match call().await {
@@ -92,7 +92,7 @@ fn plain(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
     snapshot.entries.values().map(|e| (e.key.as_str(), e.text().unwrap())).collect()
 }
 
-pub async fn guards_decide_and_say_what_stands_in_the_way<B: Bench>(bench: &mut B) {
+pub(crate) async fn guards_decide_and_say_what_stands_in_the_way<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let mine = store.grant(Ttl::DEFAULT).await.unwrap();
     let (at, mark) = create(store, "/web/a", "1", mine).await;
@@ -129,7 +129,7 @@ pub async fn guards_decide_and_say_what_stands_in_the_way<B: Bench>(bench: &mut 
     assert_eq!(picture.entries["/web/a"].modified, revision);
 }
 
-pub async fn a_late_leaver_does_not_delete_a_successors_key<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_late_leaver_does_not_delete_a_successors_key<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let (old, new) =
         (store.grant(Ttl::DEFAULT).await.unwrap(), store.grant(Ttl::DEFAULT).await.unwrap());
@@ -155,7 +155,7 @@ pub async fn a_late_leaver_does_not_delete_a_successors_key<B: Bench>(bench: &mu
     }
 }
 
-pub async fn a_refresh_keeps_keys_and_wakes_no_watcher<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_refresh_keeps_keys_and_wakes_no_watcher<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let (mine, theirs) = (store.grant(ttl(5)).await.unwrap(), store.grant(ttl(5)).await.unwrap());
     let mut marks = Vec::new();
@@ -189,7 +189,7 @@ pub async fn a_refresh_keeps_keys_and_wakes_no_watcher<B: Bench>(bench: &mut B) 
     assert!(matches!(done, Written::Done { .. }), "{done:?}");
 }
 
-pub async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
+pub(crate) async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
     const WRITERS: usize = 4;
     const WRITES: usize = 40;
     let store = bench.store();
@@ -238,10 +238,11 @@ pub async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
     assert_eq!(followed.revision, read.revision);
 }
 
-pub async fn a_forgotten_history_asks_for_a_new_read<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_forgotten_history_asks_for_a_new_read<B: Bench>(bench: &mut B) {
     let lease = bench.store().grant(Ttl::DEFAULT).await.unwrap();
     let (old, _) = create(bench.store(), "/web/a", "1", lease).await;
     create(bench.store(), "/web/b", "2", lease).await;
+    create(bench.store(), "/web/c", "3", lease).await;
     bench.forget().await;
     let store = bench.store();
     let error = match store.watch(&tree("/web"), old).await {
@@ -250,13 +251,13 @@ pub async fn a_forgotten_history_asks_for_a_new_read<B: Bench>(bench: &mut B) {
     };
     assert_eq!(error, StoreError::Compacted(old));
     let read = store.read(&[tree("/web")]).await.unwrap();
-    assert_eq!(read.entries.len(), 2);
+    assert_eq!(read.entries.len(), 3);
     let mut watch = store.watch(&tree("/web"), read.revision).await.unwrap();
-    let (at, _) = create(store, "/web/c", "3", lease).await;
+    let (at, _) = create(store, "/web/d", "4", lease).await;
     assert_eq!(event(&mut watch).await.unwrap()[0].revision(), at);
 }
 
-pub async fn a_wiped_store_is_noticed<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_wiped_store_is_noticed<B: Bench>(bench: &mut B) {
     let lease = bench.store().grant(Ttl::DEFAULT).await.unwrap();
     let mut seen = Revision(0);
     for name in ["/web/a", "/web/b", "/web/c", "/web/d", "/web/e", "/web/f", "/web/g"] {
@@ -267,7 +268,7 @@ pub async fn a_wiped_store_is_noticed<B: Bench>(bench: &mut B) {
     let store = bench.store();
     // A running watch ends, whatever it calls it; a new one says why.
     assert!(event(&mut running).await.unwrap_err().is_transient());
-    let now = patiently(|| store.read(&[])).await;
+    let now = patiently(async || store.read(&[]).await).await;
     assert!(now.revision < seen, "{} is not before {seen}", now.revision);
     let error = loop {
         match store.watch(&tree("/web"), seen).await {
@@ -283,7 +284,7 @@ pub async fn a_wiped_store_is_noticed<B: Bench>(bench: &mut B) {
     }
 }
 
-pub async fn a_tree_ends_at_a_slash<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_tree_ends_at_a_slash<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let lease = store.grant(Ttl::DEFAULT).await.unwrap();
     let start = store.read(&[tree("/web")]).await.unwrap().revision;
@@ -305,7 +306,7 @@ pub async fn a_tree_ends_at_a_slash<B: Bench>(bench: &mut B) {
     assert_eq!(overlap.entries.len(), 6);
 }
 
-pub async fn a_lease_that_runs_out_is_seen<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_lease_that_runs_out_is_seen<B: Bench>(bench: &mut B) {
     let short = bench.store().grant(ttl(2)).await.unwrap();
     let long = bench.store().grant(Ttl::DEFAULT).await.unwrap();
     let (_, mark) = create(bench.store(), "/web/short", "x", short).await;
@@ -331,7 +332,7 @@ pub async fn a_lease_that_runs_out_is_seen<B: Bench>(bench: &mut B) {
     }
 }
 
-pub async fn ten_thousand_keys_are_read_whole<B: Bench>(bench: &mut B) {
+pub(crate) async fn ten_thousand_keys_are_read_whole<B: Bench>(bench: &mut B) {
     const KEYS: usize = 10_000;
     let store = bench.store();
     let lease = store.grant(ttl(600)).await.unwrap();
@@ -345,7 +346,7 @@ pub async fn ten_thousand_keys_are_read_whole<B: Bench>(bench: &mut B) {
     assert_eq!(read.entries["/web/09999"].text(), Some("10.0.39.249:80"));
 }
 
-pub async fn odd_keys_and_values_survive<B: Bench>(bench: &mut B) {
+pub(crate) async fn odd_keys_and_values_survive<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let lease = store.grant(Ttl::DEFAULT).await.unwrap();
     let start = store.read(&[tree("/web")]).await.unwrap().revision;
@@ -370,7 +371,7 @@ pub async fn odd_keys_and_values_survive<B: Bench>(bench: &mut B) {
     holder(store.delete(&key("/web/empty"), &empty).await.unwrap());
 }
 
-pub async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut B) {
     let lease = bench.store().grant(ttl(60)).await.unwrap();
     let (at, mark) = create(bench.store(), "/web/a", "x", lease).await;
     let mut watch = bench.store().watch(&tree("/web"), at).await.unwrap();
@@ -392,8 +393,8 @@ pub async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut B) {
     }
     bench.hang(false);
     let store = bench.store();
-    patiently(|| store.read(&[tree("/web")])).await;
-    patiently(|| async { store.put(&key("/web/b"), b"y", lease, &Guard::Absent).await }).await;
+    patiently(async || store.read(&[tree("/web")]).await).await;
+    patiently(async || store.put(&key("/web/b"), b"y", lease, &Guard::Absent).await).await;
     // The watch from before goes on, or ends and is made again; nothing is lost.
     let mut seen = Vec::new();
     while !seen.contains(&"/web/b".to_owned()) {
@@ -402,12 +403,12 @@ pub async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut B) {
                 Change::Put(entry) => entry.key,
                 other => format!("{other:?}"),
             })),
-            Err(_) => watch = patiently(|| store.watch(&tree("/web"), at)).await,
+            Err(_) => watch = patiently(async || store.watch(&tree("/web"), at).await).await,
         }
     }
 }
 
-pub async fn a_restart_loses_nothing<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_restart_loses_nothing<B: Bench>(bench: &mut B) {
     let lease = bench.store().grant(ttl(60)).await.unwrap();
     let (mut seen, mark) = create(bench.store(), "/web/a", "x", lease).await;
     let mut watch = bench.store().watch(&tree("/web"), seen).await.unwrap();
@@ -417,7 +418,8 @@ pub async fn a_restart_loses_nothing<B: Bench>(bench: &mut B) {
     bench.restart().await;
     let store = bench.store();
     let keys = [(key("/web/a"), mark)];
-    let renewed = patiently(|| store.renew(lease, &keys)).await.expect("the lease survives");
+    let renewed =
+        patiently(async || store.renew(lease, &keys).await).await.expect("the lease survives");
     assert!(matches!(renewed.keys[..], [KeyState::Ours(_)]), "{:?}", renewed.keys);
     let (at, _) = create(store, "/web/c", "x", lease).await;
     let changes = loop {
@@ -425,7 +427,7 @@ pub async fn a_restart_loses_nothing<B: Bench>(bench: &mut B) {
             Ok(changes) => break changes,
             Err(error) => {
                 assert!(error.is_transient(), "{error}");
-                watch = patiently(|| store.watch(&tree("/web"), seen)).await;
+                watch = patiently(async || store.watch(&tree("/web"), seen).await).await;
             }
         }
     };
@@ -433,7 +435,7 @@ pub async fn a_restart_loses_nothing<B: Bench>(bench: &mut B) {
     assert_eq!(changes[0].revision(), at);
 }
 
-pub async fn a_watch_may_be_left_and_taken_up_again<B: Bench>(bench: &mut B) {
+pub(crate) async fn a_watch_may_be_left_and_taken_up_again<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let lease = store.grant(Ttl::DEFAULT).await.unwrap();
     let start = store.read(&[tree("/web")]).await.unwrap().revision;

@@ -1,7 +1,6 @@
 //! A real etcd on free loopback ports with a folder of its own, gone when dropped.
 
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,13 +12,16 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One etcd.
-pub struct EtcdServer {
+pub(crate) struct EtcdServer {
     child: Option<Child>,
     folder: TempDir,
     /// Its client port.
-    pub port: u16,
+    pub(crate) port: u16,
     peer: u16,
     scheme: &'static str,
+    name: String,
+    /// `name=peer` of each member.
+    cluster: String,
     flags: Vec<String>,
 }
 
@@ -34,33 +36,61 @@ fn command(program: &str) -> Command {
 
 impl EtcdServer {
     /// Starts an etcd with v3 and v2 and waits until it answers.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&["--enable-v2"]).await
     }
 
     /// Starts an etcd with these flags and waits until it answers.
-    pub async fn with(flags: &[&str]) -> Self {
+    pub(crate) async fn with(flags: &[&str]) -> Self {
+        Self::members(1, flags).await.remove(0)
+    }
+
+    /// Starts a cluster of three.
+    pub(crate) async fn three() -> Vec<Self> {
+        Self::members(3, &["--enable-v2"]).await
+    }
+
+    async fn members(count: usize, flags: &[&str]) -> Vec<Self> {
         // Between the choice of a port and its use somebody else may take it.
         for _ in 0..5 {
-            let tls = flags.contains(&"--client-cert-auth");
-            let mut server = Self {
-                child: None,
-                folder: TempDir::new().unwrap(),
-                port: free_port(),
-                peer: free_port(),
-                scheme: if tls { "https" } else { "http" },
-                flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
-            };
-            server.spawn();
-            if server.answers().await {
-                return server;
+            let mut servers: Vec<_> = (0..count).map(|n| Self::new(n, flags)).collect();
+            let peers: Vec<_> =
+                servers.iter().map(|s| format!("{}={}", s.name, s.peer())).collect();
+            for server in &mut servers {
+                server.cluster = peers.join(",");
+                server.spawn();
+            }
+            let mut up = true;
+            for server in &mut servers {
+                up = up && server.answers().await;
+            }
+            if up {
+                return servers;
             }
         }
         panic!("etcd does not come up; try `etcd --enable-v2` by hand");
     }
 
+    fn new(number: usize, flags: &[&str]) -> Self {
+        let tls = flags.contains(&"--client-cert-auth");
+        Self {
+            child: None,
+            folder: TempDir::new().unwrap(),
+            port: free_port(),
+            peer: free_port(),
+            scheme: if tls { "https" } else { "http" },
+            name: format!("m{number}"),
+            cluster: String::new(),
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+        }
+    }
+
+    fn peer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer)
+    }
+
     /// `http://127.0.0.1:port`.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
@@ -69,14 +99,14 @@ impl EtcdServer {
     }
 
     fn spawn(&mut self) {
-        let peer = format!("http://127.0.0.1:{}", self.peer);
+        let peer = self.peer();
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         let child = command("etcd")
-            .args(["--name", "one", "--data-dir"])
+            .args(["--name", &self.name, "--data-dir"])
             .arg(self.data())
             .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("one={peer}"), "--log-level", "error"])
+            .args(["--initial-cluster", &self.cluster, "--log-level", "error"])
             // Short elections make short leases possible.
             .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
             .args(&self.flags)
@@ -115,17 +145,17 @@ impl EtcdServer {
     }
 
     /// Stops answering without hanging up.
-    pub fn hang(&self) {
+    pub(crate) fn hang(&self) {
         self.signal(Signal::STOP);
     }
 
     /// Answers again.
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
     /// Dies without a word.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -133,20 +163,20 @@ impl EtcdServer {
     }
 
     /// Comes back with what it had, on the same port.
-    pub async fn revive(&mut self) {
+    pub(crate) async fn revive(&mut self) {
         self.spawn();
         assert!(self.answers().await, "etcd does not come back");
     }
 
     /// Comes back with nothing.
-    pub async fn wipe(&mut self) {
+    pub(crate) async fn wipe(&mut self) {
         self.kill();
         std::fs::remove_dir_all(self.data()).unwrap();
         self.revive().await;
     }
 
     /// Runs `etcdctl` against it.
-    pub fn ctl(&self, api: &str, args: &[&str]) -> String {
+    pub(crate) fn ctl(&self, api: &str, args: &[&str]) -> String {
         let output = command("etcdctl")
             .args(["--endpoints", &self.url()])
             .args(args)
@@ -160,11 +190,6 @@ impl EtcdServer {
         let trouble = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "etcdctl {args:?}: {text}{trouble}");
         text
-    }
-
-    /// Where further files may lie.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 

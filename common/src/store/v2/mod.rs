@@ -55,6 +55,12 @@ struct Shared {
     last: AtomicU64,
 }
 
+/// What the headers of an answer say of the store.
+struct Head {
+    index: Revision,
+    cluster: u64,
+}
+
 type Params<'p> = Vec<(&'static str, &'p str)>;
 
 impl V2 {
@@ -93,7 +99,7 @@ impl V2 {
         method: Method,
         path: &str,
         params: &Params<'_>,
-    ) -> Result<(Said, Reply), StoreError> {
+    ) -> Result<(Said, Head), StoreError> {
         let seat = self.shared.rotation.seat()?;
         let url = key_url(&seat.url, path);
         let form = method == Method::PUT;
@@ -101,7 +107,8 @@ impl V2 {
         let request = if form { request.form(params) } else { request.query(params) };
         let answer = async {
             let reply = receive(request).await?;
-            Ok((reply.read()?, reply))
+            let said = reply.read()?;
+            Ok((said, Head { index: reply.index()?, cluster: reply.cluster }))
         };
         let answer = self.shared.rotation.bounded(&seat, self.limit(), answer).await?;
         self.shared.last.store(answer.1.index.0, Ordering::Relaxed);
@@ -326,7 +333,7 @@ fn head(response: &Response) -> Reply {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     Reply {
         status: response.status().as_u16(),
-        index: Revision(header("x-etcd-index").and_then(|n| n.parse().ok()).unwrap_or_default()),
+        index: header("x-etcd-index").and_then(|n| n.parse().ok()).map(Revision),
         cluster: header("x-etcd-cluster-id")
             .and_then(|id| u64::from_str_radix(id, 16).ok())
             .unwrap_or_default(),

@@ -69,7 +69,7 @@ impl V2Watch {
         let opened = async { request.send().await.map_err(cut) };
         let response = rotation.bounded(&seat, self.store.limit(), opened).await?;
         let reply = head(&response);
-        if reply.status == 200 && reply.index < self.seen {
+        if reply.status == 200 && reply.index()? < self.seen {
             // Perhaps only a member that lags behind; a quorum knows.
             self.check().await?;
         }

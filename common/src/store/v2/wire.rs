@@ -72,7 +72,7 @@ pub(super) struct Refusal {
 pub(super) struct Reply {
     pub(super) status: u16,
     /// `X-Etcd-Index`, absent or 0 on some errors.
-    pub(super) index: Revision,
+    pub(super) index: Option<Revision>,
     pub(super) cluster: u64,
     pub(super) json: bool,
     pub(super) body: Vec<u8>,
@@ -87,6 +87,18 @@ pub(super) enum Said {
 }
 
 impl Reply {
+    /// The store's index.
+    ///
+    /// # Errors
+    /// When the header is missing, for without it a wiped store cannot be told.
+    pub(super) fn index(&self) -> Result<Revision, StoreError> {
+        self.index.ok_or_else(|| {
+            StoreError::Unreachable(
+                "an answer without X-Etcd-Index: does a proxy in between drop headers?".to_owned(),
+            )
+        })
+    }
+
     /// Reads the answer.
     ///
     /// # Errors

@@ -55,14 +55,14 @@ pub struct V3 {
 struct Shared {
     rotation: Rotation,
     settings: Settings,
-    client: Mutex<Option<(u64, Client)>>,
+    client: Mutex<Option<Link>>,
 }
 
-/// A client and the endpoint it belongs to.
+/// A client and the endpoint it belongs to. Shared, because a client is large.
 #[derive(Clone)]
 struct Link {
     seat: Seat,
-    client: Client,
+    client: Arc<Client>,
 }
 
 impl Link {
@@ -83,25 +83,21 @@ impl V3 {
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
         let link = self.link().await?;
         // The one call that needs no permission and no leader.
-        let mut client = link.client.clone();
+        let mut client = link.client.maintenance_client();
         self.ask(&link.seat, async move { Ok(client.status().await?) }).await.map(|_| ())
-    }
-
-    fn cached(&self, turn: u64) -> Option<Client> {
-        let cache = self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.as_ref().filter(|(of, _)| *of == turn).map(|(_, client)| client.clone())
     }
 
     /// The client of the endpoint whose turn it is, made if there is none yet.
     async fn link(&self) -> Result<Link, StoreError> {
         let seat = self.shared.rotation.seat()?;
-        if let Some(client) = self.cached(seat.turn) {
-            return Ok(Link { seat, client });
+        let cache = || self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = cache().as_ref().filter(|link| link.seat.turn == seat.turn) {
+            return Ok(link.clone());
         }
-        let client = self.ask(&seat, self.connect(&seat)).await?;
-        let mut cache = self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
-        *cache = Some((seat.turn, client.clone()));
-        Ok(Link { seat, client })
+        let client = self.ask(&seat, Box::pin(self.connect(&seat))).await?;
+        let link = Link { seat, client: Arc::new(client) };
+        *cache() = Some(link.clone());
+        Ok(link)
     }
 
     async fn connect(&self, seat: &Seat) -> Result<Client, Failure> {
@@ -109,6 +105,8 @@ impl V3 {
         let mut options = ConnectOptions::new()
             .with_connect_timeout((*connect).min(*request))
             .with_keep_alive(PING, PING_ANSWER)
+            // The server takes pings without a request under way for an attack.
+            .with_keep_alive_while_idle(false)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         if let Some(tls) = tls.clone().filter(|_| seat.url.scheme() == "https") {
@@ -136,7 +134,8 @@ impl V3 {
         seat: &Seat,
         request: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, StoreError> {
-        let request = async { request.await.map_err(StoreError::from) };
+        // tonic's futures are several kilobytes each, and callers nest them.
+        let request = Box::pin(async { request.await.map_err(StoreError::from) });
         let limit = self.shared.settings.request;
         let answer = self.shared.rotation.bounded(seat, limit, request).await;
         if let Err(StoreError::Denied(_)) = answer {
@@ -176,9 +175,10 @@ impl Store for V3 {
     }
 
     async fn grant(&self, ttl: Ttl) -> Result<Lease, StoreError> {
-        let mut link = self.link().await?;
+        let link = self.link().await?;
         let secs = i64::try_from(ttl.secs()).unwrap_or(i64::MAX);
-        let granted = async { Ok(link.client.lease_grant(secs, None).await?) };
+        let mut client = link.client.lease_client();
+        let granted = async { Ok(client.grant(secs, None).await?) };
         let granted = self.ask(&link.seat, granted).await?;
         Ok(Lease { id: granted.id(), ttl: seconds(granted.ttl()) })
     }
@@ -188,11 +188,12 @@ impl Store for V3 {
         lease: Lease,
         keys: &[(Key, Mark)],
     ) -> Result<Option<Renewed>, StoreError> {
-        let mut link = self.link().await?;
+        let link = self.link().await?;
         // A stream for each refresh: it costs what a unary call costs, and leaves
         // no late answer behind that could be taken for a later one's. The first
         // answer is awaited in there; it repeats the TTL that was granted.
-        let alive = link.client.lease_keep_alive(lease.id);
+        let mut client = link.client.lease_client();
+        let alive = client.keep_alive(lease.id);
         if self.ask_of_lease(&link.seat, alive).await?.is_none() {
             return Ok(None);
         }
@@ -247,17 +248,19 @@ impl Store for V3 {
     }
 
     async fn revoke(&self, lease: Lease) -> Result<(), StoreError> {
-        let mut link = self.link().await?;
+        let link = self.link().await?;
         // Unknown is as good as ended.
-        self.ask_of_lease(&link.seat, link.client.lease_revoke(lease.id)).await.map(|_| ())
+        let mut client = link.client.lease_client();
+        self.ask_of_lease(&link.seat, client.revoke(lease.id)).await.map(|_| ())
     }
 
     async fn time_left(&self, entry: &Entry) -> Result<Option<Duration>, StoreError> {
         if entry.lease == 0 {
             return Ok(None);
         }
-        let mut link = self.link().await?;
-        let asked = link.client.lease_time_to_live(entry.lease, None);
+        let link = self.link().await?;
+        let mut client = link.client.lease_client();
+        let asked = client.time_to_live(entry.lease, None);
         let answer = self.ask_of_lease(&link.seat, asked).await?;
         // -1 says that the lease is gone.
         Ok(Some(answer.map_or(Duration::ZERO, |answer| seconds(answer.ttl()))))
