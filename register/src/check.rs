@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use common::model::format_span;
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use crate::config::{Service, UsageError, UsageErrors};
 use crate::probe::{Probe, Verdict};
+
+/// How many probes are asked side by side.
+const AT_ONCE: usize = 32;
 
 /// What one probe found.
 #[derive(Debug)]
@@ -41,13 +44,10 @@ pub fn prepare(services: &[Service]) -> Result<Vec<(&Service, Vec<Probe>)>, Usag
     if wrong.is_empty() { Ok(ready) } else { Err(UsageErrors(wrong)) }
 }
 
-/// Asks every probe once, one service after the other.
+/// Asks every probe once. The lines come in the order of services and checks.
 pub async fn ask(services: &[(&Service, Vec<Probe>)]) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for (service, probes) in services {
-        lines.extend(join_all(probes.iter().map(|probe| one(service, probe))).await);
-    }
-    lines
+    let all = services.iter().flat_map(|(service, probes)| probes.iter().map(|p| (*service, p)));
+    stream::iter(all).map(|(service, probe)| one(service, probe)).buffered(AT_ONCE).collect().await
 }
 
 async fn one(service: &Service, probe: &Probe) -> Line {
@@ -76,4 +76,55 @@ pub fn render(lines: &[Line]) -> String {
         };
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Target;
+    use crate::health::Policy;
+    use crate::probe::{Check, HttpOptions};
+    use std::num::NonZeroU32;
+
+    fn service(checks: &[&str]) -> Service {
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let parse = |text: &&str| Check::parse(text, &addr, &HttpOptions::default()).unwrap();
+        Service {
+            checks: checks.iter().map(parse).collect(),
+            value: addr.to_string(),
+            target: Target {
+                service: "a".into(),
+                key: "/services/a/1".parse().unwrap(),
+                addr: addr.clone(),
+            },
+            timeout: Duration::from_secs(2),
+            policy: Policy {
+                rise: NonZeroU32::MIN,
+                fall: NonZeroU32::MIN,
+                interval: Duration::from_secs(5),
+                fast: Duration::from_secs(1),
+                grace: Duration::ZERO,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn one_line_a_probe_and_one_failure_is_enough() {
+        let services = [service(&["none", "exec:false"]), service(&["none"])];
+        let lines = ask(&prepare(&services).unwrap()).await;
+        assert!(!healthy(&lines) && healthy(&lines[2..]));
+        let text = render(&lines);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with("pass  /services/a/1  none  ("), "{text}");
+        assert!(lines[1].starts_with("FAIL  /services/a/1  exec:false  ("), "{text}");
+        assert!(lines[1].ends_with("): exit code 1") && lines.len() == 3, "{text}");
+    }
+
+    #[test]
+    fn everything_that_is_not_ready_is_said_at_once() {
+        let services = [service(&["exec:no-such-1"]), service(&["exec:no-such-2", "none"])];
+        let said = prepare(&services).unwrap_err().to_string();
+        assert_eq!(said.lines().count(), 2, "{said}");
+        assert!(said.starts_with("--check: /services/a/1: exec:no-such-1: there is no"), "{said}");
+    }
 }

@@ -117,6 +117,8 @@ impl Sources {
             process::check(process, &services, &whole, &mut complaints);
         }
         let process = complaints.end(process)?.ok_or(UsageErrors(Vec::new()))?;
+        notes.sort();
+        notes.dedup();
         Ok(Config { services, process, command: self.command.clone(), notes })
     }
 

@@ -31,6 +31,12 @@ impl Deadline {
             Err(_) => Err(format!("no answer within {} while {doing}", format_span(self.total))),
         }
     }
+
+    /// Does something that no verdict depends on, for at most `span` and not past
+    /// the deadline. Whether it was done does not matter.
+    pub(super) async fn briefly(&self, span: Duration, what: impl Future) {
+        let _ = timeout_at(self.at.min(Instant::now() + span), what).await;
+    }
 }
 
 /// An error and all its causes on one line, without those that only repeat.

@@ -80,7 +80,7 @@ pub(super) async fn ask(argv: &[String], deadline: &Deadline) -> Result<(), Stri
         // Whoever still holds the pipes goes first, then reading ends by itself.
         drop(group);
         if !read {
-            let _ = tokio::time::timeout(LINGER, reading).await;
+            deadline.briefly(LINGER, reading).await;
         }
         status
     };

@@ -10,7 +10,7 @@
 //! outlast it. Each probe opens a connection of its own, because that is what the
 //! next user of the backend has to do: a kept one would not notice that nothing
 //! is accepted any more. Nothing is taken from the environment (no proxy), no
-//! redirect is followed, and no more is read than the answer needs.
+//! redirect is followed, and what is read is bounded.
 //!
 //! This module knows nothing of rise and fall, services or etcd.
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::model::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use super::*;
 use listeners::{Answer, serve, serve_at, serve_unix};
@@ -90,10 +91,32 @@ async fn the_body_is_searched_as_far_as_64_kib_and_across_pieces() {
     assert_eq!(plain(&at).await, Verdict::Pass);
     assert_eq!(found(&at, &body("alivezz")).await, Verdict::Pass);
     assert!(why(found(&at, &body("nope")).await).contains("does not contain"));
+    let old = serve(Answer::Text("HTTP/1.0 200 OK\r\n\r\nuntil the end")).await;
+    let at = format!("http://{}", old.address());
+    assert_eq!(found(&at, &body("the end")).await, Verdict::Pass);
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort";
     let server = serve(Answer::Text(cut)).await;
     let said = why(found(&format!("http://{}", server.address()), &body("nope")).await);
     assert!(said.starts_with("the body breaks off"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_still_writing_is_heard_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        stream.write_all(b"HTTP/1.1 500 Oh\r\nContent-Length: 30000\r\n\r\n").await.unwrap();
+        for _ in 0..30 {
+            tokio::task::yield_now().await;
+            stream.write_all(&[b'x'; 1000]).await.unwrap();
+        }
+        // An end, not a reset.
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+    };
+    let (verdict, ()) = tokio::join!(plain(&url), serve);
+    assert_eq!(why(verdict), "status 500 Internal Server Error, expected 200-399");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,6 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -115,4 +114,16 @@ async fn http2_is_spoken_by_prior_knowledge() {
     // A server that speaks only HTTP/1.1.
     let server = serve(Answer::Text("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")).await;
     assert!(!plain(&format!("h2c://{}", server.address())).await.passed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_http2_server_leaves_no_task_behind() {
+    let server = serve(Answer::Silence).await;
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let url = format!("h2c://{}", server.address());
+    assert!(!plain(&url).await.passed());
+    server.stop().await;
+    tokio::task::yield_now().await;
+    // What is left is the server's end of the connection.
+    assert!(tasks.num_alive_tasks() <= 1, "{} tasks", tasks.num_alive_tasks());
 }
