@@ -91,7 +91,9 @@ async fn the_main_file_itself_can_be_the_dest() {
     let staged = bench.stage(&[("nginx.conf", good.as_bytes())]);
     assert!(bench.nginx.check(&staged).await.unwrap().warnings.is_empty());
     assert!(!bench.path("nginx.pid").exists());
-    for (bad, line) in [(format!("{old}oops;\n"), 11), (format!("{old}}}\n"), 11)] {
+    drop(staged);
+    let line = 1 + old.lines().count();
+    for bad in [format!("{old}oops;\n"), format!("{old}}}\n")] {
         let staged = bench.stage(&[("nginx.conf", bad.as_bytes())]);
         let told = words(bench.nginx.check(&staged).await.unwrap_err());
         let place = format!(" in {}:{line}", bench.path("nginx.conf").display());
