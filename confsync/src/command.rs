@@ -264,3 +264,6 @@ fn describe(status: ExitStatus) -> String {
         (None, None) => status.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

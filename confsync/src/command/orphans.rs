@@ -58,7 +58,7 @@ pub async fn reap_as_init() -> io::Result<()> {
 }
 
 /// Reaps every dead child that nobody here waits for; says how many.
-fn sweep() -> usize {
+pub(super) fn sweep() -> usize {
     let ours = ours();
     let orphans = children().into_iter().filter(|id| !ours.contains(id));
     orphans

@@ -193,6 +193,14 @@ impl Tail {
             }
         }
     }
+
+    /// The last line need not end with a line end.
+    fn close(&self) {
+        let mut lines = self.lock();
+        if !lines.partial.is_empty() {
+            lines.finish();
+        }
+    }
 }
 
 impl Lines {
@@ -210,7 +218,7 @@ fn pass_on(mut pipe: PipeReader, tail: &Tail) {
     let mut buffer = [0; 4096];
     loop {
         match pipe.read(&mut buffer) {
-            Ok(0) => return,
+            Ok(0) => return tail.close(),
             Ok(n) => {
                 let bytes = buffer.get(..n).unwrap_or_default();
                 tail.push(bytes);
@@ -218,7 +226,7 @@ fn pass_on(mut pipe: PipeReader, tail: &Tail) {
                 let _ = io::stderr().write_all(bytes);
             }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
+            Err(_) => return tail.close(),
         }
     }
 }

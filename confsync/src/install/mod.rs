@@ -39,3 +39,6 @@ pub use target::{Candidate, Target};
 
 pub(crate) use recover::clean_beside;
 pub(crate) use stage::new_beside;
+
+#[cfg(test)]
+mod tests;

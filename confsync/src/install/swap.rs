@@ -231,6 +231,11 @@ impl Slot {
     }
 
     fn write_in_place(&mut self, from: &Path) -> Result<(), InstallError> {
+        let bytes = fs::read(from).map_err(InstallError::io("read", from))?;
+        if fs::read(&self.real).is_ok_and(|now| now == bytes) {
+            // Put back before it was ever replaced.
+            return Ok(());
+        }
         if !self.target.allow_in_place {
             return Err(InstallError::Mounted(self.target.dest.clone()));
         }
@@ -240,7 +245,6 @@ impl Slot {
             copy(&self.real, &mark, &self.real)?;
         }
         self.in_place = true;
-        let bytes = fs::read(from).map_err(InstallError::io("read", from))?;
         let meta = fs::metadata(from).map_err(InstallError::io("look at", from))?;
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -283,3 +287,6 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

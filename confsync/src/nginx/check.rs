@@ -120,9 +120,7 @@ impl Nginx {
     fn warnings(&self, shadow: &Shadow, output: &Output) -> Vec<Warning> {
         let not_included =
             |dest: &PathBuf| Warning::NotIncluded { dest: dest.clone(), conf: self.conf.clone() };
-        let said = shadow.translate(&output.text);
-        let said = said.lines().filter(|line| line.contains("[warn]"));
-        let said = said.map(|line| Warning::Nginx(without_name(line).to_owned()));
+        let said = said(&shadow.translate(&output.text), "[warn]").into_iter().map(Warning::Nginx);
         shadow.unreached.iter().map(not_included).chain(said).collect()
     }
 }
@@ -138,18 +136,40 @@ fn without_pid(globals: &str) -> String {
 /// The lines that say why, without those that say that the test failed.
 fn reason(shadow: &Shadow, output: &Output) -> String {
     let text = shadow.translate(output.text.trim());
-    let grave = |line: &&str| ["[emerg]", "[alert]", "[crit]"].iter().any(|l| line.contains(l));
-    let lines: Vec<_> = text.lines().filter(grave).map(without_name).collect();
+    let mut lines = Vec::new();
+    for line in ["[emerg]", "[alert]", "[crit]"].iter().flat_map(|level| said(&text, level)) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
     if lines.is_empty() { text } else { lines.join("\n") }
 }
 
-fn without_name(line: &str) -> &str {
-    line.strip_prefix("nginx: ").unwrap_or(line)
+/// The lines of one level, from the level on. Before it stands `nginx:` or, where
+/// standard error is the error log as well, the time; after it perhaps `12#12:`.
+fn said(text: &str, level: &str) -> Vec<String> {
+    let from_level = |line: &str| {
+        let (_, rest) = line.split_once(level)?;
+        let rest = rest.trim_start();
+        let process = |word: &str| word.bytes().all(|b| b.is_ascii_digit() || b == b'#');
+        let plain = rest.split_once(": ").filter(|(word, _)| process(word)).map(|(_, t)| t);
+        Some(format!("{level} {}", plain.unwrap_or(rest)))
+    };
+    text.lines().filter_map(from_level).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_a_level_with_and_without_a_time() {
+        let text = "nginx: [emerg] oops in /x:1\n2026/01/31 10:00:00 [emerg] 12#12: a: b\n\
+                    2026/01/31 10:00:00 [warn] 12#12: c\nnginx: configuration file test failed";
+        assert_eq!(said(text, "[emerg]"), ["[emerg] oops in /x:1", "[emerg] a: b"]);
+        assert_eq!(said(text, "[warn]"), ["[warn] c"]);
+        assert!(said("", "[warn]").is_empty());
+    }
 
     #[test]
     fn the_pid_of_the_command_line_is_taken_out() {

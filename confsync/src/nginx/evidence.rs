@@ -35,8 +35,8 @@ pub(super) fn has_new(before: &[ProcessId], now: &[Worker]) -> bool {
 }
 
 /// How many old generations still finish their requests. The workers of one are forked
-/// together, and two generations are at least 100 ms apart (nginx waits as long before
-/// it tells the old workers), so a gap in the start times tells them apart.
+/// together, and two reloads are at least 100 ms apart (nginx waits as long before it
+/// tells the old workers), so a gap in the start times tells them apart.
 #[must_use]
 pub fn old_generations(workers: &[Worker]) -> usize {
     /// In ticks of 10 ms.

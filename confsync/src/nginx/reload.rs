@@ -142,7 +142,8 @@ async fn wait_for_proof(
         if judge(before, &now) >= Generation::Applied && !gave_up(logs, master) {
             return Ok(Verdict::Applied { old_generations: old_generations(&now) });
         }
-        let idle = master.is_waiting() == Some(true) && !has_new(before, &now);
+        let idle =
+            master.is_waiting() == Some(true) && (!has_new(before, &now) || gave_up(logs, master));
         let since = *idle_since.get_or_insert_with(Instant::now);
         if !idle {
             idle_since = None;
