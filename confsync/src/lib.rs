@@ -1,1 +1,3 @@
-//! placeholder
+//! Renders the proxy's configuration from etcd and proves that the proxy runs it.
+
+pub mod template;
