@@ -21,3 +21,5 @@ pub mod install;
 pub mod ledger;
 pub mod members;
 pub mod nginx;
+//! Renders the proxy's configuration from etcd and proves that the proxy runs it.
+pub mod template;
