@@ -11,6 +11,19 @@
 //!
 //! This module knows nothing of who holds a key or why; see [`crate::claim`].
 
+mod connect;
+mod etcd;
+pub mod memory;
+mod rotation;
+mod v2;
+mod v3;
+
+pub use connect::{Api, ApiError, Connection, Credentials, Timeouts, TlsFiles, connect};
+pub use etcd::{Etcd, EtcdWatch};
+pub use memory::Memory;
+pub use v2::{V2, V2Watch};
+pub use v3::{V3, V3Watch};
+
 use std::future::Future;
 use std::time::Duration;
 

@@ -1,0 +1,113 @@
+//! The text of an etcd endpoint to a URL.
+
+use url::Url;
+
+use super::Api;
+
+/// etcd's client port since 2.0, and that of its first years.
+const PORT: u16 = 2379;
+const OLD_PORT: u16 = 4001;
+
+/// Why a text is not an endpoint of etcd. Never holds the text itself when that may
+/// contain a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AddressError {
+    #[error("is empty; is a variable in the unit file unset?")]
+    Empty,
+    #[error("`{}` has no host; is a variable in the unit file unset?", .0.escape_debug())]
+    NoHost(String),
+    #[error("`{}` is not `http://host:port`, `https://host:port` or `host:port`: {reason}", text.escape_debug())]
+    Form { text: String, reason: String },
+    #[error("`{}`: only http and https are spoken here", .0.escape_debug())]
+    Scheme(String),
+    #[error("of host `{}` contains a user: give user and password apart from the endpoint", .0.escape_debug())]
+    User(String),
+}
+
+/// The URL to ask; two when the port is left open and v2 may be on either.
+pub(super) fn parse(text: &str, api: Api) -> Result<Vec<Url>, AddressError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let authority = full.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if let Some((_, host)) = authority.rsplit_once('@') {
+        return Err(AddressError::User(host.to_owned()));
+    }
+    if authority.is_empty() || authority.starts_with(':') {
+        return Err(AddressError::NoHost(text.to_owned()));
+    }
+    let form =
+        |reason: &str| AddressError::Form { text: text.to_owned(), reason: reason.to_owned() };
+    let mut url: Url = full.parse().map_err(|e: url::ParseError| form(&e.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(AddressError::Scheme(text.to_owned()));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(form("there is something behind the port"));
+    }
+    // A URL forgets a port that is its scheme's own, so the text is asked.
+    let host_end = authority.rfind(']').unwrap_or(0);
+    let named = authority.rsplit_once(':').filter(|(host, _)| host.len() >= host_end);
+    match named {
+        Some((_, "")) => Err(form("the port is empty; is a variable in the unit file unset?")),
+        Some(_) => Ok(vec![url]),
+        None => {
+            let ports: &[u16] = if api == Api::V3 { &[PORT] } else { &[PORT, OLD_PORT] };
+            let mut urls = Vec::new();
+            for port in ports {
+                url.set_port(Some(*port)).map_err(|()| form("it takes no port"))?;
+                urls.push(url.clone());
+            }
+            Ok(urls)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn texts(text: &str, api: Api) -> Vec<String> {
+        parse(text, api).unwrap().into_iter().map(|url| url.to_string()).collect()
+    }
+
+    #[test]
+    fn forms_that_are_taken() {
+        assert_eq!(texts("10.0.0.1:2379", Api::V3), ["http://10.0.0.1:2379/"]);
+        assert_eq!(texts("https://etcd.example", Api::V3), ["https://etcd.example:2379/"]);
+        assert_eq!(texts("http://[2001:db8::1]:4001/", Api::V2), ["http://[2001:db8::1]:4001/"]);
+        assert_eq!(texts("[2001:db8::1]", Api::V3), ["http://[2001:db8::1]:2379/"]);
+        assert_eq!(texts("core1", Api::V2), ["http://core1:2379/", "http://core1:4001/"]);
+        assert_eq!(texts("http://proxy:80", Api::V3), ["http://proxy/"]);
+    }
+
+    #[test]
+    fn refusals_say_what_to_do_and_never_a_password() {
+        for (text, part) in [
+            ("", "unset"),
+            (":2379", "unset"),
+            ("http://:2379", "unset"),
+            ("host:", "unset"),
+            ("ftp://a:1", "http and https"),
+            ("a:99999", "port"),
+            ("a:1/v2/keys", "behind"),
+            ("http://root:s3cret@a:1", "apart"),
+        ] {
+            let error = parse(text, Api::Auto).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains("s3cret"), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_answer_and_every_url_has_a_host(text in "\\PC{0,40}") {
+            for url in parse(&text, Api::Auto).unwrap_or_default() {
+                prop_assert!(url.host_str().is_some_and(|host| !host.is_empty()));
+            }
+        }
+    }
+}

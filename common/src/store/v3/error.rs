@@ -1,0 +1,136 @@
+//! gRPC statuses of etcd v3 to what the rest of the program decides by, with
+//! words for whoever has to act.
+
+use etcd_client::Error;
+
+use super::StoreError;
+
+// The numbers of gRPC's status codes.
+const INVALID_ARGUMENT: i32 = 3;
+const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const FAILED_PRECONDITION: i32 = 9;
+const OUT_OF_RANGE: i32 = 11;
+const UNIMPLEMENTED: i32 = 12;
+const UNAUTHENTICATED: i32 = 16;
+
+/// What a call to etcd v3 failed with.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server does not know the lease.
+    LeaseUnknown,
+    /// The revision asked for is no longer kept.
+    Compacted,
+    /// An answer larger than we are ready to take.
+    TooLarge,
+    /// The server has authentication switched off and was given a user.
+    AuthOff,
+    /// Anything else.
+    Store(StoreError),
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Store(error) => error,
+            Failure::LeaseUnknown => Self::Unreachable("the lease is gone".to_owned()),
+            Failure::Compacted => {
+                Self::Unreachable("the history was compacted during the read".to_owned())
+            }
+            Failure::TooLarge => {
+                Self::Refused("one value is larger than an answer of etcd may be".to_owned())
+            }
+            Failure::AuthOff => Self::Refused("authentication is not enabled".to_owned()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::GRpcStatus(status) => {
+                // The message of a cut connection is only "transport error"; the
+                // reason (refused, certificate) is in the sources.
+                let text = with_sources(status.message(), std::error::Error::source(&status));
+                of_code(i32::from(status.code()), text)
+            }
+            Error::LeaseKeepAliveError(text) if text == "lease not found" => Self::LeaseUnknown,
+            Error::InvalidArgs(text) => Self::Store(StoreError::Refused(text)),
+            Error::InvalidUri(e) => Self::Store(StoreError::Refused(e.to_string())),
+            Error::TransportError(e) => {
+                let text = with_sources("", Some(&e));
+                Self::Store(StoreError::Unreachable(text))
+            }
+            other => Self::Store(StoreError::Unreachable(other.to_string())),
+        }
+    }
+}
+
+fn of_code(code: i32, text: String) -> Failure {
+    let has = |part: &str| text.contains(part);
+    let error = match code {
+        NOT_FOUND if has("lease not found") => return Failure::LeaseUnknown,
+        OUT_OF_RANGE if has("compacted") => return Failure::Compacted,
+        OUT_OF_RANGE if has("message length too large") => return Failure::TooLarge,
+        FAILED_PRECONDITION if has("authentication is not enabled") => return Failure::AuthOff,
+        UNAUTHENTICATED | PERMISSION_DENIED => StoreError::Denied(text),
+        INVALID_ARGUMENT if has("user name is empty") => StoreError::Denied(format!(
+            "{text}: it asks for a user and a password, or for a client certificate"
+        )),
+        INVALID_ARGUMENT if has("authentication failed") => StoreError::Denied(text),
+        // The users changed; a new token will do.
+        INVALID_ARGUMENT if has("auth store is old") => StoreError::Unreachable(text),
+        RESOURCE_EXHAUSTED if has("space exceeded") => StoreError::Refused(format!(
+            "{text}: compact and defragment etcd, then `etcdctl alarm disarm`"
+        )),
+        UNIMPLEMENTED => StoreError::Unsupported(format!(
+            "this server does not speak the v3 API ({text}); is it an etcd before 3.0? then use v2"
+        )),
+        INVALID_ARGUMENT | NOT_FOUND | FAILED_PRECONDITION | OUT_OF_RANGE => {
+            StoreError::Refused(text)
+        }
+        _ => StoreError::Unreachable(text),
+    };
+    Failure::Store(error)
+}
+
+/// The message and the reasons below it, each said once.
+pub(in crate::store) fn with_sources(
+    message: &str,
+    mut source: Option<&(dyn std::error::Error + 'static)>,
+) -> String {
+    let mut text = message.to_owned();
+    while let Some(error) = source {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&reason);
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_asks_for_its_own_step() {
+        let of = |code, text: &str| StoreError::from(of_code(code, text.to_owned()));
+        assert!(of(14, "etcdserver: no leader").is_transient());
+        assert!(of(2, "context deadline exceeded").is_transient());
+        assert!(matches!(of(16, "etcdserver: invalid auth token"), StoreError::Denied(_)));
+        assert!(matches!(of(3, "etcdserver: user name is empty"), StoreError::Denied(_)));
+        assert!(of(3, "etcdserver: revision of auth store is old").is_transient());
+        assert!(matches!(of(3, "etcdserver: request is too large"), StoreError::Refused(_)));
+        let full = of(8, "etcdserver: mvcc: database space exceeded").to_string();
+        assert!(full.contains("alarm disarm"), "{full}");
+        assert!(matches!(of(12, "unknown service"), StoreError::Unsupported(_)));
+        let lease = of_code(5, "etcdserver: requested lease not found".to_owned());
+        assert!(matches!(lease, Failure::LeaseUnknown));
+    }
+}

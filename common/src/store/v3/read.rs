@@ -1,0 +1,143 @@
+//! Whole trees at one revision: one transaction for the first page of each, then
+//! the rest at the revision of that transaction.
+
+use etcd_client::{GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse};
+
+use super::error::Failure;
+use super::{Link, MAX_OPS, V3, entry, revision};
+use crate::model::{Revision, Snapshot, Tree};
+use crate::store::StoreError;
+
+/// Keys in one answer. Many small pages cost more than few large ones, because
+/// etcd counts the rest of the range for each.
+const PAGE: i64 = 5000;
+
+/// How often a read starts again when compaction overtakes it.
+const STARTS: usize = 3;
+
+/// A range of keys still to be read, from the first included to the last excluded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Range {
+    from: Vec<u8>,
+    /// Empty for the one key `from`.
+    to: Vec<u8>,
+}
+
+impl Range {
+    fn options(&self) -> GetOptions {
+        if self.to.is_empty() {
+            GetOptions::new()
+        } else {
+            GetOptions::new().with_range(self.to.clone())
+        }
+    }
+}
+
+/// The key at the top and all below it. Two ranges, because `/web-2` sorts between
+/// `/web` and `/web/`.
+fn ranges(tree: &Tree) -> Vec<Range> {
+    let path = tree.path();
+    if path == "/" {
+        // From the first key there can be to the last, for etcd's `\0` means "no end".
+        return vec![Range { from: vec![0], to: vec![0] }];
+    }
+    let below = |end: char| format!("{path}{end}").into_bytes();
+    vec![
+        Range { from: path.as_bytes().to_vec(), to: Vec::new() },
+        // `0` is the character after `/`.
+        Range { from: below('/'), to: below('0') },
+    ]
+}
+
+pub(super) async fn read(store: &V3, trees: &[Tree]) -> Result<Snapshot, StoreError> {
+    let mut page = PAGE;
+    let mut last = Failure::Compacted;
+    for _ in 0..STARTS {
+        let link = store.link().await?;
+        match read_once(store, &link, trees, page).await? {
+            Ok(snapshot) => return Ok(snapshot),
+            Err(Failure::TooLarge) => (page, last) = (page / 50, Failure::TooLarge),
+            Err(failure) => last = failure,
+        }
+    }
+    Err(last.into())
+}
+
+type Tried<T> = Result<Result<T, Failure>, StoreError>;
+
+async fn read_once(store: &V3, link: &Link, trees: &[Tree], page: i64) -> Tried<Snapshot> {
+    let mut all: Vec<Range> = trees.iter().flat_map(ranges).collect();
+    all.dedup();
+    let late = all.split_off(all.len().min(MAX_OPS));
+    let ops =
+        |range: &Range| TxnOp::get(range.from.clone(), Some(range.options().with_limit(page)));
+    let txn = Txn::new().and_then(all.iter().map(ops).collect::<Vec<_>>());
+    let mut kv = link.kv();
+    let answer = match ask(store, link, kv.txn(txn)).await? {
+        Ok(answer) => answer,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let header = answer
+        .header()
+        .map_or((Revision::default(), 0), |h| (revision(h.revision()), h.cluster_id()));
+    let mut snapshot = Snapshot { revision: header.0, cluster: header.1, ..Snapshot::default() };
+    let mut rest = late;
+    for (range, part) in all.into_iter().zip(answer.op_responses()) {
+        if let TxnOpResponse::Get(part) = part {
+            rest.extend(take(&mut snapshot, &part, &range));
+        }
+    }
+    while let Some(range) = rest.pop() {
+        let at = i64::try_from(snapshot.revision.0).unwrap_or(i64::MAX);
+        let options = range.options().with_limit(page).with_revision(at);
+        match ask(store, link, kv.get(range.from.clone(), Some(options))).await? {
+            Ok(part) => rest.extend(take(&mut snapshot, &part, &range)),
+            Err(failure) => return Ok(Err(failure)),
+        }
+    }
+    Ok(Ok(snapshot))
+}
+
+/// One request; what a new start of the read can cure comes back inside.
+async fn ask<T>(
+    store: &V3,
+    link: &Link,
+    request: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> Tried<T> {
+    let request = async {
+        match request.await.map_err(Failure::from) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(curable @ (Failure::Compacted | Failure::TooLarge)) => Ok(Err(curable)),
+            Err(failure) => Err(failure),
+        }
+    };
+    store.ask(&link.seat, request).await
+}
+
+/// Takes the keys of one page; returns what is left of its range.
+fn take(snapshot: &mut Snapshot, part: &GetResponse, range: &Range) -> Option<Range> {
+    let entries = part.kvs().iter().filter_map(entry);
+    snapshot.entries.extend(entries.map(|entry| (entry.key.clone(), entry)));
+    let last = part.kvs().last().map(KeyValue::key).filter(|_| part.more())?;
+    let mut from = last.to_vec();
+    from.push(0);
+    Some(Range { from, to: range.to.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_its_top_and_what_is_below_it() {
+        let web = ranges(&"/web".parse().unwrap());
+        let holds = |key: &[u8]| {
+            web.iter().any(|r| {
+                if r.to.is_empty() { key == r.from } else { key >= &r.from[..] && key < &r.to[..] }
+            })
+        };
+        assert!(holds(b"/web") && holds(b"/web/1") && holds("/web/ü".as_bytes()));
+        assert!(!holds(b"/web-2/1") && !holds(b"/web2") && !holds(b"/web0"));
+        assert_eq!(ranges(&"/".parse().unwrap()), [Range { from: vec![0], to: vec![0] }]);
+    }
+}

@@ -1,0 +1,196 @@
+//! The watch of etcd v3.
+//!
+//! A stream does not survive a restart of its member, and says nothing when the
+//! member hangs, was cut off, or was wiped and waits for a revision that is years
+//! away. So silence is looked into: every [`QUIET`] the member is asked for its
+//! revision by quorum, and the stream for a sign of life.
+
+use std::time::Duration;
+
+use etcd_client::{Event, EventType, WatchOptions, WatchResponse, WatchStream};
+use tokio::time::{Instant, timeout_at};
+
+use super::error::Failure;
+use super::{Link, MAX_ANSWER, V3, entry, revision};
+use crate::model::{Change, Revision, Tree};
+use crate::store::{StoreError, Watch, WatchEvent};
+
+/// Silence after which the server is asked whether all is well.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Silence after which the stream is replaced. Servers before 3.4 never answer a
+/// progress request, so this is no error.
+const DEAF: Duration = Duration::from_secs(35);
+
+/// The watch id of an answer that belongs to the stream and to no watcher.
+const STREAM: i64 = -1;
+
+/// A running watch of one tree.
+pub struct V3Watch {
+    store: V3,
+    link: Link,
+    tree: Tree,
+    stream: WatchStream,
+    /// Everything up to here has been delivered.
+    seen: Revision,
+    /// When the stream last said anything.
+    heard: Instant,
+    /// When to look into the silence.
+    check_at: Instant,
+}
+
+impl V3Watch {
+    pub(super) async fn open(store: V3, tree: Tree, after: Revision) -> Result<Self, StoreError> {
+        let link = store.link().await?;
+        let (stream, created) = match start(&store, &link, &tree, after).await {
+            // An expired token shows here as a cancelled watch, not as an error.
+            Err(StoreError::Denied(_)) => {
+                let client = link.client.clone();
+                store.ask(&link.seat, async move { Ok(client.refresh_token().await?) }).await?;
+                start(&store, &link, &tree, after).await?
+            }
+            other => other?,
+        };
+        if created < after {
+            // Perhaps only a member that lags behind; a quorum knows.
+            let now = store.revision(&link, &tree).await?;
+            if now < after {
+                return Err(StoreError::Regressed { seen: after, now });
+            }
+        }
+        let heard = Instant::now();
+        Ok(Self { store, link, tree, stream, seen: after, heard, check_at: heard + QUIET })
+    }
+
+    fn take(&mut self, message: &WatchResponse) -> Result<Option<WatchEvent>, StoreError> {
+        if message.canceled() {
+            return Err(cancelled(message, self.seen, &self.tree));
+        }
+        if message.created() || message.watch_id() == STREAM {
+            // A progress answer for the stream may be ahead of its events (etcd
+            // before 3.4.25), so its revision proves nothing.
+            return Ok(None);
+        }
+        let Some(newest) =
+            message.events().iter().filter_map(Event::kv).map(|kv| kv.mod_revision()).max()
+        else {
+            let Some(header) = message.header() else { return Ok(None) };
+            self.seen = self.seen.max(revision(header.revision()));
+            return Ok(Some(WatchEvent::Progress(self.seen)));
+        };
+        // One message never ends in the middle of a revision.
+        self.seen = self.seen.max(revision(newest));
+        let changes: Vec<_> = message.events().iter().filter_map(change).collect();
+        let ours: Vec<_> = changes.into_iter().filter(|(key, _)| self.tree.covers(key)).collect();
+        Ok(Some(if ours.is_empty() {
+            WatchEvent::Progress(self.seen)
+        } else {
+            WatchEvent::Changes(ours.into_iter().map(|(_, change)| change).collect())
+        }))
+    }
+
+    /// Asks whether the silence is one of peace.
+    async fn check(&mut self) -> Result<(), StoreError> {
+        let now = self.store.revision(&self.link, &self.tree).await?;
+        if now < self.seen {
+            return Err(StoreError::Regressed { seen: self.seen, now });
+        }
+        if self.heard.elapsed() >= DEAF {
+            *self = Self::open(self.store.clone(), self.tree.clone(), self.seen).await?;
+        } else if let Err(error) = self.stream.request_progress().await {
+            return Err(StoreError::Unreachable(error.to_string()));
+        }
+        self.check_at = Instant::now() + QUIET;
+        Ok(())
+    }
+}
+
+impl Watch for V3Watch {
+    async fn next(&mut self) -> Result<WatchEvent, StoreError> {
+        loop {
+            let message = match timeout_at(self.check_at, self.stream.message()).await {
+                Err(_) => {
+                    self.check().await?;
+                    continue;
+                }
+                Ok(Ok(Some(message))) => message,
+                Ok(Ok(None)) => {
+                    let ended = StoreError::Unreachable("the server ended the watch".to_owned());
+                    return Err(self.store.shared.rotation.failed(&self.link.seat, ended));
+                }
+                Ok(Err(error)) => return Err(self.broken(Failure::from(error))),
+            };
+            self.heard = Instant::now();
+            self.check_at = self.heard + QUIET;
+            if let Some(event) = self.take(&message)? {
+                return Ok(event);
+            }
+        }
+    }
+}
+
+impl V3Watch {
+    fn broken(&self, failure: Failure) -> StoreError {
+        match failure {
+            // More happened than fits into one message: a new read is smaller.
+            Failure::TooLarge => StoreError::Compacted(self.seen),
+            other => self.store.shared.rotation.failed(&self.link.seat, other.into()),
+        }
+    }
+}
+
+/// Opens the stream; returns it with the revision at which the server began.
+async fn start(
+    store: &V3,
+    link: &Link,
+    tree: &Tree,
+    after: Revision,
+) -> Result<(WatchStream, Revision), StoreError> {
+    let from = i64::try_from(after.0.saturating_add(1)).unwrap_or(i64::MAX);
+    let options = WatchOptions::new().with_start_revision(from).with_progress_notify();
+    // One range from the top to the end of what is below it keeps the order; what
+    // lies between (`/web-2`) is filtered out later.
+    let (key, options) = if tree.path() == "/" {
+        (vec![0], options.with_range(vec![0]))
+    } else {
+        (tree.path().as_bytes().to_vec(), options.with_range(format!("{}0", tree.path())))
+    };
+    let mut client = link.client.watch_client().max_decoding_message_size(MAX_ANSWER);
+    let opened = async move {
+        let mut stream = client.watch(key, Some(options)).await?;
+        let first = stream.message().await?;
+        Ok((stream, first))
+    };
+    let (stream, first) = store.ask(&link.seat, opened).await?;
+    let Some(first) = first else {
+        let ended = StoreError::Unreachable("the server ended the watch at once".to_owned());
+        return Err(store.shared.rotation.failed(&link.seat, ended));
+    };
+    if first.canceled() {
+        return Err(cancelled(&first, after, tree));
+    }
+    Ok((stream, first.header().map_or_else(Revision::default, |h| revision(h.revision()))))
+}
+
+fn cancelled(message: &WatchResponse, seen: Revision, tree: &Tree) -> StoreError {
+    let reason = message.cancel_reason();
+    if message.compact_revision() > 0 || reason.contains("compacted") {
+        return StoreError::Compacted(seen);
+    }
+    if ["denied", "Denied", "auth", "user name"].iter().any(|word| reason.contains(word)) {
+        let path = tree.path();
+        return StoreError::Denied(format!(
+            "{reason}: the user's role needs read on the range [{path}, {path}0)"
+        ));
+    }
+    StoreError::Unreachable(format!("the server cancelled the watch: {reason}"))
+}
+
+fn change(event: &Event) -> Option<(String, Change)> {
+    let entry = entry(event.kv()?)?;
+    let key = entry.key.clone();
+    Some(match event.event_type() {
+        EventType::Put => (key, Change::Put(entry)),
+        EventType::Delete => (key.clone(), Change::Gone { key, at: entry.modified }),
+    })
+}

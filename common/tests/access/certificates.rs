@@ -1,0 +1,75 @@
+//! A CA, a server's and a client's certificate, and a CA that signed neither.
+
+use std::path::PathBuf;
+
+use common::store::TlsFiles;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use tempfile::TempDir;
+
+/// The files, gone when dropped.
+pub(crate) struct Certificates {
+    folder: TempDir,
+}
+
+fn ca() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+impl Certificates {
+    pub(crate) fn new() -> Self {
+        let files = Self { folder: TempDir::new().unwrap() };
+        let (ours, other) = (ca(), ca());
+        files.write("ca.pem", &ours.pem());
+        files.write("other.pem", &other.pem());
+        for name in ["server", "client"] {
+            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            // etcd's gateway uses the server's certificate as a client.
+            params.extended_key_usages =
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.signed_by(&key, &ours).unwrap();
+            files.write(&format!("{name}.pem"), &certificate.pem());
+            files.write(&format!("{name}.key"), &key.serialize_pem());
+        }
+        files
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn server_flags(&self) -> Vec<String> {
+        let file =
+            |flag: &str, name: &str| [flag.to_owned(), self.path(name).display().to_string()];
+        let switches = ["--enable-v2", "--client-cert-auth"].map(str::to_owned);
+        [
+            file("--cert-file", "server.pem"),
+            file("--key-file", "server.key"),
+            file("--trusted-ca-file", "ca.pem"),
+            switches,
+        ]
+        .concat()
+    }
+
+    pub(crate) fn client(&self) -> TlsFiles {
+        TlsFiles {
+            ca: Some(self.path("ca.pem")),
+            cert: Some(self.path("client.pem")),
+            key: Some(self.path("client.key")),
+        }
+    }
+
+    pub(crate) fn other_ca(&self) -> PathBuf {
+        self.path("other.pem")
+    }
+}

@@ -1,0 +1,184 @@
+//! Users, passwords, tokens and certificates, against a real etcd.
+
+mod certificates;
+
+use std::time::Duration;
+
+use common::model::{Key, Revision, Tree, Ttl};
+use common::store::{
+    Api, Connection, Credentials, Guard, Store, StoreError, TlsFiles, Watch, WatchEvent, Written,
+    connect,
+};
+use tokio::time::timeout;
+
+use self::certificates::Certificates;
+use crate::etcd_server::EtcdServer;
+use crate::to;
+
+fn key(text: &str) -> Key {
+    text.parse().unwrap()
+}
+
+fn tree(text: &str) -> Tree {
+    text.parse().unwrap()
+}
+
+fn as_user(server: &EtcdServer, api: Api, user: &str, password: &str) -> Connection {
+    let credentials = Credentials { user: user.into(), password: password.into() };
+    Connection { credentials: Some(credentials), ..to(server.url(), api) }
+}
+
+fn denied<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String {
+    match answer {
+        Err(StoreError::Denied(text)) => text,
+        other => panic!("not denied: {other:?}"),
+    }
+}
+
+/// An etcd where `web` may use `/web` and nothing else.
+async fn with_users(api: &str) -> EtcdServer {
+    // The least that bcrypt takes: a test machine has better things to do.
+    let server = EtcdServer::with(&["--enable-v2", "--bcrypt-cost", "4"]).await;
+    let run = |line: &str| server.ctl(api, &line.split(' ').collect::<Vec<_>>());
+    if api == "3" {
+        run("user add root:root");
+        run("user grant-role root root");
+        run("role add web");
+        run("role grant-permission web readwrite /web /web0");
+        run("user add web:s3cret");
+        run("user grant-role web web");
+        run("auth enable");
+    } else {
+        run("user add root:root");
+        run("role add web");
+        run("role grant web --path /web* --readwrite");
+        run("user add web:s3cret");
+        run("user grant web --roles web");
+        run("auth enable");
+        run("--username root:root role revoke guest --path /* --readwrite");
+    }
+    server
+}
+
+async fn write<S: Store>(store: &S, name: &str) -> Result<Revision, StoreError> {
+    let lease = store.grant(Ttl::DEFAULT).await?;
+    match store.put(&key(name), b"x", lease, &Guard::Absent).await? {
+        Some(Written::Done { revision, .. }) => Ok(revision),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn sees<W: Watch>(watch: &mut W, at: Revision) {
+    let seen = async {
+        loop {
+            if let WatchEvent::Changes(changes) = watch.next().await.unwrap() {
+                return changes[0].revision();
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(10), seen).await.expect("the watch is deaf"), at);
+}
+
+async fn users(api: Api) {
+    let mut server = with_users(if api == Api::V3 { "3" } else { "2" }).await;
+
+    let nobody = connect(&to(server.url(), api)).await.unwrap();
+    let text = denied(nobody.read(&[tree("/web")]).await);
+    assert!(text.contains("user"), "{text}");
+    let wrong = match connect(&as_user(&server, api, "web", "wrong")).await {
+        Ok(store) => store.read(&[tree("/web")]).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    let text = denied(wrong);
+    assert!(!text.contains("wrong"), "a password in a message: {text}");
+
+    let store = connect(&as_user(&server, api, "web", "s3cret")).await.unwrap();
+    let start = store.read(&[tree("/web")]).await.unwrap().revision;
+    let mut watch = store.watch(&tree("/web"), start).await.unwrap();
+    let at = write(&store, "/web/a").await.unwrap();
+    sees(&mut watch, at).await;
+    denied(store.read(&[tree("/other")]).await);
+    denied(write(&store, "/other/a").await);
+    let refused = match store.watch(&tree("/other"), start).await {
+        Ok(mut watch) => watch.next().await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    let text = denied(refused);
+    assert!(api == Api::V2 || text.contains("[/other, /other0)"), "{text}");
+
+    // No server keeps its tokens over a restart. The first call after it is a
+    // watch, where an old token is no error but a cancelled watch.
+    server.kill();
+    server.revive().await;
+    let mut watch = loop {
+        match store.watch(&tree("/web"), at).await {
+            Ok(watch) => break watch,
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+    };
+    let at = write(&store, "/web/b").await.unwrap();
+    sees(&mut watch, at).await;
+}
+
+#[tokio::test]
+async fn v3_users_are_let_in_and_kept_out() {
+    users(Api::V3).await;
+}
+
+#[tokio::test]
+async fn v2_users_are_let_in_and_kept_out() {
+    users(Api::V2).await;
+}
+
+#[tokio::test]
+async fn a_user_where_none_is_asked_for_is_no_trouble() {
+    let server = EtcdServer::start().await;
+    for api in [Api::V3, Api::V2] {
+        let store = connect(&as_user(&server, api, "web", "s3cret")).await.unwrap();
+        write(&store, &format!("/web/{api}")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_opens_the_door_and_nothing_else_does() {
+    let files = Certificates::new();
+    let flags = files.server_flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = EtcdServer::with(&flags).await;
+    for api in [Api::V3, Api::V2] {
+        let with = |tls: TlsFiles| Connection { tls, ..to(server.url(), api) };
+        let store = connect(&with(files.client())).await.unwrap();
+        let at = write(&store, &format!("/web/{api}")).await.unwrap();
+        let before = Revision(at.0 - 1);
+        sees(&mut store.watch(&tree("/web"), before).await.unwrap(), at).await;
+
+        let silent = |tls: TlsFiles| {
+            let connection = with(tls);
+            async move { connect(&connection).await.map(|_| ()).unwrap_err() }
+        };
+        let anonymous = silent(TlsFiles { cert: None, key: None, ..files.client() }).await;
+        assert!(matches!(anonymous, StoreError::Unreachable(_)), "{anonymous}");
+        let stranger = silent(TlsFiles { ca: Some(files.other_ca()), ..files.client() }).await;
+        let text = stranger.to_string().to_lowercase();
+        assert!(text.contains("certificate"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn unusable_files_are_named() {
+    let files = Certificates::new();
+    let base = || Connection { ..to("https://127.0.0.1:1".into(), Api::V3) };
+    for (tls, part) in [
+        (TlsFiles { ca: Some("/nowhere/ca.pem".into()), ..TlsFiles::default() }, "/nowhere/ca.pem"),
+        (TlsFiles { ca: files.client().key, ..TlsFiles::default() }, "no PEM certificate"),
+        (TlsFiles { key: None, ..files.client() }, "needs its key"),
+        (TlsFiles { key: files.client().cert, ..files.client() }, "its PEM key"),
+    ] {
+        let error = connect(&Connection { tls, ..base() }).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreError::Refused(_)), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let plain = Connection { tls: files.client(), ..to("http://127.0.0.1:1".into(), Api::V3) };
+    let error = connect(&plain).await.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("https://"), "{error}");
+}
