@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use tests::daemon::QUICK_TTL;
 use tests::eventually::check;
 use tests::{Api, Backend, Cluster, Daemon, Etcd, Exit, Lab, within};
 
@@ -93,13 +94,13 @@ async fn sigkill_removes_the_key_within_its_ttl(api: Api) {
     let etcd = Etcd::start(&lab).await;
     let backend = Backend::start(&lab, "one").await;
     let sidekick = Daemon::register(&lab).backend("apache", backend.address()).etcd(&etcd, api);
-    let sidekick = sidekick.flag("--ttl", "3s").start();
+    let sidekick = sidekick.quick().start();
     sidekick.ready().await;
 
     sidekick.kill().await;
     let key = format!("/services/apache/{}", backend.ip());
     // etcd looks for expired keys twice a second.
-    within(Duration::from_secs(5), "the key expires", || async {
+    within(QUICK_TTL + Duration::from_secs(2), "the key expires", || async {
         let value = etcd.ctl(api).get(&key).await;
         check(value.is_none(), || format!("it is {value:?}"))
     })
@@ -111,17 +112,16 @@ async fn refreshes_wake_no_watcher(api: Api) {
     let etcd = Etcd::start(&lab).await;
     let backend = Backend::start(&lab, "one").await;
     let sidekick = Daemon::register(&lab).backend("apache", backend.address()).etcd(&etcd, api);
-    let ttl = Duration::from_secs(2);
-    let sidekick = sidekick.flag("--ttl", "2s").start();
+    let sidekick = sidekick.quick().start();
     sidekick.ready().await;
     let watcher = etcd.watch(api, "/services").await;
 
     // The key outlives its TTL several times over: only refreshes can do that.
     let key = format!("/services/apache/{}", backend.ip());
     let start = Instant::now();
-    within(ttl * 10, "four lifetimes", || async {
+    within(QUICK_TTL * 10, "four lifetimes", || async {
         assert!(etcd.ctl(api).get(&key).await.is_some(), "the key lapsed");
-        check(start.elapsed() > ttl * 4, || format!("{:?} so far", start.elapsed()))
+        check(start.elapsed() > QUICK_TTL * 4, || format!("{:?} so far", start.elapsed()))
     })
     .await;
 

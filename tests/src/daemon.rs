@@ -19,6 +19,8 @@ mod notify;
 
 use notify::Notify;
 
+/// The TTL of a [`Daemon::quick`] sidekick.
+pub const QUICK_TTL: Duration = Duration::from_secs(2);
 const END: Duration = Duration::from_secs(20);
 
 /// A command line in the making.
@@ -92,9 +94,9 @@ impl Daemon {
             .flag("--port", at.port().to_string())
     }
 
-    /// A sidekick in a hurry: TTL 2 s, probes every 200 ms, one answer decides.
+    /// A sidekick in a hurry: [`QUICK_TTL`], probes every 200 ms, one answer decides.
     pub fn quick(self) -> Self {
-        self.flag("--ttl", "2s")
+        self.flag("--ttl", format!("{}s", QUICK_TTL.as_secs()))
             .flag("--interval", "200ms")
             .flag("--fast-interval", "100ms")
             .flag("--rise", "1")
