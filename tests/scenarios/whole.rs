@@ -10,6 +10,7 @@ use tests::{Api, Backend, Cluster, Daemon, Etcd, Exit, Lab, within};
 in_both_apis!(
     a_backend_dies_and_comes_back,
     etcd_restarts_and_nobody_notices,
+    etcd_hangs_and_wakes_up,
     etcd_is_wiped_and_everybody_registers_again,
     sigterm_removes_the_key_at_once,
     sigkill_removes_the_key_within_its_ttl,
@@ -53,6 +54,28 @@ async fn etcd_restarts_and_nobody_notices(api: Api) {
         cluster.registered(member).await;
         cluster.serves(member.backend.address()).await;
     }
+    load.stop().await.assert_none_failed();
+}
+
+/// Longer than the sidekicks' TTL, so all keys are overdue when etcd wakes up.
+async fn etcd_hangs_and_wakes_up(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 2).await;
+    let load = cluster.load().clients(2).start();
+
+    cluster.etcd.freeze();
+    let frozen = Instant::now();
+    within(QUICK_TTL * 5, "two lifetimes without etcd", || async {
+        check(frozen.elapsed() > QUICK_TTL * 2, || format!("{:?} so far", frozen.elapsed()))
+    })
+    .await;
+    cluster.etcd.thaw();
+    for member in &cluster.members {
+        cluster.registered(member).await;
+    }
+    let late = cluster.join(&lab, "late").await;
+    late.sidekick.ready().await;
+    load.answered("late").await;
     load.stop().await.assert_none_failed();
 }
 
