@@ -15,7 +15,7 @@ struct Scene {
     etcd: Etcd,
     nginx: Nginx,
     confdir: Confdir,
-    backend: Backend,
+    _backend: Backend,
 }
 
 async fn scene(lab: &Lab) -> Scene {
@@ -26,7 +26,7 @@ async fn scene(lab: &Lab) -> Scene {
     let nginx = Nginx::prepare(lab);
     let confdir = Confdir::tutorial(lab, &nginx);
     fs::write(nginx.site(), GOOD).unwrap();
-    Scene { etcd, nginx, confdir, backend }
+    Scene { etcd, nginx, confdir, _backend: backend }
 }
 
 impl Scene {
