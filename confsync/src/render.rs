@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::model::Prefix;
 
@@ -14,11 +15,11 @@ use crate::install::{Candidate, Target};
 use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
 
 /// A resource ready to render.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Program {
     /// What its file says.
     pub resource: Resource,
-    template: Template,
+    template: Arc<Template>,
     text: String,
     sources: Sources,
 }
@@ -45,7 +46,7 @@ impl Program {
             let bare = named.strip_prefix(&format!("{}:", error.file.display())).unwrap_or(&named);
             mistake(&error.file, bare.trim_start().to_owned())
         })?;
-        Ok(Self { resource, template, text, sources })
+        Ok(Self { resource, template: Arc::new(template), text, sources })
     }
 
     /// Whether both would render the same from the same keys, and be installed and

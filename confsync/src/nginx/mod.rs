@@ -40,7 +40,7 @@ pub use argv::Argv;
 pub use check::{CheckError, CheckReport, Warning};
 use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
-pub use process::{Master, MasterError, ProcessId, Role, Worker};
+pub use process::{Master, MasterError, ProcessId, Role, Worker, is_alive};
 pub use reload::{Applied, Quiesced, ReloadError, quiesced};
 pub use start::{StartError, Started};
 

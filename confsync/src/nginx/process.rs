@@ -224,7 +224,8 @@ impl Role {
 }
 
 /// Whether this very process still runs.
-pub(super) fn is_alive(id: ProcessId) -> bool {
+#[must_use]
+pub fn is_alive(id: ProcessId) -> bool {
     Stat::read(id.pid).is_some_and(|stat| stat.start == id.start)
 }
 
