@@ -214,11 +214,20 @@ impl<S: Store> Agent<S> {
             let mut seen = program.resource.reading.see(snapshot.entries.values());
             let name = program.resource.name.clone();
             let belief = self.parts.beliefs.entry(name.clone()).or_default();
-            let held = hold(&self.parts.store, &self.parts.bookkeeping, program, belief, &mut seen, regressed).await;
+            let held = hold(
+                &self.parts.store,
+                &self.parts.bookkeeping,
+                program,
+                belief,
+                &mut seen,
+                regressed,
+            )
+            .await;
             self.doubting |= !held.is_empty();
             let policy = &program.resource.policy;
             let watched = !program.resource.reading.trees.is_empty();
-            if watched && has_backends(program, belief, &seen)
+            if watched
+                && has_backends(program, belief, &seen)
                 && let Outcome::Keep { why } = belief.weigh(policy, &seen, regressed, in_place)
             {
                 self.doubting |= regressed;
@@ -267,7 +276,8 @@ impl<S: Store> Agent<S> {
         }
         let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
         let why = self.withheld.clone().or(refusal);
-        let refused = why.map(|why| Refusal { revision: self.decided, why: why.chars().take(500).collect() });
+        let refused =
+            why.map(|why| Refusal { revision: self.decided, why: why.chars().take(500).collect() });
         for program in &self.parts.set.programs {
             let name = &program.resource.name;
             let held = self.parts.beliefs.get(name).map(|b| b.held().iter().cloned().collect());
@@ -295,7 +305,13 @@ impl<S: Store> Agent<S> {
         let refused = self.refused.iter();
         SetState {
             name: self.parts.set.name.clone(),
-            files: self.parts.set.programs.iter().map(|p| p.resource.dest.display().to_string()).collect(),
+            files: self
+                .parts
+                .set
+                .programs
+                .iter()
+                .map(|p| p.resource.dest.display().to_string())
+                .collect(),
             stale: view.stale.as_ref().map(|stale| stale.why.clone()),
             revision: self.decided.0,
             applied: applied.unwrap_or_default().0,
@@ -307,7 +323,9 @@ impl<S: Store> Agent<S> {
             owed_since: self.owed_since,
             trouble: self.withheld.clone().or_else(|| pipeline.trouble.clone()),
             backends,
-            refused: refused.map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() }).collect(),
+            refused: refused
+                .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
+                .collect(),
             old_generations: pipeline.retiring(),
             loads: loads.collect(),
             loads_total: pipeline.counts.loads,
@@ -357,8 +375,11 @@ async fn hold<S: Store>(
     let held = belief.hold(seen, &evidence, &doubt);
     if &held != belief.held() {
         tracing::warn!(
-            resource = program.resource.name, held = held.len(), gone = doubt.missing.len() - held.len(),
-            "{}: who still answers is held", doubt.why
+            resource = program.resource.name,
+            held = held.len(),
+            gone = doubt.missing.len() - held.len(),
+            "{}: who still answers is held",
+            doubt.why
         );
     }
     held

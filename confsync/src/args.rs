@@ -54,7 +54,12 @@ pub struct ConfdirArgs {
 
     /// The least time between two reloads of one proxy, unless a resource says
     /// otherwise; it delays, it never drops
-    #[arg(long, value_name = "SPAN", env = "CONFSYNC_MIN_RELOAD_INTERVAL", default_value = "500ms")]
+    #[arg(
+        long,
+        value_name = "SPAN",
+        env = "CONFSYNC_MIN_RELOAD_INTERVAL",
+        default_value = "500ms"
+    )]
     pub min_reload_interval: String,
 
     /// confd's own confd.toml, for what no flag says
@@ -256,15 +261,26 @@ pub fn confd_words(argv: Vec<OsString>) -> Result<Vec<OsString>, String> {
                 out.push(word);
                 continue;
             }
-            return Err(format!("-{name}: this flag of confd is not known here; see `confsync run --help`"));
+            return Err(format!(
+                "-{name}: this flag of confd is not known here; see `confsync run --help`"
+            ));
         };
-        let value = if *takes_value { glued.or_else(|| words.next().map(|w| w.to_string_lossy().into_owned())) } else { None };
+        let value = if *takes_value {
+            glued.or_else(|| words.next().map(|w| w.to_string_lossy().into_owned()))
+        } else {
+            None
+        };
         push(&mut out, &name, *ours, value)?;
     }
     Ok(out)
 }
 
-fn push(out: &mut Vec<OsString>, name: &str, ours: Option<&str>, value: Option<String>) -> Result<(), String> {
+fn push(
+    out: &mut Vec<OsString>,
+    name: &str,
+    ours: Option<&str>,
+    value: Option<String>,
+) -> Result<(), String> {
     let Some(ours) = ours else { return Ok(()) };
     let value = match (name, value) {
         ("backend", Some(kind)) => match kind.as_str() {
@@ -273,8 +289,12 @@ fn push(out: &mut Vec<OsString>, name: &str, ours: Option<&str>, value: Option<S
             other => return Err(format!("-backend {other}: only etcd is read here")),
         },
         // confd's interval is a bare number of seconds.
-        ("interval", Some(secs)) if secs.bytes().all(|b| b.is_ascii_digit()) => Some(format!("{secs}s")),
-        ("log-level", Some(level)) => Some(if level == "panic" || level == "fatal" { "error".into() } else { level }),
+        ("interval", Some(secs)) if secs.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(format!("{secs}s"))
+        }
+        ("log-level", Some(level)) => {
+            Some(if level == "panic" || level == "fatal" { "error".into() } else { level })
+        }
         (_, value) => value,
     };
     out.push(ours.into());
@@ -295,7 +315,10 @@ mod tests {
     #[test]
     fn the_tutorials_two_lines_for_confd() {
         assert_eq!(
-            words("confsync -onetime -node 172.17.42.1:4001 -config-file /etc/confd/conf.d/nginx.toml").unwrap(),
+            words(
+                "confsync -onetime -node 172.17.42.1:4001 -config-file /etc/confd/conf.d/nginx.toml"
+            )
+            .unwrap(),
             "confsync run --once --etcd 172.17.42.1:4001 --config-file /etc/confd/conf.d/nginx.toml"
         );
         assert_eq!(
@@ -306,14 +329,19 @@ mod tests {
 
     #[test]
     fn what_means_the_same_is_taken_and_the_rest_is_named() {
-        assert_eq!(words("confsync -watch -backend etcdv3 --prefix=/p").unwrap(), "confsync run --confdir /etc/confd --etcd-api v3 --prefix /p");
+        assert_eq!(
+            words("confsync -watch -backend etcdv3 --prefix=/p").unwrap(),
+            "confsync run --confdir /etc/confd --etcd-api v3 --prefix /p"
+        );
         assert!(words("confsync -backend consul").unwrap_err().contains("consul"));
         assert!(words("confsync -srv-domain x").unwrap_err().contains("srv-domain"));
     }
 
     #[test]
     fn our_own_lines_are_left_alone() {
-        for line in ["confsync run --once", "confsync --help", "confsync", "confsync run -- nginx -g x"] {
+        for line in
+            ["confsync run --once", "confsync --help", "confsync", "confsync run -- nginx -g x"]
+        {
             assert_eq!(words(line).unwrap(), line);
         }
     }

@@ -36,9 +36,16 @@ pub struct Child {
 }
 
 enum Order {
-    Start { nginx: Option<Box<Nginx>>, deadline: Duration, answer: oneshot::Sender<Result<(), String>> },
+    Start {
+        nginx: Option<Box<Nginx>>,
+        deadline: Duration,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
     Signal(Signal),
-    Stop { signal: Signal, patience: Duration },
+    Stop {
+        signal: Signal,
+        patience: Duration,
+    },
 }
 
 impl Child {
@@ -154,7 +161,12 @@ async fn own(argv: Vec<OsString>, mut inbox: mpsc::Receiver<Order>, life: watch:
                 let _ = answer.send(Ok(()));
             }
             // Every handle is gone: so are we, and the child with us.
-            None => break child.stop(Signal::TERM, Duration::from_secs(5)).await.map_or(1, |l| l.code()),
+            None => {
+                break child
+                    .stop(Signal::TERM, Duration::from_secs(5))
+                    .await
+                    .map_or(1, |l| l.code());
+            }
         }
     };
     life.send_replace(Life::Left(code));

@@ -90,7 +90,8 @@ async fn render(args: &RenderArgs) -> anyhow::Result<Exit> {
     let programs: Vec<_> = loaded.sets.iter().flat_map(|set| &set.programs).collect();
     let Some(program) = programs.iter().find(|p| p.resource.name == args.resource) else {
         let names: Vec<&str> = programs.iter().map(|p| p.resource.name.as_str()).collect();
-        let text = format!("there is no resource `{}`; there are: {}", args.resource, names.join(", "));
+        let text =
+            format!("there is no resource `{}`; there are: {}", args.resource, names.join(", "));
         return Err(Usage(text).into());
     };
     let snapshot = match &args.data {
@@ -153,7 +154,9 @@ fn fleet(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
 }
 
 fn fleet_json(fleet: &Fleet) -> serde_json::Value {
-    let lbs = fleet.iter().map(|(lb, (member, acks))| json!({ "name": lb, "member": member, "acks": acks }));
+    let lbs = fleet
+        .iter()
+        .map(|(lb, (member, acks))| json!({ "name": lb, "member": member, "acks": acks }));
     json!({ "load_balancers": lbs.collect::<Vec<_>>() })
 }
 
@@ -161,14 +164,23 @@ fn fleet_table(fleet: &Fleet, revision: u64) -> String {
     if fleet.is_empty() {
         return "no load balancer is registered\n".to_owned();
     }
-    let mut rows = vec![["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED", "STATE"].map(String::from)];
+    let mut rows = vec![
+        ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED", "STATE"].map(String::from),
+    ];
     for (lb, (member, acks)) in fleet {
         for resource in &member.resources {
             let ack = acks.get(&resource.name).filter(|ack| ack.boot == member.boot);
             let (applied, quiesced) = ack.map_or(("-".into(), "-".into()), |ack| {
                 (ack.applied.to_string(), ack.quiesced.to_string())
             });
-            rows.push([lb.clone(), member.host.clone(), resource.name.clone(), applied, quiesced, words(member, ack)]);
+            rows.push([
+                lb.clone(),
+                member.host.clone(),
+                resource.name.clone(),
+                applied,
+                quiesced,
+                words(member, ack),
+            ]);
         }
     }
     let mut text = table(&rows);
@@ -180,8 +192,12 @@ fn words(member: &Member, ack: Option<&Ack>) -> String {
     match ack {
         _ if member.left => "leaving".into(),
         None => "has not applied anything yet".into(),
-        Some(Ack { refused: Some(refusal), .. }) => format!("refused revision {}: {}", refusal.revision, refusal.why),
-        Some(ack) if !ack.held.is_empty() => format!("holds {} backends against etcd", ack.held.len()),
+        Some(Ack { refused: Some(refusal), .. }) => {
+            format!("refused revision {}: {}", refusal.revision, refusal.why)
+        }
+        Some(ack) if !ack.held.is_empty() => {
+            format!("holds {} backends against etcd", ack.held.len())
+        }
         Some(ack) if ack.quiesced < ack.applied => "old workers finish requests".into(),
         Some(_) => "ok".into(),
     }

@@ -120,7 +120,8 @@ impl Daemon {
         if let Some(addr) = config.status {
             surface::serve(addr, published, signals.abort.clone()).await?;
         }
-        let early = start_without_etcd(&config, &manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
+        let early =
+            start_without_etcd(&config, &manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {
             store = reach(&config.connection, &manager, &signals.drain) => store?,
             error = early => return Err(error),
@@ -135,8 +136,19 @@ impl Daemon {
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, members.wants(), end_registrar.clone());
         let mut daemon = Self {
-            config, signals, manager, child, argv, store, members, registrar, report,
-            end_registrar, running: Vec::new(), states, ready: false,
+            config,
+            signals,
+            manager,
+            child,
+            argv,
+            store,
+            members,
+            registrar,
+            report,
+            end_registrar,
+            running: Vec::new(),
+            states,
+            ready: false,
         };
         daemon.join(&loaded.sets).await;
         for set in loaded.sets {
@@ -277,10 +289,15 @@ impl Daemon {
             beliefs.extend(running.agent.await.unwrap_or_default());
         }
         self.join(&loaded.sets).await;
-        let new = loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
+        let new =
+            loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
         for set in new.collect::<Vec<_>>() {
             let name = set.name.clone();
-            let mine = set.programs.iter().filter_map(|p| beliefs.remove_entry(&p.resource.name)).collect();
+            let mine = set
+                .programs
+                .iter()
+                .filter_map(|p| beliefs.remove_entry(&p.resource.name))
+                .collect();
             if let Err(error) = self.begin(set, mine).await {
                 tracing::error!(set = name, "not started: {error:#}");
             }
@@ -379,20 +396,22 @@ async fn start_without_etcd(
         return std::future::pending().await;
     }
     tracing::warn!("etcd is away: starting {} with the files in place", child.name());
-    let nginx = match loaded.sets.iter().find(|set| matches!(set.loader, crate::set::Loader::Nginx(_))) {
-        Some(set) => match Proxy::of(set, None, argv).await {
-            Ok(proxy) => proxy.nginx().cloned(),
-            Err(error) => return error.into(),
-        },
-        None => None,
-    };
+    let nginx =
+        match loaded.sets.iter().find(|set| matches!(set.loader, crate::set::Loader::Nginx(_))) {
+            Some(set) => match Proxy::of(set, None, argv).await {
+                Ok(proxy) => proxy.nginx().cloned(),
+                Err(error) => return error.into(),
+            },
+            None => None,
+        };
     match child.start(nginx, Duration::from_secs(10)).await {
         Ok(()) => manager.status("serving with the files in place; waiting for etcd"),
         Err(why) => return anyhow::anyhow!("cannot start {}: {why}", child.name()),
     }
     let _ = config;
     let code = child.left().await;
-    anyhow::anyhow!("{} ended with code {code} while etcd was away", child.name()).context(ChildLeft(code))
+    anyhow::anyhow!("{} ended with code {code} while etcd was away", child.name())
+        .context(ChildLeft(code))
 }
 
 /// The child ended while we were still waiting for etcd.
@@ -415,7 +434,8 @@ async fn any_changed(running: &mut [RunningSet]) {
 
 /// Names this life of the process.
 fn boot() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("{:x}-{:08x}", now.as_millis(), fastrand::u32(..))
 }
 

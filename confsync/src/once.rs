@@ -80,7 +80,8 @@ fn render(set: &Set, snapshot: &Snapshot) -> anyhow::Result<Vec<Candidate>> {
         for refused in &seen.refused {
             tracing::warn!(key = refused.key, "value refused: {}", refused.why);
         }
-        let about_backends = !seen.backends.is_empty() || !program.resource.reading.trees.is_empty();
+        let about_backends =
+            !seen.backends.is_empty() || !program.resource.reading.trees.is_empty();
         let policy = &program.resource.policy;
         if program.resource.dest.exists()
             && program.resource.nginx.is_some()
@@ -166,7 +167,8 @@ fn unified(dest: &Path, before: &[u8], after: &[u8]) -> String {
 /// # Errors
 /// When the file is not such an object.
 pub fn from_file(path: &Path) -> anyhow::Result<Snapshot> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("--data {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("--data {}", path.display()))?;
     let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text)
         .with_context(|| format!("--data {}: not an object of key to value", path.display()))?;
     let entry = |(key, value): (String, serde_json::Value)| {

@@ -201,7 +201,8 @@ impl Pipeline {
         }
         if let Some(old) = self.proxy.crowded() {
             tracing::warn!(
-                set = self.name, old,
+                set = self.name,
+                old,
                 "waiting with the reload: too many old generations are still at work \
                  (worker_shutdown_timeout bounds them)"
             );
@@ -327,7 +328,9 @@ impl Pipeline {
     async fn put_back(&mut self, pending: InstalledSet) {
         match blocking(move || pending.rollback()).await {
             Ok(()) => tracing::warn!(set = self.name, "the previous files are back in place"),
-            Err(error) => tracing::error!(set = self.name, %error, "cannot put the previous files back"),
+            Err(error) => {
+                tracing::error!(set = self.name, %error, "cannot put the previous files back")
+            }
         }
         self.ledger.installed(on_disk(&self.targets));
     }

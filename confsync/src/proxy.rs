@@ -82,7 +82,11 @@ impl Proxy {
     ///
     /// # Errors
     /// When nginx cannot be asked what it is.
-    pub async fn of(set: &Set, child: Option<&Child>, argv: Option<&Argv>) -> Result<Self, CommandError> {
+    pub async fn of(
+        set: &Set,
+        child: Option<&Child>,
+        argv: Option<&Argv>,
+    ) -> Result<Self, CommandError> {
         let Loader::Nginx(told) = &set.loader else {
             return Ok(Self::Commands(ByCommand::of(set)));
         };

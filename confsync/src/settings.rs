@@ -20,14 +20,19 @@ use crate::daemon::Config;
 /// [`Usage`] with every mistake.
 pub fn confdir(args: &ConfdirArgs) -> Result<(PathBuf, Globals), Usage> {
     let mut mistakes = Vec::new();
-    let file = args.config_file.as_deref().and_then(|file| {
-        Confd::read(file).map_err(|mistake| mistakes.push(mistake)).ok()
-    });
+    let file = args
+        .config_file
+        .as_deref()
+        .and_then(|file| Confd::read(file).map_err(|mistake| mistakes.push(mistake)).ok());
     let found = read_confdir(args, file.as_ref(), &mut mistakes);
     if mistakes.is_empty() { Ok(found) } else { Err(Usage(mistakes.join("\n"))) }
 }
 
-fn read_confdir(args: &ConfdirArgs, file: Option<&Confd>, mistakes: &mut Vec<String>) -> (PathBuf, Globals) {
+fn read_confdir(
+    args: &ConfdirArgs,
+    file: Option<&Confd>,
+    mistakes: &mut Vec<String>,
+) -> (PathBuf, Globals) {
     let told = args.confdir.clone().or_else(|| file?.confdir.clone());
     let confdir = told.unwrap_or_else(|| PathBuf::from("/etc/confsync"));
     let default = Globals::default();
@@ -84,7 +89,8 @@ pub fn run(args: &RunArgs) -> Result<Config, Usage> {
     }
     let name = args.name.clone().unwrap_or_else(host_name);
     if name.is_empty() || name.contains('/') {
-        mistakes.push(format!("--name: `{name}` must be one path segment, such as the host's name"));
+        mistakes
+            .push(format!("--name: `{name}` must be one path segment, such as the host's name"));
     }
     let bookkeeping = read("--bookkeeping", &args.bookkeeping, &mut mistakes, str::parse::<Prefix>);
     if let Some(bookkeeping) = &bookkeeping
@@ -141,9 +147,9 @@ impl Confd {
     fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("--config-file {}: {error}", path.display()))?;
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| format!("--config-file {}: {}", path.display(), error.message()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            format!("--config-file {}: {}", path.display(), error.message())
+        })?;
         if table.contains_key("template") {
             let folder = path.parent().filter(|parent| parent.ends_with("conf.d"));
             let confdir = folder.and_then(Path::parent).map(Path::to_owned);
@@ -153,9 +159,10 @@ impl Confd {
             .map_err(|error| format!("--config-file {}: {}", path.display(), error.message()))?;
         match file.backend.as_deref() {
             None | Some("etcd" | "etcdv3") => Ok(file),
-            Some(other) => {
-                Err(format!("--config-file {}: backend `{other}`: only etcd is read here", path.display()))
-            }
+            Some(other) => Err(format!(
+                "--config-file {}: backend `{other}`: only etcd is read here",
+                path.display()
+            )),
         }
     }
 

@@ -124,7 +124,9 @@ impl SetState {
         let count = self.backends.len();
         let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
-            (None, true, _) => format!("{}: {count} backends live at revision {}", self.name, self.applied),
+            (None, true, _) => {
+                format!("{}: {count} backends live at revision {}", self.name, self.applied)
+            }
             (None, false, true) => format!("{}: applying revision {}", self.name, self.revision),
             (None, false, false) => format!("{}: waiting for the keys in etcd", self.name),
         };

@@ -45,9 +45,11 @@ impl Handler for Surface {
         match request.uri().path() {
             "/healthz" => plain(200, TEXT, "ok\n"),
             "/readyz" => {
-                let ready = !states.is_empty() && states.values().all(|state| state.ready(PATIENCE));
+                let ready =
+                    !states.is_empty() && states.values().all(|state| state.ready(PATIENCE));
                 let words: Vec<String> = states.values().map(SetState::words).collect();
-                let words = if words.is_empty() { "waiting for etcd".into() } else { words.join("\n") };
+                let words =
+                    if words.is_empty() { "waiting for etcd".into() } else { words.join("\n") };
                 plain(if ready { 200 } else { 503 }, TEXT, format!("{words}\n"))
             }
             "/metrics" => plain(200, OPEN_METRICS, metrics(&states)),
@@ -68,15 +70,33 @@ struct BySet {
 fn metrics(states: &States) -> String {
     let mut registry = Registry::with_prefix("confsync");
     gauge(&mut registry, states, "backends", "Backends routed to", |s| s.backends.len() as u64);
-    gauge(&mut registry, states, "backends_held", "Of these, held although etcd does not have them", |s| {
-        s.backends.iter().filter(|backend| backend.held).count() as u64
+    gauge(
+        &mut registry,
+        states,
+        "backends_held",
+        "Of these, held although etcd does not have them",
+        |s| s.backends.iter().filter(|backend| backend.held).count() as u64,
+    );
+    gauge(&mut registry, states, "values_refused", "Values withheld from the templates", |s| {
+        s.refused.len() as u64
     });
-    gauge(&mut registry, states, "values_refused", "Values withheld from the templates", |s| s.refused.len() as u64);
-    gauge(&mut registry, states, "in_sync", "Whether what is wanted is live", |s| u64::from(s.in_sync));
-    gauge(&mut registry, states, "watch_fresh", "Whether the keys in etcd are followed", |s| u64::from(s.stale.is_none()));
+    gauge(&mut registry, states, "in_sync", "Whether what is wanted is live", |s| {
+        u64::from(s.in_sync)
+    });
+    gauge(&mut registry, states, "watch_fresh", "Whether the keys in etcd are followed", |s| {
+        u64::from(s.stale.is_none())
+    });
     gauge(&mut registry, states, "revision_seen", "The revision last looked at", |s| s.revision);
-    gauge(&mut registry, states, "revision_applied", "The revision proven to be live", |s| s.applied);
-    gauge(&mut registry, states, "old_generations", "Old generations that still finish requests", |s| s.old_generations as u64);
+    gauge(&mut registry, states, "revision_applied", "The revision proven to be live", |s| {
+        s.applied
+    });
+    gauge(
+        &mut registry,
+        states,
+        "old_generations",
+        "Old generations that still finish requests",
+        |s| s.old_generations as u64,
+    );
     gauge(&mut registry, states, "last_load_milliseconds", "How long the last load took", |s| {
         s.loads.last().map_or(0, |load| u64::try_from(load.took_ms).unwrap_or(u64::MAX))
     });
@@ -85,10 +105,17 @@ fn metrics(states: &States) -> String {
         let since = state.owed_since.and_then(|at| SystemTime::now().duration_since(at).ok());
         owed.get_or_create(&label(state)).set(number(since.map_or(0, |since| since.as_secs())));
     }
-    registry.register_with_unit("owed", "How long what is wanted has not been live", Unit::Seconds, owed);
+    registry.register_with_unit(
+        "owed",
+        "How long what is wanted has not been live",
+        Unit::Seconds,
+        owed,
+    );
     counter(&mut registry, states, "loads", "Loads proven", |s| s.loads_total);
     counter(&mut registry, states, "refusals", "Candidates refused", |s| s.refusals_total);
-    counter(&mut registry, states, "failures", "Steps failed for another reason", |s| s.failures_total);
+    counter(&mut registry, states, "failures", "Steps failed for another reason", |s| {
+        s.failures_total
+    });
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -103,7 +130,13 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn gauge(registry: &mut Registry, states: &States, name: &str, help: &str, of: impl Fn(&SetState) -> u64) {
+fn gauge(
+    registry: &mut Registry,
+    states: &States,
+    name: &str,
+    help: &str,
+    of: impl Fn(&SetState) -> u64,
+) {
     let family = Family::<BySet, Gauge>::default();
     for state in states.values() {
         family.get_or_create(&label(state)).set(number(of(state)));
@@ -111,7 +144,13 @@ fn gauge(registry: &mut Registry, states: &States, name: &str, help: &str, of: i
     registry.register(name, help, family);
 }
 
-fn counter(registry: &mut Registry, states: &States, name: &str, help: &str, of: impl Fn(&SetState) -> u64) {
+fn counter(
+    registry: &mut Registry,
+    states: &States,
+    name: &str,
+    help: &str,
+    of: impl Fn(&SetState) -> u64,
+) {
     let family = Family::<BySet, Counter>::default();
     for state in states.values() {
         family.get_or_create(&label(state)).inc_by(of(state));
