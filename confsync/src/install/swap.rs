@@ -232,7 +232,9 @@ impl Slot {
 
     fn write_in_place(&mut self, from: &Path) -> Result<(), InstallError> {
         let bytes = fs::read(from).map_err(InstallError::io("read", from))?;
-        if fs::read(&self.real).is_ok_and(|now| now == bytes) {
+        let meta = fs::metadata(from).map_err(InstallError::io("look at", from))?;
+        let same_access = fs::metadata(&self.real).is_ok_and(|now| access(&now) == access(&meta));
+        if same_access && fs::read(&self.real).is_ok_and(|now| now == bytes) {
             // Put back before it was ever replaced.
             return Ok(());
         }
@@ -245,7 +247,6 @@ impl Slot {
             copy(&self.real, &mark, &self.real)?;
         }
         self.in_place = true;
-        let meta = fs::metadata(from).map_err(InstallError::io("look at", from))?;
         let mut file = fs::OpenOptions::new()
             .write(true)
             .truncate(true)
