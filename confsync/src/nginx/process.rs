@@ -217,7 +217,8 @@ impl Role {
         match title.split_once(": ").map_or("", |(_, rest)| rest) {
             rest if rest.starts_with("master process") => Self::Starting,
             rest if !rest.starts_with("worker process") => Self::Other,
-            rest if rest.contains("is shutting down") => Self::ShuttingDown,
+            // Cut short where nginx was started with hardly an environment.
+            rest if rest.starts_with("worker process is") => Self::ShuttingDown,
             _ => Self::Serving,
         }
     }
@@ -266,6 +267,7 @@ mod tests {
         for (title, role) in [
             ("nginx: worker process", Role::Serving),
             ("nginx: worker process is shutting down", Role::ShuttingDown),
+            ("nginx: worker process is shu", Role::ShuttingDown),
             ("angie: worker process #3", Role::Serving),
             ("nginx: cache manager process", Role::Other),
             ("nginx: cache loader process", Role::Other),
