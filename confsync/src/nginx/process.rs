@@ -69,7 +69,10 @@ pub enum MasterError {
         text: String,
     },
     /// The process is gone.
-    #[error("nginx is not running: there is no process {0}")]
+    #[error(
+        "nginx is not running: there is no process {0} (if it runs in another container, share its \
+         process namespace)"
+    )]
     NotRunning(i32),
     /// The process is something else; nothing was sent to it.
     #[error("process {pid} is `{title}`, not an nginx master; the pid file is stale")]
