@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory};
 use register::args::Cli;
 use register::check;
-use register::config::{Sources, UsageErrors};
+use register::config::{Sources, UsageErrors, prepare};
 
 /// Bad usage, as `sysexits.h` has it.
 const USAGE: u8 = 64;
@@ -42,7 +42,7 @@ fn run_check(matches: &ArgMatches) -> Result<ExitCode, UsageErrors> {
     for note in &config.notes {
         eprintln!("note: {note}");
     }
-    let probes = check::prepare(&config.services)?;
+    let probes = prepare(&config.services)?;
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,7 +50,7 @@ fn run_check(matches: &ArgMatches) -> Result<ExitCode, UsageErrors> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let lines = runtime.block_on(check::ask(&probes));
+    let lines = runtime.block_on(check::ask(&config.services, &probes));
     // A resolver that hangs must not hold us back.
     runtime.shutdown_background();
     print!("{}", check::render(&lines));

@@ -5,7 +5,8 @@
 //! reported at once, each with its place and a remedy, before anything starts. A
 //! configuration that was refused changes nothing: on a reload the one before stays.
 //!
-//! Pure but for [`Sources::load`], which reads the file.
+//! Pure but for [`Sources::load`], which reads the file, and [`prepare`], which reads
+//! what checks need.
 
 mod diff;
 mod errors;
@@ -22,7 +23,7 @@ use clap::ArgMatches;
 pub use diff::Diff;
 pub use errors::{UsageError, UsageErrors};
 pub use process::{Drain, Process, Removal};
-pub use service::{Service, Target};
+pub use service::{Service, Target, prepare};
 
 use errors::Complaints;
 use given::{Given, Place, Raw};
