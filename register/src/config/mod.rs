@@ -69,11 +69,11 @@ impl Sources {
             fallback.add("host", Given { text, place: Place::Env(COREOS_HOST.into(), "host") });
         }
         let words = matches.try_get_many::<String>("command").ok().flatten();
-        let file = matches.try_get_one::<PathBuf>("config").ok().flatten();
+        let file = matches.try_get_one::<String>("config").ok().flatten();
         Self {
             flags: Raw::from_matches(matches),
             fallback,
-            file: file.filter(|file| !file.as_os_str().is_empty()).cloned(),
+            file: file.filter(|file| !file.is_empty()).map(PathBuf::from),
             command: words.map(|words| words.cloned().collect()).unwrap_or_default(),
             hostname,
         }
