@@ -11,7 +11,7 @@ mod users;
 
 use std::path::{Path, PathBuf};
 
-pub use resource::{Command, Engine, Nginx, Resource, Values};
+pub use resource::{Command, Nginx, Resource, Values};
 
 use common::model::Prefix;
 
@@ -105,7 +105,7 @@ pub fn load_files(
     globals: &Globals,
 ) -> Result<Confdir, ConfdirError> {
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
-    for file in files {
+    for file in &files {
         match resource::read(path, file, globals) {
             Ok((resource, new)) => {
                 resources.push(resource);

@@ -9,6 +9,7 @@ use super::raw::{self, File, Template};
 use super::{Globals, users};
 use crate::backends::Reading;
 use crate::guard::{OnEmpty, Policy};
+use crate::template::Engine;
 
 /// What is rendered, from where, to where, and how it is checked and loaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,15 +55,6 @@ pub struct Resource {
     pub policy: Policy,
     /// The fork's `output_format`: the render must parse as this.
     pub output_format: Option<String>,
-}
-
-/// The language of a template.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// Go's text/template with confd's functions.
-    Go,
-    /// handlebars.
-    Handlebars,
 }
 
 /// Which values may pass.
@@ -145,7 +137,7 @@ impl Reader<'_> {
         let resource = Resource {
             name: self.name(),
             file: self.path.to_owned(),
-            engine: engine(src.as_deref()),
+            engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
             mode: self.mode(raw.mode.as_deref()),
             uid: self.owner(raw.owner.as_deref(), raw.uid, "uid", users::uid),
             gid: self.owner(raw.group.as_deref(), raw.gid, "gid", users::gid),
@@ -393,9 +385,4 @@ impl Reader<'_> {
             notes.push("with [nginx], check_cmd and reload_cmd are not needed and not run".into());
         }
     }
-}
-
-fn engine(src: Option<&Path>) -> Engine {
-    let handlebars = src.and_then(Path::extension).is_some_and(|e| e == "hbs");
-    if handlebars { Engine::Handlebars } else { Engine::Go }
 }

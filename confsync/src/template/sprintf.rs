@@ -377,6 +377,7 @@ fn text(out: &mut Bounded, spec: Spec, verb: char, s: &str) -> Result<bool, Full
         'q' if spec.sharp && !cut.contains('`') && !cut.contains(char::is_control) => {
             pad(out, spec, &format!("`{cut}`"))?;
         }
+        'q' if spec.plus => pad(out, spec, &ascii(&quote(cut)))?,
         'q' => pad(out, spec, &quote(cut))?,
         'x' | 'X' => {
             let bytes = s.bytes().take(spec.precision.unwrap_or(usize::MAX));
@@ -401,6 +402,19 @@ pub(crate) fn quote(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+/// `%+q`: what is left outside ASCII as escapes.
+fn ascii(quoted: &str) -> String {
+    let mut out = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        match u32::from(c) {
+            0..0x80 => out.push(c),
+            n @ 0x80..0x1_0000 => out.push_str(&format!("\\u{n:04x}")),
+            n => out.push_str(&format!("\\U{n:08x}")),
+        }
+    }
+    out
 }
 
 fn quote_char(c: char) -> String {
