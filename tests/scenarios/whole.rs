@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tests::daemon::QUICK_TTL;
 use tests::eventually::check;
-use tests::{Api, Backend, Cluster, Daemon, Etcd, Exit, Lab, within};
+use tests::{Api, Backend, Behaviour, Cluster, Confdir, Daemon, Etcd, Exit, Lab, Nginx, within};
 
 in_both_apis!(
     a_backend_dies_and_comes_back,
@@ -155,6 +155,35 @@ async fn refreshes_wake_no_watcher(api: Api) {
         check(events == [format!("DELETE {key}")], || format!("{events:?}"))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_hears_from_both() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let backend = Backend::start(&lab, "one").await;
+    let every = Duration::from_millis(400);
+    let sidekick = Daemon::register(&lab).backend("apache", backend.address()).quick();
+    let sidekick = sidekick.etcd(&etcd, Api::V3).watchdog(every).start();
+    sidekick.ready().await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.supervising(&nginx).watchdog(every).start();
+    confsync.ready().await;
+
+    for daemon in [sidekick, confsync] {
+        daemon.told("WATCHDOG=1", 3).await;
+        // The main loops go on without etcd and with a sick backend.
+        etcd.freeze();
+        backend.behave(Behaviour::Hang);
+        let so_far = daemon.notified().iter().filter(|line| *line == "WATCHDOG=1").count();
+        daemon.told("WATCHDOG=1", so_far + 3).await;
+        etcd.thaw();
+        assert!(daemon.status().is_some_and(|status| !status.is_empty()), "no STATUS=");
+        let _ = daemon.stop().await;
+        assert_eq!(daemon.notified().iter().filter(|line| *line == "STOPPING=1").count(), 1);
+    }
 }
 
 async fn confsync_ends_and_takes_nginx_with_it(api: Api) {

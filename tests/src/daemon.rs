@@ -114,6 +114,11 @@ impl Daemon {
         self
     }
 
+    /// The service manager wants a `WATCHDOG=1` this often.
+    pub fn watchdog(self, every: Duration) -> Self {
+        self.env("WATCHDOG_USEC", every.as_micros().to_string())
+    }
+
     /// Starts it.
     #[track_caller]
     #[must_use]
@@ -206,6 +211,16 @@ impl Running {
                 panic!("{place}: not ready but ended with {exit}:\n{}", self.log());
             }
             Err(format!("told so far: {notified:?}; log:\n{}", self.log()))
+        })
+    }
+
+    /// Waits until it has told the service manager this line `times` times.
+    #[track_caller]
+    pub fn told(&self, line: &str, times: usize) -> impl Future<Output = ()> {
+        eventually(format!("{line} to the service manager"), move || async move {
+            let notified = self.notified();
+            let count = notified.iter().filter(|told| *told == line).count();
+            check(count >= times, || format!("told so far: {notified:?}"))
         })
     }
 
