@@ -16,7 +16,8 @@ use common::model::{Revision, format_span};
 use tokio::time::Instant;
 
 use crate::install::{
-    Candidate, Digest, InstallError, InstalledSet, StagedSet, Target, clean_stale, current, recover,
+    Candidate, Digest, InstallError, InstalledSet, Recovered, StagedSet, Target, clean_stale,
+    current, recover,
 };
 use crate::ledger::{Ledger, Owed};
 use crate::nginx::{ProcessId, is_alive};
@@ -106,10 +107,20 @@ impl Pipeline {
                 tracing::info!(file = %stale.display(), "removed a left-over of an earlier run");
             }
         }
-        let pending = recover(&targets)?;
-        if pending.is_some() {
-            tracing::warn!(set = name, "an earlier run ended before its files were proven");
-        }
+        let pending = match recover(&targets)? {
+            Recovered::Nothing => None,
+            Recovered::PutBack => {
+                tracing::warn!(
+                    set = name,
+                    "an earlier run ended in a swap; the files of before it are back"
+                );
+                None
+            }
+            Recovered::Undecided(set) => {
+                tracing::warn!(set = name, "an earlier run ended before its files were proven");
+                Some(set)
+            }
+        };
         Ok(Self {
             ledger: Ledger::new(on_disk(&targets)),
             name,
@@ -175,6 +186,12 @@ impl Pipeline {
                     return false;
                 }
                 let began = Instant::now();
+                // Files in place that nothing has proven are proven first: those of
+                // before may name backends that have left.
+                if self.pending.is_some() && self.proxy.is_running() {
+                    self.load(began).await;
+                    return true;
+                }
                 if self.install().await {
                     self.load(began).await;
                 }
@@ -213,8 +230,8 @@ impl Pipeline {
     }
 
     async fn install(&mut self) -> bool {
-        // An unproven set of an earlier run gives way to its predecessor first, so
-        // that what is kept as previous is proven.
+        // Nobody runs who could prove what is in place: it gives way to its
+        // predecessor, so that what is kept as previous was proven once.
         if let Some(pending) = self.pending.take() {
             self.put_back(pending).await;
         }
@@ -274,6 +291,24 @@ impl Pipeline {
             Err(NotLoaded::Unproven(why)) => {
                 self.ledger.live_unknown();
                 self.failed(why.clone());
+                Some(why)
+            }
+            Err(NotLoaded::Broken(why)) => {
+                let digest = self.ledger.on_disk();
+                self.roll_back().await;
+                self.ledger.live_unknown();
+                let again = self.proxy.load().await;
+                tracing::error!(
+                    set = self.name,
+                    back = again.is_ok(),
+                    "{why}; the previous files are loaded again"
+                );
+                if again.is_ok() {
+                    self.ledger.live();
+                }
+                if let Some(digest) = digest {
+                    self.refused(digest, why.clone());
+                }
                 Some(why)
             }
             Err(NotLoaded::Refused(why)) => {

@@ -62,6 +62,9 @@ pub enum NotPassed {
 pub enum NotLoaded {
     /// What is installed will not do: put the previous files back.
     Refused(String),
+    /// What is installed stopped the service: put the previous files back and load
+    /// them at once.
+    Broken(String),
     /// It may yet: the reload stays owed.
     Unproven(String),
     /// Nobody is there to load it; whoever starts reads the files anyway.
@@ -92,9 +95,8 @@ impl Proxy {
         };
         let settings = Settings {
             binary: told.binary.clone(),
-            conf: told.conf.clone(),
+            conf: Some(told.conf.clone()),
             pid_file: told.pid_file.clone(),
-            reload_deadline: told.deadline,
             ..Settings::default()
         };
         let settings = argv.map_or(settings.clone(), |argv| settings.with_argv(argv));
@@ -231,6 +233,7 @@ impl ByName {
             Err(error @ (ReloadError::Refused(_) | ReloadError::TimedOut { .. })) => {
                 Err(NotLoaded::Refused(error.to_string()))
             }
+            Err(error @ ReloadError::NoWorkers(_)) => Err(NotLoaded::Broken(error.to_string())),
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),
         }
     }

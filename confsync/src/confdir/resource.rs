@@ -73,8 +73,8 @@ pub enum Values {
 pub struct Nginx {
     /// The main configuration.
     pub conf: PathBuf,
-    /// Where the master's pid is.
-    pub pid_file: PathBuf,
+    /// Where the master's pid is; `None`: where the main configuration says.
+    pub pid_file: Option<PathBuf>,
     /// The program.
     pub binary: PathBuf,
     /// How long a new generation may take to serve.
@@ -277,7 +277,7 @@ impl Reader<'_> {
         };
         Nginx {
             conf: path(raw.conf, "/etc/nginx/nginx.conf"),
-            pid_file: path(raw.pid_file, "/run/nginx.pid"),
+            pid_file: raw.pid_file.map(PathBuf::from),
             binary: path(raw.binary, "nginx"),
             deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(10)),
             max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
