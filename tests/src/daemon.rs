@@ -47,14 +47,18 @@ impl Daemon {
         Self::new(lab, "confsync", bins::confsync()).arg("run")
     }
 
-    /// Any binary without arguments.
+    /// Any binary without arguments. `TEST_LOG=debug` makes it say more.
     pub fn new(lab: &Lab, name: &str, program: PathBuf) -> Self {
+        let mut env = vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())];
+        if let Ok(level) = std::env::var("TEST_LOG") {
+            env.push(("LOG_LEVEL".to_owned(), level));
+        }
         Self {
             shared: lab.shared(),
             name: name.to_owned(),
             program,
             args: Vec::new(),
-            env: vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())],
+            env,
             child: Vec::new(),
         }
     }

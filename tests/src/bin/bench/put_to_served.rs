@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use etcd_client::{Client, Txn, TxnOp};
-use tests::process::{Process, Spec};
+use tests::daemon::Running;
+use tests::process::Spec;
 use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Nginx, confdir, eventually, http};
 
 use crate::times::Times;
@@ -28,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 50)]
     rounds: usize,
     /// Milliseconds of quiet after the last answer of the old backend, before the next put
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 800)]
     quiet_ms: u64,
     /// A confd to measure as well (`-backend etcdv3 -watch`)
     #[arg(long, env = "CONFD_BIN")]
@@ -130,8 +131,8 @@ async fn follow(
     }
 }
 
-/// Starts nginx and what keeps its file.
-async fn start(lab: &Lab, etcd: &Etcd, nginx: &Nginx, by: Follower<'_>) -> Vec<Process> {
+/// Starts nginx and what keeps its file; the lab ends both.
+async fn start(lab: &Lab, etcd: &Etcd, nginx: &Nginx, by: Follower<'_>) -> Option<Running> {
     let probe = format!("    location /probe {{ proxy_pass http://{{{{ getv \"{KEY}\" }}}}; }}\n");
     let template =
         confdir::tutorial_tmpl(nginx).replace("    location / {", &(probe + "\n    location / {"));
@@ -144,20 +145,20 @@ async fn start(lab: &Lab, etcd: &Etcd, nginx: &Nginx, by: Follower<'_>) -> Vec<P
             let confsync = Daemon::confsync(lab).etcd(etcd, Api::V3).confdir(&confdir);
             let confsync = confsync.supervising(nginx).start();
             confsync.ready().await;
-            vec![confsync.process().clone()]
+            Some(confsync)
         }
         Follower::Confd(binary) => {
             let confdir = Confdir::tutorial_commands(lab, nginx);
             confdir.edit("conf.d/nginx.toml", watched);
             confdir.template("nginx.tmpl", &template);
-            let running = nginx.start().await;
+            let _ = nginx.start().await;
             let spec = Spec::new("confd", binary, lab.path())
                 .args(["-backend", "etcdv3", "-watch", "-node", &etcd.url(), "-confdir"])
                 .args([confdir.path()]);
-            let confd = lab.spawn(spec);
+            let _ = lab.spawn(spec);
             eventually("confd's first file is served", || http::get(nginx.address(), "/probe"))
                 .await;
-            vec![running, confd]
+            None
         }
     }
 }
