@@ -54,7 +54,8 @@ async fn renews_while_any_member_hangs(api: Api) {
         member.hang();
         let started = Instant::now();
         let renewed = loop {
-            assert!(started.elapsed() < Ttl::DEFAULT.span(), "the key would be gone");
+            // Three tries, and an election where the leader was the one.
+            assert!(started.elapsed() < Duration::from_secs(10), "nobody else is asked");
             let keys = [(key("/web/a"), mark)];
             if let Ok(Ok(renewed)) = timeout(attempt, store.renew(lease, &keys)).await {
                 break renewed.expect("the lease is gone");

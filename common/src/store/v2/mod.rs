@@ -73,7 +73,7 @@ impl V2 {
     /// # Errors
     /// As [`StoreError`] says.
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let seat = self.shared.rotation.seat()?;
+        let seat = self.shared.rotation.seat().await?;
         let mut url = seat.url.clone();
         url.set_path("/v2/machines");
         let request = self.request(Method::GET, url);
@@ -100,7 +100,7 @@ impl V2 {
         path: &str,
         params: &Params<'_>,
     ) -> Result<(Said, Head), StoreError> {
-        let seat = self.shared.rotation.seat()?;
+        let seat = self.shared.rotation.seat().await?;
         let url = key_url(&seat.url, path);
         let form = method == Method::PUT;
         let request = self.request(method, url);

@@ -60,7 +60,7 @@ impl V2Watch {
 
     async fn issue(&self) -> Result<Poll, StoreError> {
         let rotation = &self.store.shared.rotation;
-        let seat = rotation.seat()?;
+        let seat = rotation.seat().await?;
         let next = (self.seen.0.saturating_add(1)).to_string();
         let params = [("wait", "true"), ("recursive", "true"), ("waitIndex", next.as_str())];
         let url = key_url(&seat.url, self.tree.path());
