@@ -144,9 +144,16 @@ impl EtcdServer {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Stops answering without hanging up.
+    /// Stops answering without hanging up. Returns when every thread stands still,
+    /// which takes a moment longer than the signal.
     pub(crate) fn hang(&self) {
         self.signal(Signal::STOP);
+        let id = self.child.as_ref().map(Child::id).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !stands_still(id) {
+            assert!(Instant::now() < deadline, "etcd does not stop");
+            std::thread::yield_now();
+        }
     }
 
     /// Answers again.
@@ -191,6 +198,15 @@ impl EtcdServer {
         assert!(output.status.success(), "etcdctl {args:?}: {text}{trouble}");
         text
     }
+}
+
+/// Whether all threads of a process are stopped: state `T` behind the name.
+fn stands_still(process: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    })
 }
 
 impl Drop for EtcdServer {
