@@ -11,5 +11,13 @@
 //!
 //! This crate knows nothing of probes, templates or nginx.
 
+pub mod args;
+pub mod backoff;
+pub mod claim;
+pub mod handshake;
 pub mod model;
+pub mod reach;
+pub mod registrar;
+pub mod runtime;
 pub mod store;
+pub mod watch;

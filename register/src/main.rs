@@ -1,2 +1,36 @@
-//! placeholder
-fn main() {}
+//! The program `register`: parse, configure, do, exit.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, CommandFactory};
+use common::runtime::{Exit, exit_on};
+use register::args::Cli;
+use register::commands;
+
+fn main() -> ExitCode {
+    match Cli::command().try_get_matches() {
+        Ok(matches) => exit_on(dispatch(&matches)),
+        Err(error) => {
+            // Help and version come this way too; they are no errors.
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+        }
+    }
+}
+
+fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    // One thread: a sidekick shall cost next to nothing, and nothing here computes.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(async {
+        match matches.subcommand() {
+            Some(("run", matches)) => commands::run(matches).await,
+            Some(("check", matches)) => commands::check(matches).await,
+            Some(("remove", matches)) => commands::remove(matches).await,
+            Some(("list", matches)) => commands::list(matches).await,
+            _ => Err(common::runtime::Usage("give a command; see --help".into()).into()),
+        }
+    });
+    // A resolver that hangs must not hold us back.
+    runtime.shutdown_background();
+    exit
+}

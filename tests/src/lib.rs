@@ -1,1 +1,47 @@
-//! placeholder
+//! The harness: real etcd, real nginx, real backends and the real daemons, on
+//! private loopback addresses and in private folders, so that any number of
+//! scenarios run side by side.
+//!
+//! * [`lab`] owns a scenario's folder, addresses and processes, and puts all of them
+//!   away; when the scenario fails it tells everything it knows ([`report`]).
+//! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
+//!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
+//! * [`process`] is the only spawner, [`eventually`] the only way to wait for a
+//!   condition: bounded, and with the reason in the failure.
+//!
+//! The harness knows nothing of how the daemons work inside: it has their command
+//! lines, their files and what etcd and nginx say.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness fails its test by panicking, with the place and the reason"
+)]
+
+pub mod address;
+pub mod backend;
+pub mod bins;
+pub mod cluster;
+pub mod confdir;
+pub mod daemon;
+pub mod etcd;
+pub mod eventually;
+pub mod http;
+pub mod lab;
+pub mod load;
+pub mod nginx;
+pub mod process;
+pub mod report;
+pub mod workdir;
+
+pub use backend::{Backend, Behaviour};
+pub use cluster::{Cluster, Member};
+pub use confdir::Confdir;
+pub use daemon::Daemon;
+pub use etcd::{Api, Etcd};
+pub use eventually::{eventually, within};
+pub use lab::Lab;
+pub use load::Load;
+pub use nginx::Nginx;
+pub use process::{Exit, Signal};

@@ -6,11 +6,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::key::{KeyError, Prefix};
 
 /// etcd's store revision (v3), or its index (v2). Grows with every write of
 /// anybody; falls only when the store was wiped or restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Revision(pub u64);
 
 /// One key as the store has it.

@@ -1,0 +1,210 @@
+//! The groups of flags that both daemons have, to be flattened into theirs.
+//!
+//! Raw here, validated by the methods, which return every mistake at once.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::runtime::LogFormat;
+use crate::store::{Api, Connection, Credentials, Timeouts, TlsFiles};
+
+/// How etcd is reached.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "etcd")]
+pub struct StoreArgs {
+    /// Address of an etcd member; repeat it or separate with commas. Without it,
+    /// $HOST_IP:$ETCD_PORT (port 4001 if only the host is set), else
+    /// http://127.0.0.1:2379
+    #[arg(
+        long = "etcd",
+        visible_alias = "node",
+        value_name = "URL",
+        env = "ETCD_ENDPOINTS",
+        value_delimiter = ','
+    )]
+    pub etcd: Vec<String>,
+
+    /// Which API to speak; `auto` asks the server
+    #[arg(long, value_name = "API", env = "ETCD_API", default_value = "auto", ignore_case = true)]
+    pub etcd_api: Api,
+
+    /// File with the CA certificates that etcd's certificate must chain to
+    #[arg(
+        long = "etcd-ca",
+        visible_alias = "client-ca-keys",
+        value_name = "FILE",
+        env = "ETCD_CA"
+    )]
+    pub etcd_ca: Option<PathBuf>,
+
+    /// File with our client certificate
+    #[arg(
+        long = "etcd-cert",
+        visible_alias = "client-cert",
+        value_name = "FILE",
+        env = "ETCD_CERT",
+        requires = "etcd_key"
+    )]
+    pub etcd_cert: Option<PathBuf>,
+
+    /// File with the key of our client certificate
+    #[arg(
+        long = "etcd-key",
+        visible_alias = "client-key",
+        value_name = "FILE",
+        env = "ETCD_KEY",
+        requires = "etcd_cert"
+    )]
+    pub etcd_key: Option<PathBuf>,
+
+    /// User name; the password comes from $ETCD_PASSWORD or a file, never from an
+    /// argument
+    #[arg(long = "etcd-user", visible_alias = "username", value_name = "NAME", env = "ETCD_USER")]
+    pub etcd_user: Option<String>,
+
+    /// File whose first line is the password
+    #[arg(long = "etcd-password-file", value_name = "FILE", env = "ETCD_PASSWORD_FILE")]
+    pub etcd_password_file: Option<PathBuf>,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Log")]
+pub struct LogArgs {
+    /// The form of the log lines
+    #[arg(long, value_enum, value_name = "FORMAT", env = "LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// The least level logged: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// The door to the environment, so that tests pass a map.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl StoreArgs {
+    /// The connection that these flags describe.
+    ///
+    /// # Errors
+    /// Every mistake found, each naming its flag or variable.
+    pub fn connection(&self, environment: Environment<'_>) -> Result<Connection, Vec<String>> {
+        let mut mistakes = Vec::new();
+        let endpoints = self.endpoints(environment).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            Vec::new()
+        });
+        let credentials = self.credentials(environment).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
+        let files = [
+            ("--etcd-ca", &self.etcd_ca),
+            ("--etcd-cert", &self.etcd_cert),
+            ("--etcd-key", &self.etcd_key),
+        ];
+        for (flag, file) in files {
+            if let Some(file) = file
+                && let Err(error) = std::fs::metadata(file)
+            {
+                mistakes.push(format!("{flag} {}: {error}", file.display()));
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let tls = TlsFiles {
+            ca: self.etcd_ca.clone(),
+            cert: self.etcd_cert.clone(),
+            key: self.etcd_key.clone(),
+        };
+        Ok(Connection {
+            endpoints,
+            discovery: None,
+            api: self.etcd_api,
+            tls,
+            credentials,
+            timeouts: Timeouts::default(),
+        })
+    }
+
+    /// Flags first, then the tutorial's HOST_IP and ETCD_PORT, then etcd's default.
+    fn endpoints(&self, environment: Environment<'_>) -> Result<Vec<String>, String> {
+        let given: Vec<String> = self.etcd.iter().map(|e| e.trim().to_owned()).collect();
+        if given.iter().any(String::is_empty) {
+            return Err(
+                "--etcd (or $ETCD_ENDPOINTS) is empty; is a variable in the unit file unset?"
+                    .into(),
+            );
+        }
+        if !given.is_empty() {
+            return Ok(given);
+        }
+        match (environment("HOST_IP"), environment("ETCD_PORT")) {
+            (Some(host), _) if host.is_empty() => {
+                Err("$HOST_IP is set but empty; set it to etcd's address, or give --etcd".into())
+            }
+            (Some(host), port) => {
+                let port = port.filter(|p| !p.is_empty()).unwrap_or_else(|| "4001".to_owned());
+                Ok(vec![format!("http://{host}:{port}")])
+            }
+            (None, _) => Ok(vec!["http://127.0.0.1:2379".to_owned()]),
+        }
+    }
+
+    fn credentials(&self, environment: Environment<'_>) -> Result<Option<Credentials>, String> {
+        let Some(user) = &self.etcd_user else { return Ok(None) };
+        let password = match &self.etcd_password_file {
+            Some(file) => std::fs::read_to_string(file)
+                .map(|text| text.lines().next().unwrap_or_default().to_owned())
+                .map_err(|error| format!("--etcd-password-file {}: {error}", file.display()))?,
+            None => environment("ETCD_PASSWORD").ok_or_else(|| {
+                "--etcd-user needs a password: set $ETCD_PASSWORD or --etcd-password-file"
+                    .to_owned()
+            })?,
+        };
+        Ok(Some(Credentials { user: user.clone(), password }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        store: StoreArgs,
+    }
+
+    fn endpoints(args: &[&str], environment: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let environment: std::collections::BTreeMap<String, String> =
+            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let argv = std::iter::once(&"x").chain(args);
+        let cli = Cli::try_parse_from(argv).map_err(|e| e.to_string())?;
+        cli.store
+            .connection(&|name| environment.get(name).cloned())
+            .map(|c| c.endpoints)
+            .map_err(|m| m.join("\n"))
+    }
+
+    #[test]
+    fn flags_then_the_tutorials_variables_then_the_default() {
+        let tutorial = [("HOST_IP", "172.17.42.1")];
+        assert_eq!(endpoints(&["--etcd", "a:1,b:2"], &tutorial).unwrap(), ["a:1", "b:2"]);
+        assert_eq!(endpoints(&[], &tutorial).unwrap(), ["http://172.17.42.1:4001"]);
+        let both = [("HOST_IP", "10.0.0.1"), ("ETCD_PORT", "2379")];
+        assert_eq!(endpoints(&[], &both).unwrap(), ["http://10.0.0.1:2379"]);
+        assert_eq!(endpoints(&[], &[]).unwrap(), ["http://127.0.0.1:2379"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert!(endpoints(&["--etcd", ""], &[]).unwrap_err().contains("unset"));
+        assert!(endpoints(&["--etcd-user", "me"], &[]).unwrap_err().contains("ETCD_PASSWORD"));
+        let ca = endpoints(&["--etcd-ca", "/does/not/exist"], &[]).unwrap_err();
+        assert!(ca.contains("--etcd-ca /does/not/exist"), "{ca}");
+    }
+}

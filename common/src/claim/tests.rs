@@ -1,0 +1,280 @@
+use super::*;
+use proptest::prelude::*;
+
+fn key(id: &str) -> Key {
+    format!("/services/apache/{id}").parse().unwrap()
+}
+
+fn wants(pairs: &[(&str, &str)]) -> Wants {
+    let want = |v: &str| Want { value: v.into(), takeover: Takeover::SameValue };
+    Arc::new(pairs.iter().map(|(k, v)| (key(k), want(v))).collect())
+}
+
+const LEASE: Lease = Lease { id: 7, ttl: Duration::from_secs(30) };
+
+fn done(revision: u64) -> Option<Written> {
+    let revision = Revision(revision);
+    Some(Written::Done { revision, mark: Mark { lease: LEASE.id, modified: revision } })
+}
+
+fn found(value: &str, lease: i64) -> Entry {
+    Entry {
+        key: key("a").to_string(),
+        value: value.into(),
+        created: Revision(1),
+        modified: Revision(1),
+        lease,
+        ttl: None,
+    }
+}
+
+fn renewed(state: KeyState) -> Option<Renewed> {
+    Some(Renewed { ttl: LEASE.ttl, revision: Revision(9), keys: vec![state] })
+}
+
+/// A claim that holds `a = x`.
+fn holding(now: Instant) -> (Claim, Wants) {
+    let mut claim = Claim::new(Ttl::DEFAULT);
+    let wanted = wants(&[("a", "x")]);
+    assert_eq!(claim.next(&wanted, now), Step::Grant);
+    claim.record_grant(LEASE, now);
+    let Step::Put(lease, puts) = claim.next(&wanted, now) else { panic!("a put is owed") };
+    assert_eq!((lease, puts[0].guard.clone()), (LEASE, Guard::Absent));
+    claim.record_put(&puts[0], done(5), now);
+    (claim, wanted)
+}
+
+fn only_put(step: Step) -> Put {
+    match step {
+        Step::Put(_, mut puts) if puts.len() == 1 => puts.remove(0),
+        other => panic!("one put is owed, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_held_key_is_refreshed_at_a_third_of_its_ttl_and_believed_from_before_the_request() {
+    let now = Instant::now();
+    let (mut claim, wanted) = holding(now);
+    assert_eq!(claim.next(&wanted, now), Step::Wait(now + Duration::from_secs(10)));
+    let later = now + Duration::from_secs(10);
+    let Step::Renew(_, keys) = claim.next(&wanted, later) else { panic!("a refresh is due") };
+    assert_eq!(claim.believed_until(), Some(now + Duration::from_secs(30)));
+    claim.record_renewal(&keys, renewed(KeyState::Ours(keys[0].1)), later);
+    assert_eq!(claim.believed_until(), Some(later + Duration::from_secs(30)));
+}
+
+#[tokio::test]
+async fn a_lost_lease_and_a_missing_key_lead_back_to_a_held_key() {
+    let now = Instant::now();
+    let (mut claim, wanted) = holding(now);
+    claim.record_renewal(&[(key("a"), Mark { lease: 7, modified: Revision(5) })], None, now);
+    assert_eq!(claim.next(&wanted, now), Step::Grant);
+
+    let (mut claim, wanted) = holding(now);
+    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    claim.record_renewal(&asked, renewed(KeyState::Missing), now);
+    assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Absent);
+}
+
+#[tokio::test]
+async fn our_key_from_before_a_restart_is_taken_over_and_a_rivals_is_waited_for() {
+    let now = Instant::now();
+    let mut claim = Claim::new(Ttl::DEFAULT);
+    let wanted = wants(&[("a", "x")]);
+    claim.record_grant(LEASE, now);
+    let put = only_put(claim.next(&wanted, now));
+    let held =
+        |value, lease| Some(Written::Held { by: Some(found(value, lease)), revision: Revision(3) });
+    claim.record_put(&put, held("x", 99), now);
+    assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Value("x".into()));
+
+    claim.record_put(&put, held("other", 99), now);
+    assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
+    assert_eq!(claim.standing(&key("a"), true), Standing::Rival { value: "other".into() });
+    assert_eq!(only_put(claim.next(&wanted, now + LOOK_AGAIN)).guard, Guard::Absent);
+}
+
+#[tokio::test]
+async fn a_successor_with_our_value_is_not_fought() {
+    let now = Instant::now();
+    let (mut claim, wanted) = holding(now);
+    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 99))), now);
+    assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
+    // And leaving does not touch what is not ours.
+    assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
+}
+
+#[tokio::test]
+async fn after_the_store_went_backwards_a_key_with_an_old_lease_of_ours_is_taken_over() {
+    let now = Instant::now();
+    let (mut claim, wanted) = holding(now);
+    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    let restored = Renewed {
+        ttl: LEASE.ttl,
+        revision: Revision(2),
+        keys: vec![KeyState::Foreign(found("x", 6))],
+    };
+    claim.record_renewal(&asked, Some(restored), now);
+    assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Value("x".into()));
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_is_found_again_or_withdrawn() {
+    let now = Instant::now();
+    let mut claim = Claim::new(Ttl::DEFAULT);
+    let wanted = wants(&[("a", "x")]);
+    claim.record_grant(LEASE, now);
+    let put = only_put(claim.next(&wanted, now));
+    claim.record_put_unanswered(&put);
+    let Step::Withdraw(deletes) = claim.next(&wants(&[]), now) else { panic!("it may be there") };
+    assert_eq!(deletes[0].guard, Guard::Ours(Mark { lease: 7, modified: Revision(0) }));
+
+    let ours = Written::Held { by: Some(found("x", 7)), revision: Revision(3) };
+    claim.record_put(&put, Some(ours), now);
+    assert_eq!(claim.standing(&key("a"), true), Standing::Held { at: Revision(1) });
+}
+
+#[tokio::test]
+async fn a_v2_refresh_without_an_answer_does_not_make_us_our_own_rival() {
+    let now = Instant::now();
+    let mut claim = Claim::new(Ttl::DEFAULT);
+    let wanted = wants(&[("a", "x")]);
+    let v2 = Lease { id: 0, ..LEASE };
+    claim.record_grant(v2, now);
+    let put = only_put(claim.next(&wanted, now));
+    let mark = Mark { lease: 0, modified: Revision(5) };
+    claim.record_put(&put, Some(Written::Done { revision: Revision(5), mark }), now);
+    let asked = [(key("a"), mark)];
+    claim.record_renewal_unanswered(&asked);
+    claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 0))), now);
+    assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Value("x".into()));
+}
+
+#[tokio::test]
+async fn withdrawing_tells_the_revision_and_a_new_value_is_guarded() {
+    let now = Instant::now();
+    let (mut claim, _) = holding(now);
+    let put = only_put(claim.next(&wants(&[("a", "y")]), now));
+    assert_eq!(put.guard, Guard::Ours(Mark { lease: 7, modified: Revision(5) }));
+    let Step::Withdraw(deletes) = claim.next(&wants(&[]), now) else { panic!("a delete is owed") };
+    claim.record_withdrawal(&deletes[0].key, &done(8).unwrap());
+    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed: Some(Revision(8)) });
+    assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
+}
+
+/// A store of one key, as small as can be: who has it, under which lease.
+#[derive(Debug, Clone, Default)]
+struct Tiny {
+    entry: Option<(String, i64)>,
+    leases: Vec<i64>,
+    next: i64,
+    revision: u64,
+}
+
+impl Tiny {
+    fn perform(&mut self, claim: &mut Claim, step: &Step, now: Instant) {
+        self.revision += 1;
+        let revision = Revision(self.revision);
+        match step {
+            Step::Grant => {
+                self.next += 1;
+                self.leases.push(self.next);
+                claim.record_grant(Lease { id: self.next, ttl: LEASE.ttl }, now);
+            }
+            Step::Renew(lease, keys) => {
+                let known = self.leases.contains(&lease.id);
+                let state = match &self.entry {
+                    None => KeyState::Missing,
+                    Some((_, id)) if *id == lease.id => {
+                        KeyState::Ours(Mark { lease: *id, modified: revision })
+                    }
+                    Some((value, id)) => KeyState::Foreign(found(value, *id)),
+                };
+                let keys_state = keys.iter().map(|_| state.clone()).collect();
+                let answer = Renewed { ttl: LEASE.ttl, revision, keys: keys_state };
+                claim.record_renewal(keys, known.then_some(answer), now);
+            }
+            Step::Put(lease, puts) => {
+                let put = &puts[0];
+                let holds = match (&put.guard, &self.entry) {
+                    (Guard::Absent, None) => true,
+                    (Guard::Value(v), Some((value, _))) => v == value.as_bytes(),
+                    (Guard::Ours(mark), Some((_, id))) => *id == mark.lease,
+                    _ => false,
+                };
+                let mark = Mark { lease: lease.id, modified: revision };
+                let answer = if !self.leases.contains(&lease.id) {
+                    None
+                } else if holds {
+                    self.entry = Some((String::from_utf8(put.value.clone()).unwrap(), lease.id));
+                    Some(Written::Done { revision, mark })
+                } else {
+                    let by = self.entry.as_ref().map(|(value, id)| found(value, *id));
+                    Some(Written::Held { by, revision })
+                };
+                claim.record_put(put, answer, now);
+            }
+            Step::Withdraw(deletes) => {
+                if let (Guard::Ours(mark), Some((_, id))) = (&deletes[0].guard, &self.entry)
+                    && mark.lease == *id
+                {
+                    self.entry = None;
+                }
+                claim.record_withdrawal(&deletes[0].key, &done(self.revision).unwrap());
+            }
+            Step::Wait(_) | Step::Idle => {}
+        }
+    }
+
+    fn disturb(&mut self, kind: u8) {
+        match kind {
+            0 => self.entry = None,
+            1 => {
+                self.leases.clear();
+                self.entry = None;
+            }
+            2 => self.entry = Some(("rival".into(), 999)),
+            3 => {
+                self.entry = Some(("x".into(), 998));
+                self.revision = 0;
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens to the store, once it is left alone (and the rival has
+    /// gone) a few refreshes lead to the wanted state.
+    #[test]
+    fn every_disturbance_heals(events in proptest::collection::vec((0u8..6, 0u64..12), 0..20), wanted: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let start = runtime.block_on(async { Instant::now() });
+        let wants = if wanted { wants(&[("a", "x")]) } else { wants(&[]) };
+        let (mut claim, mut store, mut now) = (Claim::new(Ttl::DEFAULT), Tiny::default(), start);
+        for (kind, seconds) in events {
+            now += Duration::from_secs(seconds);
+            let step = claim.next(&wants, now);
+            store.perform(&mut claim, &step, now);
+            store.disturb(kind);
+        }
+        if store.entry.as_ref().is_some_and(|(_, id)| *id >= 998) {
+            store.entry = None;
+        }
+        for _ in 0..40 {
+            let step = claim.next(&wants, now);
+            if let Step::Wait(until) = step {
+                now = until;
+            }
+            store.perform(&mut claim, &step, now);
+        }
+        if wanted {
+            prop_assert_eq!(store.entry.map(|(value, _)| value), Some("x".to_owned()));
+            let held = matches!(claim.standing(&key("a"), true), Standing::Held { .. });
+            prop_assert!(held, "the claim does not know that it holds the key");
+        } else {
+            prop_assert_eq!(store.entry, None);
+        }
+    }
+}

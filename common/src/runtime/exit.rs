@@ -1,0 +1,67 @@
+//! Exit codes, and the one place where an error becomes words on stderr.
+
+use std::process::ExitCode;
+
+/// How a process ends. The numbers are part of the contract with units and
+/// scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: failed.
+    Failed,
+    /// 2: left, but not every load balancer confirmed that it let go.
+    Unconfirmed,
+    /// 64: the command line or a configuration file is wrong (`EX_USAGE`).
+    Usage,
+    /// The code of a supervised child.
+    Child(u8),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Unconfirmed => 2,
+            Exit::Usage => 64,
+            Exit::Child(code) => code,
+        })
+    }
+}
+
+/// An error that the user mends by changing the command line or a file. Somewhere
+/// in an `anyhow` chain it turns exit code 1 into 64.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Maps the outcome of a program to its exit code, and prints an error with its
+/// causes, one a line.
+pub fn exit_on(outcome: anyhow::Result<Exit>) -> ExitCode {
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let mut causes = error.chain();
+            if let Some(first) = causes.next() {
+                eprintln!("error: {first}");
+            }
+            causes.for_each(|cause| eprintln!("  because {cause}"));
+            let usage = error.chain().any(|cause| cause.is::<Usage>());
+            if usage { Exit::Usage.into() } else { Exit::Failed.into() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usage_error_anywhere_in_the_chain_is_64() {
+        let error = anyhow::Error::from(Usage("no host".into())).context("cannot start");
+        assert_eq!(format!("{:?}", exit_on(Err(error))), format!("{:?}", ExitCode::from(64)));
+        let other = anyhow::anyhow!("disk full");
+        assert_eq!(format!("{:?}", exit_on(Err(other))), format!("{:?}", ExitCode::from(1)));
+    }
+}

@@ -1,0 +1,104 @@
+//! The HTTP surface: a small server for `/healthz`, `/metrics` and the like.
+//!
+//! It serves what a handler answers and knows no route. Requests are bounded in
+//! size by having no body read, in time by a deadline, in number by a semaphore.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// The body of an answer; streams (server-sent events) fit as well as text.
+pub type Body = BoxBody<Bytes, Infallible>;
+
+/// An answer.
+pub type Answer = Response<Body>;
+
+/// Answers requests. Must not wait for anything: it reads a published state.
+pub trait Handler: Send + Sync + 'static {
+    /// The answer to a request; only its head matters.
+    fn answer(&self, request: &Request<Incoming>) -> Answer;
+}
+
+/// The surface cannot be offered.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {addr} for the status surface; is the address free and local?")]
+    Bind {
+        /// Where.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+const CONNECTIONS: usize = 128;
+const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A plain answer with a content type.
+#[must_use]
+pub fn plain(status: u16, content_type: &str, text: impl Into<Bytes>) -> Answer {
+    Response::builder()
+        .status(status)
+        .header("content-type", content_type)
+        .header("cache-control", "no-store")
+        .body(Full::new(text.into()).boxed())
+        .unwrap_or_else(|_| Response::new(Full::new(Bytes::new()).boxed()))
+}
+
+/// Listens on `addr` until `shutdown`; returns the address taken (port 0 is
+/// allowed) once it listens.
+///
+/// # Errors
+/// When the address cannot be had.
+pub async fn serve(
+    addr: SocketAddr,
+    handler: Arc<dyn Handler>,
+    shutdown: CancellationToken,
+) -> Result<SocketAddr, HttpError> {
+    let listener =
+        TcpListener::bind(addr).await.map_err(|source| HttpError::Bind { addr, source })?;
+    let taken = listener.local_addr().map_err(|source| HttpError::Bind { addr, source })?;
+    tracing::info!(addr = %taken, "status surface listens");
+    tokio::spawn(async move {
+        shutdown.run_until_cancelled(accept(listener, handler)).await;
+    });
+    Ok(taken)
+}
+
+async fn accept(listener: TcpListener, handler: Arc<dyn Handler>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of file descriptors: give others time to close theirs.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let handler = Arc::clone(&handler);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let answer = handler.answer(&request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            // A client that goes away is not our concern.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_DEADLINE)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            drop(place);
+        });
+    }
+}

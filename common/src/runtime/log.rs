@@ -1,0 +1,73 @@
+//! Logs through `tracing`, to stderr: text for people, JSON for programs, and with
+//! journald's level prefixes when systemd reads them.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Compact, DefaultFields, Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts the log. `level` is a level (`info`) or a `tracing` filter
+/// (`info,register=debug`).
+///
+/// # Errors
+/// When `level` is neither.
+pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(level)
+        .map_err(|e| super::Usage(format!("--log-level `{level}`: {e}")))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal();
+    // A second start, in tests, is not worth an error.
+    let _ = match format {
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text if journal => log.with_ansi(false).event_format(Journal::new()).try_init(),
+        LogFormat::Text => {
+            log.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+        }
+    };
+    Ok(())
+}
+
+/// journald takes a line's level from a `<N>` in front (`sd-daemon(3)`) and adds
+/// time and unit itself.
+struct Journal(Format<Compact, ()>);
+
+impl Journal {
+    fn new() -> Self {
+        Self(Format::default().compact().without_time().with_level(false).with_target(false))
+    }
+}
+
+impl<S> FormatEvent<S, DefaultFields> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    DefaultFields: for<'w> FormatFields<'w>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, DefaultFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        write!(writer, "<{level}>")?;
+        self.0.format_event(context, writer, event)
+    }
+}

@@ -1,0 +1,77 @@
+//! Signals as values: the first SIGTERM or SIGINT asks to end in order, the second
+//! to end now, SIGHUP to read the configuration again.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The process's signals, listened to from the moment this exists.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    /// The first SIGTERM or SIGINT came: finish the step at hand, then end.
+    pub drain: CancellationToken,
+    /// The second came: leave now.
+    pub abort: CancellationToken,
+    /// Counts SIGHUPs.
+    pub hangups: Hangups,
+}
+
+/// A counter of SIGHUPs; `changed()` waits for the next.
+pub type Hangups = watch::Receiver<u64>;
+
+impl Signals {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// When the system refuses the handlers.
+    pub fn listen() -> io::Result<Self> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (count, hangups) = watch::channel(0);
+        let signals =
+            Self { drain: CancellationToken::new(), abort: CancellationToken::new(), hangups };
+        let listener = signals.clone();
+        tokio::spawn(async move {
+            loop {
+                let name = tokio::select! {
+                    _ = term.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                    _ = hangup.recv() => {
+                        count.send_modify(|n| *n += 1);
+                        continue;
+                    }
+                };
+                listener.end(name);
+            }
+        });
+        Ok(signals)
+    }
+
+    /// Signals that never come, for tests and one-shot commands.
+    #[must_use]
+    pub fn none() -> Self {
+        let (count, hangups) = watch::channel(0);
+        let signals =
+            Self { drain: CancellationToken::new(), abort: CancellationToken::new(), hangups };
+        // Keep the sender, or `changed()` would return at once for ever.
+        let abort = signals.abort.clone();
+        tokio::spawn(async move {
+            abort.cancelled().await;
+            drop(count);
+        });
+        signals
+    }
+
+    fn end(&self, name: &str) {
+        if self.drain.is_cancelled() {
+            tracing::warn!(signal = name, "second signal: leaving now");
+            self.abort.cancel();
+        } else {
+            tracing::info!(signal = name, "asked to end");
+            self.drain.cancel();
+        }
+    }
+}

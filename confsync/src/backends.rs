@@ -1,0 +1,215 @@
+//! From a snapshot to what templates see: typed backends, refused values with
+//! their reasons, and the raw entries that may pass.
+//!
+//! Pure and deterministic: the same snapshot gives the same answer, sorted by key.
+//! One bad value is skipped and named; it never stops the others, and it never
+//! reaches nginx, not even `nginx -t`.
+
+use std::collections::BTreeMap;
+
+use common::model::{Backend, Entry, Prefix, Tree};
+
+use crate::confdir::Values;
+
+/// How a resource reads its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// Put before the resource's keys; `/` for none.
+    pub prefix: Prefix,
+    /// The services' folder below `prefix`, `/services` unless told otherwise.
+    pub services: Prefix,
+    /// The trees of the resource, with the prefix.
+    pub trees: Vec<Tree>,
+    /// Which values may pass.
+    pub values: Values,
+    /// Whether a DNS name may stand for an address.
+    pub names: bool,
+}
+
+/// A backend and where it is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The folder it is in: of `/services/apache/10.0.0.1`, `apache`.
+    pub service: String,
+    /// The last segment of its key.
+    pub id: String,
+    /// What its value says.
+    pub backend: Backend,
+}
+
+/// A value that was withheld.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The key.
+    pub key: String,
+    /// Why, without the raw value.
+    pub why: String,
+}
+
+/// What a resource may render from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Typed backends by raw key.
+    pub backends: BTreeMap<String, Registered>,
+    /// Raw entries that may pass, backends among them.
+    pub entries: BTreeMap<String, Vec<u8>>,
+    /// Withheld values.
+    pub refused: Vec<Refused>,
+}
+
+impl Reading {
+    /// Sorts the entries of a snapshot into backends, other values and refusals.
+    #[must_use]
+    pub fn see<'e>(&self, entries: impl IntoIterator<Item = &'e Entry>) -> Seen {
+        let mut seen = Seen::default();
+        for entry in entries {
+            if self.trees.iter().any(|tree| tree.covers(&entry.key)) {
+                self.see_one(entry, &mut seen);
+            }
+        }
+        seen
+    }
+
+    fn see_one(&self, entry: &Entry, seen: &mut Seen) {
+        let place = self.place(&entry.key);
+        let typed = place.is_some() && self.values != Values::Any;
+        if place.is_none() && self.values != Values::Endpoint {
+            seen.entries.insert(entry.key.clone(), entry.value.clone());
+            return;
+        }
+        match (self.parse(&entry.value), place) {
+            (Ok(backend), Some(place)) => {
+                let Place { service, id, .. } = place;
+                let registered = Registered { service, id, backend };
+                seen.backends.insert(entry.key.clone(), registered);
+                seen.entries.insert(entry.key.clone(), entry.value.clone());
+            }
+            (Ok(_), None) => {
+                seen.entries.insert(entry.key.clone(), entry.value.clone());
+            }
+            (Err(why), place) => {
+                let certain = place.as_ref().is_some_and(|place| place.in_services);
+                let withhold = match self.values {
+                    Values::Any => false,
+                    Values::Endpoint => true,
+                    Values::Typed => certain,
+                };
+                // A value outside the services' folder need not be a backend.
+                if certain || withhold {
+                    seen.refused.push(Refused { key: entry.key.clone(), why: why.clone() });
+                }
+                if !withhold {
+                    seen.entries.insert(entry.key.clone(), entry.value.clone());
+                }
+                debug_assert!(typed || !withhold || self.values == Values::Endpoint);
+            }
+        }
+    }
+
+    fn parse(&self, value: &[u8]) -> Result<Backend, String> {
+        let backend = Backend::parse(value).map_err(|e| e.to_string())?;
+        if self.names { Ok(backend) } else { backend.without_names().map_err(|e| e.to_string()) }
+    }
+
+    /// Where a backend's key is: `<services>/<service>/<id>`, or directly below a
+    /// tree of the resource.
+    fn place(&self, key: &str) -> Option<Place> {
+        let bare =
+            if self.prefix.as_str() == "/" { key } else { key.strip_prefix(self.prefix.as_str())? };
+        if let Some(rest) = self.services.strip(bare) {
+            let (service, id) = rest.split_once('/')?;
+            return Place::new(service, id, true);
+        }
+        let direct = |tree: &Tree| {
+            let folder: Prefix = tree.path().parse().ok()?;
+            let service = tree.path().rsplit('/').next()?;
+            Place::new(service, folder.strip(key)?, false)
+        };
+        self.trees.iter().find_map(direct)
+    }
+}
+
+struct Place {
+    service: String,
+    id: String,
+    in_services: bool,
+}
+
+impl Place {
+    fn new(service: &str, id: &str, in_services: bool) -> Option<Self> {
+        let whole = !id.is_empty() && !id.contains('/') && !service.is_empty();
+        whole.then(|| Self { service: service.to_owned(), id: id.to_owned(), in_services })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::model::Revision;
+
+    fn entry(key: &str, value: &str) -> Entry {
+        Entry {
+            key: key.into(),
+            value: value.into(),
+            created: Revision(1),
+            modified: Revision(1),
+            lease: 0,
+            ttl: None,
+        }
+    }
+
+    fn reading(trees: &[&str], values: Values) -> Reading {
+        Reading {
+            prefix: "/".parse().unwrap(),
+            services: "/services".parse().unwrap(),
+            trees: trees.iter().map(|t| t.parse().unwrap()).collect(),
+            values,
+            names: false,
+        }
+    }
+
+    const POISON: &str = "10.0.0.9:80; } server { listen 81";
+
+    #[test]
+    fn one_poisoned_value_is_withheld_and_named_and_the_others_stay() {
+        let entries = [
+            entry("/services/apache/a", "10.0.0.1:80"),
+            entry("/services/apache/b", POISON),
+            entry("/config/title", "Hello"),
+            entry("/services2/x", "10.0.0.3:80"),
+        ];
+        let trees = &["/services/apache", "/config"];
+        for values in [Values::Typed, Values::Endpoint] {
+            let seen = reading(trees, values).see(&entries);
+            assert_eq!(seen.backends.keys().collect::<Vec<_>>(), ["/services/apache/a"]);
+            assert!(!seen.entries.contains_key("/services/apache/b"));
+            assert!(seen.refused.iter().any(|r| r.key == "/services/apache/b"));
+            let title = seen.entries.contains_key("/config/title");
+            assert_eq!(title, values == Values::Typed, "{values:?}");
+        }
+        let raw = reading(trees, Values::Any).see(&entries);
+        assert!(raw.entries.contains_key("/services/apache/b"), "as confd does it");
+        assert!(!raw.backends.contains_key("/services/apache/b"), "never typed");
+    }
+
+    #[test]
+    fn services_and_ids_come_from_the_key() {
+        let entries = [
+            entry("/services/apache/a", "10.0.0.1:80"),
+            entry("/services/apache/a/deeper", "10.0.0.1:80"),
+            entry("/app/upstream/1", "10.0.0.2:80"),
+        ];
+        let seen = reading(&["/services", "/app/upstream"], Values::Typed).see(&entries);
+        let names: Vec<_> =
+            seen.backends.values().map(|r| (r.service.as_str(), r.id.as_str())).collect();
+        assert_eq!(names, [("upstream", "1"), ("apache", "a")]);
+    }
+
+    #[test]
+    fn a_prefix_stands_before_the_services() {
+        let mut reading = reading(&["/prod/services/apache"], Values::Typed);
+        reading.prefix = "/prod".parse().unwrap();
+        let seen = reading.see(&[entry("/prod/services/apache/a", "not one")]);
+        assert_eq!(seen.refused.len(), 1);
+    }
+}

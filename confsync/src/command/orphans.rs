@@ -1,0 +1,79 @@
+//! Reaping as process 1 of a container: children that others left behind become ours,
+//! and stay as zombies unless somebody waits for them.
+//!
+//! What must hold: a child that we started is waited for by its own starter and by
+//! nobody else, or its exit code is lost. So every child is entered in [`OURS`] while
+//! it is started, and the sweep, under the same lock, passes over those.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, WaitOptions, waitpid};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+static OURS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn ours() -> MutexGuard<'static, BTreeSet<u32>> {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The entry of a child that its starter waits for.
+#[derive(Debug)]
+pub(super) struct Ours(u32);
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        ours().remove(&self.0);
+    }
+}
+
+/// Starts a child and enters it, in one step as the sweep sees it.
+pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Ours)> {
+    let mut ours = ours();
+    let child = command.spawn()?;
+    let id = child.id().unwrap_or_default();
+    ours.insert(id);
+    Ok((child, Ours(id)))
+}
+
+/// If this is process 1, reaps what others leave behind, for as long as it is polled;
+/// otherwise it waits for ever, since that is the work of the real process 1.
+///
+/// # Errors
+/// When SIGCHLD cannot be listened to.
+pub async fn reap_as_init() -> io::Result<()> {
+    if std::process::id() != 1 {
+        return std::future::pending().await;
+    }
+    let mut child = signal(SignalKind::child())?;
+    loop {
+        sweep();
+        if child.recv().await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reaps every dead child that nobody here waits for; says how many.
+pub(super) fn sweep() -> usize {
+    let ours = ours();
+    let orphans = children().into_iter().filter(|id| !ours.contains(id));
+    orphans
+        .filter_map(|id| Pid::from_raw(id.cast_signed()))
+        .filter(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(Some(_))))
+        .count()
+}
+
+/// The kernel lists children by the thread that started or inherited them.
+fn children() -> Vec<u32> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
+}

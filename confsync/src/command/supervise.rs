@@ -1,0 +1,260 @@
+//! A program that runs in the foreground for as long as we do: `run -- nginx …`.
+//!
+//! It gets the signals we pass on, its standard error goes through us to ours (and the
+//! last lines are kept, to say why it left), and its exit code becomes ours.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{CommandError, describe, new, orphans};
+
+/// Lines kept of a child's standard error, and the length they are cut to.
+const LINES: usize = 50;
+const LINE: usize = 1024;
+/// A grandchild may hold standard error open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// A child in the foreground. Dropping it while it runs sends it SIGTERM.
+#[derive(Debug)]
+pub struct Supervised {
+    child: Child,
+    name: String,
+    stderr: Tail,
+    /// Closes when nobody holds the child's standard error any more.
+    silent: watch::Receiver<()>,
+    _ours: orphans::Ours,
+}
+
+/// How a child left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left(ExitStatus);
+
+impl Left {
+    /// The code to exit with: the child's own, or 128 and the signal, as shells do.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        let code = self.0.code().or_else(|| self.0.signal().map(|signal| 128 + signal));
+        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+    }
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&describe(self.0))
+    }
+}
+
+impl Supervised {
+    /// Starts `argv` in a process group of its own, so that a terminal's Ctrl-C reaches
+    /// it once, through us.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(argv: &[OsString]) -> Result<Self, CommandError> {
+        let name = argv.first().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
+        let start = || {
+            let (program, arguments) = argv.split_first().ok_or(ErrorKind::InvalidInput)?;
+            let (read, write) = io::pipe()?;
+            let mut command = new(program);
+            command.args(arguments).stdin(Stdio::null()).stderr(write).process_group(0);
+            let (child, ours) = orphans::spawn(&mut command)?;
+            Ok((child, ours, read))
+        };
+        let (child, ours, read) = start().map_err(|source: io::Error| match source.kind() {
+            ErrorKind::NotFound => CommandError::NotFound(name.clone()),
+            _ => CommandError::Spawn { command: name.clone(), source },
+        })?;
+        let stderr = Tail::default();
+        let (open, silent) = watch::channel(());
+        let tail = stderr.clone();
+        // A thread, because it blocks on our own standard error as well.
+        std::thread::spawn(move || {
+            pass_on(read, &tail);
+            drop(open);
+        });
+        Ok(Self { child, name, stderr, silent, _ours: ours })
+    }
+
+    /// Its process number; `None` once it has left and been waited for.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()))
+    }
+
+    /// The program, as it was called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The last lines of its standard error.
+    #[must_use]
+    pub fn stderr(&self) -> &Tail {
+        &self.stderr
+    }
+
+    /// Its last lines, for a child that has left: waits a moment for what is still on
+    /// its way to us.
+    pub async fn last_words(&mut self) -> Vec<String> {
+        let _ = timeout(LAST_WORDS, self.silent.changed()).await;
+        self.stderr.since(0)
+    }
+
+    /// Sends it a signal; to one that has left, nothing is sent.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        // Not waited for yet, so the number is still its own.
+        self.pid().map_or(Ok(()), |pid| kill_process(pid, signal).map_err(io::Error::from))
+    }
+
+    /// Waits until it leaves. Safe to drop and to call again.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub async fn wait(&mut self) -> io::Result<Left> {
+        self.child.wait().await.map(Left)
+    }
+
+    /// Asks it to leave by `signal`, and kills its group if it has not after `patience`.
+    ///
+    /// # Errors
+    /// When it cannot be signalled or waited for.
+    pub async fn stop(&mut self, signal: Signal, patience: Duration) -> io::Result<Left> {
+        self.signal(signal)?;
+        if let Ok(left) = timeout(patience, self.wait()).await {
+            return left;
+        }
+        if let Some(pid) = self.pid() {
+            kill_process_group(pid, Signal::KILL)?;
+        }
+        self.wait().await
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        // It leaves by itself, or cannot be reached; there is nobody to tell.
+        let _ = self.signal(Signal::TERM);
+    }
+}
+
+/// The last lines of a stream, shared with the task that reads it.
+#[derive(Debug, Clone, Default)]
+pub struct Tail(Arc<Mutex<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    last: VecDeque<String>,
+    /// Lines ever finished, so that a place in the stream has a number.
+    seen: u64,
+    partial: Vec<u8>,
+}
+
+impl Tail {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place where the stream is now, for [`Self::since`].
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.lock().seen
+    }
+
+    /// The lines since `mark`, as far as they are still kept.
+    #[must_use]
+    pub fn since(&self, mark: u64) -> Vec<String> {
+        let lines = self.lock();
+        let new = usize::try_from(lines.seen.saturating_sub(mark)).unwrap_or(usize::MAX);
+        let skip = lines.last.len().saturating_sub(new);
+        lines.last.iter().skip(skip).cloned().collect()
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut lines = self.lock();
+        for &byte in bytes {
+            if byte == b'\n' {
+                lines.finish();
+            } else if lines.partial.len() < LINE {
+                lines.partial.push(byte);
+            }
+        }
+    }
+
+    /// The last line need not end with a line end.
+    fn close(&self) {
+        let mut lines = self.lock();
+        if !lines.partial.is_empty() {
+            lines.finish();
+        }
+    }
+}
+
+impl Lines {
+    fn finish(&mut self) {
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned();
+        self.last.push_back(line);
+        self.seen += 1;
+        if self.last.len() > LINES {
+            self.last.pop_front();
+        }
+    }
+}
+
+fn pass_on(mut pipe: PipeReader, tail: &Tail) {
+    let mut buffer = [0; 4096];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return tail.close(),
+            Ok(n) => {
+                let bytes = buffer.get(..n).unwrap_or_default();
+                tail.push(bytes);
+                // Our own standard error may be gone; the child is not held up by that.
+                let _ = io::stderr().write_all(bytes);
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return tail.close(),
+        }
+    }
+}
+
+/// Signals that mean nothing to us and something to the child.
+#[derive(Debug)]
+pub struct Forwarded(Vec<(tokio::signal::unix::Signal, Signal)>);
+
+impl Forwarded {
+    /// Listens to SIGQUIT, SIGUSR1 (nginx: reopen the logs), SIGUSR2 and SIGWINCH.
+    /// SIGTERM, SIGINT and SIGHUP are for the caller to decide about.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen() -> io::Result<Self> {
+        let kinds = [Signal::QUIT, Signal::USR1, Signal::USR2, Signal::WINCH];
+        let listen = |s: Signal| Ok((signal(SignalKind::from_raw(s.as_raw()))?, s));
+        kinds.into_iter().map(listen).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The next signal to pass on. Safe to drop and to call again.
+    pub async fn next(&mut self) -> Signal {
+        std::future::poll_fn(|context| {
+            let ready = |(stream, signal): &mut (tokio::signal::unix::Signal, Signal)| {
+                stream.poll_recv(context).is_ready().then_some(*signal)
+            };
+            self.0.iter_mut().find_map(ready).map_or(std::task::Poll::Pending, Into::into)
+        })
+        .await
+    }
+}

@@ -1,0 +1,175 @@
+//! The confdir: `conf.d/*.toml` and `templates/`, as confd has it, read whole and
+//! validated before anything acts on it.
+//!
+//! What confd accepts is accepted (keys in any case, unknown keys, `keys` empty or
+//! missing); what is ignored or looks misspelt is said as a [`Note`]. Reading and
+//! validating never touches what runs.
+
+mod raw;
+mod resource;
+mod users;
+
+use std::path::{Path, PathBuf};
+
+pub use resource::{Command, Engine, Nginx, Resource, Values};
+
+use common::model::Prefix;
+
+/// A confdir, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Confdir {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its resources, by file name.
+    pub resources: Vec<Resource>,
+    /// What an operator should know, though it stops nothing.
+    pub notes: Vec<Note>,
+}
+
+/// Something that is not as its author may think.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// In which file.
+    pub file: PathBuf,
+    /// In the operator's words.
+    pub text: String,
+}
+
+/// What applies to all resources, from the command line or `confd.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Globals {
+    /// Replaces the resources' own prefix, as confd does it; `None` leaves theirs.
+    pub prefix: Option<Prefix>,
+    /// The folder of the services, below the prefix.
+    pub services: Prefix,
+    /// The least time between two reloads of one thing.
+    pub min_reload_interval: std::time::Duration,
+}
+
+impl Default for Globals {
+    fn default() -> Self {
+        Self {
+            prefix: None,
+            services: default_services(),
+            min_reload_interval: std::time::Duration::from_millis(500),
+        }
+    }
+}
+
+#[expect(clippy::unwrap_used, reason = "a literal that a test parses")]
+fn default_services() -> Prefix {
+    "/services".parse().unwrap()
+}
+
+/// Why a confdir cannot be used: every mistake in every file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfdirError(pub Vec<Mistake>);
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// In which file or folder.
+    pub file: PathBuf,
+    /// What is wrong and what to do, with the line where there is one.
+    pub text: String,
+}
+
+impl std::fmt::Display for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.text)
+    }
+}
+
+/// Reads a confdir.
+///
+/// # Errors
+/// Every mistake found; one bad file does not hide another.
+pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
+    let folder = path.join("conf.d");
+    let files = toml_files(&folder).map_err(|error| {
+        let text =
+            format!("{error}; `confsync init --confdir {}` writes a working start", path.display());
+        ConfdirError(vec![Mistake { file: folder.clone(), text }])
+    })?;
+    load_files(path, &files, globals)
+}
+
+/// Reads single resource files (`-config-file conf.d/nginx.toml`) of a confdir.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_files(
+    path: &Path,
+    files: &[PathBuf],
+    globals: &Globals,
+) -> Result<Confdir, ConfdirError> {
+    let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+    for file in files {
+        match resource::read(path, file, globals) {
+            Ok((resource, new)) => {
+                resources.push(resource);
+                notes.extend(new.into_iter().map(|text| Note { file: file.clone(), text }));
+            }
+            Err(new) => {
+                mistakes.extend(new.into_iter().map(|text| Mistake { file: file.clone(), text }))
+            }
+        }
+    }
+    mistakes.extend(same_dest(&resources));
+    if files.is_empty() {
+        let text = "no *.toml here, so there is nothing to do".to_owned();
+        mistakes.push(Mistake { file: path.join("conf.d"), text });
+    }
+    if mistakes.is_empty() {
+        Ok(Confdir { path: path.to_owned(), resources, notes })
+    } else {
+        Err(ConfdirError(mistakes))
+    }
+}
+
+fn same_dest(resources: &[Resource]) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for (index, resource) in resources.iter().enumerate() {
+        if let Some(other) = resources.iter().take(index).find(|r| r.dest == resource.dest) {
+            let text = format!(
+                "dest {} is written by {} as well",
+                resource.dest.display(),
+                other.file.display()
+            );
+            mistakes.push(Mistake { file: resource.file.clone(), text });
+        }
+        if let Some(other) = resources.iter().take(index).find(|r| r.name == resource.name) {
+            let text =
+                format!("its name `{}` is that of {} as well", resource.name, other.file.display());
+            mistakes.push(Mistake { file: resource.file.clone(), text });
+        }
+    }
+    mistakes
+}
+
+/// confd's pattern: `*toml`, in all folders below.
+fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![(folder.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                if depth < MAX_DEPTH {
+                    folders.push((path, depth + 1));
+                }
+            } else if path.to_string_lossy().ends_with("toml") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Folders below `conf.d` are followed this deep: a symlink to a parent ends.
+const MAX_DEPTH: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,401 @@
+//! One resource, validated: what its file says, given meaning.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::model::{Prefix, Tree, parse_span};
+
+use super::raw::{self, File, Template};
+use super::{Globals, users};
+use crate::backends::Reading;
+use crate::guard::{OnEmpty, Policy};
+
+/// What is rendered, from where, to where, and how it is checked and loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// The stem of its file's name; its acknowledgements bear it.
+    pub name: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// The template.
+    pub src: PathBuf,
+    /// By the ending of `src`.
+    pub engine: Engine,
+    /// The file to write.
+    pub dest: PathBuf,
+    /// Permission bits; `None`: those of the file that is there, else 0644.
+    pub mode: Option<u32>,
+    /// Owner; `None`: that of the file that is there, else ours.
+    pub uid: Option<u32>,
+    /// Group; likewise.
+    pub gid: Option<u32>,
+    /// Whether missing folders above `dest` are created.
+    pub make_directories: bool,
+    /// Whether a `dest` that cannot be renamed over (a bind-mounted file) may be
+    /// overwritten in place, which is not atomic.
+    pub allow_in_place: bool,
+    /// Which keys, and what of their values may pass.
+    pub reading: Reading,
+    /// nginx by name; its check, signal and evidence are ours.
+    pub nginx: Option<Nginx>,
+    /// Run before the swap; `{{.src}}` is the candidate.
+    pub check: Option<Command>,
+    /// Run after the swap.
+    pub reload: Option<Command>,
+    /// Run after the reload; its success is the evidence.
+    pub verify: Option<Command>,
+    /// With commands only: how long after applied it counts as quiesced.
+    pub quiesce_after: Duration,
+    /// The least time between two reloads.
+    pub min_reload_interval: Duration,
+    /// How long changes are collected before the first is applied; 0 for at once.
+    pub debounce: Duration,
+    /// Whether losses are believed.
+    pub policy: Policy,
+    /// The fork's `output_format`: the render must parse as this.
+    pub output_format: Option<String>,
+}
+
+/// The language of a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Go's text/template with confd's functions.
+    Go,
+    /// handlebars.
+    Handlebars,
+}
+
+/// Which values may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// All, as confd has it.
+    Any,
+    /// Those in the services' folder must be backends. The default with `[nginx]`.
+    Typed,
+    /// All must be backends.
+    Endpoint,
+}
+
+/// nginx, as a resource knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Nginx {
+    /// The main configuration.
+    pub conf: PathBuf,
+    /// Where the master's pid is.
+    pub pid_file: PathBuf,
+    /// The program.
+    pub binary: PathBuf,
+    /// How long a new generation may take to serve.
+    pub deadline: Duration,
+    /// With more old generations alive than this, the next reload waits.
+    pub max_old_generations: usize,
+}
+
+/// A command of the operator, run by the shell as confd does it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Command {
+    /// The text.
+    pub text: String,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+pub(super) type Mistakes = Vec<String>;
+
+/// Reads one resource file.
+///
+/// # Errors
+/// Every mistake in it.
+pub(super) fn read(
+    confdir: &Path,
+    path: &Path,
+    globals: &Globals,
+) -> Result<(Resource, Vec<String>), Mistakes> {
+    let text = std::fs::read_to_string(path).map_err(|e| vec![e.to_string()])?;
+    let (file, mut notes) = raw::parse(&text).map_err(|e| vec![e])?;
+    let mut reader = Reader { confdir, path, globals, mistakes: Vec::new() };
+    let resource = reader.resource(file, &mut notes);
+    match resource {
+        Some(resource) if reader.mistakes.is_empty() => Ok((resource, notes)),
+        _ => Err(reader.mistakes),
+    }
+}
+
+struct Reader<'a> {
+    confdir: &'a Path,
+    path: &'a Path,
+    globals: &'a Globals,
+    mistakes: Mistakes,
+}
+
+impl Reader<'_> {
+    fn resource(&mut self, file: File, notes: &mut Vec<String>) -> Option<Resource> {
+        self.refuse_other_backends(&file);
+        let Some(raw) = file.template else {
+            self.mistakes.push("there is no [template] table".into());
+            return None;
+        };
+        let nginx = file.nginx.map(|nginx| self.nginx(nginx));
+        let src = self.src(&raw);
+        let dest = self.required(raw.dest.as_deref(), "dest").map(PathBuf::from);
+        if dest.as_ref().is_some_and(|dest| !dest.is_absolute()) {
+            self.mistakes.push("dest must be an absolute path".into());
+        }
+        let policy = self.policy(&raw);
+        let resource = Resource {
+            name: self.name(),
+            file: self.path.to_owned(),
+            engine: engine(src.as_deref()),
+            mode: self.mode(raw.mode.as_deref()),
+            uid: self.owner(raw.owner.as_deref(), raw.uid, "uid", users::uid),
+            gid: self.owner(raw.group.as_deref(), raw.gid, "gid", users::gid),
+            make_directories: raw.make_directories.unwrap_or(false),
+            allow_in_place: raw.allow_in_place.unwrap_or(false),
+            reading: self.reading(&raw, nginx.is_some()),
+            check: self.command(
+                raw.check_cmd.as_deref(),
+                raw.check_cmd_timeout.as_ref(),
+                "check_cmd_timeout",
+                30,
+            ),
+            reload: self.command(
+                raw.reload_cmd.as_deref(),
+                raw.reload_cmd_timeout.as_ref(),
+                "reload_cmd_timeout",
+                60,
+            ),
+            verify: self.command(raw.verify_cmd.as_deref(), None, "verify_cmd", 30),
+            quiesce_after: self.span(
+                raw.quiesce_after.as_ref(),
+                "quiesce_after",
+                Duration::from_secs(1),
+            ),
+            min_reload_interval: self.span(
+                raw.min_reload_interval.as_ref(),
+                "min_reload_interval",
+                self.globals.min_reload_interval,
+            ),
+            debounce: self.span(raw.debounce.as_ref(), "debounce", Duration::ZERO),
+            output_format: self.output_format(raw.output_format.as_deref()),
+            policy,
+            nginx,
+            src: src.unwrap_or_default(),
+            dest: dest.unwrap_or_default(),
+        };
+        self.note(&resource, notes);
+        Some(resource)
+    }
+
+    fn name(&self) -> String {
+        self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    }
+
+    fn required<'t>(&mut self, value: Option<&'t str>, name: &str) -> Option<&'t str> {
+        let value = value.filter(|v| !v.is_empty());
+        if value.is_none() {
+            self.mistakes.push(format!("`{name}` is missing in [template]"));
+        }
+        value
+    }
+
+    /// An absolute `src` stands for itself, as in confd's documentation.
+    fn src(&mut self, raw: &Template) -> Option<PathBuf> {
+        let src = self.required(raw.src.as_deref(), "src")?;
+        let path = self.confdir.join("templates").join(src);
+        if !path.is_file() {
+            self.mistakes.push(format!("src = \"{src}\": there is no template {}", path.display()));
+        }
+        Some(path)
+    }
+
+    /// Octal, with or without the leading zero: nobody means decimal.
+    fn mode(&mut self, mode: Option<&str>) -> Option<u32> {
+        let text = mode.filter(|m| !m.is_empty())?;
+        let digits = text.strip_prefix("0o").unwrap_or(text);
+        match u32::from_str_radix(digits, 8) {
+            Ok(mode) if mode <= 0o7777 && !digits.starts_with('+') => Some(mode),
+            _ => {
+                self.mistakes
+                    .push(format!("mode = \"{text}\" is not an octal mode such as \"0644\""));
+                None
+            }
+        }
+    }
+
+    /// A name goes before a number, as in confd's fork. `-1` is confd's "unset".
+    fn owner(
+        &mut self,
+        name: Option<&str>,
+        id: Option<i64>,
+        what: &str,
+        find: impl Fn(&str) -> Result<u32, String>,
+    ) -> Option<u32> {
+        if let Some(name) = name.filter(|n| !n.is_empty()) {
+            return find(name).map_err(|mistake| self.mistakes.push(mistake)).ok();
+        }
+        let id = id.filter(|id| *id != -1)?;
+        u32::try_from(id)
+            .map_err(|_| self.mistakes.push(format!("{what} = {id} is not a user or group number")))
+            .ok()
+    }
+
+    fn reading(&mut self, raw: &Template, nginx: bool) -> Reading {
+        let own = raw.prefix.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
+        let prefix = match &self.globals.prefix {
+            Some(global) => global.clone(),
+            None => {
+                self.path_in_etcd(own, "prefix").unwrap_or_else(|| self.globals.services.clone())
+            }
+        };
+        let keys = raw.keys.clone().unwrap_or_default();
+        // confd reads nothing without keys; a template may still need none.
+        let trees = keys.iter().filter_map(|key| self.tree(&prefix, key)).collect();
+        let values = match raw.values.as_deref() {
+            None if nginx => Values::Typed,
+            None | Some("any") => Values::Any,
+            Some("typed") => Values::Typed,
+            Some("endpoint") => Values::Endpoint,
+            Some(other) => {
+                self.mistakes.push(format!(
+                    "values = \"{other}\" is none of \"endpoint\", \"typed\", \"any\""
+                ));
+                Values::Endpoint
+            }
+        };
+        let services = self.globals.services.clone();
+        Reading { prefix, services, trees, values, names: raw.names.unwrap_or(false) }
+    }
+
+    fn path_in_etcd(&mut self, text: &str, what: &str) -> Option<Prefix> {
+        let collapsed = text.split('/').filter(|s| !s.is_empty()).collect::<Vec<_>>().join("/");
+        format!("/{collapsed}")
+            .parse()
+            .map_err(|error| self.mistakes.push(format!("{what} = \"{text}\": {error}")))
+            .ok()
+    }
+
+    fn tree(&mut self, prefix: &Prefix, key: &str) -> Option<Tree> {
+        let joined = format!("{prefix}/{key}");
+        self.path_in_etcd(&joined, "keys").map(Tree::from)
+    }
+
+    fn nginx(&mut self, raw: raw::Nginx) -> Nginx {
+        let path = |text: Option<String>, default: &str| {
+            PathBuf::from(text.unwrap_or_else(|| default.into()))
+        };
+        Nginx {
+            conf: path(raw.conf, "/etc/nginx/nginx.conf"),
+            pid_file: path(raw.pid_file, "/run/nginx.pid"),
+            binary: path(raw.binary, "nginx"),
+            deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(10)),
+            max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
+        }
+    }
+
+    fn count(&mut self, value: Option<i64>, what: &str, default: usize) -> usize {
+        let Some(value) = value else { return default };
+        usize::try_from(value).unwrap_or_else(|_| {
+            self.mistakes.push(format!("{what} = {value} is negative"));
+            default
+        })
+    }
+
+    fn command(
+        &mut self,
+        text: Option<&str>,
+        timeout: Option<&toml::Value>,
+        what: &str,
+        default: u64,
+    ) -> Option<Command> {
+        let timeout = self.span(timeout, what, Duration::from_secs(default));
+        let text = text.filter(|t| !t.trim().is_empty())?.to_owned();
+        Some(Command { text, timeout })
+    }
+
+    /// `"30s"`, or a bare number of seconds as the fork has it.
+    fn span(&mut self, value: Option<&toml::Value>, what: &str, default: Duration) -> Duration {
+        let parsed = match value {
+            None => return default,
+            Some(toml::Value::Integer(secs)) => u64::try_from(*secs)
+                .map(Duration::from_secs)
+                .map_err(|_| format!("{secs} is negative")),
+            Some(toml::Value::String(text)) => parse_span(text).map_err(|e| e.to_string()),
+            Some(other) => Err(format!("`{other}` is not a time span; write \"30s\"")),
+        };
+        parsed.unwrap_or_else(|mistake| {
+            self.mistakes.push(format!("{what}: {mistake}"));
+            default
+        })
+    }
+
+    fn policy(&mut self, raw: &Template) -> Policy {
+        let default = Policy::default();
+        let on_empty = match raw.on_empty.as_deref() {
+            None | Some("keep") => OnEmpty::Keep,
+            Some("render") => OnEmpty::Render,
+            Some(other) => {
+                self.mistakes
+                    .push(format!("on_empty = \"{other}\" is neither \"keep\" nor \"render\""));
+                OnEmpty::Keep
+            }
+        };
+        let max_loss = raw.max_loss.unwrap_or(default.max_loss);
+        if !(0.0..=1.0).contains(&max_loss) {
+            self.mistakes.push(format!("max_loss = {max_loss} is not a share from 0.0 to 1.0"));
+        }
+        Policy {
+            on_empty,
+            max_loss,
+            min_backends: self.count(raw.min_backends, "min_backends", default.min_backends),
+            grace: self.span(raw.grace.as_ref(), "grace", default.grace),
+        }
+    }
+
+    fn output_format(&mut self, format: Option<&str>) -> Option<String> {
+        let format = format.filter(|f| !f.is_empty())?;
+        if !["json", "toml", "yaml", "yml", "xml"].contains(&format) {
+            self.mistakes
+                .push(format!("output_format = \"{format}\" is none of json, toml, yaml, xml"));
+        }
+        Some(format.to_owned())
+    }
+
+    /// The fork lets a resource name another store; we speak to etcd alone.
+    fn refuse_other_backends(&mut self, file: &File) {
+        let Some(backend) = &file.backend else { return };
+        let name = backend.get("backend").or_else(|| backend.get("name"));
+        let name = name.and_then(toml::Value::as_str).unwrap_or("etcd");
+        if !["etcd", "etcdv3"].contains(&name) {
+            self.mistakes.push(format!("[backend] is `{name}`: only etcd is read here"));
+        }
+    }
+
+    fn note(&self, resource: &Resource, notes: &mut Vec<String>) {
+        if resource.reading.trees.is_empty() {
+            notes.push(
+                "`keys` is empty or missing: the template sees no key and nothing is watched"
+                    .into(),
+            );
+        }
+        let nginx_check = resource.check.as_ref().is_some_and(|c| c.text.contains("nginx"));
+        let candidate = |c: &Command| c.text.contains("src");
+        if nginx_check
+            && !resource.check.as_ref().is_some_and(candidate)
+            && resource.nginx.is_none()
+        {
+            notes.push(
+                "check_cmd does not look at the candidate ({{.src}}), so it runs again after the swap and the \
+                 file is put back if it fails; an [nginx] table checks before the swap"
+                    .into(),
+            );
+        }
+        if resource.nginx.is_some() && (resource.check.is_some() || resource.reload.is_some()) {
+            notes.push("with [nginx], check_cmd and reload_cmd are not needed and not run".into());
+        }
+    }
+}
+
+fn engine(src: Option<&Path>) -> Engine {
+    let handlebars = src.and_then(Path::extension).is_some_and(|e| e == "hbs");
+    if handlebars { Engine::Handlebars } else { Engine::Go }
+}

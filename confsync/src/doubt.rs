@@ -1,0 +1,58 @@
+//! Evidence about backends that vanished: who said that it leaves, who still
+//! accepts connections.
+//!
+//! Asks etcd once and every backend once, all at the same time, within a bound.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::handshake::{Bookkeeping, Leaving};
+use common::model::Endpoint;
+use common::store::Store;
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::belief::Doubt;
+use crate::guard::Evidence;
+
+/// How long a backend may take to accept a connection.
+const CONNECT: Duration = Duration::from_millis(1000);
+/// How many are asked at once.
+const AT_ONCE: usize = 256;
+
+/// Gathers the evidence. etcd's silence about who leaves is no evidence against
+/// anybody: those who answer are then held.
+pub async fn gather<S: Store>(
+    store: &S,
+    bookkeeping: &Bookkeeping,
+    doubt: &Doubt,
+) -> BTreeMap<String, Evidence> {
+    let leaving = leaving(store, bookkeeping).await;
+    let asked = doubt.missing.iter().map(|(key, addr)| {
+        let leaves = leaving.contains(key);
+        async move {
+            let evidence = if leaves { Evidence::Leaving } else { ask(addr).await };
+            (key.clone(), evidence)
+        }
+    });
+    stream::iter(asked).buffer_unordered(AT_ONCE).collect().await
+}
+
+async fn leaving<S: Store>(store: &S, bookkeeping: &Bookkeeping) -> BTreeSet<String> {
+    let read = timeout(CONNECT, store.read(&[bookkeeping.all_leaving()])).await;
+    let Ok(Ok(marks)) = read else {
+        tracing::warn!("cannot read who leaves on purpose; whoever still answers is held");
+        return BTreeSet::new();
+    };
+    let key = |value: &Vec<u8>| Some(serde_json::from_slice::<Leaving>(value).ok()?.key);
+    marks.entries.values().filter_map(|entry| key(&entry.value)).collect()
+}
+
+async fn ask(addr: &Endpoint) -> Evidence {
+    match timeout(CONNECT, TcpStream::connect((addr.host().to_string(), addr.port()))).await {
+        Ok(Ok(_)) => Evidence::Answers,
+        _ => Evidence::Silent,
+    }
+}

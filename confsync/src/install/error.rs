@@ -1,0 +1,114 @@
+//! What can go wrong with a file, in words that say what to do next.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// Why a file was not staged, not swapped, or not put back.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The system refused one step.
+    #[error("cannot {doing} {}: {source}{}", .path.display(), hint(.source))]
+    Io {
+        /// The step, as the verb of "cannot … PATH".
+        doing: &'static str,
+        /// The file or folder of the step.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder of dest is not there and nobody asked to make it.
+    #[error(
+        "the folder {} of {} does not exist; create it, or set `make_directories = true`",
+        .folder.display(), .dest.display()
+    )]
+    NoFolder {
+        /// The file to be written.
+        dest: PathBuf,
+        /// The folder that is missing.
+        folder: PathBuf,
+    },
+    /// Dest is a symbolic link that leads nowhere.
+    #[error(
+        "{} is a symbolic link to {}, whose folder does not exist; mend or remove the link",
+        .dest.display(), .to.display()
+    )]
+    Dangling {
+        /// The link.
+        dest: PathBuf,
+        /// Where it leads.
+        to: PathBuf,
+    },
+    /// Dest is a symbolic link that leads back to itself.
+    #[error("{} is a symbolic link that leads back to itself; remove it", .0.display())]
+    LinkLoop(PathBuf),
+    /// Dest is there and is no regular file.
+    #[error("{} is {what}, not a file; give another dest", .dest.display())]
+    NotAFile {
+        /// The dest.
+        dest: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Dest names no file, or is not an absolute path.
+    #[error("`{}` is not an absolute path of a file", .0.display())]
+    NotAPath(PathBuf),
+    /// Two candidates of one set would be written to the same file.
+    #[error("two templates have the same dest, {}", .0.display())]
+    Twice(PathBuf),
+    /// Dest is mounted as a single file, so it cannot be replaced in one step.
+    #[error(
+        "{} is mounted as a single file (docker -v FILE:FILE) and cannot be replaced in one step; \
+         mount its folder instead, or allow writing in place, which readers can see half done",
+        .0.display()
+    )]
+    Mounted(PathBuf),
+    /// The proof is of other bytes than those staged.
+    #[error("the check was made of another set of files; nothing was installed")]
+    OtherProof,
+    /// A staged file changed after it was written, perhaps by the check itself.
+    #[error(
+        "the staged copy of {} was changed by somebody, perhaps by its check command; \
+         nothing was installed",
+        .0.display()
+    )]
+    Altered(PathBuf),
+    /// The swap failed, and so did putting the earlier files back.
+    #[error("{cause}; and the previous files could not all be put back: {restore}")]
+    Torn {
+        /// Why the swap failed.
+        cause: Box<InstallError>,
+        /// Why putting back failed.
+        restore: Box<InstallError>,
+    },
+}
+
+impl InstallError {
+    /// For `map_err` of one step.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    /// What the system said, if it was the system.
+    #[must_use]
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            Self::Torn { cause, .. } => cause.kind(),
+            _ => None,
+        }
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull => "; free some space, the file in place is unharmed",
+        ErrorKind::QuotaExceeded => "; raise the quota, the file in place is unharmed",
+        ErrorKind::ReadOnlyFilesystem => {
+            "; under systemd's ProtectSystem= add the folder to ReadWritePaths="
+        }
+        ErrorKind::PermissionDenied => "; the user confsync runs as needs the right to do this",
+        ErrorKind::InvalidFilename => "; the name leaves no room for `.NAME.confsync-previous`",
+        _ => "",
+    }
+}

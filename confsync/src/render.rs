@@ -1,0 +1,134 @@
+//! One resource's template, compiled, and what it makes of what is seen.
+//!
+//! Pure but for reading the template's files once, at the start or a reload of the
+//! confdir: a bad template stops the start, never a running daemon.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use common::model::Prefix;
+
+use crate::backends::Seen;
+use crate::confdir::{Mistake, Resource};
+use crate::install::{Candidate, Target};
+use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
+
+/// A resource ready to render.
+#[derive(Debug)]
+pub struct Program {
+    /// What its file says.
+    pub resource: Resource,
+    template: Template,
+    text: String,
+    sources: Sources,
+}
+
+impl Program {
+    /// Reads and compiles a resource's template and partials.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is not a template, with the place.
+    pub fn compile(resource: Resource, confdir: &Path) -> Result<Self, Mistake> {
+        let src = resource.src.clone();
+        let mistake = |file: &Path, text: String| Mistake { file: file.to_owned(), text };
+        let text = std::fs::read_to_string(&src).map_err(|e| mistake(&src, e.to_string()))?;
+        let templates = confdir.join("templates");
+        let partials = match resource.engine {
+            Engine::Handlebars => partials(&templates.join("partials"))
+                .map_err(|(file, error)| mistake(&file, error.to_string()))?,
+            Engine::Go => BTreeMap::new(),
+        };
+        let sources = Sources { partials, templates: Some(templates) };
+        let template = Template::compile(&src, &text, resource.engine, &sources).map_err(|error| {
+            // The error names the file itself; a mistake would name it twice.
+            let named = error.to_string();
+            let bare = named.strip_prefix(&format!("{}:", error.file.display())).unwrap_or(&named);
+            mistake(&error.file, bare.trim_start().to_owned())
+        })?;
+        Ok(Self { resource, template, text, sources })
+    }
+
+    /// Whether both would render the same from the same keys, and be installed and
+    /// loaded the same way.
+    #[must_use]
+    pub fn same_as(&self, other: &Program) -> bool {
+        self.resource == other.resource
+            && self.text == other.text
+            && self.sources.partials == other.sources.partials
+    }
+
+    /// What is to be in the resource's file.
+    ///
+    /// # Errors
+    /// In the template's words, with the place.
+    pub fn render(&self, seen: &Seen) -> Result<Candidate, String> {
+        let output = self.template.render(&self.input(seen)).map_err(|e| e.to_string())?;
+        if let Some(format) = &self.resource.output_format {
+            crate::format::validate(format, &output)
+                .map_err(|why| format!("{}: output_format = \"{format}\": {why}", self.resource.src.display()))?;
+        }
+        Ok(Candidate { target: self.target(), bytes: output.into_bytes() })
+    }
+
+    /// Where the resource's file goes.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let resource = &self.resource;
+        Target {
+            dest: resource.dest.clone(),
+            mode: resource.mode,
+            uid: resource.uid,
+            gid: resource.gid,
+            make_directories: resource.make_directories,
+            allow_in_place: resource.allow_in_place,
+        }
+    }
+
+    fn input(&self, seen: &Seen) -> Input {
+        let prefix = &self.resource.reading.prefix;
+        let text: Vec<(&str, String)> = seen
+            .entries
+            .iter()
+            .map(|(key, value)| (key.as_str(), String::from_utf8_lossy(value).into_owned()))
+            .collect();
+        let bare = if prefix.as_str() == "/" { "" } else { prefix.as_str() };
+        let store = keys(text.iter().map(|(key, value)| (*key, value.as_str())), bare);
+        for collision in &store.collisions {
+            tracing::warn!(
+                kept = collision.kept, dropped = collision.dropped,
+                "two keys have one name in templates; remove one of them"
+            );
+        }
+        let named = |(key, registered): (&String, &crate::backends::Registered)| NamedBackend {
+            key: strip(prefix, key),
+            service: registered.service.clone(),
+            id: registered.id.clone(),
+            backend: registered.backend.clone(),
+        };
+        Input { kv: store.kv, backends: seen.backends.iter().map(named).collect() }
+    }
+}
+
+fn strip(prefix: &Prefix, key: &str) -> String {
+    prefix.strip(key).map_or_else(|| key.to_owned(), |rest| format!("/{rest}"))
+}
+
+/// `templates/partials/NAME.hbs` is `{{> NAME}}`.
+fn partials(folder: &Path) -> Result<BTreeMap<String, String>, (PathBuf, std::io::Error)> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err((folder.to_owned(), error)),
+    };
+    let mut partials = BTreeMap::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|e| e == "hbs")
+            && let Some(stem) = path.file_stem()
+        {
+            let text = std::fs::read_to_string(&path).map_err(|e| (path.clone(), e))?;
+            partials.insert(stem.to_string_lossy().into_owned(), text);
+        }
+    }
+    Ok(partials)
+}

@@ -1,0 +1,132 @@
+//! Lists and maps: sorting, reversing, building, taking apart.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Call, Fault, Function, Outcome, Ty, entries, items, text};
+use crate::template::value::{Elem, List, Map, Value};
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function { name: "reverse", params: &[Ty::Any], rest: None, call: reverse },
+    Function { name: "sortByLength", params: &[Ty::Strings], rest: None, call: sort_by_length },
+    Function { name: "sortKVByLength", params: &[Ty::Pairs], rest: None, call: sort_kv_by_length },
+    Function { name: "map", params: &[], rest: Some(Ty::Any), call: map },
+    Function { name: "dict", params: &[], rest: Some(Ty::Any), call: map },
+    Function { name: "list", params: &[], rest: Some(Ty::Any), call: list },
+    Function { name: "append", params: &[Ty::Items, Ty::Any], rest: None, call: append },
+    Function { name: "hasKey", params: &[Ty::Map, Ty::Str], rest: None, call: has_key },
+    Function { name: "keys", params: &[Ty::Map], rest: None, call: keys },
+    Function { name: "values", params: &[Ty::Map], rest: None, call: values },
+    Function { name: "pluck", params: &[Ty::Str], rest: Some(Ty::Map), call: pluck },
+    Function { name: "default", params: &[Ty::Any, Ty::Any], rest: None, call: default },
+    Function { name: "ternary", params: &[Ty::Any, Ty::Any, Ty::Bool], rest: None, call: ternary },
+    Function { name: "coalesce", params: &[], rest: Some(Ty::Any), call: coalesce },
+    Function { name: "empty", params: &[Ty::Any], rest: None, call: empty },
+];
+
+/// Reverses strings and pairs; anything else comes back as it is. confd also
+/// leaves the direct result of `gets` as it is, by mistake.
+fn reverse(_: &Call<'_>, args: &[Value]) -> Outcome {
+    match args.first() {
+        Some(Value::List(list)) if matches!(list.elem, Elem::Str | Elem::Pair) => {
+            let items = list.items().iter().rev().cloned().collect();
+            Ok(Value::List(List::flat(list.elem, items)))
+        }
+        other => Ok(other.cloned().unwrap_or(Value::Nil)),
+    }
+}
+
+fn sorted(args: &[Value], elem: Elem, length: fn(&Value) -> usize) -> Outcome {
+    let mut items = items(args, 0).to_vec();
+    items.sort_by_key(length);
+    Ok(Value::List(List::flat(elem, items)))
+}
+
+fn length(value: &Value) -> usize {
+    if let Value::Str(s) = value { s.len() } else { 0 }
+}
+
+fn sort_by_length(_: &Call<'_>, args: &[Value]) -> Outcome {
+    sorted(args, Elem::Str, length)
+}
+
+fn sort_kv_by_length(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let key = |value: &Value| match value {
+        Value::Record(record) => record.field("Key").map_or(0, length),
+        _ => 0,
+    };
+    sorted(args, Elem::Pair, key)
+}
+
+fn map(_: &Call<'_>, args: &[Value]) -> Outcome {
+    if !args.len().is_multiple_of(2) {
+        return Err(Fault::new("invalid map call", "give names and values in pairs"));
+    }
+    let mut entries: BTreeMap<Arc<str>, Value> = BTreeMap::new();
+    for pair in args.chunks_exact(2) {
+        let [Value::Str(name), value] = pair else {
+            return Err(Fault::new("map keys must be strings", "put the name in quotes"));
+        };
+        entries.insert(name.clone(), value.clone());
+    }
+    Ok(Value::Map(Map::new(entries)?))
+}
+
+fn list(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::List(List::new(Elem::Any, args.to_vec())?))
+}
+
+fn append(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let mut all = items(args, 0).to_vec();
+    all.extend(args.get(1).cloned());
+    Ok(Value::List(List::new(Elem::Any, all)?))
+}
+
+fn has_key(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::Bool(entries(args, 0).is_some_and(|map| map.entries().contains_key(text(args, 1)))))
+}
+
+fn keys(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let names: Vec<Arc<str>> =
+        entries(args, 0).map(|map| map.entries().keys().cloned().collect()).unwrap_or_default();
+    Ok(Value::List(List::strings(names)))
+}
+
+fn values(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let values =
+        entries(args, 0).map(|map| map.entries().values().cloned().collect()).unwrap_or_default();
+    Ok(Value::List(List::new(Elem::Any, values)?))
+}
+
+fn pluck(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let name = text(args, 0);
+    let found =
+        (1..args.len()).filter_map(|i| entries(args, i)?.entries().get(name).cloned()).collect();
+    Ok(Value::List(List::new(Elem::Any, found)?))
+}
+
+/// A struct is empty when all its fields are.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Record(record) => record.fields.iter().all(|(_, field)| is_empty(field)),
+        other => !other.is_true(),
+    }
+}
+
+fn default(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let given = args.get(1).filter(|value| !is_empty(value));
+    Ok(given.or(args.first()).cloned().unwrap_or(Value::Nil))
+}
+
+fn ternary(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let yes = matches!(args.get(2), Some(Value::Bool(true)));
+    Ok(args.get(usize::from(!yes)).cloned().unwrap_or(Value::Nil))
+}
+
+fn coalesce(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(args.iter().find(|value| !is_empty(value)).cloned().unwrap_or(Value::Nil))
+}
+
+fn empty(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::Bool(args.first().is_none_or(is_empty)))
+}

@@ -1,0 +1,323 @@
+//! The functions of a template: confd's thirty-nine and its fork's, one table for
+//! both languages.
+//!
+//! A function sees its arguments, the store and a budget; which engine calls it, it
+//! does not know. Arguments arrive checked against the table. The semantics are
+//! confd's to the edge; where they are not, `docs/confd.md` says so.
+
+mod data;
+mod lists;
+mod numbers;
+mod outside;
+mod store;
+mod text;
+mod words;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::value::{Elem, List, Map, TooDeep, Value};
+
+/// The longest text a template may make, in bytes; also the longest output.
+pub(crate) const MAX_TEXT: usize = 64 << 20;
+/// The longest list a function may return.
+pub(crate) const MAX_ITEMS: usize = 1_000_000;
+/// How much work one render may be: calls, iterations, keys looked at, and bytes
+/// of text made, a sixty-fourth each.
+pub(crate) const MAX_STEPS: u64 = 20_000_000;
+/// How many bytes all values of one render may have together.
+pub(crate) const MAX_BYTES: u64 = 512 << 20;
+
+/// What a parameter accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ty {
+    /// `string`
+    Str,
+    /// `int`
+    Int,
+    /// `bool`
+    Bool,
+    /// `interface{}`
+    Any,
+    /// Any value, and the lack of one.
+    Raw,
+    /// `[]string`
+    Strings,
+    /// `[]memkv.KVPair`
+    Pairs,
+    /// `[]interface{}`
+    Items,
+    /// `map[string]interface{}`
+    Map,
+}
+
+/// A function as templates know it.
+#[derive(Debug)]
+pub(crate) struct Function {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The parameters that must be there.
+    pub(crate) params: &'static [Ty],
+    /// What may follow them, any number of times.
+    pub(crate) rest: Option<Ty>,
+    /// What it does.
+    pub(crate) call: fn(&Call<'_>, &[Value]) -> Outcome,
+}
+
+/// What a function sees besides its arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    /// The keys and values of the resource.
+    pub(crate) kv: &'a BTreeMap<String, String>,
+    /// What the render may still spend.
+    pub(crate) budget: &'a Budget,
+}
+
+/// A function's answer.
+pub(crate) type Outcome = Result<Value, Fault>;
+
+/// Why a function has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// What went wrong, as confd says it.
+    pub(crate) what: String,
+    /// What the author of the template can do.
+    pub(crate) remedy: Option<String>,
+}
+
+impl Fault {
+    /// A fault with advice.
+    pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(what: String) -> Self {
+        Self { what, remedy: None }
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(what: &str) -> Self {
+        what.to_owned().into()
+    }
+}
+
+impl From<TooDeep> for Fault {
+    fn from(error: TooDeep) -> Self {
+        error.to_string().into()
+    }
+}
+
+/// What one render may spend, so that no template runs or grows for ever.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    steps: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { steps: AtomicU64::new(MAX_STEPS), bytes: AtomicU64::new(MAX_BYTES) }
+    }
+}
+
+impl Budget {
+    /// Pays for work.
+    ///
+    /// # Errors
+    /// When nothing is left.
+    pub(crate) fn steps(&self, count: usize) -> Result<(), Fault> {
+        spend(&self.steps, count as u64).ok_or_else(|| {
+            Fault::new(
+                format!("the template needs more than {MAX_STEPS} steps"),
+                "does a `range` or a `template` call repeat itself? Nested loops over many keys multiply",
+            )
+        })
+    }
+
+    /// Pays for a value that was made.
+    ///
+    /// # Errors
+    /// When nothing is left, or the value alone is too large.
+    pub(crate) fn made(&self, value: &Value) -> Result<(), Fault> {
+        let bytes = match value {
+            Value::Str(s) => s.len(),
+            Value::List(list) => list.items().len() * 96,
+            Value::Map(map) => map.entries().len() * 96,
+            _ => 0,
+        };
+        if bytes > 2 * MAX_TEXT {
+            return Err(too_large());
+        }
+        self.steps(1 + bytes / 64)?;
+        spend(&self.bytes, bytes as u64).ok_or_else(too_large)
+    }
+}
+
+/// Takes from what is left, if there is enough.
+fn spend(left: &AtomicU64, count: u64) -> Option<()> {
+    let take = |left: u64| left.checked_sub(count);
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok().map(drop)
+}
+
+/// The fault of a value without bound.
+#[must_use]
+pub(crate) fn too_large() -> Fault {
+    Fault::new(
+        format!("the text would have more than {} MiB", MAX_TEXT >> 20),
+        "does the template feed a text back into itself?",
+    )
+}
+
+const TABLES: [&[Function]; 7] = [
+    store::FUNCTIONS,
+    text::FUNCTIONS,
+    words::FUNCTIONS,
+    lists::FUNCTIONS,
+    numbers::FUNCTIONS,
+    data::FUNCTIONS,
+    outside::FUNCTIONS,
+];
+
+/// Every function.
+pub(crate) fn all() -> impl Iterator<Item = &'static Function> {
+    TABLES.iter().copied().flatten()
+}
+
+/// A function by its name.
+#[must_use]
+pub(crate) fn find(name: &str) -> Option<&'static Function> {
+    all().find(|f| f.name == name)
+}
+
+/// The name nearest to a misspelt one.
+#[must_use]
+pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = name.to_lowercase();
+    names
+        .map(|n| (distance(&lower, &n.to_lowercase()), n))
+        .filter(|(d, n)| *d <= 2 && *d < n.len())
+        .min()
+        .map(|(_, n)| n)
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(40).enumerate() {
+        let mut above_left = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (y, above) in b.iter().zip(row.iter().skip(1)) {
+            let cost = (above_left + usize::from(x != *y)).min(left + 1).min(above + 1);
+            (above_left, left) = (*above, cost);
+            next.push(cost);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+impl Ty {
+    /// Go's name of it.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Str => "string",
+            Self::Int => "int",
+            Self::Bool => "bool",
+            Self::Any | Self::Raw => "interface {}",
+            Self::Strings => "[]string",
+            Self::Pairs => "[]memkv.KVPair",
+            Self::Items => "[]interface {}",
+            Self::Map => "map[string]interface {}",
+        }
+    }
+
+    /// Takes a value for a parameter, as Go's `validateType` would.
+    ///
+    /// # Errors
+    /// When the type is another.
+    pub(crate) fn accept(self, value: Value) -> Result<Value, Fault> {
+        let fits = match (self, &value) {
+            (Self::Raw, _) | (Self::Str, Value::Str(_)) | (Self::Int, Value::Int(_)) => true,
+            (Self::Any, Value::Absent) => return Ok(Value::Nil),
+            (Self::Any, _) | (Self::Bool, Value::Bool(_)) | (Self::Map, Value::Map(_)) => true,
+            (Self::Strings, Value::List(list)) => list.elem == Elem::Str,
+            (Self::Pairs, Value::List(list)) => list.elem == Elem::Pair,
+            (Self::Items, Value::List(list)) => list.elem == Elem::Any,
+            (Self::Strings, Value::Absent) => return Ok(empty(Elem::Str)),
+            (Self::Pairs, Value::Absent) => return Ok(empty(Elem::Pair)),
+            (Self::Items, Value::Absent) => return Ok(empty(Elem::Any)),
+            (Self::Map, Value::Absent) => return Ok(Value::Map(Map::new(BTreeMap::new())?)),
+            _ => false,
+        };
+        if fits {
+            return Ok(value);
+        }
+        let remedy = match (self, &value) {
+            (Self::Str, Value::Absent | Value::Nil) => {
+                "the field is missing; test it with `if` first"
+            }
+            (Self::Int, Value::Str(_)) => "make it a number with `atoi`",
+            (Self::Int, Value::Float(_)) => {
+                "numbers from JSON are not integers; write `atoi (printf \"%.0f\" X)`"
+            }
+            (Self::Str, Value::Int(_) | Value::Float(_)) => "make it text with `print`",
+            _ => "give it a value of that type",
+        };
+        Err(Fault::new(
+            format!("wrong type for value; expected {}; got {}", self.name(), value.type_name()),
+            remedy,
+        ))
+    }
+}
+
+fn empty(elem: Elem) -> Value {
+    Value::List(List::flat(elem, Vec::new()))
+}
+
+/// The text of an argument that the table says is one.
+fn text(args: &[Value], at: usize) -> &str {
+    if let Some(Value::Str(s)) = args.get(at) { s } else { "" }
+}
+
+/// The number of an argument that the table says is one.
+fn int(args: &[Value], at: usize) -> i64 {
+    if let Some(Value::Int(n)) = args.get(at) { *n } else { 0 }
+}
+
+/// The elements of an argument that the table says is a list.
+fn items(args: &[Value], at: usize) -> &[Value] {
+    if let Some(Value::List(list)) = args.get(at) { list.items() } else { &[] }
+}
+
+/// The entries of an argument that the table says is a map.
+fn entries(args: &[Value], at: usize) -> Option<&Map> {
+    if let Some(Value::Map(map)) = args.get(at) { Some(map) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_table_has_confd_s_functions_and_its_fork_s() {
+        let names: BTreeSet<&str> = all().map(|f| f.name).collect();
+        // `include` renders, so it belongs to the engine.
+        assert_eq!(names.len(), 39 + 32 - 1);
+        assert_eq!(names.len(), all().count());
+    }
+
+    #[test]
+    fn a_misspelt_name_finds_its_neighbour() {
+        let near = |name| nearest(name, all().map(|f| f.name));
+        assert_eq!(near("getsv"), Some("gets"));
+        assert_eq!(near("toupper"), Some("toUpper"));
+        assert_eq!(near("jsonarray"), Some("jsonArray"));
+        assert_eq!(near("frobnicate"), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! The seven functions that read the keys: `exists get gets getv getvs ls lsdir`.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use super::{Call, Fault, Function, Outcome, Ty, text};
+use crate::template::path::{self, Pattern};
+use crate::template::value::{Elem, List, Value};
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function { name: "exists", params: &[Ty::Str], rest: None, call: exists },
+    Function { name: "get", params: &[Ty::Str], rest: None, call: get },
+    Function { name: "gets", params: &[Ty::Str], rest: None, call: gets },
+    Function { name: "getv", params: &[Ty::Str], rest: Some(Ty::Str), call: getv },
+    Function { name: "getvs", params: &[Ty::Str], rest: None, call: getvs },
+    Function { name: "ls", params: &[Ty::Str], rest: None, call: ls },
+    Function { name: "lsdir", params: &[Ty::Str], rest: None, call: lsdir },
+];
+
+fn exists(call: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::Bool(call.kv.contains_key(text(args, 0))))
+}
+
+fn missing(call: &Call<'_>, key: &str) -> Fault {
+    let remedy = if key.starts_with('/') {
+        let near = call.kv.keys().find(|k| path::base(k) == path::base(key));
+        let near = near.map(|k| format!(" (there is `{k}`)")).unwrap_or_default();
+        format!(
+            "give a default: `getv \"{key}\" \"…\"`, or ask first with `exists`; \
+             a key is seen only if `keys` covers it, and without `prefix`{near}"
+        )
+    } else {
+        format!("keys begin with `/`: `/{key}`")
+    };
+    Fault::new(format!("key does not exist: {key}"), remedy)
+}
+
+fn get(call: &Call<'_>, args: &[Value]) -> Outcome {
+    let key = text(args, 0);
+    let value = call.kv.get(key).ok_or_else(|| missing(call, key))?;
+    Ok(Value::pair(key, value))
+}
+
+fn getv(call: &Call<'_>, args: &[Value]) -> Outcome {
+    let key = text(args, 0);
+    match (call.kv.get(key), args.get(1)) {
+        (Some(value), _) => Ok(Value::str(value.as_str())),
+        (None, Some(default)) => Ok(default.clone()),
+        (None, None) => Err(missing(call, key)),
+    }
+}
+
+/// The keys that fit a pattern, in byte order. Only those that begin with its
+/// plain front are looked at.
+fn fitting<'a>(call: &Call<'a>, pattern: &str) -> Result<Vec<(&'a str, &'a str)>, Fault> {
+    if call.kv.is_empty() {
+        // confd reads the pattern only when it has a key to match.
+        return Ok(Vec::new());
+    }
+    let read = Pattern::new(pattern).map_err(|e| {
+        Fault::new(
+            format!("{e}: `{pattern}`"),
+            "a `[` needs its `]`; a literal `[` or `*` is written `\\\\[`, `\\\\*`",
+        )
+    })?;
+    let prefix = read.prefix();
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for (key, value) in
+        call.kv.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
+    {
+        if !key.starts_with(&prefix) {
+            break;
+        }
+        seen += 1;
+        if read.fits(key) {
+            found.push((key.as_str(), value.as_str()));
+        }
+    }
+    call.budget.steps(seen)?;
+    Ok(found)
+}
+
+fn gets(call: &Call<'_>, args: &[Value]) -> Outcome {
+    let found = fitting(call, text(args, 0))?;
+    let pairs = found.into_iter().map(|(key, value)| Value::pair(key, value)).collect();
+    Ok(Value::List(List::flat(Elem::Pair, pairs)))
+}
+
+fn getvs(call: &Call<'_>, args: &[Value]) -> Outcome {
+    let mut values: Vec<&str> =
+        fitting(call, text(args, 0))?.into_iter().map(|(_, value)| value).collect();
+    values.sort_unstable();
+    Ok(Value::List(List::strings(values)))
+}
+
+/// The parts of a path as confd compares them: `/` has two, both empty, which is
+/// why `ls "/"` sees leaves only.
+fn terms(path: &str) -> Vec<String> {
+    path::clean(path).split('/').map(str::to_owned).collect()
+}
+
+fn under(prefix: &[String], other: &[String]) -> bool {
+    other.len() >= prefix.len() && other.iter().zip(prefix).all(|(a, b)| a == b)
+}
+
+fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
+    let dir = text(args, 0);
+    let prefix = terms(dir);
+    call.budget.steps(call.kv.len())?;
+    let mut names = BTreeSet::new();
+    for key in call.kv.keys() {
+        if key == dir {
+            names.insert(path::base(key));
+        } else if under(&prefix, &terms(&path::dir(key))) {
+            let rest = key.strip_prefix(dir).unwrap_or(key);
+            let rest = rest.strip_prefix('/').unwrap_or(rest);
+            names.insert(rest.split('/').next().unwrap_or(rest));
+        }
+    }
+    Ok(Value::List(List::strings(names)))
+}
+
+fn lsdir(call: &Call<'_>, args: &[Value]) -> Outcome {
+    let dir = text(args, 0);
+    // confd finds nothing under `/`: it compares two empty parts. A mistake, so
+    // not copied.
+    let prefix = if dir == "/" { vec![String::new()] } else { terms(dir) };
+    call.budget.steps(call.kv.len())?;
+    let mut names = BTreeSet::new();
+    for key in call.kv.keys().filter(|key| key.starts_with(dir)) {
+        let parts = terms(&path::dir(key));
+        let name = parts.get(prefix.len()).filter(|name| !name.is_empty());
+        if let Some(name) = name.filter(|_| under(&prefix, &parts)) {
+            names.insert(name.clone());
+        }
+    }
+    Ok(Value::List(List::strings(names)))
+}

@@ -1,0 +1,103 @@
+//! Words: case as Go maps it, and names in snake, kebab and camel form.
+
+use super::{Call, Function, Outcome, Ty, text};
+use crate::template::value::Value;
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function { name: "toUpper", params: &[Ty::Str], rest: None, call: to_upper },
+    Function { name: "toLower", params: &[Ty::Str], rest: None, call: to_lower },
+    Function { name: "nospace", params: &[Ty::Str], rest: None, call: nospace },
+    Function { name: "snakecase", params: &[Ty::Str], rest: None, call: snakecase },
+    Function { name: "camelcase", params: &[Ty::Str], rest: None, call: camelcase },
+    Function { name: "kebabcase", params: &[Ty::Str], rest: None, call: kebabcase },
+];
+
+/// Upper case, one rune for one rune: `ß` has no single capital, so it stays.
+pub(crate) fn upper(c: char) -> char {
+    let mut mapped = c.to_uppercase();
+    match (mapped.next(), mapped.next()) {
+        (Some(one), None) => one,
+        // Greek letters with iota subscript, whose one-rune capital is in title case.
+        _ => match c {
+            '\u{1f80}'..='\u{1f87}' | '\u{1f90}'..='\u{1f97}' | '\u{1fa0}'..='\u{1fa7}' => {
+                char::from_u32(u32::from(c) + 8).unwrap_or(c)
+            }
+            '\u{1fb3}' => '\u{1fbc}',
+            '\u{1fc3}' => '\u{1fcc}',
+            '\u{1ff3}' => '\u{1ffc}',
+            _ => c,
+        },
+    }
+}
+
+/// Lower case, one rune for one rune.
+pub(crate) fn lower(c: char) -> char {
+    c.to_lowercase().next().unwrap_or(c)
+}
+
+fn lower_all(text: &str) -> String {
+    text.chars().map(lower).collect()
+}
+
+fn to_upper(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::str(text(args, 0).chars().map(upper).collect::<String>()))
+}
+
+fn to_lower(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::str(lower_all(text(args, 0))))
+}
+
+fn nospace(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let kept: String = text(args, 0).chars().filter(|c| !c.is_whitespace()).collect();
+    Ok(Value::str(kept))
+}
+
+/// Words end at `_`, `-`, a space, and before a capital: `HTTPServer` is two.
+fn split(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut before = None;
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let breaks = matches!(c, '_' | '-' | ' ');
+        let capital = c.is_uppercase()
+            && (rest.peek().is_some_and(|next| next.is_lowercase())
+                || before.is_some_and(|b: char| !b.is_uppercase()));
+        if (breaks || capital) && !word.is_empty() {
+            words.push(std::mem::take(&mut word));
+        }
+        if !breaks {
+            word.push(c);
+        }
+        before = Some(c);
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+fn joined(args: &[Value], separator: &str) -> Outcome {
+    let words: Vec<String> = split(text(args, 0)).iter().map(|w| lower_all(w)).collect();
+    Ok(Value::str(words.join(separator)))
+}
+
+fn snakecase(_: &Call<'_>, args: &[Value]) -> Outcome {
+    joined(args, "_")
+}
+
+fn kebabcase(_: &Call<'_>, args: &[Value]) -> Outcome {
+    joined(args, "-")
+}
+
+fn camelcase(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let mut out = String::new();
+    for (i, word) in split(text(args, 0)).iter().enumerate() {
+        let mut letters = word.chars().map(lower);
+        if i > 0 {
+            out.extend(letters.next().map(upper));
+        }
+        out.extend(letters);
+    }
+    Ok(Value::str(out))
+}

@@ -1,0 +1,267 @@
+//! The functions that Go's `text/template` brings itself, without `and` and `or`,
+//! which do not evaluate what they do not need.
+
+use std::cmp::Ordering;
+
+use crate::template::functions::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, too_large};
+use crate::template::print::{self, Bounded, Sink};
+use crate::template::sprintf::sprintf;
+use crate::template::value::Value;
+
+pub(crate) const FUNCTIONS: &[Function] = &[
+    Function { name: "not", params: &[Ty::Raw], rest: None, call: not },
+    Function { name: "len", params: &[Ty::Raw], rest: None, call: len },
+    Function { name: "index", params: &[Ty::Raw], rest: Some(Ty::Raw), call: index },
+    Function { name: "slice", params: &[Ty::Raw], rest: Some(Ty::Raw), call: slice },
+    Function { name: "print", params: &[], rest: Some(Ty::Any), call: print },
+    Function { name: "println", params: &[], rest: Some(Ty::Any), call: println },
+    Function { name: "printf", params: &[Ty::Str], rest: Some(Ty::Any), call: printf },
+    Function { name: "html", params: &[], rest: Some(Ty::Raw), call: html },
+    Function { name: "js", params: &[], rest: Some(Ty::Raw), call: js },
+    Function { name: "urlquery", params: &[], rest: Some(Ty::Raw), call: urlquery },
+    Function { name: "call", params: &[Ty::Raw], rest: Some(Ty::Raw), call },
+    Function { name: "eq", params: &[Ty::Raw], rest: Some(Ty::Raw), call: eq },
+    Function { name: "ne", params: &[Ty::Raw, Ty::Raw], rest: None, call: ne },
+    Function { name: "lt", params: &[Ty::Raw, Ty::Raw], rest: None, call: lt },
+    Function { name: "le", params: &[Ty::Raw, Ty::Raw], rest: None, call: le },
+    Function { name: "gt", params: &[Ty::Raw, Ty::Raw], rest: None, call: gt },
+    Function { name: "ge", params: &[Ty::Raw, Ty::Raw], rest: None, call: ge },
+];
+
+fn not(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::Bool(!args.first().is_some_and(Value::is_true)))
+}
+
+fn len(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let length = match args.first() {
+        Some(Value::Str(s)) => s.len(),
+        Some(Value::List(list)) => list.items().len(),
+        Some(Value::Map(map)) => map.entries().len(),
+        other => return Err(format!("len of type {}", type_name(other)).into()),
+    };
+    Ok(Value::Int(i64::try_from(length).unwrap_or(i64::MAX)))
+}
+
+fn type_name(value: Option<&Value>) -> &'static str {
+    value.map_or("nil", Value::type_name)
+}
+
+fn place(index: &Value, end: usize) -> Result<usize, Fault> {
+    let Value::Int(n) = index else {
+        return Err(format!("cannot index slice/array with type {}", index.type_name()).into());
+    };
+    usize::try_from(*n).ok().filter(|n| *n <= end).ok_or_else(|| {
+        Fault::new(format!("index out of range: {n}"), format!("there are {end}; test with `len`"))
+    })
+}
+
+fn index(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let mut item = args.first().cloned().unwrap_or(Value::Absent);
+    if matches!(item, Value::Absent | Value::Nil) {
+        return Err(Fault::new("index of untyped nil", "test it with `if` first"));
+    }
+    for index in args.iter().skip(1) {
+        item = match (&item, index) {
+            (Value::List(list), _) => {
+                let at = place(index, list.items().len().saturating_sub(1))?;
+                let found = list.items().get(at).cloned();
+                found.ok_or_else(|| Fault::new("index out of range: 0", "the list is empty"))?
+            }
+            (Value::Str(s), _) => {
+                let at = place(index, s.len())?;
+                let byte = s.as_bytes().get(at).copied();
+                Value::Int(byte.ok_or_else(|| format!("index out of range: {at}"))?.into())
+            }
+            (Value::Map(map), Value::Str(name)) => {
+                map.entries().get(name).cloned().unwrap_or(Value::Nil)
+            }
+            (Value::Map(_), other) => {
+                return Err(
+                    format!("value has type {}; should be string", other.type_name()).into()
+                );
+            }
+            (Value::Nil, _) => return Err("index of nil pointer".into()),
+            (other, _) => {
+                return Err(format!("can't index item of type {}", other.type_name()).into());
+            }
+        };
+    }
+    Ok(item)
+}
+
+fn slice(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let (item, length) = match args.first() {
+        Some(item @ Value::Str(s)) => (item, s.len()),
+        Some(item @ Value::List(list)) => (item, list.items().len()),
+        other => return Err(format!("can't slice item of type {}", type_name(other)).into()),
+    };
+    if args.len() > 4 {
+        return Err(format!("too many slice indexes: {}", args.len() - 1).into());
+    }
+    let at = |i: usize, default: usize| args.get(i).map_or(Ok(default), |v| place(v, length));
+    let (from, to) = (at(1, 0)?, at(2, length)?);
+    if from > to || at(3, length)? < to {
+        return Err(format!("invalid slice index: {from} > {to}").into());
+    }
+    match item {
+        Value::Str(_) if args.len() == 4 => Err("cannot 3-index slice a string".into()),
+        Value::Str(s) => s.get(from..to).map(Value::str).ok_or_else(|| {
+            Fault::new("the slice would cut a character in two", "count in bytes, not characters")
+        }),
+        Value::List(list) => Ok(Value::List(list.part(from, to))),
+        _ => Ok(Value::Nil),
+    }
+}
+
+/// Go's `Sprint`: a space between two operands when neither is a string.
+fn sprint(args: &[Value], missing: &str) -> Outcome {
+    let mut out = Bounded::new(MAX_TEXT);
+    let mut before: Option<&Value> = None;
+    for arg in args {
+        let text = |v: &Value| matches!(v, Value::Str(_));
+        let done =
+            if before.is_some_and(|b| !text(b) && !text(arg)) { out.put(" ") } else { Ok(()) };
+        let done = done.and_then(|()| match arg {
+            Value::Absent => out.put(missing),
+            arg => print::print(&mut out, arg),
+        });
+        done.map_err(|_| too_large())?;
+        before = Some(arg);
+    }
+    Ok(Value::str(out.into_text()))
+}
+
+fn print(_: &Call<'_>, args: &[Value]) -> Outcome {
+    sprint(args, "<nil>")
+}
+
+fn println(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let mut out = Bounded::new(MAX_TEXT);
+    for (i, arg) in args.iter().enumerate() {
+        let done = if i > 0 { out.put(" ") } else { Ok(()) };
+        done.and_then(|()| print::print(&mut out, arg)).map_err(|_| too_large())?;
+    }
+    out.put("\n").map_err(|_| too_large())?;
+    Ok(Value::str(out.into_text()))
+}
+
+fn printf(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let Some((Value::Str(format), rest)) = args.split_first() else {
+        return Ok(Value::str(""));
+    };
+    sprintf(format, rest, MAX_TEXT).map(Value::str).map_err(|_| too_large())
+}
+
+fn escaped(args: &[Value], escape: fn(&str) -> String) -> Outcome {
+    match sprint(args, "<no value>")? {
+        Value::Str(s) if s.len() <= MAX_TEXT / 6 => Ok(Value::str(escape(&s))),
+        _ => Err(too_large()),
+    }
+}
+
+fn html(_: &Call<'_>, args: &[Value]) -> Outcome {
+    escaped(args, gotmpl::html_escape)
+}
+
+fn js(_: &Call<'_>, args: &[Value]) -> Outcome {
+    escaped(args, gotmpl::js_escape)
+}
+
+fn urlquery(_: &Call<'_>, args: &[Value]) -> Outcome {
+    escaped(args, gotmpl::url_encode)
+}
+
+fn call(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let kind = type_name(args.first());
+    Err(Fault::new(
+        format!("non-function of type {kind}"),
+        "write the function's name without `call`",
+    ))
+}
+
+/// Equal, unequal, or not to be compared.
+fn same(a: &Value, b: &Value) -> Result<bool, Fault> {
+    let nothing = |v: &Value| matches!(v, Value::Absent | Value::Nil);
+    match (a, b) {
+        (a, b) if nothing(a) || nothing(b) => Ok(nothing(a) && nothing(b)),
+        (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
+        (Value::Int(a), Value::Int(b)) => Ok(a == b),
+        #[expect(clippy::float_cmp, reason = "Go's eq is exact")]
+        (Value::Float(a), Value::Float(b)) => Ok(a == b),
+        (Value::Str(a), Value::Str(b)) => Ok(a == b),
+        (Value::Time(a), Value::Time(b)) => Ok(a == b),
+        (Value::Record(a), Value::Record(b)) if a.name == b.name => {
+            let pairs = a.fields.iter().zip(&b.fields);
+            pairs.map(|((_, x), (_, y))| same(x, y)).try_fold(true, |all, one| Ok(all && one?))
+        }
+        (Value::List(_) | Value::Map(_), Value::List(_) | Value::Map(_)) => {
+            Err(Fault::new("lists and maps cannot be compared", "compare their `len` or elements"))
+        }
+        _ => Err(incompatible(a, b)),
+    }
+}
+
+fn incompatible(a: &Value, b: &Value) -> Fault {
+    let remedy = match (a, b) {
+        (Value::Float(_), Value::Int(_)) | (Value::Int(_), Value::Float(_)) => {
+            "numbers from JSON are float64; write the other with a point: `1.0`"
+        }
+        (Value::Str(_), Value::Int(_)) | (Value::Int(_), Value::Str(_)) => {
+            "put the number in quotes, or make the text a number with `atoi`"
+        }
+        _ => "compare values of one type",
+    };
+    let (a, b) = (a.type_name(), b.type_name());
+    Fault::new(format!("incompatible types for comparison: {a} and {b}"), remedy)
+}
+
+fn eq(_: &Call<'_>, args: &[Value]) -> Outcome {
+    let Some((first, others)) = args.split_first().filter(|(_, others)| !others.is_empty()) else {
+        return Err("missing argument for comparison".into());
+    };
+    for other in others {
+        if same(first, other)? {
+            return Ok(Value::Bool(true));
+        }
+    }
+    Ok(Value::Bool(false))
+}
+
+fn ne(_: &Call<'_>, args: &[Value]) -> Outcome {
+    match args {
+        [a, b] => Ok(Value::Bool(!same(a, b)?)),
+        _ => Err("missing argument for comparison".into()),
+    }
+}
+
+fn order(args: &[Value]) -> Result<Option<Ordering>, Fault> {
+    match args {
+        [Value::Int(a), Value::Int(b)] => Ok(Some(a.cmp(b))),
+        [Value::Float(a), Value::Float(b)] => Ok(a.partial_cmp(b)),
+        [Value::Str(a), Value::Str(b)] => Ok(Some(a.cmp(b))),
+        [a, b] => Err(match (a, b) {
+            (
+                Value::Int(_) | Value::Float(_) | Value::Str(_),
+                Value::Int(_) | Value::Float(_) | Value::Str(_),
+            ) => incompatible(a, b),
+            _ => "invalid type for comparison".into(),
+        }),
+        _ => Err("missing argument for comparison".into()),
+    }
+}
+
+fn lt(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::Bool(order(args)? == Some(Ordering::Less)))
+}
+
+fn le(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::Bool(matches!(order(args)?, Some(Ordering::Less | Ordering::Equal))))
+}
+
+fn gt(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::Bool(order(args)? == Some(Ordering::Greater)))
+}
+
+fn ge(_: &Call<'_>, args: &[Value]) -> Outcome {
+    Ok(Value::Bool(matches!(order(args)?, Some(Ordering::Greater | Ordering::Equal))))
+}

@@ -1,0 +1,205 @@
+//! Handlebars: strict, and safe for nginx.
+//!
+//! A name that nobody defined is an error, found before the first render where that
+//! can be. `{{x}}` writes only what nginx takes for text both inside and outside
+//! quotes, and refuses the rest; `{{{x}}}` writes anything.
+
+mod helpers;
+mod json;
+mod own;
+mod safe;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use handlebars::template::Template;
+use handlebars::{Context, Handlebars, RenderErrorReason};
+use serde_json::Value as Json;
+
+use super::error::{TemplateError, place};
+use super::functions::{Budget, Fault, MAX_TEXT, nearest, too_large};
+use super::{Input, NamedBackend, Sources};
+use common::model::Host;
+use helpers::{Carried, Helpers, State};
+use tree::Tree;
+
+/// A handlebars template with its partials, read and checked.
+#[derive(Debug)]
+pub(super) struct Program {
+    file: PathBuf,
+    name: String,
+    templates: BTreeMap<String, Template>,
+}
+
+/// What the outermost template sees.
+const NAMES: [&str; 1] = ["backends"];
+
+impl Program {
+    /// Reads and checks a template and all partials.
+    pub(super) fn compile(
+        file: &Path,
+        text: &str,
+        sources: &Sources,
+    ) -> Result<Self, TemplateError> {
+        // A partial cannot have this name: names of partials come from files.
+        let name = format!("/{}", file.display());
+        let helpers = Helpers::new();
+        let mut templates = BTreeMap::new();
+        let mut uses = BTreeMap::new();
+        for (partial, text) in &sources.partials {
+            let file = PathBuf::from(format!("partials/{partial}.hbs"));
+            read(&file, partial, text, sources, &helpers, &mut uses)
+                .map(|template| templates.insert(partial.clone(), template))?;
+        }
+        let main = read(file, &name, text, sources, &helpers, &mut uses)?;
+        templates.insert(name.clone(), main);
+        if let Some(partial) = circle(&uses) {
+            let what = format!("the partial `{partial}` uses itself, directly or through others");
+            return Err(TemplateError::at(file, (0, 0), what.as_str().into()));
+        }
+        Ok(Self { file: file.to_owned(), name, templates })
+    }
+
+    /// The file it was read from.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The output for these keys and backends.
+    pub(super) fn render(&self, input: &Input) -> Result<String, TemplateError> {
+        let state = Arc::new(State { input, budget: Budget::default() });
+        let mut registry = Handlebars::new();
+        registry.set_strict_mode(true);
+        registry.register_escape_fn(handlebars::no_escape);
+        for (name, template) in &self.templates {
+            registry.register_template(name, template.clone());
+        }
+        helpers::register(&mut registry, &state);
+        let backends = input.backends.iter().map(backend).collect();
+        let context = Context::from(json::object([("backends", Json::Array(backends))]));
+        let mut out = Bounded(Vec::new());
+        let done = registry.render_with_context_to_write(&self.name, &context, &mut out);
+        done.map_err(|error| self.failed(&error))?;
+        String::from_utf8(out.0)
+            .map_err(|_| TemplateError::at(&self.file, (0, 0), "the output is not UTF-8".into()))
+    }
+
+    fn failed(&self, error: &handlebars::RenderError) -> TemplateError {
+        let fault = match error.reason() {
+            RenderErrorReason::NestedError(inner) => match inner.downcast_ref::<Carried>() {
+                Some(Carried(fault)) => fault.clone(),
+                None => inner.to_string().into(),
+            },
+            RenderErrorReason::MissingVariable(path) => missing(path.as_deref()),
+            RenderErrorReason::IOError(_) => too_large(),
+            other => other.to_string().into(),
+        };
+        let file = match &error.template_name {
+            Some(name) if *name != self.name => PathBuf::from(format!("partials/{name}.hbs")),
+            _ => self.file.clone(),
+        };
+        let place = (error.line_no.unwrap_or(0), error.column_no.unwrap_or(0));
+        TemplateError::at(file, place, fault)
+    }
+}
+
+fn missing(path: Option<&str>) -> Fault {
+    let Some(path) = path else {
+        return Fault::new("a value is missing", "test it with `{{#if}}` first");
+    };
+    let near = nearest(path, NAMES.into_iter());
+    let remedy = near.map_or_else(
+        || {
+            "keys are read with `getv`; a field that may be missing is tested with `{{#if}}` first"
+                .into()
+        },
+        |near| format!("did you mean `{near}`?"),
+    );
+    Fault::new(format!("`{path}` is not there"), remedy)
+}
+
+/// Reads one file; notes which partials it uses.
+fn read(
+    file: &Path,
+    name: &str,
+    text: &str,
+    sources: &Sources,
+    helpers: &Helpers,
+    uses: &mut BTreeMap<String, BTreeSet<String>>,
+) -> Result<Template, TemplateError> {
+    tree::check_nesting(text)
+        .map_err(|(offset, fault)| TemplateError::at(file, place(text, offset), fault))?;
+    let mut template = Template::compile_with_name(text, name.to_owned()).map_err(|error| {
+        let what = error.reason().to_string();
+        let what = what.lines().next().unwrap_or_default().to_owned();
+        TemplateError::at(file, error.pos().unwrap_or((0, 0)), what.into())
+    })?;
+    let partials = sources.partials.keys().cloned().collect();
+    let (uses_here, inline) = (BTreeSet::new(), BTreeMap::new());
+    let mut tree = Tree { source: text, helpers, partials, uses: uses_here, inline };
+    tree.body(&mut template).map_err(|(place, fault)| TemplateError::at(file, place, fault))?;
+    let Tree { uses: used, inline, .. } = tree;
+    uses.entry(name.to_owned()).or_default().extend(used);
+    for (inline, used) in inline {
+        uses.entry(inline).or_default().extend(used);
+    }
+    Ok(template)
+}
+
+/// A partial that leads back to itself: rendering it would not end.
+fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<&str> {
+    uses.keys().map(String::as_str).find(|start| {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![*start];
+        while let Some(name) = open.pop() {
+            for next in uses.get(name).into_iter().flatten() {
+                if next == start {
+                    return true;
+                }
+                if seen.insert(next) {
+                    open.push(next);
+                }
+            }
+        }
+        false
+    })
+}
+
+fn backend(named: &NamedBackend) -> Json {
+    let backend = &named.backend;
+    let host = match backend.addr.host() {
+        Host::V6(ip) => format!("[{ip}]"),
+        host => host.to_string(),
+    };
+    let meta = backend.meta.iter().map(|(k, v)| (k.clone(), Json::from(v.as_str()))).collect();
+    json::object([
+        ("addr", backend.addr.to_string().into()),
+        ("host", host.into()),
+        ("port", backend.addr.port().into()),
+        ("weight", backend.weight.into()),
+        ("zone", backend.zone.clone().into()),
+        ("meta", Json::Object(meta)),
+        ("key", named.key.as_str().into()),
+        ("service", named.service.as_str().into()),
+        ("id", named.id.as_str().into()),
+    ])
+}
+
+/// Refuses more than a config may have.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_TEXT {
+            return Err(std::io::Error::other("too much"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! Reads a template's tree before it runs: finds names that nobody defined, and
+//! makes every `{{x}}` pass the check of `safe`.
+//!
+//! A tick is put at the head of every body, so that loops can be counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use handlebars::template::{
+    DecoratorTemplate, HelperTemplate, Parameter, Subexpression, Template, TemplateElement,
+};
+use serde_json::Value as Json;
+
+use super::helpers::{Helpers, SAFE, TICK};
+use crate::template::functions::{Fault, nearest};
+
+/// Line and column, and what is wrong there.
+pub(super) type Found = ((usize, usize), Fault);
+
+/// How many of these may be open inside each other.
+const MAX_NESTING: usize = 64;
+
+/// Refuses what is nested so deep that reading it could exhaust the stack.
+///
+/// # Errors
+/// At the place where the bound is passed.
+pub(super) fn check_nesting(source: &str) -> Result<(), (usize, Fault)> {
+    let (mut blocks, mut brackets) = (0usize, 0usize);
+    let mut rest = source;
+    while let Some(at) = rest.find(['{', '(', '[', ')', ']', '}']) {
+        let here = source.len() - rest.len() + at;
+        let after = rest.get(at..).unwrap_or_default();
+        if after.starts_with("{{#") || after.starts_with("{{~#") || after.starts_with("{{{{") {
+            (blocks, brackets) = (blocks + 1, 0);
+        } else if after.starts_with("{{/") || after.starts_with("{{~/") {
+            (blocks, brackets) = (blocks.saturating_sub(1), 0);
+        } else if after.starts_with("}}") {
+            brackets = 0;
+        } else if after.starts_with(['(', '[', '{']) {
+            brackets += 1;
+        } else {
+            brackets = brackets.saturating_sub(1);
+        }
+        if blocks > MAX_NESTING || brackets > MAX_NESTING {
+            return Err((here, format!("nested more than {MAX_NESTING} deep").into()));
+        }
+        rest = after.get(1..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// One template being read.
+pub(super) struct Tree<'a> {
+    pub(super) source: &'a str,
+    pub(super) helpers: &'a Helpers,
+    /// Partials that exist, by name.
+    pub(super) partials: BTreeSet<String>,
+    /// Partials this one uses.
+    pub(super) uses: BTreeSet<String>,
+    /// What inline partials use, by name.
+    pub(super) inline: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Tree<'_> {
+    /// Checks a body and makes it safe.
+    ///
+    /// # Errors
+    /// The first name that is unknown.
+    pub(super) fn body(&mut self, template: &mut Template) -> Result<(), Found> {
+        for (i, element) in template.elements.iter_mut().enumerate() {
+            let at = template.mapping.get(i).map_or((0, 0), |m| (m.0, m.1));
+            self.element(element, at)
+                .map_err(|(inner, fault)| (if inner == (0, 0) { at } else { inner }, fault))?;
+        }
+        Ok(())
+    }
+
+    fn element(&mut self, element: &mut TemplateElement, at: (usize, usize)) -> Result<(), Found> {
+        match element {
+            TemplateElement::Expression(call) => {
+                self.call(call)?;
+                let call = self.made_safe(call, at);
+                *element = TemplateElement::HtmlExpression(Box::new(call));
+            }
+            TemplateElement::HtmlExpression(call) => self.call(call)?,
+            TemplateElement::HelperBlock(call) => {
+                self.block_name(call)?;
+                self.call(call)?;
+                for body in [&mut call.template, &mut call.inverse].into_iter().flatten() {
+                    self.body(body)?;
+                    tick(body);
+                }
+            }
+            TemplateElement::PartialExpression(partial)
+            | TemplateElement::PartialBlock(partial) => {
+                self.partial(partial)?;
+            }
+            TemplateElement::DecoratorBlock(inline) => self.inline(inline)?,
+            TemplateElement::DecoratorExpression(_) => {
+                return Err(((0, 0), "decorators are not supported".into()));
+            }
+            TemplateElement::RawString(_) | TemplateElement::Comment(_) | _ => {}
+        }
+        Ok(())
+    }
+
+    /// A call's name and those in its arguments.
+    fn call(&self, call: &HelperTemplate) -> Result<(), Found> {
+        if let (Some(name), true) = (call.name.as_name(), has_arguments(call)) {
+            self.known(name)?;
+        }
+        let arguments = call.params.iter().chain(call.hash.values());
+        arguments.chain([&call.name]).try_for_each(|param| self.parameter(param))
+    }
+
+    fn parameter(&self, parameter: &Parameter) -> Result<(), Found> {
+        let Parameter::Subexpression(inner) = parameter else { return Ok(()) };
+        let TemplateElement::Expression(call) = inner.as_element() else { return Ok(()) };
+        if let Some(name) = call.name.as_name() {
+            self.known(name)?;
+        }
+        self.call(call)
+    }
+
+    fn known(&self, name: &str) -> Result<(), Found> {
+        if self.helpers.has(name) {
+            return Ok(());
+        }
+        let remedy = match nearest(name, self.helpers.names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`confsync functions` lists what there is".into(),
+        };
+        Err(((0, 0), Fault::new(format!("no helper is called `{name}`"), remedy)))
+    }
+
+    fn block_name(&self, call: &HelperTemplate) -> Result<(), Found> {
+        let name = call.name.as_name().unwrap_or_default();
+        if matches!(name, "if" | "unless" | "each" | "with" | "raw") {
+            return Ok(());
+        }
+        let remedy = "write `{{#each name}}`, `{{#if name}}` or `{{#with name}}`";
+        Err(((0, 0), Fault::new(format!("`{{{{#{name}}}}}` is not a block"), remedy)))
+    }
+
+    fn partial(&mut self, partial: &mut DecoratorTemplate) -> Result<(), Found> {
+        let Some(name) = partial.name.as_name().map(str::to_owned) else {
+            let remedy = "choose with `{{#if}}` between partials written out";
+            return Err(((0, 0), Fault::new("the name of a partial is computed", remedy)));
+        };
+        let own_body = partial.template.is_some();
+        partial.params.iter().chain(partial.hash.values()).try_for_each(|p| self.parameter(p))?;
+        if name != "@partial-block" && !own_body && !self.partials.contains(&name) {
+            let near = nearest(&name, self.partials.iter().map(String::as_str));
+            let near = near.map(|n| format!(" (there is `{n}`)")).unwrap_or_default();
+            let remedy = format!("put it into `templates/partials/{name}.hbs`{near}");
+            return Err(((0, 0), Fault::new(format!("no partial is called `{name}`"), remedy)));
+        }
+        self.uses.insert(name);
+        if let Some(body) = &mut partial.template {
+            self.body(body)?;
+            tick(body);
+        }
+        Ok(())
+    }
+
+    /// `{{#*inline "name"}}`: a partial of this template alone.
+    fn inline(&mut self, inline: &mut DecoratorTemplate) -> Result<(), Found> {
+        let name = match inline.params.first() {
+            Some(Parameter::Literal(Json::String(name)))
+                if inline.name.as_name() == Some("inline") =>
+            {
+                name.clone()
+            }
+            _ => {
+                let remedy = "the one decorator there is: `{{#*inline \"name\"}}`";
+                return Err(((0, 0), Fault::new("unknown decorator", remedy)));
+            }
+        };
+        self.partials.insert(name.clone());
+        let outer = std::mem::take(&mut self.uses);
+        if let Some(body) = &mut inline.template {
+            self.body(body)?;
+            tick(body);
+        }
+        let used = std::mem::replace(&mut self.uses, outer);
+        self.inline.entry(name).or_default().extend(used);
+        Ok(())
+    }
+
+    /// `{{x}}` as `{{{safe x "{{x}}"}}}`: the check names the expression.
+    fn made_safe(&self, call: &HelperTemplate, at: (usize, usize)) -> HelperTemplate {
+        let mut checked = call.clone();
+        let name = call.name.as_name().unwrap_or_default();
+        let is_call = has_arguments(call) || self.helpers.has(name);
+        let value = if is_call {
+            let element = Box::new(TemplateElement::Expression(Box::new(call.clone())));
+            let mut inner = Subexpression::new(call.name.clone(), Vec::new(), Default::default());
+            inner.element = element;
+            Parameter::Subexpression(inner)
+        } else {
+            match Parameter::parse(name) {
+                Ok(path @ Parameter::Path(_)) => path,
+                _ => call.name.clone(),
+            }
+        };
+        let safe = if is_call && self.helpers.writes_nginx(name) { TICK } else { SAFE };
+        checked.name = Parameter::Name(safe.into());
+        checked.params = vec![value, Parameter::Literal(Json::String(self.shown(at)))];
+        checked.hash = Default::default();
+        checked
+    }
+
+    /// The expression as it was written.
+    fn shown(&self, (line, column): (usize, usize)) -> String {
+        let text = self.source.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let from = text.char_indices().nth(column.saturating_sub(1)).map_or(0, |(at, _)| at);
+        let text = text.get(from..).unwrap_or_default();
+        let end = text.find("}}").map_or(text.len(), |at| at + 2);
+        let shown: String = text.get(..end).unwrap_or(text).chars().take(80).collect();
+        format!("`{}`", shown.trim())
+    }
+}
+
+fn has_arguments(call: &HelperTemplate) -> bool {
+    !call.params.is_empty() || !call.hash.is_empty()
+}
+
+/// Counts one step whenever the body is run.
+fn tick(body: &mut Template) {
+    let Ok(mut one) = Template::compile("{{{x}}}") else { return };
+    let (element, mapping) = (one.elements.pop(), one.mapping.pop());
+    if let (Some(TemplateElement::HtmlExpression(mut call)), Some(mapping)) = (element, mapping) {
+        call.name = Parameter::Name(TICK.into());
+        body.elements.insert(0, TemplateElement::HtmlExpression(call));
+        body.mapping.insert(0, mapping);
+    }
+}

@@ -1,0 +1,152 @@
+//! Templates: text in, keys in, text out.
+//!
+//! Two languages with the same functions. Go's `text/template`, so that a confd
+//! installation renders byte for byte as before; and handlebars, our own, strict and
+//! safe for nginx. Knows nothing of etcd, TOML, files to write or processes to signal.
+//!
+//! What must hold: no template and no data makes it panic, hang, or grow without
+//! bound; an error says where, what, and what to do.
+
+mod error;
+mod functions;
+mod go;
+mod hbs;
+mod kv;
+mod path;
+mod print;
+mod sprintf;
+pub mod starter;
+mod time;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use common::model::Backend;
+
+pub use error::{RenderError, TemplateError};
+pub use kv::{Collision, Keys, keys};
+pub use path::{BadPattern, Pattern, base, clean, dir, matches};
+
+use functions::Fault;
+
+/// The stack a render runs on. Nesting is bounded well below what fits.
+const STACK: usize = 64 << 20;
+
+/// The language of a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Go's `text/template` with confd's functions.
+    Go,
+    /// Handlebars, strict, nginx-safe.
+    Handlebars,
+}
+
+impl Engine {
+    /// By the ending: `.hbs` is handlebars, everything else is Go.
+    #[must_use]
+    pub fn of(src: &Path) -> Self {
+        if src.extension().is_some_and(|e| e == "hbs") { Self::Handlebars } else { Self::Go }
+    }
+}
+
+/// What a template renders.
+#[derive(Debug, Clone, Default)]
+pub struct Input {
+    /// The resource's keys in confd's form; [`keys`] makes them.
+    pub kv: BTreeMap<String, String>,
+    /// The backends among them, in the order of their keys.
+    pub backends: Vec<NamedBackend>,
+}
+
+/// A backend with the names of its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedBackend {
+    /// The key in confd's form.
+    pub key: String,
+    /// The service the key names.
+    pub service: String,
+    /// The instance the key names.
+    pub id: String,
+    /// What its value says.
+    pub backend: Backend,
+}
+
+/// Where a template may take more text from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Handlebars partials: name to text, from `templates/partials`.
+    pub partials: BTreeMap<String, String>,
+    /// The folder that `include` in a Go template may read from; none forbids it.
+    pub templates: Option<PathBuf>,
+}
+
+/// A template, read and checked.
+#[derive(Debug)]
+pub struct Template {
+    program: Program,
+}
+
+#[derive(Debug)]
+enum Program {
+    Go(go::Program),
+    Handlebars(Box<hbs::Program>),
+}
+
+impl Template {
+    /// Reads and checks a template. `name` is its file, for messages.
+    ///
+    /// # Errors
+    /// When it is not a template, with the place and what to do.
+    pub fn compile(
+        name: &Path,
+        text: &str,
+        engine: Engine,
+        sources: &Sources,
+    ) -> Result<Self, TemplateError> {
+        let compile = || match engine {
+            Engine::Go => go::Program::compile(name, text, sources).map(Program::Go),
+            Engine::Handlebars => hbs::Program::compile(name, text, sources)
+                .map(|program| Program::Handlebars(Box::new(program))),
+        };
+        on_own_stack(name, compile).map(|program| Self { program })
+    }
+
+    /// The output for these keys and backends.
+    ///
+    /// # Errors
+    /// When a key is missing, a value does not fit, or a bound is reached.
+    pub fn render(&self, input: &Input) -> Result<String, RenderError> {
+        match &self.program {
+            Program::Go(program) => on_own_stack(program.file(), || program.render(input)),
+            Program::Handlebars(program) => on_own_stack(program.file(), || program.render(input)),
+        }
+    }
+}
+
+/// Runs on a stack of known size, whatever thread called. A panic, which would be
+/// a mistake of ours or of a crate, becomes an error of this template alone.
+fn on_own_stack<T: Send>(
+    file: &Path,
+    work: impl FnOnce() -> Result<T, TemplateError> + Send,
+) -> Result<T, TemplateError> {
+    let failed = |why: String| {
+        let fault = Fault::new(why, "this is a mistake in the program, not in the template");
+        Err(TemplateError::at(file, (0, 0), fault))
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("template".into()).stack_size(STACK);
+        match thread.spawn_scoped(scope, work) {
+            Ok(handle) => handle.join().unwrap_or_else(|_| failed("the template panicked".into())),
+            Err(error) => failed(format!("no thread to render on: {error}")),
+        }
+    })
+}
+
+/// The names of all functions, for the documentation and the command line.
+#[must_use]
+pub fn functions() -> Vec<&'static str> {
+    let mut names: Vec<&str> = functions::all().map(|f| f.name).chain(["include"]).collect();
+    names.sort_unstable();
+    names
+}

@@ -1,0 +1,7 @@
+//! The templates that `confsync init` writes.
+
+/// Handlebars, with the defaults a careful operator of nginx would choose.
+pub const NGINX_HBS: &str = include_str!("nginx.hbs");
+
+/// The Go template of the CoreOS tutorial, as it was published.
+pub const NGINX_TMPL: &str = include_str!("nginx.tmpl");

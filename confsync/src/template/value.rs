@@ -1,0 +1,238 @@
+//! What a template computes with: Go's values, as far as a template can see them.
+//!
+//! Knows nothing of stores, engines or output. A list remembers what Go's type
+//! of its elements would be, because functions accept one and refuse the other.
+//! Lists and maps know their depth, so that no value can be nested so deep that
+//! printing or dropping it would exhaust the stack.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::time::Time;
+
+/// How deep lists and maps may be nested; `encoding/json` data is far flatter.
+pub(crate) const MAX_DEPTH: u16 = 200;
+
+/// A value in a template.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    /// No value at all: a missing map key, the dot of the outermost template.
+    Absent,
+    /// An interface that holds nothing: JSON's `null`.
+    Nil,
+    /// `true` or `false`.
+    Bool(bool),
+    /// Go's `int`.
+    Int(i64),
+    /// Go's `float64`, which every JSON number is.
+    Float(f64),
+    /// Go's `string`, here always UTF-8.
+    Str(Arc<str>),
+    /// A slice.
+    List(List),
+    /// A `map[string]interface{}`, sorted as Go prints it.
+    Map(Map),
+    /// A struct: a `KVPair`, a service record.
+    Record(Arc<Record>),
+    /// What `datetime` returns.
+    Time(Time),
+}
+
+/// Go's type of a slice's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Elem {
+    /// `interface{}`
+    Any,
+    /// `string`
+    Str,
+    /// `int`
+    Int,
+    /// `memkv.KVPair`
+    Pair,
+    /// `*net.SRV`
+    Service,
+}
+
+/// A slice of values.
+#[derive(Debug, Clone)]
+pub(crate) struct List {
+    /// What Go would say it is a slice of.
+    pub(crate) elem: Elem,
+    items: Arc<[Value]>,
+    depth: u16,
+}
+
+/// A map of values by name.
+#[derive(Debug, Clone)]
+pub(crate) struct Map {
+    entries: Arc<BTreeMap<Arc<str>, Value>>,
+    depth: u16,
+}
+
+/// A struct with named fields.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    /// Go's name of the type.
+    pub(crate) name: &'static str,
+    /// The fields, in Go's order.
+    pub(crate) fields: Vec<(&'static str, Value)>,
+}
+
+/// A value would be nested deeper than [`MAX_DEPTH`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("lists and maps are nested more than {MAX_DEPTH} deep")]
+pub(crate) struct TooDeep;
+
+fn depth_over<'a>(values: impl Iterator<Item = &'a Value>) -> Result<u16, TooDeep> {
+    let depth = 1 + values.map(Value::depth).max().unwrap_or(0);
+    if depth > MAX_DEPTH { Err(TooDeep) } else { Ok(depth) }
+}
+
+impl List {
+    /// A slice of these.
+    ///
+    /// # Errors
+    /// [`TooDeep`].
+    pub(crate) fn new(elem: Elem, items: Vec<Value>) -> Result<Self, TooDeep> {
+        let depth = if elem == Elem::Any { depth_over(items.iter())? } else { 1 };
+        Ok(Self { elem, items: items.into(), depth })
+    }
+
+    /// A `[]string`.
+    pub(crate) fn strings<S: Into<Arc<str>>>(items: impl IntoIterator<Item = S>) -> Self {
+        let items = items.into_iter().map(|s| Value::Str(s.into())).collect();
+        Self { elem: Elem::Str, items, depth: 1 }
+    }
+
+    /// A slice of one flat type: ints, pairs, service records.
+    #[must_use]
+    pub(crate) fn flat(elem: Elem, items: Vec<Value>) -> Self {
+        Self { elem, items: items.into(), depth: 1 }
+    }
+
+    /// The elements.
+    #[must_use]
+    pub(crate) fn items(&self) -> &[Value] {
+        &self.items
+    }
+
+    /// The elements between two places, which the caller has checked.
+    #[must_use]
+    pub(crate) fn part(&self, from: usize, to: usize) -> Self {
+        let items = self.items.get(from..to).unwrap_or_default().into();
+        Self { elem: self.elem, items, depth: self.depth }
+    }
+}
+
+impl Map {
+    /// A map of these.
+    ///
+    /// # Errors
+    /// [`TooDeep`].
+    pub(crate) fn new(entries: BTreeMap<Arc<str>, Value>) -> Result<Self, TooDeep> {
+        let depth = depth_over(entries.values())?;
+        Ok(Self { entries: Arc::new(entries), depth })
+    }
+
+    /// The entries, by name.
+    #[must_use]
+    pub(crate) fn entries(&self) -> &BTreeMap<Arc<str>, Value> {
+        &self.entries
+    }
+}
+
+impl Record {
+    /// A field by its name.
+    #[must_use]
+    pub(crate) fn field(&self, name: &str) -> Option<&Value> {
+        self.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+}
+
+impl Value {
+    /// A string.
+    pub(crate) fn str(text: impl Into<Arc<str>>) -> Self {
+        Self::Str(text.into())
+    }
+
+    /// A key with its value, as `get` and `gets` return it.
+    #[must_use]
+    pub(crate) fn pair(key: &str, value: &str) -> Self {
+        let fields = vec![("Key", Self::str(key)), ("Value", Self::str(value))];
+        Self::Record(Arc::new(Record { name: "memkv.KVPair", fields }))
+    }
+
+    /// Whether `if` takes it for true: not zero, not empty.
+    #[must_use]
+    pub(crate) fn is_true(&self) -> bool {
+        match self {
+            Self::Absent | Self::Nil => false,
+            Self::Bool(b) => *b,
+            Self::Int(n) => *n != 0,
+            Self::Float(f) => *f != 0.0,
+            Self::Str(s) => !s.is_empty(),
+            Self::List(list) => !list.items.is_empty(),
+            Self::Map(map) => !map.entries.is_empty(),
+            Self::Record(_) | Self::Time(_) => true,
+        }
+    }
+
+    /// Go's name of its type.
+    #[must_use]
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Absent | Self::Nil => "nil",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Float(_) => "float64",
+            Self::Str(_) => "string",
+            Self::List(list) => match list.elem {
+                Elem::Any => "[]interface {}",
+                Elem::Str => "[]string",
+                Elem::Int => "[]int",
+                Elem::Pair => "memkv.KVPairs",
+                Elem::Service => "[]*net.SRV",
+            },
+            Self::Map(_) => "map[string]interface {}",
+            Self::Record(record) => record.name,
+            Self::Time(_) => "time.Time",
+        }
+    }
+
+    fn depth(&self) -> u16 {
+        match self {
+            Self::List(list) => list.depth,
+            Self::Map(map) => map.depth,
+            _ => 0,
+        }
+    }
+
+    /// What an expression makes of an empty interface: nothing.
+    #[must_use]
+    pub(crate) fn or_absent(self) -> Self {
+        if matches!(self, Self::Nil) { Self::Absent } else { self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nesting_is_bounded_where_the_value_is_made() {
+        let mut value = Value::Int(1);
+        for _ in 0..MAX_DEPTH {
+            value = Value::List(List::new(Elem::Any, vec![value]).unwrap());
+        }
+        assert_eq!(List::new(Elem::Any, vec![value]).unwrap_err(), TooDeep);
+    }
+
+    #[test]
+    fn truth_is_go_s() {
+        assert!(!Value::Float(0.0).is_true());
+        assert!(!Value::Float(-0.0).is_true());
+        assert!(Value::Float(f64::NAN).is_true());
+        assert!(!Value::List(List::strings(Vec::<String>::new())).is_true());
+        assert!(Value::pair("", "").is_true());
+    }
+}

@@ -1,0 +1,48 @@
+//! The starter templates render what they should.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
+
+use std::path::Path;
+
+use confsync::template::{Engine, Input, NamedBackend, Sources, Template, keys, starter};
+
+fn input() -> Input {
+    let entries = [
+        ("/services/apache/10.132.249.206", "10.132.249.206:7777"),
+        ("/services/apache/10.132.249.212", "10.132.249.212:8888"),
+    ];
+    let kv = keys(entries, "").kv;
+    let backends = entries
+        .iter()
+        .map(|(key, value)| NamedBackend {
+            key: (*key).to_owned(),
+            service: "apache".to_owned(),
+            id: key.rsplit('/').next().unwrap().to_owned(),
+            backend: common::model::Backend::parse(value.as_bytes()).unwrap(),
+        })
+        .collect();
+    Input { kv, backends }
+}
+
+fn render(name: &str, text: &str, input: &Input) -> String {
+    let name = Path::new(name);
+    let template = Template::compile(name, text, Engine::of(name), &Sources::default());
+    template.unwrap_or_else(|e| panic!("{e}")).render(input).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn the_tutorial_s_template_renders_as_confd_renders_it() {
+    let got = render("nginx.tmpl", starter::NGINX_TMPL, &input());
+    let head = "upstream apache_pool {\n\n    server 10.132.249.206:7777;\n\n    server 10.132.249.212:8888;\n\n}\n";
+    assert_eq!(&got[..head.len()], head);
+    let tail = starter::NGINX_TMPL.split_once("{{ end }}\n}\n").unwrap().1;
+    assert_eq!(&got[head.len()..], tail);
+}
+
+#[test]
+fn our_own_starter_has_every_backend_and_survives_none() {
+    let got = render("nginx.hbs", starter::NGINX_HBS, &input());
+    assert!(got.contains("    server 10.132.249.206:7777 weight=1;\n    server 10.132.249.212:8888 weight=1;\n    keepalive"), "{got}");
+    let none = render("nginx.hbs", starter::NGINX_HBS, &Input::default());
+    assert!(none.contains("    server 127.0.0.1:1 down;\n"), "{none}");
+}

@@ -1,0 +1,260 @@
+//! Leaving: the key goes, every load balancer lets go, then the backend is stopped
+//! and we end. Each step is bounded; a second signal ends the waiting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::claim::{Standing, Takeover, Want};
+use common::handshake::Leaving;
+use common::model::{Key, Revision, format_span};
+use common::runtime::Exit;
+use common::store::Store;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{Agent, End};
+use crate::drain::{Bounds, Goal, Verdict, Wait};
+use crate::handshake::{Ending, wait_for_all};
+
+/// How long the mark that we leave on purpose may take to be written; a load
+/// balancer reads it only when it doubts a loss.
+const MARK: Duration = Duration::from_secs(1);
+
+/// How long the backend may take to end after SIGTERM.
+const BACKEND: Duration = Duration::from_secs(30);
+
+/// The service manager is asked for this much more time, again and again.
+const EXTENSION: Duration = Duration::from_secs(15);
+
+impl<S: Store> Agent<S> {
+    /// Ends everything in order.
+    pub(super) async fn leave(&mut self, end: End) -> anyhow::Result<Exit> {
+        self.parts.manager.stopping();
+        self.parts.manager.extend(EXTENSION);
+        if let Some(joining) = self.joining.take() {
+            joining.abort();
+        }
+        let exit = match end {
+            End::Asked => {
+                let confirmed = self.drain().await;
+                let code = self.stop_backend().await;
+                match (confirmed, code) {
+                    (true, None | Some(0)) => Exit::Done,
+                    (false, None | Some(0)) => Exit::Unconfirmed,
+                    (_, Some(code)) => Exit::Child(code),
+                }
+            }
+            End::BackendLeft(code) => {
+                tracing::warn!(code, "the backend ended by itself");
+                let until = Instant::now() + self.parts.config.process.drain.applied;
+                self.remove(&self.held(), until).await;
+                Exit::Child(code)
+            }
+        };
+        self.wants.send_replace(Arc::default());
+        self.end_registrar.cancel();
+        let last = Instant::now() + self.parts.config.process.ttl.attempt();
+        let _ = timeout_at(last, &mut self.registrar).await;
+        Ok(exit)
+    }
+
+    /// Stops the backend that we supervise; its exit code.
+    async fn stop_backend(&mut self) -> Option<u8> {
+        let mut backend = self.parts.backend.take()?;
+        self.say("stopping the backend");
+        self.parts.manager.extend(BACKEND + EXTENSION);
+        let abort = self.parts.signals.abort.clone();
+        let ended = tokio::select! {
+            ended = backend.stop(BACKEND) => ended,
+            () = abort.cancelled() => backend.stop(Duration::ZERO).await,
+        };
+        match ended {
+            Ok(exit) => Some(exit.code()),
+            Err(error) => {
+                tracing::error!(%error, "the backend's end is not known");
+                Some(1)
+            }
+        }
+    }
+
+    fn held(&self) -> Vec<Key> {
+        let held = |(key, standing)| matches!(standing, Standing::Held { .. }).then_some(key);
+        self.standings().into_iter().filter_map(held).collect()
+    }
+
+    /// Removes the keys and waits for the load balancers. `true`: all confirmed.
+    async fn drain(&mut self) -> bool {
+        let keys = self.held();
+        let doubtful = self.owed();
+        if keys.is_empty() && doubtful.is_empty() {
+            tracing::info!("nothing is registered, so nobody is waited for");
+            return true;
+        }
+        let drain = self.parts.config.process.drain.clone();
+        let began = Instant::now();
+        self.say(&format!("draining: removing {} keys", keys.len()));
+        self.mark(&keys, began + MARK).await;
+        let removed = self.remove(&keys, began + drain.applied).await;
+        let Some(removed) = removed else {
+            return self.outlive_the_lease().await;
+        };
+        let confirmed = self.await_load_balancers(removed).await;
+        tracing::info!(after = %format_span(began.elapsed()), confirmed, "drained");
+        confirmed
+    }
+
+    /// Keys whose write was never answered.
+    fn owed(&self) -> Vec<Key> {
+        let owed = |(key, standing)| matches!(standing, Standing::Owed).then_some(key);
+        self.standings().into_iter().filter_map(owed).collect()
+    }
+
+    /// Leaves the marks that this is on purpose, besides the keys.
+    async fn mark(&mut self, keys: &[Key], until: Instant) {
+        let marks = self.marks(keys);
+        let mut all: BTreeMap<Key, Want> = self.wants.borrow().as_ref().clone();
+        all.extend(marks.clone());
+        self.wants.send_replace(Arc::new(all));
+        let held = |keys: &BTreeMap<Key, Standing>| {
+            marks.keys().all(|key| matches!(keys.get(key), Some(Standing::Held { .. })))
+        };
+        self.until(until, held).await;
+    }
+
+    fn marks(&self, keys: &[Key]) -> BTreeMap<Key, Want> {
+        let mark = |key: &Key| {
+            let (service, id) = Self::parts_of(key)?;
+            let name = self.bookkeeping.leaving(&service, &id).ok()?;
+            let value = serde_json::to_vec(&Leaving { key: key.to_string() }).ok()?;
+            Some((name, Want { value, takeover: Takeover::Any }))
+        };
+        keys.iter().filter_map(mark).collect()
+    }
+
+    /// Has the keys removed; their revisions. `None`: etcd did not answer in time.
+    async fn remove(&mut self, keys: &[Key], until: Instant) -> Option<BTreeMap<Key, Revision>> {
+        self.wants.send_replace(Arc::new(self.marks(keys)));
+        let gone = |all: &BTreeMap<Key, Standing>| {
+            keys.iter().all(|key| matches!(all.get(key), None | Some(Standing::Absent { .. })))
+        };
+        if !self.until(until, gone).await {
+            return None;
+        }
+        let report = self.report.borrow();
+        let removed = keys.iter().map(|key| match report.keys.get(key) {
+            Some(Standing::Absent { removed }) => (key.clone(), removed.unwrap_or_default()),
+            _ => (key.clone(), Revision::default()),
+        });
+        Some(removed.collect())
+    }
+
+    async fn until(
+        &mut self,
+        until: Instant,
+        done: impl Fn(&BTreeMap<Key, Standing>) -> bool,
+    ) -> bool {
+        let wait = self.report.wait_for(|report| done(&report.keys));
+        let abort = self.parts.signals.abort.clone();
+        tokio::select! {
+            found = timeout_at(until, wait) => matches!(found, Ok(Ok(_))),
+            () = abort.cancelled() => false,
+        }
+    }
+
+    /// etcd is away: the keys end with their lease, and nobody can be asked.
+    async fn outlive_the_lease(&mut self) -> bool {
+        let until = self.report.borrow().believed_until.unwrap_or_else(Instant::now);
+        let rest = until.saturating_duration_since(Instant::now());
+        let text = format!("etcd is away: waiting {} for the lease to run out", format_span(rest));
+        tracing::warn!("{text}");
+        self.say(&text);
+        self.parts.manager.extend(rest + EXTENSION);
+        let abort = self.parts.signals.abort.clone();
+        tokio::select! {
+            () = sleep_until(until) => {}
+            () = abort.cancelled() => {}
+        }
+        tracing::warn!("drain unconfirmed: etcd could not be asked");
+        false
+    }
+
+    async fn await_load_balancers(&mut self, mut removed: BTreeMap<Key, Revision>) -> bool {
+        let process = self.parts.config.process.clone();
+        let bounds = Bounds {
+            applied: process.drain.applied,
+            quiesced: process.drain.quiesced,
+            least: process.drain.min.unwrap_or_default(),
+            min_lbs: usize::try_from(process.min_lbs).unwrap_or(usize::MAX),
+            ..Bounds::default()
+        };
+        // Twice: once more if the store is restored meanwhile and the keys come back.
+        for _ in 0..2 {
+            let now = Instant::now();
+            let waits: Vec<Wait> = removed
+                .iter()
+                .map(|(key, at)| Wait::new(key.clone(), *at, Goal::Left, bounds.clone(), now))
+                .collect();
+            let manager = self.parts.manager.clone();
+            let mut last = String::new();
+            let tell = |missing: &str| {
+                manager.extend(EXTENSION);
+                manager.watchdog();
+                if last != missing {
+                    missing.clone_into(&mut last);
+                    tracing::info!("draining: waiting for {missing}");
+                    manager.status(&format!("draining: waiting for {missing}"));
+                }
+            };
+            let abort = self.parts.signals.abort.clone();
+            let store = self.parts.store.clone();
+            match wait_for_all(&store, &self.bookkeeping, waits, tell, &abort).await {
+                Ending::Verdicts(verdicts) => return self.say_verdicts(&verdicts),
+                Ending::Aborted => {
+                    tracing::warn!("drain unconfirmed: told to leave now");
+                    return false;
+                }
+                Ending::Regressed(to) => {
+                    tracing::warn!(%to, "etcd went backwards during the drain: removing again");
+                    let keys: Vec<Key> = removed.keys().cloned().collect();
+                    removed = self.remove_again(&keys).await;
+                }
+            }
+        }
+        false
+    }
+
+    /// A restored store may have our keys again, under a lease we know nothing of.
+    async fn remove_again(&mut self, keys: &[Key]) -> BTreeMap<Key, Revision> {
+        let mut removed = BTreeMap::new();
+        for key in keys {
+            let Some(running) = self.running.get(key) else { continue };
+            let guard = common::store::Guard::Value(running.service.value.clone().into_bytes());
+            let until = Instant::now() + self.parts.config.process.drain.applied;
+            let answer = timeout_at(until, self.parts.store.delete(key, &guard)).await;
+            if let Ok(Ok(written)) = answer {
+                let (common::store::Written::Done { revision, .. }
+                | common::store::Written::Held { revision, .. }) = written;
+                removed.insert(key.clone(), revision);
+            }
+        }
+        removed
+    }
+
+    fn say_verdicts(&self, verdicts: &[Verdict]) -> bool {
+        let mut texts: Vec<String> = verdicts.iter().map(ToString::to_string).collect();
+        texts.dedup();
+        let confirmed = verdicts.iter().all(|verdict| verdict.confirmed);
+        let text = format!("drain {}", texts.join("; "));
+        if confirmed {
+            tracing::info!("{text}")
+        } else {
+            tracing::warn!("{text}")
+        }
+        self.say(&text);
+        confirmed
+    }
+
+    fn say(&self, text: &str) {
+        self.parts.manager.status(text);
+    }
+}

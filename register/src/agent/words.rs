@@ -1,0 +1,73 @@
+//! What stands, in an operator's words: for STATUS=, the log and the status page.
+
+use std::collections::BTreeMap;
+
+use common::claim::Standing;
+use common::model::{Key, format_span};
+use common::registrar::Report;
+
+use crate::health::State;
+use crate::prober;
+
+/// One line for `systemctl status`.
+pub(super) fn state<'a>(
+    services: impl Iterator<Item = (&'a Key, prober::Report)>,
+    standings: &BTreeMap<Key, Standing>,
+    registrar: &Report,
+) -> String {
+    let lines: Vec<(bool, String)> = services
+        .map(|(key, report)| {
+            let standing = standings.get(key);
+            let registered = matches!(standing, Some(Standing::Held { .. }));
+            (registered, one(key, &report, standing))
+        })
+        .collect();
+    let text = match lines.as_slice() {
+        [(_, line)] => line.clone(),
+        lines => {
+            let registered = lines.iter().filter(|(registered, _)| *registered).count();
+            let open: Vec<&str> =
+                lines.iter().filter(|(r, _)| !r).map(|(_, l)| l.as_str()).take(3).collect();
+            let mut text = format!("{registered} of {} services registered", lines.len());
+            if !open.is_empty() {
+                text.push_str(&format!("; {}", open.join("; ")));
+            }
+            text
+        }
+    };
+    match &registrar.trouble {
+        Some(trouble) => {
+            format!("{text}; {} for {}", trouble.error, format_span(trouble.since.elapsed()))
+        }
+        None => text,
+    }
+}
+
+fn one(key: &Key, report: &prober::Report, standing: Option<&Standing>) -> String {
+    match (report.state, standing) {
+        (State::Starting, _) => format!("{key}: waiting for the backend{}", why(report)),
+        (State::Down, _) => format!("{key}: not registered, the backend fails{}", why(report)),
+        (State::Up, Some(Standing::Held { .. })) => format!("{key}: registered"),
+        (State::Up, Some(Standing::Rival { value })) => {
+            let value = String::from_utf8_lossy(value).chars().take(80).collect::<String>();
+            format!("{key}: waiting, `{}` holds it", value.escape_debug())
+        }
+        (State::Up, _) => format!("{key}: healthy, registering"),
+    }
+}
+
+fn why(report: &prober::Report) -> String {
+    match report.last.as_ref().map(|outcome| &outcome.verdict) {
+        Some(crate::probe::Verdict::Fail(why)) => format!(" ({why})"),
+        _ => String::new(),
+    }
+}
+
+/// The log line of a change.
+pub(super) fn say_state(key: &Key, report: &prober::Report) {
+    match report.state {
+        State::Up => tracing::info!(%key, "the backend is healthy"),
+        State::Down => tracing::warn!(%key, "the backend fails{}", why(report)),
+        State::Starting => tracing::info!(%key, "waiting for the backend"),
+    }
+}

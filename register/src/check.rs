@@ -1,0 +1,130 @@
+//! `register check`: every probe once, now; one line each.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use common::model::format_span;
+use futures_util::stream::{self, StreamExt};
+use tokio::time::Instant;
+
+use crate::config::{Service, UsageError, UsageErrors};
+use crate::probe::{Probe, Verdict};
+
+/// How many probes are asked side by side.
+const AT_ONCE: usize = 32;
+
+/// What one probe found.
+#[derive(Debug)]
+pub struct Line {
+    /// The service's key.
+    pub key: String,
+    /// The check, as it can be written after `--check`.
+    pub check: String,
+    /// Its answer.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Makes the probes of all services ready.
+///
+/// # Errors
+/// Everything that an operator has to put right: certificates, commands.
+pub fn prepare(services: &[Service]) -> Result<Vec<(&Service, Vec<Probe>)>, UsageErrors> {
+    let mut ready = Vec::new();
+    let mut wrong = Vec::new();
+    for service in services {
+        match service.probes() {
+            Ok(probes) => ready.push((service, probes)),
+            Err(problems) => wrong.extend(
+                problems.into_iter().map(|problem| UsageError { place: "--check".into(), problem }),
+            ),
+        }
+    }
+    if wrong.is_empty() { Ok(ready) } else { Err(UsageErrors(wrong)) }
+}
+
+/// Asks every probe once. The lines come in the order of services and checks.
+pub async fn ask(services: &[(&Service, Vec<Probe>)]) -> Vec<Line> {
+    let all = services.iter().flat_map(|(service, probes)| probes.iter().map(|p| (*service, p)));
+    stream::iter(all).map(|(service, probe)| one(service, probe)).buffered(AT_ONCE).collect().await
+}
+
+async fn one(service: &Service, probe: &Probe) -> Line {
+    let began = Instant::now();
+    let verdict = probe.ask().await;
+    let key = service.target.key.to_string();
+    Line { key, check: probe.to_string(), verdict, took: began.elapsed() }
+}
+
+/// Whether all of them passed. Exit code 0, else 1.
+#[must_use]
+pub fn healthy(lines: &[Line]) -> bool {
+    lines.iter().all(|line| line.verdict.passed())
+}
+
+/// One line a probe.
+#[must_use]
+pub fn render(lines: &[Line]) -> String {
+    let mut text = String::new();
+    for Line { key, check, verdict, took } in lines {
+        let took = format_span(*took);
+        // Writing into a text cannot fail.
+        let _ = match verdict {
+            Verdict::Pass => writeln!(text, "pass  {key}  {check}  ({took})"),
+            Verdict::Fail(why) => writeln!(text, "FAIL  {key}  {check}  ({took}): {why}"),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Target;
+    use crate::health::Policy;
+    use crate::probe::{Check, HttpOptions};
+    use std::num::NonZeroU32;
+
+    fn service(checks: &[&str]) -> Service {
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let parse = |text: &&str| Check::parse(text, &addr, &HttpOptions::default()).unwrap();
+        Service {
+            checks: checks.iter().map(parse).collect(),
+            value: addr.to_string(),
+            target: Target {
+                service: "a".into(),
+                key: "/services/a/1".parse().unwrap(),
+                addr: addr.clone(),
+            },
+            timeout: Duration::from_secs(2),
+            policy: Policy {
+                rise: NonZeroU32::MIN,
+                fall: NonZeroU32::MIN,
+                interval: Duration::from_secs(5),
+                fast: Duration::from_secs(1),
+                grace: Duration::ZERO,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn one_line_a_probe_and_one_failure_is_enough() {
+        let services = [service(&["none", "exec:false"]), service(&["none"])];
+        let lines = ask(&prepare(&services).unwrap()).await;
+        assert!(!healthy(&lines) && healthy(&lines[2..]));
+        let text = render(&lines);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with("pass  /services/a/1  none  ("), "{text}");
+        assert!(lines[1].starts_with("FAIL  /services/a/1  exec:false  ("), "{text}");
+        assert!(lines[1].ends_with("): exit code 1") && lines.len() == 3, "{text}");
+    }
+
+    #[test]
+    fn everything_that_is_not_ready_is_said_at_once() {
+        let services = [service(&["exec:no-such-1"]), service(&["exec:no-such-2", "none"])];
+        let said = prepare(&services).unwrap_err().to_string();
+        assert_eq!(said.lines().count(), 2, "{said}");
+        assert!(said.starts_with("--check: /services/a/1: exec:no-such-1: there is no"), "{said}");
+    }
+}

@@ -1,0 +1,217 @@
+//! The subcommands: what the command line says, put together and done.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{ArgMatches, FromArgMatches};
+use common::args::{LogArgs, StoreArgs};
+use common::handshake::Bookkeeping;
+use common::model::{Backend, Tree};
+use common::reach::reach;
+use common::runtime::{Exit, ServiceManager, Signals, Usage, start_log};
+use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
+use tokio::time::Instant;
+
+use crate::agent;
+use crate::args::ListArgs;
+use crate::config::{Removal, Sources, UsageErrors};
+use crate::drain::{Bounds, Goal, Wait};
+use crate::handshake::{Ending, wait_for_all};
+use crate::list::{self, Row};
+use crate::supervise::Backend as Child;
+
+/// How long a command that is waited for at a terminal tries to reach etcd.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `register run`.
+///
+/// # Errors
+/// Bad usage, or etcd refusing us.
+pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let sources = sources(matches);
+    let config = sources.load().map_err(usage)?;
+    let connection = shared(matches)?;
+    let manager = ServiceManager::default();
+    let signals = Signals::listen().context("cannot listen to signals")?;
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    let services = config.services.len();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
+    crate::check::prepare(&config.services).map_err(usage)?;
+    let backend = match config.command.as_slice() {
+        [] => None,
+        argv => Some(Child::start(argv).map_err(|e| Usage(e.to_string()))?),
+    };
+    let (publish, published) = tokio::sync::watch::channel(agent::Snapshot::default());
+    if let Some(addr) = config.process.status {
+        crate::status::serve(addr, published, signals.abort.clone()).await?;
+    }
+    let Some(store) = reach(&connection, &manager, &signals.drain).await? else {
+        tracing::info!("ended before etcd was reached");
+        return stop_early(backend).await;
+    };
+    agent::run(agent::Parts { config, sources, store, signals, manager, backend, publish }).await
+}
+
+/// Told to end while nothing was registered yet.
+async fn stop_early(backend: Option<Child>) -> anyhow::Result<Exit> {
+    match backend {
+        None => Ok(Exit::Done),
+        Some(mut backend) => Ok(Exit::Child(backend.stop(Duration::from_secs(30)).await?.code())),
+    }
+}
+
+/// `register check`: one probe now.
+///
+/// # Errors
+/// Bad usage.
+pub async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let config = sources(matches).load().map_err(usage)?;
+    for note in &config.notes {
+        eprintln!("note: {note}");
+    }
+    let probes = crate::check::prepare(&config.services).map_err(usage)?;
+    let lines = crate::check::ask(&probes).await;
+    print!("{}", crate::check::render(&lines));
+    Ok(if crate::check::healthy(&lines) { Exit::Done } else { Exit::Failed })
+}
+
+/// `register remove`: take this instance's key away, if it is ours.
+///
+/// # Errors
+/// Bad usage, etcd away, or a key that is somebody else's.
+pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let removal = sources(matches).removal().map_err(usage)?;
+    let store = reach_soon(&shared(matches)?).await?;
+    let key = &removal.target.key;
+    let found = store.read(&[Tree::from(key)]).await?;
+    let Some(entry) = found.entries.get(key.as_str()) else {
+        println!("{key} is not registered");
+        return Ok(Exit::Done);
+    };
+    let ours = Backend::parse(&entry.value).is_ok_and(|b| b.addr == removal.target.addr);
+    if !ours {
+        let value = String::from_utf8_lossy(&entry.value);
+        anyhow::bail!(
+            "{key} holds `{}`, not {}: left alone",
+            value.escape_debug(),
+            removal.target.addr
+        );
+    }
+    let revision = match store.delete(key, &Guard::Value(entry.value.clone())).await? {
+        Written::Done { revision, .. } | Written::Held { by: None, revision } => revision,
+        Written::Held { by: Some(_), .. } => {
+            anyhow::bail!("{key} was written by somebody else just now: left alone")
+        }
+    };
+    println!("{key} removed");
+    if matches.get_flag("wait") {
+        wait_after(&store, removal, revision).await
+    } else {
+        Ok(Exit::Done)
+    }
+}
+
+async fn wait_after(
+    store: &Etcd,
+    removal: Removal,
+    revision: common::model::Revision,
+) -> anyhow::Result<Exit> {
+    let process = &removal.process;
+    let bounds = Bounds {
+        applied: process.drain.applied,
+        quiesced: process.drain.quiesced,
+        least: process.drain.min.unwrap_or_default(),
+        min_lbs: usize::try_from(process.min_lbs).unwrap_or(usize::MAX),
+        ..Bounds::default()
+    };
+    let bookkeeping = Bookkeeping::below(&process.bookkeeping)?;
+    let wait = Wait::new(removal.target.key, revision, Goal::Left, bounds, Instant::now());
+    let signals = Signals::listen()?;
+    let mut last = String::new();
+    let tell = |missing: &str| {
+        if last != missing {
+            missing.clone_into(&mut last);
+            eprintln!("waiting for {missing}");
+        }
+    };
+    match wait_for_all(store, &bookkeeping, vec![wait], tell, &signals.drain).await {
+        Ending::Verdicts(verdicts) => {
+            verdicts.iter().for_each(|verdict| println!("{verdict}"));
+            let confirmed = verdicts.iter().all(|verdict| verdict.confirmed);
+            Ok(if confirmed { Exit::Done } else { Exit::Unconfirmed })
+        }
+        Ending::Regressed(to) => {
+            println!("unconfirmed: etcd went back to revision {to} meanwhile");
+            Ok(Exit::Unconfirmed)
+        }
+        Ending::Aborted => Ok(Exit::Unconfirmed),
+    }
+}
+
+/// `register list`.
+///
+/// # Errors
+/// Bad usage, or etcd away.
+pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let args = ListArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
+    let prefix: common::model::Prefix = args
+        .prefix
+        .as_deref()
+        .unwrap_or("/services")
+        .parse()
+        .map_err(|e| Usage(format!("--prefix: {e}")))?;
+    let folder = match &args.service {
+        Some(service) => prefix.folder(service).map_err(|e| Usage(format!("--service: {e}")))?,
+        None => prefix.clone(),
+    };
+    let store = reach_soon(&shared(matches)?).await?;
+    let found = store.read(&[Tree::from(folder)]).await?;
+    let mut rows = Vec::new();
+    for entry in found.entries.values() {
+        let left = store.time_left(entry).await?;
+        rows.push(Row { key: entry.key.clone(), value: entry.value.clone(), ttl: left });
+    }
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let text =
+        if args.json { list::json(&prefix, &rows) } else { list::table(&prefix, &rows, colours) };
+    print!("{text}");
+    Ok(Exit::Done)
+}
+
+async fn reach_soon(connection: &Connection) -> Result<Etcd, StoreError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match connect(connection).await {
+            Ok(store) => return Ok(store),
+            Err(error) if error.is_transient() && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn sources(matches: &ArgMatches) -> Sources {
+    Sources::new(matches, |name| std::env::var(name).ok(), hostname())
+}
+
+fn usage(errors: UsageErrors) -> Usage {
+    Usage(errors.to_string())
+}
+
+/// Starts the log and reads how etcd is reached.
+fn shared(matches: &ArgMatches) -> anyhow::Result<Connection> {
+    let log = LogArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
+    start_log(log.log_format, &log.log_level)?;
+    let store = StoreArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
+    let connection = store.connection(&|name| std::env::var(name).ok());
+    Ok(connection.map_err(|mistakes| Usage(mistakes.join("\n")))?)
+}
+
+/// What `{hostname}` stands for.
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

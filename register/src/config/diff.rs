@@ -1,0 +1,60 @@
+//! What changes between two configurations, for a reload that touches nothing else.
+
+use std::collections::BTreeMap;
+
+use common::model::Key;
+
+use super::{Config, Service};
+
+/// The services of a new configuration against those of an old one, by key, in the
+/// order of keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Only in the new one.
+    pub added: Vec<Service>,
+    /// Only in the old one.
+    pub removed: Vec<Service>,
+    /// In both and not the same: as it was, as it shall be. Compare the values to
+    /// know whether the key must be written or only the probing changes.
+    pub changed: Vec<(Service, Service)>,
+    /// The same in both.
+    pub unchanged: Vec<Key>,
+    /// Settings of the process that differ. They take effect with a restart.
+    pub restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// What has to be done to get from this configuration to `new`.
+    #[must_use]
+    pub fn diff(&self, new: &Config) -> Diff {
+        let by_key = |config: &Config| -> BTreeMap<Key, Service> {
+            config.services.iter().map(|s| (s.target.key.clone(), s.clone())).collect()
+        };
+        let mut old = by_key(self);
+        let mut diff = Diff { restart: differing(self, new), ..Diff::default() };
+        for (key, service) in by_key(new) {
+            match old.remove(&key) {
+                None => diff.added.push(service),
+                Some(before) if before == service => diff.unchanged.push(key),
+                Some(before) => diff.changed.push((before, service)),
+            }
+        }
+        diff.removed = old.into_values().collect();
+        diff
+    }
+}
+
+fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
+    let (a, b) = (&old.process, &new.process);
+    let pairs = [
+        ("ttl", a.ttl == b.ttl),
+        ("bookkeeping", a.bookkeeping == b.bookkeeping),
+        ("status", a.status == b.status),
+        ("wait_applied", a.wait_applied == b.wait_applied),
+        ("min_lbs", a.min_lbs == b.min_lbs),
+        ("drain_min", a.drain.min == b.drain.min),
+        ("drain_applied", a.drain.applied == b.drain.applied),
+        ("drain_quiesced", a.drain.quiesced == b.drain.quiesced),
+    ];
+    pairs.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+}

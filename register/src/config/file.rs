@@ -1,0 +1,225 @@
+//! `services.toml` to settings as written: `[[service]]` tables and `[defaults]`,
+//! with the flags' names in snake_case.
+//!
+//! Read by hand from the parsed document rather than through serde, because all
+//! complaints are wanted at once, with their lines, and a misspelt key with the
+//! name that was probably meant.
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::errors::Complaints;
+use super::given::{FIELDS, Field, Given, Place, Raw, Scope};
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    /// For all services, and for the process.
+    pub(super) defaults: Raw,
+    /// One for each `[[service]]`, and where it stands.
+    pub(super) services: Vec<(Raw, String)>,
+}
+
+pub(super) fn parse(name: &str, text: &str, complaints: &mut Complaints) -> File {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let reader = Reader { name, text };
+    for error in &errors {
+        let at = error.span().map_or(0, |span| span.start);
+        complaints.add(reader.line(at), error.message());
+    }
+    let mut file = File::default();
+    if !errors.is_empty() {
+        // What could be read of a broken document would only bring complaints
+        // that are not true.
+        return file;
+    }
+    for (key, value) in in_order(document.get_ref()) {
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("defaults", DeValue::Table(table)) => {
+                file.defaults = reader.table(table, true, complaints);
+            }
+            ("service", DeValue::Array(tables)) => {
+                for table in tables {
+                    reader.service(table, &mut file, complaints);
+                }
+            }
+            ("service", _) => {
+                complaints.add(reader.line(key.span().start), "write `[[service]]`");
+            }
+            ("defaults", _) => complaints.add(reader.line(key.span().start), "write `[defaults]`"),
+            (other, _) => {
+                let near = nearest(other, ["service", "defaults"].into_iter());
+                let problem = format!("`{}` is unknown{near}", other.escape_debug());
+                complaints.add(reader.line(key.span().start), problem);
+            }
+        }
+    }
+    file
+}
+
+/// The entries as they were written, so that complaints follow the file.
+fn in_order<'t, 'i>(
+    table: &'t DeTable<'i>,
+) -> Vec<(&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+struct Reader<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn line(&self, at: usize) -> String {
+        let before = self.text.as_bytes().iter().take(at);
+        format!("{} line {}", self.name, before.filter(|b| **b == b'\n').count() + 1)
+    }
+
+    fn service(&self, table: &Spanned<DeValue<'_>>, file: &mut File, complaints: &mut Complaints) {
+        let at = self.line(table.span().start);
+        match table.get_ref() {
+            DeValue::Table(inner) => {
+                file.services.push((self.table(inner, false, complaints), at));
+            }
+            _ => complaints.add(at, "write `[[service]]`"),
+        }
+    }
+
+    fn table(&self, table: &DeTable<'_>, default: bool, complaints: &mut Complaints) -> Raw {
+        let mut raw = Raw::default();
+        for (key, value) in in_order(table) {
+            let at = self.line(key.span().start);
+            let written = key.get_ref().as_ref();
+            let Some(field) = FIELDS.iter().find(|field| field.name == written) else {
+                let near = nearest(written, FIELDS.iter().map(|field| field.name));
+                complaints.add(at, format!("`{}` is unknown{near}", written.escape_debug()));
+                continue;
+            };
+            match (field.scope, default) {
+                (Scope::Process, false) => complaints
+                    .add(at, format!("`{written}` is for all services: write it in `[defaults]`")),
+                (Scope::Identity, true) => complaints
+                    .add(at, format!("`{written}` is for one service: write it in `[[service]]`")),
+                _ => {
+                    for text in texts(field, value.get_ref(), &at, complaints) {
+                        let place = Place::File { at: at.clone(), name: field.name, default };
+                        raw.add(field.name, Given { text, place });
+                    }
+                }
+            }
+        }
+        raw
+    }
+}
+
+/// A value's texts, as they could have been written after the flag.
+fn texts(field: &Field, value: &DeValue<'_>, at: &str, complaints: &mut Complaints) -> Vec<String> {
+    let name = field.name;
+    let read = match value {
+        DeValue::Array(values) if field.many => {
+            values.iter().map(|value| scalar(value.get_ref())).collect()
+        }
+        DeValue::Table(pairs) if name == "meta" => pairs
+            .iter()
+            .map(|(key, value)| Some(format!("{}={}", key.get_ref(), scalar(value.get_ref())?)))
+            .collect(),
+        one => scalar(one).map(|text| vec![text]),
+    };
+    read.unwrap_or_else(|| {
+        let wanted = match name {
+            "meta" => "texts `\"key=value\"`, or a table of texts",
+            "check" => "a text, or an array of texts",
+            _ => "one text, number or boolean",
+        };
+        complaints.add(at, format!("`{name}` must be {wanted}"));
+        Vec::new()
+    })
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string())
+        }
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(yes) => Some(yes.to_string()),
+        _ => None,
+    }
+}
+
+/// `; did you mean …`, if any name is near enough.
+fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> String {
+    names
+        .map(|name| (strsim::jaro_winkler(name, written), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn complaints_of(text: &str) -> String {
+        let mut complaints = Complaints::default();
+        parse("services.toml", text, &mut complaints);
+        complaints.end(()).map_or_else(|errors| errors.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once_with_lines() {
+        let text = "\
+[default]
+[[service]]
+service = \"apache\"
+intervall = \"5s\"
+ttl = \"30s\"
+check = { url = \"x\" }
+port = [1, 2]
+";
+        assert_eq!(
+            complaints_of(text),
+            "services.toml line 1: `default` is unknown; did you mean `defaults`?\n\
+             services.toml line 4: `intervall` is unknown; did you mean `interval`?\n\
+             services.toml line 5: `ttl` is for all services: write it in `[defaults]`\n\
+             services.toml line 6: `check` must be a text, or an array of texts\n\
+             services.toml line 7: `port` must be one text, number or boolean"
+        );
+    }
+
+    #[test]
+    fn a_document_that_is_not_toml_is_named_with_its_line() {
+        let said = complaints_of("[defaults]\nttl = \n");
+        assert!(said.starts_with("services.toml line 2: "), "{said}");
+        assert!(complaints_of("service = 1").contains("write `[[service]]`"));
+        assert!(complaints_of("zzz = 1").ends_with("`zzz` is unknown"));
+    }
+
+    #[test]
+    fn numbers_booleans_arrays_and_tables_become_texts() {
+        let text = "[[service]]\nport = 7_777\ncheck_insecure = true\n\
+                    check = [\"tcp\", \"none\"]\nmeta = { a = 1, b = \"x\" }\n";
+        let mut complaints = Complaints::default();
+        let file = parse("f", text, &mut complaints);
+        complaints.end(()).unwrap();
+        let (raw, at) = &file.services[0];
+        let texts = |name| raw.all(name).iter().map(|g| g.text.as_str()).collect::<Vec<_>>();
+        assert_eq!(at, "f line 1");
+        assert_eq!(texts("port"), ["7777"]);
+        assert_eq!(texts("check_insecure"), ["true"]);
+        assert_eq!(texts("check"), ["tcp", "none"]);
+        assert_eq!(texts("meta"), ["a=1", "b=x"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_answer_and_never_a_panic(text in "\\PC{0,80}|(\\[|\\]|=|\"|[a-z]|\n){0,60}") {
+            complaints_of(&text);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+use proptest::prelude::*;
+
+use super::given::{FIELDS, flag};
+use super::*;
+use crate::args::Cli;
+
+/// What a command line means, with these variables set, and `services.toml` if any.
+fn sources(line: &[&str], env: &[(&str, &str)]) -> Sources {
+    let words = ["register"].iter().chain(line);
+    let matches = Cli::command().try_get_matches_from(words).unwrap();
+    let (_, inner) = matches.subcommand().unwrap();
+    let find = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+    Sources::new(inner, find, "box-1".into())
+}
+
+fn run(line: &str) -> Result<Config, String> {
+    let words: Vec<&str> = ["run"].into_iter().chain(line.split_whitespace()).collect();
+    sources(&words, &[]).resolve(None).map_err(|e| e.to_string())
+}
+
+const APACHE: &str = "--service apache --host 10.0.0.1 --port 7777";
+
+fn apache(more: &str) -> Result<Config, String> {
+    run(&format!("{APACHE} {more}"))
+}
+
+fn file(text: &str) -> Result<Config, String> {
+    sources(&["run", "--config", "services.toml"], &[])
+        .resolve(Some(text))
+        .map_err(|e| e.to_string())
+}
+
+#[test]
+fn flags_and_settings_are_the_same_list() {
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run").unwrap();
+    for field in &FIELDS {
+        let arg = run.get_arguments().find(|arg| arg.get_id() == field.name);
+        let arg = arg.unwrap_or_else(|| panic!("no flag for {}", field.name));
+        assert_eq!(format!("--{}", arg.get_long().unwrap()), flag(field.name));
+        let env = arg.get_env().unwrap().to_str().unwrap();
+        assert_eq!(env, format!("REGISTER_{}", field.name.to_uppercase()));
+    }
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_short_command_line_has_careful_defaults() {
+    let config = apache("").unwrap();
+    let service = &config.services[0];
+    assert_eq!(service.target.key.as_str(), "/services/apache/10.0.0.1");
+    assert_eq!(service.value, "10.0.0.1:7777");
+    assert_eq!(service.checks[0].to_string(), "http://10.0.0.1:7777/");
+    assert_eq!((service.policy.rise.get(), service.policy.fall.get()), (2, 3));
+    assert_eq!(service.timeout, Duration::from_secs(2));
+    assert_eq!(config.process.ttl.secs(), 30);
+    assert_eq!(config.process.bookkeeping.as_str(), "/confsync");
+    assert_eq!((config.process.wait_applied, config.process.drain.min), (None, None));
+    assert!(config.notes.is_empty());
+}
+
+#[test]
+fn everything_can_be_said() {
+    let config = apache(
+        "--id {host}:{port}-{hostname} --prefix /web --value json --weight 3 --zone a --meta v=2 \
+         --meta x=a=b --check /health --check tcp --expect 200 --interval 10s --fast-interval 2s \
+         --timeout 3s --rise 1 --fall 4 --grace 1m --ttl 60s --wait-applied=20s --min-lbs 2 \
+         --drain-min 1s --drain-applied 5s --drain-quiesced 6s --bookkeeping /lb \
+         --status 127.0.0.1:8080 -- apache2 -DFOREGROUND",
+    )
+    .unwrap();
+    let service = &config.services[0];
+    assert_eq!(service.target.key.as_str(), "/web/apache/10.0.0.1:7777-box-1");
+    assert_eq!(
+        service.value,
+        r#"{"addr":"10.0.0.1:7777","weight":3,"zone":"a","meta":{"v":"2","x":"a=b"}}"#
+    );
+    let checks: Vec<_> = service.checks.iter().map(ToString::to_string).collect();
+    assert_eq!(checks, ["http://10.0.0.1:7777/health", "tcp://10.0.0.1:7777"]);
+    assert_eq!(config.process.wait_applied, Some(Duration::from_secs(20)));
+    assert_eq!(config.command, ["apache2", "-DFOREGROUND"]);
+    let bare = apache("--wait-applied").unwrap();
+    assert_eq!(bare.process.wait_applied, Some(Duration::from_secs(30)));
+}
+
+#[test]
+fn an_unset_variable_in_a_unit_is_named() {
+    let words = ["run", "--service", "apache", "--host", "", "--port", ""];
+    let said = sources(&words, &[]).resolve(None).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "--host: is empty; is a variable in the unit file unset?\n\
+         --port: is empty; is a variable in the unit file unset?"
+    );
+    let words = ["run", "--service", "apache", "--port", "80"];
+    let said = sources(&words, &[("COREOS_PRIVATE_IPV4", "")]).resolve(None).unwrap_err();
+    assert!(said.to_string().starts_with("COREOS_PRIVATE_IPV4 (for --host): is empty"), "{said}");
+    let said = sources(&words, &[]).resolve(None).unwrap_err().to_string();
+    assert!(
+        said.starts_with("--host: is missing") && said.contains("COREOS_PRIVATE_IPV4"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_machine_of_the_tutorial_is_understood_and_comes_last() {
+    let env = [("COREOS_PRIVATE_IPV4", "10.132.249.206")];
+    let config = sources(&["run", "--service", "apache", "--port", "7777"], &env).resolve(None);
+    assert_eq!(config.unwrap().services[0].value, "10.132.249.206:7777");
+    let words: Vec<&str> = ["run"].into_iter().chain(APACHE.split(' ')).collect();
+    let config = sources(&words, &env).resolve(None).unwrap();
+    assert_eq!(config.services[0].value, "10.0.0.1:7777");
+}
+
+#[test]
+fn each_mistake_is_refused_with_a_remedy() {
+    for (line, part) in [
+        ("--ttl 10s", "--ttl: 10s is below three probe intervals of 5s"),
+        ("--timeout 5s", "--timeout: 5s must be below --interval 5s"),
+        ("--fast-interval 6s", "--fast-interval: 6s is not faster than --interval 5s"),
+        ("--interval 10ms", "--interval: 10ms is outside 100ms to 1h"),
+        ("--interval 5", "--interval: `5` is not a time span"),
+        ("--rise 0", "--rise: `0` is not a number from 1"),
+        ("--fall x", "--fall: `x` is not a number"),
+        ("--check http:///health", "has no host; is a variable in the unit file unset?"),
+        ("--check http://:7777/", "--check: `http://:7777/` has no host"),
+        ("--check exec:", "--check: `exec:` names no command"),
+        ("--check htp://x/", "is no check; write http://"),
+        ("--check tcp --expect 200", "--expect: there is no http check that it could apply to"),
+        ("--check-ca /ca.pem", "--check-ca: there is no https check"),
+        ("--expect 2xx", "--expect: `2xx` is not a set of HTTP statuses"),
+        ("--weight 3", "--weight: a plain value is only `host:port`; add --value json"),
+        ("--value json --weight 257", "--weight: `257` is not a number from 1 to 256"),
+        ("--value json --meta x", "--meta: write key=value"),
+        ("--value json --meta x=1 --meta x=2", "--meta: `x` is given twice"),
+        ("--value json --zone a;b", "--zone: `a;b` is not a plain word"),
+        ("--value xml", "--value: write plain"),
+        ("--id {ip}", "--id: `{ip}`: only {host}, {port} and {hostname}"),
+        ("--id a/b", "--id: `a/b` must be one path segment"),
+        ("--prefix /a//b", "--prefix: `/a//b` has an empty"),
+        (
+            "--bookkeeping /services",
+            "--bookkeeping: the key /services/apache/10.0.0.1 is inside it",
+        ),
+        ("--status 80", "--status: `80` is no address"),
+        ("--wait-applied=0s", "--wait-applied: the wait is from 1s to 1h"),
+        ("--check https --check-insecure=maybe", "--check-insecure: write true or false"),
+    ] {
+        let said = apache(line).unwrap_err();
+        assert!(said.contains(part), "{line}: {said}");
+        assert_eq!(said.lines().count(), 1, "{line}: {said}");
+    }
+    for (host, part) in
+        [("0.0.0.0", "where to listen"), ("224.0.0.1", "one machine"), ("::", "listen")]
+    {
+        let said = run(&format!("--service apache --host {host} --port 80")).unwrap_err();
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_said_at_once() {
+    let said = run("--service a/b --port 0 --ttl 1s --check exec: --rise x").unwrap_err();
+    let places: Vec<_> = said.lines().filter_map(|line| line.split(": ").next()).collect();
+    assert_eq!(places, ["--service", "--host", "--port", "--check", "--rise", "--ttl"]);
+}
+
+#[test]
+fn doubtful_hosts_are_noted_and_taken() {
+    for (host, part) in [("127.0.0.1", "loopback"), ("::1", "loopback"), ("web1", "is a name")] {
+        let config = run(&format!("--service apache --host {host} --port 80")).unwrap();
+        assert!(config.notes[0].contains(part), "{:?}", config.notes);
+    }
+}
+
+const SERVICES: &str = r#"
+[defaults]
+ttl = "60s"
+host = "10.0.0.1"
+expect = "200"
+interval = "10s"
+
+[[service]]
+service = "apache"
+port = 7777
+
+[[service]]
+service = "redis"
+port = 6379
+check = "tcp"
+host = "10.0.0.2"
+interval = "4s"
+"#;
+
+#[test]
+fn a_file_holds_many_services() {
+    let config = file(SERVICES).unwrap();
+    let shown: Vec<_> = config
+        .services
+        .iter()
+        .map(|s| (s.target.key.as_str(), s.checks[0].to_string(), s.policy.interval.as_secs()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("/services/apache/10.0.0.1", "http://10.0.0.1:7777/".to_owned(), 10),
+            ("/services/redis/10.0.0.2", "tcp://10.0.0.2:6379".to_owned(), 4),
+        ]
+    );
+    assert_eq!(config.process.ttl.secs(), 60);
+}
+
+#[test]
+fn flags_beat_the_file_and_the_file_beats_the_machine() {
+    let env = [("COREOS_PRIVATE_IPV4", "10.9.9.9")];
+    let words = ["run", "--config", "x/services.toml", "--ttl", "40s", "--interval", "9s"];
+    let config = sources(&words, &env).resolve(Some(SERVICES)).unwrap();
+    assert_eq!(config.process.ttl.secs(), 40);
+    assert!(config.services.iter().all(|s| s.policy.interval.as_secs() == 9));
+    assert_eq!(config.services[1].value, "10.0.0.2:6379");
+    let words = ["run", "--config", "x/services.toml", "--service", "apache"];
+    let said = sources(&words, &[]).resolve(Some(SERVICES)).unwrap_err().to_string();
+    assert!(said.starts_with("--service: cannot be given together with --config"), "{said}");
+}
+
+#[test]
+fn a_file_is_judged_as_a_whole() {
+    let said = file(
+        "[defaults]\nhost = \"10.0.0.1\"\nttl = \"20s\"\nzone = \"\"\n\
+         [[service]]\nservice = \"a\"\nport = 1\ninterval = \"8s\"\n\
+         [[service]]\nservice = \"a\"\nport = 2\n\
+         [[service]]\nport = 3\nexpect = \"x\"\n",
+    )
+    .unwrap_err();
+    assert_eq!(
+        said,
+        "services.toml line 4, `zone`: is empty; is a variable in the unit file unset?\n\
+         services.toml line 12: `service` is missing: the service's name, such as `apache`\n\
+         services.toml line 14, `expect`: `x` is not a set of HTTP statuses from 200 to 599; \
+         write `200`, or `200-299,304`\n\
+         services.toml line 3, `ttl`: 20s is below three probe intervals of 8s; raise it, or \
+         lower --interval\n\
+         /services/a/10.0.0.1: two services would write this key (10.0.0.1:1 and 10.0.0.1:2); \
+         give them different ids, such as id = \"{host}:{port}\""
+    );
+    assert!(file("").unwrap_err().contains("there is no service in it"));
+}
+
+#[test]
+fn a_missing_file_is_said_with_its_name() {
+    let said = sources(&["run", "--config", "/nowhere/s.toml"], &[]).load().unwrap_err();
+    assert!(said.to_string().contains("cannot read `/nowhere/s.toml`"), "{said}");
+}
+
+#[test]
+fn a_reload_knows_what_changed() {
+    let old = file(SERVICES).unwrap();
+    let new = SERVICES
+        .replace("interval = \"4s\"", "interval = \"3s\"")
+        .replace("\"apache\"", "\"nginx\"")
+        .replace("ttl = \"60s\"", "ttl = \"45s\"");
+    let diff = old.diff(&file(&new).unwrap());
+    let keys = |services: &[Service]| {
+        services.iter().map(|s| s.target.key.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&diff.added), ["/services/nginx/10.0.0.1"]);
+    assert_eq!(keys(&diff.removed), ["/services/apache/10.0.0.1"]);
+    assert_eq!(diff.changed.len(), 1);
+    assert_eq!(diff.changed[0].0.value, diff.changed[0].1.value);
+    assert_eq!((diff.unchanged.len(), diff.restart), (0, vec!["ttl"]));
+    let same = old.diff(&old);
+    assert_eq!((same.unchanged.len(), same.changed.len()), (2, 0));
+}
+
+#[test]
+fn remove_needs_only_the_instance() {
+    let words: Vec<&str> = ["remove"].into_iter().chain(APACHE.split(' ')).collect();
+    let removal = sources(&words, &[]).removal().unwrap();
+    assert_eq!(removal.target.key.as_str(), "/services/apache/10.0.0.1");
+    let said = sources(&["remove", "--drain-min", "x"], &[]).removal().unwrap_err().to_string();
+    assert_eq!(said.lines().count(), 4, "{said}");
+}
+
+#[test]
+fn the_command_lines_of_the_manual_parse() {
+    for line in [
+        "register list --service apache --json",
+        "register check --service a --host 10.0.0.1 --port 1 --check none",
+        "register remove --service a --host 10.0.0.1 --port 1 --wait",
+        "register run --config services.toml",
+        "register run --service a --host h --port 1 --wait-applied -- nginx -g daemon",
+    ] {
+        Cli::try_parse_from(line.split(' ')).unwrap();
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_file_is_an_answer_and_never_a_panic(
+        value in "\\PC{0,20}", name in 0..FIELDS.len(), number: i64,
+    ) {
+        let name = FIELDS[name].name;
+        let quoted = toml::Value::String(value).to_string();
+        for value in [quoted, number.to_string(), format!("[{number}]")] {
+            let text = format!("[[service]]\nservice = \"a\"\nport = 1\n{name} = {value}\n");
+            let _ = file(&text);
+            let _ = file(&format!("[defaults]\n{name} = {value}\n[[service]]\nhost = \"h\"\n"));
+        }
+    }
+}

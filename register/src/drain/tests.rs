@@ -1,0 +1,216 @@
+use super::*;
+use common::handshake::{Consumes, Refusal};
+use common::model::Entry;
+
+const KEY: &str = "/services/apache/10.0.0.1";
+const R: u64 = 20;
+
+fn book() -> Bookkeeping {
+    Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap()
+}
+
+fn entry(key: &str, value: &impl serde::Serialize) -> (String, Entry) {
+    let entry = Entry {
+        key: key.into(),
+        value: serde_json::to_vec(value).unwrap(),
+        created: Revision(1),
+        modified: Revision(1),
+        lease: 1,
+        ttl: None,
+    };
+    (key.to_owned(), entry)
+}
+
+fn member(lb: &str, left: bool) -> (String, Entry) {
+    let member = Member {
+        host: lb.into(),
+        version: "1".into(),
+        boot: "b1".into(),
+        advertise: None,
+        resources: vec![Consumes { name: "web".into(), trees: vec!["/services/apache".into()] }],
+        left,
+    };
+    entry(&format!("/confsync/members/{lb}"), &member)
+}
+
+fn ack(lb: &str, applied: u64, quiesced: u64) -> Ack {
+    let _ = lb;
+    Ack {
+        boot: "b1".into(),
+        applied: Revision(applied),
+        quiesced: Revision(quiesced),
+        held: vec![],
+        refused: None,
+    }
+}
+
+fn acked(lb: &str, ack: &Ack) -> (String, Entry) {
+    entry(&format!("/confsync/acks/web/{lb}"), ack)
+}
+
+fn picture(entries: impl IntoIterator<Item = (String, Entry)>) -> Snapshot {
+    Snapshot { revision: Revision(R), cluster: 1, entries: entries.into_iter().collect() }
+}
+
+fn wait(goal: Goal, now: Instant) -> Wait {
+    Wait::new(KEY.parse().unwrap(), Revision(R), goal, Bounds::default(), now)
+}
+
+fn over(wait: &Wait, now: Instant) -> Option<Verdict> {
+    match wait.progress(now) {
+        Progress::Over(verdict) => Some(verdict),
+        Progress::Waiting { until } => {
+            assert!(until > now, "a wait must end");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_member_must_apply_and_quiesce() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Left, now);
+    wait.observe(&picture([member("a", false), member("b", false)]), &book(), now);
+    assert_eq!(over(&wait, now), None);
+    let half = [
+        member("a", false),
+        acked("a", &ack("a", R, R)),
+        member("b", false),
+        acked("b", &ack("b", R + 3, R - 1)),
+    ];
+    wait.observe(&picture(half), &book(), now);
+    assert_eq!(over(&wait, now), None);
+    assert_eq!(wait.missing(), "b (still has workers with open requests)");
+    let all = [
+        member("a", false),
+        acked("a", &ack("a", R, R)),
+        member("b", false),
+        acked("b", &ack("b", R + 3, R + 3)),
+    ];
+    wait.observe(&picture(all), &book(), now);
+    let verdict = over(&wait, now).unwrap();
+    assert!(verdict.confirmed);
+    assert_eq!(verdict.to_string(), "confirmed by a, b");
+}
+
+#[tokio::test]
+async fn joining_needs_only_applied() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Joined, now);
+    wait.observe(&picture([member("a", false), acked("a", &ack("a", R, 0))]), &book(), now);
+    assert!(over(&wait, now).unwrap().confirmed);
+}
+
+#[tokio::test]
+async fn a_silent_member_is_waited_for_within_the_bound_and_named() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Left, now);
+    wait.observe(&picture([member("a", false)]), &book(), now);
+    assert_eq!(over(&wait, now + Duration::from_secs(9)), None);
+    let verdict = over(&wait, now + Duration::from_secs(10)).unwrap();
+    assert!(!verdict.confirmed);
+    assert_eq!(verdict.to_string(), "unconfirmed (a: has not applied it)");
+}
+
+#[tokio::test]
+async fn an_old_life_of_a_load_balancer_confirms_nothing() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Left, now);
+    let old = Ack { boot: "b0".into(), ..ack("a", R, R) };
+    wait.observe(&picture([member("a", false), acked("a", &old)]), &book(), now);
+    assert_eq!(over(&wait, now), None);
+}
+
+#[tokio::test]
+async fn a_refusal_ends_the_wait_with_its_text() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Left, now);
+    let refused = Ack {
+        refused: Some(Refusal { revision: Revision(R), why: "on_empty = keep".into() }),
+        ..ack("a", R - 1, R - 1)
+    };
+    wait.observe(&picture([member("a", false), acked("a", &refused)]), &book(), now);
+    let verdict = over(&wait, now).unwrap();
+    assert!(verdict.to_string().contains("on_empty = keep"), "{verdict}");
+
+    let mut wait = super::tests::wait(Goal::Left, now);
+    let held = Ack { held: vec![KEY.into()], ..ack("a", R, R) };
+    wait.observe(&picture([member("a", false), acked("a", &held)]), &book(), now);
+    assert!(!over(&wait, now).unwrap().confirmed);
+}
+
+#[tokio::test]
+async fn a_lost_member_costs_a_grace_and_one_that_left_costs_nothing() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Left, now);
+    wait.observe(&picture([member("a", false), member("b", false)]), &book(), now);
+    wait.observe(&picture([member("b", true)]), &book(), now);
+    assert_eq!(over(&wait, now), None);
+    wait.observe(&picture([]), &book(), now);
+    let verdict = over(&wait, now + Duration::from_secs(5)).unwrap();
+    assert_eq!(verdict.to_string(), "unconfirmed (a: lost: its lease ran out)");
+    assert_eq!(verdict.by, ["b"]);
+}
+
+#[tokio::test]
+async fn without_members_only_the_floor_holds_and_too_few_are_unconfirmed() {
+    let now = Instant::now();
+    let bounds = Bounds { least: Duration::from_secs(2), ..Bounds::default() };
+    let mut wait = Wait::new(KEY.parse().unwrap(), Revision(R), Goal::Left, bounds, now);
+    wait.observe(&picture([]), &book(), now);
+    assert_eq!(over(&wait, now), None);
+    assert!(over(&wait, now + Duration::from_secs(2)).unwrap().confirmed);
+
+    let bounds = Bounds { min_lbs: 1, ..Bounds::default() };
+    let mut wait = Wait::new(KEY.parse().unwrap(), Revision(R), Goal::Left, bounds, now);
+    wait.observe(&picture([]), &book(), now);
+    assert!(!over(&wait, now + Duration::from_secs(10)).unwrap().confirmed);
+}
+
+#[tokio::test]
+async fn members_of_other_services_and_broken_values_are_not_waited_for() {
+    let now = Instant::now();
+    let mut wait = Wait::new(
+        "/services/other/1".parse().unwrap(),
+        Revision(R),
+        Goal::Left,
+        Bounds::default(),
+        now,
+    );
+    let broken = entry("/confsync/members/x", &"not a member");
+    wait.observe(&picture([member("a", false), broken]), &book(), now);
+    assert!(over(&wait, now).unwrap().confirmed);
+}
+
+mod bounded {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the members do, the wait is over when its longest bound is.
+        #[test]
+        fn no_wait_without_bound(events in proptest::collection::vec((0u8..6, 0u8..3, 0u64..8), 0..20)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let start = runtime.block_on(async { Instant::now() });
+            let mut now = start;
+            let mut wait = wait(Goal::Left, start);
+            let mut state: BTreeMap<String, Vec<(String, Entry)>> = BTreeMap::new();
+            for (kind, lb, seconds) in events {
+                now += Duration::from_secs(seconds);
+                let lb = format!("lb{lb}");
+                let entries = match kind {
+                    0 => vec![member(&lb, false)],
+                    1 => vec![member(&lb, false), acked(&lb, &ack(&lb, R, 0))],
+                    2 => vec![member(&lb, false), acked(&lb, &ack(&lb, R, R))],
+                    3 => vec![member(&lb, true)],
+                    _ => vec![],
+                };
+                state.insert(lb, entries);
+                wait.observe(&picture(state.values().flatten().cloned()), &book(), now);
+            }
+            let over = matches!(wait.progress(wait.deadline().max(now)), Progress::Over(_));
+            prop_assert!(now < wait.deadline() || over);
+            prop_assert!(matches!(wait.progress(wait.deadline()), Progress::Over(_)));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `register list`: who is registered, as a table for people or JSON for programs.
+//! Pure: rows in, text out.
+//!
+//! What a load balancer would refuse is shown with the reason, not left out: the
+//! list is where somebody looks who misses a backend.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::model::{Backend, Prefix, format_span};
+use serde::Serialize;
+
+/// A key as etcd has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The whole key.
+    pub key: String,
+    /// Its bytes.
+    pub value: Vec<u8>,
+    /// What is left of its time; `None` for a key that stays for ever.
+    pub ttl: Option<Duration>,
+}
+
+/// A key made sense of. Names and order are what `--json` shows.
+#[derive(Debug, Serialize)]
+struct Listed {
+    key: String,
+    service: String,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    meta: BTreeMap<String, String>,
+    ttl_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+}
+
+/// In the order of services and ids.
+fn listed(prefix: &Prefix, rows: &[Row]) -> Vec<Listed> {
+    let mut all: Vec<Listed> = rows.iter().map(|row| one(prefix, row)).collect();
+    all.sort_by(|a, b| (&a.service, &a.id).cmp(&(&b.service, &b.id)));
+    all
+}
+
+fn one(prefix: &Prefix, row: &Row) -> Listed {
+    let path = prefix.strip(&row.key).unwrap_or(&row.key);
+    let parts = path.split_once('/');
+    let (service, id) = parts.unwrap_or(("", path));
+    let backend = match parts {
+        Some(_) => Backend::parse(&row.value).map_err(|e| e.to_string()),
+        None => Err("the key is not inside the folder of a service".to_owned()),
+    };
+    let (backend, refused) = match backend {
+        Ok(backend) => (Some(backend), None),
+        Err(why) => (None, Some(why)),
+    };
+    Listed {
+        key: row.key.clone(),
+        service: service.to_owned(),
+        id: id.to_owned(),
+        addr: backend.as_ref().map(|b| b.addr.to_string()),
+        weight: backend.as_ref().map(|b| b.weight),
+        zone: backend.as_ref().and_then(|b| b.zone.clone()),
+        meta: backend.map(|b| b.meta).unwrap_or_default(),
+        ttl_seconds: row.ttl.map(|ttl| ttl.as_secs()),
+        refused,
+    }
+}
+
+/// One JSON array, ending with a line feed.
+#[must_use]
+pub fn json(prefix: &Prefix, rows: &[Row]) -> String {
+    // Texts and numbers have no way to fail.
+    let text = serde_json::to_string_pretty(&listed(prefix, rows)).unwrap_or_default();
+    format!("{text}\n")
+}
+
+const HEADINGS: [&str; 7] = ["SERVICE", "ID", "ADDRESS", "WEIGHT", "ZONE", "META", "TTL LEFT"];
+
+const BOLD: &str = "1";
+const RED: &str = "31";
+const YELLOW: &str = "33";
+
+/// An aligned table; `colours` for a terminal.
+#[must_use]
+pub fn table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
+    if rows.is_empty() {
+        return format!("nobody is registered under {prefix}\n");
+    }
+    let all = listed(prefix, rows);
+    let mut lines = vec![(HEADINGS.map(str::to_owned), String::new(), BOLD)];
+    lines.extend(all.iter().map(|one| {
+        let note = one.refused.as_ref().map_or(String::new(), |why| format!("refused: {why}"));
+        let colour = match (&one.refused, one.ttl_seconds) {
+            (Some(_), _) => RED,
+            (None, None) => YELLOW,
+            _ => "",
+        };
+        (cells(one), note, colour)
+    }));
+    let width = |i: usize| {
+        let cells = lines.iter().filter_map(|(cells, ..)| cells.get(i));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    // Zone and meta take no room where nobody uses them.
+    let used =
+        |i: usize| lines.iter().skip(1).any(|(c, ..)| c.get(i).is_some_and(|c| !c.is_empty()));
+    let columns: Vec<(usize, usize)> =
+        (0..HEADINGS.len()).filter(|i| used(*i)).map(|i| (i, width(i))).collect();
+    let mut text = String::new();
+    for (cells, note, colour) in &lines {
+        let mut line = String::new();
+        for (i, width) in &columns {
+            let cell = cells.get(*i).map_or("", String::as_str);
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        line.push_str(note);
+        text.push_str(&painted(line.trim_end(), if colours { colour } else { "" }));
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(one: &Listed) -> [String; 7] {
+    // Keys and meta can hold anything; a terminal shall not obey it.
+    let shown = |text: &str| text.escape_debug().to_string();
+    let meta: Vec<String> =
+        one.meta.iter().map(|(key, value)| format!("{key}={}", shown(value))).collect();
+    [
+        shown(&one.service),
+        shown(&one.id),
+        one.addr.clone().unwrap_or_default(),
+        one.weight.map(|weight| weight.to_string()).unwrap_or_default(),
+        one.zone.clone().unwrap_or_default(),
+        meta.join(" "),
+        one.ttl_seconds.map_or("for ever".to_owned(), |s| format_span(Duration::from_secs(s))),
+    ]
+}
+
+fn painted(line: &str, colour: &str) -> String {
+    if colour.is_empty() { line.to_owned() } else { format!("\u{1b}[{colour}m{line}\u{1b}[0m") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row(key: &str, value: &str, ttl: Option<u64>) -> Row {
+        Row { key: key.into(), value: value.into(), ttl: ttl.map(Duration::from_secs) }
+    }
+
+    fn services() -> Prefix {
+        "/services".parse().unwrap()
+    }
+
+    fn some() -> Vec<Row> {
+        vec![
+            row("/services/web/10.0.0.2", "10.0.0.2", Some(8)),
+            row("/services/web/10.0.0.1", "10.0.0.1:80", None),
+            row(
+                "/services/apache/a:1",
+                r#"{"addr":"[::1]:7777","weight":3,"meta":{"v":"2\u001b"}}"#,
+                Some(24),
+            ),
+            row("/services/stray", "10.0.0.1:80", Some(9)),
+        ]
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_says_what_is_refused() {
+        assert_eq!(
+            table(&services(), &some(), false),
+            "\
+SERVICE  ID        ADDRESS      WEIGHT  META       TTL LEFT
+         stray                                     9s        refused: the key is not inside the folder of a service
+apache   a:1       [::1]:7777   3       v=2\\u{1b}  24s
+web      10.0.0.1  10.0.0.1:80  1                  for ever
+web      10.0.0.2                                  8s        refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
+"
+        );
+    }
+
+    #[test]
+    fn colours_only_where_asked_for() {
+        assert!(!table(&services(), &some(), false).contains('\u{1b}'));
+        let painted = table(&services(), &some(), true);
+        assert!(painted.contains("\u{1b}[31mweb      10.0.0.2"), "{painted}");
+        assert!(painted.contains("\u{1b}[33mweb      10.0.0.1"), "{painted}");
+    }
+
+    #[test]
+    fn programs_get_json() {
+        let text = json(&services(), &some());
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value[1]["addr"], "[::1]:7777");
+        assert_eq!(value[1]["ttl_seconds"], 24);
+        assert_eq!(value[2]["ttl_seconds"], serde_json::Value::Null);
+        assert!(value[3]["refused"].as_str().unwrap().contains("no port"));
+        assert_eq!(json(&services(), &[]), "[]\n");
+        assert_eq!(table(&services(), &[], true), "nobody is registered under /services\n");
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_reaches_a_terminal_unescaped(key: String, value: Vec<u8>) {
+            let rows = [Row { key: format!("/services/a/{key}"), value, ttl: None }];
+            let text = table(&services(), &rows, false);
+            prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{:?}", text);
+            prop_assert_eq!(text.lines().count(), 2);
+            prop_assert!(json(&services(), &rows).starts_with('['));
+        }
+    }
+}

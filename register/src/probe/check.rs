@@ -1,0 +1,349 @@
+//! What an operator may write after `--check`, parsed. Pure: no I/O.
+//!
+//! | text | means |
+//! |---|---|
+//! | `http://host:port/path`, `https://…` | GET over HTTP/1.1 |
+//! | `h2c://host:port/path` | GET over HTTP/2 without TLS, by prior knowledge |
+//! | `http://unix:/run/app.sock:/path` | the same over a unix socket (nginx's way to write it) |
+//! | `http`, `https`, `h2c`, `/path` | the service's own host and port |
+//! | `tcp`, `tcp://host:port` | a connection is accepted |
+//! | `unix:/run/app.sock` | the same for a unix socket |
+//! | `exec:CMD arg 'one arg'` | the command ends with 0; words and quotes, but no shell |
+//! | `none` | always healthy |
+//!
+//! `{host}` and `{port}` stand for the service's own.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use common::model::{Endpoint, EndpointError, Host};
+use url::Url;
+
+use super::statuses::Statuses;
+
+/// One check of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Always healthy.
+    None,
+    /// A connection is accepted.
+    Tcp(Address),
+    /// An HTTP answer is as expected.
+    Http(Box<HttpCheck>),
+    /// A command ends with 0.
+    Exec(Vec<String>),
+}
+
+/// Where a check connects to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// An address or a name (IPv6 without brackets), and a port.
+    Port {
+        /// IP address or DNS name.
+        host: String,
+        /// 1–65535.
+        port: u16,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// How HTTP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/1.1 in TLS.
+    Https,
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2c,
+}
+
+/// An HTTP check, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// How it is spoken.
+    pub scheme: Scheme,
+    /// Where to.
+    pub address: Address,
+    /// The `Host` header.
+    pub authority: String,
+    /// The name that the certificate must have, also sent as SNI.
+    pub server_name: String,
+    /// Path and query.
+    pub path: String,
+    /// Which statuses are healthy.
+    pub expect: Statuses,
+    /// What the first 64 KiB of the body must contain.
+    pub body: Option<String>,
+    /// The only CA certificates trusted, in PEM form.
+    pub ca: Option<PathBuf>,
+    /// Whether any certificate is taken.
+    pub insecure: bool,
+}
+
+/// What applies to all HTTP checks of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Which statuses are healthy.
+    pub expect: Statuses,
+    /// What the body must contain.
+    pub body: Option<String>,
+    /// Another `Host` header (and certificate name) than the URL's.
+    pub host: Option<String>,
+    /// The only CA certificates trusted.
+    pub ca: Option<PathBuf>,
+    /// Whether any certificate is taken.
+    pub insecure: bool,
+}
+
+/// Why a text is not a check.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// Nothing known begins like this.
+    #[error(
+        "`{0}` is no check; write http://…, https://…, h2c://…, tcp, unix:/path, exec:CMD, none, or a /path"
+    )]
+    Unknown(String),
+    /// Usually an unset variable in a unit file.
+    #[error("`{0}` has no host; is a variable in the unit file unset?")]
+    NoHost(String),
+    /// `tcp://host` does not say which port.
+    #[error("`{0}` has no port from 1 to 65535")]
+    NoPort(String),
+    /// Everybody on the machine can read a command line.
+    #[error("a user or password in a check's URL would be visible in the process list")]
+    Secret,
+    /// The URL is broken in another way.
+    #[error("`{url}` is not a URL: {why}")]
+    Url {
+        /// What was written.
+        url: String,
+        /// What the parser says.
+        why: url::ParseError,
+    },
+    /// The host or port after `tcp://` is not one.
+    #[error("`{text}`: {why}")]
+    Endpoint {
+        /// What was written.
+        text: String,
+        /// What is wrong with it.
+        why: EndpointError,
+    },
+    /// The socket's path is relative, or too long for the kernel.
+    #[error("`{0}` is not the absolute path of a unix socket (at most 107 bytes)")]
+    Socket(String),
+    /// `exec:` with nothing after it.
+    #[error("`exec:` names no command")]
+    NoCommand,
+    /// A quote is not closed.
+    #[error("`{0}` has a quote without its partner")]
+    Quote(String),
+}
+
+impl Check {
+    /// Reads what was written after `--check` for the service at `own`.
+    ///
+    /// # Errors
+    /// As [`CheckError`] says.
+    pub fn parse(text: &str, own: &Endpoint, options: &HttpOptions) -> Result<Self, CheckError> {
+        let text = text.trim();
+        if let Some(command) = text.strip_prefix("exec:") {
+            return exec(&fill(command, own.host().to_string(), own));
+        }
+        let host = match own.host() {
+            Host::V6(ip) => format!("[{ip}]"),
+            other => other.to_string(),
+        };
+        let text = &fill(text, host, own);
+        match text.as_str() {
+            "none" => return Ok(Self::None),
+            "tcp" => return Ok(Self::Tcp(address_of(own))),
+            "http" | "https" | "h2c" => {
+                return Self::parse(&format!("{text}://{own}/"), own, options);
+            }
+            path if path.starts_with('/') => {
+                return Self::parse(&format!("http://{own}{path}"), own, options);
+            }
+            _ => {}
+        }
+        if let Some(path) = text.strip_prefix("unix:").or(text.strip_prefix("tcp://unix:")) {
+            return socket(path).map(Self::Tcp);
+        }
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| CheckError::Unknown(short(text)))?;
+        let scheme = match scheme {
+            "tcp" => return tcp(text, rest).map(Self::Tcp),
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "h2c" => Scheme::H2c,
+            _ => return Err(CheckError::Unknown(short(text))),
+        };
+        let place = if rest.starts_with("unix:") { by_socket(rest) } else { by_url(scheme, rest) }?;
+        Ok(Self::Http(Box::new(place.check(scheme, options))))
+    }
+}
+
+impl Check {
+    /// Whether it needs TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Http(http) if http.scheme == Scheme::Https)
+    }
+}
+
+fn fill(text: &str, host: String, own: &Endpoint) -> String {
+    text.replace("{host}", &host).replace("{port}", &own.port().to_string())
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+fn address_of(own: &Endpoint) -> Address {
+    Address::Port { host: own.host().to_string(), port: own.port() }
+}
+
+fn exec(command: &str) -> Result<Check, CheckError> {
+    let argv = shlex::split(command).ok_or_else(|| CheckError::Quote(short(command)))?;
+    let named = argv.first().is_some_and(|name| !name.is_empty());
+    if named { Ok(Check::Exec(argv)) } else { Err(CheckError::NoCommand) }
+}
+
+fn socket(path: &str) -> Result<Address, CheckError> {
+    // 108 bytes of `sun_path`, the last one being zero.
+    let fits = path.len() <= 107 && !path.contains('\0');
+    if fits && Path::new(path).is_absolute() {
+        Ok(Address::Unix(path.into()))
+    } else {
+        Err(CheckError::Socket(short(path)))
+    }
+}
+
+/// An empty host must not be parsed: for `http:///health`, URL parsers take
+/// `health` for the host.
+fn has_host(rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
+    let host = authority.rsplit('@').next().unwrap_or("");
+    !host.is_empty() && !host.starts_with(':')
+}
+
+fn url(rest: &str, scheme: &str) -> Result<Url, CheckError> {
+    let text = format!("{scheme}://{rest}");
+    if !has_host(rest) {
+        return Err(CheckError::NoHost(short(&text)));
+    }
+    let url = Url::parse(&text).map_err(|why| CheckError::Url { url: short(&text), why })?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(CheckError::Secret);
+    }
+    Ok(url)
+}
+
+fn tcp(text: &str, rest: &str) -> Result<Address, CheckError> {
+    if !has_host(rest) {
+        return Err(CheckError::NoHost(short(text)));
+    }
+    let at: Endpoint = rest.trim_end_matches('/').parse().map_err(|e| match e {
+        EndpointError::NoPort => CheckError::NoPort(short(text)),
+        why => CheckError::Endpoint { text: short(text), why },
+    })?;
+    Ok(address_of(&at))
+}
+
+fn bare_host(url: &Url) -> String {
+    url.host_str().unwrap_or("").trim_matches(['[', ']']).to_owned()
+}
+
+/// Where an HTTP check goes, before the options say the rest.
+struct Place {
+    address: Address,
+    authority: String,
+    name: String,
+    path: String,
+}
+
+fn by_socket(rest: &str) -> Result<Place, CheckError> {
+    let inner = rest.strip_prefix("unix:").unwrap_or(rest);
+    let (path, uri) = inner.split_once(':').unwrap_or((inner, "/"));
+    let at = url(&format!("localhost/{}", uri.trim_start_matches('/')), "http")?;
+    let local = "localhost".to_owned();
+    let address = socket(path)?;
+    Ok(Place { address, authority: local.clone(), name: local, path: path_of(&at) })
+}
+
+fn by_url(scheme: Scheme, rest: &str) -> Result<Place, CheckError> {
+    let url = url(rest, if scheme == Scheme::Https { "https" } else { "http" })?;
+    let name = bare_host(&url);
+    let host = url.host_str().unwrap_or("");
+    let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let port = url.port_or_known_default().filter(|port| *port != 0);
+    let port = port.ok_or_else(|| CheckError::NoPort(short(rest)))?;
+    let address = Address::Port { host: name.clone(), port };
+    Ok(Place { address, authority, name, path: path_of(&url) })
+}
+
+fn path_of(url: &Url) -> String {
+    url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()))
+}
+
+impl Place {
+    fn check(self, scheme: Scheme, options: &HttpOptions) -> HttpCheck {
+        let name = options.host.as_deref().map(|host| match host.rsplit_once(':') {
+            Some((name, port)) if port.parse::<u16>().is_ok() => name,
+            _ => host,
+        });
+        HttpCheck {
+            scheme,
+            address: self.address,
+            server_name: name.map_or(self.name, |n| n.trim_matches(['[', ']']).to_owned()),
+            authority: options.host.clone().unwrap_or(self.authority),
+            path: self.path,
+            expect: options.expect.clone(),
+            body: options.body.clone(),
+            ca: options.ca.clone(),
+            insecure: options.insecure,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Port { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+        })
+    }
+}
+
+impl fmt::Display for Check {
+    /// As it can be written after `--check`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Tcp(address @ Address::Port { .. }) => write!(f, "tcp://{address}"),
+            Self::Tcp(address) => address.fmt(f),
+            Self::Http(http) => match &http.address {
+                Address::Unix(_) => write!(f, "{}://{}:{}", http.scheme, http.address, http.path),
+                Address::Port { .. } => {
+                    write!(f, "{}://{}{}", http.scheme, http.address, http.path)
+                }
+            },
+            Self::Exec(argv) => {
+                let words = shlex::try_join(argv.iter().map(String::as_str));
+                write!(f, "exec:{}", words.unwrap_or_default())
+            }
+        }
+    }
+}

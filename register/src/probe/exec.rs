@@ -1,0 +1,140 @@
+//! `exec:` probes: a command of the operator's, without a shell. Exit 0 is healthy.
+//!
+//! The command has a process group of its own, and that whole group is killed when
+//! the command ends, when its time is up, or when the probe is dropped: nothing it
+//! started outlives it (short of what made itself a session). Its output is read
+//! to the end and thrown away but for the beginning, so it can neither block nor
+//! fill our memory.
+
+use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::fs::{Access, access};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+
+use super::deadline::{Deadline, words};
+
+/// How much of the output is kept, in bytes.
+const KEPT: usize = 4 * 1024;
+
+/// How much of it is shown as the reason, in characters.
+const SHOWN: usize = 200;
+
+/// How long output is waited for once the command is gone.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Finds the command as `execvp` would, so that a typing error is noticed at the
+/// start and not as a backend that never gets healthy.
+pub(super) fn find(argv: &[String]) -> Result<PathBuf, String> {
+    let name = argv.first().map_or("", String::as_str);
+    let runs = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
+    if name.contains('/') {
+        let path = PathBuf::from(name);
+        return if runs(&path) { Ok(path) } else { Err(format!("`{name}` cannot be executed")) };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin").into());
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|path| runs(path))
+        .ok_or_else(|| format!("there is no command `{name}` in PATH"))
+}
+
+/// The command's process group, killed when this goes.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // An empty group is what we want; there is nobody to tell otherwise.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+pub(super) async fn ask(argv: &[String], deadline: &Deadline) -> Result<(), String> {
+    let mut child = start(argv)?;
+    let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+    let out = child.stdout.take();
+    let err = child.stderr.take();
+    let mut output = Vec::new();
+    let doing = format!("running `{}`", argv.first().map_or("", String::as_str));
+    let status = {
+        let reading = read_all(out, err, &mut output);
+        tokio::pin!(reading);
+        let mut read = false;
+        let status = deadline
+            .step(&doing, async {
+                loop {
+                    tokio::select! {
+                        status = child.wait() => return status.map_err(|e| words(&e)),
+                        () = &mut reading, if !read => read = true,
+                    }
+                }
+            })
+            .await?;
+        // Whoever still holds the pipes goes first, then reading ends by itself.
+        drop(group);
+        if !read {
+            deadline.briefly(LINGER, reading).await;
+        }
+        status
+    };
+    if status.success() { Ok(()) } else { Err(reason(status, &output)) }
+}
+
+fn start(argv: &[String]) -> Result<Child, String> {
+    let (name, arguments) = argv.split_first().ok_or("there is no command to run")?;
+    #[expect(clippy::disallowed_methods, reason = "own process group, killed at the deadline")]
+    let mut command = Command::new(name);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    command.spawn().map_err(|e| format!("cannot run `{name}`: {}", words(&e)))
+}
+
+async fn read_all(
+    out: Option<impl AsyncRead + Unpin>,
+    err: Option<impl AsyncRead + Unpin>,
+    kept: &mut Vec<u8>,
+) {
+    let mut other = Vec::new();
+    tokio::join!(read(out, kept), read(err, &mut other));
+    // What was said on stderr is the likelier reason.
+    if !other.is_empty() {
+        *kept = other;
+    }
+}
+
+async fn read(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut from) = from else { return };
+    let mut piece = [0; 1024];
+    while let Ok(n @ 1..) = from.read(&mut piece).await {
+        let room = KEPT.saturating_sub(kept.len()).min(n);
+        kept.extend(piece.iter().take(room));
+    }
+}
+
+fn reason(status: ExitStatus, output: &[u8]) -> String {
+    let how = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "it ended in an unknown way".to_owned(),
+    };
+    let text = String::from_utf8_lossy(output);
+    match text.lines().map(str::trim).find(|line| !line.is_empty()) {
+        Some(line) => {
+            let line: String = line.chars().take(SHOWN).collect();
+            format!("{how}: {}", line.escape_debug())
+        }
+        None => how,
+    }
+}

@@ -1,0 +1,202 @@
+//! HTTP probes over hyper, on a connection opened for this one request.
+//!
+//! hyper rather than a whole client: no pool, no proxy, no redirects to switch
+//! off, and a fraction of the memory. Everything read is bounded: 64 KiB of
+//! headers, 64 KiB of body; and of the body, nothing decides but what the match
+//! needs.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
+use hyper::rt::Executor;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+
+use super::check::{HttpCheck, Scheme};
+use super::connect::Stream;
+use super::deadline::{Deadline, words};
+use super::tls::Connector;
+
+/// The most that is read of headers, and of a body; bytes.
+const LIMIT: usize = 64 * 1024;
+
+/// How long the rest of a body is heard out.
+const POLITE: Duration = Duration::from_millis(100);
+
+const AGENT: &str = concat!("register/", env!("CARGO_PKG_VERSION"));
+
+const HEAD: &str = "waiting for the status and headers";
+
+type Ask = Request<Empty<Bytes>>;
+
+pub(super) async fn ask(
+    check: &HttpCheck,
+    tls: Option<&Connector>,
+    deadline: &Deadline,
+) -> Result<(), String> {
+    let stream = Stream::open(&check.address, deadline).await?;
+    match (check.scheme, tls) {
+        (Scheme::H2c, _) => over_http2(check, stream, deadline).await,
+        (_, None) => over_http1(check, stream, deadline).await,
+        (_, Some(tls)) => {
+            let secured = tls.secure(stream, &check.server_name, deadline).await?;
+            over_http1(check, secured, deadline).await
+        }
+    }
+}
+
+async fn over_http1<S>(check: &HttpCheck, stream: S, deadline: &Deadline) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut request = request(check, check.path.clone())?;
+    request.headers_mut().insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(LIMIT);
+    let shake = builder.handshake::<_, Empty<Bytes>>(TokioIo::new(stream));
+    let (mut sender, connection) = shake.await.map_err(|e| words(&e))?;
+    let exchange = async {
+        let head = async { sender.send_request(request).await.map_err(|e| no_http(&e)) };
+        judge(check, deadline.step(HEAD, head).await?, deadline).await
+    };
+    beside(exchange, connection).await
+}
+
+async fn over_http2(check: &HttpCheck, stream: Stream, deadline: &Deadline) -> Result<(), String> {
+    let request = request(check, format!("http://{}{}", check.authority, check.path))?;
+    let tasks = Tasks::default();
+    let _end = Ending(tasks.clone());
+    let mut builder = http2::Builder::new(tasks);
+    builder
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(64 * 1024)
+        .max_header_list_size(64 * 1024);
+    let shake = async {
+        let shaken = builder.handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await;
+        shaken.map_err(|e| no_http(&e))
+    };
+    let (mut sender, connection) = deadline.step("agreeing on HTTP/2", shake).await?;
+    let exchange = async {
+        let head = async { sender.send_request(request).await.map_err(|e| no_http(&e)) };
+        judge(check, deadline.step(HEAD, head).await?, deadline).await
+    };
+    beside(exchange, connection).await
+}
+
+fn request(check: &HttpCheck, uri: String) -> Result<Ask, String> {
+    let mut request = Request::get(uri);
+    // HTTP/2 has it in the URI. In HTTP/1.1 it comes first, as it should.
+    if check.scheme != Scheme::H2c {
+        request = request.header(HOST, &check.authority);
+    }
+    let request = request.header(USER_AGENT, AGENT).header(ACCEPT, "*/*").body(Empty::new());
+    request.map_err(|e| format!("the request cannot be made: {e}"))
+}
+
+fn no_http(error: &hyper::Error) -> String {
+    if error.is_parse() {
+        format!("the answer is not HTTP as asked for: {}", words(error))
+    } else {
+        words(error)
+    }
+}
+
+/// Drives the connection while the exchange runs; both end here.
+async fn beside<T, C>(exchange: impl Future<Output = T>, connection: C) -> T
+where
+    C: Future,
+{
+    match select(pin!(exchange), pin!(connection)).await {
+        Either::Left((done, _)) => done,
+        // The connection's end, good or bad, is also told to the exchange.
+        Either::Right((_, exchange)) => exchange.await,
+    }
+}
+
+async fn judge(
+    check: &HttpCheck,
+    response: Response<Incoming>,
+    deadline: &Deadline,
+) -> Result<(), String> {
+    let status = response.status();
+    let mut body = response.into_body();
+    let mut read = 0;
+    let verdict = if check.expect.contains(status.as_u16()) {
+        match &check.body {
+            None => Ok(()),
+            Some(wanted) => {
+                let found = find(wanted, &mut body, &mut read);
+                deadline.step("reading the body", found).await
+            }
+        }
+    } else {
+        Err(format!("status {status}, expected {}", check.expect))
+    };
+    // The answer is known. A server that is still writing would log our leaving as
+    // an error, every time; so what little it has to say is heard out.
+    deadline.briefly(POLITE, hear_out(&mut body, &mut read)).await;
+    verdict
+}
+
+/// Looks for `wanted` in the first 64 KiB.
+async fn find(wanted: &str, body: &mut Incoming, read: &mut usize) -> Result<(), String> {
+    let needle = wanted.as_bytes();
+    let mut seen: Vec<u8> = Vec::new();
+    while seen.len() < LIMIT {
+        let Some(frame) = body.frame().await else { break };
+        let frame = frame.map_err(|e| format!("the body breaks off: {}", words(&e)))?;
+        let Some(data) = frame.data_ref() else { continue };
+        *read = read.saturating_add(data.len());
+        let from = seen.len().saturating_sub(needle.len().saturating_sub(1));
+        seen.extend(data.iter().take(LIMIT - seen.len()));
+        let fresh = seen.get(from..).unwrap_or_default();
+        if fresh.windows(needle.len().max(1)).any(|part| part == needle) {
+            return Ok(());
+        }
+    }
+    Err(format!("the body (up to 64 KiB of it) does not contain `{}`", wanted.escape_debug()))
+}
+
+/// Reads the rest and drops it, as long as it stays within 64 KiB.
+async fn hear_out(body: &mut Incoming, read: &mut usize) {
+    while *read < LIMIT {
+        let Some(Ok(frame)) = body.frame().await else { break };
+        *read = read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+    }
+}
+
+/// Where hyper's HTTP/2 puts the tasks it needs. They end with the probe, however
+/// the server behaves.
+#[derive(Clone, Default)]
+struct Tasks(Arc<Mutex<JoinSet<()>>>);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        set.spawn(async move {
+            task.await;
+        });
+    }
+}
+
+/// Ends the tasks when the probe is over or dropped. The set cannot do so itself:
+/// its tasks hold clones of it.
+struct Ending(Tasks);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}

@@ -1,0 +1,123 @@
+//! Probes: one question to a backend, answered in bounded time.
+//!
+//! * [`Check`] is what an operator wrote, parsed; pure.
+//! * [`Probe`] is that check made ready: certificates read, command found.
+//! * [`Verdict`] is the answer. It is never an error: failing to ask is a
+//!   [`Verdict::Fail`] with the reason in words.
+//!
+//! What must hold: one deadline covers everything a probe does, from resolving
+//! the name to the last byte read, so neither silence nor a byte a second can
+//! outlast it. Each probe opens a connection of its own, because that is what the
+//! next user of the backend has to do: a kept one would not notice that nothing
+//! is accepted any more. Nothing is taken from the environment (no proxy), no
+//! redirect is followed, and what is read is bounded.
+//!
+//! This module knows nothing of rise and fall, services or etcd.
+
+mod check;
+mod connect;
+mod deadline;
+mod exec;
+mod http;
+mod statuses;
+mod tls;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use check::{Address, Check, CheckError, HttpCheck, HttpOptions, Scheme};
+pub use statuses::{StatusError, Statuses};
+
+use connect::Stream;
+use deadline::Deadline;
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The backend answered as expected.
+    Pass,
+    /// It did not, or could not be asked. The reason is one line, fit for a log.
+    Fail(String),
+}
+
+impl Verdict {
+    /// Whether it passed.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        matches!(self, Self::Pass)
+    }
+}
+
+/// What a probe takes while it runs, so that many at once can be bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// Nothing.
+    Nothing,
+    /// One connection.
+    Connection,
+    /// One process.
+    Process,
+}
+
+/// A check that is ready to be asked, any number of times.
+#[derive(Debug)]
+pub struct Probe {
+    check: Check,
+    tls: Option<tls::Connector>,
+    timeout: Duration,
+}
+
+impl Probe {
+    /// Makes a check ready: reads its CA file, looks for its command.
+    ///
+    /// # Errors
+    /// What an operator has to put right, in words.
+    pub fn prepare(check: Check, timeout: Duration) -> Result<Self, String> {
+        let tls = match &check {
+            Check::Http(http) if http.scheme == Scheme::Https => {
+                Some(tls::connector(http.ca.as_deref(), http.insecure)?)
+            }
+            Check::Exec(argv) => {
+                exec::find(argv)?;
+                None
+            }
+            _ => None,
+        };
+        Ok(Self { check, tls, timeout })
+    }
+
+    /// What it takes while it runs.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        match self.check {
+            Check::None => Cost::Nothing,
+            Check::Tcp(_) | Check::Http(_) => Cost::Connection,
+            Check::Exec(_) => Cost::Process,
+        }
+    }
+
+    /// Asks once. Answers within the timeout; dropping the future ends whatever
+    /// it has begun, a child process included.
+    pub async fn ask(&self) -> Verdict {
+        let deadline = Deadline::after(self.timeout);
+        let answer = match &self.check {
+            Check::None => Ok(()),
+            Check::Tcp(address) => Stream::open(address, &deadline).await.map(drop),
+            Check::Http(http) => http::ask(http, self.tls.as_ref(), &deadline).await,
+            Check::Exec(argv) => exec::ask(argv, &deadline).await,
+        };
+        match answer {
+            Ok(()) => Verdict::Pass,
+            Err(why) => Verdict::Fail(why),
+        }
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.check.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! TLS for `https` probes, on the socket that the probe opened.
+//!
+//! Verified against the machine's roots, or against the operator's own file and
+//! nothing else. Skipping verification takes an explicit flag.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::connect::Stream;
+use super::deadline::{Deadline, words};
+
+/// Makes TLS out of a connection.
+#[derive(Clone)]
+pub(super) struct Connector(TlsConnector);
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl Connector {
+    pub(super) async fn secure(
+        &self,
+        stream: Stream,
+        name: &str,
+        deadline: &Deadline,
+    ) -> Result<TlsStream<Stream>, String> {
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| format!("`{name}` is not a name that a certificate can have"))?;
+        deadline
+            .step("agreeing on TLS", async {
+                let secured = self.0.connect(name, stream).await;
+                secured.map_err(|e| format!("no TLS: {}", words(&e)))
+            })
+            .await
+    }
+}
+
+/// Reads the roots and settles how certificates are verified.
+pub(super) fn connector(ca: Option<&Path>, insecure: bool) -> Result<Connector, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| words(&e))?;
+    let mut config = if insecure {
+        let anyone = Arc::new(Anyone(provider));
+        builder.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth()
+    } else {
+        builder.with_root_certificates(roots(ca)?).with_no_client_auth()
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Each probe stands alone; a remembered session would be memory for nothing.
+    config.resumption = Resumption::disabled();
+    Ok(Connector(TlsConnector::from(Arc::new(config))))
+}
+
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(file) => {
+            let no = |e: &dyn fmt::Display| format!("cannot use `{}`: {e}", file.display());
+            for cert in CertificateDer::pem_file_iter(file).map_err(|e| no(&e))? {
+                roots.add(cert.map_err(|e| no(&e))?).map_err(|e| no(&e))?;
+            }
+            if roots.is_empty() {
+                return Err(no(&"it holds no certificate in PEM form"));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err("this machine has no CA certificates; name a file with \
+                            --check-ca, or install them"
+                    .to_owned());
+            }
+        }
+    }
+    Ok(roots)
+}
+
+/// Takes any certificate, but still wants proof that the server has its key.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,250 @@
+//! The backend as a child, for `register run … -- COMMAND`.
+//!
+//! It has a process group of its own, so that a Ctrl-C at the terminal reaches only
+//! us and the key goes before the backend does. Signals are forwarded to the child
+//! alone, as service managers do it (a server that is told to stop gracefully
+//! tells its own workers); only the last word, SIGKILL, goes to the whole group.
+//!
+//! This module knows nothing of health or keys: when to stop is decided elsewhere.
+
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::process::{Child, Command};
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// With this code.
+    Code(u8),
+    /// By this signal.
+    Signal(u8),
+}
+
+impl Exit {
+    /// The exit code to hand on: the child's own, or 128 and the signal, as shells
+    /// have it.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => signal.saturating_add(128),
+        }
+    }
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        let byte = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(byte(code)),
+            (None, signal) => Self::Signal(byte(signal.unwrap_or(0))),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+        }
+    }
+}
+
+/// Why there is no child.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// Nothing after `--`.
+    #[error("there is no command after `--`")]
+    NoCommand,
+    /// Not found, not executable, no memory.
+    #[error("cannot start `{command}`: {cause}")]
+    Start {
+        /// Its first word.
+        command: String,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// The child cannot be waited for. Not seen in practice.
+    #[error("cannot wait for the command: {0}")]
+    Wait(std::io::Error),
+}
+
+/// A running backend. Dropping it kills its whole group.
+#[derive(Debug)]
+pub struct Backend {
+    child: Child,
+    pid: Option<Pid>,
+    exit: Option<Exit>,
+}
+
+impl Backend {
+    /// Starts the command, with our environment and our output.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(argv: &[String]) -> Result<Self, SuperviseError> {
+        let (name, arguments) = argv.split_first().ok_or(SuperviseError::NoCommand)?;
+        #[expect(clippy::disallowed_methods, reason = "it runs until it is stopped, here")]
+        let mut command = Command::new(name);
+        command.args(arguments).process_group(0).kill_on_drop(true);
+        let child = command
+            .spawn()
+            .map_err(|cause| SuperviseError::Start { command: name.clone(), cause })?;
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Ok(Self { child, pid, exit: None })
+    }
+
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.pid.filter(|_| self.exit.is_none()).map(Pid::as_raw_pid)
+    }
+
+    /// Waits for its end, and kills what is left of its group then. May be dropped and called again, also after the end.
+    ///
+    /// # Errors
+    /// [`SuperviseError::Wait`].
+    pub async fn ended(&mut self) -> Result<Exit, SuperviseError> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        let exit = self.child.wait().await.map_err(SuperviseError::Wait)?.into();
+        // What it left behind goes now: later, the number of the group may be
+        // somebody else's.
+        self.kill_group();
+        self.exit = Some(exit);
+        Ok(exit)
+    }
+
+    /// Forwards a signal to the child. After its end, nobody is there to get it.
+    pub fn signal(&self, signal: Signal) {
+        if let (Some(pid), None) = (self.pid, self.exit) {
+            // It may have ended just now, unnoticed; its pid is ours until waited for.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Stops it: SIGTERM, then after `bound` SIGKILL to everything in its group.
+    ///
+    /// # Errors
+    /// [`SuperviseError::Wait`].
+    pub async fn stop(&mut self, bound: Duration) -> Result<Exit, SuperviseError> {
+        self.signal(Signal::TERM);
+        if let Ok(exit) = tokio::time::timeout(bound, self.ended()).await {
+            return exit;
+        }
+        self.kill_group();
+        self.ended().await
+    }
+
+    fn kill_group(&self) {
+        if let (Some(pid), None) = (self.pid, self.exit) {
+            // No group, nobody to kill: just as well.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.kill_group();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::unix::pipe;
+
+    use super::*;
+
+    fn sh(script: &str) -> Backend {
+        Backend::start(&["sh".into(), "-c".into(), script.into()]).unwrap()
+    }
+
+    /// A pipe for scripts to write to, so that tests know how far they are.
+    fn fifo(folder: &Path) -> (pipe::Receiver, String) {
+        let path = folder.join("told");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let receiver = pipe::OpenOptions::new().open_receiver(&path).unwrap();
+        (receiver, path.display().to_string())
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn the_exit_is_handed_on() {
+        for (script, exit, code) in [
+            ("exit 0", Exit::Code(0), 0),
+            ("exit 7", Exit::Code(7), 7),
+            ("kill -TERM $$", Exit::Signal(15), 143),
+        ] {
+            let mut backend = sh(script);
+            assert_eq!(backend.ended().await.unwrap(), exit);
+            assert_eq!(backend.ended().await.unwrap().code(), code);
+            assert_eq!(backend.pid(), None);
+        }
+        assert_eq!(Exit::Signal(15).to_string(), "killed by signal 15");
+    }
+
+    #[tokio::test]
+    async fn signals_are_forwarded_and_a_stop_is_asked_for_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut told, path) = fifo(folder.path());
+        let mut backend = sh(&format!(
+            "exec 3>{path}; trap 'printf h >&3' HUP; trap 'printf t >&3; exit 5' TERM; \
+             printf r >&3; while :; do sleep 0.05; done"
+        ));
+        let mut byte = [0; 1];
+        for (signal, answer) in [(None, b'r'), (Some(Signal::HUP), b'h')] {
+            if let Some(signal) = signal {
+                backend.signal(signal);
+            }
+            tokio::time::timeout(LONG, told.read_exact(&mut byte)).await.unwrap().unwrap();
+            assert_eq!(byte[0], answer);
+        }
+        assert_eq!(backend.stop(LONG).await.unwrap(), Exit::Code(5));
+        backend.signal(Signal::TERM);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_stop_is_killed_with_all_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut told, path) = fifo(folder.path());
+        let mut backend = sh(&format!(
+            "exec 3>{path}; trap '' TERM; (sleep 300; :) & printf r >&3; while :; do sleep 1; done"
+        ));
+        let mut byte = [0; 1];
+        tokio::time::timeout(LONG, told.read_exact(&mut byte)).await.unwrap().unwrap();
+        let exit = backend.stop(Duration::from_millis(100)).await.unwrap();
+        assert_eq!(exit, Exit::Signal(9));
+        // The pipe ends when nobody holds it any more.
+        assert_eq!(tokio::time::timeout(LONG, told.read(&mut byte)).await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_backend_leaves_behind_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut told, path) = fifo(folder.path());
+        let mut backend = sh(&format!("exec 3>{path}; printf r >&3; sleep 300 & exit 4"));
+        assert_eq!(backend.ended().await.unwrap(), Exit::Code(4));
+        let mut all = Vec::new();
+        tokio::time::timeout(LONG, told.read_to_end(&mut all)).await.unwrap().unwrap();
+        assert_eq!(all, b"r");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_start_is_said() {
+        let said = Backend::start(&["/nowhere/apache2".into()]).unwrap_err().to_string();
+        assert!(said.starts_with("cannot start `/nowhere/apache2`: No such file"), "{said}");
+        assert!(matches!(Backend::start(&[]), Err(SuperviseError::NoCommand)));
+    }
+}

@@ -1,0 +1,210 @@
+//! What people and other programs get wrong. The message says what to do, the exit code
+//! is the promised one, and the last good file stays as it was.
+
+use std::fs;
+
+use tests::eventually::check;
+use tests::{
+    Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx, bins, confdir, eventually,
+};
+
+const GOOD: &str = "# the last good file\n";
+
+/// etcd with one backend in it, and an nginx whose file is a good one.
+struct Scene {
+    etcd: Etcd,
+    nginx: Nginx,
+    confdir: Confdir,
+    backend: Backend,
+}
+
+async fn scene(lab: &Lab) -> Scene {
+    let etcd = Etcd::start(lab).await;
+    let backend = Backend::start(lab, "one").await;
+    let value = backend.address().to_string();
+    etcd.ctl(Api::V3).put("/services/apache/one", &value).await;
+    let nginx = Nginx::prepare(lab);
+    let confdir = Confdir::tutorial(lab, &nginx);
+    fs::write(nginx.site(), GOOD).unwrap();
+    Scene { etcd, nginx, confdir, backend }
+}
+
+impl Scene {
+    fn confsync(&self, lab: &Lab) -> Daemon {
+        Daemon::confsync(lab).etcd(&self.etcd, Api::V3).confdir(&self.confdir)
+    }
+}
+
+#[track_caller]
+fn assert_says(log: &str, all: &[&str]) {
+    for text in all {
+        assert!(log.contains(text), "no `{text}` in:\n{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_with_a_syntax_error_is_named_with_its_line() {
+    let lab = Lab::new();
+    let scene = scene(&lab).await;
+    scene.confdir.edit("templates/nginx.tmpl", |text| text.replace("{{ end }}", "{{ edn }}"));
+
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["nginx.tmpl", "edn"]);
+    assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_template_is_named() {
+    let lab = Lab::new();
+    let scene = scene(&lab).await;
+    fs::remove_file(scene.confdir.path().join("templates/nginx.tmpl")).unwrap();
+
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["templates/nginx.tmpl"]);
+    assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_that_nginx_refuses_is_not_installed() {
+    let lab = Lab::new();
+    let scene = scene(&lab).await;
+    scene.confdir.edit("templates/nginx.tmpl", |text| text + "serber { listen 80; }\n");
+
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["unknown directive", "serber"]);
+    assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_nginx_refuses_leaves_it_serving_and_is_got_over() {
+    let lab = Lab::new();
+    let scene = scene(&lab).await;
+    let ctl = scene.etcd.ctl(Api::V3);
+    // A template that trusts a key: what it holds becomes a directive.
+    let trusting = "{{ range gets \"/services/apache/extra\" }}{{ .Value }}\n{{ end }}";
+    let range = "{{ range getvs \"/services/apache/1*\" }}";
+    scene.confdir.edit("templates/nginx.tmpl", |text| {
+        let text = text.replace("{{ range getvs \"/services/apache/*\" }}", range);
+        trusting.to_owned() + &text
+    });
+    ctl.put("/services/apache/1", &scene.backend.address().to_string()).await;
+    let confsync = scene.confsync(&lab).supervising(&scene.nginx).start();
+    confsync.ready().await;
+    let good = scene.nginx.rendered().unwrap();
+    let load = Load::on(scene.nginx.address()).start();
+    load.answered("one").await;
+
+    ctl.put("/services/apache/extra", "nonsense on;").await;
+    confsync.logged("unknown directive").await;
+    assert_eq!(scene.nginx.rendered().unwrap(), good);
+
+    let two = Backend::start(&lab, "two").await;
+    ctl.put("/services/apache/12", &two.address().to_string()).await;
+    ctl.del("/services/apache/extra").await;
+    load.answered("two").await;
+    load.stop().await.assert_none_failed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisoned_value_is_withheld_and_the_others_are_served() {
+    let lab = Lab::new();
+    let scene = scene(&lab).await;
+    let ctl = scene.etcd.ctl(Api::V3);
+    let trap = lab.path().join("made-by-nginx");
+    let poison =
+        format!("127.0.0.1:80; }} access_log {}; upstream x {{ server 1.2.3.4:5", trap.display());
+    ctl.put("/services/apache/evil", &poison).await;
+    scene.confdir.edit("conf.d/nginx.toml", |toml| {
+        toml.replace("[template]\n", "[template]\nvalues = \"endpoint\"\n")
+    });
+
+    let confsync = scene.confsync(&lab).supervising(&scene.nginx).start();
+    confsync.ready().await;
+    confsync.logged("/services/apache/evil").await;
+    eventually("an answer of one", || async {
+        let answer = scene.nginx.get("/").await?;
+        check(answer.body == "one\n", || answer.body.clone())
+    })
+    .await;
+    assert!(!scene.nginx.rendered().unwrap().contains("access_log /made"), "rendered");
+    assert!(!trap.exists(), "nginx saw the poison");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_key_is_named_and_check_makes_it_an_error() {
+    let lab = Lab::new();
+    let scene = scene(&lab).await;
+    scene.confdir.edit("conf.d/nginx.toml", |toml| toml.replace("mode =", "mdoe ="));
+
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_says(&ended.log, &["nginx.toml", "mdoe", "mode"]);
+
+    let check = Daemon::new(&lab, "confsync check", bins::confsync()).arg("check");
+    let ended = check.confdir(&scene.confdir).run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["nginx.toml", "mdoe", "mode"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_flags_are_usage_errors() {
+    let lab = Lab::new();
+    for program in [bins::register(), bins::confsync()] {
+        let daemon = Daemon::new(&lab, "usage", program).arg("run").arg("--no-such-flag");
+        let ended = daemon.run().await;
+        assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
+        assert_says(&ended.log, &["--no-such-flag"]);
+    }
+
+    let ended = Daemon::register(&lab).flag("--service", "apache").run().await;
+    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
+    assert_says(&ended.log, &["--host", "--port"]);
+
+    // A variable that is not set in the unit file.
+    let unset = Daemon::register(&lab).flag("--service", "apache").flag("--host", "");
+    let ended = unset.flag("--port", "7777").run().await;
+    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
+    assert_says(&ended.log, &["--host", "empty"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_is_not_there_is_named_and_waited_for() {
+    let lab = Lab::new();
+    let etcd = Etcd::prepare(&lab);
+    let backend = Backend::start(&lab, "one").await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::empty(&lab);
+    confdir.toml("nginx", &confdir::tutorial_toml(&nginx));
+    confdir.template("nginx.tmpl", &confdir::tutorial_tmpl(&nginx));
+    confdir.edit("conf.d/nginx.toml", |toml| {
+        toml.lines().filter(|line| !line.contains("_cmd")).fold(String::new(), |t, l| t + l + "\n")
+    });
+
+    let place = etcd.address().to_string();
+    let register = Daemon::register(&lab).backend("apache", backend.address());
+    let register = register.etcd(&etcd, Api::V3).quick().start();
+    let confsync = Daemon::confsync(&lab).confdir(&confdir).etcd(&etcd, Api::V3);
+    let confsync = confsync.supervising(&nginx).start();
+    register.logged(&place).await;
+    confsync.logged(&place).await;
+
+    etcd.up().await;
+    register.ready().await;
+    confsync.ready().await;
+    let load = Load::on(nginx.address()).start();
+    load.answered("one").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_without_etcd_fails_and_leaves_the_file() {
+    let lab = Lab::new();
+    let scene = scene(&lab).await;
+    scene.etcd.stop().await;
+
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &[&scene.etcd.address().to_string()]);
+    assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
+}

@@ -1,0 +1,146 @@
+//! Both daemons together, under a load: backends die and come back, etcd goes away and
+//! comes back, processes are stopped and killed.
+
+use std::time::{Duration, Instant};
+
+use tests::eventually::check;
+use tests::{Api, Backend, Cluster, Daemon, Etcd, Exit, Lab, within};
+
+in_both_apis!(
+    a_backend_dies_and_comes_back,
+    etcd_restarts_and_nobody_notices,
+    etcd_is_wiped_and_everybody_registers_again,
+    sigterm_removes_the_key_at_once,
+    sigkill_removes_the_key_within_its_ttl,
+    refreshes_wake_no_watcher,
+    confsync_ends_and_takes_nginx_with_it,
+);
+
+async fn a_backend_dies_and_comes_back(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 3).await;
+    let [_, member, _] = &cluster.members[..] else { unreachable!() };
+    let backend = &member.backend;
+    let load = cluster.load().clients(4).start();
+    load.answered(backend.name()).await;
+
+    backend.die().await;
+    cluster.unregistered(member).await;
+    cluster.dropped(backend.address()).await;
+
+    load.forget_answers();
+    backend.come_up().await;
+    cluster.registered(member).await;
+    cluster.serves(backend.address()).await;
+    load.answered(backend.name()).await;
+    // nginx asks the next backend when one refuses a GET.
+    load.stop().await.assert_none_failed();
+}
+
+async fn etcd_restarts_and_nobody_notices(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 2).await;
+    let load = cluster.load().clients(2).start();
+
+    cluster.etcd.kill().await;
+    load.more(100).await;
+    cluster.etcd.up().await;
+    let late = cluster.join(&lab, "late").await;
+    late.sidekick.ready().await;
+    load.answered("late").await;
+    for member in &cluster.members {
+        cluster.registered(member).await;
+        cluster.serves(member.backend.address()).await;
+    }
+    load.stop().await.assert_none_failed();
+}
+
+async fn etcd_is_wiped_and_everybody_registers_again(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 2).await;
+    let load = cluster.load().clients(2).start();
+
+    cluster.etcd.wipe().await;
+    for member in &cluster.members {
+        cluster.registered(member).await;
+        cluster.serves(member.backend.address()).await;
+    }
+    let late = cluster.join(&lab, "late").await;
+    late.sidekick.ready().await;
+    load.answered("late").await;
+    load.stop().await.assert_none_failed();
+}
+
+async fn sigterm_removes_the_key_at_once(api: Api) {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let backend = Backend::start(&lab, "one").await;
+    // With the TTL of 30 s that it has by default, expiry cannot be what removes the key.
+    let sidekick = Daemon::register(&lab).backend("apache", backend.address()).etcd(&etcd, api);
+    let sidekick = sidekick.flag("--interval", "200ms").start();
+    sidekick.ready().await;
+    let key = format!("/services/apache/{}", backend.ip());
+    assert_eq!(etcd.ctl(api).get(&key).await, Some(backend.address().to_string()));
+
+    let exit = sidekick.stop().await;
+    assert_eq!(etcd.ctl(api).get(&key).await, None);
+    assert_eq!(exit, Exit::Code(0), "{}", sidekick.log());
+    assert!(sidekick.notified().iter().any(|line| line == "STOPPING=1"));
+}
+
+async fn sigkill_removes_the_key_within_its_ttl(api: Api) {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let backend = Backend::start(&lab, "one").await;
+    let sidekick = Daemon::register(&lab).backend("apache", backend.address()).etcd(&etcd, api);
+    let sidekick = sidekick.flag("--ttl", "3s").start();
+    sidekick.ready().await;
+
+    sidekick.kill().await;
+    let key = format!("/services/apache/{}", backend.ip());
+    // etcd looks for expired keys twice a second.
+    within(Duration::from_secs(5), "the key expires", || async {
+        let value = etcd.ctl(api).get(&key).await;
+        check(value.is_none(), || format!("it is {value:?}"))
+    })
+    .await;
+}
+
+async fn refreshes_wake_no_watcher(api: Api) {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let backend = Backend::start(&lab, "one").await;
+    let sidekick = Daemon::register(&lab).backend("apache", backend.address()).etcd(&etcd, api);
+    let ttl = Duration::from_secs(2);
+    let sidekick = sidekick.flag("--ttl", "2s").start();
+    sidekick.ready().await;
+    let watcher = etcd.watch(api, "/services").await;
+
+    // The key outlives its TTL several times over: only refreshes can do that.
+    let key = format!("/services/apache/{}", backend.ip());
+    let start = Instant::now();
+    within(ttl * 10, "four lifetimes", || async {
+        assert!(etcd.ctl(api).get(&key).await.is_some(), "the key lapsed");
+        check(start.elapsed() > ttl * 4, || format!("{:?} so far", start.elapsed()))
+    })
+    .await;
+
+    let _ = sidekick.stop().await;
+    // The removal comes behind all refreshes, so seeing it means having seen everything.
+    within(Duration::from_secs(5), "the removal alone", || async {
+        let events = watcher.events();
+        check(events == [format!("DELETE {key}")], || format!("{events:?}"))
+    })
+    .await;
+}
+
+async fn confsync_ends_and_takes_nginx_with_it(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 1).await;
+    assert!(cluster.nginx.master().is_some());
+
+    let exit = cluster.confsync.stop().await;
+    assert_eq!(exit, Exit::Code(0), "{}", cluster.confsync.log());
+    assert_eq!(cluster.nginx.master(), None);
+    cluster.nginx.get("/").await.unwrap_err();
+}

@@ -1,0 +1,161 @@
+//! put → served: a key that names the peer of `/probe` changes between two backends, among
+//! N others in the upstream, and a client asks for `/probe` without pause.
+//!
+//! *first* is the time from before the put to the first answer of the new backend. For
+//! 100 ms after a reload nginx's old and new workers both accept, so *only* is told as
+//! well: the time to the last answer of the old backend.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use etcd_client::{Client, Txn, TxnOp};
+use tests::process::{Process, Spec};
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Nginx, confdir, eventually, http};
+
+use crate::times::Times;
+
+const KEY: &str = "/services/probe/peer";
+const BATCH: usize = 100;
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Backends in the upstream, one table row each
+    #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
+    sizes: Vec<usize>,
+    /// Puts measured for each size
+    #[arg(long, default_value_t = 50)]
+    rounds: usize,
+    /// Milliseconds of quiet after the last answer of the old backend, before the next put
+    #[arg(long, default_value_t = 500)]
+    quiet_ms: u64,
+    /// A confd to measure as well (`-backend etcdv3 -watch`)
+    #[arg(long, env = "CONFD_BIN")]
+    confd: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy)]
+enum Follower<'a> {
+    Confsync,
+    Confd(&'a Path),
+}
+
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
+    println!("put → served, {} rounds each; times from before the put", args.rounds);
+    println!("{:<10} {:>8}  {:>11} {:>11}  {:>11} {:>11}", "", "", "first", "", "only", "");
+    println!(
+        "{:<10} {:>8}  {:>11} {:>11}  {:>11} {:>11}",
+        "", "backends", "median", "p99", "median", "p99"
+    );
+    for &size in &args.sizes {
+        row("confsync", size, args, Follower::Confsync).await?;
+        if let Some(confd) = &args.confd {
+            row("confd", size, args, Follower::Confd(confd)).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn row(name: &str, size: usize, args: &Args, by: Follower<'_>) -> anyhow::Result<()> {
+    let (first, only) = measure(size, args, by).await.with_context(|| format!("{name}, {size}"))?;
+    let [a, b, c, d] =
+        [first.quantile(0.5), first.quantile(0.99), only.quantile(0.5), only.quantile(0.99)];
+    println!("{name:<10} {size:>8}  {a:>11} {b:>11}  {c:>11} {d:>11}");
+    Ok(())
+}
+
+async fn measure(size: usize, args: &Args, by: Follower<'_>) -> anyhow::Result<(Times, Times)> {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let mut client = Client::connect([etcd.url()], None).await?;
+    fill(&mut client, size).await?;
+    let backends = [Backend::start(&lab, "a").await, Backend::start(&lab, "b").await];
+    let [a, b] = &backends;
+    client.put(KEY, a.address().to_string(), None).await?;
+    let nginx = Nginx::prepare(&lab);
+    let _running = start(&lab, &etcd, &nginx, by).await;
+
+    let (mut first, mut only) = (Times::default(), Times::default());
+    let quiet = Duration::from_millis(args.quiet_ms);
+    for to in [b, a].into_iter().cycle().take(args.rounds) {
+        let start = Instant::now();
+        client.put(KEY, to.address().to_string(), None).await?;
+        let (new, last_old) = follow(nginx.address(), to.name(), start, quiet).await?;
+        first.add(new);
+        only.add(last_old);
+    }
+    Ok((first, only))
+}
+
+/// `size` backends that no request goes to, in `/services/apache`.
+async fn fill(client: &mut Client, size: usize) -> anyhow::Result<()> {
+    let keys: Vec<usize> = (0..size).collect();
+    for batch in keys.chunks(BATCH) {
+        let puts = batch.iter().map(|n| {
+            let ip = format!("10.{}.{}.{}", n >> 16, (n >> 8) & 0xff, n & 0xff);
+            TxnOp::put(format!("/services/apache/{ip}"), format!("{ip}:80"), None)
+        });
+        client.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await?;
+    }
+    Ok(())
+}
+
+/// Asks without pause until the old backend has been quiet for long enough. The times of
+/// the new one's first answer and of the old one's last.
+async fn follow(
+    nginx: SocketAddr,
+    to: &str,
+    start: Instant,
+    quiet: Duration,
+) -> anyhow::Result<(Duration, Duration)> {
+    let mut first = None;
+    let mut last_old = Duration::ZERO;
+    loop {
+        let answer = http::get(nginx, "/probe").await.map_err(anyhow::Error::msg)?;
+        let now = start.elapsed();
+        if answer.body.trim() == to {
+            let first = *first.get_or_insert(now);
+            if now > last_old.max(first) + quiet {
+                return Ok((first, last_old));
+            }
+        } else {
+            last_old = now;
+        }
+        anyhow::ensure!(now < LONGEST, "not served within {LONGEST:?}: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Starts nginx and what keeps its file.
+async fn start(lab: &Lab, etcd: &Etcd, nginx: &Nginx, by: Follower<'_>) -> Vec<Process> {
+    let probe = format!("    location /probe {{ proxy_pass http://{{{{ getv \"{KEY}\" }}}}; }}\n");
+    let template =
+        confdir::tutorial_tmpl(nginx).replace("    location / {", &(probe + "\n    location / {"));
+    let watched = |toml: String| toml.replace("/services/apache\"", "/services\"");
+    match by {
+        Follower::Confsync => {
+            let confdir = Confdir::tutorial(lab, nginx);
+            confdir.edit("conf.d/nginx.toml", watched);
+            confdir.template("nginx.tmpl", &template);
+            let confsync = Daemon::confsync(lab).etcd(etcd, Api::V3).confdir(&confdir);
+            let confsync = confsync.supervising(nginx).start();
+            confsync.ready().await;
+            vec![confsync.process().clone()]
+        }
+        Follower::Confd(binary) => {
+            let confdir = Confdir::tutorial_commands(lab, nginx);
+            confdir.edit("conf.d/nginx.toml", watched);
+            confdir.template("nginx.tmpl", &template);
+            let running = nginx.start().await;
+            let spec = Spec::new("confd", binary, lab.path())
+                .args(["-backend", "etcdv3", "-watch", "-node", &etcd.url(), "-confdir"])
+                .args([confdir.path()]);
+            let confd = lab.spawn(spec);
+            eventually("confd's first file is served", || http::get(nginx.address(), "/probe"))
+                .await;
+            vec![running, confd]
+        }
+    }
+}
