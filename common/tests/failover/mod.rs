@@ -119,13 +119,18 @@ async fn a_watch_notices_that_its_member_is_alone() {
     let mut watches = Vec::new();
     for api in [Api::V3, Api::V2] {
         let store = connect(&to(members[0].url(), api)).await.unwrap();
-        let start = loop {
-            match store.read(&[tree("/web")]).await {
-                Ok(snapshot) => break snapshot.revision,
+        let watch = loop {
+            // A young cluster may still be electing.
+            let started = async {
+                let start = store.read(&[tree("/web")]).await?.revision;
+                store.watch(&tree("/web"), start).await
+            };
+            match started.await {
+                Ok(watch) => break watch,
                 Err(error) => assert!(error.is_transient(), "{error}"),
             }
         };
-        watches.push(store.watch(&tree("/web"), start).await.unwrap());
+        watches.push(watch);
     }
     members[1].kill();
     members[2].kill();
