@@ -144,13 +144,16 @@ async fn a_quiet_watch_stays_open_and_hears() {
     let server = EtcdServer::start().await;
     let quiet = async |api| {
         let store = connect(&to(server.url(), api)).await.unwrap();
-        let start = store.read(&[tree("/web")]).await.unwrap().revision;
-        let mut watch = store.watch(&tree("/web"), start).await.unwrap();
+        let lease = store.grant(Ttl::DEFAULT).await.unwrap();
+        store.put(&key("/web/a"), b"x", lease, &Guard::Absent).await.unwrap();
+        // A tree that is one key is no folder, which v2 makes a difference of.
+        let start = store.read(&[tree("/web/a")]).await.unwrap().revision;
+        let mut watch = store.watch(&tree("/web/a"), start).await.unwrap();
         // Longer than the silence after which the server is asked.
         let silence = timeout(Duration::from_secs(12), watch.next()).await;
         assert!(silence.is_err(), "{silence:?}");
-        let lease = store.grant(Ttl::DEFAULT).await.unwrap();
-        store.put(&key("/web/a"), b"x", lease, &Guard::Absent).await.unwrap();
+        let same = Guard::Value(b"x".to_vec());
+        store.put(&key("/web/a"), b"y", lease, &same).await.unwrap();
         let heard = timeout(Duration::from_secs(5), watch.next()).await;
         assert!(matches!(heard, Ok(Ok(WatchEvent::Changes(_)))), "{heard:?}");
     };

@@ -96,7 +96,8 @@ impl fmt::Debug for Credentials {
 pub struct Timeouts {
     /// To make a connection.
     pub connect: Duration,
-    /// For one request, its connection included.
+    /// For one request; a connection that has to be made for it may take as long
+    /// again.
     pub request: Duration,
 }
 

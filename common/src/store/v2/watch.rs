@@ -91,9 +91,7 @@ impl V2Watch {
             Said::No(refusal) if refusal.error_code == CLEARED => {
                 return Err(StoreError::Compacted(self.seen));
             }
-            Said::No(refusal) => {
-                return Err(StoreError::Refused(format!("a watch: {refusal:?}")));
-            }
+            Said::No(refusal) => return Err(refusal.into()),
         };
         self.seen = self.seen.max(Revision(answer.node.modified_index));
         Ok(match answer.change(&self.tree) {
