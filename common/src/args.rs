@@ -121,6 +121,7 @@ impl StoreArgs {
         };
         Ok(Connection {
             endpoints,
+            discovery: None,
             api: self.etcd_api,
             tls,
             credentials,

@@ -12,6 +12,7 @@ mod access;
 mod contract;
 mod etcd_server;
 mod failover;
+mod folders;
 
 use std::time::Duration;
 
@@ -138,6 +139,7 @@ contract! {
     a_tree_ends_at_a_slash
     a_lease_that_runs_out_is_seen
     ten_thousand_keys_are_read_whole
+    large_values_arrive
     odd_keys_and_values_survive
     a_hung_server_ends_no_call_by_silence
     a_restart_loses_nothing

@@ -12,6 +12,7 @@
 //! This module knows nothing of who holds a key or why; see [`crate::claim`].
 
 mod connect;
+mod discovery;
 mod etcd;
 pub mod memory;
 mod rotation;

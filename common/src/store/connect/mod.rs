@@ -11,6 +11,7 @@ mod files;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::TlsOptions;
@@ -18,6 +19,7 @@ use url::Url;
 
 use self::files::Material;
 use super::StoreError;
+use super::discovery::Discovery;
 use super::etcd::Etcd;
 use super::rotation::{Rotation, place, shuffled};
 use super::v2::{self, V2};
@@ -94,7 +96,8 @@ impl fmt::Debug for Credentials {
 pub struct Timeouts {
     /// To make a connection.
     pub connect: Duration,
-    /// For one request, its connection included.
+    /// For one request; a connection that has to be made for it may take as long
+    /// again.
     pub request: Duration,
 }
 
@@ -110,6 +113,10 @@ pub struct Connection {
     /// `http://host:port`, `https://host:port` or `host:port` (which is http). A
     /// missing port is 2379, with v2 also 4001.
     pub endpoints: Vec<String>,
+    /// Instead of endpoints: a domain whose SRV records name them,
+    /// `_etcd-client-ssl._tcp.DOMAIN` or else `_etcd-client._tcp.DOMAIN`. Asked again
+    /// whenever all endpoints have failed.
+    pub discovery: Option<String>,
     /// Which API.
     pub api: Api,
     /// Files for https.
@@ -147,6 +154,7 @@ enum Spoken {
 /// All that is needed to ask an endpoint.
 struct Door {
     endpoints: Vec<Url>,
+    discovery: Option<Arc<Discovery>>,
     api: Api,
     user: Option<(String, String)>,
     tls: Option<TlsOptions>,
@@ -156,16 +164,13 @@ struct Door {
 
 impl Door {
     async fn new(connection: &Connection) -> Result<Self, StoreError> {
-        let Connection { endpoints, api, tls, credentials, timeouts } = connection;
-        let mut urls = Vec::new();
-        for text in endpoints {
-            let found = address::parse(text, *api);
-            urls.extend(found.map_err(|e| StoreError::Refused(format!("endpoint {e}")))?);
-        }
-        let secure = urls.iter().any(|url| url.scheme() == "https");
+        let Connection { api, tls, credentials, timeouts, .. } = connection;
+        let (endpoints, discovery) = find(connection).await?;
+        let secure = endpoints.iter().any(|url| url.scheme() == "https");
         let material = Material::load(tls, secure).await?;
         Ok(Self {
-            endpoints: shuffled(urls),
+            endpoints,
+            discovery,
             api: *api,
             user: credentials.as_ref().map(|c| (c.user.clone(), c.password.clone())),
             tls: secure.then(|| material.for_grpc()),
@@ -189,7 +194,8 @@ impl Door {
             request: self.timeouts.request,
             connect: self.timeouts.connect,
         };
-        Ok(V3::new(Rotation::new(endpoints)?, settings))
+        let rotation = Rotation::new(endpoints)?.found_by(self.discovery.clone());
+        Ok(V3::new(rotation, settings))
     }
 
     fn v2(&self, endpoints: Vec<Url>) -> Result<V2, StoreError> {
@@ -198,7 +204,8 @@ impl Door {
             user: self.user.clone(),
             request: self.timeouts.request,
         };
-        Ok(V2::new(Rotation::new(endpoints)?, settings))
+        let rotation = Rotation::new(endpoints)?.found_by(self.discovery.clone());
+        Ok(V2::new(rotation, settings))
     }
 
     async fn knock(&self, url: &Url) -> Result<Spoken, StoreError> {
@@ -241,6 +248,27 @@ impl Door {
         let body = response.chunk().await.map_err(cut)?.unwrap_or_default();
         Ok(Version::read(&body))
     }
+}
+
+/// The endpoints in the order in which they are tried, and who found them.
+async fn find(connection: &Connection) -> Result<(Vec<Url>, Option<Arc<Discovery>>), StoreError> {
+    let Connection { endpoints, discovery, api, .. } = connection;
+    if let Some(domain) = discovery {
+        if !endpoints.is_empty() {
+            return Err(StoreError::Refused(
+                "endpoints are given and a domain to discover them: one of the two is enough"
+                    .to_owned(),
+            ));
+        }
+        let (discovery, urls) = Discovery::begin(domain).await?;
+        return Ok((urls, Some(Arc::new(discovery))));
+    }
+    let mut urls = Vec::new();
+    for text in endpoints {
+        let found = address::parse(text, *api);
+        urls.extend(found.map_err(|e| StoreError::Refused(format!("endpoint {e}")))?);
+    }
+    Ok((shuffled(urls), None))
 }
 
 /// What a server says that it is.

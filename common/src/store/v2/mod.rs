@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use url::Url;
 
-use self::wire::{Answer, COMPARE, MISSING, Reply, Said};
+use self::wire::{Answer, COMPARE, MISSING, NOT_A_FOLDER, Reply, Said};
 use super::rotation::Rotation;
 use super::v3::with_sources;
 use super::{Guard, KeyState, Lease, Mark, Renewed, Store, StoreError, Written};
@@ -73,7 +73,7 @@ impl V2 {
     /// # Errors
     /// As [`StoreError`] says.
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let seat = self.shared.rotation.seat()?;
+        let seat = self.shared.rotation.seat().await?;
         let mut url = seat.url.clone();
         url.set_path("/v2/machines");
         let request = self.request(Method::GET, url);
@@ -100,7 +100,7 @@ impl V2 {
         path: &str,
         params: &Params<'_>,
     ) -> Result<(Said, Head), StoreError> {
-        let seat = self.shared.rotation.seat()?;
+        let seat = self.shared.rotation.seat().await?;
         let url = key_url(&seat.url, path);
         let form = method == Method::PUT;
         let request = self.request(method, url);
@@ -117,12 +117,12 @@ impl V2 {
 
     /// A key by quorum: the entry, or that there is none, and the index.
     async fn get(&self, path: &str) -> Result<(Option<Entry>, Revision), StoreError> {
-        let (said, reply) = self.ask(Method::GET, path, &vec![("quorum", "true")]).await?;
+        let (said, head) = self.ask(Method::GET, path, &vec![("quorum", "true")]).await?;
         let entry = match said {
             Said::Done(answer) => answer.node.entry(),
             Said::No(_) => None,
         };
-        Ok((entry, reply.index))
+        Ok((entry, head.index))
     }
 
     /// The store's index by quorum, from a key that nobody has. Asks for no more
@@ -134,12 +134,12 @@ impl V2 {
 
     async fn read_tree(&self, tree: &Tree, into: &mut Snapshot) -> Result<Revision, StoreError> {
         let params = vec![("quorum", "true"), ("recursive", "true")];
-        let (said, reply) = self.ask(Method::GET, tree.path(), &params).await?;
+        let (said, head) = self.ask(Method::GET, tree.path(), &params).await?;
         if let Said::Done(answer) = said {
             answer.node.collect(into);
         }
-        into.cluster = reply.cluster;
-        Ok(reply.index)
+        into.cluster = head.cluster;
+        Ok(head.index)
     }
 
     /// A write that a guard may stop.
@@ -178,6 +178,7 @@ impl V2 {
                 let revision = Revision(node.modified_index);
                 Ok(Written::Done { revision, mark: Mark { lease: 0, modified: revision } })
             }
+            Said::No(refusal) if refusal.error_code == NOT_A_FOLDER => Err(refusal.into()),
             Said::No(_) => {
                 let (by, revision) = self.get(key.as_str()).await?;
                 Ok(Written::Held { by, revision })
@@ -198,20 +199,20 @@ impl V2 {
             ("prevExist", "true"),
             ("prevIndex", index.as_str()),
         ];
-        let (said, reply) = self.ask(Method::PUT, key.as_str(), &params).await?;
+        let (said, head) = self.ask(Method::PUT, key.as_str(), &params).await?;
         match said {
             Said::Done(answer) => {
                 let modified = Revision(answer.node.modified_index);
-                Ok((KeyState::Ours(Mark { lease: 0, modified }), reply.index))
-            }
-            Said::No(refusal) if refusal.error_code == MISSING => {
-                Ok((KeyState::Missing, reply.index))
+                Ok((KeyState::Ours(Mark { lease: 0, modified }), head.index))
             }
             Said::No(refusal) if refusal.error_code == COMPARE => {
                 let (entry, index) = self.get(key.as_str()).await?;
                 Ok((entry.map_or(KeyState::Missing, KeyState::Foreign), index))
             }
-            Said::No(refusal) => Err(StoreError::Refused(format!("a refresh: {refusal:?}"))),
+            Said::No(refusal) if [MISSING, NOT_A_FOLDER].contains(&refusal.error_code) => {
+                Ok((KeyState::Missing, head.index))
+            }
+            Said::No(refusal) => Err(refusal.into()),
         }
     }
 }

@@ -60,7 +60,7 @@ impl V2Watch {
 
     async fn issue(&self) -> Result<Poll, StoreError> {
         let rotation = &self.store.shared.rotation;
-        let seat = rotation.seat()?;
+        let seat = rotation.seat().await?;
         let next = (self.seen.0.saturating_add(1)).to_string();
         let params = [("wait", "true"), ("recursive", "true"), ("waitIndex", next.as_str())];
         let url = key_url(&seat.url, self.tree.path());
@@ -91,9 +91,7 @@ impl V2Watch {
             Said::No(refusal) if refusal.error_code == CLEARED => {
                 return Err(StoreError::Compacted(self.seen));
             }
-            Said::No(refusal) => {
-                return Err(StoreError::Refused(format!("a watch: {refusal:?}")));
-            }
+            Said::No(refusal) => return Err(refusal.into()),
         };
         self.seen = self.seen.max(Revision(answer.node.modified_index));
         Ok(match answer.change(&self.tree) {

@@ -74,7 +74,11 @@ fn of_code(code: i32, text: String) -> Failure {
         OUT_OF_RANGE if has("compacted") => return Failure::Compacted,
         OUT_OF_RANGE if has("message length too large") => return Failure::TooLarge,
         FAILED_PRECONDITION if has("authentication is not enabled") => return Failure::AuthOff,
-        UNAUTHENTICATED | PERMISSION_DENIED => StoreError::Denied(text),
+        PERMISSION_DENIED => StoreError::Denied(format!(
+            "{text}: grant the user's role each tree with its top, for example `etcdctl role \
+             grant-permission ROLE readwrite /services /services0`"
+        )),
+        UNAUTHENTICATED => StoreError::Denied(text),
         INVALID_ARGUMENT if has("user name is empty") => StoreError::Denied(format!(
             "{text}: it asks for a user and a password, or for a client certificate"
         )),

@@ -89,7 +89,7 @@ impl V3 {
 
     /// The client of the endpoint whose turn it is, made if there is none yet.
     async fn link(&self) -> Result<Link, StoreError> {
-        let seat = self.shared.rotation.seat()?;
+        let seat = self.shared.rotation.seat().await?;
         let cache = || self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = cache().as_ref().filter(|link| link.seat.turn == seat.turn) {
             return Ok(link.clone());
