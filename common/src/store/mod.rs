@@ -15,6 +15,7 @@ mod connect;
 mod discovery;
 mod etcd;
 pub mod memory;
+mod reason;
 mod rotation;
 mod v2;
 mod v3;
