@@ -44,6 +44,9 @@ pub struct Stale {
     pub why: String,
 }
 
+/// Why a view is stale before the first answer.
+pub const NOT_READ_YET: &str = "etcd has not answered yet";
+
 /// How a watch behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -71,7 +74,7 @@ pub fn follow<S: Store>(
     options: Options,
     shutdown: CancellationToken,
 ) -> watch::Receiver<View> {
-    let stale = Stale { since: Instant::now(), why: "not read yet".to_owned() };
+    let stale = Stale { since: Instant::now(), why: NOT_READ_YET.to_owned() };
     let (sender, receiver) = watch::channel(View { stale: Some(stale), ..View::default() });
     let follower = Follower { store, trees, options, view: sender };
     tokio::spawn(async move {

@@ -85,8 +85,8 @@ pub enum CommandError {
         /// What it had said by then.
         output: Output,
     },
-    /// There is no such program.
-    #[error("there is no program `{0}`; install it, or give its full path")]
+    /// There is no such program in `PATH` that this user may run.
+    #[error("there is no program `{0}` for this user; install it, or give its full path")]
     NotFound(String),
     /// It could not be started or waited for.
     #[error("cannot run `{command}`: {source}")]
@@ -192,12 +192,7 @@ impl Command {
     }
 
     fn not_started(&self, source: io::Error) -> CommandError {
-        match (source.kind(), self.argv.first()) {
-            (ErrorKind::NotFound, Some(program)) => {
-                CommandError::NotFound(program.to_string_lossy().into_owned())
-            }
-            _ => self.lost(source),
-        }
+        not_started(&self.argv, &self.shown, source)
     }
 
     fn lost(&self, source: io::Error) -> CommandError {
@@ -247,6 +242,16 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.kill(Signal::KILL);
+    }
+}
+
+fn not_started(argv: &[OsString], command: &str, source: io::Error) -> CommandError {
+    let program = argv.first().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    match source.kind() {
+        ErrorKind::NotFound => CommandError::NotFound(program),
+        // Of a bare name it means that one folder of `PATH` is closed to us.
+        ErrorKind::PermissionDenied if !program.contains('/') => CommandError::NotFound(program),
+        _ => CommandError::Spawn { command: command.to_owned(), source },
     }
 }
 

@@ -9,9 +9,8 @@ use std::time::Duration;
 use common::handshake::{Bookkeeping, Leaving};
 use common::model::Endpoint;
 use common::store::Store;
-use futures_util::StreamExt;
-use futures_util::stream;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::belief::Doubt;
@@ -30,14 +29,25 @@ pub async fn gather<S: Store>(
     doubt: &Doubt,
 ) -> BTreeMap<String, Evidence> {
     let leaving = leaving(store, bookkeeping).await;
-    let asked = doubt.missing.iter().map(|(key, addr)| {
-        let leaves = leaving.contains(key);
-        async move {
-            let evidence = if leaves { Evidence::Leaving } else { ask(addr).await };
-            (key.clone(), evidence)
+    let mut evidence = BTreeMap::new();
+    let mut asking = JoinSet::new();
+    for (key, addr) in doubt.missing.clone() {
+        if leaving.contains(&key) {
+            evidence.insert(key, Evidence::Leaving);
+            continue;
         }
-    });
-    stream::iter(asked).buffer_unordered(AT_ONCE).collect().await
+        if asking.len() >= AT_ONCE {
+            evidence.extend(asking.join_next().await.and_then(Result::ok));
+        }
+        asking.spawn(async move {
+            let found = ask(&addr).await;
+            (key, found)
+        });
+    }
+    while let Some(asked) = asking.join_next().await {
+        evidence.extend(asked.ok());
+    }
+    evidence
 }
 
 async fn leaving<S: Store>(store: &S, bookkeeping: &Bookkeeping) -> BTreeSet<String> {

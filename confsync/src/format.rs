@@ -7,9 +7,9 @@
 /// With the place, from the parser.
 pub fn validate(format: &str, text: &str) -> Result<(), String> {
     match format {
-        "json" => serde_json::from_str::<serde::de::IgnoredAny>(text)
-            .map(drop)
-            .map_err(|e| e.to_string()),
+        "json" => {
+            serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|e| e.to_string())
+        }
         "toml" => text.parse::<toml::Table>().map(drop).map_err(|e| e.message().to_owned()),
         other => Err(format!("`{other}` is not a format that can be validated")),
     }

@@ -11,15 +11,29 @@
 //! [`command`], [`nginx`]. `agent` alone puts them together, one serial loop for
 //! all files of one proxy.
 
+pub mod agent;
+pub mod args;
 pub mod backends;
 pub mod belief;
+pub mod child;
 pub mod command;
+pub mod commands;
 pub mod confdir;
+pub mod daemon;
 pub mod doubt;
+pub mod format;
 pub mod guard;
 pub mod install;
 pub mod ledger;
+pub mod load;
 pub mod members;
 pub mod nginx;
-//! Renders the proxy's configuration from etcd and proves that the proxy runs it.
+pub mod once;
+pub mod pipeline;
+pub mod proxy;
+pub mod render;
+pub mod set;
+pub mod settings;
+pub mod state;
+pub mod surface;
 pub mod template;

@@ -1,2 +1,31 @@
-//! placeholder
-fn main() {}
+//! The program `confsync`: parse, do, exit.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::runtime::{Exit, Usage, exit_on};
+use confsync::args::{Cli, confd_words};
+use confsync::commands;
+
+fn main() -> ExitCode {
+    let words = match confd_words(std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(mistake) => return exit_on(Err(Usage(mistake).into())),
+    };
+    match Cli::try_parse_from(words) {
+        Ok(cli) => exit_on(run(cli)),
+        Err(error) => {
+            // Help and version come this way too; they are no errors.
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let exit = runtime.block_on(commands::dispatch(cli.command));
+    runtime.shutdown_background();
+    exit
+}

@@ -27,6 +27,7 @@ pub struct Members {
 struct State {
     member: Option<Member>,
     acks: BTreeMap<String, Ack>,
+    regressions: u32,
 }
 
 /// What one resource can say about a revision.
@@ -92,10 +93,14 @@ impl Members {
     }
 
     /// Says what a resource has applied. Never goes backwards, whatever it is told,
-    /// unless the store itself did.
-    pub fn acknowledge(&self, resource: &str, said: Applied, regressed: bool) {
+    /// unless the store itself did: `regressions` counts that.
+    pub fn acknowledge(&self, resource: &str, said: Applied, regressions: u32) {
         self.change(|state| {
-            let before = state.acks.get(resource).filter(|_| !regressed);
+            if state.regressions != regressions {
+                state.regressions = regressions;
+                state.acks.clear();
+            }
+            let before = state.acks.get(resource);
             let floor =
                 |new: Revision, old: fn(&Ack) -> Revision| before.map_or(new, |b| old(b).max(new));
             let ack = Ack {
@@ -179,10 +184,10 @@ mod tests {
     #[test]
     fn an_acknowledgement_never_goes_backwards_unless_the_store_did() {
         let members = members();
-        members.acknowledge("web", said(7, 5), false);
-        members.acknowledge("web", said(6, 6), false);
+        members.acknowledge("web", said(7, 5), 0);
+        members.acknowledge("web", said(6, 6), 0);
         assert_eq!((ack(&members).applied, ack(&members).quiesced), (Revision(7), Revision(6)));
-        members.acknowledge("web", said(2, 2), true);
+        members.acknowledge("web", said(2, 2), 1);
         assert_eq!(ack(&members).applied, Revision(2));
     }
 
@@ -190,10 +195,10 @@ mod tests {
     fn saying_the_same_again_wakes_nobody() {
         let members = members();
         let mut wants = members.wants();
-        members.acknowledge("web", said(1, 1), false);
+        members.acknowledge("web", said(1, 1), 0);
         assert!(wants.has_changed().unwrap());
         wants.mark_unchanged();
-        members.acknowledge("web", said(1, 1), false);
+        members.acknowledge("web", said(1, 1), 0);
         assert!(!wants.has_changed().unwrap());
     }
 

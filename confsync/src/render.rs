@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::model::Prefix;
 
@@ -14,11 +15,11 @@ use crate::install::{Candidate, Target};
 use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
 
 /// A resource ready to render.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Program {
     /// What its file says.
     pub resource: Resource,
-    template: Template,
+    template: Arc<Template>,
     text: String,
     sources: Sources,
 }
@@ -39,13 +40,15 @@ impl Program {
             Engine::Go => BTreeMap::new(),
         };
         let sources = Sources { partials, templates: Some(templates) };
-        let template = Template::compile(&src, &text, resource.engine, &sources).map_err(|error| {
-            // The error names the file itself; a mistake would name it twice.
-            let named = error.to_string();
-            let bare = named.strip_prefix(&format!("{}:", error.file.display())).unwrap_or(&named);
-            mistake(&error.file, bare.trim_start().to_owned())
-        })?;
-        Ok(Self { resource, template, text, sources })
+        let template =
+            Template::compile(&src, &text, resource.engine, &sources).map_err(|error| {
+                // The error names the file itself; a mistake would name it twice.
+                let named = error.to_string();
+                let bare =
+                    named.strip_prefix(&format!("{}:", error.file.display())).unwrap_or(&named);
+                mistake(&error.file, bare.trim_start().to_owned())
+            })?;
+        Ok(Self { resource, template: Arc::new(template), text, sources })
     }
 
     /// Whether both would render the same from the same keys, and be installed and
@@ -64,8 +67,9 @@ impl Program {
     pub fn render(&self, seen: &Seen) -> Result<Candidate, String> {
         let output = self.template.render(&self.input(seen)).map_err(|e| e.to_string())?;
         if let Some(format) = &self.resource.output_format {
-            crate::format::validate(format, &output)
-                .map_err(|why| format!("{}: output_format = \"{format}\": {why}", self.resource.src.display()))?;
+            crate::format::validate(format, &output).map_err(|why| {
+                format!("{}: output_format = \"{format}\": {why}", self.resource.src.display())
+            })?;
         }
         Ok(Candidate { target: self.target(), bytes: output.into_bytes() })
     }
@@ -95,7 +99,8 @@ impl Program {
         let store = keys(text.iter().map(|(key, value)| (*key, value.as_str())), bare);
         for collision in &store.collisions {
             tracing::warn!(
-                kept = collision.kept, dropped = collision.dropped,
+                kept = collision.kept,
+                dropped = collision.dropped,
                 "two keys have one name in templates; remove one of them"
             );
         }

@@ -11,8 +11,8 @@ use common::model::Tree;
 use crate::confdir::{Command, Nginx, Resource};
 use crate::render::Program;
 
-/// Files that are loaded together.
-#[derive(Debug)]
+/// Files that are loaded together. Clones share the compiled templates.
+#[derive(Debug, Clone)]
 pub struct Set {
     /// The names of its resources, joined.
     pub name: String,

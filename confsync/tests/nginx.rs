@@ -7,6 +7,9 @@ mod bench;
 #[path = "nginx/check.rs"]
 mod check;
 #[cfg(test)]
+#[path = "nginx/faithful.rs"]
+mod faithful;
+#[cfg(test)]
 #[path = "nginx/measure.rs"]
 mod measure;
 #[cfg(test)]

@@ -2,8 +2,6 @@
 //! and all that can be wrong with it, is in [`crate::config`], which reads the same
 //! names from `services.toml`.
 
-use std::path::PathBuf;
-
 use clap::{Args, Parser, Subcommand};
 
 /// Keeps a backend's key in etcd while the backend is healthy.
@@ -75,9 +73,9 @@ pub struct RunArgs {
     #[arg(long, env = "REGISTER_STATUS", value_name = "ADDR")]
     pub status: Option<String>,
 
-    /// Read services from this file: [[service]] and [defaults], the flags' names in snake_case
+    /// Read services from this TOML file, where settings are named as the flags, in snake_case
     #[arg(long, env = "REGISTER_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub config: Option<String>,
 
     /// Shared groups.
     #[command(flatten)]

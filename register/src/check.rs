@@ -7,7 +7,7 @@ use common::model::format_span;
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
-use crate::config::{Service, UsageError, UsageErrors};
+use crate::config::Service;
 use crate::probe::{Probe, Verdict};
 
 /// How many probes are asked side by side.
@@ -26,28 +26,12 @@ pub struct Line {
     pub took: Duration,
 }
 
-/// Makes the probes of all services ready.
-///
-/// # Errors
-/// Everything that an operator has to put right: certificates, commands.
-pub fn prepare(services: &[Service]) -> Result<Vec<(&Service, Vec<Probe>)>, UsageErrors> {
-    let mut ready = Vec::new();
-    let mut wrong = Vec::new();
-    for service in services {
-        match service.probes() {
-            Ok(probes) => ready.push((service, probes)),
-            Err(problems) => wrong.extend(
-                problems.into_iter().map(|problem| UsageError { place: "--check".into(), problem }),
-            ),
-        }
-    }
-    if wrong.is_empty() { Ok(ready) } else { Err(UsageErrors(wrong)) }
-}
-
-/// Asks every probe once. The lines come in the order of services and checks.
-pub async fn ask(services: &[(&Service, Vec<Probe>)]) -> Vec<Line> {
-    let all = services.iter().flat_map(|(service, probes)| probes.iter().map(|p| (*service, p)));
-    stream::iter(all).map(|(service, probe)| one(service, probe)).buffered(AT_ONCE).collect().await
+/// Asks every probe once. `probes` are those of `services`, in the same order, and
+/// so are the lines.
+pub async fn ask(services: &[Service], probes: &[Vec<Probe>]) -> Vec<Line> {
+    let pairs = services.iter().zip(probes);
+    let all = pairs.flat_map(|(service, probes)| probes.iter().map(move |p| one(service, p)));
+    stream::iter(all).buffered(AT_ONCE).collect().await
 }
 
 async fn one(service: &Service, probe: &Probe) -> Line {
@@ -81,7 +65,7 @@ pub fn render(lines: &[Line]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Target;
+    use crate::config::{Target, prepare};
     use crate::health::Policy;
     use crate::probe::{Check, HttpOptions};
     use std::num::NonZeroU32;
@@ -111,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn one_line_a_probe_and_one_failure_is_enough() {
         let services = [service(&["none", "exec:false"]), service(&["none"])];
-        let lines = ask(&prepare(&services).unwrap()).await;
+        let lines = ask(&services, &prepare(&services).unwrap()).await;
         assert!(!healthy(&lines) && healthy(&lines[2..]));
         let text = render(&lines);
         let lines: Vec<_> = text.lines().collect();
@@ -125,6 +109,6 @@ mod tests {
         let services = [service(&["exec:no-such-1"]), service(&["exec:no-such-2", "none"])];
         let said = prepare(&services).unwrap_err().to_string();
         assert_eq!(said.lines().count(), 2, "{said}");
-        assert!(said.starts_with("--check: /services/a/1: exec:no-such-1: there is no"), "{said}");
+        assert!(said.starts_with("/services/a/1, `exec:no-such-1`: there is no"), "{said}");
     }
 }

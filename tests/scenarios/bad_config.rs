@@ -15,7 +15,7 @@ struct Scene {
     etcd: Etcd,
     nginx: Nginx,
     confdir: Confdir,
-    backend: Backend,
+    _backend: Backend,
 }
 
 async fn scene(lab: &Lab) -> Scene {
@@ -26,7 +26,7 @@ async fn scene(lab: &Lab) -> Scene {
     let nginx = Nginx::prepare(lab);
     let confdir = Confdir::tutorial(lab, &nginx);
     fs::write(nginx.site(), GOOD).unwrap();
-    Scene { etcd, nginx, confdir, backend }
+    Scene { etcd, nginx, confdir, _backend: backend }
 }
 
 impl Scene {
@@ -83,27 +83,26 @@ async fn data_that_nginx_refuses_leaves_it_serving_and_is_got_over() {
     let lab = Lab::new();
     let scene = scene(&lab).await;
     let ctl = scene.etcd.ctl(Api::V3);
-    // A template that trusts a key: what it holds becomes a directive.
-    let trusting = "{{ range gets \"/services/apache/extra\" }}{{ .Value }}\n{{ end }}";
-    let range = "{{ range getvs \"/services/apache/1*\" }}";
-    scene.confdir.edit("templates/nginx.tmpl", |text| {
-        let text = text.replace("{{ range getvs \"/services/apache/*\" }}", range);
-        trusting.to_owned() + &text
+    // A template that trusts a key which is no backend: what it holds becomes a directive.
+    scene.confdir.edit("conf.d/nginx.toml", |toml| {
+        toml.replace("[\"/services/apache\"]", "[\"/services/apache\", \"/settings\"]")
     });
-    ctl.put("/services/apache/1", &scene.backend.address().to_string()).await;
+    scene.confdir.edit("templates/nginx.tmpl", |text| {
+        "{{ range gets \"/settings/*\" }}{{ .Value }}\n{{ end }}".to_owned() + &text
+    });
     let confsync = scene.confsync(&lab).supervising(&scene.nginx).start();
     confsync.ready().await;
     let good = scene.nginx.rendered().unwrap();
     let load = Load::on(scene.nginx.address()).start();
     load.answered("one").await;
 
-    ctl.put("/services/apache/extra", "nonsense on;").await;
+    ctl.put("/settings/extra", "nonsense on;").await;
     confsync.logged("unknown directive").await;
     assert_eq!(scene.nginx.rendered().unwrap(), good);
 
     let two = Backend::start(&lab, "two").await;
-    ctl.put("/services/apache/12", &two.address().to_string()).await;
-    ctl.del("/services/apache/extra").await;
+    ctl.put("/services/apache/two", &two.address().to_string()).await;
+    ctl.del("/settings/extra").await;
     load.answered("two").await;
     load.stop().await.assert_none_failed();
 }
@@ -117,9 +116,6 @@ async fn a_poisoned_value_is_withheld_and_the_others_are_served() {
     let poison =
         format!("127.0.0.1:80; }} access_log {}; upstream x {{ server 1.2.3.4:5", trap.display());
     ctl.put("/services/apache/evil", &poison).await;
-    scene.confdir.edit("conf.d/nginx.toml", |toml| {
-        toml.replace("[template]\n", "[template]\nvalues = \"endpoint\"\n")
-    });
 
     let confsync = scene.confsync(&lab).supervising(&scene.nginx).start();
     confsync.ready().await;
@@ -129,7 +125,7 @@ async fn a_poisoned_value_is_withheld_and_the_others_are_served() {
         check(answer.body == "one\n", || answer.body.clone())
     })
     .await;
-    assert!(!scene.nginx.rendered().unwrap().contains("access_log /made"), "rendered");
+    assert!(!scene.nginx.rendered().unwrap().contains("1.2.3.4"), "poison in nginx's file");
     assert!(!trap.exists(), "nginx saw the poison");
 }
 

@@ -82,6 +82,29 @@ async fn its_files_work_with_the_two_commands_in_them(api: Api) {
     load.stop().await.assert_none_failed();
 }
 
+in_both_apis!(the_starter_in_handlebars_serves_the_same);
+
+async fn the_starter_in_handlebars_serves_the_same(api: Api) {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let ctl = etcd.ctl(api);
+    let backends = [Backend::start(&lab, "one").await, Backend::start(&lab, "two").await];
+    for backend in &backends {
+        let key = format!("/services/apache/{}", backend.name());
+        ctl.put(&key, &backend.address().to_string()).await;
+    }
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::handlebars(&lab, &nginx);
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, api).confdir(&confdir);
+    let confsync = confsync.supervising(&nginx).start();
+    confsync.ready().await;
+
+    let load = Load::on(nginx.address()).clients(2).start();
+    load.answered("one").await;
+    load.answered("two").await;
+    load.stop().await.assert_none_failed();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn its_template_renders_as_confd_renders_it() {
     let lab = Lab::new();

@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use tests::daemon::QUICK_TTL;
 use tests::eventually::check;
-use tests::{Api, Backend, Cluster, Daemon, Etcd, Exit, Lab, within};
+use tests::{Api, Backend, Behaviour, Cluster, Confdir, Daemon, Etcd, Exit, Lab, Nginx, within};
 
 in_both_apis!(
     a_backend_dies_and_comes_back,
     etcd_restarts_and_nobody_notices,
+    etcd_hangs_and_wakes_up,
     etcd_is_wiped_and_everybody_registers_again,
     sigterm_removes_the_key_at_once,
     sigkill_removes_the_key_within_its_ttl,
@@ -55,6 +57,28 @@ async fn etcd_restarts_and_nobody_notices(api: Api) {
     load.stop().await.assert_none_failed();
 }
 
+/// Longer than the sidekicks' TTL, so all keys are overdue when etcd wakes up.
+async fn etcd_hangs_and_wakes_up(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 2).await;
+    let load = cluster.load().clients(2).start();
+
+    cluster.etcd.freeze();
+    let frozen = Instant::now();
+    within(QUICK_TTL * 5, "two lifetimes without etcd", || async {
+        check(frozen.elapsed() > QUICK_TTL * 2, || format!("{:?} so far", frozen.elapsed()))
+    })
+    .await;
+    cluster.etcd.thaw();
+    for member in &cluster.members {
+        cluster.registered(member).await;
+    }
+    let late = cluster.join(&lab, "late").await;
+    late.sidekick.ready().await;
+    load.answered("late").await;
+    load.stop().await.assert_none_failed();
+}
+
 async fn etcd_is_wiped_and_everybody_registers_again(api: Api) {
     let lab = Lab::new();
     let cluster = Cluster::start(&lab, api, 2).await;
@@ -93,13 +117,13 @@ async fn sigkill_removes_the_key_within_its_ttl(api: Api) {
     let etcd = Etcd::start(&lab).await;
     let backend = Backend::start(&lab, "one").await;
     let sidekick = Daemon::register(&lab).backend("apache", backend.address()).etcd(&etcd, api);
-    let sidekick = sidekick.flag("--ttl", "3s").start();
+    let sidekick = sidekick.quick().start();
     sidekick.ready().await;
 
     sidekick.kill().await;
     let key = format!("/services/apache/{}", backend.ip());
     // etcd looks for expired keys twice a second.
-    within(Duration::from_secs(5), "the key expires", || async {
+    within(QUICK_TTL + Duration::from_secs(2), "the key expires", || async {
         let value = etcd.ctl(api).get(&key).await;
         check(value.is_none(), || format!("it is {value:?}"))
     })
@@ -111,17 +135,16 @@ async fn refreshes_wake_no_watcher(api: Api) {
     let etcd = Etcd::start(&lab).await;
     let backend = Backend::start(&lab, "one").await;
     let sidekick = Daemon::register(&lab).backend("apache", backend.address()).etcd(&etcd, api);
-    let ttl = Duration::from_secs(2);
-    let sidekick = sidekick.flag("--ttl", "2s").start();
+    let sidekick = sidekick.quick().start();
     sidekick.ready().await;
     let watcher = etcd.watch(api, "/services").await;
 
     // The key outlives its TTL several times over: only refreshes can do that.
     let key = format!("/services/apache/{}", backend.ip());
     let start = Instant::now();
-    within(ttl * 10, "four lifetimes", || async {
+    within(QUICK_TTL * 10, "four lifetimes", || async {
         assert!(etcd.ctl(api).get(&key).await.is_some(), "the key lapsed");
-        check(start.elapsed() > ttl * 4, || format!("{:?} so far", start.elapsed()))
+        check(start.elapsed() > QUICK_TTL * 4, || format!("{:?} so far", start.elapsed()))
     })
     .await;
 
@@ -132,6 +155,35 @@ async fn refreshes_wake_no_watcher(api: Api) {
         check(events == [format!("DELETE {key}")], || format!("{events:?}"))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_hears_from_both() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let backend = Backend::start(&lab, "one").await;
+    let every = Duration::from_millis(400);
+    let sidekick = Daemon::register(&lab).backend("apache", backend.address()).quick();
+    let sidekick = sidekick.etcd(&etcd, Api::V3).watchdog(every).start();
+    sidekick.ready().await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.supervising(&nginx).watchdog(every).start();
+    confsync.ready().await;
+
+    for daemon in [sidekick, confsync] {
+        daemon.told("WATCHDOG=1", 3).await;
+        // The main loops go on without etcd and with a sick backend.
+        etcd.freeze();
+        backend.behave(Behaviour::Hang);
+        let so_far = daemon.notified().iter().filter(|line| *line == "WATCHDOG=1").count();
+        daemon.told("WATCHDOG=1", so_far + 3).await;
+        etcd.thaw();
+        assert!(daemon.status().is_some_and(|status| !status.is_empty()), "no STATUS=");
+        let _ = daemon.stop().await;
+        assert_eq!(daemon.notified().iter().filter(|line| *line == "STOPPING=1").count(), 1);
+    }
 }
 
 async fn confsync_ends_and_takes_nginx_with_it(api: Api) {

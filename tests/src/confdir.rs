@@ -10,6 +10,7 @@ use crate::lab::Lab;
 use crate::nginx::Nginx;
 
 const TUTORIAL_TOML: &str = include_str!("../../fleet-units/confdir/conf.d/nginx.toml");
+const STARTER_HBS: &str = include_str!("../../confsync/src/template/starter/nginx.hbs");
 const TUTORIAL_TMPL: &str = include_str!("../../fleet-units/confdir/templates/nginx.tmpl");
 
 /// A folder for `--confdir`.
@@ -46,6 +47,18 @@ impl Confdir {
             .fold(String::new(), |text, line| text + line + "\n");
         confdir.toml("nginx", &(toml + &table));
         confdir.template("nginx.tmpl", &tutorial_tmpl(nginx));
+        confdir
+    }
+
+    /// The tutorial's resource with the handlebars template that `confsync init` writes.
+    #[must_use]
+    #[track_caller]
+    pub fn handlebars(lab: &Lab, nginx: &Nginx) -> Self {
+        let confdir = Self::tutorial(lab, nginx);
+        confdir.edit("conf.d/nginx.toml", |toml| swap(&toml, "\"nginx.tmpl\"", "\"nginx.hbs\""));
+        // The lab's nginx.conf has the format already.
+        let own = swap(STARTER_HBS, crate::nginx::UPSTREAM_LOG, "");
+        confdir.template("nginx.hbs", &at_home(&own, nginx));
         confdir
     }
 
@@ -107,8 +120,14 @@ pub fn tutorial_toml(nginx: &Nginx) -> String {
 #[must_use]
 #[track_caller]
 pub fn tutorial_tmpl(nginx: &Nginx) -> String {
-    let text =
-        swap(TUTORIAL_TMPL, "listen 80 default", &format!("listen {} default", nginx.address()));
+    at_home(TUTORIAL_TMPL, nginx)
+}
+
+/// A template whose site listens and logs where this nginx does.
+#[track_caller]
+fn at_home(template: &str, nginx: &Nginx) -> String {
+    let listen = format!("listen {} default", nginx.address());
+    let text = swap(template, "listen 80 default", &listen);
     let text = swap(&text, "    listen [::]:80 default_server ipv6only=on;\n", "");
     let log = nginx.folder().join("logs/access.log").display().to_string();
     swap(&text, "/var/log/nginx/access.log", &log)

@@ -19,6 +19,8 @@ mod notify;
 
 use notify::Notify;
 
+/// The TTL of a [`Daemon::quick`] sidekick.
+pub const QUICK_TTL: Duration = Duration::from_secs(2);
 const END: Duration = Duration::from_secs(20);
 
 /// A command line in the making.
@@ -92,9 +94,9 @@ impl Daemon {
             .flag("--port", at.port().to_string())
     }
 
-    /// A sidekick in a hurry: TTL 2 s, probes every 200 ms, one answer decides.
+    /// A sidekick in a hurry: [`QUICK_TTL`], probes every 200 ms, one answer decides.
     pub fn quick(self) -> Self {
-        self.flag("--ttl", "2s")
+        self.flag("--ttl", format!("{}s", QUICK_TTL.as_secs()))
             .flag("--interval", "200ms")
             .flag("--fast-interval", "100ms")
             .flag("--rise", "1")
@@ -110,6 +112,11 @@ impl Daemon {
     pub fn supervising(mut self, nginx: &Nginx) -> Self {
         self.child = nginx.command();
         self
+    }
+
+    /// The service manager wants a `WATCHDOG=1` this often.
+    pub fn watchdog(self, every: Duration) -> Self {
+        self.env("WATCHDOG_USEC", every.as_micros().to_string())
     }
 
     /// Starts it.
@@ -204,6 +211,16 @@ impl Running {
                 panic!("{place}: not ready but ended with {exit}:\n{}", self.log());
             }
             Err(format!("told so far: {notified:?}; log:\n{}", self.log()))
+        })
+    }
+
+    /// Waits until it has told the service manager this line `times` times.
+    #[track_caller]
+    pub fn told(&self, line: &str, times: usize) -> impl Future<Output = ()> {
+        eventually(format!("{line} to the service manager"), move || async move {
+            let notified = self.notified();
+            let count = notified.iter().filter(|told| *told == line).count();
+            check(count >= times, || format!("told so far: {notified:?}"))
         })
     }
 

@@ -23,7 +23,7 @@ pub(crate) fn tell(shared: &Shared) -> String {
         text.push_str(tail(&process.log()));
     }
     for teller in shared.tellers.lock().iter().flat_map(|all| all.iter()) {
-        text.push_str(&teller());
+        text.push_str(tail(&teller()));
     }
     let files = files_below(&shared.path);
     let _ = writeln!(text, "---- files below {}", shared.path.display());

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{CommandError, describe, new, orphans};
+use super::{CommandError, describe, new, not_started, orphans};
 
 /// Lines kept of a child's standard error, and the length they are cut to.
 const LINES: usize = 50;
@@ -63,7 +63,7 @@ impl Supervised {
     /// When it cannot be started.
     pub fn start(argv: &[OsString]) -> Result<Self, CommandError> {
         let name = argv.first().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
-        let start = || {
+        let start = || -> io::Result<_> {
             let (program, arguments) = argv.split_first().ok_or(ErrorKind::InvalidInput)?;
             let (read, write) = io::pipe()?;
             let mut command = new(program);
@@ -71,10 +71,7 @@ impl Supervised {
             let (child, ours) = orphans::spawn(&mut command)?;
             Ok((child, ours, read))
         };
-        let (child, ours, read) = start().map_err(|source: io::Error| match source.kind() {
-            ErrorKind::NotFound => CommandError::NotFound(name.clone()),
-            _ => CommandError::Spawn { command: name.clone(), source },
-        })?;
+        let (child, ours, read) = start().map_err(|e| not_started(argv, &name, e))?;
         let stderr = Tail::default();
         let (open, silent) = watch::channel(());
         let tail = stderr.clone();

@@ -152,3 +152,48 @@ async fn orphans_are_reaped_and_children_of_ours_are_not() {
     orphans::sweep();
     assert_eq!(ours.wait().await.unwrap().code(), 7);
 }
+
+#[tokio::test]
+async fn signals_for_the_child_are_heard() {
+    let mut forwarded = Forwarded::listen().unwrap();
+    for signal in [Signal::USR1, Signal::WINCH] {
+        rustix::process::kill_process(getpid(), signal).unwrap();
+        assert_eq!(tokio::time::timeout(LONG, forwarded.next()).await.unwrap(), signal);
+    }
+}
+
+/// Runs the next test as process 1 of a namespace of its own.
+#[tokio::test]
+async fn process_one_reaps() {
+    let own = std::env::current_exe().unwrap();
+    let inner = "command::tests::inside_as_process_one";
+    let line = ["--pid", "--fork", "--mount-proc", "--kill-child"].map(OsString::from);
+    let line = line.into_iter().chain([own.into()]);
+    let line = line.chain(["--exact", inner, "--ignored", "--nocapture"].map(OsString::from));
+    match Command::argv("unshare", line, LONG).run().await {
+        Ok(outcome) => assert!(outcome.output.text.contains("1 passed"), "{}", outcome.output),
+        Err(e) if e.output().is_some_and(|o| o.text.contains("not permitted")) => {
+            eprintln!("skipped: this user may not make a namespace");
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by `process_one_reaps`, as process 1"]
+async fn inside_as_process_one() {
+    assert_eq!(std::process::id(), 1);
+    let reaping = tokio::spawn(reap_as_init());
+    for _ in 0..20 {
+        let mut ours = child("sleep 0 >/dev/null 2>&1 & exec sh -c 'exit 7'");
+        let outcome = sh("sleep 0 >/dev/null 2>&1 & echo $!").run().await.unwrap();
+        assert_eq!(ours.wait().await.unwrap().code(), 7);
+        let orphan = format!("/proc/{}", outcome.output.text.trim());
+        until(|| !std::path::Path::new(&orphan).exists()).await;
+    }
+    let left = || std::fs::read_dir("/proc").unwrap().flatten();
+    let processes =
+        || left().filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok()).count();
+    until(|| processes() == 1).await;
+    reaping.abort();
+}

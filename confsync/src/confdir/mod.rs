@@ -11,7 +11,7 @@ mod users;
 
 use std::path::{Path, PathBuf};
 
-pub use resource::{Command, Engine, Nginx, Resource, Values};
+pub use resource::{Command, Nginx, Resource, Values};
 
 use common::model::Prefix;
 
@@ -92,20 +92,8 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
             format!("{error}; `confsync init --confdir {}` writes a working start", path.display());
         ConfdirError(vec![Mistake { file: folder.clone(), text }])
     })?;
-    load_files(path, &files, globals)
-}
-
-/// Reads single resource files (`-config-file conf.d/nginx.toml`) of a confdir.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_files(
-    path: &Path,
-    files: &[PathBuf],
-    globals: &Globals,
-) -> Result<Confdir, ConfdirError> {
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
-    for file in files {
+    for file in &files {
         match resource::read(path, file, globals) {
             Ok((resource, new)) => {
                 resources.push(resource);

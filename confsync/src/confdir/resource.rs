@@ -9,6 +9,7 @@ use super::raw::{self, File, Template};
 use super::{Globals, users};
 use crate::backends::Reading;
 use crate::guard::{OnEmpty, Policy};
+use crate::template::Engine;
 
 /// What is rendered, from where, to where, and how it is checked and loaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,15 +57,6 @@ pub struct Resource {
     pub output_format: Option<String>,
 }
 
-/// The language of a template.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// Go's text/template with confd's functions.
-    Go,
-    /// handlebars.
-    Handlebars,
-}
-
 /// Which values may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Values {
@@ -81,8 +73,8 @@ pub enum Values {
 pub struct Nginx {
     /// The main configuration.
     pub conf: PathBuf,
-    /// Where the master's pid is.
-    pub pid_file: PathBuf,
+    /// Where the master's pid is; `None`: where the main configuration says.
+    pub pid_file: Option<PathBuf>,
     /// The program.
     pub binary: PathBuf,
     /// How long a new generation may take to serve.
@@ -145,7 +137,7 @@ impl Reader<'_> {
         let resource = Resource {
             name: self.name(),
             file: self.path.to_owned(),
-            engine: engine(src.as_deref()),
+            engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
             mode: self.mode(raw.mode.as_deref()),
             uid: self.owner(raw.owner.as_deref(), raw.uid, "uid", users::uid),
             gid: self.owner(raw.group.as_deref(), raw.gid, "gid", users::gid),
@@ -285,7 +277,7 @@ impl Reader<'_> {
         };
         Nginx {
             conf: path(raw.conf, "/etc/nginx/nginx.conf"),
-            pid_file: path(raw.pid_file, "/run/nginx.pid"),
+            pid_file: raw.pid_file.map(PathBuf::from),
             binary: path(raw.binary, "nginx"),
             deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(10)),
             max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
@@ -393,9 +385,4 @@ impl Reader<'_> {
             notes.push("with [nginx], check_cmd and reload_cmd are not needed and not run".into());
         }
     }
-}
-
-fn engine(src: Option<&Path>) -> Engine {
-    let handlebars = src.and_then(Path::extension).is_some_and(|e| e == "hbs");
-    if handlebars { Engine::Handlebars } else { Engine::Go }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::guard::OnEmpty;
+use crate::template::Engine;
 use std::time::Duration;
 
 struct Folder(tempfile::TempDir);

@@ -13,8 +13,8 @@
 //! * whoever reads dest, at any moment and after a kill at any moment, reads the old
 //!   file or the new one, never a part (the one exception is `in_place`, which an
 //!   operator must ask for);
-//! * after a crash [`recover`] finds the previous files, and [`clean_stale`] removes
-//!   what an earlier run of ours left behind, and nothing else.
+//! * after a crash [`recover`] makes the set whole and finds the previous files, and
+//!   [`clean_stale`] removes what an earlier run of ours left, and nothing else.
 //!
 //! Everything here is plain blocking code. A swap costs two fsyncs, some 10 ms, so
 //! call it through `tokio::task::spawn_blocking`; a step once begun is then finished
@@ -26,13 +26,14 @@ mod digest;
 mod error;
 mod names;
 mod recover;
+mod slot;
 mod stage;
 mod swap;
 mod target;
 
 pub use digest::{Digest, current};
 pub use error::InstallError;
-pub use recover::{clean_stale, recover};
+pub use recover::{Recovered, clean_stale, recover};
 pub use stage::{Proof, Staged, StagedSet};
 pub use swap::{CheckedSet, InstalledSet};
 pub use target::{Candidate, Target};

@@ -6,35 +6,49 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::names::{absent, is_stage_name, previous};
+use super::swap::Progress;
 use super::target::{Place, resolve};
 use super::{InstallError, InstalledSet, Target};
 
-/// Finds a set that was swapped in, or being swapped, when an earlier run ended:
-/// neither committed nor put back. The dests may then hold old and new files
-/// together; a rollback makes them all old again. Call it before a new install.
+/// What an earlier run left behind.
+#[derive(Debug)]
+pub enum Recovered {
+    /// Nothing to decide.
+    Nothing,
+    /// It ended in the middle of a swap; all files are the previous ones again.
+    PutBack,
+    /// The new files are in place, all of them, and it was not decided whether they
+    /// stay: whether nginx runs them is not known.
+    Undecided(InstalledSet),
+}
+
+/// Makes a set whole that was being swapped in when an earlier run ended. Call it
+/// before a new install.
 ///
 /// Where only some of the files have a previous one, all dests are of one kind (see
-/// the order of the steps), so what is left is removed and the answer is `None`.
+/// the order of the steps), and what is left is only removed.
 ///
 /// # Errors
-/// When the files cannot be looked at.
-pub fn recover(targets: &[Target]) -> Result<Option<InstalledSet>, InstallError> {
+/// When the files cannot be looked at or put back.
+pub fn recover(targets: &[Target]) -> Result<Recovered, InstallError> {
     let mut places = Vec::new();
     for target in targets {
         if let Some(real) = place(target)? {
             places.push((target.clone(), real));
         }
     }
-    let marked = |real: &Path| previous(real).exists() || absent(real).exists();
-    let all = places.len() == targets.len() && places.iter().all(|(_, real)| marked(real));
-    if all && !places.is_empty() {
-        return Ok(Some(InstalledSet::found(places)));
+    let known = places.len();
+    places.retain(|(_, real)| previous(real).exists() || absent(real).exists());
+    let whole = known == targets.len() && places.len() == known;
+    if places.is_empty() {
+        return Ok(Recovered::Nothing);
     }
-    let left: Vec<_> = places.into_iter().filter(|(_, real)| marked(real)).collect();
-    if !left.is_empty() {
-        InstalledSet::found(left).commit()?;
+    let set = InstalledSet::found(places);
+    match set.progress() {
+        Progress::New if whole => Ok(Recovered::Undecided(set)),
+        Progress::Between if whole => set.rollback().map(|()| Recovered::PutBack),
+        _ => set.commit().map(|()| Recovered::Nothing),
     }
-    Ok(None)
 }
 
 /// Removes stage files that an earlier run of ours left beside this dest, and says

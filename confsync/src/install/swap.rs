@@ -10,16 +10,10 @@
 //! between old and new.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempPath;
-
-use super::names::{absent, previous, replacing};
-use super::stage::{give, new_beside};
-use super::target::Access;
+use super::slot::Slot;
 use super::{Digest, InstallError, Staged, Target};
 
 /// A set that passed its check and waits beside its dests.
@@ -35,16 +29,6 @@ pub struct CheckedSet {
 #[must_use]
 pub struct InstalledSet {
     swap: Swap,
-}
-
-#[derive(Debug)]
-pub(super) struct Slot {
-    target: Target,
-    real: PathBuf,
-    /// The lock of the stage file lives as long as the file is staged.
-    stage: Option<(TempPath, File)>,
-    marked: bool,
-    in_place: bool,
 }
 
 #[derive(Debug)]
@@ -64,11 +48,7 @@ pub(super) enum Step {
 
 impl CheckedSet {
     pub(super) fn new(files: Vec<Staged>, digest: Digest) -> Self {
-        let slot = |staged: Staged| {
-            let (target, real, path, file) = staged.into_parts();
-            Slot { target, real, stage: Some((path, file)), marked: false, in_place: false }
-        };
-        Self { swap: Swap { slots: files.into_iter().map(slot).collect() }, digest }
+        Self { swap: Swap { slots: files.into_iter().map(Slot::staged).collect() }, digest }
     }
 
     /// The digest of what waits.
@@ -85,7 +65,7 @@ impl CheckedSet {
     pub fn install(mut self) -> Result<InstalledSet, InstallError> {
         for step in self.swap.way_in() {
             if let Err(cause) = self.swap.perform(&step) {
-                return Err(match self.swap.walk(self.swap.way_back()) {
+                return Err(match self.swap.go_back() {
                     Ok(()) => cause,
                     Err(restore) => {
                         InstallError::Torn { cause: cause.into(), restore: restore.into() }
@@ -99,16 +79,15 @@ impl CheckedSet {
 
 impl InstalledSet {
     pub(super) fn found(places: Vec<(Target, PathBuf)>) -> Self {
-        let slot =
-            |(target, real)| Slot { target, real, stage: None, marked: true, in_place: false };
+        let slot = |(target, real)| Slot::found(target, real);
         Self { swap: Swap { slots: places.into_iter().map(slot).collect() } }
     }
 
     /// The dests that were written in place, not replaced: worth a warning.
     #[must_use]
     pub fn in_place(&self) -> Vec<&Path> {
-        let slots = self.swap.slots.iter().filter(|s| s.in_place);
-        slots.map(|s| s.target.dest.as_path()).collect()
+        let slots = self.swap.slots.iter().filter(|s| s.in_place());
+        slots.map(|s| s.dest()).collect()
     }
 
     /// The new files are proven: the previous ones go.
@@ -125,8 +104,26 @@ impl InstalledSet {
     /// # Errors
     /// When one cannot be put back; [`super::recover`] finds the set again.
     pub fn rollback(mut self) -> Result<(), InstallError> {
-        self.swap.walk(self.swap.way_back())
+        self.swap.go_back()
     }
+
+    /// How far a set got that was found after a crash.
+    pub(super) fn progress(&self) -> Progress {
+        let states: Vec<_> = self.swap.slots.iter().filter_map(Slot::is_replaced).collect();
+        match (states.contains(&true), states.contains(&false)) {
+            (true, true) => Progress::Between,
+            (false, true) => Progress::Old,
+            (_, false) => Progress::New,
+        }
+    }
+}
+
+/// How far a set got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Old,
+    Between,
+    New,
 }
 
 impl Swap {
@@ -137,7 +134,7 @@ impl Swap {
     }
 
     pub(super) fn way_back(&self) -> Vec<Step> {
-        let marked = self.slots.iter().enumerate().filter(|(_, s)| s.marked);
+        let marked = self.slots.iter().enumerate().filter(|(_, s)| s.is_marked());
         let back = marked.map(|(i, _)| Step::PutBack(i));
         back.chain(self.sync()).chain(self.forget()).collect()
     }
@@ -147,12 +144,21 @@ impl Swap {
     }
 
     fn sync(&self) -> impl Iterator<Item = Step> + use<> {
-        let folders: BTreeSet<_> = self.slots.iter().filter_map(|s| s.real.parent()).collect();
+        let folders: BTreeSet<_> = self.slots.iter().filter_map(|s| s.real().parent()).collect();
         folders.into_iter().map(|f| Step::Sync(f.to_owned())).collect::<Vec<_>>().into_iter()
     }
 
     fn walk(&mut self, steps: Vec<Step>) -> Result<(), InstallError> {
         steps.iter().try_for_each(|step| self.perform(step))
+    }
+
+    /// Puts back as many as can be; unless that is all, every mark stays.
+    fn go_back(&mut self) -> Result<(), InstallError> {
+        let (back, rest): (Vec<_>, Vec<_>) =
+            self.way_back().into_iter().partition(|step| matches!(step, Step::PutBack(_)));
+        let errors: Vec<_> = back.iter().filter_map(|step| self.perform(step).err()).collect();
+        errors.into_iter().next().map_or(Ok(()), Err)?;
+        self.walk(rest)
     }
 
     pub(super) fn perform(&mut self, step: &Step) -> Result<(), InstallError> {
@@ -165,126 +171,6 @@ impl Swap {
                 .and_then(|f| f.sync_all())
                 .map_err(InstallError::io("write to disk the folder", folder)),
         }
-    }
-}
-
-impl Slot {
-    fn forget(&mut self) -> Result<(), InstallError> {
-        for mark in [absent(&self.real), previous(&self.real)] {
-            gone(fs::remove_file(&mark)).map_err(InstallError::io("remove", &mark))?;
-        }
-        self.marked = false;
-        Ok(())
-    }
-
-    /// A link costs nothing and keeps the very file; a copy serves where links are
-    /// refused. The link needs no fsync of its own: it is in the same journal, before
-    /// the rename.
-    fn keep(&mut self) -> Result<(), InstallError> {
-        let mark = previous(&self.real);
-        match fs::hard_link(&self.real, &mark) {
-            Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                let mark = absent(&self.real);
-                File::create(&mark).map_err(InstallError::io("write", &mark))?;
-            }
-            Err(_) => copy(&self.real, &mark, &self.real)?,
-        }
-        self.marked = true;
-        Ok(())
-    }
-
-    fn replace(&mut self) -> Result<(), InstallError> {
-        let Some((stage, lock)) = self.stage.take() else { return Ok(()) };
-        match stage.persist(&self.real) {
-            Ok(()) => drop(lock),
-            Err(e) if e.error.kind() == ErrorKind::ResourceBusy => {
-                self.write_in_place(&e.path)?;
-            }
-            Err(e) => return Err(InstallError::io("replace", &self.real)(e.error)),
-        }
-        Ok(())
-    }
-
-    fn put_back(&mut self) -> Result<(), InstallError> {
-        if absent(&self.real).exists() {
-            return gone(fs::remove_file(&self.real))
-                .map_err(InstallError::io("remove", &self.real));
-        }
-        let mark = previous(&self.real);
-        if same_file(&mark, &self.real) {
-            return Ok(());
-        }
-        let next = replacing(&self.real);
-        gone(fs::remove_file(&next)).map_err(InstallError::io("remove", &next))?;
-        if fs::hard_link(&mark, &next).is_err() {
-            copy(&mark, &next, &self.real)?;
-        }
-        match fs::rename(&next, &self.real) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == ErrorKind::ResourceBusy => {
-                gone(fs::remove_file(&next)).map_err(InstallError::io("remove", &next))?;
-                self.write_in_place(&mark)
-            }
-            Err(e) => Err(InstallError::io("put back", &self.real)(e)),
-        }
-    }
-
-    fn write_in_place(&mut self, from: &Path) -> Result<(), InstallError> {
-        let bytes = fs::read(from).map_err(InstallError::io("read", from))?;
-        if fs::read(&self.real).is_ok_and(|now| now == bytes) {
-            // Put back before it was ever replaced.
-            return Ok(());
-        }
-        if !self.target.allow_in_place {
-            return Err(InstallError::Mounted(self.target.dest.clone()));
-        }
-        let mark = previous(&self.real);
-        if from != mark && same_file(&mark, &self.real) {
-            // The link would be written through.
-            copy(&self.real, &mark, &self.real)?;
-        }
-        self.in_place = true;
-        let meta = fs::metadata(from).map_err(InstallError::io("look at", from))?;
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(&self.real)
-            .map_err(InstallError::io("write in place", &self.real))?;
-        file.write_all(&bytes).map_err(InstallError::io("write in place", &self.real))?;
-        give(&file, &self.real, access(&meta))?;
-        file.sync_all().map_err(InstallError::io("write to disk", &self.real))
-    }
-}
-
-/// Copies with owner and mode; `to` is there whole or not at all.
-fn copy(from: &Path, to: &Path, real: &Path) -> Result<(), InstallError> {
-    let mut source = File::open(from).map_err(InstallError::io("read", from))?;
-    let meta = source.metadata().map_err(InstallError::io("look at", from))?;
-    let mut temp = new_beside(real)?;
-    io::copy(&mut source, &mut temp).map_err(InstallError::io("copy", from))?;
-    give(temp.as_file(), to, access(&meta))?;
-    temp.as_file().sync_all().map_err(InstallError::io("write to disk", to))?;
-    temp.persist(to).map_err(|e| InstallError::io("write", to)(e.error))?;
-    Ok(())
-}
-
-fn access(meta: &fs::Metadata) -> Access {
-    Access { mode: meta.mode() & 0o7777, uid: Some(meta.uid()), gid: Some(meta.gid()) }
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    match (fs::symlink_metadata(a), fs::symlink_metadata(b)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
-}
-
-/// What is gone need not be removed.
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 

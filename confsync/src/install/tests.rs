@@ -126,7 +126,7 @@ fn folders_are_made_only_when_asked_for() {
     let error = install(Target::new(&dest), "1").unwrap_err().to_string();
     assert!(error.contains("make_directories = true"), "{error}");
     assert!(names(dir.path()).is_empty());
-    assert!(recover(&[Target::new(&dest)]).unwrap().is_none());
+    assert!(matches!(recover(&[Target::new(&dest)]).unwrap(), Recovered::Nothing));
     assert!(clean_stale(&Target::new(&dest)).unwrap().is_empty());
     let target = Target { make_directories: true, ..Target::new(&dest) };
     install(target, "1").unwrap().commit().unwrap();
@@ -210,7 +210,9 @@ fn a_file_that_is_a_mount_is_written_in_place_only_when_allowed() {
     assert_eq!(fs::read_to_string(&real).unwrap(), "new");
     drop(set);
     // As after a crash.
-    recover(&[target]).unwrap().unwrap().rollback().unwrap();
+    let found = recover(&[target]).unwrap();
+    let Recovered::Undecided(set) = found else { panic!("{found:?}") };
+    set.rollback().unwrap();
     assert_eq!(fs::read_to_string(&real).unwrap(), "old");
     assert_eq!(names(disk.0.path()), ["real", "x"]);
     unmount(&dest, UnmountFlags::DETACH).unwrap();

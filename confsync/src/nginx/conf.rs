@@ -94,10 +94,13 @@ pub fn quote(word: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A span of a text and what to put there.
+pub type Edit = (Range<usize>, Vec<u8>);
+
 /// The text with some spans replaced. Spans are in order and do not overlap; one that
 /// breaks this is left as it was.
 #[must_use]
-pub fn replace(text: &[u8], edits: &[(Range<usize>, Vec<u8>)]) -> Vec<u8> {
+pub fn replace(text: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut done = 0;
     for (span, new) in edits {

@@ -40,12 +40,16 @@ pub use argv::Argv;
 pub use check::{CheckError, CheckReport, Warning};
 use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
-pub use process::{Master, MasterError, ProcessId, Role, Worker};
+pub use process::{Master, MasterError, ProcessId, Role, Worker, is_alive};
 pub use reload::{Applied, Quiesced, ReloadError, quiesced};
 pub use start::{StartError, Started};
 
 use crate::command::{CommandError, Tail};
 use crate::install::{InstallError, clean_beside};
+
+/// How long a new generation may take to serve unless told otherwise. Five tries to
+/// bind a port take nginx 2.5 s.
+pub const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the operator says about nginx; everything else is asked of nginx itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +66,6 @@ pub struct Settings {
     pub pid_file: Option<PathBuf>,
     /// How long a check may take. A name that does not resolve costs nginx 10 s.
     pub check_deadline: Duration,
-    /// How long a new generation may take to serve. Five tries to bind take nginx
-    /// 2.5 s.
-    pub reload_deadline: Duration,
 }
 
 impl Default for Settings {
@@ -76,7 +77,6 @@ impl Default for Settings {
             globals: None,
             pid_file: None,
             check_deadline: Duration::from_secs(30),
-            reload_deadline: Duration::from_secs(10),
         }
     }
 }

@@ -69,7 +69,10 @@ pub enum MasterError {
         text: String,
     },
     /// The process is gone.
-    #[error("nginx is not running: there is no process {0}")]
+    #[error(
+        "nginx is not running: there is no process {0} (if it runs in another container, share its \
+         process namespace)"
+    )]
     NotRunning(i32),
     /// The process is something else; nothing was sent to it.
     #[error("process {pid} is `{title}`, not an nginx master; the pid file is stale")]
@@ -217,14 +220,16 @@ impl Role {
         match title.split_once(": ").map_or("", |(_, rest)| rest) {
             rest if rest.starts_with("master process") => Self::Starting,
             rest if !rest.starts_with("worker process") => Self::Other,
-            rest if rest.contains("is shutting down") => Self::ShuttingDown,
+            // Cut short where nginx was started with hardly an environment.
+            rest if rest.starts_with("worker process is") => Self::ShuttingDown,
             _ => Self::Serving,
         }
     }
 }
 
 /// Whether this very process still runs.
-pub(super) fn is_alive(id: ProcessId) -> bool {
+#[must_use]
+pub fn is_alive(id: ProcessId) -> bool {
     Stat::read(id.pid).is_some_and(|stat| stat.start == id.start)
 }
 
@@ -266,6 +271,7 @@ mod tests {
         for (title, role) in [
             ("nginx: worker process", Role::Serving),
             ("nginx: worker process is shutting down", Role::ShuttingDown),
+            ("nginx: worker process is shu", Role::ShuttingDown),
             ("angie: worker process #3", Role::Serving),
             ("nginx: cache manager process", Role::Other),
             ("nginx: cache loader process", Role::Other),

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::evidence::{Generation, has_new, judge, old_generations};
-use super::process::{Master, MasterError, ProcessId, is_alive};
+use super::process::{Master, MasterError, ProcessId, Role, is_alive};
 use super::words::{Mark, is_final};
 use super::{CheckError, Nginx};
 
@@ -54,6 +54,11 @@ pub enum ReloadError {
     /// The master read the configuration and went on with the old one. Its words.
     #[error("nginx went on with its old configuration: {0}")]
     Refused(String),
+    /// The master took the configuration, and the workers it started cannot work with
+    /// it. The old ones are on their way out: nothing serves until a configuration
+    /// that works is loaded, so put the previous one back and reload at once.
+    #[error("nginx's new workers cannot work, and NO WORKER SERVES: {0}")]
+    NoWorkers(String),
     /// No proof by the deadline: no new worker serves, or an old one still accepts.
     #[error("no new workers took over within {}: {words}", format_span(*.deadline))]
     TimedOut {
@@ -72,7 +77,8 @@ impl Nginx {
     ///
     /// # Errors
     /// When the master refuses, ends, or does not get there by `deadline`. The old
-    /// configuration then serves on, except after [`ReloadError::Died`].
+    /// configuration then serves on, except after [`ReloadError::Died`] and
+    /// [`ReloadError::NoWorkers`].
     pub async fn reload(
         &self,
         master: &Master,
@@ -94,6 +100,11 @@ impl Nginx {
             }
             Verdict::Refused => {
                 Err(ReloadError::Refused(self.explain(&logs, master, SILENT).await))
+            }
+            Verdict::NoWorkers => {
+                let words = logs.words_of_all();
+                let words = if words.is_empty() { SILENT.into() } else { words.join("\n") };
+                Err(ReloadError::NoWorkers(words))
             }
             Verdict::Died => Err(ReloadError::Died(self.explain(&logs, master, SILENT).await)),
             Verdict::TimedOut => {
@@ -120,6 +131,7 @@ impl Nginx {
 enum Verdict {
     Applied { old_generations: usize },
     Refused,
+    NoWorkers,
     Died,
     TimedOut,
 }
@@ -148,7 +160,8 @@ async fn wait_for_proof(
         if !idle {
             idle_since = None;
         } else if since.elapsed() >= IDLE {
-            return Ok(Verdict::Refused);
+            let serves = now.iter().any(|worker| worker.role == Role::Serving);
+            return Ok(if serves { Verdict::Refused } else { Verdict::NoWorkers });
         }
         if Instant::now() >= until {
             return Ok(Verdict::TimedOut);

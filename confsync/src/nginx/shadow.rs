@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use memchr::memmem;
 use tempfile::{NamedTempFile, TempDir};
 
-use super::conf::{Directive, parse, quote, replace};
+use super::conf::{Directive, Edit, parse, quote, replace};
 use super::include;
 use crate::install::{InstallError, StagedSet, new_beside};
 
@@ -200,7 +200,7 @@ impl Walk<'_> {
         directives: &[Directive<'_>],
         depth: usize,
         top: bool,
-    ) -> Result<Vec<(std::ops::Range<usize>, Vec<u8>)>, InstallError> {
+    ) -> Result<Vec<Edit>, InstallError> {
         let mut edits = Vec::new();
         for directive in directives {
             let [word] = directive.args.as_slice() else { continue };

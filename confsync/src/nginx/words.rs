@@ -51,13 +51,22 @@ impl Nginx {
 impl Mark {
     /// The grave lines that this master wrote since.
     pub(super) fn words(&self, master: i32) -> Vec<String> {
+        self.lines(|line| grave(line).filter(|(pid, _)| *pid == master).map(|(_, text)| text))
+    }
+
+    /// The grave lines that anybody wrote since, workers that failed to start included.
+    pub(super) fn words_of_all(&self) -> Vec<String> {
+        self.lines(|line| grave(line).map(|(_, text)| text))
+    }
+
+    fn lines(&self, pick: impl Fn(&str) -> Option<String>) -> Vec<String> {
         let mut words = Vec::new();
         for (log, place) in &self.files {
             let text = since(log, *place).unwrap_or_default();
-            words.extend(String::from_utf8_lossy(&text).lines().filter_map(|l| grave(l, master)));
+            words.extend(String::from_utf8_lossy(&text).lines().filter_map(&pick));
         }
         if let Some((tail, at)) = &self.stderr {
-            words.extend(tail.since(*at).iter().filter_map(|line| grave(line, master)));
+            words.extend(tail.since(*at).iter().filter_map(|line| pick(line)));
         }
         // Five tries to bind say the same five times.
         let mut seen = std::collections::BTreeSet::new();
@@ -78,17 +87,17 @@ fn since(log: &PathBuf, place: Place) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The level and the text of a line, if it is the master's and grave:
+/// Who wrote a line, and its level and text, if it is grave:
 /// `2026/01/31 10:00:00 [emerg] 123#123: bind() to …`.
-fn grave(line: &str, master: i32) -> Option<String> {
+fn grave(line: &str) -> Option<(i32, String)> {
     let (_, rest) = line.split_once(" [")?;
     let (level, rest) = rest.split_once("] ")?;
     let (who, text) = rest.split_once(": ")?;
     let (pid, _) = who.split_once('#')?;
     // A worker that dies is alerted too, and says nothing of the configuration.
     let of_a_worker = text.contains(" process ") && text.contains(" exited ");
-    let is_grave = matches!(level, "emerg" | "alert" | "crit");
-    (is_grave && pid.parse() == Ok(master) && !of_a_worker).then(|| format!("[{level}] {text}"))
+    let is_grave = matches!(level, "emerg" | "alert" | "crit") && !of_a_worker;
+    is_grave.then_some((pid.parse().ok()?, format!("[{level}] {text}")))
 }
 
 /// Whether a line means that this configuration was given up; a failed bind is tried
@@ -102,20 +111,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_grave_lines_of_the_master() {
-        let told = |line: &str| grave(line, 12);
+    fn only_grave_lines() {
         assert_eq!(
-            told("2026/01/31 10:00:00 [emerg] 12#12: still could not bind()").as_deref(),
-            Some("[emerg] still could not bind()")
+            grave("2026/01/31 10:00:00 [emerg] 12#12: still could not bind()"),
+            Some((12, "[emerg] still could not bind()".to_owned()))
         );
         for other in [
-            "2026/01/31 10:00:00 [emerg] 13#13: still could not bind()",
             "2026/01/31 10:00:00 [notice] 12#12: reconfiguring",
             "2026/01/31 10:00:00 [alert] 12#12: worker process 14 exited on signal 11",
             "[emerg]",
             "",
         ] {
-            assert_eq!(told(other), None, "{other}");
+            assert_eq!(grave(other), None, "{other}");
         }
     }
 

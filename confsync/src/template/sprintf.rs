@@ -186,6 +186,14 @@ fn precision(
     Ok(())
 }
 
+/// An element of a list, a map or a struct. Nothing is `<nil>` for every verb.
+fn element(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+    match arg {
+        Value::Absent | Value::Nil => out.put("<nil>"),
+        arg => value(out, spec, verb, arg),
+    }
+}
+
 fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
     match (verb, arg) {
         ('T', Value::Absent | Value::Nil) => pad(out, spec, "<nil>"),
@@ -199,7 +207,7 @@ fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), F
                 if i > 0 {
                     out.put(" ")?;
                 }
-                value(out, spec, verb, item)?;
+                element(out, spec, verb, item)?;
             }
             out.put("]")
         }
@@ -211,7 +219,7 @@ fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), F
                 }
                 value(out, spec, verb, &Value::Str(key.clone()))?;
                 out.put(":")?;
-                value(out, spec, verb, item)?;
+                element(out, spec, verb, item)?;
             }
             out.put("]")
         }
@@ -225,7 +233,7 @@ fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), F
                     out.put(name)?;
                     out.put(":")?;
                 }
-                value(out, spec, verb, field)?;
+                element(out, spec, verb, field)?;
             }
             out.put("}")
         }
@@ -233,10 +241,12 @@ fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), F
     }
 }
 
-fn leaf(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+fn leaf(out: &mut Bounded, mut spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+    // `%+v` asks for the names of fields, not for signs.
+    spec.plus &= verb != 'v';
     let done = match arg {
         Value::Bool(b) if matches!(verb, 't' | 'v') => {
-            pad(out, Spec { zero: false, ..spec }, if *b { "true" } else { "false" })?;
+            pad(out, spec, if *b { "true" } else { "false" })?;
             true
         }
         Value::Int(n) => integer(out, spec, verb, *n)?,
@@ -248,8 +258,9 @@ fn leaf(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Fu
         _ => false,
     };
     if !done {
+        // Go prints it after all, with the width and precision that were asked for.
         out.put(&format!("%!{verb}({}=", arg.type_name()))?;
-        print::print(out, arg)?;
+        leaf(out, Spec { sharp: false, ..spec }, 'v', arg)?;
         out.put(")")?;
     }
     Ok(())
@@ -377,6 +388,7 @@ fn text(out: &mut Bounded, spec: Spec, verb: char, s: &str) -> Result<bool, Full
         'q' if spec.sharp && !cut.contains('`') && !cut.contains(char::is_control) => {
             pad(out, spec, &format!("`{cut}`"))?;
         }
+        'q' if spec.plus => pad(out, spec, &ascii(&quote(cut)))?,
         'q' => pad(out, spec, &quote(cut))?,
         'x' | 'X' => {
             let bytes = s.bytes().take(spec.precision.unwrap_or(usize::MAX));
@@ -401,6 +413,19 @@ pub(crate) fn quote(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+/// `%+q`: what is left outside ASCII as escapes.
+fn ascii(quoted: &str) -> String {
+    let mut out = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        match u32::from(c) {
+            0..0x80 => out.push(c),
+            n @ 0x80..0x1_0000 => out.push_str(&format!("\\u{n:04x}")),
+            n => out.push_str(&format!("\\U{n:08x}")),
+        }
+    }
+    out
 }
 
 fn quote_char(c: char) -> String {

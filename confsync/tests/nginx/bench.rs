@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use confsync::command::{CommandError, Supervised};
 use confsync::install::{Candidate, InstalledSet, StagedSet, Target};
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) use confsync::nginx::RELOAD_DEADLINE as DEADLINE;
 
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,

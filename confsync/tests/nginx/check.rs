@@ -178,6 +178,18 @@ async fn a_proof_opens_the_way_for_its_own_bytes_only() {
     assert_eq!(fs::read(bench.path("sites/version.conf")).unwrap(), version(1));
 }
 
+/// An agent runs on any thread.
+#[tokio::test]
+async fn the_calls_can_move_between_threads() {
+    fn may_move<T: Send>(_: &T) {}
+    let bench = Bench::serving().await;
+    let staged = bench.stage(&[("sites/version.conf", &version(2))]);
+    let master = bench.nginx.master().unwrap();
+    may_move(&staged);
+    may_move(&bench.nginx.check(&staged));
+    may_move(&bench.nginx.reload(&master, crate::bench::DEADLINE));
+}
+
 /// As root a mount makes the folder read-only; without root its mode does.
 #[tokio::test]
 async fn a_folder_that_cannot_be_written_is_checked_through_links() {

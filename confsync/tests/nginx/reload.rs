@@ -124,6 +124,21 @@ async fn a_worker_that_crashes_is_no_new_generation() {
     assert_eq!(bench.ask().await, "v3");
 }
 
+/// Neither `nginx -t` nor the master can know: only the new workers can.
+#[tokio::test]
+async fn workers_that_cannot_work_are_told_apart_and_put_right() {
+    let bench = Bench::serving().await;
+    let old = fs::read_to_string(bench.path("nginx.conf")).unwrap();
+    let new = format!("working_directory /no-such-folder;\n{old}");
+    let set = bench.install(&[("nginx.conf", new.as_bytes())]).await;
+    let error = bench.reload().await.unwrap_err();
+    let ReloadError::NoWorkers(words) = &error else { panic!("{error}") };
+    assert!(words.contains("chdir(\"/no-such-folder\") failed"), "{words}");
+    set.rollback().unwrap();
+    bench.reload().await.unwrap();
+    assert_eq!(bench.ask().await, "v1");
+}
+
 #[tokio::test]
 async fn old_generations_are_counted() {
     let backend = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

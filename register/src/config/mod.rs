@@ -5,7 +5,8 @@
 //! reported at once, each with its place and a remedy, before anything starts. A
 //! configuration that was refused changes nothing: on a reload the one before stays.
 //!
-//! Pure but for [`Sources::load`], which reads the file.
+//! Pure but for [`Sources::load`], which reads the file, and [`prepare`], which reads
+//! what checks need.
 
 mod diff;
 mod errors;
@@ -22,7 +23,7 @@ use clap::ArgMatches;
 pub use diff::Diff;
 pub use errors::{UsageError, UsageErrors};
 pub use process::{Drain, Process, Removal};
-pub use service::{Service, Target};
+pub use service::{Service, Target, prepare};
 
 use errors::Complaints;
 use given::{Given, Place, Raw};
@@ -68,11 +69,11 @@ impl Sources {
             fallback.add("host", Given { text, place: Place::Env(COREOS_HOST.into(), "host") });
         }
         let words = matches.try_get_many::<String>("command").ok().flatten();
-        let file = matches.try_get_one::<PathBuf>("config").ok().flatten();
+        let file = matches.try_get_one::<String>("config").ok().flatten();
         Self {
             flags: Raw::from_matches(matches),
             fallback,
-            file: file.filter(|file| !file.as_os_str().is_empty()).cloned(),
+            file: file.filter(|file| !file.is_empty()).map(PathBuf::from),
             command: words.map(|words| words.cloned().collect()).unwrap_or_default(),
             hostname,
         }

@@ -10,9 +10,10 @@ use common::model::{
     Backend, Endpoint, Host, Key, KeyError, MAX_WEIGHT, Prefix, format_span, port,
 };
 
+use super::errors::{Complaints, UsageErrors};
 use super::reader::{EMPTY, Reader};
 use crate::health::Policy;
-use crate::probe::{Check, HttpOptions, Probe};
+use crate::probe::{Check, HttpOptions, Probe, Trust};
 
 const PREFIX: &str = "/services";
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -50,22 +51,26 @@ pub struct Service {
     pub policy: Policy,
 }
 
-impl Service {
-    /// Makes the checks ready: reads CA files, looks for commands.
-    ///
-    /// # Errors
-    /// What an operator has to put right, one text a check.
-    pub fn probes(&self) -> Result<Vec<Probe>, Vec<String>> {
+/// Makes the checks of services ready, in the same order: reads CA files, looks for
+/// commands.
+///
+/// # Errors
+/// Everything that an operator has to put right.
+pub fn prepare(services: &[Service]) -> Result<Vec<Vec<Probe>>, UsageErrors> {
+    let mut complaints = Complaints::default();
+    let mut trust = Trust::default();
+    let mut ready = Vec::new();
+    for Service { target, checks, timeout, .. } in services {
         let mut probes = Vec::new();
-        let mut wrong = Vec::new();
-        for check in &self.checks {
-            match Probe::prepare(check.clone(), self.timeout) {
+        for check in checks {
+            match Probe::prepare(check.clone(), *timeout, &mut trust) {
                 Ok(probe) => probes.push(probe),
-                Err(why) => wrong.push(format!("{}: {check}: {why}", self.target.key)),
+                Err(why) => complaints.add(format!("{}, `{check}`", target.key), why),
             }
         }
-        if wrong.is_empty() { Ok(probes) } else { Err(wrong) }
+        ready.push(probes);
     }
+    complaints.end(ready)
 }
 
 pub(super) fn read(

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 pub use check::{Address, Check, CheckError, HttpCheck, HttpOptions, Scheme};
 pub use statuses::{StatusError, Statuses};
+pub use tls::Trust;
 
 use connect::Stream;
 use deadline::Deadline;
@@ -68,14 +69,15 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Makes a check ready: reads its CA file, looks for its command.
+    /// Makes a check ready: reads its CA file (once for all in `trust`), looks for
+    /// its command.
     ///
     /// # Errors
     /// What an operator has to put right, in words.
-    pub fn prepare(check: Check, timeout: Duration) -> Result<Self, String> {
+    pub fn prepare(check: Check, timeout: Duration, trust: &mut Trust) -> Result<Self, String> {
         let tls = match &check {
             Check::Http(http) if http.scheme == Scheme::Https => {
-                Some(tls::connector(http.ca.as_deref(), http.insecure)?)
+                Some(trust.connector(http.ca.as_deref(), http.insecure)?)
             }
             Check::Exec(argv) => {
                 exec::find(argv)?;

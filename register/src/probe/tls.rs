@@ -3,8 +3,10 @@
 //! Verified against the machine's roots, or against the operator's own file and
 //! nothing else. Skipping verification takes an explicit flag.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -47,8 +49,27 @@ impl Connector {
     }
 }
 
+/// The ways to verify that are in use, each read once: the roots of a machine take
+/// 150 kB and more, and a thousand services mostly share them. A reload
+/// begins with a new one, and so reads the files again.
+#[derive(Debug, Default)]
+pub struct Trust(HashMap<(Option<PathBuf>, bool), Connector>);
+
+impl Trust {
+    pub(super) fn connector(
+        &mut self,
+        ca: Option<&Path>,
+        insecure: bool,
+    ) -> Result<Connector, String> {
+        match self.0.entry((ca.map(Path::to_owned), insecure)) {
+            Entry::Occupied(known) => Ok(known.get().clone()),
+            Entry::Vacant(new) => Ok(new.insert(connector(ca, insecure)?).clone()),
+        }
+    }
+}
+
 /// Reads the roots and settles how certificates are verified.
-pub(super) fn connector(ca: Option<&Path>, insecure: bool) -> Result<Connector, String> {
+fn connector(ca: Option<&Path>, insecure: bool) -> Result<Connector, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

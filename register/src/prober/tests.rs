@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::probe::{Check, HttpOptions};
+use crate::probe::{Check, HttpOptions, Trust};
 
 fn policy() -> Policy {
     Policy {
@@ -19,7 +19,7 @@ fn policy() -> Policy {
 fn probe(check: &str) -> Probe {
     let own = "127.0.0.1:1".parse().unwrap();
     let check = Check::parse(check, &own, &HttpOptions::default()).unwrap();
-    Probe::prepare(check, Duration::from_secs(2)).unwrap()
+    Probe::prepare(check, Duration::from_secs(2), &mut Trust::default()).unwrap()
 }
 
 fn begin(check: &str, limits: &Limits) -> Probing {

@@ -1,9 +1,14 @@
 //! Killed between any two steps: every dest is whole, and the set can be made so.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::super::{Candidate, Proof, StagedSet, Target, clean_stale, recover};
+use super::super::names::previous;
+use super::super::{Candidate, Proof, Recovered, StagedSet, Target, clean_stale, recover};
 use super::*;
 
 /// Some files of which each was there before, or not.
@@ -76,9 +81,7 @@ fn killed_after(mut swap: Swap, steps: &[Step], n: usize) {
         swap.perform(step).unwrap();
     }
     for slot in &mut swap.slots {
-        if let Some((mut path, _)) = slot.stage.take() {
-            path.disable_cleanup(true);
-        }
+        slot.abandon();
     }
 }
 
@@ -96,13 +99,11 @@ proptest! {
         let steps = checked.swap.way_in();
         killed_after(checked.swap, &steps, at.min(steps.len()));
         files.new_ones();
-        match recover(&files.targets).unwrap() {
-            Some(set) => {
-                set.rollback().unwrap();
-                prop_assert!(files.all(false));
-            }
-            None => prop_assert!(files.all(false)),
+        if let Recovered::Undecided(set) = recover(&files.targets).unwrap() {
+            prop_assert!(files.all(true));
+            set.rollback().unwrap();
         }
+        prop_assert!(files.all(false));
         files.nothing_left();
     }
 
@@ -113,7 +114,8 @@ proptest! {
         let steps = set.swap.way_back();
         killed_after(set.swap, &steps, at.min(steps.len()));
         files.new_ones();
-        if let Some(set) = recover(&files.targets).unwrap() {
+        if let Recovered::Undecided(set) = recover(&files.targets).unwrap() {
+            prop_assert!(files.all(true));
             set.rollback().unwrap();
         }
         prop_assert!(files.all(false));
@@ -127,7 +129,7 @@ proptest! {
         let steps: Vec<_> = set.swap.forget().collect();
         killed_after(set.swap, &steps, at.min(steps.len()));
         prop_assert!(files.all(true));
-        if let Some(set) = recover(&files.targets).unwrap() {
+        if let Recovered::Undecided(set) = recover(&files.targets).unwrap() {
             set.commit().unwrap();
         }
         prop_assert!(files.all(true));
@@ -140,12 +142,11 @@ fn a_swap_that_fails_half_way_puts_the_others_back() {
     for failing in 0..3 {
         let files = Files::new(&[true, false, true]);
         let checked = files.checked();
-        let (path, _) = checked.swap.slots[failing].stage.as_ref().unwrap();
-        fs::remove_file(path).unwrap();
+        fs::remove_file(checked.swap.slots[failing].stage().unwrap()).unwrap();
         let error = checked.install().unwrap_err();
         assert!(matches!(&error, InstallError::Io { doing: "replace", .. }), "{error}");
         assert!(files.all(false));
-        assert!(recover(&files.targets).unwrap().is_none());
+        assert!(matches!(recover(&files.targets).unwrap(), Recovered::Nothing));
         files.nothing_left();
     }
 }
@@ -160,4 +161,27 @@ fn the_previous_file_is_the_very_file() {
     set.rollback().unwrap();
     assert_eq!(fs::metadata(dest).unwrap().ino(), before);
     files.nothing_left();
+}
+
+#[test]
+fn where_old_and_new_are_alike_the_others_tell() {
+    let files = Files::new(&[true, true]);
+    fs::write(&files.targets[0].dest, "new 0").unwrap();
+    let set = set_of(&files);
+    drop(set);
+    let found = recover(&files.targets).unwrap();
+    let Recovered::Undecided(set) = found else { panic!("{found:?}") };
+    set.commit().unwrap();
+    assert!(files.all(true));
+    files.nothing_left();
+}
+
+#[test]
+fn one_that_cannot_be_put_back_does_not_keep_the_others() {
+    let files = Files::new(&[true, true]);
+    let set = set_of(&files);
+    let lost = previous(&fs::canonicalize(&files.targets[0].dest).unwrap());
+    fs::remove_file(&lost).unwrap();
+    set.rollback().unwrap_err();
+    assert_eq!(files.new_ones(), [true, false]);
 }

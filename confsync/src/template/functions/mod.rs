@@ -6,6 +6,7 @@
 //! confd's to the edge; where they are not, `docs/confd.md` says so.
 
 mod data;
+mod dns;
 mod lists;
 mod numbers;
 mod outside;

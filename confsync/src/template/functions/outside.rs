@@ -4,12 +4,13 @@
 //! whose output should change only with its keys. Look-ups have a deadline.
 
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::mpsc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::dns::Resolver;
 use super::{Call, Fault, Function, Outcome, Ty, text};
 use crate::template::time::Time;
-use crate::template::value::{List, Value};
+use crate::template::value::{Elem, List, Record, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "getenv", params: &[Ty::Str], rest: Some(Ty::Str), call: getenv },
@@ -58,6 +59,12 @@ fn file_exists(_: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(Value::Bool(!missing))
 }
 
+/// No answer is not the answer "none": that would empty the rendered file.
+fn unsure(name: &str, why: &str) -> Fault {
+    let what = format!("looking up `{}`: {why}", name.escape_debug());
+    Fault::new(what, "is the resolver in /etc/resolv.conf reachable?")
+}
+
 /// The addresses of a name, sorted as text. A name that does not exist has none;
 /// a resolver that does not answer is an error.
 fn addresses(host: &str) -> Result<Vec<String>, Fault> {
@@ -71,22 +78,16 @@ fn addresses(host: &str) -> Result<Vec<String>, Fault> {
         // Nobody listens any more when the deadline has passed.
         let _ = answer.send(found.map(|all| all.map(|a| a.ip().to_string()).collect()));
     };
-    let unsure = |why: String| {
-        Fault::new(
-            format!("looking up `{}`: {why}", host.escape_debug()),
-            "is the resolver in /etc/resolv.conf reachable? An empty answer would empty the file, so none is assumed",
-        )
-    };
-    std::thread::Builder::new().spawn(worker).map_err(|e| unsure(e.to_string()))?;
+    std::thread::Builder::new().spawn(worker).map_err(|e| unsure(host, &e.to_string()))?;
     let answer: std::io::Result<Vec<String>> =
-        asked.recv_timeout(LOOKUP).map_err(|_| unsure("no answer in time".into()))?;
+        asked.recv_timeout(LOOKUP).map_err(|_| unsure(host, "no answer in time"))?;
     match answer {
         Ok(mut found) => {
             found.sort_unstable();
             found.dedup();
             Ok(found)
         }
-        Err(e) if e.to_string().contains("Temporary failure") => Err(unsure(e.to_string())),
+        Err(e) if e.to_string().contains("Temporary failure") => Err(unsure(host, &e.to_string())),
         Err(_) => Ok(Vec::new()),
     }
 }
@@ -108,9 +109,28 @@ fn lookup_ipv6(_: &Call<'_>, args: &[Value]) -> Outcome {
     looked_up(args, |ip| ip.contains(':'))
 }
 
+/// The servers of a service, sorted as confd sorts them: by all fields as one text.
 fn lookup_srv(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let _ = args;
-    Err("lookupSRV: not built yet".into())
+    let (service, proto, name) = (text(args, 0), text(args, 1), text(args, 2));
+    let target = if service.is_empty() && proto.is_empty() {
+        name.to_owned()
+    } else {
+        format!("_{service}._{proto}.{name}")
+    };
+    let conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let found = Resolver::parse(&conf).lookup(&target, Instant::now() + LOOKUP);
+    let mut found = found.map_err(|e| unsure(&target, &e.to_string()))?;
+    found.sort_by_key(|r| format!("{}{}{}{}", r.target, r.port, r.priority, r.weight));
+    let records = found.into_iter().map(|r| {
+        let fields = vec![
+            ("Target", Value::str(r.target)),
+            ("Port", Value::Int(r.port.into())),
+            ("Priority", Value::Int(r.priority.into())),
+            ("Weight", Value::Int(r.weight.into())),
+        ];
+        Value::Record(Arc::new(Record { name: "*net.SRV", fields }))
+    });
+    Ok(Value::List(List::flat(Elem::Service, records.collect())))
 }
 
 /// The first address of an interface that fits; none is the empty text.

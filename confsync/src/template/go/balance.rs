@@ -95,7 +95,15 @@ fn next_action(source: &str, mut from: usize) -> Result<Option<Action<'_>>, Foun
         let length = body_length(inner).ok_or_else(|| {
             (start, Fault::new("unclosed action", "the `{{` has no `}}`; is a quote left open?"))
         })?;
-        let body = trim_marker(inner.get(..length).unwrap_or_default());
+        let whole = inner.get(..length).unwrap_or_default();
+        if let Some(at) = bad_escape(whole) {
+            let fault = Fault::new(
+                "invalid syntax in a string",
+                "Go knows \\n \\t \\\\ \\\" \\xHH \\uHHHH; for the rest use `raw strings`",
+            );
+            return Err((start + 2 + at, fault));
+        }
+        let body = trim_marker(whole);
         return Ok(Some(Action { start, end: start + 2 + length + 2, body }));
     }
 }
@@ -121,6 +129,35 @@ fn body_length(inner: &str) -> Option<usize> {
             }
             (Some(q), c) if q == c => quote = None,
             (Some('"' | '\''), '\n') => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Where a quoted string has an escape that Go does not know.
+fn bad_escape(body: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut chars = body.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (None, '"' | '`' | '\'') => quote = Some(c),
+            (Some(around @ ('"' | '\'')), '\\') => {
+                let (_, escape) = chars.next()?;
+                let (digits, base) = match escape {
+                    'a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '\\' => (0, 16),
+                    c if c == around => (0, 16),
+                    'x' => (2, 16),
+                    'u' => (4, 16),
+                    'U' => (8, 16),
+                    '0'..='7' => (2, 8),
+                    _ => return Some(at),
+                };
+                if !chars.by_ref().take(digits).all(|(_, c)| c.is_digit(base)) {
+                    return Some(at);
+                }
+            }
+            (Some(q), c) if q == c => quote = None,
             _ => {}
         }
     }

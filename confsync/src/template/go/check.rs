@@ -104,7 +104,7 @@ fn function(name: &str, at: usize) -> Result<(), Found> {
         None if name.starts_with("cget") => {
             "encrypted values are not supported; store them readable, behind etcd's roles".into()
         }
-        None => "`confsync functions` lists what there is".into(),
+        None => "the documentation of confd's templates lists what there is".into(),
     };
     Err((at, Fault::new(format!("function \"{name}\" not defined"), remedy)))
 }

@@ -127,7 +127,7 @@ impl Tree<'_> {
         }
         let remedy = match nearest(name, self.helpers.names()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "`confsync functions` lists what there is".into(),
+            None => "the documentation of the helpers lists what there is".into(),
         };
         Err(((0, 0), Fault::new(format!("no helper is called `{name}`"), remedy)))
     }

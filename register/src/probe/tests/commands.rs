@@ -35,7 +35,7 @@ async fn all_gone(script: &str, timeout: Duration) -> Verdict {
     let own: Endpoint = "127.0.0.1:1".parse().unwrap();
     let text = format!("exec:sh -c 'exec 3>{}; {script}'", fifo.display());
     let check = Check::parse(&text, &own, &HttpOptions::default()).unwrap();
-    let verdict = Probe::prepare(check, timeout).unwrap().ask().await;
+    let verdict = Probe::prepare(check, timeout, &mut Trust::default()).unwrap().ask().await;
     let end = tokio::time::timeout(Duration::from_secs(10), held.read(&mut [0; 1])).await;
     assert_eq!(end.expect("somebody still holds the pipe").unwrap(), 0);
     verdict
@@ -60,7 +60,8 @@ fn a_missing_command_is_said_before_anything_starts() {
         ("exec:/etc/passwd", "`/etc/passwd` cannot be executed"),
     ] {
         let check = Check::parse(text, &own, &HttpOptions::default()).unwrap();
-        let said = Probe::prepare(check, Duration::from_secs(1)).unwrap_err();
+        let said =
+            Probe::prepare(check, Duration::from_secs(1), &mut Trust::default()).unwrap_err();
         assert_eq!(said, part);
     }
 }

@@ -89,9 +89,25 @@ fn a_bad_ca_file_is_said_before_anything_starts() {
     {
         let options = HttpOptions { ca: Some(file), ..HttpOptions::default() };
         let check = Check::parse("https", &own, &options).unwrap();
-        let said = Probe::prepare(check, Duration::from_secs(1)).unwrap_err();
+        let said =
+            Probe::prepare(check, Duration::from_secs(1), &mut Trust::default()).unwrap_err();
         assert!(said.contains(part), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_ca_file_is_read_once_for_all_checks() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, file) = tls_server(folder.path()).await;
+    let own: Endpoint = "10.0.0.1:443".parse().unwrap();
+    let options = HttpOptions { ca: Some(file.clone()), ..HttpOptions::default() };
+    let check = Check::parse("https", &own, &options).unwrap();
+    let mut trust = Trust::default();
+    let second = Duration::from_secs(1);
+    Probe::prepare(check.clone(), second, &mut trust).unwrap();
+    std::fs::remove_file(file).unwrap();
+    Probe::prepare(check.clone(), second, &mut trust).unwrap();
+    assert!(Probe::prepare(check, second, &mut Trust::default()).is_err());
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! put → served: a key that names the peer of `/probe` changes between two backends, among
 //! N others in the upstream, and a client asks for `/probe` without pause.
 //!
-//! *first* is the time from before the put to the first answer of the new backend. For
-//! 100 ms after a reload nginx's old and new workers both accept, so *only* is told as
-//! well: the time to the last answer of the old backend.
+//! For 100 ms after a reload nginx's old and new workers both accept, so there are two
+//! times: to the first answer of the new backend, and until all answers are its.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,12 +42,10 @@ enum Follower<'a> {
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
-    println!("put → served, {} rounds each; times from before the put", args.rounds);
-    println!("{:<10} {:>8}  {:>11} {:>11}  {:>11} {:>11}", "", "", "first", "", "only", "");
-    println!(
-        "{:<10} {:>8}  {:>11} {:>11}  {:>11} {:>11}",
-        "", "backends", "median", "p99", "median", "p99"
-    );
+    println!("put → served: {} puts each, from before the put until", args.rounds);
+    println!("  first  the first request is answered by the new backend");
+    println!("  only   all requests are (nginx's old workers accept for 100 ms beside the new)\n");
+    line(["", "backends", "first, median", "first, p99", "only, median", "only, p99"]);
     for &size in &args.sizes {
         row("confsync", size, args, Follower::Confsync).await?;
         if let Some(confd) = &args.confd {
@@ -60,10 +57,14 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
 
 async fn row(name: &str, size: usize, args: &Args, by: Follower<'_>) -> anyhow::Result<()> {
     let (first, only) = measure(size, args, by).await.with_context(|| format!("{name}, {size}"))?;
-    let [a, b, c, d] =
-        [first.quantile(0.5), first.quantile(0.99), only.quantile(0.5), only.quantile(0.99)];
-    println!("{name:<10} {size:>8}  {a:>11} {b:>11}  {c:>11} {d:>11}");
+    let [a, b] = [first.quantile(0.5), first.quantile(0.99)];
+    let [c, d] = [only.quantile(0.5), only.quantile(0.99)];
+    line([name, &size.to_string(), &a, &b, &c, &d]);
     Ok(())
+}
+
+fn line([name, size, a, b, c, d]: [&str; 6]) {
+    println!("{name:<10} {size:>8}  {a:>14} {b:>12}  {c:>14} {d:>12}");
 }
 
 async fn measure(size: usize, args: &Args, by: Follower<'_>) -> anyhow::Result<(Times, Times)> {
@@ -82,9 +83,9 @@ async fn measure(size: usize, args: &Args, by: Follower<'_>) -> anyhow::Result<(
     for to in [b, a].into_iter().cycle().take(args.rounds) {
         let start = Instant::now();
         client.put(KEY, to.address().to_string(), None).await?;
-        let (new, last_old) = follow(nginx.address(), to.name(), start, quiet).await?;
+        let (new, all) = follow(nginx.address(), to.name(), start, quiet).await?;
         first.add(new);
-        only.add(last_old);
+        only.add(all);
     }
     Ok((first, only))
 }
@@ -103,7 +104,7 @@ async fn fill(client: &mut Client, size: usize) -> anyhow::Result<()> {
 }
 
 /// Asks without pause until the old backend has been quiet for long enough. The times of
-/// the new one's first answer and of the old one's last.
+/// the new one's first answer, and from when on all answers are its.
 async fn follow(
     nginx: SocketAddr,
     to: &str,
@@ -118,7 +119,7 @@ async fn follow(
         if answer.body.trim() == to {
             let first = *first.get_or_insert(now);
             if now > last_old.max(first) + quiet {
-                return Ok((first, last_old));
+                return Ok((first, last_old.max(first)));
             }
         } else {
             last_old = now;

@@ -1,0 +1,409 @@
+//! The loop of one set: a new picture of the keys, a signal or a due time in; one
+//! decision, the steps it owes, and what can be said of them out.
+//!
+//! `select!` only chooses what happened. What follows is awaited outside of it and
+//! finished, also when the end was asked for meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use common::handshake::{Bookkeeping, Refusal};
+use common::model::{Revision, Snapshot};
+use common::store::Store;
+use common::watch::View;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::backends::{Refused, Seen};
+use crate::belief::Belief;
+use crate::doubt;
+use crate::guard::Outcome;
+use crate::ledger::Owed;
+use crate::members::{Applied, Members};
+use crate::pipeline::Pipeline;
+use crate::render::Program;
+use crate::set::Set;
+use crate::state::{BackendState, LoadState, RefusedState, SetState};
+
+/// How often a doubt is looked into again.
+const DOUBT_AGAIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether old workers are gone: soon after a load, later.
+const RETIRING_SOON: Duration = Duration::from_millis(10);
+const RETIRING_LATER: Duration = Duration::from_millis(200);
+
+/// What an agent works with.
+pub struct Parts<S> {
+    /// Its files.
+    pub set: Set,
+    /// How they get where they belong.
+    pub pipeline: Pipeline,
+    /// What the store says of its trees.
+    pub view: watch::Receiver<View>,
+    /// For evidence.
+    pub store: S,
+    /// Where the evidence is.
+    pub bookkeeping: Bookkeeping,
+    /// Who is told what is applied; `None` without a handshake.
+    pub members: Option<Members>,
+    /// Where what stands is published.
+    pub publish: watch::Sender<SetState>,
+    /// Beliefs of a set that this one replaces, by resource.
+    pub beliefs: BTreeMap<String, Belief>,
+}
+
+/// The agent of one set.
+pub struct Agent<S> {
+    parts: Parts<S>,
+    /// The newest picture that was decided on.
+    decided: Revision,
+    regressions: u32,
+    /// The oldest change that waits for the debounce.
+    first_change: Option<Instant>,
+    /// Why the newest picture is not rendered.
+    withheld: Option<String>,
+    refused: Vec<Refused>,
+    since: BTreeMap<String, SystemTime>,
+    owed_since: Option<SystemTime>,
+    doubting: bool,
+    last_load: Option<Instant>,
+}
+
+impl<S: Store> Agent<S> {
+    /// An agent that has not looked at anything yet.
+    #[must_use]
+    pub fn new(parts: Parts<S>) -> Self {
+        Self {
+            parts,
+            decided: Revision::default(),
+            regressions: 0,
+            first_change: None,
+            withheld: None,
+            refused: Vec::new(),
+            since: BTreeMap::new(),
+            owed_since: None,
+            doubting: false,
+            last_load: None,
+        }
+    }
+
+    /// Works until `shutdown`, and then once more if a load is owed by an install.
+    /// Returns what it believes, for a successor.
+    pub async fn run(mut self, shutdown: CancellationToken) -> BTreeMap<String, Belief> {
+        let mut now_due = true;
+        loop {
+            if now_due || self.is_due() {
+                self.decide().await;
+            }
+            while self.parts.pipeline.step(Instant::now()).await {
+                if self.parts.pipeline.applied().is_some() {
+                    self.last_load = Some(Instant::now());
+                }
+                if shutdown.is_cancelled() {
+                    break;
+                }
+                // What came in meanwhile is better than what is owed.
+                if self.is_due() {
+                    self.decide().await;
+                }
+            }
+            self.tell();
+            if shutdown.is_cancelled() {
+                return self.end().await;
+            }
+            let until = self.next_look();
+            now_due = tokio::select! {
+                () = shutdown.cancelled() => continue,
+                () = sleep_until(until) => self.doubting,
+                changed = self.parts.view.changed() => {
+                    if changed.is_err() { shutdown.cancelled().await }
+                    false
+                }
+            };
+        }
+    }
+
+    /// A load that an install owes is carried out; nothing new is installed.
+    async fn end(mut self) -> BTreeMap<String, Belief> {
+        if self.parts.pipeline.ledger.owed(Instant::now()) == Owed::Reload {
+            self.parts.pipeline.step(Instant::now()).await;
+            self.tell();
+        }
+        self.parts.beliefs
+    }
+
+    /// Whether there is a picture to decide on, and its debounce is over.
+    fn is_due(&mut self) -> bool {
+        let view = self.parts.view.borrow();
+        let Some(snapshot) = &view.snapshot else {
+            return view.stale.as_ref().is_some_and(|_| self.decided == Revision::default());
+        };
+        let news = snapshot.revision != self.decided || view.regressions != self.regressions;
+        let debounce = self.parts.set.debounce();
+        drop(view);
+        if !news {
+            return false;
+        }
+        let first = *self.first_change.get_or_insert_with(Instant::now);
+        Instant::now() >= first + debounce
+    }
+
+    fn next_look(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = now + Duration::from_secs(60);
+        if let Owed::Later(until) = self.parts.pipeline.ledger.owed(now) {
+            next = next.min(until);
+        }
+        if let Some(first) = self.first_change {
+            next = next.min(first + self.parts.set.debounce());
+        }
+        if self.doubting {
+            next = next.min(now + DOUBT_AGAIN);
+        }
+        if self.parts.pipeline.retiring() > 0 {
+            let soon = self.last_load.is_none_or(|at| now < at + Duration::from_secs(1));
+            next = next.min(now + if soon { RETIRING_SOON } else { RETIRING_LATER });
+        }
+        next
+    }
+
+    /// Makes of the newest picture what is wanted.
+    async fn decide(&mut self) {
+        self.first_change = None;
+        let view = self.parts.view.borrow_and_update().clone();
+        let Some(snapshot) = view.snapshot.clone() else {
+            // etcd is away at the start: what is in place is better than nothing.
+            if view.stale.is_some_and(|stale| stale.why != NOT_READ) {
+                self.parts.pipeline.want_what_is_there();
+            }
+            return;
+        };
+        if view.regressions != self.regressions {
+            self.regressions = view.regressions;
+            self.parts.pipeline.forget_revisions();
+        }
+        let grace = self.parts.set.grace();
+        let regressed = view.regressed_at.is_some_and(|at| at.elapsed() < grace);
+        self.decided = snapshot.revision;
+        self.doubting = regressed;
+        match self.render(&snapshot, regressed).await {
+            Ok((candidates, refused)) => {
+                self.withheld = None;
+                self.refused = refused;
+                self.parts.pipeline.want(candidates, snapshot.revision);
+            }
+            Err(why) => {
+                if self.withheld.as_ref() != Some(&why) {
+                    tracing::warn!(set = self.parts.set.name, "{why}; the last files stay");
+                }
+                self.withheld = Some(why);
+                self.parts.pipeline.want_what_is_there();
+            }
+        }
+    }
+
+    /// All files of the set, or why not: one resource speaks for all.
+    async fn render(
+        &mut self,
+        snapshot: &Snapshot,
+        regressed: bool,
+    ) -> Result<(Vec<crate::install::Candidate>, Vec<Refused>), String> {
+        let in_place = self.parts.pipeline.in_place();
+        let (mut candidates, mut refused, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
+        for program in &self.parts.set.programs {
+            let mut seen = program.resource.reading.see(snapshot.entries.values());
+            let name = program.resource.name.clone();
+            let belief = self.parts.beliefs.entry(name.clone()).or_default();
+            let held = hold(
+                &self.parts.store,
+                &self.parts.bookkeeping,
+                program,
+                belief,
+                &mut seen,
+                regressed,
+            )
+            .await;
+            self.doubting |= !held.is_empty();
+            let policy = &program.resource.policy;
+            let watched = !program.resource.reading.trees.is_empty();
+            if watched
+                && has_backends(program, belief, &seen)
+                && let Outcome::Keep { why } = belief.weigh(policy, &seen, regressed, in_place)
+            {
+                self.doubting |= regressed;
+                self.refused = seen.refused;
+                return Err(format!("{name}: {why}"));
+            }
+            candidates.push(program.render(&seen)?);
+            refused.extend(seen.refused.clone());
+            adopted.push((name, seen, held));
+        }
+        say_refused(&self.refused, &refused);
+        for (name, seen, held) in adopted {
+            self.parts.beliefs.entry(name).or_default().adopt(&seen, held);
+        }
+        Ok((candidates, refused))
+    }
+
+    /// Publishes what stands, and acknowledges it.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        let quiesced = self.parts.pipeline.quiesced(now);
+        let applied = self.applied();
+        let in_sync = self.parts.pipeline.ledger.in_sync() && self.withheld.is_none();
+        if in_sync {
+            self.owed_since = None;
+        } else {
+            self.owed_since.get_or_insert_with(SystemTime::now);
+        }
+        self.acknowledge(applied, quiesced);
+        let state = self.state(applied, quiesced, in_sync);
+        self.parts.publish.send_replace(state);
+    }
+
+    /// The newest revision that is live; nothing while the newest is withheld.
+    fn applied(&self) -> Option<Revision> {
+        if self.withheld.is_some() || self.decided == Revision::default() {
+            return None;
+        }
+        self.parts.pipeline.applied()
+    }
+
+    fn acknowledge(&self, applied: Option<Revision>, quiesced: Revision) {
+        let Some(members) = &self.parts.members else { return };
+        if self.decided == Revision::default() {
+            return;
+        }
+        let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
+        let why = self.withheld.clone().or(refusal);
+        let refused =
+            why.map(|why| Refusal { revision: self.decided, why: why.chars().take(500).collect() });
+        for program in &self.parts.set.programs {
+            let name = &program.resource.name;
+            let held = self.parts.beliefs.get(name).map(|b| b.held().iter().cloned().collect());
+            let said = Applied {
+                applied: applied.unwrap_or_default(),
+                quiesced,
+                held: held.unwrap_or_default(),
+                refused: refused.clone(),
+            };
+            members.acknowledge(name, said, self.regressions);
+        }
+    }
+
+    fn state(&mut self, applied: Option<Revision>, quiesced: Revision, in_sync: bool) -> SetState {
+        let backends = self.backends();
+        let pipeline = &self.parts.pipeline;
+        let short = |digest: Option<crate::install::Digest>| digest.map(|d| d.short());
+        let view = self.parts.view.borrow();
+        let loads = pipeline.history.iter().map(|load| LoadState {
+            at: load.at,
+            took_ms: load.took.as_millis(),
+            revision: load.revision.0,
+            failed: load.failed.clone(),
+        });
+        let refused = self.refused.iter();
+        SetState {
+            name: self.parts.set.name.clone(),
+            files: self
+                .parts
+                .set
+                .programs
+                .iter()
+                .map(|p| p.resource.dest.display().to_string())
+                .collect(),
+            stale: view.stale.as_ref().map(|stale| stale.why.clone()),
+            revision: self.decided.0,
+            applied: applied.unwrap_or_default().0,
+            quiesced: quiesced.0,
+            wanted: short(pipeline.ledger.wanted()),
+            installed: short(pipeline.ledger.on_disk()),
+            live: short(pipeline.ledger.proven()),
+            in_sync,
+            owed_since: self.owed_since,
+            trouble: self.withheld.clone().or_else(|| pipeline.trouble.clone()),
+            backends,
+            refused: refused
+                .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
+                .collect(),
+            old_generations: pipeline.retiring(),
+            loads: loads.collect(),
+            loads_total: pipeline.counts.loads,
+            refusals_total: pipeline.counts.refusals,
+            failures_total: pipeline.counts.failures,
+        }
+    }
+
+    fn backends(&mut self) -> Vec<BackendState> {
+        let now = SystemTime::now();
+        let mut found: BTreeMap<String, BackendState> = BTreeMap::new();
+        for belief in self.parts.beliefs.values() {
+            for (key, registered) in belief.backends() {
+                let since = *self.since.entry(key.clone()).or_insert(now);
+                let state = BackendState {
+                    key: key.clone(),
+                    service: registered.service.clone(),
+                    addr: registered.backend.addr.to_string(),
+                    weight: registered.backend.weight,
+                    held: belief.held().contains(key),
+                    since,
+                };
+                found.insert(key.clone(), state);
+            }
+        }
+        self.since.retain(|key, _| found.contains_key(key));
+        found.into_values().collect()
+    }
+}
+
+/// What a view says before the first answer of etcd.
+const NOT_READ: &str = common::watch::NOT_READ_YET;
+
+/// Looks into losses, and adds to `seen` what is held.
+async fn hold<S: Store>(
+    store: &S,
+    bookkeeping: &Bookkeeping,
+    program: &Program,
+    belief: &Belief,
+    seen: &mut Seen,
+    regressed: bool,
+) -> BTreeSet<String> {
+    let Some(doubt) = belief.doubt(&program.resource.policy, seen, regressed) else {
+        return BTreeSet::new();
+    };
+    let evidence = doubt::gather(store, bookkeeping, &doubt).await;
+    let held = belief.hold(seen, &evidence, &doubt);
+    if &held != belief.held() {
+        tracing::warn!(
+            resource = program.resource.name,
+            held = held.len(),
+            gone = doubt.missing.len() - held.len(),
+            "{}: who still answers is held",
+            doubt.why
+        );
+    }
+    held
+}
+
+/// Whether the resource is about backends at all: a file made of settings has no
+/// empty set to guard.
+fn has_backends(program: &Program, belief: &Belief, seen: &Seen) -> bool {
+    let services = &program.resource.reading.services;
+    let about = |tree: &common::model::Tree| {
+        let prefix = program.resource.reading.prefix.as_str().trim_end_matches('/');
+        let bare = tree.path().strip_prefix(prefix).unwrap_or(tree.path());
+        bare == services.as_str() || services.strip(bare).is_some()
+    };
+    !seen.backends.is_empty()
+        || belief.backends().next().is_some()
+        || program.resource.reading.trees.iter().any(about)
+}
+
+fn say_refused(before: &[Refused], now: &[Refused]) {
+    for refused in now.iter().filter(|r| !before.contains(r)) {
+        tracing::warn!(key = refused.key, "value refused: {}", refused.why);
+    }
+    for mended in before.iter().filter(|r| !now.iter().any(|n| n.key == r.key)) {
+        tracing::info!(key = mended.key, "no longer refused");
+    }
+}

@@ -1,0 +1,451 @@
+//! `confsync run`: puts store, sets, member key, child and surface together, and
+//! takes them apart in order.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use common::claim::Standing;
+use common::handshake::{Bookkeeping, Consumes};
+use common::model::{Prefix, Ttl};
+use common::reach::reach;
+use common::registrar;
+use common::runtime::{Exit, ServiceManager, Signals};
+use common::store::{Connection, Etcd};
+use common::watch::{self, Options};
+use rustix::process::Signal;
+use tokio::sync::watch as channel;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{Agent, Parts};
+use crate::belief::Belief;
+use crate::child::{Child, Life};
+use crate::confdir::Globals;
+use crate::load::{Loaded, load};
+use crate::members::Members;
+use crate::nginx::Argv;
+use crate::pipeline::Pipeline;
+use crate::proxy::Proxy;
+use crate::set::Set;
+use crate::state::{SetState, States};
+use crate::surface;
+
+/// What `run` was told, validated.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The confdir.
+    pub confdir: PathBuf,
+    /// What applies to all resources.
+    pub globals: Globals,
+    /// How etcd is reached.
+    pub connection: Connection,
+    /// How often everything is read again.
+    pub reconcile: Duration,
+    /// This load balancer's name.
+    pub name: String,
+    /// Where clients reach it.
+    pub advertise: Option<String>,
+    /// Where our own keys are.
+    pub bookkeeping: Prefix,
+    /// How long the member key outlives its last refresh.
+    pub ttl: Ttl,
+    /// Where the surface listens.
+    pub status: Option<std::net::SocketAddr>,
+    /// How long the child may take to end.
+    pub stop_timeout: Duration,
+    /// The child; empty for none.
+    pub command: Vec<OsString>,
+}
+
+/// How long the member key may keep the first read waiting, once etcd answers.
+const JOIN: Duration = Duration::from_secs(3);
+/// How long the leave may take at most.
+const LEAVE: Duration = Duration::from_secs(3);
+
+/// Runs until a signal, or until the child ends.
+///
+/// # Errors
+/// When the confdir is bad at the start, or etcd refuses us.
+pub async fn run(config: Config, signals: Signals) -> anyhow::Result<Exit> {
+    let manager = ServiceManager::default();
+    let loaded = load(&config.confdir, &config.globals)?;
+    loaded.say_notes();
+    let child = (!config.command.is_empty()).then(|| Child::new(config.command.clone()));
+    tokio::spawn(async {
+        if let Err(error) = crate::command::reap_as_init().await {
+            tracing::warn!(%error, "orphans are not reaped");
+        }
+    });
+    let daemon = Daemon::start(config, signals, manager, child, loaded).await?;
+    daemon.work().await
+}
+
+struct Daemon {
+    config: Config,
+    signals: Signals,
+    manager: ServiceManager,
+    child: Option<Child>,
+    argv: Option<Argv>,
+    store: Etcd,
+    members: Members,
+    registrar: JoinHandle<()>,
+    report: channel::Receiver<registrar::Report>,
+    end_registrar: CancellationToken,
+    running: Vec<RunningSet>,
+    states: channel::Sender<States>,
+    ready: bool,
+}
+
+struct RunningSet {
+    set: Set,
+    agent: JoinHandle<BTreeMap<String, Belief>>,
+    stop: CancellationToken,
+    state: channel::Receiver<SetState>,
+}
+
+impl Daemon {
+    async fn start(
+        config: Config,
+        signals: Signals,
+        manager: ServiceManager,
+        child: Option<Child>,
+        loaded: Loaded,
+    ) -> anyhow::Result<Self> {
+        let argv = Argv::read(&config.command);
+        let (states, published) = channel::channel(States::new());
+        if let Some(addr) = config.status {
+            surface::serve(addr, published, signals.abort.clone()).await?;
+        }
+        let early =
+            start_without_etcd(&config, &manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
+        let store = tokio::select! {
+            store = reach(&config.connection, &manager, &signals.drain) => store?,
+            error = early => return Err(error),
+        };
+        let store = match store {
+            Some(store) => store,
+            None => anyhow::bail!(EndedEarly),
+        };
+        let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
+        let members = Members::new(config.name.clone(), boot(), bookkeeping);
+        let end_registrar = CancellationToken::new();
+        let (report, registrar) =
+            registrar::start(store.clone(), config.ttl, members.wants(), end_registrar.clone());
+        let mut daemon = Self {
+            config,
+            signals,
+            manager,
+            child,
+            argv,
+            store,
+            members,
+            registrar,
+            report,
+            end_registrar,
+            running: Vec::new(),
+            states,
+            ready: false,
+        };
+        daemon.join(&loaded.sets).await;
+        for set in loaded.sets {
+            daemon.begin(set, BTreeMap::new()).await?;
+        }
+        Ok(daemon)
+    }
+
+    /// The member key is there before anything is read, so that who leaves either
+    /// left before our read or waits for us. etcd's refusal to write does not stop
+    /// us from reading.
+    async fn join(&mut self, sets: &[Set]) {
+        let consumes = |set: &Set| -> Vec<Consumes> {
+            let of = |program: &crate::render::Program| Consumes {
+                name: program.resource.name.clone(),
+                trees: program.resource.reading.trees.iter().map(ToString::to_string).collect(),
+            };
+            set.programs.iter().map(of).collect()
+        };
+        let resources = sets.iter().flat_map(consumes).collect();
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.members.join(host, self.config.advertise.clone(), resources);
+        let Ok(key) = self.members.key() else { return };
+        let there = |report: &registrar::Report| {
+            matches!(report.keys.get(&key), Some(Standing::Held { .. } | Standing::Rival { .. }))
+                || report.trouble.as_ref().is_some_and(|trouble| !trouble.error.is_transient())
+        };
+        let joined = timeout(JOIN, self.report.wait_for(there)).await;
+        let held = joined.is_ok_and(|report| {
+            report.is_ok_and(|r| matches!(r.keys.get(&key), Some(Standing::Held { .. })))
+        });
+        if held {
+            tracing::info!(name = self.members.name(), "joined the load balancers");
+        } else {
+            tracing::warn!(
+                %key,
+                "not joined: backends that leave do not wait for this load balancer. Does another have \
+                 the same --name, or is writing below --bookkeeping not allowed?"
+            );
+        }
+    }
+
+    async fn begin(&mut self, set: Set, beliefs: BTreeMap<String, Belief>) -> anyhow::Result<()> {
+        let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
+        let targets = set.programs.iter().map(crate::render::Program::target).collect();
+        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
+        let stop = CancellationToken::new();
+        let options = Options { reconcile: self.config.reconcile, ..Options::default() };
+        let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
+        let (publish, state) = channel::channel(SetState::empty(&set.name));
+        let parts = Parts {
+            set: set.clone(),
+            pipeline,
+            view,
+            store: self.store.clone(),
+            bookkeeping: self.members.bookkeeping().clone(),
+            members: Some(self.members.clone()),
+            publish,
+            beliefs,
+        };
+        let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
+        self.running.push(RunningSet { set, agent, stop, state });
+        Ok(())
+    }
+
+    async fn work(mut self) -> anyhow::Result<Exit> {
+        let mut hangups = self.signals.hangups.clone();
+        let drain = self.signals.drain.clone();
+        let every = self.manager.watchdog_interval().unwrap_or(Duration::from_secs(10));
+        let mut beat = tokio::time::interval(every.min(Duration::from_secs(10)));
+        loop {
+            self.tell().await;
+            let child = self.child.clone();
+            let left = async {
+                match &child {
+                    Some(child) => child.left().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let changed = any_changed(&mut self.running);
+            tokio::select! {
+                () = drain.cancelled() => return Ok(self.end(None).await),
+                code = left => return Ok(self.end(Some(code)).await),
+                () = changed => {}
+                again = hangups.changed() => if again.is_ok() { self.reload().await },
+                _ = beat.tick() => self.manager.watchdog(),
+            }
+        }
+    }
+
+    /// Publishes what stands; READY=1 when every set was applied once.
+    async fn tell(&mut self) {
+        let states: States = self
+            .running
+            .iter_mut()
+            .map(|running| (running.set.name.clone(), running.state.borrow_and_update().clone()))
+            .collect();
+        if let Some(child) = &self.child
+            && child.life() == Life::Waiting
+            && states.values().all(|state| state.live.is_some())
+        {
+            // Not nginx by name: it starts when all files are in place.
+            if let Err(why) = child.start(None, Duration::from_secs(10)).await {
+                tracing::error!("cannot start {}: {why}", child.name());
+            }
+        }
+        let words: Vec<String> = states.values().map(SetState::words).collect();
+        self.manager.status(&words.join(" | "));
+        if !self.ready && states.values().all(|state| state.live.is_some()) {
+            self.ready = true;
+            self.manager.ready();
+            tracing::info!("ready");
+        }
+        self.states.send_replace(states);
+    }
+
+    /// Reads the confdir again. What did not change is not touched, and a bad one
+    /// changes nothing.
+    async fn reload(&mut self) {
+        let loaded = match load(&self.config.confdir, &self.config.globals) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!("the confdir is left as it was:\n{error:#}");
+                return;
+            }
+        };
+        loaded.say_notes();
+        let (mut kept, mut ended) = (Vec::new(), Vec::new());
+        for running in self.running.drain(..) {
+            let same = loaded.sets.iter().any(|set| set.same_as(&running.set));
+            if same { kept.push(running) } else { ended.push(running) }
+        }
+        self.running = kept;
+        let mut beliefs = BTreeMap::new();
+        for running in ended {
+            tracing::info!(set = running.set.name, "changed or gone");
+            running.stop.cancel();
+            beliefs.extend(running.agent.await.unwrap_or_default());
+        }
+        self.join(&loaded.sets).await;
+        let new =
+            loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
+        for set in new.collect::<Vec<_>>() {
+            let name = set.name.clone();
+            let mine = set
+                .programs
+                .iter()
+                .filter_map(|p| beliefs.remove_entry(&p.resource.name))
+                .collect();
+            if let Err(error) = self.begin(set, mine).await {
+                tracing::error!(set = name, "not started: {error:#}");
+            }
+        }
+        tracing::info!(sets = self.running.len(), "confdir read again");
+    }
+
+    /// Steps at hand are finished, the child is stopped, then the member key goes:
+    /// nobody is told that we let go while our proxy still routes.
+    async fn end(mut self, child_left: Option<u8>) -> Exit {
+        self.manager.stopping();
+        self.manager.extend(self.config.stop_timeout + LEAVE + Duration::from_secs(10));
+        for running in &self.running {
+            running.stop.cancel();
+        }
+        for running in self.running.drain(..) {
+            let abort = self.signals.abort.clone();
+            let _ = abort.run_until_cancelled(running.agent).await;
+        }
+        let code = match (&self.child, child_left) {
+            (Some(child), None) => {
+                let signal = if self.argv.is_some() { Signal::QUIT } else { Signal::TERM };
+                let patience = self.config.stop_timeout;
+                tokio::select! {
+                    code = child.stop(signal, patience) => code,
+                    () = self.signals.abort.cancelled() => child.stop(Signal::TERM, Duration::ZERO).await,
+                }
+            }
+            (_, left) => left,
+        };
+        if let Some(left) = child_left {
+            tracing::warn!(code = left, "the supervised command ended by itself");
+        }
+        let _ = timeout(LEAVE, self.leave(self.child.is_some())).await;
+        code.map_or(Exit::Done, Exit::Child)
+    }
+
+    /// With a proxy that goes on without us (by pid file or commands) the leave is
+    /// not clean: it still routes, and who drains must know. So only a child's end
+    /// says `left`; otherwise the files stay right until somebody takes over.
+    async fn leave(&mut self, stopped: bool) {
+        if stopped {
+            self.members.left();
+            if let Ok(key) = self.members.key() {
+                let wanted = self.members.wants().borrow().get(&key).map(|want| want.value.clone());
+                let _ = timeout(Duration::from_millis(500), self.written(&key, wanted)).await;
+            }
+        }
+        self.members.leave();
+        let gone = |report: &registrar::Report| {
+            report.keys.values().all(|standing| matches!(standing, Standing::Absent { .. }))
+        };
+        let _ = timeout(Duration::from_secs(1), self.report.wait_for(gone)).await;
+        self.end_registrar.cancel();
+        let _ = timeout(Duration::from_secs(1), &mut self.registrar).await;
+    }
+
+    /// Waits until the store has this value of ours.
+    async fn written(&mut self, key: &common::model::Key, value: Option<Vec<u8>>) {
+        use common::store::Store as _;
+        let tree = [common::model::Tree::from(key)];
+        while let Ok(found) = self.store.read(&tree).await {
+            if found.entries.get(key.as_str()).map(|entry| &entry.value) == value.as_ref() {
+                return;
+            }
+            if self.report.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Told to end before etcd was reached: nothing to take apart.
+#[derive(Debug, thiserror::Error)]
+#[error("ended before etcd was reached")]
+pub struct EndedEarly;
+
+/// etcd is away at the start: with all files in place, the child is started with
+/// them. Resolves only when that went wrong for good.
+async fn start_without_etcd(
+    config: &Config,
+    manager: &ServiceManager,
+    signals: &Signals,
+    child: Option<&Child>,
+    argv: Option<&Argv>,
+    loaded: &Loaded,
+) -> anyhow::Error {
+    let patience = Duration::from_secs(2);
+    let Some(child) = child else { return std::future::pending().await };
+    if signals.drain.run_until_cancelled(tokio::time::sleep(patience)).await.is_none() {
+        return std::future::pending().await;
+    }
+    let there = |set: &Set| set.programs.iter().all(|p| p.resource.dest.exists());
+    if !loaded.sets.iter().all(there) {
+        tracing::info!("no files in place: waiting for etcd before {} is started", child.name());
+        return std::future::pending().await;
+    }
+    tracing::warn!("etcd is away: starting {} with the files in place", child.name());
+    let nginx =
+        match loaded.sets.iter().find(|set| matches!(set.loader, crate::set::Loader::Nginx(_))) {
+            Some(set) => match Proxy::of(set, None, argv).await {
+                Ok(proxy) => proxy.nginx().cloned(),
+                Err(error) => return error.into(),
+            },
+            None => None,
+        };
+    match child.start(nginx, Duration::from_secs(10)).await {
+        Ok(()) => manager.status("serving with the files in place; waiting for etcd"),
+        Err(why) => return anyhow::anyhow!("cannot start {}: {why}", child.name()),
+    }
+    let _ = config;
+    let code = child.left().await;
+    anyhow::anyhow!("{} ended with code {code} while etcd was away", child.name())
+        .context(ChildLeft(code))
+}
+
+/// The child ended while we were still waiting for etcd.
+#[derive(Debug, thiserror::Error)]
+#[error("the supervised command ended")]
+pub struct ChildLeft(pub u8);
+
+async fn any_changed(running: &mut [RunningSet]) {
+    let waits = running.iter_mut().map(|set| Box::pin(set.state.changed()));
+    let waits: Vec<_> = waits.collect();
+    if waits.is_empty() {
+        return std::future::pending().await;
+    }
+    let (changed, _, _) = futures_util::future::select_all(waits).await;
+    if changed.is_err() {
+        // An agent is gone; its end is dealt with where it was asked for.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Names this life of the process.
+fn boot() -> String {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:08x}", now.as_millis(), fastrand::u32(..))
+}
+
+/// Why the run could not be set up.
+pub(crate) fn explain(error: anyhow::Error) -> anyhow::Result<Exit> {
+    if error.is::<EndedEarly>() {
+        return Ok(Exit::Done);
+    }
+    if let Some(ChildLeft(code)) = error.downcast_ref() {
+        return Ok(Exit::Child(*code));
+    }
+    Err(error).context("cannot run")
+}

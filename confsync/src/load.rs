@@ -1,0 +1,56 @@
+//! The confdir, read and compiled: everything that can be wrong with it is told at
+//! once, before anything acts on it.
+
+use std::path::Path;
+
+use common::runtime::Usage;
+
+use crate::confdir::{self, Confdir, ConfdirError, Globals, Note};
+use crate::render::Program;
+use crate::set::{Set, group};
+
+/// A confdir ready for use.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its sets.
+    pub sets: Vec<Set>,
+    /// What an operator should know.
+    pub notes: Vec<Note>,
+}
+
+/// Reads a confdir and compiles its templates.
+///
+/// # Errors
+/// [`Usage`] with every mistake in every file.
+pub fn load(path: &Path, globals: &Globals) -> Result<Loaded, Usage> {
+    read(path, globals).map_err(|errors| Usage(errors.to_string()))
+}
+
+/// The same, with the mistakes one by one.
+///
+/// # Errors
+/// Every mistake in every file.
+pub fn read(path: &Path, globals: &Globals) -> Result<Loaded, ConfdirError> {
+    let Confdir { resources, notes, .. } = confdir::load(path, globals)?;
+    let (mut programs, mut mistakes) = (Vec::new(), Vec::new());
+    for resource in resources {
+        match Program::compile(resource, path) {
+            Ok(program) => programs.push(program),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    if mistakes.is_empty() {
+        Ok(Loaded { sets: group(programs), notes })
+    } else {
+        Err(ConfdirError(mistakes))
+    }
+}
+
+impl Loaded {
+    /// Logs what an operator should know.
+    pub fn say_notes(&self) {
+        for note in &self.notes {
+            tracing::warn!(file = %note.file.display(), "{}", note.text);
+        }
+    }
+}

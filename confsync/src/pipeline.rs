@@ -1,0 +1,459 @@
+//! One set's way from what is wanted to what is proven: render, stage, check, swap,
+//! load, prove. One step at a time, each carried to its end; the ledger says which.
+//!
+//! What must hold:
+//! * what was refused never replaces what works, and is put back if it did;
+//! * a load stays owed until it is proven, across failures and restarts;
+//! * between a swap and its proof nothing else is swapped.
+//!
+//! This module knows nothing of etcd.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use common::backoff::Backoff;
+use common::model::{Revision, format_span};
+use tokio::time::Instant;
+
+use crate::install::{
+    Candidate, Digest, InstallError, InstalledSet, Recovered, StagedSet, Target, clean_stale,
+    current, recover,
+};
+use crate::ledger::{Ledger, Owed};
+use crate::nginx::{ProcessId, is_alive};
+use crate::proxy::{NotLoaded, NotPassed, Old, Proxy};
+
+/// Loads kept for the status page.
+const HISTORY: usize = 50;
+
+/// The pipeline of one set.
+#[derive(Debug)]
+pub struct Pipeline {
+    name: String,
+    proxy: Proxy,
+    targets: Vec<Target>,
+    /// What is owed.
+    pub ledger: Ledger,
+    candidates: Vec<Candidate>,
+    /// The revision that the candidates were rendered from.
+    wanted_at: Revision,
+    /// Swapped in, not proven yet: the previous files are still there.
+    pending: Option<InstalledSet>,
+    /// Old generations that still work, and which load retired them.
+    retiring: Vec<Retiring>,
+    quiesced: Revision,
+    min_interval: Duration,
+    last_load: Option<Instant>,
+    backoff: Backoff,
+    /// Why the last step failed, until one succeeds.
+    pub trouble: Option<String>,
+    /// The last loads, newest last.
+    pub history: VecDeque<Load>,
+    /// Loads proven and steps failed since the start.
+    pub counts: Counts,
+}
+
+#[derive(Debug)]
+struct Retiring {
+    /// The revision that the load made live.
+    by: Revision,
+    until: Until,
+}
+
+#[derive(Debug)]
+enum Until {
+    Gone(Vec<ProcessId>),
+    Then(Instant),
+}
+
+/// Counters for the metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Loads proven.
+    pub loads: u64,
+    /// Candidates refused, by a check or by whoever loads.
+    pub refusals: u64,
+    /// Steps that failed for another reason.
+    pub failures: u64,
+}
+
+/// One load, for the status page.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// When it ended.
+    pub at: SystemTime,
+    /// From the beginning of the check to the proof.
+    pub took: Duration,
+    /// The revision it made live.
+    pub revision: Revision,
+    /// `None` for success, else why not.
+    pub failed: Option<String>,
+}
+
+impl Pipeline {
+    /// A pipeline for `targets`; looks at what an earlier run left on disk.
+    ///
+    /// # Errors
+    /// When the files cannot be looked at.
+    pub fn new(
+        name: String,
+        proxy: Proxy,
+        targets: Vec<Target>,
+        min_interval: Duration,
+    ) -> Result<Self, InstallError> {
+        proxy.clean_stale();
+        for target in &targets {
+            for stale in clean_stale(target)? {
+                tracing::info!(file = %stale.display(), "removed a left-over of an earlier run");
+            }
+        }
+        let pending = match recover(&targets)? {
+            Recovered::Nothing => None,
+            Recovered::PutBack => {
+                tracing::warn!(
+                    set = name,
+                    "an earlier run ended in a swap; the files of before it are back"
+                );
+                None
+            }
+            Recovered::Undecided(set) => {
+                tracing::warn!(set = name, "an earlier run ended before its files were proven");
+                Some(set)
+            }
+        };
+        Ok(Self {
+            ledger: Ledger::new(on_disk(&targets)),
+            name,
+            proxy,
+            targets,
+            candidates: Vec::new(),
+            wanted_at: Revision::default(),
+            pending,
+            retiring: Vec::new(),
+            quiesced: Revision::default(),
+            min_interval,
+            last_load: None,
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            trouble: None,
+            history: VecDeque::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Whether all files of the set are in place, whatever is in them.
+    #[must_use]
+    pub fn in_place(&self) -> bool {
+        self.ledger.on_disk().is_some()
+    }
+
+    /// Whether an earlier run left files in place that nothing has proven.
+    #[must_use]
+    pub fn unproven(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// How its files are loaded.
+    #[must_use]
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// These files are wanted, rendered from this revision.
+    pub fn want(&mut self, candidates: Vec<Candidate>, revision: Revision) {
+        let digest = Digest::of(&candidates);
+        if self.ledger.wanted() != Some(digest) {
+            self.ledger.want(digest);
+            self.backoff.reset();
+        }
+        (self.candidates, self.wanted_at) = (candidates, revision);
+    }
+
+    /// What is in place is wanted as it is: nothing better can be had.
+    pub fn want_what_is_there(&mut self) {
+        if let Some(digest) = self.ledger.on_disk()
+            && self.ledger.wanted().is_none()
+        {
+            self.ledger.want(digest);
+        }
+    }
+
+    /// Performs the step owed, if one is. `true`: there may be another.
+    pub async fn step(&mut self, now: Instant) -> bool {
+        match self.ledger.owed(now) {
+            Owed::Nothing | Owed::Later(_) => false,
+            Owed::Install => {
+                if !self.may_load(now) {
+                    return false;
+                }
+                let began = Instant::now();
+                // Files in place that nothing has proven are proven first: those of
+                // before may name backends that have left.
+                if self.pending.is_some() && self.proxy.is_running() {
+                    self.load(began).await;
+                    return true;
+                }
+                if self.install().await {
+                    self.load(began).await;
+                }
+                true
+            }
+            Owed::Reload => {
+                if !self.may_load(now) {
+                    return false;
+                }
+                self.load(now).await;
+                true
+            }
+        }
+    }
+
+    /// The minimum interval and the bound on old generations delay a load; neither
+    /// drops it.
+    fn may_load(&mut self, now: Instant) -> bool {
+        if let Some(free) = self.last_load.map(|last| last + self.min_interval)
+            && free > now
+        {
+            self.ledger.pause(free);
+            return false;
+        }
+        if let Some(old) = self.proxy.crowded() {
+            tracing::warn!(
+                set = self.name,
+                old,
+                "waiting with the reload: too many old generations are still at work \
+                 (worker_shutdown_timeout bounds them)"
+            );
+            self.ledger.pause(now + Duration::from_secs(1));
+            return false;
+        }
+        true
+    }
+
+    async fn install(&mut self) -> bool {
+        // Nobody runs who could prove what is in place: it gives way to its
+        // predecessor, so that what is kept as previous was proven once.
+        if let Some(pending) = self.pending.take() {
+            self.put_back(pending).await;
+        }
+        let candidates = self.candidates.clone();
+        let staged = match blocking(move || StagedSet::write(&candidates)).await {
+            Ok(staged) => staged,
+            Err(error) => return self.failed(format!("cannot stage: {error}")),
+        };
+        let digest = staged.digest();
+        let proof = match self.proxy.check(&staged).await {
+            Ok(proof) => proof,
+            Err(NotPassed::Refused(why)) => return self.refused(digest, why),
+            Err(NotPassed::Unknown(why)) => return self.failed(why),
+        };
+        match blocking(move || staged.accept(proof)?.install()).await {
+            Ok(installed) => {
+                for dest in installed.in_place() {
+                    tracing::warn!(
+                        dest = %dest.display(),
+                        "written in place, which is not atomic; mount its folder instead of the file"
+                    );
+                }
+                self.ledger.installed(Some(digest));
+                self.pending = Some(installed);
+                tracing::info!(set = self.name, digest = digest.short(), revision = %self.wanted_at, "installed");
+            }
+            Err(error) => {
+                self.ledger.installed(on_disk(&self.targets));
+                return self.failed(format!("cannot install: {error}"));
+            }
+        }
+        match self.proxy.check_installed().await {
+            Ok(()) => true,
+            Err(why) => {
+                self.roll_back().await;
+                self.refused(digest, why)
+            }
+        }
+    }
+
+    async fn load(&mut self, began: Instant) {
+        let outcome = self.proxy.load().await;
+        let now = Instant::now();
+        self.last_load = Some(now);
+        let failed = match outcome {
+            Ok(old) => {
+                self.proven(old, now).await;
+                None
+            }
+            Err(NotLoaded::NobodyThere(why)) => {
+                // Whoever starts will read the files; what is live is not known.
+                self.ledger.live_unknown();
+                self.ledger.pause(now + Duration::from_secs(1));
+                self.say_trouble(format!("nobody is there to load it: {why}"));
+                return;
+            }
+            Err(NotLoaded::Unproven(why)) => {
+                self.ledger.live_unknown();
+                self.failed(why.clone());
+                Some(why)
+            }
+            Err(NotLoaded::Broken(why)) => {
+                let digest = self.ledger.on_disk();
+                self.roll_back().await;
+                self.ledger.live_unknown();
+                let again = self.proxy.load().await;
+                tracing::error!(
+                    set = self.name,
+                    back = again.is_ok(),
+                    "{why}; the previous files are loaded again"
+                );
+                if again.is_ok() {
+                    self.ledger.live();
+                }
+                if let Some(digest) = digest {
+                    self.refused(digest, why.clone());
+                }
+                Some(why)
+            }
+            Err(NotLoaded::Refused(why)) => {
+                let digest = self.ledger.on_disk();
+                if self.pending.is_some() {
+                    self.roll_back().await;
+                    if let Some(digest) = digest {
+                        self.refused(digest, why.clone());
+                    }
+                } else {
+                    // There is nothing to go back to.
+                    self.ledger.live_unknown();
+                    self.failed(why.clone());
+                }
+                Some(why)
+            }
+        };
+        self.remember(Load {
+            at: SystemTime::now(),
+            took: began.elapsed(),
+            revision: self.wanted_at,
+            failed,
+        });
+    }
+
+    async fn proven(&mut self, old: Old, now: Instant) {
+        self.ledger.live();
+        self.backoff.reset();
+        self.counts.loads += 1;
+        let until = match old {
+            Old::Processes(pids) => Until::Gone(pids),
+            Old::For(span) => Until::Then(now + span),
+        };
+        self.retiring.push(Retiring { by: self.wanted_at, until });
+        if let Some(trouble) = self.trouble.take() {
+            tracing::info!(set = self.name, "mended: {trouble}");
+        }
+        tracing::info!(set = self.name, revision = %self.wanted_at, "live");
+        if let Some(pending) = self.pending.take()
+            && let Err(error) = blocking(move || pending.commit()).await
+        {
+            tracing::warn!(%error, "the previous file stays beside the new one");
+        }
+    }
+
+    async fn roll_back(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.put_back(pending).await;
+        }
+    }
+
+    async fn put_back(&mut self, pending: InstalledSet) {
+        match blocking(move || pending.rollback()).await {
+            Ok(()) => tracing::warn!(set = self.name, "the previous files are back in place"),
+            Err(error) => {
+                tracing::error!(set = self.name, %error, "cannot put the previous files back")
+            }
+        }
+        self.ledger.installed(on_disk(&self.targets));
+    }
+
+    fn refused(&mut self, digest: Digest, why: String) -> bool {
+        self.counts.refusals += 1;
+        self.say_trouble(format!("refused: {why}"));
+        self.ledger.refuse(digest, why, Instant::now());
+        false
+    }
+
+    fn failed(&mut self, why: String) -> bool {
+        self.counts.failures += 1;
+        let pause = self.backoff.after_failure(fastrand::f64());
+        self.say_trouble(format!("{why}; trying again in {}", format_span(pause)));
+        self.ledger.pause(Instant::now() + pause);
+        false
+    }
+
+    fn say_trouble(&mut self, why: String) {
+        if self.trouble.as_ref() != Some(&why) {
+            tracing::error!(set = self.name, "{why}");
+        }
+        self.trouble = Some(why);
+    }
+
+    fn remember(&mut self, load: Load) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(load);
+    }
+
+    /// The revision that is proven to be live: that of the candidates, if what they
+    /// want is.
+    #[must_use]
+    pub fn applied(&self) -> Option<Revision> {
+        self.ledger.in_sync().then_some(self.wanted_at)
+    }
+
+    /// Every change up to here is in what every worker there is works by.
+    pub fn quiesced(&mut self, now: Instant) -> Revision {
+        self.retiring.retain_mut(|retiring| match &mut retiring.until {
+            Until::Gone(pids) => {
+                pids.retain(|id| is_alive(*id));
+                !pids.is_empty()
+            }
+            Until::Then(at) => *at > now,
+        });
+        // A load that retires workers is itself not quiesced, all before it may be.
+        let bound = self.retiring.iter().map(|r| Revision(r.by.0.saturating_sub(1))).min();
+        if let Some(applied) = self.applied() {
+            let to = bound.map_or(applied, |bound| bound.min(applied));
+            self.quiesced = self.quiesced.max(to);
+        }
+        self.quiesced
+    }
+
+    /// The store went back: what was acknowledged before means nothing now.
+    pub fn forget_revisions(&mut self) {
+        self.quiesced = Revision::default();
+        self.retiring.iter_mut().for_each(|retiring| retiring.by = Revision::default());
+    }
+
+    /// How many old generations are waited for.
+    #[must_use]
+    pub fn retiring(&self) -> usize {
+        self.retiring.len()
+    }
+}
+
+fn on_disk(targets: &[Target]) -> Option<Digest> {
+    match current(targets) {
+        Ok(digest) => digest,
+        Err(error) => {
+            // What cannot be read is replaced, or the replacing tells why not.
+            tracing::warn!(%error, "cannot read what is in place");
+            None
+        }
+    }
+}
+
+/// Runs blocking file work to its end, even if the caller goes away.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, InstallError> + Send + 'static,
+) -> Result<T, InstallError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    }
+}

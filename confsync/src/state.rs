@@ -1,0 +1,153 @@
+//! What stands, set by set, as the agents publish it: for the status surface, the
+//! service manager and `confsync status`. Says no more than is known.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+/// What one set's agent knows.
+#[derive(Debug, Clone, Serialize)]
+pub struct SetState {
+    /// The names of its resources, joined.
+    pub name: String,
+    /// The files it writes.
+    pub files: Vec<String>,
+    /// Whether etcd is followed; else why not.
+    pub stale: Option<String>,
+    /// The revision last looked at.
+    pub revision: u64,
+    /// The revision proven to be live.
+    pub applied: u64,
+    /// The revision that no older worker is left of.
+    pub quiesced: u64,
+    /// What is wanted, in short; `None` before the first render.
+    pub wanted: Option<String>,
+    /// What is on disk.
+    pub installed: Option<String>,
+    /// What is proven to be live.
+    pub live: Option<String>,
+    /// Whether what is wanted is live.
+    pub in_sync: bool,
+    /// Since when it is not.
+    pub owed_since: Option<SystemTime>,
+    /// Why the last step failed, or why the newest revision is not rendered.
+    pub trouble: Option<String>,
+    /// The backends that are routed to.
+    pub backends: Vec<BackendState>,
+    /// Values that were withheld, and why.
+    pub refused: Vec<RefusedState>,
+    /// Old generations that still finish requests.
+    pub old_generations: usize,
+    /// The last loads, newest last.
+    pub loads: Vec<LoadState>,
+    /// Loads proven since the start.
+    pub loads_total: u64,
+    /// Candidates refused since the start.
+    pub refusals_total: u64,
+    /// Steps failed for another reason since the start.
+    pub failures_total: u64,
+}
+
+/// One backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackendState {
+    /// Its key.
+    pub key: String,
+    /// Its service.
+    pub service: String,
+    /// Where it listens.
+    pub addr: String,
+    /// Its weight.
+    pub weight: u16,
+    /// Routed to although etcd does not have it, because its loss is doubted.
+    pub held: bool,
+    /// Since when it is routed to.
+    pub since: SystemTime,
+}
+
+/// One withheld value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefusedState {
+    /// Its key.
+    pub key: String,
+    /// Why, in the operator's words.
+    pub why: String,
+}
+
+/// One load.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoadState {
+    /// When it ended.
+    pub at: SystemTime,
+    /// How long it took, check included.
+    pub took_ms: u128,
+    /// The revision it made live.
+    pub revision: u64,
+    /// Why it failed.
+    pub failed: Option<String>,
+}
+
+/// Everything, by set.
+pub type States = BTreeMap<String, SetState>;
+
+impl SetState {
+    /// Of a set that has not looked at anything yet.
+    #[must_use]
+    pub fn empty(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            files: Vec::new(),
+            stale: None,
+            revision: 0,
+            applied: 0,
+            quiesced: 0,
+            wanted: None,
+            installed: None,
+            live: None,
+            in_sync: false,
+            owed_since: None,
+            trouble: None,
+            backends: Vec::new(),
+            refused: Vec::new(),
+            old_generations: 0,
+            loads: Vec::new(),
+            loads_total: 0,
+            refusals_total: 0,
+            failures_total: 0,
+        }
+    }
+
+    /// In words, for `STATUS=` and `/readyz`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let count = self.backends.len();
+        let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
+            (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
+            (None, true, _) => {
+                format!("{}: {count} backends live at revision {}", self.name, self.applied)
+            }
+            (None, false, true) => format!("{}: applying revision {}", self.name, self.revision),
+            (None, false, false) => format!("{}: waiting for the keys in etcd", self.name),
+        };
+        if let Some(stale) = &self.stale {
+            text.push_str(&format!("; {stale}"));
+        }
+        if !self.refused.is_empty() {
+            text.push_str(&format!("; {} values refused", self.refused.len()));
+        }
+        let held = self.backends.iter().filter(|backend| backend.held).count();
+        if held > 0 {
+            text.push_str(&format!("; {held} held against etcd"));
+        }
+        text
+    }
+
+    /// First configuration applied, watch fresh, nothing owed for longer than
+    /// `patience`.
+    #[must_use]
+    pub fn ready(&self, patience: Duration) -> bool {
+        let owed = self.owed_since.and_then(|since| since.elapsed().ok());
+        self.live.is_some() && self.stale.is_none() && owed.is_none_or(|owed| owed < patience)
+    }
+}
