@@ -54,10 +54,9 @@ struct Real {
     store: Etcd,
 }
 
-/// Short deadlines keep the tests of silence short.
+/// Short enough for the tests of silence, long enough for a busy disk.
 fn to(url: String, api: Api) -> Connection {
-    let timeouts =
-        Timeouts { request: Duration::from_millis(1500), connect: Duration::from_millis(1500) };
+    let timeouts = Timeouts { request: Duration::from_secs(4), connect: Duration::from_secs(2) };
     Connection { endpoints: vec![url], api, timeouts, ..Connection::default() }
 }
 

@@ -340,7 +340,7 @@ pub(crate) async fn ten_thousand_keys_are_read_whole<B: Bench>(bench: &mut B) {
         create(store, &format!("/web/{n:05}"), &format!("10.0.{}.{}:80", n / 250, n % 250), lease)
             .await;
     };
-    stream::iter(0..KEYS).for_each_concurrent(128, write).await;
+    stream::iter(0..KEYS).for_each_concurrent(64, write).await;
     let read = store.read(&[tree("/web"), tree("/none")]).await.unwrap();
     assert_eq!(read.entries.len(), KEYS);
     assert_eq!(read.entries["/web/09999"].text(), Some("10.0.39.249:80"));

@@ -7,6 +7,7 @@
 
 mod address;
 mod files;
+mod version;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,12 +19,14 @@ use etcd_client::TlsOptions;
 use url::Url;
 
 use self::files::Material;
+use self::version::Version;
 use super::StoreError;
 use super::discovery::Discovery;
 use super::etcd::Etcd;
+use super::reason::with_sources;
 use super::rotation::{Rotation, place, shuffled};
 use super::v2::{self, V2};
-use super::v3::{self, V3, with_sources};
+use super::v3::{self, V3};
 
 /// Which of etcd's APIs to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -271,29 +274,6 @@ async fn find(connection: &Connection) -> Result<(Vec<Url>, Option<Arc<Discovery
     Ok((shuffled(urls), None))
 }
 
-/// What a server says that it is.
-#[derive(Debug, PartialEq, Eq)]
-struct Version {
-    text: String,
-    /// `None` if it does not say, as etcd 0.4 may.
-    major: Option<u64>,
-}
-
-impl Version {
-    /// `{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}`, or `etcd 0.4.6`.
-    fn read(body: &[u8]) -> Self {
-        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-        let said = json.get("etcdserver").or_else(|| json.get("releaseVersion"));
-        let text = match said.and_then(serde_json::Value::as_str) {
-            Some(version) => version.to_owned(),
-            None => String::from_utf8_lossy(body).trim().trim_start_matches("etcd ").to_owned(),
-        };
-        let text: String = text.chars().take(40).collect();
-        let major = text.split('.').next().and_then(|number| number.parse().ok());
-        Self { text, major }
-    }
-}
-
 /// A refusal says more than a silence; of several silences, all are told.
 fn most_telling(errors: Vec<StoreError>) -> StoreError {
     if let Some(refusal) = errors.iter().find(|error| !error.is_transient()) {
@@ -321,19 +301,6 @@ mod tests {
         let credentials = Credentials { user: "web".into(), password: "s3cret".into() };
         let connection = Connection { credentials: Some(credentials), ..Connection::default() };
         assert!(!format!("{connection:?}").contains("s3cret"));
-    }
-
-    #[test]
-    fn versions_of_all_ages_are_read() {
-        for (body, text, major) in [
-            (r#"{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}"#, "3.4.23", Some(3)),
-            (r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}"#, "2.3.8", Some(2)),
-            (r#"{"releaseVersion":"2.0.0","internalVersion":"2"}"#, "2.0.0", Some(2)),
-            ("etcd 0.4.6", "0.4.6", Some(0)),
-            ("<html>", "<html>", None),
-        ] {
-            assert_eq!(Version::read(body.as_bytes()), Version { text: text.into(), major });
-        }
     }
 
     #[test]

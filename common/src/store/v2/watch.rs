@@ -14,8 +14,9 @@ use std::time::Duration;
 use reqwest::{Method, Response};
 use tokio::time::{Instant, timeout_at};
 
+use super::V2;
+use super::http::{cut, grow, head, key_url};
 use super::wire::{CLEARED, Reply, Said};
-use super::{V2, cut, grow, head, key_url};
 use crate::model::{Revision, Tree};
 use crate::store::rotation::Seat;
 use crate::store::{StoreError, Watch, WatchEvent};

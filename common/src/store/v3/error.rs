@@ -3,7 +3,8 @@
 
 use etcd_client::Error;
 
-use super::StoreError;
+use crate::store::StoreError;
+use crate::store::reason::with_sources;
 
 // The numbers of gRPC's status codes.
 const INVALID_ARGUMENT: i32 = 3;
@@ -97,25 +98,6 @@ fn of_code(code: i32, text: String) -> Failure {
         _ => StoreError::Unreachable(text),
     };
     Failure::Store(error)
-}
-
-/// The message and the reasons below it, each said once.
-pub(in crate::store) fn with_sources(
-    message: &str,
-    mut source: Option<&(dyn std::error::Error + 'static)>,
-) -> String {
-    let mut text = message.to_owned();
-    while let Some(error) = source {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&reason);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use std::time::Duration;
 use etcd_client::{Event, EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::{entry, revision};
 use super::error::Failure;
-use super::{Link, MAX_ANSWER, V3, entry, revision};
+use super::{Link, MAX_ANSWER, V3};
 use crate::model::{Change, Revision, Tree};
 use crate::store::{StoreError, Watch, WatchEvent};
 
