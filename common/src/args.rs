@@ -29,6 +29,10 @@ pub struct StoreArgs {
     #[arg(long, value_name = "API", env = "ETCD_API", default_value = "auto", ignore_case = true)]
     pub etcd_api: Api,
 
+    /// Domain whose SRV records name the members (_etcd-client-ssl._tcp, _etcd-client._tcp)
+    #[arg(long, visible_alias = "srv-domain", value_name = "DOMAIN", env = "ETCD_SRV")]
+    pub etcd_srv: Option<String>,
+
     /// File with the CA certificates that etcd's certificate must chain to
     #[arg(
         long = "etcd-ca",
@@ -121,6 +125,7 @@ impl StoreArgs {
         };
         Ok(Connection {
             endpoints,
+            discovery: self.etcd_srv.clone(),
             api: self.etcd_api,
             tls,
             credentials,
@@ -137,7 +142,7 @@ impl StoreArgs {
                     .into(),
             );
         }
-        if !given.is_empty() {
+        if !given.is_empty() || self.etcd_srv.is_some() {
             return Ok(given);
         }
         match (environment("HOST_IP"), environment("ETCD_PORT")) {

@@ -12,6 +12,7 @@ mod access;
 mod contract;
 mod etcd_server;
 mod failover;
+mod folders;
 
 use std::time::Duration;
 
@@ -53,10 +54,9 @@ struct Real {
     store: Etcd,
 }
 
-/// Short deadlines keep the tests of silence short.
+/// Short enough for the tests of silence, long enough for a busy disk.
 fn to(url: String, api: Api) -> Connection {
-    let timeouts =
-        Timeouts { request: Duration::from_millis(1500), connect: Duration::from_millis(1500) };
+    let timeouts = Timeouts { request: Duration::from_secs(4), connect: Duration::from_secs(2) };
     Connection { endpoints: vec![url], api, timeouts, ..Connection::default() }
 }
 
@@ -138,6 +138,7 @@ contract! {
     a_tree_ends_at_a_slash
     a_lease_that_runs_out_is_seen
     ten_thousand_keys_are_read_whole
+    large_values_arrive
     odd_keys_and_values_survive
     a_hung_server_ends_no_call_by_silence
     a_restart_loses_nothing

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// What one set's agent knows.
 #[derive(Debug, Clone, Serialize)]
@@ -29,7 +29,8 @@ pub struct SetState {
     pub live: Option<String>,
     /// Whether what is wanted is live.
     pub in_sync: bool,
-    /// Since when it is not.
+    /// Since when it is not, in milliseconds of Unix time.
+    #[serde(serialize_with = "maybe_millis")]
     pub owed_since: Option<SystemTime>,
     /// Why the last step failed, or why the newest revision is not rendered.
     pub trouble: Option<String>,
@@ -62,7 +63,8 @@ pub struct BackendState {
     pub weight: u16,
     /// Routed to although etcd does not have it, because its loss is doubted.
     pub held: bool,
-    /// Since when it is routed to.
+    /// Since when it is routed to, in milliseconds of Unix time.
+    #[serde(serialize_with = "millis")]
     pub since: SystemTime,
 }
 
@@ -78,7 +80,8 @@ pub struct RefusedState {
 /// One load.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LoadState {
-    /// When it ended.
+    /// When it ended, in milliseconds of Unix time.
+    #[serde(serialize_with = "millis")]
     pub at: SystemTime,
     /// How long it took, check included.
     pub took_ms: u128,
@@ -150,4 +153,18 @@ impl SetState {
         let owed = self.owed_since.and_then(|since| since.elapsed().ok());
         self.live.is_some() && self.stale.is_none() && owed.is_none_or(|owed| owed < patience)
     }
+}
+
+fn unix(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn millis<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(unix(*at))
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn maybe_millis<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(unix).serialize(serializer)
 }

@@ -23,7 +23,7 @@ pub enum Command {
     /// Take an instance's key away, if it is this instance's
     Remove(Box<RemoveArgs>),
     /// Show who is registered
-    List(ListArgs),
+    List(Box<ListArgs>),
 }
 
 /// What every subcommand takes that talks to etcd. The one place where groups

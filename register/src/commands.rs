@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::agent;
 use crate::args::ListArgs;
-use crate::config::{Removal, Sources, UsageErrors};
+use crate::config::{Removal, Sources, UsageErrors, prepare};
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all};
 use crate::list::{self, Row};
@@ -39,7 +39,7 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let services = config.services.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
-    crate::check::prepare(&config.services).map_err(usage)?;
+    let probes = prepare(&config.services).map_err(usage)?;
     let backend = match config.command.as_slice() {
         [] => None,
         argv => Some(Child::start(argv).map_err(|e| Usage(e.to_string()))?),
@@ -52,7 +52,8 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         tracing::info!("ended before etcd was reached");
         return stop_early(backend).await;
     };
-    agent::run(agent::Parts { config, sources, store, signals, manager, backend, publish }).await
+    agent::run(agent::Parts { config, probes, sources, store, signals, manager, backend, publish })
+        .await
 }
 
 /// Told to end while nothing was registered yet.
@@ -72,8 +73,8 @@ pub async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     for note in &config.notes {
         eprintln!("note: {note}");
     }
-    let probes = crate::check::prepare(&config.services).map_err(usage)?;
-    let lines = crate::check::ask(&probes).await;
+    let probes = prepare(&config.services).map_err(usage)?;
+    let lines = crate::check::ask(&config.services, &probes).await;
     print!("{}", crate::check::render(&lines));
     Ok(if crate::check::healthy(&lines) { Exit::Done } else { Exit::Failed })
 }

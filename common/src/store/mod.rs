@@ -12,8 +12,10 @@
 //! This module knows nothing of who holds a key or why; see [`crate::claim`].
 
 mod connect;
+mod discovery;
 mod etcd;
 pub mod memory;
+mod reason;
 mod rotation;
 mod v2;
 mod v3;
@@ -153,7 +155,7 @@ pub enum WatchEvent {
 
 /// A running watch. Dropping it ends it.
 pub trait Watch: Send {
-    /// Waits for the next event.
+    /// Waits for the next event. May be dropped and called again; no event is lost.
     ///
     /// # Errors
     /// Every error ends the watch. [`StoreError::Compacted`] and
@@ -167,7 +169,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The watch of this store.
     type Watch: Watch + 'static;
 
-    /// Reads whole trees at one revision.
+    /// Reads whole trees at one revision. With v2, several trees that are being
+    /// written to may be ahead of the snapshot's revision; a watch from there still
+    /// ends at the right picture.
     ///
     /// # Errors
     /// As [`StoreError`] says.
@@ -192,7 +196,10 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Refreshes a lease and the keys bound to it, without waking a watcher, and
     /// tells of each key whether it is still there and ours. `None`: the server
-    /// does not know the lease any more, and its keys are gone.
+    /// does not know the lease any more, and its keys are gone; never with v2.
+    ///
+    /// With v2 a key may be told as [`KeyState::Foreign`] with our own value, when an
+    /// earlier refresh was carried out but its answer was lost.
     ///
     /// # Errors
     /// As [`StoreError`] says.

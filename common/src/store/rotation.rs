@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::StoreError;
+use super::discovery::Discovery;
 use crate::model::format_span;
 
 /// A call dropped before this was not given up: the caller went on to something
@@ -22,8 +23,12 @@ use crate::model::format_span;
 const IMPATIENT: Duration = Duration::from_millis(200);
 
 /// The endpoints and whose turn it is. Clones share it.
-#[derive(Debug, Clone)]
-pub(super) struct Rotation(Arc<Mutex<Ring>>);
+#[derive(Clone)]
+pub(super) struct Rotation {
+    ring: Arc<Mutex<Ring>>,
+    /// Where the endpoints came from, if they may change.
+    discovery: Option<Arc<Discovery>>,
+}
 
 #[derive(Debug)]
 struct Ring {
@@ -32,6 +37,8 @@ struct Ring {
     /// Grows with each rotation, also with a single endpoint: a new turn asks for
     /// a new connection.
     turn: u64,
+    /// The turn at which DNS was asked last.
+    found_at: u64,
 }
 
 /// The endpoint to ask now.
@@ -66,18 +73,32 @@ impl Rotation {
         if endpoints.is_empty() {
             return Err(StoreError::Refused("no etcd endpoint is given".to_owned()));
         }
-        Ok(Self(Arc::new(Mutex::new(Ring { endpoints, at: 0, turn: 0 }))))
+        let ring = Ring { endpoints, at: 0, turn: 0, found_at: 0 };
+        Ok(Self { ring: Arc::new(Mutex::new(ring)), discovery: None })
+    }
+
+    /// The same, whose endpoints are looked up again when all have failed.
+    pub(super) fn found_by(self, discovery: Option<Arc<Discovery>>) -> Self {
+        Self { discovery, ..self }
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whose turn it is.
     ///
     /// # Errors
     /// Never in practice: a rotation has at least one endpoint.
-    pub(super) fn seat(&self) -> Result<Seat, StoreError> {
+    pub(super) async fn seat(&self) -> Result<Seat, StoreError> {
+        if let Some(discovery) = &self.discovery
+            && self.ring().all_have_failed()
+        {
+            match discovery.lookup().await {
+                Ok(endpoints) => self.ring().replace(endpoints),
+                Err(error) => tracing::debug!(%error, "staying with the endpoints known"),
+            }
+        }
         let ring = self.ring();
         let url = ring.endpoints.get(ring.at).cloned();
         url.map(|url| Seat { turn: ring.turn, url })
@@ -126,6 +147,27 @@ impl Rotation {
     }
 }
 
+impl Ring {
+    /// True once for each round of failures.
+    fn all_have_failed(&mut self) -> bool {
+        let round = u64::try_from(self.endpoints.len()).unwrap_or(u64::MAX);
+        let over = self.turn - self.found_at >= round;
+        if over {
+            self.found_at = self.turn;
+        }
+        over
+    }
+
+    fn replace(&mut self, endpoints: Vec<Url>) {
+        let same = endpoints.len() == self.endpoints.len()
+            && endpoints.iter().all(|url| self.endpoints.contains(url));
+        if !same && !endpoints.is_empty() {
+            let turn = self.turn + 1;
+            *self = Self { endpoints, at: 0, turn, found_at: turn };
+        }
+    }
+}
+
 /// A call under way. Dropped unfinished after a while, its endpoint is left.
 struct Attempt<'r> {
     rotation: &'r Rotation,
@@ -156,17 +198,17 @@ mod tests {
         Rotation::new(urls.iter().map(|u| u.parse().unwrap()).collect()).unwrap()
     }
 
-    fn name(rotation: &Rotation) -> String {
-        rotation.seat().unwrap().name()
+    async fn name(rotation: &Rotation) -> String {
+        rotation.seat().await.unwrap().name()
     }
 
-    #[test]
-    fn two_calls_that_fail_together_rotate_once() {
+    #[tokio::test]
+    async fn two_calls_that_fail_together_rotate_once() {
         let rotation = three();
-        let (first, second) = (rotation.seat().unwrap(), rotation.seat().unwrap());
+        let (first, second) = (rotation.seat().await.unwrap(), rotation.seat().await.unwrap());
         rotation.leave(first.turn);
         rotation.leave(second.turn);
-        assert_eq!(name(&rotation), "b:2");
+        assert_eq!(name(&rotation).await, "b:2");
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,20 +216,21 @@ mod tests {
         let rotation = three();
         let hung = || std::future::pending::<Result<(), StoreError>>();
         let limit = Duration::from_secs(5);
-        let error = rotation.bounded(&rotation.seat().unwrap(), limit, hung()).await.unwrap_err();
+        let error =
+            rotation.bounded(&rotation.seat().await.unwrap(), limit, hung()).await.unwrap_err();
         assert_eq!(error, StoreError::Unreachable("a:1: no answer within 5s".into()));
-        assert_eq!(name(&rotation), "b:2");
+        assert_eq!(name(&rotation).await, "b:2");
 
-        let seat = rotation.seat().unwrap();
+        let seat = rotation.seat().await.unwrap();
         let call = rotation.bounded(&seat, limit, hung());
         assert!(timeout(Duration::from_secs(1), call).await.is_err());
-        assert_eq!(name(&rotation), "c:3");
+        assert_eq!(name(&rotation).await, "c:3");
 
-        let seat = rotation.seat().unwrap();
+        let seat = rotation.seat().await.unwrap();
         let brief = rotation.bounded(&seat, limit, hung());
         assert!(timeout(Duration::from_millis(10), brief).await.is_err());
         let refused = async { Err::<(), _>(StoreError::Refused("no".into())) };
         assert!(rotation.bounded(&seat, limit, refused).await.is_err());
-        assert_eq!(name(&rotation), "c:3");
+        assert_eq!(name(&rotation).await, "c:3");
     }
 }

@@ -38,7 +38,8 @@ fn denied<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String {
 /// An etcd where `web` may use `/web` and nothing else.
 async fn with_users(api: &str) -> EtcdServer {
     // The least that bcrypt takes: a test machine has better things to do.
-    let server = EtcdServer::with(&["--enable-v2", "--bcrypt-cost", "4"]).await;
+    let server =
+        EtcdServer::with(&["--enable-v2", "--bcrypt-cost", "4", "--auth-token-ttl", "1"]).await;
     let run = |line: &str| server.ctl(api, &line.split(' ').collect::<Vec<_>>());
     if api == "3" {
         run("user add root:root");
@@ -106,17 +107,26 @@ async fn users(api: Api) {
     let text = denied(refused);
     assert!(api == Api::V2 || text.contains("[/other, /other0)"), "{text}");
 
-    // No server keeps its tokens over a restart. The first call after it is a
-    // watch, where an old token is no error but a cancelled watch.
+    // A token ends while nobody uses it; the watch that it opened does not. The
+    // first call after that is a watch, where an old token is no error but a
+    // cancelled watch.
+    let silence = timeout(Duration::from_secs(3), watch.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    let mut late = store.watch(&tree("/web"), at).await.unwrap();
+    let at = write(&store, "/web/b").await.unwrap();
+    sees(&mut watch, at).await;
+    sees(&mut late, at).await;
+
+    // No server keeps its tokens over a restart.
     server.kill();
     server.revive().await;
-    let mut watch = loop {
-        match store.watch(&tree("/web"), at).await {
-            Ok(watch) => break watch,
+    let at = loop {
+        match write(&store, "/web/c").await {
+            Ok(at) => break at,
             Err(error) => assert!(error.is_transient(), "{error}"),
         }
     };
-    let at = write(&store, "/web/b").await.unwrap();
+    let mut watch = store.watch(&tree("/web"), Revision(at.0 - 1)).await.unwrap();
     sees(&mut watch, at).await;
 }
 

@@ -340,10 +340,30 @@ pub(crate) async fn ten_thousand_keys_are_read_whole<B: Bench>(bench: &mut B) {
         create(store, &format!("/web/{n:05}"), &format!("10.0.{}.{}:80", n / 250, n % 250), lease)
             .await;
     };
-    stream::iter(0..KEYS).for_each_concurrent(128, write).await;
+    stream::iter(0..KEYS).for_each_concurrent(64, write).await;
     let read = store.read(&[tree("/web"), tree("/none")]).await.unwrap();
     assert_eq!(read.entries.len(), KEYS);
     assert_eq!(read.entries["/web/09999"].text(), Some("10.0.39.249:80"));
+}
+
+pub(crate) async fn large_values_arrive<B: Bench>(bench: &mut B) {
+    // More than fits into one message by gRPC's own bound, in a read and in the
+    // first answer of a watch of the past.
+    const KEYS: usize = 24;
+    let large = "x".repeat(500_000);
+    let store = bench.store();
+    let lease = store.grant(Ttl::DEFAULT).await.unwrap();
+    let start = store.read(&[tree("/web")]).await.unwrap().revision;
+    for n in 0..KEYS {
+        create(store, &format!("/web/{n}"), &large, lease).await;
+    }
+    let read = store.read(&[tree("/web")]).await.unwrap();
+    assert!(read.entries.len() == KEYS && read.entries.values().all(|e| e.value.len() == 500_000));
+    let mut watch = store.watch(&tree("/web"), start).await.unwrap();
+    let mut seen = 0;
+    while seen < KEYS {
+        seen += event(&mut watch).await.unwrap().len();
+    }
 }
 
 pub(crate) async fn odd_keys_and_values_survive<B: Bench>(bench: &mut B) {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long etcd may take to answer after its start, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +25,14 @@ pub(crate) struct EtcdServer {
     /// `name=peer` of each member.
     cluster: String,
     flags: Vec<String>,
+    pace: [&'static str; 4],
 }
+
+/// Short elections make short leases possible.
+const ALONE: [&str; 4] = ["--heartbeat-interval", "20", "--election-timeout", "200"];
+
+/// Members that find no time for each other on a busy machine elect without end.
+const TOGETHER: [&str; 4] = ["--heartbeat-interval", "100", "--election-timeout", "1000"];
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -58,6 +67,7 @@ impl EtcdServer {
                 servers.iter().map(|s| format!("{}={}", s.name, s.peer())).collect();
             for server in &mut servers {
                 server.cluster = peers.join(",");
+                server.pace = if count == 1 { ALONE } else { TOGETHER };
                 server.spawn();
             }
             let mut up = true;
@@ -82,6 +92,7 @@ impl EtcdServer {
             name: format!("m{number}"),
             cluster: String::new(),
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            pace: ALONE,
         }
     }
 
@@ -107,8 +118,7 @@ impl EtcdServer {
             .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &self.cluster, "--log-level", "error"])
-            // Short elections make short leases possible.
-            .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+            .args(self.pace)
             .args(&self.flags)
             .env_clear()
             .stdin(Stdio::null())
@@ -120,8 +130,8 @@ impl EtcdServer {
         }));
     }
 
-    /// Whether it comes up. A TCP connection is all that every kind of server
-    /// (TLS, users) grants to anybody, and etcd listens only when it can answer.
+    /// Whether it comes up. etcd listens long before it answers, and any answer will
+    /// do: one with TLS says that it wants TLS.
     async fn answers(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -131,7 +141,7 @@ impl EtcdServer {
                 eprintln!("etcd ended: {}", log.unwrap_or_default());
                 return false;
             }
-            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+            if let Ok(Ok(())) = timeout(PATIENCE, heard(self.port)).await {
                 return true;
             }
             sleep(Duration::from_millis(20)).await;
@@ -144,9 +154,16 @@ impl EtcdServer {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Stops answering without hanging up.
+    /// Stops answering without hanging up. Returns when every thread stands still,
+    /// which takes a moment longer than the signal.
     pub(crate) fn hang(&self) {
         self.signal(Signal::STOP);
+        let id = self.child.as_ref().map(Child::id).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !stands_still(id) {
+            assert!(Instant::now() < deadline, "etcd does not stop");
+            std::thread::yield_now();
+        }
     }
 
     /// Answers again.
@@ -191,6 +208,22 @@ impl EtcdServer {
         assert!(output.status.success(), "etcdctl {args:?}: {text}{trouble}");
         text
     }
+}
+
+/// Asks over HTTP and waits for the first byte, or the end.
+async fn heard(port: u16) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"GET /version HTTP/1.0\r\n\r\n").await?;
+    stream.read(&mut [0]).await.map(|_| ())
+}
+
+/// Whether all threads of a process are stopped: state `T` behind the name.
+fn stands_still(process: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    })
 }
 
 impl Drop for EtcdServer {

@@ -56,8 +56,8 @@ fn an_nginx_table_makes_values_typed_and_has_defaults() {
     assert_eq!(resource.reading.values, Values::Typed);
     let nginx = resource.nginx.as_ref().unwrap();
     assert_eq!(
-        (nginx.pid_file.as_path(), nginx.binary.as_path()),
-        (Path::new("/p"), Path::new("nginx"))
+        (nginx.pid_file.as_deref(), nginx.binary.as_path()),
+        (Some(Path::new("/p")), Path::new("nginx"))
     );
     assert_eq!(resource.policy.on_empty, OnEmpty::Keep);
     assert_eq!(resource.min_reload_interval, Duration::from_millis(500));

@@ -186,6 +186,14 @@ fn precision(
     Ok(())
 }
 
+/// An element of a list, a map or a struct. Nothing is `<nil>` for every verb.
+fn element(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+    match arg {
+        Value::Absent | Value::Nil => out.put("<nil>"),
+        arg => value(out, spec, verb, arg),
+    }
+}
+
 fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
     match (verb, arg) {
         ('T', Value::Absent | Value::Nil) => pad(out, spec, "<nil>"),
@@ -199,7 +207,7 @@ fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), F
                 if i > 0 {
                     out.put(" ")?;
                 }
-                value(out, spec, verb, item)?;
+                element(out, spec, verb, item)?;
             }
             out.put("]")
         }
@@ -211,7 +219,7 @@ fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), F
                 }
                 value(out, spec, verb, &Value::Str(key.clone()))?;
                 out.put(":")?;
-                value(out, spec, verb, item)?;
+                element(out, spec, verb, item)?;
             }
             out.put("]")
         }
@@ -225,7 +233,7 @@ fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), F
                     out.put(name)?;
                     out.put(":")?;
                 }
-                value(out, spec, verb, field)?;
+                element(out, spec, verb, field)?;
             }
             out.put("}")
         }
@@ -233,10 +241,12 @@ fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), F
     }
 }
 
-fn leaf(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+fn leaf(out: &mut Bounded, mut spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+    // `%+v` asks for the names of fields, not for signs.
+    spec.plus &= verb != 'v';
     let done = match arg {
         Value::Bool(b) if matches!(verb, 't' | 'v') => {
-            pad(out, Spec { zero: false, ..spec }, if *b { "true" } else { "false" })?;
+            pad(out, spec, if *b { "true" } else { "false" })?;
             true
         }
         Value::Int(n) => integer(out, spec, verb, *n)?,
@@ -248,8 +258,9 @@ fn leaf(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Fu
         _ => false,
     };
     if !done {
+        // Go prints it after all, with the width and precision that were asked for.
         out.put(&format!("%!{verb}({}=", arg.type_name()))?;
-        print::print(out, arg)?;
+        leaf(out, Spec { sharp: false, ..spec }, 'v', arg)?;
         out.put(")")?;
     }
     Ok(())

@@ -15,17 +15,18 @@ use common::claim::{Standing, Takeover, Want, Wants};
 use common::handshake::Bookkeeping;
 use common::model::{Key, Prefix};
 use common::registrar::{self, Report};
-use common::runtime::{Exit, ServiceManager, Signals, Usage};
+use common::runtime::{Exit, ServiceManager, Signals};
 use common::store::Store;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Service, Sources};
+use crate::config::{self, Config, Service, Sources};
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all};
 use crate::health::State;
+use crate::probe::Probe;
 use crate::prober::{self, Limits, Probing};
 use crate::supervise::Backend;
 
@@ -33,6 +34,8 @@ use crate::supervise::Backend;
 pub struct Parts<S> {
     /// Validated.
     pub config: Config,
+    /// The probes of its services, in the same order.
+    pub probes: Vec<Vec<Probe>>,
     /// To read the configuration again on SIGHUP.
     pub sources: Sources,
     /// etcd.
@@ -121,20 +124,19 @@ impl<S: Store> Agent<S> {
             parts,
         };
         let services = agent.parts.config.services.clone();
+        let probes = std::mem::take(&mut agent.parts.probes);
         let spread = prober::spread(services.len());
-        for service in services {
-            agent.begin(service, spread).map_err(|e| Usage(e.join("\n")))?;
+        for (service, probes) in services.into_iter().zip(probes) {
+            agent.begin(service, probes, spread);
         }
         Ok(agent)
     }
 
-    fn begin(&mut self, service: Service, spread: std::time::Duration) -> Result<(), Vec<String>> {
-        let probes = service.probes()?;
+    fn begin(&mut self, service: Service, probes: Vec<Probe>, spread: std::time::Duration) {
         let (limits, bell) = (self.limits.clone(), Arc::clone(&self.bell));
         let probing = prober::start(probes, service.policy.clone(), limits, bell, spread);
         let running = Running { probing, said: State::Starting, service };
         self.running.insert(running.service.target.key.clone(), running);
-        Ok(())
     }
 
     async fn work(&mut self) -> End {
@@ -312,9 +314,16 @@ impl<S: Store> Agent<S> {
                 running.service = service;
                 continue;
             }
-            match self.begin(service, std::time::Duration::ZERO) {
-                Ok(()) => tracing::info!(%key, "probing"),
-                Err(errors) => tracing::error!(%key, "not started: {}", errors.join("; ")),
+            match config::prepare(std::slice::from_ref(&service)) {
+                Ok(probes) => {
+                    self.begin(
+                        service,
+                        probes.into_iter().flatten().collect(),
+                        std::time::Duration::ZERO,
+                    );
+                    tracing::info!(%key, "probing");
+                }
+                Err(errors) => tracing::error!(%key, "not started: {errors}"),
             }
         }
         let process = self.parts.config.process.clone();

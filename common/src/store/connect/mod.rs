@@ -7,21 +7,26 @@
 
 mod address;
 mod files;
+mod version;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::TlsOptions;
 use url::Url;
 
 use self::files::Material;
+use self::version::Version;
 use super::StoreError;
+use super::discovery::Discovery;
 use super::etcd::Etcd;
+use super::reason::with_sources;
 use super::rotation::{Rotation, place, shuffled};
 use super::v2::{self, V2};
-use super::v3::{self, V3, with_sources};
+use super::v3::{self, V3};
 
 /// Which of etcd's APIs to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,7 +99,8 @@ impl fmt::Debug for Credentials {
 pub struct Timeouts {
     /// To make a connection.
     pub connect: Duration,
-    /// For one request, its connection included.
+    /// For one request; a connection that has to be made for it may take as long
+    /// again.
     pub request: Duration,
 }
 
@@ -110,6 +116,10 @@ pub struct Connection {
     /// `http://host:port`, `https://host:port` or `host:port` (which is http). A
     /// missing port is 2379, with v2 also 4001.
     pub endpoints: Vec<String>,
+    /// Instead of endpoints: a domain whose SRV records name them,
+    /// `_etcd-client-ssl._tcp.DOMAIN` or else `_etcd-client._tcp.DOMAIN`. Asked again
+    /// whenever all endpoints have failed.
+    pub discovery: Option<String>,
     /// Which API.
     pub api: Api,
     /// Files for https.
@@ -147,6 +157,7 @@ enum Spoken {
 /// All that is needed to ask an endpoint.
 struct Door {
     endpoints: Vec<Url>,
+    discovery: Option<Arc<Discovery>>,
     api: Api,
     user: Option<(String, String)>,
     tls: Option<TlsOptions>,
@@ -156,16 +167,13 @@ struct Door {
 
 impl Door {
     async fn new(connection: &Connection) -> Result<Self, StoreError> {
-        let Connection { endpoints, api, tls, credentials, timeouts } = connection;
-        let mut urls = Vec::new();
-        for text in endpoints {
-            let found = address::parse(text, *api);
-            urls.extend(found.map_err(|e| StoreError::Refused(format!("endpoint {e}")))?);
-        }
-        let secure = urls.iter().any(|url| url.scheme() == "https");
+        let Connection { api, tls, credentials, timeouts, .. } = connection;
+        let (endpoints, discovery) = find(connection).await?;
+        let secure = endpoints.iter().any(|url| url.scheme() == "https");
         let material = Material::load(tls, secure).await?;
         Ok(Self {
-            endpoints: shuffled(urls),
+            endpoints,
+            discovery,
             api: *api,
             user: credentials.as_ref().map(|c| (c.user.clone(), c.password.clone())),
             tls: secure.then(|| material.for_grpc()),
@@ -189,7 +197,8 @@ impl Door {
             request: self.timeouts.request,
             connect: self.timeouts.connect,
         };
-        Ok(V3::new(Rotation::new(endpoints)?, settings))
+        let rotation = Rotation::new(endpoints)?.found_by(self.discovery.clone());
+        Ok(V3::new(rotation, settings))
     }
 
     fn v2(&self, endpoints: Vec<Url>) -> Result<V2, StoreError> {
@@ -198,7 +207,8 @@ impl Door {
             user: self.user.clone(),
             request: self.timeouts.request,
         };
-        Ok(V2::new(Rotation::new(endpoints)?, settings))
+        let rotation = Rotation::new(endpoints)?.found_by(self.discovery.clone());
+        Ok(V2::new(rotation, settings))
     }
 
     async fn knock(&self, url: &Url) -> Result<Spoken, StoreError> {
@@ -243,27 +253,25 @@ impl Door {
     }
 }
 
-/// What a server says that it is.
-#[derive(Debug, PartialEq, Eq)]
-struct Version {
-    text: String,
-    /// `None` if it does not say, as etcd 0.4 may.
-    major: Option<u64>,
-}
-
-impl Version {
-    /// `{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}`, or `etcd 0.4.6`.
-    fn read(body: &[u8]) -> Self {
-        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-        let said = json.get("etcdserver").or_else(|| json.get("releaseVersion"));
-        let text = match said.and_then(serde_json::Value::as_str) {
-            Some(version) => version.to_owned(),
-            None => String::from_utf8_lossy(body).trim().trim_start_matches("etcd ").to_owned(),
-        };
-        let text: String = text.chars().take(40).collect();
-        let major = text.split('.').next().and_then(|number| number.parse().ok());
-        Self { text, major }
+/// The endpoints in the order in which they are tried, and who found them.
+async fn find(connection: &Connection) -> Result<(Vec<Url>, Option<Arc<Discovery>>), StoreError> {
+    let Connection { endpoints, discovery, api, .. } = connection;
+    if let Some(domain) = discovery {
+        if !endpoints.is_empty() {
+            return Err(StoreError::Refused(
+                "endpoints are given and a domain to discover them: one of the two is enough"
+                    .to_owned(),
+            ));
+        }
+        let (discovery, urls) = Discovery::begin(domain).await?;
+        return Ok((urls, Some(Arc::new(discovery))));
     }
+    let mut urls = Vec::new();
+    for text in endpoints {
+        let found = address::parse(text, *api);
+        urls.extend(found.map_err(|e| StoreError::Refused(format!("endpoint {e}")))?);
+    }
+    Ok((shuffled(urls), None))
 }
 
 /// A refusal says more than a silence; of several silences, all are told.
@@ -293,19 +301,6 @@ mod tests {
         let credentials = Credentials { user: "web".into(), password: "s3cret".into() };
         let connection = Connection { credentials: Some(credentials), ..Connection::default() };
         assert!(!format!("{connection:?}").contains("s3cret"));
-    }
-
-    #[test]
-    fn versions_of_all_ages_are_read() {
-        for (body, text, major) in [
-            (r#"{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}"#, "3.4.23", Some(3)),
-            (r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}"#, "2.3.8", Some(2)),
-            (r#"{"releaseVersion":"2.0.0","internalVersion":"2"}"#, "2.0.0", Some(2)),
-            ("etcd 0.4.6", "0.4.6", Some(0)),
-            ("<html>", "<html>", None),
-        ] {
-            assert_eq!(Version::read(body.as_bytes()), Version { text: text.into(), major });
-        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! each refresh moves `modifiedIndex`. Folders are no entries; hidden keys (`_x`)
 //! are left out by the server. Reads are quorum reads.
 
+mod http;
 mod watch;
 mod wire;
 
@@ -16,17 +17,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Client, Method, RequestBuilder};
 use url::Url;
 
-use self::wire::{Answer, COMPARE, MISSING, Reply, Said};
+use self::http::{key_url, receive};
+use self::wire::{Answer, COMPARE, MISSING, NOT_A_FOLDER, Said};
 use super::rotation::Rotation;
-use super::v3::with_sources;
 use super::{Guard, KeyState, Lease, Mark, Renewed, Store, StoreError, Written};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
-
-/// The largest answer we take: some 500 000 keys.
-const MAX_ANSWER: usize = 128 * 1024 * 1024;
 
 /// Requests under way at the same time in one refresh of many keys.
 const AT_ONCE: usize = 16;
@@ -73,7 +71,7 @@ impl V2 {
     /// # Errors
     /// As [`StoreError`] says.
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let seat = self.shared.rotation.seat()?;
+        let seat = self.shared.rotation.seat().await?;
         let mut url = seat.url.clone();
         url.set_path("/v2/machines");
         let request = self.request(Method::GET, url);
@@ -100,7 +98,7 @@ impl V2 {
         path: &str,
         params: &Params<'_>,
     ) -> Result<(Said, Head), StoreError> {
-        let seat = self.shared.rotation.seat()?;
+        let seat = self.shared.rotation.seat().await?;
         let url = key_url(&seat.url, path);
         let form = method == Method::PUT;
         let request = self.request(method, url);
@@ -117,12 +115,12 @@ impl V2 {
 
     /// A key by quorum: the entry, or that there is none, and the index.
     async fn get(&self, path: &str) -> Result<(Option<Entry>, Revision), StoreError> {
-        let (said, reply) = self.ask(Method::GET, path, &vec![("quorum", "true")]).await?;
+        let (said, head) = self.ask(Method::GET, path, &vec![("quorum", "true")]).await?;
         let entry = match said {
             Said::Done(answer) => answer.node.entry(),
             Said::No(_) => None,
         };
-        Ok((entry, reply.index))
+        Ok((entry, head.index))
     }
 
     /// The store's index by quorum, from a key that nobody has. Asks for no more
@@ -134,12 +132,12 @@ impl V2 {
 
     async fn read_tree(&self, tree: &Tree, into: &mut Snapshot) -> Result<Revision, StoreError> {
         let params = vec![("quorum", "true"), ("recursive", "true")];
-        let (said, reply) = self.ask(Method::GET, tree.path(), &params).await?;
+        let (said, head) = self.ask(Method::GET, tree.path(), &params).await?;
         if let Said::Done(answer) = said {
             answer.node.collect(into);
         }
-        into.cluster = reply.cluster;
-        Ok(reply.index)
+        into.cluster = head.cluster;
+        Ok(head.index)
     }
 
     /// A write that a guard may stop.
@@ -178,6 +176,7 @@ impl V2 {
                 let revision = Revision(node.modified_index);
                 Ok(Written::Done { revision, mark: Mark { lease: 0, modified: revision } })
             }
+            Said::No(refusal) if refusal.error_code == NOT_A_FOLDER => Err(refusal.into()),
             Said::No(_) => {
                 let (by, revision) = self.get(key.as_str()).await?;
                 Ok(Written::Held { by, revision })
@@ -198,20 +197,20 @@ impl V2 {
             ("prevExist", "true"),
             ("prevIndex", index.as_str()),
         ];
-        let (said, reply) = self.ask(Method::PUT, key.as_str(), &params).await?;
+        let (said, head) = self.ask(Method::PUT, key.as_str(), &params).await?;
         match said {
             Said::Done(answer) => {
                 let modified = Revision(answer.node.modified_index);
-                Ok((KeyState::Ours(Mark { lease: 0, modified }), reply.index))
-            }
-            Said::No(refusal) if refusal.error_code == MISSING => {
-                Ok((KeyState::Missing, reply.index))
+                Ok((KeyState::Ours(Mark { lease: 0, modified }), head.index))
             }
             Said::No(refusal) if refusal.error_code == COMPARE => {
                 let (entry, index) = self.get(key.as_str()).await?;
                 Ok((entry.map_or(KeyState::Missing, KeyState::Foreign), index))
             }
-            Said::No(refusal) => Err(StoreError::Refused(format!("a refresh: {refusal:?}"))),
+            Said::No(refusal) if [MISSING, NOT_A_FOLDER].contains(&refusal.error_code) => {
+                Ok((KeyState::Missing, head.index))
+            }
+            Said::No(refusal) => Err(refusal.into()),
         }
     }
 }
@@ -298,70 +297,4 @@ fn text(value: &[u8]) -> Result<&str, StoreError> {
     std::str::from_utf8(value).map_err(|_| {
         StoreError::Refused("the v2 API keeps text only, and this value is not UTF-8".to_owned())
     })
-}
-
-/// `/v2/keys` and the path, each segment encoded, so that no character of a key
-/// means anything to a URL.
-fn key_url(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    url.set_path("");
-    if let Ok(mut segments) = url.path_segments_mut() {
-        segments.extend(["v2", "keys"]).extend(path.trim_start_matches('/').split('/'));
-    }
-    url
-}
-
-async fn receive(request: RequestBuilder) -> Result<Reply, StoreError> {
-    let mut response = request.send().await.map_err(cut)?;
-    let mut reply = head(&response);
-    while let Some(part) = response.chunk().await.map_err(cut)? {
-        grow(&mut reply.body, &part)?;
-    }
-    Ok(reply)
-}
-
-fn grow(body: &mut Vec<u8>, part: &[u8]) -> Result<(), StoreError> {
-    if body.len() + part.len() > MAX_ANSWER {
-        return Err(StoreError::Refused(format!("an answer of more than {MAX_ANSWER} bytes")));
-    }
-    body.extend_from_slice(part);
-    Ok(())
-}
-
-/// Status and headers; the body is still to come.
-fn head(response: &Response) -> Reply {
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-    Reply {
-        status: response.status().as_u16(),
-        index: header("x-etcd-index").and_then(|n| n.parse().ok()).map(Revision),
-        cluster: header("x-etcd-cluster-id")
-            .and_then(|id| u64::from_str_radix(id, 16).ok())
-            .unwrap_or_default(),
-        json: header("content-type").is_some_and(|kind| kind.contains("json")),
-        body: Vec::new(),
-    }
-}
-
-/// The URL is left out of the message: the endpoint is in front of it already.
-fn cut(error: reqwest::Error) -> StoreError {
-    StoreError::Unreachable(with_sources("", Some(&error.without_url())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_keep_their_name_on_the_way() {
-        let base: Url = "http://127.0.0.1:4001".parse().unwrap();
-        for (path, encoded) in [
-            ("/services/web", "/v2/keys/services/web"),
-            ("/a b/100%/q?x=1#f", "/v2/keys/a%20b/100%25/q%3Fx=1%23f"),
-            ("/ü", "/v2/keys/%C3%BC"),
-            ("/", "/v2/keys/"),
-        ] {
-            assert_eq!(key_url(&base, path).path(), encoded);
-            assert_eq!(key_url(&base, path).query(), None);
-        }
-    }
 }

@@ -14,8 +14,9 @@ use std::time::Duration;
 use reqwest::{Method, Response};
 use tokio::time::{Instant, timeout_at};
 
+use super::V2;
+use super::http::{cut, grow, head, key_url};
 use super::wire::{CLEARED, Reply, Said};
-use super::{V2, cut, grow, head, key_url};
 use crate::model::{Revision, Tree};
 use crate::store::rotation::Seat;
 use crate::store::{StoreError, Watch, WatchEvent};
@@ -60,7 +61,7 @@ impl V2Watch {
 
     async fn issue(&self) -> Result<Poll, StoreError> {
         let rotation = &self.store.shared.rotation;
-        let seat = rotation.seat()?;
+        let seat = rotation.seat().await?;
         let next = (self.seen.0.saturating_add(1)).to_string();
         let params = [("wait", "true"), ("recursive", "true"), ("waitIndex", next.as_str())];
         let url = key_url(&seat.url, self.tree.path());
@@ -91,9 +92,7 @@ impl V2Watch {
             Said::No(refusal) if refusal.error_code == CLEARED => {
                 return Err(StoreError::Compacted(self.seen));
             }
-            Said::No(refusal) => {
-                return Err(StoreError::Refused(format!("a watch: {refusal:?}")));
-            }
+            Said::No(refusal) => return Err(refusal.into()),
         };
         self.seen = self.seen.max(Revision(answer.node.modified_index));
         Ok(match answer.change(&self.tree) {

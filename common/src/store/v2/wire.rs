@@ -19,8 +19,10 @@ pub(super) const EXISTS: u64 = 105;
 /// "The event in requested index is outdated and cleared".
 pub(super) const CLEARED: u64 = 401;
 
+/// "Not a directory": a key stands where the path needs a folder.
+pub(super) const NOT_A_FOLDER: u64 = 104;
+
 const NOT_A_FILE: u64 = 102;
-const NOT_A_FOLDER: u64 = 104;
 const UNAUTHORIZED: u64 = 110;
 /// From here on the cluster has trouble: no leader, a time-out.
 const RAFT: std::ops::Range<u64> = 300..400;
@@ -113,8 +115,8 @@ impl Reply {
             return Err(self.without_code());
         };
         match refusal.error_code {
-            MISSING | COMPARE | EXISTS | CLEARED => Ok(Said::No(refusal)),
-            code => Err(of_code(code, &refusal)),
+            MISSING | COMPARE | EXISTS | CLEARED | NOT_A_FOLDER => Ok(Said::No(refusal)),
+            _ => Err(refusal.into()),
         }
     }
 
@@ -135,21 +137,20 @@ impl Reply {
     }
 }
 
-fn of_code(code: u64, refusal: &Refusal) -> StoreError {
-    let Refusal { message, cause, .. } = refusal;
-    let text = format!("{message} ({cause}, code {code})");
-    match code {
-        UNAUTHORIZED => StoreError::Denied(format!(
-            "{text}: check the user, the password and the role's access to this path"
-        )),
-        NOT_A_FILE => {
-            StoreError::Refused(format!("{text}: there is a folder where a key is meant"))
+impl From<Refusal> for StoreError {
+    fn from(Refusal { error_code, message, cause }: Refusal) -> Self {
+        let text = format!("{message} ({cause}, code {error_code})");
+        match error_code {
+            UNAUTHORIZED => Self::Denied(format!(
+                "{text}: check the user, the password and the role's access to this path"
+            )),
+            NOT_A_FILE => Self::Refused(format!("{text}: there is a folder where a key is meant")),
+            NOT_A_FOLDER => {
+                Self::Refused(format!("{text}: there is a key where a folder is meant"))
+            }
+            code if RAFT.contains(&code) => Self::Unreachable(text),
+            _ => Self::Refused(text),
         }
-        NOT_A_FOLDER => {
-            StoreError::Refused(format!("{text}: there is a key where a folder is meant"))
-        }
-        code if RAFT.contains(&code) => StoreError::Unreachable(text),
-        _ => StoreError::Refused(text),
     }
 }
 

@@ -3,7 +3,8 @@
 
 use etcd_client::Error;
 
-use super::StoreError;
+use crate::store::StoreError;
+use crate::store::reason::with_sources;
 
 // The numbers of gRPC's status codes.
 const INVALID_ARGUMENT: i32 = 3;
@@ -74,7 +75,11 @@ fn of_code(code: i32, text: String) -> Failure {
         OUT_OF_RANGE if has("compacted") => return Failure::Compacted,
         OUT_OF_RANGE if has("message length too large") => return Failure::TooLarge,
         FAILED_PRECONDITION if has("authentication is not enabled") => return Failure::AuthOff,
-        UNAUTHENTICATED | PERMISSION_DENIED => StoreError::Denied(text),
+        PERMISSION_DENIED => StoreError::Denied(format!(
+            "{text}: grant the user's role each tree with its top, for example `etcdctl role \
+             grant-permission ROLE readwrite /services /services0`"
+        )),
+        UNAUTHENTICATED => StoreError::Denied(text),
         INVALID_ARGUMENT if has("user name is empty") => StoreError::Denied(format!(
             "{text}: it asks for a user and a password, or for a client certificate"
         )),
@@ -93,25 +98,6 @@ fn of_code(code: i32, text: String) -> Failure {
         _ => StoreError::Unreachable(text),
     };
     Failure::Store(error)
-}
-
-/// The message and the reasons below it, each said once.
-pub(in crate::store) fn with_sources(
-    message: &str,
-    mut source: Option<&(dyn std::error::Error + 'static)>,
-) -> String {
-    let mut text = message.to_owned();
-    while let Some(error) = source {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&reason);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

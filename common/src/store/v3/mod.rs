@@ -4,6 +4,7 @@
 //! tried twice in here: a call ends by an answer or by an error, and the next call
 //! goes to the next endpoint. Reads are linearizable.
 
+mod answer;
 mod error;
 mod read;
 mod watch;
@@ -14,14 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, GetOptions, KeyValue, KvClient, PutOptions,
-    TlsOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    Client, Compare, CompareOp, ConnectOptions, GetOptions, KvClient, PutOptions, TlsOptions, Txn,
+    TxnOp, TxnResponse,
 };
 
+use self::answer::{first_entry, revision, revision_of, seconds, state, written};
 use self::error::Failure;
-pub(super) use self::error::with_sources;
 use super::rotation::{Rotation, Seat};
-use super::{Guard, KeyState, Lease, Mark, Renewed, Store, StoreError, Written};
+use super::{Guard, Lease, Mark, Renewed, Store, StoreError, Written};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// etcd's default for `--max-txn-ops`.
@@ -89,7 +90,7 @@ impl V3 {
 
     /// The client of the endpoint whose turn it is, made if there is none yet.
     async fn link(&self) -> Result<Link, StoreError> {
-        let seat = self.shared.rotation.seat()?;
+        let seat = self.shared.rotation.seat().await?;
         let cache = || self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = cache().as_ref().filter(|link| link.seat.turn == seat.turn) {
             return Ok(link.clone());
@@ -295,57 +296,4 @@ fn compares(key: &Key, guard: &Guard) -> Vec<Compare> {
             Compare::create_revision(key, CompareOp::Greater, 0),
         ],
     }
-}
-
-fn written(answer: &TxnResponse, lease: i64) -> Written {
-    let revision = revision_of(answer);
-    if answer.succeeded() {
-        return Written::Done { revision, mark: Mark { lease, modified: revision } };
-    }
-    Written::Held { by: answer.op_responses().into_iter().find_map(first_entry), revision }
-}
-
-fn state(entry: Option<Entry>, lease: i64) -> KeyState {
-    match entry {
-        None => KeyState::Missing,
-        Some(entry) if entry.lease == lease => {
-            KeyState::Ours(Mark { lease, modified: entry.modified })
-        }
-        Some(entry) => KeyState::Foreign(entry),
-    }
-}
-
-fn first_entry(answer: TxnOpResponse) -> Option<Entry> {
-    match answer {
-        TxnOpResponse::Get(got) => got.kvs().first().and_then(entry),
-        _ => None,
-    }
-}
-
-/// `None` for a key that is not UTF-8: nobody here can have a name for it.
-fn entry(kv: &KeyValue) -> Option<Entry> {
-    let Ok(key) = kv.key_str() else {
-        tracing::debug!(key = %kv.key().escape_ascii(), "skipping a key that is not UTF-8");
-        return None;
-    };
-    Some(Entry {
-        key: key.to_owned(),
-        value: kv.value().to_vec(),
-        created: revision(kv.create_revision()),
-        modified: revision(kv.mod_revision()),
-        lease: kv.lease(),
-        ttl: None,
-    })
-}
-
-fn revision_of(answer: &TxnResponse) -> Revision {
-    answer.header().map_or_else(Revision::default, |header| revision(header.revision()))
-}
-
-fn revision(number: i64) -> Revision {
-    Revision(u64::try_from(number).unwrap_or_default())
-}
-
-fn seconds(number: i64) -> Duration {
-    Duration::from_secs(u64::try_from(number).unwrap_or_default())
 }

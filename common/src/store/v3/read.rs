@@ -3,8 +3,9 @@
 
 use etcd_client::{GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse};
 
+use super::answer::{entry, revision};
 use super::error::Failure;
-use super::{Link, MAX_OPS, V3, entry, revision};
+use super::{Link, MAX_OPS, V3};
 use crate::model::{Revision, Snapshot, Tree};
 use crate::store::StoreError;
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use etcd_client::{Event, EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::{entry, revision};
 use super::error::Failure;
-use super::{Link, MAX_ANSWER, V3, entry, revision};
+use super::{Link, MAX_ANSWER, V3};
 use crate::model::{Change, Revision, Tree};
 use crate::store::{StoreError, Watch, WatchEvent};
 
@@ -64,7 +65,8 @@ impl V3Watch {
 
     fn take(&mut self, message: &WatchResponse) -> Result<Option<WatchEvent>, StoreError> {
         if message.canceled() {
-            return Err(cancelled(message, self.seen, &self.tree));
+            let error = cancelled(message, self.seen, &self.tree);
+            return Err(self.store.shared.rotation.failed(&self.link.seat, error));
         }
         if message.created() || message.watch_id() == STREAM {
             // A progress answer for the stream may be ahead of its events (etcd
@@ -167,7 +169,7 @@ async fn start(
         return Err(store.shared.rotation.failed(&link.seat, ended));
     };
     if first.canceled() {
-        return Err(cancelled(&first, after, tree));
+        return Err(store.shared.rotation.failed(&link.seat, cancelled(&first, after, tree)));
     }
     Ok((stream, first.header().map_or_else(Revision::default, |h| revision(h.revision()))))
 }
@@ -177,11 +179,17 @@ fn cancelled(message: &WatchResponse, seen: Revision, tree: &Tree) -> StoreError
     if message.compact_revision() > 0 || reason.contains("compacted") {
         return StoreError::Compacted(seen);
     }
-    if ["denied", "Denied", "auth", "user name"].iter().any(|word| reason.contains(word)) {
-        let path = tree.path();
+    if reason.contains("permission denied") {
+        let range = match tree.path() {
+            "/" => "of all keys".to_owned(),
+            path => format!("[{path}, {path}0)"),
+        };
         return StoreError::Denied(format!(
-            "{reason}: the user's role needs read on the range [{path}, {path}0)"
+            "{reason}: the user's role needs read on the range {range}"
         ));
+    }
+    if reason.contains("auth token") || reason.contains("user name is empty") {
+        return StoreError::Denied(reason.to_owned());
     }
     StoreError::Unreachable(format!("the server cancelled the watch: {reason}"))
 }

@@ -114,25 +114,21 @@ fn slice(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 /// Go's `Sprint`: a space between two operands when neither is a string.
-fn sprint(args: &[Value], missing: &str) -> Outcome {
+fn sprint(args: &[Value]) -> Outcome {
     let mut out = Bounded::new(MAX_TEXT);
-    let mut before: Option<&Value> = None;
+    let mut after_text = true;
     for arg in args {
-        let text = |v: &Value| matches!(v, Value::Str(_));
-        let done =
-            if before.is_some_and(|b| !text(b) && !text(arg)) { out.put(" ") } else { Ok(()) };
-        let done = done.and_then(|()| match arg {
-            Value::Absent => out.put(missing),
-            arg => print::print(&mut out, arg),
-        });
+        let text = matches!(arg, Value::Str(_));
+        let space = if after_text || text { "" } else { " " };
+        let done = out.put(space).and_then(|()| print::print(&mut out, arg));
         done.map_err(|_| too_large())?;
-        before = Some(arg);
+        after_text = text;
     }
     Ok(Value::str(out.into_text()))
 }
 
 fn print(_: &Call<'_>, args: &[Value]) -> Outcome {
-    sprint(args, "<nil>")
+    sprint(args)
 }
 
 fn println(_: &Call<'_>, args: &[Value]) -> Outcome {
@@ -152,8 +148,13 @@ fn printf(_: &Call<'_>, args: &[Value]) -> Outcome {
     sprintf(format, rest, MAX_TEXT).map(Value::str).map_err(|_| too_large())
 }
 
+/// To the escaping functions nothing is a text: `<no value>`.
 fn escaped(args: &[Value], escape: fn(&str) -> String) -> Outcome {
-    match sprint(args, "<no value>")? {
+    let shown = |arg: &Value| match arg {
+        Value::Absent | Value::Nil => Value::str("<no value>"),
+        arg => arg.clone(),
+    };
+    match sprint(&args.iter().map(shown).collect::<Vec<_>>())? {
         Value::Str(s) if s.len() <= MAX_TEXT / 6 => Ok(Value::str(escape(&s))),
         _ => Err(too_large()),
     }

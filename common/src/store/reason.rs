@@ -1,0 +1,83 @@
+//! Why there is no connection, in words that somebody can act upon: the layers of
+//! gRPC and HTTP each say a little, and the cause is at the bottom.
+
+use std::error::Error;
+
+/// What layers say that adds nothing.
+const NOISE: [&str; 5] = [
+    "transport error",
+    "connection error",
+    "error sending request",
+    "operation was canceled",
+    "error trying to connect",
+];
+
+/// What is found at the bottom, and what to do about it.
+const ADVICE: [(&str, &str); 6] = [
+    ("invalid peer certificate", "is it signed by the CA that was given, and made for this name?"),
+    ("fatal alert", "the server wants a client certificate, or another one"),
+    ("tls handshake eof", "the server hung up on TLS; does it speak plain http?"),
+    ("connection closed", HUNG_UP),
+    ("broken pipe", HUNG_UP),
+    ("failed to lookup address", "is the name right, and DNS there?"),
+];
+
+const HUNG_UP: &str =
+    "the server hung up; if this goes on, does it want https:// or a client certificate?";
+
+/// The message and the reasons below it, each said once, and an advice.
+pub(super) fn with_sources(message: &str, mut source: Option<&(dyn Error + 'static)>) -> String {
+    let mut parts = Vec::new();
+    let mut add = |text: &str| {
+        let noise = NOISE.contains(&text) || text.starts_with("client error (");
+        if !text.is_empty() && !noise && !parts.iter().any(|part: &String| part.contains(text)) {
+            parts.push(text.to_owned());
+        }
+    };
+    add(message);
+    while let Some(error) = source {
+        add(&error.to_string());
+        source = error.source();
+    }
+    let mut text = if parts.is_empty() { message.to_owned() } else { parts.join(": ") };
+    if let Some((_, advice)) = ADVICE.iter().find(|(sign, _)| text.contains(sign)) {
+        text = format!("{text} ({advice})");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    fn layers(texts: &[&'static str]) -> Option<Box<Layer>> {
+        let (first, rest) = texts.split_first()?;
+        Some(Box::new(Layer(first, layers(rest))))
+    }
+
+    #[test]
+    fn the_bottom_is_told_and_the_noise_is_not() {
+        for (message, below, told) in [
+            (
+                "tcp connect error",
+                &["transport error", "tcp connect error", "Connection refused"][..],
+                "tcp connect error: Connection refused",
+            ),
+            (
+                "",
+                &["error sending request", "client error (Connect)", "tls handshake eof"][..],
+                "tls handshake eof (the server hung up on TLS; does it speak plain http?)",
+            ),
+            ("transport error", &[][..], "transport error"),
+            ("etcdserver: no leader", &[][..], "etcdserver: no leader"),
+        ] {
+            let source = layers(below);
+            let source = source.as_deref().map(|layer| layer as &(dyn Error + 'static));
+            assert_eq!(with_sources(message, source), told);
+        }
+    }
+}
