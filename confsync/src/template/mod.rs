@@ -143,10 +143,16 @@ fn on_own_stack<T: Send>(
     })
 }
 
-/// The names of all functions, for the documentation and the command line.
+/// The names of all functions of Go templates, without Go's own.
 #[must_use]
 pub fn functions() -> Vec<&'static str> {
     let mut names: Vec<&str> = functions::all().map(|f| f.name).chain(["include"]).collect();
     names.sort_unstable();
     names
+}
+
+/// The names of all helpers of handlebars templates, blocks included.
+#[must_use]
+pub fn helpers() -> Vec<&'static str> {
+    hbs::names()
 }

@@ -20,9 +20,9 @@ pub(super) const SAFE: &str = " safe";
 pub(super) const TICK: &str = " tick";
 
 /// What handlebars brings itself.
-const BUILT_IN: [&str; 16] = [
-    "if", "unless", "each", "with", "lookup", "raw", "log", "eq", "ne", "gt", "gte", "lt", "lte",
-    "and", "or", "not",
+const BUILT_IN: [&str; 15] = [
+    "if", "unless", "each", "with", "lookup", "raw", "eq", "ne", "gt", "gte", "lt", "lte", "and",
+    "or", "not",
 ];
 /// Go's own functions that handlebars does not have under the same name.
 const FROM_GO: [&str; 8] =
@@ -47,6 +47,12 @@ impl Helpers {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.names.iter().copied()
+    }
+
+    /// Whether a bare name is this helper and not a field.
+    #[expect(clippy::unused_self, reason = "asked beside the others")]
+    pub(super) fn stands_alone(&self, name: &str) -> bool {
+        matches!(name, "hostname" | "datetime")
     }
 
     /// Whether a helper's result is nginx's own syntax and needs no check.

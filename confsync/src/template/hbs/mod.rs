@@ -33,6 +33,11 @@ pub(super) struct Program {
     templates: BTreeMap<String, Template>,
 }
 
+/// The names of all helpers.
+pub(super) fn names() -> Vec<&'static str> {
+    Helpers::new().names().collect()
+}
+
 /// What the outermost template sees.
 const NAMES: [&str; 1] = ["backends"];
 

@@ -20,7 +20,7 @@ pub(super) type Call = fn(&[&Json], &dyn Fn(&str) -> Option<Json>) -> Result<Jso
 pub(super) const HELPERS: &[(&str, Call)] = &[
     ("quote", quote),
     ("goQuote", go_quote),
-    ("name", name),
+    ("nginxName", nginx_name),
     ("concat", concat),
     ("datetime", datetime),
     ("first", first),
@@ -66,7 +66,7 @@ fn go_quote(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
 }
 
 /// Any text as a name that nginx takes for an upstream or a zone.
-fn name(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
+fn nginx_name(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
     let plain =
         |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' };
     let name: String = text(args, 0)?.chars().map(plain).collect();
@@ -125,10 +125,11 @@ fn field<'a>(item: &'a Json, path: &str) -> &'a Json {
 fn sort_by(args: &[&Json], hash: Hash<'_>) -> Result<Json, Fault> {
     let path = text(args, 1)?;
     let mut items = list(args)?.to_vec();
-    items.sort_by(|a, b| order(field(a, &path), field(b, &path)));
-    if hash("desc") == Some(Json::Bool(true)) {
-        items.reverse();
-    }
+    let down = hash("desc") == Some(Json::Bool(true));
+    items.sort_by(|a, b| {
+        let order = order(field(a, &path), field(b, &path));
+        if down { order.reverse() } else { order }
+    });
     Ok(items.into())
 }
 
