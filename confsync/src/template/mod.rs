@@ -7,6 +7,7 @@
 //! What must hold: no template and no data makes it panic, hang, or grow without
 //! bound; an error says where, what, and what to do.
 
+mod convert;
 mod error;
 mod functions;
 mod go;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use common::model::Backend;
 
+pub use convert::{Unconvertible, convert};
 pub use error::{RenderError, TemplateError};
 pub use kv::{Collision, Keys, keys};
 pub use path::{BadPattern, Pattern, base, clean, dir, matches};

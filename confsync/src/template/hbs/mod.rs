@@ -144,6 +144,7 @@ fn read(
     let partials = sources.partials.keys().cloned().collect();
     let (uses_here, inline) = (BTreeSet::new(), BTreeMap::new());
     let mut tree = Tree { source: text, helpers, partials, uses: uses_here, inline };
+    tree.names(&template);
     tree.body(&mut template).map_err(|(place, fault)| TemplateError::at(file, place, fault))?;
     let Tree { uses: used, inline, .. } = tree;
     uses.entry(name.to_owned()).or_default().extend(used);

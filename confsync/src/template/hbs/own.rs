@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::safe;
-use crate::template::functions::Fault;
+use super::{json, safe};
+use crate::template::functions::{Fault, MAX_TEXT, Ty, too_large};
 use crate::template::sprintf;
 use crate::template::time::Time;
 
@@ -23,6 +23,8 @@ pub(super) const HELPERS: &[(&str, Call)] = &[
     ("nginxName", nginx_name),
     ("concat", concat),
     ("datetime", datetime),
+    ("printf", printf),
+    ("lookup", lookup),
     ("first", first),
     ("last", last),
     ("reverse", reverse),
@@ -82,6 +84,26 @@ fn concat(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
 fn datetime(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
     let layout = if args.is_empty() { "2006-01-02T15:04:05Z07:00".into() } else { text(args, 0)? };
     Ok(Time::from(std::time::SystemTime::now()).format(&layout).into())
+}
+
+/// Go's, except that a number is whole or not as the verb wants it: there is only
+/// one kind of number here.
+fn printf(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
+    let values = args.iter().skip(1).map(|arg| json::to_value(arg, Ty::Any));
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    let made = sprintf::loose(&text(args, 0)?, &values, MAX_TEXT);
+    made.map(Json::String).map_err(|_| too_large())
+}
+
+/// One item of a list or an object; nothing where there is none.
+fn lookup(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
+    let name = text(args, 1)?;
+    let found = match args.first() {
+        Some(Json::Array(items)) => name.parse::<usize>().ok().and_then(|i| items.get(i)),
+        Some(other) => other.get(&name),
+        None => None,
+    };
+    Ok(found.cloned().unwrap_or(Json::Null))
 }
 
 fn first(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {

@@ -61,6 +61,17 @@ pub(super) struct Tree<'a> {
 }
 
 impl Tree<'_> {
+    /// Notes the names of inline partials, which may be used before they are written.
+    pub(super) fn names(&mut self, template: &Template) {
+        for element in &template.elements {
+            if let TemplateElement::DecoratorBlock(inline) = element
+                && let Some(Parameter::Literal(Json::String(name))) = inline.params.first()
+            {
+                self.partials.insert(name.clone());
+            }
+        }
+    }
+
     /// Checks a body and makes it safe.
     ///
     /// # Errors
