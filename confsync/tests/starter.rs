@@ -46,3 +46,31 @@ fn our_own_starter_has_every_backend_and_survives_none() {
     let none = render("nginx.hbs", starter::NGINX_HBS, &Input::default());
     assert!(none.contains("    server 127.0.0.1:1 down;\n"), "{none}");
 }
+
+/// What nginx says to the starter's output, included as sites-enabled is.
+fn nginx_takes(rendered: &str) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let site = rendered
+        .replace("[::]:80 default_server ipv6only=on", &format!("127.0.0.2:{port}"))
+        .replace("listen 80 ", &format!("listen 127.0.0.1:{port} "))
+        .replace("/var/log/nginx", &folder.path().display().to_string());
+    std::fs::write(path("site.conf"), site).unwrap();
+    let main = format!(
+        "pid {}; error_log {}; events {{}} http {{ access_log off; include {}; }}",
+        path("pid"),
+        path("error.log"),
+        path("site.conf")
+    );
+    std::fs::write(path("nginx.conf"), main).unwrap();
+    let nginx =
+        std::process::Command::new("nginx").args(["-t", "-c", &path("nginx.conf")]).output();
+    nginx.unwrap().status.success()
+}
+
+#[test]
+fn nginx_takes_our_own_starter_with_backends_and_without() {
+    assert!(nginx_takes(&render("nginx.hbs", starter::NGINX_HBS, &input())));
+    assert!(nginx_takes(&render("nginx.hbs", starter::NGINX_HBS, &Input::default())));
+}

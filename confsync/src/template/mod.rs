@@ -7,6 +7,7 @@
 //! What must hold: no template and no data makes it panic, hang, or grow without
 //! bound; an error says where, what, and what to do.
 
+mod convert;
 mod error;
 mod functions;
 mod go;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use common::model::Backend;
 
+pub use convert::{Unconvertible, convert};
 pub use error::{RenderError, TemplateError};
 pub use kv::{Collision, Keys, keys};
 pub use path::{BadPattern, Pattern, base, clean, dir, matches};
@@ -143,10 +145,16 @@ fn on_own_stack<T: Send>(
     })
 }
 
-/// The names of all functions, for the documentation and the command line.
+/// The names of all functions of Go templates, without Go's own.
 #[must_use]
 pub fn functions() -> Vec<&'static str> {
     let mut names: Vec<&str> = functions::all().map(|f| f.name).chain(["include"]).collect();
     names.sort_unstable();
     names
+}
+
+/// The names of all helpers of handlebars templates, blocks included.
+#[must_use]
+pub fn helpers() -> Vec<&'static str> {
+    hbs::names()
 }

@@ -25,8 +25,20 @@ struct Spec {
 /// # Errors
 /// [`Full`] when the text would have more than `limit` bytes.
 pub(crate) fn sprintf(format: &str, args: &[Value], limit: usize) -> Result<String, Full> {
+    formatted(format, args, limit, false)
+}
+
+/// The same, but `%f` takes an int and `%d` a whole float.
+///
+/// # Errors
+/// As [`sprintf`].
+pub(crate) fn loose(format: &str, args: &[Value], limit: usize) -> Result<String, Full> {
+    formatted(format, args, limit, true)
+}
+
+fn formatted(format: &str, args: &[Value], limit: usize, loose: bool) -> Result<String, Full> {
     let mut out = Bounded::new(limit);
-    let mut state = Args { args, next: 0, reordered: false };
+    let mut state = Args { args, next: 0, reordered: false, loose };
     let mut rest = format;
     while let Some(at) = rest.find('%') {
         let (before, after) = rest.split_at(at);
@@ -44,6 +56,7 @@ struct Args<'a> {
     args: &'a [Value],
     next: usize,
     reordered: bool,
+    loose: bool,
 }
 
 impl<'a> Args<'a> {
@@ -113,11 +126,25 @@ fn directive<'f>(
     } else if !good {
         out.put(&format!("%!{verb}(BADINDEX)"))?;
     } else if let Some(arg) = args.take() {
-        value(out, spec, verb, arg)?;
+        let other = if args.loose { other_number(verb, arg) } else { None };
+        value(out, spec, verb, other.as_ref().unwrap_or(arg))?;
     } else {
         out.put(&format!("%!{verb}(MISSING)"))?;
     }
     Ok(rest)
+}
+
+/// An int for a verb of floats as a float, and the reverse.
+fn other_number(verb: char, arg: &Value) -> Option<Value> {
+    match arg {
+        #[expect(clippy::cast_precision_loss, reason = "what the verb asks for")]
+        Value::Int(n) if "eEfFgG".contains(verb) => Some(Value::Float(*n as f64)),
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and checked to be exact")]
+        Value::Float(f) if "dboxX".contains(verb) && f.fract() == 0.0 && f.abs() < 9e15 => {
+            Some(Value::Int(*f as i64))
+        }
+        _ => None,
+    }
 }
 
 fn flags(spec: &mut Spec, rest: &mut &str) {

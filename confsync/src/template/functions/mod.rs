@@ -25,7 +25,7 @@ pub(crate) const MAX_TEXT: usize = 64 << 20;
 pub(crate) const MAX_ITEMS: usize = 1_000_000;
 /// How much work one render may be: calls, iterations, keys looked at, and bytes
 /// of text made, a sixty-fourth each.
-pub(crate) const MAX_STEPS: u64 = 20_000_000;
+pub(crate) const MAX_STEPS: u64 = 5_000_000;
 /// How many bytes all values of one render may have together.
 pub(crate) const MAX_BYTES: u64 = 512 << 20;
 
@@ -153,7 +153,15 @@ impl Budget {
             return Err(too_large());
         }
         self.steps(1 + bytes / 64)?;
-        spend(&self.bytes, bytes as u64).ok_or_else(too_large)
+        spend(&self.bytes, bytes as u64).ok_or_else(|| {
+            Fault::new(
+                format!(
+                    "the values of the template have more than {} MiB together",
+                    MAX_BYTES >> 20
+                ),
+                "compute a list once, before the loop that uses it",
+            )
+        })
     }
 }
 

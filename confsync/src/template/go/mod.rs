@@ -81,6 +81,11 @@ impl Program {
     }
 }
 
+/// Whether a template reads.
+pub(super) fn check(text: &str) -> Result<(), TemplateError> {
+    Program::read(Path::new("template"), text).map(drop)
+}
+
 fn parse_error(name: &Path, error: gotmpl::TemplateError) -> TemplateError {
     let (place, what) = match error {
         gotmpl::TemplateError::Lex { line, col, message, .. }

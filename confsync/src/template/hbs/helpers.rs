@@ -20,13 +20,11 @@ pub(super) const SAFE: &str = " safe";
 pub(super) const TICK: &str = " tick";
 
 /// What handlebars brings itself.
-const BUILT_IN: [&str; 16] = [
-    "if", "unless", "each", "with", "lookup", "raw", "log", "eq", "ne", "gt", "gte", "lt", "lte",
-    "and", "or", "not",
+const BUILT_IN: [&str; 14] = [
+    "if", "unless", "each", "with", "raw", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not",
 ];
 /// Go's own functions that handlebars does not have under the same name.
-const FROM_GO: [&str; 8] =
-    ["print", "println", "printf", "index", "slice", "html", "js", "urlquery"];
+const FROM_GO: [&str; 7] = ["print", "println", "index", "slice", "html", "js", "urlquery"];
 
 /// The names of all helpers.
 #[derive(Debug)]
@@ -47,6 +45,12 @@ impl Helpers {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.names.iter().copied()
+    }
+
+    /// Whether a bare name is this helper and not a field.
+    #[expect(clippy::unused_self, reason = "asked beside the others")]
+    pub(super) fn stands_alone(&self, name: &str) -> bool {
+        matches!(name, "hostname" | "datetime")
     }
 
     /// Whether a helper's result is nginx's own syntax and needs no check.
@@ -137,7 +141,12 @@ impl HelperDef for FunctionHelper<'_> {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        let args = arguments(helper)?;
+        // These three exist to ask after what may be missing.
+        let args = if matches!(self.function.name, "default" | "coalesce" | "empty") {
+            helper.params().iter().map(|param| param.value()).collect()
+        } else {
+            arguments(helper)?
+        };
         let named = |fault| named(self.function.name, &args, fault);
         self.result(&args).map(ScopedJson::Derived).map_err(|fault| fail(named(fault)))
     }

@@ -33,6 +33,11 @@ pub(super) struct Program {
     templates: BTreeMap<String, Template>,
 }
 
+/// The names of all helpers.
+pub(super) fn names() -> Vec<&'static str> {
+    Helpers::new().names().collect()
+}
+
 /// What the outermost template sees.
 const NAMES: [&str; 1] = ["backends"];
 
@@ -139,6 +144,7 @@ fn read(
     let partials = sources.partials.keys().cloned().collect();
     let (uses_here, inline) = (BTreeSet::new(), BTreeMap::new());
     let mut tree = Tree { source: text, helpers, partials, uses: uses_here, inline };
+    tree.names(&template);
     tree.body(&mut template).map_err(|(place, fault)| TemplateError::at(file, place, fault))?;
     let Tree { uses: used, inline, .. } = tree;
     uses.entry(name.to_owned()).or_default().extend(used);

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::safe;
-use crate::template::functions::Fault;
+use super::{json, safe};
+use crate::template::functions::{Fault, MAX_TEXT, Ty, too_large};
 use crate::template::sprintf;
 use crate::template::time::Time;
 
@@ -20,9 +20,11 @@ pub(super) type Call = fn(&[&Json], &dyn Fn(&str) -> Option<Json>) -> Result<Jso
 pub(super) const HELPERS: &[(&str, Call)] = &[
     ("quote", quote),
     ("goQuote", go_quote),
-    ("name", name),
+    ("nginxName", nginx_name),
     ("concat", concat),
     ("datetime", datetime),
+    ("printf", printf),
+    ("lookup", lookup),
     ("first", first),
     ("last", last),
     ("reverse", reverse),
@@ -66,7 +68,7 @@ fn go_quote(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
 }
 
 /// Any text as a name that nginx takes for an upstream or a zone.
-fn name(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
+fn nginx_name(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
     let plain =
         |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' };
     let name: String = text(args, 0)?.chars().map(plain).collect();
@@ -82,6 +84,26 @@ fn concat(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
 fn datetime(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
     let layout = if args.is_empty() { "2006-01-02T15:04:05Z07:00".into() } else { text(args, 0)? };
     Ok(Time::from(std::time::SystemTime::now()).format(&layout).into())
+}
+
+/// Go's, except that a number is whole or not as the verb wants it: there is only
+/// one kind of number here.
+fn printf(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
+    let values = args.iter().skip(1).map(|arg| json::to_value(arg, Ty::Any));
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    let made = sprintf::loose(&text(args, 0)?, &values, MAX_TEXT);
+    made.map(Json::String).map_err(|_| too_large())
+}
+
+/// One item of a list or an object; nothing where there is none.
+fn lookup(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
+    let name = text(args, 1)?;
+    let found = match args.first() {
+        Some(Json::Array(items)) => name.parse::<usize>().ok().and_then(|i| items.get(i)),
+        Some(other) => other.get(&name),
+        None => None,
+    };
+    Ok(found.cloned().unwrap_or(Json::Null))
 }
 
 fn first(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
@@ -125,10 +147,11 @@ fn field<'a>(item: &'a Json, path: &str) -> &'a Json {
 fn sort_by(args: &[&Json], hash: Hash<'_>) -> Result<Json, Fault> {
     let path = text(args, 1)?;
     let mut items = list(args)?.to_vec();
-    items.sort_by(|a, b| order(field(a, &path), field(b, &path)));
-    if hash("desc") == Some(Json::Bool(true)) {
-        items.reverse();
-    }
+    let down = hash("desc") == Some(Json::Bool(true));
+    items.sort_by(|a, b| {
+        let order = order(field(a, &path), field(b, &path));
+        if down { order.reverse() } else { order }
+    });
     Ok(items.into())
 }
 

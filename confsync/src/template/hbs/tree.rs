@@ -3,7 +3,7 @@
 //!
 //! A tick is put at the head of every body, so that loops can be counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use handlebars::template::{
     DecoratorTemplate, HelperTemplate, Parameter, Subexpression, Template, TemplateElement,
@@ -61,6 +61,17 @@ pub(super) struct Tree<'a> {
 }
 
 impl Tree<'_> {
+    /// Notes the names of inline partials, which may be used before they are written.
+    pub(super) fn names(&mut self, template: &Template) {
+        for element in &template.elements {
+            if let TemplateElement::DecoratorBlock(inline) = element
+                && let Some(Parameter::Literal(Json::String(name))) = inline.params.first()
+            {
+                self.partials.insert(name.clone());
+            }
+        }
+    }
+
     /// Checks a body and makes it safe.
     ///
     /// # Errors
@@ -78,10 +89,13 @@ impl Tree<'_> {
         match element {
             TemplateElement::Expression(call) => {
                 self.call(call)?;
-                let call = self.made_safe(call, at);
+                let call = self.checked(call, at, SAFE);
                 *element = TemplateElement::HtmlExpression(Box::new(call));
             }
-            TemplateElement::HtmlExpression(call) => self.call(call)?,
+            TemplateElement::HtmlExpression(call) => {
+                self.call(call)?;
+                **call = self.checked(call, at, TICK);
+            }
             TemplateElement::HelperBlock(call) => {
                 self.block_name(call)?;
                 self.call(call)?;
@@ -186,14 +200,15 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// `{{x}}` as `{{{safe x "{{x}}"}}}`: the check names the expression.
-    fn made_safe(&self, call: &HelperTemplate, at: (usize, usize)) -> HelperTemplate {
+    /// `{{x}}` as `{{{safe x "{{x}}"}}}`: the check names the expression. A bare name
+    /// is a field, not the helper of that name, unless the helper stands alone.
+    fn checked(&self, call: &HelperTemplate, at: (usize, usize), check: &str) -> HelperTemplate {
         let mut checked = call.clone();
         let name = call.name.as_name().unwrap_or_default();
-        let is_call = has_arguments(call) || self.helpers.has(name);
+        let is_call = has_arguments(call) || self.helpers.stands_alone(name);
         let value = if is_call {
             let element = Box::new(TemplateElement::Expression(Box::new(call.clone())));
-            let mut inner = Subexpression::new(call.name.clone(), Vec::new(), Default::default());
+            let mut inner = Subexpression::new(call.name.clone(), Vec::new(), HashMap::new());
             inner.element = element;
             Parameter::Subexpression(inner)
         } else {
@@ -202,10 +217,10 @@ impl Tree<'_> {
                 _ => call.name.clone(),
             }
         };
-        let safe = if is_call && self.helpers.writes_nginx(name) { TICK } else { SAFE };
-        checked.name = Parameter::Name(safe.into());
+        let check = if is_call && self.helpers.writes_nginx(name) { TICK } else { check };
+        checked.name = Parameter::Name(check.into());
         checked.params = vec![value, Parameter::Literal(Json::String(self.shown(at)))];
-        checked.hash = Default::default();
+        checked.hash = HashMap::new();
         checked
     }
 

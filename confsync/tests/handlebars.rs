@@ -1,0 +1,114 @@
+//! Handlebars templates: what is refused, where, with which words; partials.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use common::model::Backend;
+use confsync::template::{Engine, Input, NamedBackend, RenderError, Sources, Template};
+
+fn input() -> Input {
+    let kv = [("/a", "plain"), ("/evil", "10.0.0.9:80; } server { listen 81"), ("/pair", "k=v")];
+    let backend = Backend::parse(b"10.0.0.1:80").unwrap();
+    let key = "/services/web/1".to_owned();
+    Input {
+        kv: kv.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        backends: vec![NamedBackend { key, service: "web".into(), id: "1".into(), backend }],
+    }
+}
+
+fn partials() -> Sources {
+    let partials = [
+        ("server", "server {{addr}}{{#if extra}} {{extra}}{{/if}};\n"),
+        ("outer", "[{{> server}}]"),
+        ("bad", "fine\n  {{getv \"/none\"}}\n"),
+    ];
+    let partials = partials.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
+    Sources { partials: partials.collect::<BTreeMap<_, _>>(), templates: None }
+}
+
+fn render(text: &str) -> Result<String, RenderError> {
+    let name = Path::new("web.hbs");
+    Template::compile(name, text, Engine::Handlebars, &partials())?.render(&input())
+}
+
+#[test]
+fn partials_see_the_place_and_what_is_given() {
+    let got = render("{{#each backends}}\n{{> server}}\n{{> server extra=\"down\"}}\n{{/each}}\n")
+        .unwrap();
+    assert_eq!(got, "server 10.0.0.1:80;\nserver 10.0.0.1:80 down;\n");
+    assert_eq!(
+        render("{{#each backends}}{{> outer}}{{/each}}").unwrap(),
+        "[server 10.0.0.1:80;\n]"
+    );
+}
+
+#[test]
+fn an_error_names_file_line_column_and_what_to_do() {
+    for (text, want) in [
+        ("a\nb {{backend}}", "web.hbs:2:3: `backend` is not there; did you mean `backends`?"),
+        ("{{#each backends}}\n  {{adr}}\n{{/each}}", "web.hbs:2:3: `adr` is not there"),
+        ("x {{getv \"/b\"}}", "web.hbs:1:3: getv \"/b\": key does not exist: /b; give a default"),
+        ("{{getvx \"/b\"}}", "web.hbs:1:1: no helper is called `getvx`; did you mean `getv`?"),
+        ("{{join (splt \"a\" \",\") \"-\"}}", "no helper is called `splt`; did you mean `split`?"),
+        ("{{#foo}}{{/foo}}", "`{{#foo}}` is not a block; write `{{#each name}}`"),
+        (
+            "\n{{> sever}}",
+            "web.hbs:2:1: no partial is called `sever`; put it into `templates/partials/sever.hbs` (there is `server`)",
+        ),
+        ("{{> (concat \"a\" \"b\")}}", "the name of a partial is computed"),
+        ("{{> bad}}", "partials/bad.hbs:2:3: getv \"/none\""),
+        ("{{#if true}}", "web.hbs:"),
+        ("{{getv}}", "`getv` is not there"),
+        (
+            "{{getv \"a\" \"b\" 1 2 true null}}",
+            "getv \"a\": wrong type for value; expected string; got nil",
+        ),
+        ("{{add 1}}", "add: it needs 2 arguments, not 1"),
+        (
+            "{{backends}}",
+            "`{{backends}}` is a list or an object, not text; walk it with `{{#each}}`",
+        ),
+        (
+            "a\n  {{getv \"/evil\"}};",
+            "web.hbs:2:3: the value of `{{getv \"/evil\"}}` is \"10.0.0.9:80; } server",
+        ),
+    ] {
+        let error = render(text).unwrap_err().to_string();
+        assert!(error.contains(want), "{text}\n  {error}\n  {want}");
+    }
+}
+
+#[test]
+fn a_value_is_safe_in_every_way_to_write_it() {
+    for text in [
+        "{{getv \"/evil\"}}",
+        "\"{{getv \"/evil\"}}\"",
+        "{{#with (get \"/evil\")}}{{value}}{{/with}}",
+        "{{#each (gets \"/evil\")}}{{this.value}}{{/each}}",
+        "{{#each (getvs \"/evil\") as |x|}}{{x}}{{/each}}",
+        "{{concat \"a\" (getv \"/evil\")}}",
+        "{{#if true}}{{else}}{{/if}}{{#unless false}}{{getv \"/evil\"}}{{/unless}}",
+        "{{~getv \"/evil\"~}}",
+        "{{#*inline \"i\"}}{{this}}{{/inline}}{{> i (getv \"/evil\")}}",
+        "{{> server addr=(getv \"/evil\")}}",
+        "{{lookup (dict \"a\" (getv \"/evil\")) \"a\"}}",
+    ] {
+        let error = render(text).unwrap_err().to_string();
+        assert!(error.contains("in nginx"), "{text}: {error}");
+    }
+    assert_eq!(
+        render("{{quote (getv \"/evil\")}}").unwrap(),
+        "\"10.0.0.9:80; } server { listen 81\""
+    );
+    assert!(render("{{{getv \"/evil\"}}}").unwrap().contains("server {"));
+}
+
+#[test]
+fn a_field_is_not_hidden_by_a_helper_of_its_name() {
+    assert_eq!(
+        render("{{#with (dict \"base\" 1 \"index\" 2)}}{{base}}{{{index}}}{{/with}}").unwrap(),
+        "12"
+    );
+}
