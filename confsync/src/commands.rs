@@ -13,7 +13,7 @@ use common::store::{Store, connect};
 use serde_json::json;
 
 use crate::args::{CheckArgs, Command, ConvertArgs, InitArgs, RenderArgs, RunArgs, StatusArgs};
-use crate::load::load;
+use crate::load::{load, read};
 use crate::once::{self, How};
 use crate::{daemon, settings, template};
 
@@ -50,7 +50,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
 
 fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
     let (confdir, globals) = settings::confdir(&args.confdir)?;
-    let loaded = match load(&confdir, &globals) {
+    let loaded = match read(&confdir, &globals) {
         Ok(loaded) => loaded,
         Err(errors) => {
             eprintln!("{errors}");
@@ -243,20 +243,16 @@ fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
 fn convert(args: &ConvertArgs) -> anyhow::Result<Exit> {
     let text = std::fs::read_to_string(&args.template)
         .map_err(|error| Usage(format!("{}: {error}", args.template.display())))?;
-    match convert_placeholder(&text) {
+    match template::convert(&text) {
         Ok(converted) => {
             print!("{converted}");
             Ok(Exit::Done)
         }
         Err(cannot) => {
             for place in cannot {
-                eprintln!("{}:{place}", args.template.display());
+                eprintln!("{}: {place}", args.template.display());
             }
             Ok(Exit::Failed)
         }
     }
-}
-
-fn convert_placeholder(_: &str) -> Result<String, Vec<String>> {
-    Err(vec!["x".into()])
 }
