@@ -13,7 +13,7 @@ use common::store::{Store, connect};
 use serde_json::json;
 
 use crate::args::{CheckArgs, Command, ConvertArgs, InitArgs, RenderArgs, RunArgs, StatusArgs};
-use crate::load::{load, read};
+use crate::load::load;
 use crate::once::{self, How};
 use crate::{daemon, settings, template};
 
@@ -50,7 +50,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
 
 fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
     let (confdir, globals) = settings::confdir(&args.confdir)?;
-    let loaded = match read(&confdir, &globals) {
+    let loaded = match load(&confdir, &globals) {
         Ok(loaded) => loaded,
         Err(errors) => {
             eprintln!("{errors}");

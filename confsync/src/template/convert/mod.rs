@@ -160,18 +160,14 @@ impl Writer<'_> {
             scope.declare(name, meaning);
         }
         self.list(&branch.body, scope);
-        match &branch.else_body {
-            Some(list) => match list.nodes.as_slice() {
-                [Node::If(next)] => {
-                    self.tag("{{else if ");
-                    self.branch(next, scope);
-                }
-                _ => {
-                    self.tag("{{else}}");
-                    self.list(list, scope);
-                }
-            },
-            None => {}
+        if let Some(list) = &branch.else_body {
+            if let [Node::If(next)] = list.nodes.as_slice() {
+                self.tag("{{else if ");
+                self.branch(next, scope);
+            } else {
+                self.tag("{{else}}");
+                self.list(list, scope);
+            }
         }
         scope.variables.truncate(outer);
     }
