@@ -49,7 +49,7 @@ async fn a_template_with_a_syntax_error_is_named_with_its_line() {
     scene.confdir.edit("templates/nginx.tmpl", |text| text.replace("{{ end }}", "{{ edn }}"));
 
     let ended = scene.confsync(&lab).arg("--once").run().await;
-    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["nginx.tmpl", "edn"]);
     assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
 }
@@ -61,7 +61,7 @@ async fn a_missing_template_is_named() {
     fs::remove_file(scene.confdir.path().join("templates/nginx.tmpl")).unwrap();
 
     let ended = scene.confsync(&lab).arg("--once").run().await;
-    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["templates/nginx.tmpl"]);
     assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
 }
