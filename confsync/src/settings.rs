@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::args::{ConfdirArgs, RunArgs};
 use crate::confdir::Globals;
 use crate::daemon::Config;
+use crate::nginx::Argv;
 
 /// Where the resources are and what applies to all of them.
 ///
@@ -42,6 +43,7 @@ fn read_confdir(
         services: read("--services", &args.services, mistakes, str::parse::<Prefix>)
             .unwrap_or(default.services),
         min_reload_interval: span("--min-reload-interval", &args.min_reload_interval, mistakes),
+        nginx_is_our_child: false,
     };
     (confdir, globals)
 }
@@ -73,7 +75,8 @@ pub fn run(args: &RunArgs) -> Result<Config, Usage> {
         }
         None => Confd::default(),
     };
-    let (confdir, globals) = read_confdir(&args.confdir, Some(&file), &mut mistakes);
+    let (confdir, mut globals) = read_confdir(&args.confdir, Some(&file), &mut mistakes);
+    globals.nginx_is_our_child = Argv::read(&args.command).is_some();
     let connection = file.under(&args.store).connection(&|name| std::env::var(name).ok());
     let connection = connection.unwrap_or_else(|all| {
         mistakes.extend(all);

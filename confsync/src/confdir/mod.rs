@@ -44,6 +44,9 @@ pub struct Globals {
     pub services: Prefix,
     /// The least time between two reloads of one thing.
     pub min_reload_interval: std::time::Duration,
+    /// nginx runs as our child: a resource that names neither `[nginx]` nor a
+    /// command is its.
+    pub nginx_is_our_child: bool,
 }
 
 impl Default for Globals {
@@ -52,6 +55,7 @@ impl Default for Globals {
             prefix: None,
             services: default_services(),
             min_reload_interval: std::time::Duration::from_millis(500),
+            nginx_is_our_child: false,
         }
     }
 }

@@ -127,7 +127,10 @@ impl Reader<'_> {
             self.mistakes.push("there is no [template] table".into());
             return None;
         };
-        let nginx = file.nginx.map(|nginx| self.nginx(nginx));
+        let commands = raw.check_cmd.is_some() || raw.reload_cmd.is_some();
+        let implied = self.globals.nginx_is_our_child && !commands;
+        let nginx = file.nginx.or_else(|| implied.then(raw::Nginx::default));
+        let nginx = nginx.map(|nginx| self.nginx(nginx));
         let src = self.src(&raw);
         let dest = self.required(raw.dest.as_deref(), "dest").map(PathBuf::from);
         if dest.as_ref().is_some_and(|dest| !dest.is_absolute()) {
