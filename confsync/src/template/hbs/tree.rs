@@ -10,7 +10,7 @@ use handlebars::template::{
 };
 use serde_json::Value as Json;
 
-use super::helpers::{Helpers, SAFE, TICK};
+use super::helpers::{Helpers, RAW, SAFE, TICK};
 use crate::template::functions::{Fault, nearest};
 
 /// Line and column, and what is wrong there.
@@ -94,7 +94,7 @@ impl Tree<'_> {
             }
             TemplateElement::HtmlExpression(call) => {
                 self.call(call)?;
-                **call = self.checked(call, at, TICK);
+                **call = self.checked(call, at, RAW);
             }
             TemplateElement::HelperBlock(call) => {
                 self.block_name(call)?;
@@ -217,7 +217,7 @@ impl Tree<'_> {
                 _ => call.name.clone(),
             }
         };
-        let check = if is_call && self.helpers.writes_nginx(name) { TICK } else { check };
+        let check = if is_call && self.helpers.writes_nginx(name) { RAW } else { check };
         checked.name = Parameter::Name(check.into());
         checked.params = vec![value, Parameter::Literal(Json::String(self.shown(at)))];
         checked.hash = HashMap::new();
