@@ -59,8 +59,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
     };
     let mut wrong = 0;
     for note in &loaded.notes {
-        eprintln!("{}: {}", note.file.display(), note.text);
-        wrong += 1;
+        let kind = if note.ignored { "" } else { "note: " };
+        eprintln!("{}: {kind}{}", note.file.display(), note.text);
+        wrong += usize::from(note.ignored);
     }
     if let Some(data) = &args.data {
         let snapshot = once::from_file(data)?;

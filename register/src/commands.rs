@@ -21,7 +21,7 @@ use crate::handshake::{Ending, wait_for_all};
 use crate::list::{self, Row};
 use crate::supervise::Backend as Child;
 
-/// How long a command that is waited for at a terminal tries to reach etcd.
+/// How long `remove`, which stops a unit, tries to reach etcd.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `register run`.
@@ -168,7 +168,7 @@ pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
         Some(service) => prefix.folder(service).map_err(|e| Usage(format!("--service: {e}")))?,
         None => prefix.clone(),
     };
-    let store = reach_soon(&shared(matches)?).await?;
+    let store = connect(&shared(matches)?).await?;
     let found = store.read(&[Tree::from(folder)]).await?;
     let mut rows = Vec::new();
     for entry in found.entries.values() {
@@ -188,6 +188,7 @@ async fn reach_soon(connection: &Connection) -> Result<Etcd, StoreError> {
         match connect(connection).await {
             Ok(store) => return Ok(store),
             Err(error) if error.is_transient() && Instant::now() < until => {
+                tracing::warn!(%error, "trying on");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(error) => return Err(error),

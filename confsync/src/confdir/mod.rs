@@ -33,6 +33,9 @@ pub struct Note {
     pub file: PathBuf,
     /// In the operator's words.
     pub text: String,
+    /// Something is ignored, so `confsync check` calls it a mistake; else it is
+    /// advice.
+    pub ignored: bool,
 }
 
 /// What applies to all resources, from the command line or `confd.toml`.
@@ -101,7 +104,7 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
         match resource::read(path, file, globals) {
             Ok((resource, new)) => {
                 resources.push(resource);
-                notes.extend(new.into_iter().map(|text| Note { file: file.clone(), text }));
+                notes.extend(new);
             }
             Err(new) => {
                 mistakes.extend(new.into_iter().map(|text| Mistake { file: file.clone(), text }))

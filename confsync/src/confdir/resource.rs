@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::model::{Prefix, Tree, parse_span};
 
 use super::raw::{self, File, Template};
-use super::{Globals, users};
+use super::{Globals, Note, users};
 use crate::backends::Reading;
 use crate::guard::{OnEmpty, Policy};
 use crate::template::Engine;
@@ -102,9 +102,11 @@ pub(super) fn read(
     confdir: &Path,
     path: &Path,
     globals: &Globals,
-) -> Result<(Resource, Vec<String>), Mistakes> {
+) -> Result<(Resource, Vec<Note>), Mistakes> {
     let text = std::fs::read_to_string(path).map_err(|e| vec![e.to_string()])?;
-    let (file, mut notes) = raw::parse(&text).map_err(|e| vec![e])?;
+    let (file, ignored) = raw::parse(&text).map_err(|e| vec![e])?;
+    let note = |text| Note { file: path.to_owned(), text, ignored: true };
+    let mut notes = ignored.into_iter().map(note).collect();
     let mut reader = Reader { confdir, path, globals, mistakes: Vec::new() };
     let resource = reader.resource(file, &mut notes);
     match resource {
@@ -121,7 +123,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn resource(&mut self, file: File, notes: &mut Vec<String>) -> Option<Resource> {
+    fn resource(&mut self, file: File, notes: &mut Vec<Note>) -> Option<Resource> {
         self.refuse_other_backends(&file);
         let Some(raw) = file.template else {
             self.mistakes.push("there is no [template] table".into());
@@ -365,27 +367,23 @@ impl Reader<'_> {
         }
     }
 
-    fn note(&self, resource: &Resource, notes: &mut Vec<String>) {
+    /// Advice: allowed, and perhaps not meant.
+    fn note(&self, resource: &Resource, notes: &mut Vec<Note>) {
+        let mut say = |text: &str| {
+            notes.push(Note { file: self.path.to_owned(), text: text.to_owned(), ignored: false })
+        };
         if resource.reading.trees.is_empty() {
-            notes.push(
-                "`keys` is empty or missing: the template sees no key and nothing is watched"
-                    .into(),
-            );
+            say("`keys` is empty or missing: the template sees no key and nothing is watched");
         }
-        let nginx_check = resource.check.as_ref().is_some_and(|c| c.text.contains("nginx"));
-        let candidate = |c: &Command| c.text.contains("src");
-        if nginx_check
-            && !resource.check.as_ref().is_some_and(candidate)
-            && resource.nginx.is_none()
-        {
-            notes.push(
-                "check_cmd does not look at the candidate ({{.src}}), so it runs again after the swap and the \
-                 file is put back if it fails; an [nginx] table checks before the swap"
-                    .into(),
+        let check = resource.check.as_ref().filter(|_| resource.nginx.is_none());
+        if check.is_some_and(|check| !crate::command::names_src(&check.text)) {
+            say(
+                "check_cmd does not look at the candidate ({{.src}}), so it runs after the swap and the file \
+                 is put back if it fails; for nginx, an [nginx] table checks before the swap",
             );
         }
         if resource.nginx.is_some() && (resource.check.is_some() || resource.reload.is_some()) {
-            notes.push("with [nginx], check_cmd and reload_cmd are not needed and not run".into());
+            say("with [nginx], check_cmd and reload_cmd are not needed and not run");
         }
     }
 }
