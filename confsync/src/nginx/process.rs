@@ -7,10 +7,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// One process for as long as the machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,6 +160,22 @@ impl Master {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         is_alive(self.id)
+    }
+
+    /// Who started it, or whoever took it over since.
+    #[must_use]
+    pub fn parent(&self) -> Option<i32> {
+        let stat = Stat::read(self.id.pid).filter(|stat| stat.start == self.id.start)?;
+        Some(stat.parent)
+    }
+
+    /// Waits until it is gone. For a master that is not our child.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub async fn gone(&self) -> io::Result<()> {
+        let pidfd = AsyncFd::with_interest(self.pidfd.as_fd(), Interest::READABLE)?;
+        pidfd.readable().await.map(drop)
     }
 
     /// Sends it a signal, and never to another process.
