@@ -161,14 +161,6 @@ impl Writer<'_> {
         }
         self.list(&branch.body, scope);
         if let Some(list) = &branch.else_body {
-<<<<<<< HEAD
-            if let [Node::If(next)] = list.nodes.as_slice() {
-                self.tag("{{else if ");
-                self.branch(next, scope);
-            } else {
-                self.tag("{{else}}");
-                self.list(list, scope);
-=======
             match list.nodes.as_slice() {
                 [Node::If(next)] => {
                     self.tag("{{else if ");
@@ -178,7 +170,6 @@ impl Writer<'_> {
                     self.tag("{{else}}");
                     self.list(list, scope);
                 }
->>>>>>> templates
             }
         }
         scope.variables.truncate(outer);
