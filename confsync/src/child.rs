@@ -195,9 +195,7 @@ impl Kept {
         match self {
             Self::Child(child) => child.wait().await.map_or(1, |left| left.code()),
             Self::Survivor(master) => {
-                if let Err(error) = master.gone().await {
-                    tracing::error!(%error, "cannot watch the nginx that was taken over");
-                }
+                master.gone().await;
                 1
             }
         }

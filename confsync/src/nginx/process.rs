@@ -7,12 +7,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+
+/// How often it is looked whether a master that is not our child still runs.
+const GONE_PACE: Duration = Duration::from_millis(100);
 
 /// One process for as long as the machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,13 +171,12 @@ impl Master {
         Some(stat.parent)
     }
 
-    /// Waits until it is gone. For a master that is not our child.
-    ///
-    /// # Errors
-    /// When it cannot be watched.
-    pub async fn gone(&self) -> io::Result<()> {
-        let pidfd = AsyncFd::with_interest(self.pidfd.as_fd(), Interest::READABLE)?;
-        pidfd.readable().await.map(drop)
+    /// Waits until it is gone; for a master that is not our child, whose end nobody
+    /// tells us.
+    pub async fn gone(&self) {
+        while self.is_alive() {
+            tokio::time::sleep(GONE_PACE).await;
+        }
     }
 
     /// Sends it a signal, and never to another process.
