@@ -22,6 +22,8 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// The tutorial on machines with a real systemd.
+mod machines;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.
