@@ -26,6 +26,8 @@ mod bad_config;
 mod chaos;
 /// confsync is killed at every step, nginx goes on.
 mod chaos_kill;
+/// The tutorial on machines with a real systemd.
+mod machines;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.
