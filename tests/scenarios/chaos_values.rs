@@ -99,8 +99,11 @@ impl Attacker {
             _ => {
                 let attack = ATTACKS[random.usize(..ATTACKS.len())];
                 let text = attack.replace("GOOD", &self.good);
-                text.replace("TRAP", &self.trap.join(format!("{}", random.u32(..))).display().to_string())
-                    .into_bytes()
+                text.replace(
+                    "TRAP",
+                    &self.trap.join(format!("{}", random.u32(..))).display().to_string(),
+                )
+                .into_bytes()
             }
         };
         for _ in 0..random.usize(0..3) {
@@ -115,7 +118,8 @@ impl Attacker {
 fn structure(text: &[u8]) -> Result<(Vec<String>, BTreeSet<String>), String> {
     let (mut rest, mut servers) = (Vec::new(), BTreeSet::new());
     for directive in parse(text).map_err(|e| e.to_string())? {
-        let args: Vec<_> = directive.args.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+        let args: Vec<_> =
+            directive.args.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect();
         match (directive.name.as_ref(), args.as_slice()) {
             (b"server", [address]) => drop(servers.insert(address.clone())),
             (b"server", [address, weight]) if weight == "weight=1" => {
@@ -163,7 +167,8 @@ async fn no_value_changes_the_structure() {
     confsync.ready().await;
     let before: Vec<_> =
         sites.iter().map(|(_, file)| structure(&fs::read(file).unwrap()).unwrap().0).collect();
-    let loads: Vec<_> = sites.iter().map(|(listen, _)| Load::on(*listen).clients(2).start()).collect();
+    let loads: Vec<_> =
+        sites.iter().map(|(listen, _)| Load::on(*listen).clients(2).start()).collect();
 
     let good = fleet.address("b0");
     let trap = lab.folder("trap");

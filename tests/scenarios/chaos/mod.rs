@@ -174,7 +174,8 @@ pub(crate) fn read_whole(file: &Path, fleet: &Fleet) -> Result<Names, String> {
     if !text.ends_with('\n') || last != Some(first) {
         return Err(torn("the last line is not of the first"));
     }
-    let servers = lines.iter().filter_map(|line| line.strip_prefix("    server ")?.strip_suffix(';'));
+    let servers =
+        lines.iter().filter_map(|line| line.strip_prefix("    server ")?.strip_suffix(';'));
     let servers: Vec<&str> = servers.collect();
     if !servers.is_empty() && servers != first.split_whitespace().collect::<Vec<_>>() {
         return Err(torn("the servers are not those of the first line"));
