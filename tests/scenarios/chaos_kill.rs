@@ -141,7 +141,8 @@ impl<'a> Scene<'a> {
         let kills = times("CHAOS_KILLS", 12);
         let mut confsync = self.confsync();
         confsync.ready().await;
-        let load = Load::on(self.nginx.address()).clients(3).think(Duration::from_millis(3)).start();
+        let load =
+            Load::on(self.nginx.address()).clients(3).think(Duration::from_millis(3)).start();
         let looking = Looking::at(vec![self.nginx.site()], &self.fleet);
         for nth in 0..kills {
             let churn = Churn::start(&self.fleet);

@@ -24,10 +24,18 @@ macro_rules! in_both_apis {
 mod bad_config;
 /// What the chaos has in common.
 mod chaos;
+/// Several files for one nginx: all or nothing.
+mod chaos_files;
 /// confsync is killed at every step, nginx goes on.
 mod chaos_kill;
 /// The tutorial on machines with a real systemd.
 mod machines;
+/// etcd is stopped, wiped and restored under a load.
+mod chaos_store;
+/// Hostile values.
+mod chaos_values;
+/// The real HAProxy, by commands.
+mod haproxy;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

@@ -58,6 +58,16 @@ impl Fleet {
         self.past.lock().unwrap().now.clone()
     }
 
+    /// The address of the backend with this name.
+    pub(crate) fn address(&self, name: &str) -> String {
+        self.backends.iter().find(|b| b.name() == name).unwrap().address().to_string()
+    }
+
+    /// The addresses of the registered.
+    pub(crate) fn addresses(&self) -> BTreeSet<String> {
+        self.registered().iter().map(|name| self.address(name)).collect()
+    }
+
     fn was_ever(&self, names: &Names) -> bool {
         self.past.lock().unwrap().ever.contains(names)
     }
@@ -118,9 +128,10 @@ impl Churn {
     }
 
     /// Ends it between two changes.
-    pub(crate) async fn end(self, fleet: &Fleet) {
+    pub(crate) async fn end(mut self, fleet: &Fleet) {
         let quiet = fleet.client.lock().await;
         self.0.abort();
+        let _ = (&mut self.0).await;
         drop(quiet);
     }
 }
@@ -163,7 +174,8 @@ pub(crate) fn read_whole(file: &Path, fleet: &Fleet) -> Result<Names, String> {
     if !text.ends_with('\n') || last != Some(first) {
         return Err(torn("the last line is not of the first"));
     }
-    let servers = lines.iter().filter_map(|line| line.strip_prefix("    server ")?.strip_suffix(';'));
+    let servers =
+        lines.iter().filter_map(|line| line.strip_prefix("    server ")?.strip_suffix(';'));
     let servers: Vec<&str> = servers.collect();
     if !servers.is_empty() && servers != first.split_whitespace().collect::<Vec<_>>() {
         return Err(torn("the servers are not those of the first line"));

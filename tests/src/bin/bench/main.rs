@@ -3,7 +3,10 @@
 
 use clap::{Parser, Subcommand};
 
+mod memory;
 mod put_to_served;
+mod reload_as_check;
+mod storm;
 mod times;
 
 #[derive(Parser)]
@@ -17,11 +20,20 @@ struct Args {
 enum Question {
     /// A key is put: how long until nginx passes requests to the new backend?
     PutToServed(put_to_served::Args),
+    /// What does `nginx -t` before each reload cost, and what is left without it?
+    ReloadAsCheck(reload_as_check::Args),
+    /// Many changes at once: how many reloads, and when is the last one live?
+    Storm(storm::Args),
+    /// How much memory does confsync take?
+    Memory(memory::Args),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Args::parse().question {
         Question::PutToServed(args) => put_to_served::run(&args).await,
+        Question::ReloadAsCheck(args) => reload_as_check::run(&args).await,
+        Question::Storm(args) => storm::run(&args).await,
+        Question::Memory(args) => memory::run(&args).await,
     }
 }
