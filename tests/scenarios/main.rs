@@ -24,6 +24,8 @@ macro_rules! in_both_apis {
 mod bad_config;
 /// The tutorial on machines with a real systemd.
 mod machines;
+/// The packages, installed and removed.
+mod packages;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.
