@@ -118,18 +118,12 @@ fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
         );
         fleet.balancer.says("nginx-lb", "1 backends live").await;
 
-        // An unconfirmed drain has its exit code, and is no failure of the unit.
-        let impatient = "[Service]\nEnvironment=REGISTER_DRAIN_APPLIED=500ms\n";
-        fleet.first.write("/etc/systemd/system/apache-discovery@.service.d/a.conf", impatient);
-        fleet.first.systemctl(&["daemon-reload"]).await;
-        fleet.first.systemctl(&["restart", "apache@7777"]).await;
-        fleet.balancer.systemctl(&["kill", "--signal=STOP", "nginx-lb"]).await;
+        // Nobody lets go of the last one, so its drain is unconfirmed. That has an exit code,
+        // and is no failure of the unit.
+        fleet.first.says("apache-discovery@7777", "registered").await;
         fleet.first.systemctl(&["stop", "apache@7777"]).await;
-        assert_eq!(
-            left(&fleet.first, "apache-discovery@7777").await,
-            ("success".into(), "2".into())
-        );
-        fleet.balancer.systemctl(&["kill", "--signal=CONT", "nginx-lb"]).await;
+        let (result, code) = left(&fleet.first, "apache-discovery@7777").await;
+        assert_eq!((result.as_str(), code.as_str()), ("success", "2"));
     });
 }
 

@@ -53,7 +53,7 @@ fn packages_are_installed_upgraded_and_removed() {
     }
     rack::scenario(|rack| async move {
         let pages = Spec::new("pages", env!("CARGO_BIN_EXE_pages"), rack.lab().path())
-            .args([bins::register().with_file_name("pages")]);
+            .args([bins::register().with_file_name("generated")]);
         let _ = run(pages, BUILD).await.ok();
         let (first, second) =
             (packages(rack.lab(), "0.1.0-1").await, packages(rack.lab(), "0.1.0-2").await);

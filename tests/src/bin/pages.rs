@@ -1,5 +1,5 @@
 //! Man pages and completions of both programs, from their command lines: `pages [FOLDER]`,
-//! by default `pages` beside this program, where the packages look for them.
+//! by default `generated` beside this program, where the packages look for them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn main() -> anyhow::Result<()> {
     let own = std::env::current_exe().context("the path of this program")?;
     let folder = match std::env::args_os().nth(1) {
         Some(given) => PathBuf::from(given),
-        None => own.with_file_name("pages"),
+        None => own.with_file_name("generated"),
     };
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     write(register::args::Cli::command(), &folder).context("register")?;
