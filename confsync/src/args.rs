@@ -12,7 +12,7 @@ use common::args::{LogArgs, StoreArgs};
 
 /// Renders the proxy's configuration from etcd and proves that the proxy runs it.
 #[derive(Debug, Parser)]
-#[command(name = "confsync", version, propagate_version = true)]
+#[command(name = "confsync", version = common::VERSION, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

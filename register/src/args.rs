@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Keeps a backend's key in etcd while the backend is healthy.
 #[derive(Debug, Parser)]
-#[command(name = "register", version, max_term_width = 100)]
+#[command(name = "register", version = common::VERSION, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -36,6 +36,8 @@ mod chaos_store;
 mod chaos_values;
 /// The real HAProxy, by commands.
 mod haproxy;
+/// The packages, installed and removed.
+mod packages;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

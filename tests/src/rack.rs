@@ -48,16 +48,15 @@ where
     F: Future<Output = ()>,
 {
     // Entering a network is for the rest of a thread's life.
-    let thread = thread::spawn(move || {
-        match Rack::start(Lab::new()) {
-            Ok(rack) => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime").block_on(run(rack));
-            }
-            Err(why) => skip(&why),
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    let thread = thread::Builder::new().name(name).spawn(move || match Rack::start(Lab::new()) {
+        Ok(rack) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(run(rack));
         }
+        Err(why) => skip(&why),
     });
-    if let Err(panic) = thread.join() {
+    if let Err(panic) = thread.expect("a thread").join() {
         std::panic::resume_unwind(panic);
     }
 }

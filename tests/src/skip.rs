@@ -10,7 +10,8 @@ use std::io::Write;
 pub fn skip(why: &str) {
     let thread = std::thread::current();
     let test = std::env::var("NEXTEST_TEST_NAME").ok();
-    let line = format!("skipped {}: {why}\n", test.as_deref().or(thread.name()).unwrap_or("a test"));
+    let line =
+        format!("skipped {}: {why}\n", test.as_deref().or(thread.name()).unwrap_or("a test"));
     eprint!("{line}");
     if let Some(file) = std::env::var_os("TEST_SKIPPED") {
         let file = OpenOptions::new().append(true).create(true).open(file);
