@@ -20,7 +20,15 @@ pub(super) fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> R
         ('v', Value::Absent | Value::Nil) => pad(out, spec, "<nil>"),
         ('v', _) if spec.sharp => syntax(out, arg),
         (_, Value::Absent | Value::Nil) => out.put(&format!("%!{verb}(<nil>)")),
-        (_, Value::List(list)) => {
+        (_, Value::List(_) | Value::Map(_) | Value::Record(_)) => composite(out, spec, verb, arg),
+        _ => leaf(out, spec, verb, arg),
+    }
+}
+
+/// A list, a map or a struct: the verb is for what is in it.
+fn composite(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+    match arg {
+        Value::List(list) => {
             out.put("[")?;
             for (i, item) in list.items().iter().enumerate() {
                 if i > 0 {
@@ -30,7 +38,7 @@ pub(super) fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> R
             }
             out.put("]")
         }
-        (_, Value::Map(map)) => {
+        Value::Map(map) => {
             out.put("map[")?;
             for (i, (key, item)) in map.entries().iter().enumerate() {
                 if i > 0 {
@@ -42,7 +50,7 @@ pub(super) fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> R
             }
             out.put("]")
         }
-        (_, Value::Record(record)) => {
+        Value::Record(record) => {
             out.put("{")?;
             for (i, (name, field)) in record.fields.iter().enumerate() {
                 if i > 0 {
@@ -56,7 +64,7 @@ pub(super) fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> R
             }
             out.put("}")
         }
-        _ => leaf(out, spec, verb, arg),
+        _ => Ok(()),
     }
 }
 
