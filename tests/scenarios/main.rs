@@ -22,10 +22,15 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+<<<<<<< HEAD
 /// What the chaos has in common.
 mod chaos;
 /// confsync is killed at every step, nginx goes on.
 mod chaos_kill;
+=======
+/// The tutorial on machines with a real systemd.
+mod machines;
+>>>>>>> units
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.
