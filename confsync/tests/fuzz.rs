@@ -79,11 +79,7 @@ const PIECES: [&str; 64] = [
 
 fn template() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-<<<<<<< HEAD
-        9 => prop::sample::select(PIECES.to_vec()).prop_map(str::to_owned),
-=======
         9 => prop::sample::select(PIECES.as_slice()).prop_map(str::to_owned),
->>>>>>> templates
         1 => "\\PC{0,3}",
     ];
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())

@@ -350,7 +350,7 @@ impl Reader<'_> {
 
     fn output_format(&mut self, format: Option<&str>) -> Option<String> {
         let format = format.filter(|f| !f.is_empty())?;
-        if !["json", "toml", "yaml", "yml", "xml"].contains(&format) {
+        if !crate::format::FORMATS.contains(&format) {
             self.mistakes
                 .push(format!("output_format = \"{format}\" is none of json, toml, yaml, xml"));
         }
