@@ -25,8 +25,7 @@ pub(super) fn read(text: &str) -> Result<Bodies, Found> {
     if let Some(last) = open.last() {
         return Err(earlier(text, text.len()).unwrap_or_else(|| last.fault(text)));
     }
-    let (main, defines) =
-        parse(text).map_err(|found| earlier(text, found.0).unwrap_or(found))?;
+    let (main, defines) = parse(text).map_err(|found| earlier(text, found.0).unwrap_or(found))?;
     names(&main, &defines)?;
     Ok((main, bodies(defines)?))
 }
@@ -117,7 +116,10 @@ mod tests {
             ("{{ nope }}\n{{ \"\\q\" }}", "1:4 function \"nope\" not defined"),
             ("{{ nope }}\n{{ (1 }}", "1:4 function \"nope\" not defined"),
             ("{{ $x }}{{ if 1 }}{{ else }}{{ else }}{{ end }}", "1:4 undefined variable \"$x\""),
-            ("{{ define \"a\" }}{{ nope }}{{ end }}{{ nope2 }}", "1:19 function \"nope\" not defined"),
+            (
+                "{{ define \"a\" }}{{ nope }}{{ end }}{{ nope2 }}",
+                "1:19 function \"nope\" not defined",
+            ),
             ("{{ if 1 }}\n{{ nope ", "2:1 unclosed action"),
             ("{{ if 1 }}{{ if 2 }}{{ end }}", "1:1 the {{if}} of line 1 has no {{end}}"),
         ] {
