@@ -207,7 +207,7 @@ fn usage(errors: UsageErrors) -> Usage {
 /// Starts the log and reads how etcd is reached.
 fn shared(matches: &ArgMatches) -> anyhow::Result<Connection> {
     let log = LogArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
-    start_log(log.log_format, &log.log_level)?;
+    start_log(log.log_format, log.level())?;
     let store = StoreArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
     let connection = store.connection(&|name| std::env::var(name).ok());
     Ok(connection.map_err(|mistakes| Usage(mistakes.join("\n")))?)

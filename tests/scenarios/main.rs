@@ -22,6 +22,8 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
+mod confd_users;
 /// What the chaos has in common.
 mod chaos;
 /// Several files for one nginx: all or nothing.

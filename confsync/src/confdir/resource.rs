@@ -139,7 +139,7 @@ impl Reader<'_> {
             self.mistakes.push("dest must be an absolute path".into());
         }
         let policy = self.policy(&raw);
-        let resource = Resource {
+        let mut resource = Resource {
             name: self.name(),
             file: self.path.to_owned(),
             engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
@@ -180,6 +180,10 @@ impl Reader<'_> {
             dest: dest.unwrap_or_default(),
         };
         self.note(&resource, notes);
+        if self.globals.sync_only {
+            (resource.nginx, resource.check, resource.reload, resource.verify) =
+                (None, None, None, None);
+        }
         Some(resource)
     }
 
@@ -350,7 +354,7 @@ impl Reader<'_> {
 
     fn output_format(&mut self, format: Option<&str>) -> Option<String> {
         let format = format.filter(|f| !f.is_empty())?;
-        if !["json", "toml", "yaml", "yml", "xml"].contains(&format) {
+        if !crate::format::FORMATS.contains(&format) {
             self.mistakes
                 .push(format!("output_format = \"{format}\" is none of json, toml, yaml, xml"));
         }
