@@ -22,6 +22,19 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// `register`: keys, values, variables, mistakes, and the small subcommands.
+mod register_commands;
+/// `register`: what counts as healthy.
+mod register_health;
+/// `register`: lost leases, etcd away, restarted, wiped, restored.
+mod register_lease;
+/// `register`: two instances of one key, restarts, stops at any moment.
+mod register_rivals;
+mod register_scene;
+/// `register`: many services in one process.
+mod register_services;
+/// `register`: the backend as its child.
+mod register_supervises;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.
