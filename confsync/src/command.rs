@@ -34,7 +34,8 @@ pub use orphans::reap_as_init;
 pub use output::Output;
 use output::{Bounded, drain};
 pub use substitute::{names_src, substitute};
-pub use supervise::{Forwarded, Left, Supervised, Tail};
+pub use common::runtime::Forwarded;
+pub use supervise::{Left, Supervised, Tail};
 
 /// What a program gets between SIGTERM and SIGKILL once its deadline has passed.
 pub const GRACE: Duration = Duration::from_millis(250);

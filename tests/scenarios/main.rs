@@ -40,6 +40,19 @@ mod chaos_values;
 mod haproxy;
 /// The packages, installed and removed.
 mod packages;
+/// `register`: keys, values, variables, mistakes, and the small subcommands.
+mod register_commands;
+/// `register`: what counts as healthy.
+mod register_health;
+/// `register`: lost leases, etcd away, restarted, wiped, restored.
+mod register_lease;
+/// `register`: two instances of one key, restarts, stops at any moment.
+mod register_rivals;
+mod register_scene;
+/// `register`: many services in one process.
+mod register_services;
+/// `register`: the backend as its child.
+mod register_supervises;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

@@ -1,5 +1,5 @@
-//! `make bench`: how fast nginx follows etcd, measured on this machine with real etcd and
-//! real nginx. One subcommand a question.
+//! `make bench`: how fast nginx follows etcd, what a sidekick costs and how soon it notices,
+//! measured on this machine with real etcd and real nginx. One subcommand a question.
 
 use clap::{Parser, Subcommand};
 
@@ -7,6 +7,11 @@ mod memory;
 mod put_to_served;
 mod reload_as_check;
 mod storm;
+mod bash_loop;
+mod cost;
+mod detection;
+mod register_many;
+mod register_one;
 mod times;
 
 #[derive(Parser)]
@@ -26,6 +31,12 @@ enum Question {
     Storm(storm::Args),
     /// How much memory does confsync take?
     Memory(memory::Args),
+    /// One service: memory and processor time, beside the tutorial's loop
+    RegisterOne(register_one::Args),
+    /// A thousand services in one process: memory, processor time, requests to etcd
+    RegisterMany(register_many::Args),
+    /// A backend dies or hangs: how long until its key is gone?
+    Detection(detection::Args),
 }
 
 #[tokio::main]
@@ -35,5 +46,8 @@ async fn main() -> anyhow::Result<()> {
         Question::ReloadAsCheck(args) => reload_as_check::run(&args).await,
         Question::Storm(args) => storm::run(&args).await,
         Question::Memory(args) => memory::run(&args).await,
+        Question::RegisterOne(args) => register_one::run(&args).await,
+        Question::RegisterMany(args) => register_many::run(&args).await,
+        Question::Detection(args) => detection::run(&args).await,
     }
 }
