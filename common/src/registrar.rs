@@ -233,11 +233,10 @@ impl<S: Store> Registrar<S> {
     }
 
     fn publish(&self, wants: &Wants) {
-        let wanted = wants.keys().map(|key| (key, true));
-        let known = self.claim.keys().map(|key| (key, wants.contains_key(key)));
-        let keys: BTreeMap<_, _> = wanted
-            .chain(known)
-            .map(|(key, wanted)| (key.clone(), self.claim.standing(key, wanted)))
+        let keys: BTreeMap<_, _> = wants
+            .keys()
+            .chain(self.claim.keys())
+            .map(|key| (key.clone(), self.claim.standing(key, wants.contains_key(key))))
             .collect();
         let believed_until = self.claim.believed_until();
         self.report.send_if_modified(|report| {
