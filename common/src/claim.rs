@@ -306,10 +306,14 @@ impl Claim {
     #[must_use]
     pub fn standing(&self, key: &Key, wanted: bool) -> Standing {
         match self.keys.get(key) {
-            Some(Record { held: Some(held), .. }) => Standing::Held { at: held.at },
+            Some(Record { held: Some(held), .. }) => {
+                Standing::Held { at: held.at, value: held.value.clone() }
+            }
             Some(Record { rival: Some(rival), .. }) if wanted => {
                 Standing::Rival { value: rival.entry.value.clone() }
             }
+            // It may be there: a write of ours was not answered, nor is its removal.
+            Some(Record { doubt: Some(_), .. }) => Standing::Owed,
             _ if wanted => Standing::Owed,
             Some(record) => Standing::Absent { removed: record.removed },
             None => Standing::Absent { removed: None },

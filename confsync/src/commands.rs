@@ -200,7 +200,7 @@ fn fleet_table(fleet: &Fleet, revision: u64) -> String {
 
 fn words(member: &Member, ack: Option<&Ack>) -> String {
     match ack {
-        _ if member.left => "leaving".into(),
+        _ if member.left => "left".into(),
         None => "has not applied anything yet".into(),
         Some(Ack { refused: Some(refusal), .. }) => {
             format!("refused revision {}: {}", refusal.revision, refusal.why)

@@ -127,6 +127,9 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
             removal.target.addr
         );
     }
+    if let Err(error) = mark(&store, &removal).await {
+        tracing::warn!(%error, "a load balancer that loses most of its backends may hold this one");
+    }
     let revision = match store.delete(key, &Guard::Value(entry.value.clone())).await? {
         Written::Done { revision, .. } | Written::Held { by: None, revision } => revision,
         Written::Held { by: Some(_), .. } => {
@@ -139,6 +142,17 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     } else {
         Ok(Exit::Done)
     }
+}
+
+/// Says that the key goes on purpose. Whoever doubts a sudden loss would hold it
+/// while its backend answers. The mark lapses by itself.
+async fn mark(store: &Etcd, removal: &Removal) -> anyhow::Result<()> {
+    let bookkeeping = Bookkeeping::below(&removal.process.bookkeeping)?;
+    if let Some((key, value)) = bookkeeping.mark_of(&removal.target.key) {
+        let lease = store.grant(removal.process.ttl).await?;
+        store.put(&key, &value, lease, &Guard::Absent).await?;
+    }
+    Ok(())
 }
 
 async fn wait_after(

@@ -83,7 +83,7 @@ fn status(snapshot: &Snapshot) -> serde_json::Value {
             "for_seconds": since,
             "last_probe": why,
             "registration": match standing {
-                Standing::Held { at } => json!({ "held_at_revision": at }),
+                Standing::Held { at, .. } => json!({ "held_at_revision": at }),
                 Standing::Owed => json!("owed"),
                 Standing::Absent { .. } => json!("absent"),
                 Standing::Rival { value } => json!({ "held_by": String::from_utf8_lossy(value) }),

@@ -92,6 +92,8 @@ pub enum Standing {
     Held {
         /// The revision of our write.
         at: Revision,
+        /// What it confirmed; a newer value may be on its way.
+        value: Vec<u8>,
     },
     /// Wanted, but another live instance has it.
     Rival {

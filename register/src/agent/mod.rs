@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use common::claim::{Aim, Standing, Takeover, Want, Wants};
 use common::handshake::Bookkeeping;
-use common::model::{Key, Prefix};
+use common::model::Key;
 use common::registrar::{self, Report};
 use common::runtime::{Exit, Forwarded, ServiceManager, Signals};
 use common::store::Store;
@@ -322,21 +322,11 @@ impl<S: Store> Agent<S> {
         };
         let now = Instant::now();
         let wait = |(key, standing): (&Key, &Standing)| match standing {
-            Standing::Held { at } => {
+            Standing::Held { at, .. } => {
                 Some(Wait::new(key.clone(), *at, Goal::Joined, bounds.clone(), now))
             }
             _ => None,
         };
         standings.iter().filter_map(wait).collect()
-    }
-
-    /// The folder and the name of a service's key: `apache` and `10.0.0.1`.
-    fn parts_of(key: &Key) -> Option<(String, String)> {
-        let path = key.as_str();
-        let (folder, id) = path.rsplit_once('/')?;
-        let service = folder.rsplit('/').next()?;
-        // A clean key has clean parts.
-        folder.parse::<Prefix>().ok()?;
-        Some((service.to_owned(), id.to_owned()))
     }
 }

@@ -3,15 +3,15 @@
 
 use clap::{Parser, Subcommand};
 
-mod memory;
-mod put_to_served;
-mod reload_as_check;
-mod storm;
 mod bash_loop;
 mod cost;
 mod detection;
+mod memory;
+mod put_to_served;
 mod register_many;
 mod register_one;
+mod reload_as_check;
+mod storm;
 mod times;
 
 #[derive(Parser)]
