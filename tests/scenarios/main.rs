@@ -22,12 +22,12 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
-/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
-mod confd_users;
 /// What the chaos has in common.
 mod chaos;
 /// confsync is killed at every step, nginx goes on.
 mod chaos_kill;
+/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
+mod confd_users;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// The walk of the tutorial, in both APIs, key for key.
