@@ -22,14 +22,14 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
-/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
-mod confd_users;
 /// What the chaos has in common.
 mod chaos;
 /// Several files for one nginx: all or nothing.
 mod chaos_files;
 /// confsync is killed at every step, nginx goes on.
 mod chaos_kill;
+/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
+mod confd_users;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// etcd is stopped, wiped and restored under a load.
