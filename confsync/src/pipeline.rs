@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use common::backoff::Backoff;
 use common::model::{Revision, format_span};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
 use crate::install::{
@@ -51,6 +52,10 @@ pub struct Pipeline {
     pub history: VecDeque<Load>,
     /// Loads proven and steps failed since the start.
     pub counts: Counts,
+    /// How long proven loads took.
+    pub load_seconds: Histogram,
+    /// What made the next load due, in the operator's words.
+    pub cause: String,
 }
 
 #[derive(Debug)]
@@ -86,6 +91,8 @@ pub struct Load {
     pub took: Duration,
     /// The revision it made live.
     pub revision: Revision,
+    /// What made it due.
+    pub cause: String,
     /// `None` for success, else why not.
     pub failed: Option<String>,
 }
@@ -137,6 +144,8 @@ impl Pipeline {
             trouble: None,
             history: VecDeque::new(),
             counts: Counts::default(),
+            load_seconds: crate::state::load_seconds(),
+            cause: "start".to_owned(),
         })
     }
 
@@ -326,12 +335,12 @@ impl Pipeline {
                 Some(why)
             }
         };
-        self.remember(Load {
-            at: SystemTime::now(),
-            took: began.elapsed(),
-            revision: self.wanted_at,
-            failed,
-        });
+        let took = began.elapsed();
+        if failed.is_none() {
+            self.load_seconds.observe(took.as_secs_f64());
+        }
+        let (revision, cause) = (self.wanted_at, self.cause.clone());
+        self.remember(Load { at: SystemTime::now(), took, revision, cause, failed });
     }
 
     async fn proven(&mut self, old: Old, now: Instant) {

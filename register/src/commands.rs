@@ -9,7 +9,7 @@ use common::args::{LogArgs, StoreArgs};
 use common::handshake::Bookkeeping;
 use common::model::{Backend, Tree};
 use common::reach::reach;
-use common::runtime::{Exit, ServiceManager, Signals, Usage, start_log};
+use common::runtime::{Exit, Pulse, ServiceManager, Signals, Usage, start_log};
 use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::config::{Removal, Sources, UsageErrors, prepare};
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all};
 use crate::list::{self, Row};
+use crate::status::Surface;
 use crate::supervise::Backend as Child;
 
 /// How long a command that is waited for at a terminal tries to reach etcd.
@@ -45,15 +46,19 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         argv => Some(Child::start(argv).map_err(|e| Usage(e.to_string()))?),
     };
     let (publish, published) = tokio::sync::watch::channel(agent::Snapshot::default());
+    let pulse = Pulse::default();
     if let Some(addr) = config.process.status {
-        crate::status::serve(addr, published, signals.abort.clone()).await?;
+        let surface =
+            Surface { snapshot: published, pulse: pulse.clone(), manager: manager.clone() };
+        surface.serve(addr, signals.abort.clone()).await?;
     }
-    let Some(store) = reach(&connection, &manager, &signals.drain).await? else {
+    let Some(store) = reach(&connection, &manager, &signals.drain, &pulse).await? else {
         tracing::info!("ended before etcd was reached");
         return stop_early(backend).await;
     };
-    agent::run(agent::Parts { config, probes, sources, store, signals, manager, backend, publish })
-        .await
+    let parts =
+        agent::Parts { config, probes, sources, store, signals, manager, pulse, backend, publish };
+    agent::run(parts).await
 }
 
 /// Told to end while nothing was registered yet.

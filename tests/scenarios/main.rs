@@ -22,6 +22,10 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// The page for people, in a real browser.
+mod page;
+/// What is served to machines: health, readiness, metrics; and that its docs are true.
+mod surface;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

@@ -6,6 +6,7 @@
 //!   away; when the scenario fails it tells everything it knows ([`report`]).
 //! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
+//! * [`browser`] is a Chromium that looks at the status page.
 //! * [`process`] is the only spawner, [`eventually`] the only way to wait for a
 //!   condition: bounded, and with the reason in the failure.
 //!
@@ -22,6 +23,7 @@
 pub mod address;
 pub mod backend;
 pub mod bins;
+pub mod browser;
 pub mod cluster;
 pub mod confdir;
 pub mod daemon;
@@ -36,6 +38,7 @@ pub mod report;
 pub mod workdir;
 
 pub use backend::{Backend, Behaviour};
+pub use browser::Browser;
 pub use cluster::{Cluster, Member};
 pub use confdir::Confdir;
 pub use daemon::Daemon;

@@ -5,10 +5,12 @@ mod exit;
 mod http;
 mod log;
 mod notify;
+mod pulse;
 mod signals;
 
 pub use exit::{Exit, Usage, exit_on};
-pub use http::{Answer, Body, Handler, HttpError, plain, serve};
+pub use http::{Answer, Body, Handler, HttpError, health, plain, serve};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
+pub use pulse::{Heart, Late, Pulse};
 pub use signals::{Hangups, Signals};

@@ -15,7 +15,7 @@ use common::claim::{Standing, Takeover, Want, Wants};
 use common::handshake::Bookkeeping;
 use common::model::{Key, Prefix};
 use common::registrar::{self, Report};
-use common::runtime::{Exit, ServiceManager, Signals};
+use common::runtime::{Exit, Pulse, ServiceManager, Signals};
 use common::store::Store;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -44,6 +44,8 @@ pub struct Parts<S> {
     pub signals: Signals,
     /// Who started us.
     pub manager: ServiceManager,
+    /// Where the loop shows that it goes on.
+    pub pulse: Pulse,
     /// The backend, already started, if we supervise it.
     pub backend: Option<Backend>,
     /// Where what stands is published, for the status surface.
@@ -59,9 +61,16 @@ pub struct Snapshot {
     pub registrar: Report,
     /// Whether READY=1 was sent.
     pub ready: bool,
+    /// Whether the end has begun: what was registered is being taken back.
+    pub leaving: bool,
     /// The state in words.
     pub words: String,
 }
+
+/// The main loop goes round at least this often.
+const BEAT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Not heard of for this long, it is stuck.
+const LATE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Runs until a signal, or until the supervised backend ends.
 ///
@@ -143,8 +152,10 @@ impl<S: Store> Agent<S> {
         let mut hangups = self.parts.signals.hangups.clone();
         let drain = self.parts.signals.drain.clone();
         let every = self.parts.manager.watchdog_interval();
-        let mut beat = tokio::time::interval(every.unwrap_or(std::time::Duration::from_secs(3600)));
+        let mut beat = tokio::time::interval(every.unwrap_or(BEAT).min(BEAT));
+        let heart = self.parts.pulse.heart("the main loop", LATE);
         loop {
+            heart.beat(LATE);
             self.parts.manager.watchdog();
             self.act();
             self.tell();
@@ -155,8 +166,14 @@ impl<S: Store> Agent<S> {
                 }
             };
             let again = tokio::select! {
-                () = drain.cancelled() => return End::Asked,
-                code = backend => return End::BackendLeft(code),
+                () = drain.cancelled() => {
+                    heart.end();
+                    return End::Asked;
+                }
+                code = backend => {
+                    heart.end();
+                    return End::BackendLeft(code);
+                }
                 () = self.bell.notified() => false,
                 changed = self.report.changed() => {
                     // The registrar only ends when it is told to.
@@ -229,6 +246,7 @@ impl<S: Store> Agent<S> {
             services: services.collect(),
             registrar: report,
             ready: self.ready,
+            leaving: false,
             words: text,
         };
         self.parts.publish.send_replace(snapshot);
