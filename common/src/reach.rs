@@ -7,13 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::model::format_span;
-use crate::runtime::{Heart, Pulse, ServiceManager};
+use crate::runtime::{Heart, Pulse, Reminder, ServiceManager};
 use crate::store::{Connection, Etcd, StoreError, connect};
 
 /// How long one try may take, over all members, at the very most.
 const ATTEMPT: Duration = Duration::from_secs(120);
-/// How often the log tells what is still waited for.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// Connects. `None`: `stop` came first. `pulse` shows that it goes on trying.
 ///
@@ -39,7 +37,7 @@ async fn search(
 ) -> Result<Option<Etcd>, StoreError> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     let began = Instant::now();
-    let mut remind = began;
+    let mut wait = Reminder::at_once();
     loop {
         heart.beat(ATTEMPT);
         let answer = stop.run_until_cancelled(connect(connection)).await;
@@ -53,10 +51,7 @@ async fn search(
         }
         let endpoints = connection.endpoints.join(", ");
         let waited = format_span(Duration::from_secs(began.elapsed().as_secs()));
-        if Instant::now() >= remind {
-            tracing::warn!(%endpoints, %error, %waited, "waiting for etcd");
-            remind = Instant::now() + REMIND;
-        }
+        wait.remind(&format!("waiting for etcd at {endpoints}: {error}"));
         manager.status(&format!("waiting for etcd at {endpoints} for {waited}: {error}"));
         let pause = backoff.after_failure(fastrand::f64());
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {

@@ -12,7 +12,7 @@ use common::handshake::{Bookkeeping, Consumes};
 use common::model::{Prefix, Ttl, format_span};
 use common::reach::reach;
 use common::registrar;
-use common::runtime::{Exit, Heart, Pulse, ServiceManager, Signals};
+use common::runtime::{Exit, Heart, Pulse, Reminder, ServiceManager, Signals};
 use common::store::{Connection, Etcd};
 use common::watch::{self, Options};
 use rustix::process::Signal;
@@ -240,9 +240,13 @@ impl Daemon {
         let drain = self.signals.drain.clone();
         let every = self.manager.watchdog_interval().unwrap_or(Duration::from_secs(10));
         let mut beat = tokio::time::interval(every.min(Duration::from_secs(10)));
+        let mut wait = Reminder::default();
         loop {
             self.heart.beat(CHORE);
             self.tell().await;
+            if !self.ready {
+                wait.remind(&self.manager.words());
+            }
             let child = self.child.clone();
             let left = async {
                 match &child {

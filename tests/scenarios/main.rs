@@ -22,6 +22,8 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// The documentation: its flags, its commands.
+mod docs;
 /// The page for people, in a real browser.
 mod page;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.

@@ -6,6 +6,7 @@ mod http;
 mod log;
 mod notify;
 mod pulse;
+mod reminder;
 mod signals;
 
 pub use exit::{Exit, Usage, exit_on};
@@ -13,4 +14,5 @@ pub use http::{Answer, Body, Handler, HttpError, health, plain, serve};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
 pub use pulse::{Heart, Late, Pulse};
+pub use reminder::Reminder;
 pub use signals::{Hangups, Signals};

@@ -15,7 +15,7 @@ use common::claim::{Standing, Takeover, Want, Wants};
 use common::handshake::Bookkeeping;
 use common::model::{Key, Prefix};
 use common::registrar::{self, Report};
-use common::runtime::{Exit, Pulse, ServiceManager, Signals};
+use common::runtime::{Exit, Pulse, Reminder, ServiceManager, Signals};
 use common::store::Store;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -154,11 +154,15 @@ impl<S: Store> Agent<S> {
         let every = self.parts.manager.watchdog_interval();
         let mut beat = tokio::time::interval(every.unwrap_or(BEAT).min(BEAT));
         let heart = self.parts.pulse.heart("the main loop", LATE);
+        let mut wait = Reminder::default();
         loop {
             heart.beat(LATE);
             self.parts.manager.watchdog();
             self.act();
             self.tell();
+            if !self.ready {
+                wait.remind(&self.parts.manager.words());
+            }
             let backend = async {
                 match &mut self.parts.backend {
                     Some(backend) => backend.ended().await.map_or(1, crate::supervise::Exit::code),
