@@ -201,8 +201,11 @@ impl Pipeline {
                     self.load(began).await;
                     return true;
                 }
+                let refusals = self.counts.refusals;
                 if self.install().await {
                     self.load(began).await;
+                } else if self.counts.refusals > refusals {
+                    self.remember(began, self.trouble.clone());
                 }
                 true
             }
@@ -335,12 +338,10 @@ impl Pipeline {
                 Some(why)
             }
         };
-        let took = began.elapsed();
         if failed.is_none() {
-            self.load_seconds.observe(took.as_secs_f64());
+            self.load_seconds.observe(began.elapsed().as_secs_f64());
         }
-        let (revision, cause) = (self.wanted_at, self.cause.clone());
-        self.remember(Load { at: SystemTime::now(), took, revision, cause, failed });
+        self.remember(began, failed);
     }
 
     async fn proven(&mut self, old: Old, now: Instant) {
@@ -401,11 +402,12 @@ impl Pipeline {
         self.trouble = Some(why);
     }
 
-    fn remember(&mut self, load: Load) {
+    fn remember(&mut self, began: Instant, failed: Option<String>) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
-        self.history.push_back(load);
+        let (took, revision, cause) = (began.elapsed(), self.wanted_at, self.cause.clone());
+        self.history.push_back(Load { at: SystemTime::now(), took, revision, cause, failed });
     }
 
     /// The revision that is proven to be live: that of the candidates, if what they

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use tests::{Api, Backend, Browser, Confdir, Daemon, Etcd, Lab, Nginx};
+use tests::{Api, Backend, Browser, Confdir, Daemon, Etcd, Lab, Nginx, Signal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_follows_the_backends() {
@@ -28,9 +28,9 @@ async fn the_page_follows_the_backends() {
         let confdir = Confdir::handlebars(&lab, &nginx);
         let daemon = Daemon::confsync(&lab).named(name).etcd(&etcd, Api::V3).confdir(&confdir);
         let daemon = daemon.flag("--name", name).flag("--status", status.to_string());
-        (daemon.supervising(&nginx).start(), status, nginx)
+        (daemon.supervising(&nginx).start(), status, confdir)
     };
-    let (lb1, status, _nginx) = balancer("edge-1");
+    let (lb1, status, confdir) = balancer("edge-1");
     let (lb2, ..) = balancer("edge-2");
     lb1.ready().await;
     lb2.ready().await;
@@ -73,6 +73,17 @@ async fn the_page_follows_the_backends() {
             browser.screenshot(&PathBuf::from(folder).join(format!("{name}.png"))).await;
         }
     }
+    // A template that nginx refuses: in nginx's words, while the backends stay live.
+    confdir.edit("templates/nginx.hbs", |text| text.replace("proxy_pass ", "proxy_pas "));
+    lb1.signal(Signal::HUP);
+    browser
+        .shows(
+            "(document.querySelector('.note') || {innerText: ''}).innerText.includes('proxy_pas')",
+        )
+        .await;
+    browser.shows("document.querySelectorAll('svg .no').length > 0").await;
+    assert_eq!(browser.eval("document.querySelectorAll('[data-addr]').length").await, 2);
+
     let quiet: &[String] = &[];
     assert_eq!(browser.complaints(), quiet);
 
