@@ -7,10 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::model::format_span;
-use crate::runtime::ServiceManager;
+use crate::runtime::{Heart, Pulse, Reminder, ServiceManager};
 use crate::store::{Connection, Etcd, StoreError, connect};
 
-/// Connects. `None`: `stop` came first.
+/// How long one try may take, over all members, at the very most.
+const ATTEMPT: Duration = Duration::from_secs(120);
+
+/// Connects. `None`: `stop` came first. `pulse` shows that it goes on trying.
 ///
 /// # Errors
 /// What no waiting mends: access refused, an API that is not offered.
@@ -18,10 +21,25 @@ pub async fn reach(
     connection: &Connection,
     manager: &ServiceManager,
     stop: &CancellationToken,
+    pulse: &Pulse,
+) -> Result<Option<Etcd>, StoreError> {
+    let heart = pulse.heart("the search for etcd", ATTEMPT);
+    let outcome = search(connection, manager, stop, &heart).await;
+    heart.end();
+    outcome
+}
+
+async fn search(
+    connection: &Connection,
+    manager: &ServiceManager,
+    stop: &CancellationToken,
+    heart: &Heart,
 ) -> Result<Option<Etcd>, StoreError> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     let began = Instant::now();
+    let mut wait = Reminder::at_once();
     loop {
+        heart.beat(ATTEMPT);
         let answer = stop.run_until_cancelled(connect(connection)).await;
         let error = match answer {
             None => return Ok(None),
@@ -32,10 +50,8 @@ pub async fn reach(
             return Err(error);
         }
         let endpoints = connection.endpoints.join(", ");
-        if backoff.failures() == 0 {
-            tracing::warn!(%endpoints, %error, "waiting for etcd");
-        }
-        let waited = format_span(began.elapsed());
+        let waited = format_span(Duration::from_secs(began.elapsed().as_secs()));
+        wait.remind(&format!("waiting for etcd at {endpoints}: {error}"));
         manager.status(&format!("waiting for etcd at {endpoints} for {waited}: {error}"));
         let pause = backoff.after_failure(fastrand::f64());
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {

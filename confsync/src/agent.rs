@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use common::handshake::{Bookkeeping, Refusal};
 use common::model::{Revision, Snapshot};
+use common::runtime::{Heart, Pulse};
 use common::store::Store;
 use common::watch::View;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backends::{Refused, Seen};
 use crate::belief::Belief;
+use crate::cause::{self, Routes};
 use crate::doubt;
 use crate::guard::Outcome;
 use crate::ledger::Owed;
@@ -31,6 +33,11 @@ const DOUBT_AGAIN: Duration = Duration::from_secs(2);
 /// How often it is looked whether old workers are gone: soon after a load, later.
 const RETIRING_SOON: Duration = Duration::from_millis(10);
 const RETIRING_LATER: Duration = Duration::from_millis(200);
+/// A round of the loop with all its steps: each is bounded by a deadline of seconds,
+/// a slow command by what its resource allows.
+const STEP: Duration = Duration::from_secs(300);
+/// How much later than it meant to a busy machine lets the loop look again.
+const LATE: Duration = Duration::from_secs(30);
 
 /// What an agent works with.
 pub struct Parts<S> {
@@ -48,6 +55,8 @@ pub struct Parts<S> {
     pub members: Option<Members>,
     /// Where what stands is published.
     pub publish: watch::Sender<SetState>,
+    /// Where it shows that it goes on.
+    pub pulse: Pulse,
     /// Beliefs of a set that this one replaces, by resource.
     pub beliefs: BTreeMap<String, Belief>,
 }
@@ -67,6 +76,9 @@ pub struct Agent<S> {
     owed_since: Option<SystemTime>,
     doubting: bool,
     last_load: Option<Instant>,
+    /// What was routed to when everything was live last.
+    served: Option<Routes>,
+    heart: Heart,
 }
 
 impl<S: Store> Agent<S> {
@@ -74,7 +86,6 @@ impl<S: Store> Agent<S> {
     #[must_use]
     pub fn new(parts: Parts<S>) -> Self {
         Self {
-            parts,
             decided: Revision::default(),
             regressions: 0,
             first_change: None,
@@ -84,6 +95,9 @@ impl<S: Store> Agent<S> {
             owed_since: None,
             doubting: false,
             last_load: None,
+            served: None,
+            heart: parts.pulse.heart(&format!("the agent of {}", parts.set.name), STEP),
+            parts,
         }
     }
 
@@ -92,12 +106,14 @@ impl<S: Store> Agent<S> {
     pub async fn run(mut self, shutdown: CancellationToken) -> BTreeMap<String, Belief> {
         let mut now_due = true;
         loop {
+            self.heart.beat(STEP);
             if now_due || self.is_due() {
                 self.decide().await;
             }
             while self.parts.pipeline.step(Instant::now()).await {
                 if self.parts.pipeline.applied().is_some() {
                     self.last_load = Some(Instant::now());
+                    self.served = Some(self.routes());
                 }
                 if shutdown.is_cancelled() {
                     break;
@@ -112,6 +128,7 @@ impl<S: Store> Agent<S> {
                 return self.end().await;
             }
             let until = self.next_look();
+            self.heart.beat(until.saturating_duration_since(Instant::now()) + LATE);
             now_due = tokio::select! {
                 () = shutdown.cancelled() => continue,
                 () = sleep_until(until) => self.doubting,
@@ -129,6 +146,7 @@ impl<S: Store> Agent<S> {
             self.parts.pipeline.step(Instant::now()).await;
             self.tell();
         }
+        self.heart.end();
         self.parts.beliefs
     }
 
@@ -193,6 +211,7 @@ impl<S: Store> Agent<S> {
             Ok((candidates, refused)) => {
                 self.withheld = None;
                 self.refused = refused;
+                self.parts.pipeline.cause = cause::words(self.served.as_ref(), &self.routes());
                 self.parts.pipeline.want(candidates, snapshot.revision);
             }
             Err(why) => {
@@ -303,6 +322,7 @@ impl<S: Store> Agent<S> {
             at: load.at,
             took_ms: load.took.as_millis(),
             revision: load.revision.0,
+            cause: load.cause.clone(),
             failed: load.failed.clone(),
         });
         let refused = self.refused.iter();
@@ -334,7 +354,14 @@ impl<S: Store> Agent<S> {
             loads_total: pipeline.counts.loads,
             refusals_total: pipeline.counts.refusals,
             failures_total: pipeline.counts.failures,
+            load_seconds: pipeline.load_seconds.clone(),
         }
+    }
+
+    fn routes(&self) -> Routes {
+        let all = self.parts.beliefs.values().flat_map(Belief::backends);
+        let route = |b: &common::model::Backend| (b.addr.to_string(), b.weight);
+        all.map(|(key, registered)| (key.clone(), route(&registered.backend))).collect()
     }
 
     fn backends(&mut self) -> Vec<BackendState> {

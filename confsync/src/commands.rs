@@ -1,22 +1,20 @@
 //! The subcommands: what the command line says, put together and done.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::Context;
 use common::args::LogArgs;
-use common::handshake::{Ack, Bookkeeping, Member};
+use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot};
 use common::runtime::{Exit, Signals, Usage, start_log};
 use common::store::{Connection, Store, connect};
-use serde_json::json;
 
 use crate::args::{CheckArgs, Command, ConvertArgs, InitArgs, RenderArgs, RunArgs, StatusArgs};
 use crate::load::load;
 use crate::once;
 use crate::settings::{Place, Told};
-use crate::{daemon, settings, template};
+use crate::{daemon, fleet, settings, template};
 
 /// Does what was asked.
 ///
@@ -131,102 +129,14 @@ async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     let connection = args.store.connection(&|name| std::env::var(name).ok());
     let connection = connection.map_err(|mistakes| Usage(mistakes.join("\n")))?;
     let found = read_keys(&connection, &[bookkeeping.members(), bookkeeping.acks()]).await?;
-    let fleet = fleet(&found, &bookkeeping);
+    let (fleet, revision) = (fleet::read(&found, &bookkeeping), found.revision.0);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&fleet_json(&fleet))?);
+        println!("{}", serde_json::to_string_pretty(&fleet::json(&fleet, revision))?);
     } else {
-        print!("{}", fleet_table(&fleet, found.revision.0));
+        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print!("{}", fleet::table(&fleet, revision, colours));
     }
     Ok(Exit::Done)
-}
-
-type Fleet = BTreeMap<String, (Member, BTreeMap<String, Ack>)>;
-
-/// Every load balancer and what it has said.
-fn fleet(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
-    let mut fleet = Fleet::new();
-    for entry in found.entries.values() {
-        if let Some(lb) = bookkeeping.lb_of_member(&entry.key)
-            && let Ok(member) = serde_json::from_slice(&entry.value)
-        {
-            fleet.insert(lb.to_owned(), (member, BTreeMap::new()));
-        }
-    }
-    for entry in found.entries.values() {
-        if let Some((resource, lb)) = bookkeeping.parts_of_ack(&entry.key)
-            && let Some((_, acks)) = fleet.get_mut(lb)
-            && let Ok(ack) = serde_json::from_slice(&entry.value)
-        {
-            acks.insert(resource.to_owned(), ack);
-        }
-    }
-    fleet
-}
-
-fn fleet_json(fleet: &Fleet) -> serde_json::Value {
-    let lbs = fleet
-        .iter()
-        .map(|(lb, (member, acks))| json!({ "name": lb, "member": member, "acks": acks }));
-    json!({ "load_balancers": lbs.collect::<Vec<_>>() })
-}
-
-fn fleet_table(fleet: &Fleet, revision: u64) -> String {
-    if fleet.is_empty() {
-        return "no load balancer is registered\n".to_owned();
-    }
-    let mut rows = vec![
-        ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED", "STATE"].map(String::from),
-    ];
-    for (lb, (member, acks)) in fleet {
-        for resource in &member.resources {
-            let ack = acks.get(&resource.name).filter(|ack| ack.boot == member.boot);
-            let (applied, quiesced) = ack.map_or(("-".into(), "-".into()), |ack| {
-                (ack.applied.to_string(), ack.quiesced.to_string())
-            });
-            rows.push([
-                lb.clone(),
-                member.host.clone(),
-                resource.name.clone(),
-                applied,
-                quiesced,
-                words(member, ack),
-            ]);
-        }
-    }
-    let mut text = table(&rows);
-    let _ = writeln!(text, "etcd is at revision {revision}");
-    text
-}
-
-fn words(member: &Member, ack: Option<&Ack>) -> String {
-    match ack {
-        _ if member.left => "left".into(),
-        None => "has not applied anything yet".into(),
-        Some(Ack { refused: Some(refusal), .. }) => {
-            format!("refused revision {}: {}", refusal.revision, refusal.why)
-        }
-        Some(ack) if !ack.held.is_empty() => {
-            format!("holds {} backends against etcd", ack.held.len())
-        }
-        Some(ack) if ack.quiesced < ack.applied => "old workers finish requests".into(),
-        Some(_) => "ok".into(),
-    }
-}
-
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
-    }
-    text
 }
 
 fn init(args: &InitArgs) -> anyhow::Result<Exit> {

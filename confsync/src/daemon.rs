@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context;
 use common::claim::Standing;
 use common::handshake::{Bookkeeping, Consumes};
-use common::model::{Key, Prefix, Ttl};
+use common::model::{Key, Prefix, Ttl, format_span};
 use common::reach::reach;
 use common::registrar;
-use common::runtime::{Exit, ServiceManager, Signals};
+use common::runtime::{Exit, Heart, Pulse, Reminder, ServiceManager, Signals};
 use common::store::{Connection, Etcd};
 use common::watch::{self, Options};
 use rustix::process::Signal;
@@ -33,7 +33,7 @@ use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
 use crate::set::Set;
 use crate::state::{SetState, States};
-use crate::surface;
+use crate::surface::{self, About, Onlookers};
 
 /// What `run` was told, validated.
 #[derive(Debug, Clone)]
@@ -64,6 +64,9 @@ pub struct Config {
 
 /// How long the member key may keep the first read waiting, once etcd answers.
 const JOIN: Duration = Duration::from_secs(3);
+/// A round of the main loop, a new confdir or the end included: agents finish what
+/// they are at.
+const CHORE: Duration = Duration::from_secs(330);
 /// How long the leave may take at most, and of that the word that it is one.
 const LEAVE: Duration = Duration::from_secs(5);
 const SAY: Duration = Duration::from_secs(1);
@@ -98,6 +101,9 @@ struct Daemon {
     report: channel::Receiver<registrar::Report>,
     running: Vec<RunningSet>,
     states: channel::Sender<States>,
+    about: channel::Sender<About>,
+    pulse: Pulse,
+    heart: Heart,
     ready: bool,
     /// What the member key is to name once the files of the new confdir are live.
     then_consumed: Option<Vec<Consumes>>,
@@ -120,13 +126,23 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let argv = Argv::read(&config.command);
         let (states, published) = channel::channel(States::new());
+        let (about, told) = channel::channel(About::new(config.name.clone()));
+        let (pulse, onlookers) = (Pulse::default(), Onlookers::default());
         if let Some(addr) = config.status {
-            surface::serve(addr, published, signals.abort.clone()).await?;
+            let sources = surface::Sources {
+                states: published,
+                about: told,
+                pulse: pulse.clone(),
+                manager: manager.clone(),
+                stopping: signals.drain.clone(),
+                onlookers: onlookers.clone(),
+            };
+            surface::serve(addr, sources, signals.abort.clone()).await?;
         }
         let early =
             start_without_etcd(&config, &manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {
-            store = reach(&config.connection, &manager, &signals.drain) => store?,
+            store = reach(&config.connection, &manager, &signals.drain, &pulse) => store?,
             error = early => return Err(error),
         };
         let store = match store {
@@ -135,6 +151,7 @@ impl Daemon {
         };
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
         let members = Members::new(config.name.clone(), boot(), bookkeeping);
+        onlookers.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
         let wants = paced(members.wants());
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
@@ -150,6 +167,9 @@ impl Daemon {
             report,
             running: Vec::new(),
             states,
+            about,
+            heart: pulse.heart("the main loop", CHORE),
+            pulse,
             ready: false,
             then_consumed: None,
         };
@@ -201,6 +221,7 @@ impl Daemon {
             bookkeeping: self.members.bookkeeping().clone(),
             members: Some(self.members.clone()),
             publish,
+            pulse: self.pulse.clone(),
             beliefs,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
@@ -213,8 +234,13 @@ impl Daemon {
         let drain = self.signals.drain.clone();
         let every = self.manager.watchdog_interval().unwrap_or(Duration::from_secs(10));
         let mut beat = tokio::time::interval(every.min(Duration::from_secs(10)));
+        let mut wait = Reminder::default();
         loop {
+            self.heart.beat(CHORE);
             self.tell().await;
+            if !self.ready {
+                wait.remind(&self.manager.words());
+            }
             let child = self.child.clone();
             let left = async {
                 match &child {
@@ -227,14 +253,42 @@ impl Daemon {
                 () = drain.cancelled() => return Ok(self.end(None).await),
                 code = left => return Ok(self.end(Some(code)).await),
                 () = changed => {}
+                () = report_changed(&mut self.report) => {}
                 again = hangups.changed() => if again.is_ok() { self.reload().await },
-                _ = beat.tick() => self.manager.watchdog(),
+                _ = beat.tick() => self.watchdog(),
             }
         }
     }
 
+    /// One stuck agent is as bad as a stuck process: then the service manager is no
+    /// longer told that all is well.
+    fn watchdog(&self) {
+        let late = self.pulse.late(tokio::time::Instant::now());
+        if late.is_empty() {
+            self.manager.watchdog();
+        }
+        for late in late {
+            tracing::error!(overdue = %format_span(late.by), "{} is stuck", late.name);
+        }
+    }
+
+    /// What is known of the process itself.
+    fn tell_about(&mut self) {
+        let report = self.report.borrow_and_update().clone();
+        let standing = self.members.key().ok().and_then(|key| report.keys.get(&key).cloned());
+        let joined = matches!(standing, Some(Standing::Held { .. }));
+        let requests = (report.requests, report.failures);
+        self.about.send_if_modified(|about| {
+            // The counters alone wake nobody.
+            let changed = about.joined != joined;
+            (about.joined, about.requests) = (joined, requests);
+            changed
+        });
+    }
+
     /// Publishes what stands; READY=1 when every set was applied once.
     async fn tell(&mut self) {
+        self.tell_about();
         let states: States = self
             .running
             .iter_mut()
@@ -475,6 +529,13 @@ async fn start_without_etcd(
 #[derive(Debug, thiserror::Error)]
 #[error("the supervised command ended")]
 pub struct ChildLeft(pub u8);
+
+/// Resolves when the registrar tells something new.
+async fn report_changed(report: &mut channel::Receiver<registrar::Report>) {
+    if report.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
 
 async fn any_changed(running: &mut [RunningSet]) {
     let waits = running.iter_mut().map(|set| Box::pin(set.state.changed()));

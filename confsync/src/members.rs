@@ -63,7 +63,11 @@ impl Members {
         &self.name
     }
 
-    fn key(&self) -> Result<Key, KeyError> {
+    /// The member key.
+    ///
+    /// # Errors
+    /// When the name is not a path segment.
+    pub fn key(&self) -> Result<Key, KeyError> {
         self.bookkeeping.member(&self.name)
     }
 

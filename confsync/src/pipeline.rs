@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use common::backoff::Backoff;
 use common::model::{Revision, format_span};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
 use crate::install::{
@@ -50,6 +51,10 @@ pub struct Pipeline {
     pub history: VecDeque<Load>,
     /// Loads proven and steps failed since the start.
     pub counts: Counts,
+    /// How long proven loads took.
+    pub load_seconds: Histogram,
+    /// What made the next load due, in the operator's words.
+    pub cause: String,
 }
 
 /// Counters for the metrics.
@@ -72,6 +77,8 @@ pub struct Load {
     pub took: Duration,
     /// The revision it made live.
     pub revision: Revision,
+    /// What made it due.
+    pub cause: String,
     /// `None` for success, else why not.
     pub failed: Option<String>,
 }
@@ -122,6 +129,8 @@ impl Pipeline {
             trouble: None,
             history: VecDeque::new(),
             counts: Counts::default(),
+            load_seconds: crate::state::load_seconds(),
+            cause: "start".to_owned(),
         })
     }
 
@@ -180,8 +189,11 @@ impl Pipeline {
                     self.load(began).await;
                     return true;
                 }
+                let refusals = self.counts.refusals;
                 if self.install().await {
                     self.load(began).await;
+                } else if self.counts.refusals > refusals {
+                    self.remember(began, self.trouble.clone());
                 }
                 true
             }
@@ -314,12 +326,10 @@ impl Pipeline {
                 Some(why)
             }
         };
-        self.remember(Load {
-            at: SystemTime::now(),
-            took: began.elapsed(),
-            revision: self.wanted_at,
-            failed,
-        });
+        if failed.is_none() {
+            self.load_seconds.observe(began.elapsed().as_secs_f64());
+        }
+        self.remember(began, failed);
     }
 
     async fn proven(&mut self, old: Old, now: Instant) {
@@ -383,11 +393,12 @@ impl Pipeline {
         self.trouble = Some(why);
     }
 
-    fn remember(&mut self, load: Load) {
+    fn remember(&mut self, began: Instant, failed: Option<String>) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
-        self.history.push_back(load);
+        let (took, revision, cause) = (began.elapsed(), self.wanted_at, self.cause.clone());
+        self.history.push_back(Load { at: SystemTime::now(), took, revision, cause, failed });
     }
 
     /// The revision that is proven to be live: that of the candidates, if what they

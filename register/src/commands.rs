@@ -9,7 +9,7 @@ use common::args::{LogArgs, StoreArgs};
 use common::handshake::Bookkeeping;
 use common::model::{self, Tree};
 use common::reach::reach;
-use common::runtime::{Exit, Forwarded, ServiceManager, Signals, Usage, start_log};
+use common::runtime::{Exit, Forwarded, Pulse, ServiceManager, Signals, Usage, start_log};
 use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::config::{Removal, Sources, UsageErrors, prepare};
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all};
 use crate::list::{self, Row};
+use crate::status::Surface;
 use crate::supervise::Backend;
 
 /// How long `remove`, which stops a unit, tries to reach etcd.
@@ -42,11 +43,14 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let probes = prepare(&config.services).map_err(usage)?;
     let mut backend = supervise(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(agent::Snapshot::default());
+    let pulse = Pulse::default();
     if let Some(addr) = config.process.status {
-        crate::status::serve(addr, published, signals.abort.clone()).await?;
+        let surface =
+            Surface { snapshot: published, pulse: pulse.clone(), manager: manager.clone() };
+        surface.serve(addr, signals.abort.clone()).await?;
     }
     let store = tokio::select! {
-        store = reach(&connection, &manager, &signals.drain) => store?,
+        store = reach(&connection, &manager, &signals.drain, &pulse) => store?,
         exit = ended(&mut backend) => {
             tracing::warn!(code = exit.code(), "the backend ended by itself");
             return Ok(Exit::Child(exit.code()));
@@ -56,8 +60,9 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         tracing::info!("ended before etcd was reached");
         return stop_early(backend).await;
     };
-    agent::run(agent::Parts { config, probes, sources, store, signals, manager, backend, publish })
-        .await
+    let parts =
+        agent::Parts { config, probes, sources, store, signals, manager, pulse, backend, publish };
+    agent::run(parts).await
 }
 
 fn supervise(argv: &[String]) -> anyhow::Result<Option<Child>> {

@@ -4,70 +4,93 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use common::claim::Standing;
-use common::runtime::{Answer, Handler, HttpError, plain};
+use common::runtime::{Answer, Handler, HttpError, Pulse, ServiceManager, health, plain};
 use hyper::Request;
 use hyper::body::Incoming;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Snapshot;
 use crate::health::State;
 use crate::probe::Verdict;
 
-/// Serves the surface until `shutdown`.
-///
-/// # Errors
-/// When the address cannot be had.
-pub async fn serve(
-    addr: SocketAddr,
-    snapshot: watch::Receiver<Snapshot>,
-    shutdown: CancellationToken,
-) -> Result<SocketAddr, HttpError> {
-    common::runtime::serve(addr, Arc::new(Surface { snapshot }), shutdown).await
-}
-
-struct Surface {
-    snapshot: watch::Receiver<Snapshot>,
+/// Where the surface reads.
+pub struct Surface {
+    /// What the loop published.
+    pub snapshot: watch::Receiver<Snapshot>,
+    /// The loops.
+    pub pulse: Pulse,
+    /// What the service manager was told last.
+    pub manager: ServiceManager,
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
+
+impl Surface {
+    /// Serves the surface until `shutdown`.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn serve(
+        self,
+        addr: SocketAddr,
+        shutdown: CancellationToken,
+    ) -> Result<SocketAddr, HttpError> {
+        common::runtime::serve(addr, Arc::new(self), shutdown).await
+    }
+}
 
 impl Handler for Surface {
     fn answer(&self, request: &Request<Incoming>) -> Answer {
         let snapshot = self.snapshot.borrow().clone();
         match request.uri().path() {
-            "/healthz" => plain(200, TEXT, "ok\n"),
+            "/healthz" => health(&self.pulse),
             "/readyz" => {
                 let code = if ready(&snapshot) { 200 } else { 503 };
-                plain(code, TEXT, format!("{}\n", snapshot.words))
+                plain(code, TEXT, format!("{}\n", self.words()))
             }
             "/metrics" => plain(
                 200,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 metrics(&snapshot),
             ),
-            "/status" => plain(200, "application/json", status(&snapshot).to_string()),
+            "/status" => {
+                plain(200, "application/json", status(&snapshot, &self.words()).to_string())
+            }
             _ => plain(404, TEXT, "there are /healthz, /readyz, /metrics and /status\n"),
         }
     }
 }
 
-/// Registered, and what is registered is not about to run out unheard.
-fn ready(snapshot: &Snapshot) -> bool {
-    let held = |s: &Standing| matches!(s, Standing::Held { .. });
-    let fresh =
-        snapshot.registrar.believed_until.is_some_and(|until| until > tokio::time::Instant::now());
-    snapshot.ready && fresh && snapshot.services.values().all(|(_, standing)| held(standing))
+impl Surface {
+    /// What `systemctl status` shows, also when nobody listens to it.
+    fn words(&self) -> String {
+        let words = self.manager.words();
+        if words.is_empty() { "starting".to_owned() } else { words }
+    }
 }
 
-fn status(snapshot: &Snapshot) -> serde_json::Value {
+/// Registered, not leaving, and what is registered is not about to run out unheard.
+fn ready(snapshot: &Snapshot) -> bool {
+    let held = |s: &Standing| matches!(s, Standing::Held { .. });
+    let fresh = snapshot.registrar.believed_until.is_some_and(|until| until > Instant::now());
+    let all = snapshot.services.values().all(|(_, standing)| held(standing));
+    snapshot.ready && !snapshot.leaving && fresh && all
+}
+
+fn status(snapshot: &Snapshot, state: &str) -> serde_json::Value {
     let services = snapshot.services.iter().map(|(key, (report, standing))| {
         let (state, since, why) = match report {
             Some(report) => (
@@ -92,8 +115,10 @@ fn status(snapshot: &Snapshot) -> serde_json::Value {
     });
     let trouble = snapshot.registrar.trouble.as_ref();
     json!({
+        "version": env!("CARGO_PKG_VERSION"),
         "ready": ready(snapshot),
-        "words": snapshot.words,
+        "leaving": snapshot.leaving,
+        "words": state,
         "services": services.collect::<Vec<_>>(),
         "etcd": {
             "trouble": trouble.map(|t| t.error.to_string()),
@@ -124,42 +149,83 @@ struct ByKey {
     key: String,
 }
 
+type Float = Gauge<f64, AtomicU64>;
+
+/// Every name is in `docs/metrics.md`.
 fn metrics(snapshot: &Snapshot) -> String {
     let mut registry = Registry::with_prefix("register");
-    let healthy = Family::<ByKey, Gauge>::default();
-    let registered = Family::<ByKey, Gauge>::default();
-    let probes = Family::<ByKey, Gauge>::default();
-    let failures = Family::<ByKey, Gauge>::default();
-    for (key, (report, standing)) in &snapshot.services {
-        let label = ByKey { key: key.to_string() };
-        let held = matches!(standing, Standing::Held { .. });
-        registered.get_or_create(&label).set(i64::from(held));
-        if let Some(report) = report {
-            healthy.get_or_create(&label).set(i64::from(report.state == State::Up));
-            let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-            probes.get_or_create(&label).set(number(report.probes));
-            failures.get_or_create(&label).set(number(report.failures));
-        }
-    }
-    registry.register("healthy", "Whether the backend is healthy", healthy);
-    registry.register("registered", "Whether etcd confirmed the key", registered);
-    registry.register("probes", "Probes since the start", probes);
-    registry.register("probe_failures", "Failed probes since the start", failures);
-    let requests = gauge(snapshot.registrar.requests);
-    registry.register("etcd_requests", "Requests to etcd since the start", requests);
-    let failed = gauge(snapshot.registrar.failures);
-    registry.register("etcd_failures", "Of these, without a good answer", failed);
-    let trouble =
-        gauge(snapshot.registrar.trouble.as_ref().map_or(0, |t| t.since.elapsed().as_secs()));
-    registry.register("etcd_trouble_seconds", "How long etcd has not done as asked", trouble);
+    let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "What runs", version);
+    let yes = |value: bool| number(if value { 1.0 } else { 0.0 });
+    registry.register("ready", "What /readyz says", yes(ready(snapshot)));
+    registry.register("leaving", "Whether the end has begun", yes(snapshot.leaving));
+    services(&mut registry, snapshot);
+    etcd(&mut registry, snapshot);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
     text
 }
 
-fn gauge(value: u64) -> Gauge {
-    let gauge = Gauge::default();
-    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+fn services(registry: &mut Registry, snapshot: &Snapshot) {
+    let healthy = Family::<ByKey, Gauge>::default();
+    let registered = Family::<ByKey, Gauge>::default();
+    let probes = Family::<ByKey, Counter>::default();
+    let failures = Family::<ByKey, Counter>::default();
+    let took = Family::<ByKey, Float>::default();
+    let age = Family::<ByKey, Float>::default();
+    for (key, (report, standing)) in &snapshot.services {
+        let label = ByKey { key: key.to_string() };
+        let held = matches!(standing, Standing::Held { .. });
+        registered.get_or_create(&label).set(i64::from(held));
+        let up = report.as_ref().is_some_and(|report| report.state == State::Up);
+        healthy.get_or_create(&label).set(i64::from(up));
+        let counts = report.as_ref().map_or((0, 0), |report| (report.probes, report.failures));
+        probes.get_or_create(&label).inc_by(counts.0);
+        failures.get_or_create(&label).inc_by(counts.1);
+        if let Some(last) = report.as_ref().and_then(|report| report.last.as_ref()) {
+            took.get_or_create(&label).set(last.took.as_secs_f64());
+            age.get_or_create(&label).set(last.at.elapsed().as_secs_f64());
+        }
+    }
+    registry.register("healthy", "Whether the backend is healthy", healthy);
+    registry.register("registered", "Whether etcd confirmed the key", registered);
+    registry.register("probes", "Probes since the start", probes);
+    registry.register("probe_failures", "Failed probes since the start", failures);
+    let help = "How long the last probe took";
+    registry.register_with_unit("last_probe_duration", help, Unit::Seconds, took);
+    let help = "How long ago the last probe was answered or given up";
+    registry.register_with_unit("last_probe_age", help, Unit::Seconds, age);
+}
+
+fn etcd(registry: &mut Registry, snapshot: &Snapshot) {
+    let report = &snapshot.registrar;
+    registry.register("etcd_requests", "Requests to etcd", counter(report.requests));
+    registry.register("etcd_failures", "Of these, without a good answer", counter(report.failures));
+    let trouble = report.trouble.as_ref().map(|trouble| trouble.since.elapsed());
+    registry.register_with_unit(
+        "etcd_trouble",
+        "How long etcd has not done as asked",
+        Unit::Seconds,
+        number(trouble.unwrap_or_default().as_secs_f64()),
+    );
+    let left = report.believed_until.map(|until| until.saturating_duration_since(Instant::now()));
+    registry.register_with_unit(
+        "lease_left",
+        "How long our keys stay if etcd hears nothing more from us",
+        Unit::Seconds,
+        number(left.unwrap_or(Duration::ZERO).as_secs_f64()),
+    );
+}
+
+fn number(value: f64) -> Float {
+    let gauge = Float::default();
+    gauge.set(value);
     gauge
+}
+
+fn counter(value: u64) -> Counter {
+    let counter = Counter::default();
+    counter.inc_by(value);
+    counter
 }

@@ -53,6 +53,12 @@ mod register_scene;
 mod register_services;
 /// `register`: the backend as its child.
 mod register_supervises;
+/// The documentation: its flags, its commands.
+mod docs;
+/// The page for people, in a real browser.
+mod page;
+/// What is served to machines: health, readiness, metrics; and that its docs are true.
+mod surface;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

@@ -7,6 +7,7 @@
 //! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
 //! * [`rack`] is a network of machines that each run a real systemd.
+//! * [`browser`] is a Chromium that looks at the status page.
 //! * [`process`] is the only spawner, [`eventually`] the only way to wait for a
 //!   condition: bounded, and with the reason in the failure.
 //!
@@ -23,6 +24,7 @@
 pub mod address;
 pub mod backend;
 pub mod bins;
+pub mod browser;
 pub mod cluster;
 pub mod confdir;
 pub mod daemon;
@@ -39,6 +41,7 @@ pub mod skip;
 pub mod workdir;
 
 pub use backend::{Backend, Behaviour};
+pub use browser::Browser;
 pub use cluster::{Cluster, Member};
 pub use confdir::Confdir;
 pub use daemon::Daemon;

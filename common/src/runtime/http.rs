@@ -12,11 +12,15 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::pulse::Pulse;
+use crate::model::format_span;
 
 /// The body of an answer; streams (server-sent events) fit as well as text.
 pub type Body = BoxBody<Bytes, Infallible>;
@@ -45,6 +49,23 @@ pub enum HttpError {
 
 const CONNECTIONS: usize = 128;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+/// Even a client that reads nothing more gives its place back.
+const LIFETIME: Duration = Duration::from_secs(3600);
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The answer of `/healthz`: whether every loop was heard of as it promised.
+#[must_use]
+pub fn health(pulse: &Pulse) -> Answer {
+    let late = pulse.late(Instant::now());
+    if late.is_empty() {
+        return plain(200, TEXT, "ok\n");
+    }
+    let words: Vec<String> = late
+        .iter()
+        .map(|late| format!("{}: stuck, {} overdue\n", late.name, format_span(late.by)))
+        .collect();
+    plain(503, TEXT, words.concat())
+}
 
 /// A plain answer with a content type.
 #[must_use]
@@ -88,17 +109,39 @@ async fn accept(listener: TcpListener, handler: Arc<dyn Handler>) {
         };
         let handler = Arc::clone(&handler);
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = handler.answer(&request);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = match *request.method() {
+                    Method::GET | Method::HEAD => handler.answer(&request),
+                    _ => plain(405, TEXT, "GET is all there is\n"),
+                };
                 async move { Ok::<_, Infallible>(answer) }
             });
             // A client that goes away is not our concern.
-            let _ = hyper::server::conn::http1::Builder::new()
+            let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_DEADLINE)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+                .serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(LIFETIME, served).await;
             drop(place);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_is_stuck_is_not_healthy_whatever_answers() {
+        let pulse = Pulse::default();
+        let heart = pulse.heart("the agent of web", Duration::from_secs(30));
+        assert_eq!(health(&pulse).status(), 200);
+        tokio::time::advance(Duration::from_secs(31)).await;
+        let stuck = health(&pulse);
+        assert_eq!(stuck.status(), 503);
+        let text = stuck.into_body().collect().await.map(|body| body.to_bytes());
+        assert_eq!(text.as_deref().ok(), Some(&b"the agent of web: stuck, 1s overdue\n"[..]));
+        heart.beat(Duration::from_secs(30));
+        assert_eq!(health(&pulse).status(), 200);
     }
 }

@@ -5,12 +5,16 @@ mod exit;
 mod http;
 mod log;
 mod notify;
+mod pulse;
+mod reminder;
 mod signals;
 
 pub use exit::{Exit, Usage, exit_on};
-pub use http::{Answer, Body, Handler, HttpError, plain, serve};
+pub use http::{Answer, Body, Handler, HttpError, health, plain, serve};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
+pub use pulse::{Heart, Late, Pulse};
+pub use reminder::Reminder;
 pub use signals::{Forwarded, Hangups, Signals};
 
 /// Variables that are for us alone: a secret, and the line to the service manager,

@@ -32,6 +32,12 @@ impl ServiceManager {
         }
     }
 
+    /// The last [`ServiceManager::status`], whether or not anybody listens.
+    #[must_use]
+    pub fn words(&self) -> String {
+        self.status.lock().map(|last| last.clone()).unwrap_or_default()
+    }
+
     /// The loop that does the work is alive. To be sent by that loop and no other.
     pub fn watchdog(&self) {
         send(&[NotifyState::Watchdog]);

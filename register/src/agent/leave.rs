@@ -31,6 +31,7 @@ impl<S: Store> Agent<S> {
     pub(super) async fn leave(&mut self, end: End) -> anyhow::Result<Exit> {
         self.parts.manager.stopping();
         self.parts.manager.extend(EXTENSION);
+        self.parts.publish.send_modify(|snapshot| snapshot.leaving = true);
         if let Some(joining) = self.joining.take() {
             joining.abort();
         }

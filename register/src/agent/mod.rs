@@ -16,7 +16,7 @@ use common::claim::{Aim, Standing, Takeover, Want, Wants};
 use common::handshake::Bookkeeping;
 use common::model::Key;
 use common::registrar::{self, Report};
-use common::runtime::{Exit, Forwarded, ServiceManager, Signals};
+use common::runtime::{Exit, Forwarded, Pulse, Reminder, ServiceManager, Signals};
 use common::store::Store;
 use rustix::process::Signal;
 use tokio::sync::{Notify, watch};
@@ -46,6 +46,8 @@ pub struct Parts<S> {
     pub signals: Signals,
     /// Who started us.
     pub manager: ServiceManager,
+    /// Where the loop shows that it goes on.
+    pub pulse: Pulse,
     /// The backend, already started, if we supervise it.
     pub backend: Option<Child>,
     /// Where what stands is published, for the status surface.
@@ -70,9 +72,16 @@ pub struct Snapshot {
     pub registrar: Report,
     /// Whether READY=1 was sent.
     pub ready: bool,
+    /// Whether the end has begun: what was registered is being taken back.
+    pub leaving: bool,
     /// The state in words.
     pub words: String,
 }
+
+/// The main loop goes round at least this often.
+const BEAT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Not heard of for this long, it is stuck.
+const LATE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Runs until a signal, or until the supervised backend ends.
 ///
@@ -186,13 +195,22 @@ impl<S: Store> Agent<S> {
         let pass_on = self.parts.backend.is_some() && self.parts.sources.file().is_none();
         let drain = self.parts.signals.drain.clone();
         let every = self.parts.manager.watchdog_interval();
-        let mut beat = tokio::time::interval(every.unwrap_or(std::time::Duration::from_secs(3600)));
+        let mut beat = tokio::time::interval(every.unwrap_or(BEAT).min(BEAT));
+        let heart = self.parts.pulse.heart("the main loop", LATE);
+        let mut wait = Reminder::default();
         loop {
+            heart.beat(LATE);
             self.parts.manager.watchdog();
             self.act();
             self.tell();
+            if !self.ready {
+                wait.remind(&self.parts.manager.words());
+            }
             let happened = tokio::select! {
-                () = drain.cancelled() => return End::Asked,
+                () = drain.cancelled() => {
+                    heart.end();
+                    return End::Asked;
+                }
                 child = of_backend(&mut self.parts.backend) => child,
                 () = self.bell.notified() => Happened::News,
                 changed = self.report.changed() => {
@@ -211,7 +229,10 @@ impl<S: Store> Agent<S> {
                 Happened::Signal(signal) => {
                     self.parts.backend.iter().for_each(|child| child.backend.signal(signal));
                 }
-                Happened::BackendLeft(code) => return End::BackendLeft(code),
+                Happened::BackendLeft(code) => {
+                    heart.end();
+                    return End::BackendLeft(code);
+                }
             }
         }
     }
@@ -278,6 +299,7 @@ impl<S: Store> Agent<S> {
             services: services.collect(),
             registrar: report,
             ready: self.ready,
+            leaving: false,
             words: text,
         };
         self.parts.publish.send_replace(snapshot);

@@ -1,0 +1,58 @@
+//! Why a load was due, in an operator's words: what changed among the backends
+//! since the last one. Pure.
+
+use std::collections::BTreeMap;
+
+/// Where each key leads: address and weight.
+pub type Routes = BTreeMap<String, (String, u16)>;
+
+/// How many are named before the rest is counted.
+const NAMED: usize = 3;
+
+/// What is different `now`; `None` before anything was live.
+#[must_use]
+pub fn words(before: Option<&Routes>, now: &Routes) -> String {
+    let Some(before) = before else { return "start".to_owned() };
+    let addrs = |of: &Routes, keep: &dyn Fn(&String, &(String, u16)) -> bool| -> Vec<String> {
+        of.iter().filter(|(key, to)| keep(key, to)).map(|(_, to)| to.0.clone()).collect()
+    };
+    let joined = addrs(now, &|key, _| !before.contains_key(key));
+    let left = addrs(before, &|key, _| !now.contains_key(key));
+    let changed = addrs(now, &|key, to| before.get(key).is_some_and(|was| was != to));
+    let parts = [said(&joined, "joined"), said(&left, "left"), said(&changed, "changed")];
+    let text = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "the same backends, other settings".to_owned() } else { text }
+}
+
+fn said(addrs: &[String], what: &str) -> Option<String> {
+    let named = addrs.get(..NAMED).unwrap_or(addrs).join(", ");
+    match addrs.len().saturating_sub(NAMED) {
+        _ if addrs.is_empty() => None,
+        0 => Some(format!("{named} {what}")),
+        more => Some(format!("{named} and {more} more {what}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(all: &[(&str, u16)]) -> Routes {
+        all.iter().map(|(a, w)| (format!("/services/web/{a}"), ((*a).to_owned(), *w))).collect()
+    }
+
+    #[test]
+    fn what_changed_is_named_and_the_rest_is_counted() {
+        let none = routes(&[]);
+        let two = routes(&[("a:1", 1), ("b:1", 1)]);
+        assert_eq!(words(None, &two), "start");
+        assert_eq!(words(Some(&none), &two), "a:1, b:1 joined");
+        assert_eq!(
+            words(Some(&two), &routes(&[("a:1", 2), ("c:1", 1)])),
+            "c:1 joined, b:1 left, a:1 changed"
+        );
+        assert_eq!(words(Some(&two), &two), "the same backends, other settings");
+        let many = routes(&[("a:1", 1), ("b:1", 1), ("c:1", 1), ("d:1", 1), ("e:1", 1)]);
+        assert_eq!(words(Some(&many), &none), "a:1, b:1, c:1 and 2 more left");
+    }
+}

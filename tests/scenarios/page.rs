@@ -1,0 +1,102 @@
+//! The page at `/` of confsync in a real browser: it shows who is registered and
+//! follows who leaves, without a reload and without a complaint.
+//!
+//! `PAGE_SCREENSHOTS=DIR` keeps pictures of it.
+
+use std::path::PathBuf;
+
+use tests::{Api, Backend, Browser, Confdir, Daemon, Etcd, Lab, Nginx, Signal};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_follows_the_backends() {
+    let lab = Lab::new();
+    let Some(mut browser) = Browser::start(&lab).await else { return };
+    let etcd = Etcd::start(&lab).await;
+    // A value that is no address, and that would be markup if anybody let it.
+    let hostile = "<img src=x onerror=alert(1)>";
+    etcd.ctl(Api::V3).put("/services/apache/stray", hostile).await;
+    let one = Backend::start_at((lab.another_ip(), 7777).into(), "one").await;
+    let two = Backend::start_at((lab.another_ip(), 8888).into(), "two").await;
+    let sidekick = |of: &Backend| {
+        let register = Daemon::register(&lab).backend("apache", of.address());
+        register.etcd(&etcd, Api::V3).start()
+    };
+    let first = sidekick(&one);
+    first.ready().await;
+    let balancer = |name: &str| {
+        let (nginx, status) = (Nginx::prepare(&lab), lab.free());
+        let confdir = Confdir::handlebars(&lab, &nginx);
+        let daemon = Daemon::confsync(&lab).named(name).etcd(&etcd, Api::V3).confdir(&confdir);
+        let daemon = daemon.flag("--name", name).flag("--status", status.to_string());
+        (daemon.supervising(&nginx).start(), status, confdir)
+    };
+    let (lb1, status, confdir) = balancer("edge-1");
+    let (lb2, ..) = balancer("edge-2");
+    lb1.ready().await;
+    lb2.ready().await;
+
+    browser.look(1100, 900, false).await;
+    browser.open(&format!("http://{status}/")).await;
+    browser.shows(&live(&one)).await;
+    browser.shows("document.querySelector('#link-words').textContent === 'live'").await;
+    browser.shows("document.querySelector('#others').innerText.includes('edge-2')").await;
+    // The same page from here on.
+    browser.eval("window.stayed = true").await;
+
+    let second = sidekick(&two);
+    browser.shows(&live(&two)).await;
+    first.stop().await;
+    let gone = format!(
+        "!document.querySelector('[data-addr=\"{0}\"]') && \
+         !!document.querySelector('[data-left=\"{0}\"]')",
+        one.address()
+    );
+    browser.shows(&gone).await;
+    let again = sidekick(&one);
+    browser.shows(&live(&one)).await;
+    let cause = format!("document.body.innerText.includes('{} joined')", one.address());
+    browser.shows(&cause).await;
+    assert_eq!(browser.eval("window.stayed").await, true, "the page was loaded again");
+    assert_eq!(browser.eval("document.querySelectorAll('img').length").await, 0);
+    assert_eq!(
+        browser.eval("document.body.innerText.includes('/services/apache/stray')").await,
+        true
+    );
+    // Nothing sticks out on a phone.
+    for (name, width, dark) in
+        [("desktop", 1100, false), ("dark", 1100, true), ("phone", 375, false)]
+    {
+        browser.look(width, 900, dark).await;
+        let fits = "document.documentElement.scrollWidth <= innerWidth";
+        assert_eq!(browser.eval(fits).await, true, "wider than {width}");
+        if let Some(folder) = std::env::var_os("PAGE_SCREENSHOTS") {
+            browser.screenshot(&PathBuf::from(folder).join(format!("{name}.png"))).await;
+        }
+    }
+    // A template that nginx refuses: in nginx's words, while the backends stay live.
+    confdir.edit("templates/nginx.hbs", |text| text.replace("proxy_pass ", "proxy_pas "));
+    lb1.signal(Signal::HUP);
+    browser
+        .shows(
+            "(document.querySelector('.note') || {innerText: ''}).innerText.includes('proxy_pas')",
+        )
+        .await;
+    browser.shows("document.querySelectorAll('svg .no').length > 0").await;
+    assert_eq!(browser.eval("document.querySelectorAll('[data-addr]').length").await, 2);
+
+    let quiet: &[String] = &[];
+    assert_eq!(browser.complaints(), quiet);
+
+    // Its process ends: the page says so instead of showing what is no longer known.
+    lb1.stop().await;
+    browser.shows("document.querySelector('#link').className.includes('bad')").await;
+    again.stop().await;
+    second.stop().await;
+}
+
+fn live(backend: &Backend) -> String {
+    format!(
+        "(document.querySelector('[data-addr=\"{}\"]') || {{innerText: ''}}).innerText.includes('live')",
+        backend.address()
+    )
+}

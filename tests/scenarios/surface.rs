@@ -1,0 +1,165 @@
+//! What the daemons serve to machines: health, readiness, metrics, events; and that
+//! the documentation, the dashboard and the alert rules speak of what is there.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use tests::eventually::check;
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Nginx, eventually, http};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+const PAGE: &str = include_str!("../../docs/metrics.md");
+const DASHBOARD: &str = include_str!("../../docs/grafana/fleet.json");
+const ALERTS: &str = include_str!("../../docs/alerts.yml");
+
+/// Words of a text that are a metric of ours, as they are written.
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = words.filter(|w| w.starts_with("confsync_") || w.starts_with("register_"));
+    ours.map(str::to_owned).collect()
+}
+
+/// The names of the samples in what a daemon serves.
+fn samples(served: &str) -> BTreeSet<String> {
+    let lines = served.lines().filter(|line| !line.starts_with('#'));
+    let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
+    lines.map(name).collect()
+}
+
+/// The metric of a sample: a histogram's three are one.
+fn metric(sample: &str) -> String {
+    let parts = ["_bucket", "_sum", "_count"];
+    parts.iter().find_map(|part| sample.strip_suffix(part)).unwrap_or(sample).to_owned()
+}
+
+async fn is(status: u16, at: SocketAddr, path: &str, text: &str) {
+    eventually(format!("{path} says {status} and `{text}`"), || async {
+        let answer = http::get(at, path).await?;
+        let good = answer.status == status && answer.body.contains(text);
+        check(good, || format!("{} {}", answer.status, answer.body))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_that_is_spoken_of_is_served() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let backend = Backend::start(&lab, "one").await;
+    let (ours, theirs) = (lab.free(), lab.free());
+    let register = Daemon::register(&lab).backend("apache", backend.address());
+    let register = register.etcd(&etcd, Api::V3).flag("--status", theirs.to_string()).start();
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.flag("--status", ours.to_string()).supervising(&nginx).start();
+    register.ready().await;
+    confsync.ready().await;
+
+    let answer = http::get(ours, "/metrics").await.unwrap();
+    assert!(answer.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    let served = answer.body + &http::get(theirs, "/metrics").await.unwrap().body;
+    let samples = samples(&served.replace("# EOF", ""));
+    let metrics: BTreeSet<String> =
+        samples.iter().map(|s| metric(s)).filter(|m| !m.is_empty()).collect();
+    assert_eq!(named(PAGE), metrics, "docs/metrics.md and what is served");
+    for (file, text) in [("the dashboard", DASHBOARD), ("the alerts", ALERTS)] {
+        let unknown: Vec<_> = named(text).into_iter().filter(|n| !samples.contains(n)).collect();
+        assert!(unknown.is_empty(), "{file} ask for {unknown:?}");
+    }
+    for line in [
+        "confsync_backends{set=\"nginx\"} 1",
+        "confsync_in_sync{set=\"nginx\"} 1",
+        "confsync_joined 1",
+    ] {
+        assert!(served.contains(line), "no `{line}` in\n{served}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_only_while_it_is_true() {
+    let lab = Lab::new();
+    let etcd = Etcd::prepare(&lab);
+    let backend = Backend::start(&lab, "one").await;
+    let (ours, theirs) = (lab.free(), lab.free());
+    let register = Daemon::register(&lab).quick().backend("apache", backend.address());
+    let register = register.etcd(&etcd, Api::V3).flag("--status", theirs.to_string()).start();
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.flag("--status", ours.to_string()).supervising(&nginx).start();
+    for at in [ours, theirs] {
+        is(503, at, "/readyz", "waiting for etcd").await;
+        // Waiting is work: nothing is stuck.
+        is(200, at, "/healthz", "ok").await;
+    }
+    etcd.up().await;
+    is(200, theirs, "/readyz", "registered").await;
+    is(200, ours, "/readyz", "1 backends live").await;
+
+    etcd.kill().await;
+    is(503, ours, "/readyz", "live at revision").await;
+    is(503, theirs, "/readyz", "registered; ").await;
+    etcd.up().await;
+    is(200, ours, "/readyz", "live").await;
+    is(200, theirs, "/readyz", "registered").await;
+    for at in [ours, theirs] {
+        is(200, at, "/healthz", "ok").await;
+        assert_eq!(http::post(at, "/status", "x").await.unwrap().status, 405);
+        let status = http::get(at, "/status").await.unwrap().body;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        assert_eq!(status["ready"], true, "{status}");
+    }
+    register.stop().await;
+    confsync.stop().await;
+}
+
+/// Who looks costs little, and not more than so many may: the next is told to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_have_a_bound_and_places_are_given_back() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let status = lab.free();
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let _confsync = confsync.flag("--status", status.to_string()).supervising(&nginx).start();
+    is(200, status, "/healthz", "ok").await;
+
+    let mut streams = Vec::new();
+    let refused = loop {
+        let (line, stream) = look(status).await;
+        if !line.contains(" 200 ") {
+            break line;
+        }
+        streams.push(stream);
+        assert!(streams.len() < 100, "nobody is told to come back");
+    };
+    assert!(refused.contains(" 503 "), "{refused}");
+    // The others go on, and one that leaves makes room.
+    is(200, status, "/healthz", "ok").await;
+    let mut first = streams.swap_remove(0);
+    let mut line = String::new();
+    while !line.starts_with("data: ") {
+        line.clear();
+        assert_ne!(first.read_line(&mut line).await.unwrap(), 0);
+    }
+    let state: serde_json::Value = serde_json::from_str(line.trim_start_matches("data: ")).unwrap();
+    assert_eq!(state["stuck"], serde_json::json!([]), "{state}");
+    drop(first);
+    eventually("a place", || async {
+        let (line, _) = look(status).await;
+        check(line.contains(" 200 "), || line)
+    })
+    .await;
+}
+
+async fn look(at: SocketAddr) -> (String, BufReader<TcpStream>) {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    (line, stream)
+}
