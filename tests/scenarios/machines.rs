@@ -159,6 +159,9 @@ fn whoever_is_killed_comes_back() {
         balancer.sh("kill -9 $(cat /run/nginx.pid)").await;
         fleet.both_answer(&load).await;
         drop(load);
+        balancer.systemctl(&["stop", "nginx-lb"]).await;
+        balancer.sh("! pgrep --exact nginx").await;
+        balancer.systemctl(&["start", "nginx-lb"]).await;
 
         balancer.reboot().await;
         balancer.says("nginx-lb", "2 backends live").await;

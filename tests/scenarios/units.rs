@@ -24,7 +24,7 @@ fn units(flavour: &str) -> Vec<(String, String)> {
             units.push((name, fs::read_to_string(&path).unwrap()));
         }
     }
-    assert_eq!(units.len(), 3, "unit files in `{flavour}`");
+    assert!(units.len() >= 2, "unit files in `{flavour}`");
     units.sort();
     units
 }
@@ -57,13 +57,15 @@ fn arguments_of<'a>(words: &'a [String], binary: &str) -> Option<&'a [String]> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn systemd_finds_nothing_to_complain_about() {
-    for flavour in ["", "docker"] {
+    for flavour in ["", "docker", "packages"] {
         let lab = Lab::new();
         let folder = lab.folder("units");
         let mut files = Vec::new();
         for (name, text) in units(flavour) {
             // The programs need not be installed for this.
             let text = text
+                .replace("/usr/bin/register", bins::register().to_str().unwrap())
+                .replace("/usr/bin/confsync", bins::confsync().to_str().unwrap())
                 .replace("/usr/local/bin/register", bins::register().to_str().unwrap())
                 .replace("/usr/local/bin/confsync", bins::confsync().to_str().unwrap())
                 .replace("/usr/bin/docker", "/bin/true");

@@ -34,6 +34,10 @@ const BOOT: &str = include_str!("rack/boot.sh");
 const HOLD: &str = "set -e; disks=$1
 mount --make-rprivate /
 mount -t tmpfs -o size=4g,mode=700 tmpfs \"$disks\"
+mkdir \"$disks/u\" \"$disks/w\" \"$disks/try\"
+mount -t overlay -o \"lowerdir=/,upperdir=$disks/u,workdir=$disks/w\" overlay \"$disks/try\"
+umount \"$disks/try\"
+unshare --fork --pid --uts --ipc --cgroup true
 ip link set lo up
 ip link add br0 type bridge
 ip address add 10.77.0.1/24 dev br0
@@ -75,6 +79,11 @@ impl Rack {
     fn start(lab: Lab) -> Result<Self, String> {
         if !geteuid().is_root() {
             return Err("containers need root".to_owned());
+        }
+        let needed =
+            ["/lib/systemd/systemd", "/lib/systemd/system/dbus.service", "/usr/sbin/apache2"];
+        if let Some(missing) = needed.iter().find(|file| !Path::new(file).exists()) {
+            return Err(format!("machines need {missing}"));
         }
         let cgroups = cgroups()?;
         sweep(&cgroups);
@@ -135,7 +144,11 @@ fn cgroups() -> Result<PathBuf, String> {
         let place = fields.next()?;
         (fields.next()? == "cgroup2").then(|| PathBuf::from(place))
     });
-    mount.ok_or_else(|| "no control groups of version 2 are mounted".to_owned())
+    let mount = mount.ok_or("no control groups of version 2 are mounted")?;
+    let probe = mount.join(format!("{CGROUP}-{}-probe", std::process::id()));
+    fs::create_dir(&probe).map_err(|e| format!("cannot make {}: {e}", probe.display()))?;
+    let _ = fs::remove_dir(&probe);
+    Ok(mount)
 }
 
 /// Removes what tests left behind that were killed.

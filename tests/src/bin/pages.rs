@@ -25,6 +25,7 @@ fn write(mut command: Command, folder: &Path) -> anyhow::Result<()> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, &name, folder)?;
     }
-    clap_mangen::generate_to(command, folder)?;
+    // `help run` is what `run --help` is: no page of its own.
+    clap_mangen::generate_to(command.disable_help_subcommand(true), folder)?;
     Ok(())
 }

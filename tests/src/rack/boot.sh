@@ -63,7 +63,8 @@ if [ $first = yes ]; then
 	done
 	echo "$name" >"$root/etc/hostname"
 	: >"$root/etc/fstab"
-	rm -f "$root/etc/machine-id"
+	# It forbids to start what a package installs.
+	rm -f "$root/usr/sbin/policy-rc.d" "$root/etc/machine-id"
 	: >"$root/etc/machine-id"
 fi
 
