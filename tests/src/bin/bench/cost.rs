@@ -21,7 +21,8 @@ pub(crate) struct Cost {
 impl Cost {
     /// Of a process, its threads, and the children that it has now or waited for.
     pub(crate) fn of(pid: i32) -> anyhow::Result<Self> {
-        let mut cost = Self { at: Instant::now(), cpu: children(pid)?, resident_kib: 0, peak_kib: 0 };
+        let mut cost =
+            Self { at: Instant::now(), cpu: children(pid)?, resident_kib: 0, peak_kib: 0 };
         cost.add(pid)?;
         for child in running_children(pid) {
             // It may be gone by now; then its parent has its time.

@@ -68,8 +68,7 @@ async fn measure(backends: usize, end: End) -> [Times; 2] {
         })
         .await;
     }
-    let watchers =
-        [etcd.watch(Api::V3, "/services").await, etcd.watch(Api::V2, "/services").await];
+    let watchers = [etcd.watch(Api::V3, "/services").await, etcd.watch(Api::V2, "/services").await];
     let [register, bash] = &watchers;
     let times = all.into_iter().map(|(api, backend)| {
         let watcher = if api == Api::V3 { register } else { bash };

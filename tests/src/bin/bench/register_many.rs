@@ -76,10 +76,8 @@ fn services(count: usize, backend: &Backend) -> String {
     for nth in 0..count {
         let (host, port) = (backend.ip(), backend.port());
         // Writing into a text cannot fail.
-        let _ = write!(
-            text,
-            "[[service]]\nservice = \"s{nth}\"\nhost = \"{host}\"\nport = {port}\n"
-        );
+        let _ =
+            write!(text, "[[service]]\nservice = \"s{nth}\"\nhost = \"{host}\"\nport = {port}\n");
     }
     text
 }
@@ -101,11 +99,7 @@ impl Requests {
         let metrics = ask("/metrics").await.map_err(anyhow::Error::msg)?.body;
         let values = metrics.lines().filter(|line| line.starts_with(counter));
         let values = values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a counter"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter")]
         let all = values.sum::<f64>() as u64;
         let revision = match api {
             Api::V2 => {
