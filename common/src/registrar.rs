@@ -5,6 +5,7 @@
 //! [`Wants`] and goes on. Trouble with etcd changes nothing that is wanted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -20,6 +21,9 @@ use crate::store::{Store, StoreError};
 /// What the registrar knows, published whenever it changes.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
+    /// The wishes that it has come to, and that the standings are about; the very same
+    /// allocation that was sent.
+    pub acted_on: Wants,
     /// Every key that is or was wanted.
     pub keys: BTreeMap<Key, Standing>,
     /// Until when the store keeps our keys even if it hears nothing more.
@@ -41,8 +45,8 @@ pub struct Trouble {
     pub error: StoreError,
 }
 
-/// Starts the registrar. It holds what `wants` says until `shutdown`; then it
-/// withdraws nothing (who drains has done so before) but ends its lease.
+/// Starts the registrar. It holds what `wants` says until `shutdown`; then it tries
+/// once to withdraw what is not wanted any more, and ends its lease.
 pub fn start<S: Store>(
     store: S,
     ttl: Ttl,
@@ -83,10 +87,23 @@ impl<S: Store> Registrar<S> {
                 self.wait(until, &shutdown).await;
             }
         }
+        self.withdraw_the_rest().await;
         if let Some(lease) = self.claim.lease() {
             // The process is leaving; if etcd is away the lease ends by itself.
             let _ = self.bounded(self.store.revoke(lease)).await;
         }
+    }
+
+    /// A write may have been under way when its key was no longer wanted. With v2 there
+    /// is no lease whose end would take it away.
+    async fn withdraw_the_rest(&mut self) {
+        let wants = self.wants.borrow_and_update().clone();
+        while let step @ Step::Withdraw(_) = self.claim.next(&wants, Instant::now()) {
+            if self.carry_out(step).await.is_some() {
+                break;
+            }
+        }
+        self.publish(&wants);
     }
 
     async fn wait(&mut self, until: Option<Instant>, shutdown: &CancellationToken) {
@@ -241,8 +258,10 @@ impl<S: Store> Registrar<S> {
             .collect();
         let believed_until = self.claim.believed_until();
         self.report.send_if_modified(|report| {
-            let changed = report.keys != keys || report.believed_until != believed_until;
+            let news = !Arc::ptr_eq(&report.acted_on, wants);
+            let changed = news || report.keys != keys || report.believed_until != believed_until;
             (report.keys, report.believed_until) = (keys, believed_until);
+            report.acted_on = Arc::clone(wants);
             changed
         });
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::claim::{Aim, Standing, Takeover, Want};
 use common::model::{Key, Revision, format_span};
+use common::registrar::Report;
 use common::runtime::Exit;
 use common::store::{Guard, Store, Written};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -48,13 +49,15 @@ impl<S: Store> Agent<S> {
             End::BackendLeft(code) => {
                 tracing::warn!(code, "the backend ended by itself");
                 let until = Instant::now() + self.parts.config.process.drain.applied;
-                self.remove(&self.registered(), until).await;
+                let keys: Vec<Key> = self.held().into_iter().chain(self.owed()).collect();
+                self.remove(&keys, until).await;
                 Exit::Child(code)
             }
         };
         self.wants.send_replace(Arc::default());
         self.end_registrar.cancel();
-        let last = Instant::now() + self.parts.config.process.ttl.attempt();
+        // The write at hand, a withdrawal, the end of the lease.
+        let last = Instant::now() + self.parts.config.process.ttl.attempt() * 3;
         let _ = timeout_at(last, &mut self.registrar).await;
         Ok(exit)
     }
@@ -80,7 +83,8 @@ impl<S: Store> Agent<S> {
 
     /// Removes the keys and waits for the load balancers. `true`: all confirmed.
     async fn drain(&mut self) -> bool {
-        let keys = self.registered();
+        let held = self.held();
+        let keys: Vec<Key> = held.iter().cloned().chain(self.owed()).collect();
         let left_over = self.clear_left_over().await;
         if keys.is_empty() && left_over.is_empty() {
             tracing::info!("nothing is registered, so nobody is waited for");
@@ -89,7 +93,7 @@ impl<S: Store> Agent<S> {
         let drain = self.parts.config.process.drain.clone();
         let began = Instant::now();
         self.say(&format!("draining: removing {} keys", keys.len()));
-        self.mark(&keys, began + MARK).await;
+        self.mark(&held, began + MARK).await;
         let removed = self.remove_or_outlive(&keys, began + drain.applied).await;
         let Some(mut removed) = removed else {
             return self.say_unasked(drain.min.unwrap_or_default()).await;
@@ -110,12 +114,19 @@ impl<S: Store> Agent<S> {
         deleted.filter_map(|(key, at)| Some((key, at.ok()?))).collect()
     }
 
-    /// Keys that are there, or may be: a write was not answered.
-    fn registered(&self) -> Vec<Key> {
-        let there = |(key, standing)| {
-            matches!(standing, Standing::Held { .. } | Standing::Owed).then_some(key)
+    fn held(&self) -> Vec<Key> {
+        let held = |(key, standing)| matches!(standing, Standing::Held { .. }).then_some(key);
+        self.standings().into_iter().filter_map(held).collect()
+    }
+
+    /// Keys whose write may be under way, or was never answered.
+    fn owed(&self) -> Vec<Key> {
+        let owed = |(key, standing)| {
+            let up = self.running.get(&key).is_some_and(|running| running.said == State::Up);
+            let open = matches!(standing, Standing::Owed | Standing::Absent { .. });
+            (up && open).then_some(key)
         };
-        self.standings().into_iter().filter_map(there).collect()
+        self.standings().into_iter().filter_map(owed).collect()
     }
 
     /// Leaves the marks that this is on purpose, besides the keys.
@@ -124,8 +135,9 @@ impl<S: Store> Agent<S> {
         let mut all: BTreeMap<Key, Want> = self.wants.borrow().as_ref().clone();
         all.extend(marks.clone());
         self.wants.send_replace(Arc::new(all));
-        let held = |keys: &BTreeMap<Key, Standing>| {
-            marks.keys().all(|key| matches!(keys.get(key), Some(Standing::Held { .. })))
+        let held = |report: &Report| {
+            let standing = |key| report.keys.get(key);
+            marks.keys().all(|key| matches!(standing(key), Some(Standing::Held { .. })))
         };
         self.until(until, held).await;
     }
@@ -162,9 +174,12 @@ impl<S: Store> Agent<S> {
 
     /// Has the keys removed; their revisions. `None`: etcd did not answer in time.
     async fn remove(&mut self, keys: &[Key], until: Instant) -> Option<BTreeMap<Key, Revision>> {
-        self.wants.send_replace(Arc::new(self.marks(keys)));
-        let gone = |all: &BTreeMap<Key, Standing>| {
-            keys.iter().all(|key| matches!(all.get(key), None | Some(Standing::Absent { .. })))
+        let wants = Arc::new(self.marks(keys));
+        self.wants.send_replace(Arc::clone(&wants));
+        // What it says of older wishes proves nothing: a write may have been under way.
+        let gone = |report: &Report| {
+            let absent = |key| matches!(report.keys.get(key), None | Some(Standing::Absent { .. }));
+            Arc::ptr_eq(&report.acted_on, &wants) && keys.iter().all(absent)
         };
         if !self.until(until, gone).await {
             return None;
@@ -198,12 +213,8 @@ impl<S: Store> Agent<S> {
         all.then(|| removed.collect())
     }
 
-    async fn until(
-        &mut self,
-        until: Instant,
-        done: impl Fn(&BTreeMap<Key, Standing>) -> bool,
-    ) -> bool {
-        let wait = self.report.wait_for(|report| done(&report.keys));
+    async fn until(&mut self, until: Instant, done: impl Fn(&Report) -> bool) -> bool {
+        let wait = self.report.wait_for(|report| done(report));
         let abort = self.parts.signals.abort.clone();
         tokio::select! {
             found = timeout_at(until, wait) => matches!(found, Ok(Ok(_))),

@@ -2,8 +2,8 @@
 //!
 //! hyper rather than a whole client: no pool, no proxy, no redirects to switch
 //! off, and a fraction of the memory. Everything read is bounded: 64 KiB of
-//! headers, 64 KiB of body; and of the body, nothing decides but what the match
-//! needs.
+//! headers, 64 KiB of body. As much of the body must come within the deadline; what
+//! comes after it is not asked for.
 
 use std::future::Future;
 use std::pin::pin;
@@ -131,13 +131,13 @@ async fn judge(
     let mut body = response.into_body();
     let mut read = 0;
     let verdict = if check.expect.contains(status.as_u16()) {
-        match &check.body {
-            None => Ok(()),
-            Some(wanted) => {
-                let found = find(wanted, &mut body, &mut read);
-                deadline.step("reading the body", found).await
+        let reading = async {
+            match &check.body {
+                None => whole(&mut body, &mut read).await,
+                Some(wanted) => find(wanted, &mut body, &mut read).await,
             }
-        }
+        };
+        deadline.step("reading the body", reading).await
     } else {
         Err(format!("status {status}, expected {}", check.expect))
     };
@@ -147,13 +147,28 @@ async fn judge(
     verdict
 }
 
+/// Reads to the end, or 64 KiB: a server that begins an answer and does not go on is as
+/// sick as a silent one.
+async fn whole(body: &mut Incoming, read: &mut usize) -> Result<(), String> {
+    while *read < LIMIT {
+        let Some(frame) = body.frame().await else { break };
+        let frame = frame.map_err(|e| breaks_off(&e))?;
+        *read = read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+    }
+    Ok(())
+}
+
+fn breaks_off(error: &hyper::Error) -> String {
+    format!("the body breaks off: {}", words(error))
+}
+
 /// Looks for `wanted` in the first 64 KiB.
 async fn find(wanted: &str, body: &mut Incoming, read: &mut usize) -> Result<(), String> {
     let needle = wanted.as_bytes();
     let mut seen: Vec<u8> = Vec::new();
     while seen.len() < LIMIT {
         let Some(frame) = body.frame().await else { break };
-        let frame = frame.map_err(|e| format!("the body breaks off: {}", words(&e)))?;
+        let frame = frame.map_err(|e| breaks_off(&e))?;
         let Some(data) = frame.data_ref() else { continue };
         *read = read.saturating_add(data.len());
         let from = seen.len().saturating_sub(needle.len().saturating_sub(1));

@@ -98,6 +98,8 @@ async fn the_body_is_searched_as_far_as_64_kib_and_across_pieces() {
     let server = serve(Answer::Text(cut)).await;
     let said = why(found(&format!("http://{}", server.address()), &body("nope")).await);
     assert!(said.starts_with("the body breaks off"), "{said}");
+    let said = why(plain(&format!("http://{}", server.address())).await);
+    assert!(said.starts_with("the body breaks off"), "{said}");
 }
 
 #[tokio::test]
@@ -133,6 +135,10 @@ async fn silence_and_dripping_end_at_the_deadline() {
         let said = why(found(&format!("http://{}", server.address()), &body("y")).await);
         assert_eq!(said, format!("no answer within 10s while {phase}"));
     }
+    // Also where nothing in the body decides.
+    let server = serve(Answer::Drip(long, "xxxxxxxxxxxxxxxxxxxx")).await;
+    let said = why(plain(&format!("http://{}", server.address())).await);
+    assert_eq!(said, "no answer within 10s while reading the body");
     let server = serve(Answer::Silence).await;
     let said = why(plain(&format!("h2c://{}", server.address())).await);
     assert!(said.starts_with("no answer within 10s while "), "{said}");
