@@ -137,6 +137,15 @@ impl Bookkeeping {
         self.leaving.folder(service)?.key(id)
     }
 
+    /// The mark for a backend's key, and its value. `None` for a key without a folder.
+    #[must_use]
+    pub fn mark_of(&self, key: &Key) -> Option<(Key, Vec<u8>)> {
+        let (folder, id) = key.as_str().rsplit_once('/')?;
+        let service = folder.rsplit('/').next()?;
+        let value = serde_json::to_vec(&Leaving { key: key.to_string() }).ok()?;
+        Some((self.leaving(service, id).ok()?, value))
+    }
+
     /// The name of the load balancer in a member key.
     #[must_use]
     pub fn lb_of_member<'k>(&self, key: &'k str) -> Option<&'k str> {

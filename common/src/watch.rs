@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::model::{Revision, Snapshot, Tree};
+use crate::model::{Entry, Revision, Snapshot, Tree};
 use crate::store::{Store, StoreError, Watch, WatchEvent};
 
 /// What is known of the watched trees.
@@ -55,6 +55,9 @@ pub struct Options {
     pub reconcile: Duration,
     /// The schedule of tries after an error.
     pub backoff: Backoff,
+    /// Nothing is read before this is cancelled: what must be there before the first
+    /// read is. `None`: read at once.
+    pub after: Option<CancellationToken>,
 }
 
 impl Default for Options {
@@ -62,6 +65,7 @@ impl Default for Options {
         Self {
             reconcile: Duration::from_secs(300),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            after: None,
         }
     }
 }
@@ -76,7 +80,8 @@ pub fn follow<S: Store>(
 ) -> watch::Receiver<View> {
     let stale = Stale { since: Instant::now(), why: NOT_READ_YET.to_owned() };
     let (sender, receiver) = watch::channel(View { stale: Some(stale), ..View::default() });
-    let follower = Follower { store, trees, options, view: sender };
+    let seen = Revision::default();
+    let follower = Follower { store, trees, options, view: sender, seen, steady: false };
     tokio::spawn(async move {
         shutdown.run_until_cancelled(follower.run()).await;
     });
@@ -88,6 +93,10 @@ struct Follower<S> {
     trees: Vec<Tree>,
     options: Options,
     view: watch::Sender<View>,
+    /// Everything up to here was looked at.
+    seen: Revision,
+    /// The list at hand follows an unbroken watch.
+    steady: bool,
 }
 
 /// Why a watch ended.
@@ -96,6 +105,9 @@ enum End {
     Error(StoreError),
 }
 
+/// How long to be silent about waiting to begin.
+const BEGIN: Duration = Duration::from_secs(3);
+
 /// A bound on what waits between a stream and the follower.
 const EVENTS_IN_FLIGHT: usize = 64;
 
@@ -103,11 +115,15 @@ type Events = mpsc::Receiver<Result<WatchEvent, StoreError>>;
 
 impl<S: Store> Follower<S> {
     async fn run(mut self) {
+        self.wait_to_begin().await;
         loop {
-            let ended = match self.list().await {
+            let listed = self.list().await;
+            self.steady = false;
+            let ended = match listed {
                 Ok(()) => self.watch().await,
                 Err(error) => End::Error(error),
             };
+            self.steady = matches!(ended, End::ReconcileDue);
             match ended {
                 End::ReconcileDue => tracing::debug!("reading the keys again, as every so often"),
                 // A picture that is merely old is followed again at once.
@@ -119,11 +135,40 @@ impl<S: Store> Follower<S> {
         }
     }
 
+    async fn wait_to_begin(&mut self) {
+        let Some(after) = self.options.after.take() else { return };
+        if tokio::time::timeout(BEGIN, after.cancelled()).await.is_err() {
+            self.view.send_modify(|view| {
+                let why = "nothing is read before this load balancer is registered".to_owned();
+                view.stale = Some(Stale { since: Instant::now(), why });
+            });
+            after.cancelled().await;
+        }
+    }
+
     async fn list(&mut self) -> Result<(), StoreError> {
         let snapshot = self.store.read(&self.trees).await?;
         self.options.backoff.reset();
-        self.publish(snapshot);
+        self.seen = snapshot.revision;
+        // Nobody is woken by a revision that only others moved.
+        if !(self.steady && self.is_known(&snapshot)) {
+            self.publish(snapshot);
+        }
         Ok(())
+    }
+
+    /// Whether the published picture shows the same, refreshes aside.
+    fn is_known(&self, snapshot: &Snapshot) -> bool {
+        let view = self.view.borrow();
+        let Some(before) = &view.snapshot else { return false };
+        let same = |(a, b): (&Entry, &Entry)| {
+            a.key == b.key && a.value == b.value && a.created == b.created
+        };
+        view.stale.is_none()
+            && before.cluster == snapshot.cluster
+            && before.revision <= snapshot.revision
+            && before.entries.len() == snapshot.entries.len()
+            && before.entries.values().zip(snapshot.entries.values()).all(same)
     }
 
     fn publish(&mut self, snapshot: Snapshot) {
@@ -151,7 +196,7 @@ impl<S: Store> Follower<S> {
 
     /// Follows from the published picture; however it ends, the caller lists again.
     async fn watch(&mut self) -> End {
-        let after = self.revision();
+        let after = self.seen;
         // Dropped on return, which ends the forwarding tasks and their streams.
         let mut streams = JoinSet::new();
         let mut events = match self.open(after, &mut streams).await {
@@ -196,10 +241,11 @@ impl<S: Store> Follower<S> {
 
     async fn take(&mut self, event: WatchEvent) -> Result<(), StoreError> {
         let WatchEvent::Changes(changes) = event else { return Ok(()) };
+        let newest = changes.iter().map(crate::model::Change::revision).max();
         if self.trees.len() > 1 {
-            let newest = changes.iter().map(crate::model::Change::revision).max();
-            return if newest > Some(self.revision()) { self.list().await } else { Ok(()) };
+            return if newest > Some(self.seen) { self.list().await } else { Ok(()) };
         }
+        self.seen = newest.unwrap_or_default().max(self.seen);
         self.view.send_modify(|view| {
             let mut next = view.snapshot.take().unwrap_or_default();
             let picture = Arc::make_mut(&mut next);
@@ -207,10 +253,6 @@ impl<S: Store> Follower<S> {
             view.snapshot = Some(next);
         });
         Ok(())
-    }
-
-    fn revision(&self) -> Revision {
-        self.view.borrow().snapshot.as_ref().map_or_else(Revision::default, |s| s.revision)
     }
 
     async fn pause(&mut self, error: StoreError) {

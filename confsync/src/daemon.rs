@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use common::claim::Standing;
 use common::handshake::{Bookkeeping, Consumes};
-use common::model::{Prefix, Ttl, format_span};
+use common::model::{Key, Prefix, Ttl, format_span};
 use common::reach::reach;
 use common::registrar;
 use common::runtime::{Exit, Heart, Pulse, Reminder, ServiceManager, Signals};
@@ -28,6 +28,7 @@ use crate::confdir::Globals;
 use crate::load::{Loaded, load};
 use crate::members::Members;
 use crate::nginx::Argv;
+use crate::pace::paced;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
 use crate::set::Set;
@@ -66,8 +67,9 @@ const JOIN: Duration = Duration::from_secs(3);
 /// A round of the main loop, a new confdir or the end included: agents finish what
 /// they are at.
 const CHORE: Duration = Duration::from_secs(330);
-/// How long the leave may take at most.
-const LEAVE: Duration = Duration::from_secs(3);
+/// How long the leave may take at most, and of that the word that it is one.
+const LEAVE: Duration = Duration::from_secs(5);
+const SAY: Duration = Duration::from_secs(1);
 
 /// Runs until a signal, or until the child ends.
 ///
@@ -97,13 +99,14 @@ struct Daemon {
     members: Members,
     registrar: JoinHandle<()>,
     report: channel::Receiver<registrar::Report>,
-    end_registrar: CancellationToken,
     running: Vec<RunningSet>,
     states: channel::Sender<States>,
     about: channel::Sender<About>,
     pulse: Pulse,
     heart: Heart,
     ready: bool,
+    /// What the member key is to name once the files of the new confdir are live.
+    then_consumed: Option<Vec<Consumes>>,
 }
 
 struct RunningSet {
@@ -149,9 +152,9 @@ impl Daemon {
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
         let members = Members::new(config.name.clone(), boot(), bookkeeping);
         onlookers.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
-        let end_registrar = CancellationToken::new();
+        let wants = paced(members.wants());
         let (report, registrar) =
-            registrar::start(store.clone(), config.ttl, members.wants(), end_registrar.clone());
+            registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
         let mut daemon = Self {
             config,
             signals,
@@ -162,61 +165,52 @@ impl Daemon {
             members,
             registrar,
             report,
-            end_registrar,
             running: Vec::new(),
             states,
             about,
             heart: pulse.heart("the main loop", CHORE),
             pulse,
             ready: false,
+            then_consumed: None,
         };
-        daemon.join(&loaded.sets).await;
+        let joined = daemon.join(consumed_by(&loaded.sets)).await;
         for set in loaded.sets {
-            daemon.begin(set, BTreeMap::new()).await?;
+            daemon.begin(set, BTreeMap::new(), &joined).await?;
         }
         Ok(daemon)
     }
 
     /// The member key is there before anything is read, so that who leaves either
-    /// left before our read or waits for us. etcd's refusal to write does not stop
-    /// us from reading.
-    async fn join(&mut self, sets: &[Set]) {
-        let consumes = |set: &Set| -> Vec<Consumes> {
-            let of = |program: &crate::render::Program| Consumes {
-                name: program.resource.name.clone(),
-                trees: program.resource.reading.trees.iter().map(ToString::to_string).collect(),
-            };
-            set.programs.iter().map(of).collect()
-        };
-        let resources = sets.iter().flat_map(consumes).collect();
+    /// left before our read or waits for us. What is returned is cancelled then, or
+    /// when etcd definitely refuses: that does not stop us from reading.
+    async fn join(&mut self, resources: Vec<Consumes>) -> CancellationToken {
+        let joined = CancellationToken::new();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         self.members.join(host, self.config.advertise.clone(), resources);
-        let Ok(key) = self.members.key() else { return };
-        let there = |report: &registrar::Report| {
-            matches!(report.keys.get(&key), Some(Standing::Held { .. } | Standing::Rival { .. }))
-                || report.trouble.as_ref().is_some_and(|trouble| !trouble.error.is_transient())
+        let Some((key, value)) = self.members.member_as_wanted() else {
+            joined.cancel();
+            return joined;
         };
-        let joined = timeout(JOIN, self.report.wait_for(there)).await;
-        let held = joined.is_ok_and(|report| {
-            report.is_ok_and(|r| matches!(r.keys.get(&key), Some(Standing::Held { .. })))
-        });
-        if held {
-            tracing::info!(name = self.members.name(), "joined the load balancers");
-        } else {
-            tracing::warn!(
-                %key,
-                "not joined: backends that leave do not wait for this load balancer. Does another have \
-                 the same --name, or is writing below --bookkeeping not allowed?"
-            );
-        }
+        let (name, report) = (self.members.name().to_owned(), self.report.clone());
+        let told = joined.clone();
+        let joining = tokio::spawn(see_joined(name, key, value, report, told));
+        // In order, if etcd answers; else the reading waits, and we go on.
+        let _ = timeout(JOIN, joining).await;
+        joined
     }
 
-    async fn begin(&mut self, set: Set, beliefs: BTreeMap<String, Belief>) -> anyhow::Result<()> {
+    async fn begin(
+        &mut self,
+        set: Set,
+        beliefs: BTreeMap<String, Belief>,
+        joined: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
         let targets = set.programs.iter().map(crate::render::Program::target).collect();
         let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
         let stop = CancellationToken::new();
-        let options = Options { reconcile: self.config.reconcile, ..Options::default() };
+        let after = Some(joined.clone());
+        let options = Options { reconcile: self.config.reconcile, after, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
         let (publish, state) = channel::channel(SetState::empty(&set.name));
         let parts = Parts {
@@ -281,7 +275,8 @@ impl Daemon {
     /// What is known of the process itself.
     fn tell_about(&mut self) {
         let report = self.report.borrow_and_update().clone();
-        let standing = self.members.key().ok().and_then(|key| report.keys.get(&key).cloned());
+        let key = self.members.member_as_wanted().map(|(key, _)| key);
+        let standing = key.and_then(|key| report.keys.get(&key));
         let joined = matches!(standing, Some(Standing::Held { .. }));
         let requests = (report.requests, report.failures);
         self.about.send_if_modified(|about| {
@@ -316,6 +311,11 @@ impl Daemon {
             self.manager.ready();
             tracing::info!("ready");
         }
+        if states.values().all(|state| state.in_sync && state.quiesced == state.applied)
+            && let Some(consumed) = self.then_consumed.take()
+        {
+            self.members.consume(consumed);
+        }
         self.states.send_replace(states);
     }
 
@@ -330,6 +330,7 @@ impl Daemon {
             }
         };
         loaded.say_notes();
+        let before: Vec<Set> = self.running.iter().map(|running| running.set.clone()).collect();
         let (mut kept, mut ended) = (Vec::new(), Vec::new());
         for running in self.running.drain(..) {
             let same = loaded.sets.iter().any(|set| set.same_as(&running.set));
@@ -342,7 +343,11 @@ impl Daemon {
             running.stop.cancel();
             beliefs.extend(running.agent.await.unwrap_or_default());
         }
-        self.join(&loaded.sets).await;
+        // What was read so far is routed by until the new files are live.
+        let consumed = consumed_by(&loaded.sets);
+        let routed = with_trees_of(consumed.clone(), &consumed_by(&before));
+        self.then_consumed = (routed != consumed).then_some(consumed);
+        let joined = self.join(routed).await;
         let new =
             loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
         for set in new.collect::<Vec<_>>() {
@@ -352,7 +357,7 @@ impl Daemon {
                 .iter()
                 .filter_map(|p| beliefs.remove_entry(&p.resource.name))
                 .collect();
-            if let Err(error) = self.begin(set, mine).await {
+            if let Err(error) = self.begin(set, mine, &joined).await {
                 tracing::error!(set = name, "not started: {error:#}");
             }
         }
@@ -367,6 +372,7 @@ impl Daemon {
         for running in &self.running {
             running.stop.cancel();
         }
+        let sets: Vec<Set> = self.running.iter().map(|running| running.set.clone()).collect();
         for running in self.running.drain(..) {
             let abort = self.signals.abort.clone();
             let _ = abort.run_until_cancelled(running.agent).await;
@@ -385,43 +391,95 @@ impl Daemon {
         if let Some(left) = child_left {
             tracing::warn!(code = left, "the supervised command ended by itself");
         }
-        let _ = timeout(LEAVE, self.leave(self.child.is_some())).await;
+        let _ = timeout(LEAVE, self.leave(&sets)).await;
         code.map_or(Exit::Done, Exit::Child)
     }
 
-    /// With a proxy that goes on without us (by pid file or commands) the leave is
-    /// not clean: it still routes, and who drains must know. So only a child's end
-    /// says `left`; otherwise the files stay right until somebody takes over.
-    async fn leave(&mut self, stopped: bool) {
-        if stopped {
+    /// Only who routes nothing any more says so. A proxy that goes on without us (by
+    /// pid file or commands) still does, and who drains must know: the member key
+    /// then stays as it is until its lease ends or somebody takes over. A word of
+    /// leaving stays as long: deleted at once, it would not be seen.
+    async fn leave(&mut self, sets: &[Set]) {
+        if self.routes_nothing(sets).await {
             self.members.left();
-            if let Ok(key) = self.members.key() {
-                let wanted = self.members.wants().borrow().get(&key).map(|want| want.value.clone());
-                let _ = timeout(Duration::from_millis(500), self.written(&key, wanted)).await;
+            if let Some((key, value)) = self.members.member_as_wanted() {
+                let _ = timeout(SAY, self.report.wait_for(|r| holds(r, &key, &value))).await;
             }
+        } else {
+            tracing::info!(
+                "the proxy goes on; backends that leave wait for it until the lease ends"
+            );
         }
-        self.members.leave();
-        let gone = |report: &registrar::Report| {
-            report.keys.values().all(|standing| matches!(standing, Standing::Absent { .. }))
-        };
-        let _ = timeout(Duration::from_secs(1), self.report.wait_for(gone)).await;
-        self.end_registrar.cancel();
-        let _ = timeout(Duration::from_secs(1), &mut self.registrar).await;
+        // Ended without its own end, which would take the keys away.
+        self.registrar.abort();
     }
 
-    /// Waits until the store has this value of ours.
-    async fn written(&mut self, key: &common::model::Key, value: Option<Vec<u8>>) {
-        use common::store::Store as _;
-        let tree = [common::model::Tree::from(key)];
-        while let Ok(found) = self.store.read(&tree).await {
-            if found.entries.get(key.as_str()).map(|entry| &entry.value) == value.as_ref() {
-                return;
+    async fn routes_nothing(&self, sets: &[Set]) -> bool {
+        if self.child.is_some() {
+            return true;
+        }
+        for set in sets {
+            match Proxy::of(set, None, None).await {
+                Ok(proxy) if !proxy.is_running() => {}
+                _ => return false,
             }
-            if self.report.changed().await.is_err() {
-                return;
+        }
+        true
+    }
+}
+
+/// Waits for the member key in etcd, or for a definite no; then cancels `told`.
+async fn see_joined(
+    name: String,
+    key: Key,
+    value: Vec<u8>,
+    mut report: channel::Receiver<registrar::Report>,
+    told: CancellationToken,
+) {
+    let there = |report: &registrar::Report| {
+        holds(report, &key, &value)
+            || matches!(report.keys.get(&key), Some(Standing::Rival { .. }))
+            || report.trouble.as_ref().is_some_and(|trouble| !trouble.error.is_transient())
+    };
+    let held = match report.wait_for(there).await {
+        Ok(report) => holds(&report, &key, &value),
+        Err(_) => return,
+    };
+    if held {
+        tracing::info!(name, "joined the load balancers");
+    } else {
+        tracing::warn!(
+            %key,
+            "not joined: backends that leave do not wait for this load balancer. Does another have \
+             the same --name, or is writing below --bookkeeping not allowed?"
+        );
+    }
+    told.cancel();
+}
+
+fn holds(report: &registrar::Report, key: &Key, value: &[u8]) -> bool {
+    matches!(report.keys.get(key), Some(Standing::Held { value: held, .. }) if held == value)
+}
+
+fn consumed_by(sets: &[Set]) -> Vec<Consumes> {
+    let of = |program: &crate::render::Program| Consumes {
+        name: program.resource.name.clone(),
+        trees: program.resource.reading.trees.iter().map(ToString::to_string).collect(),
+    };
+    sets.iter().flat_map(|set| set.programs.iter().map(of)).collect()
+}
+
+/// `now`, each with the trees that it had `before` as well.
+fn with_trees_of(mut now: Vec<Consumes>, before: &[Consumes]) -> Vec<Consumes> {
+    for resource in &mut now {
+        let old = before.iter().filter(|old| old.name == resource.name);
+        for tree in old.flat_map(|old| &old.trees) {
+            if !resource.trees.contains(tree) {
+                resource.trees.push(tree.clone());
             }
         }
     }
+    now
 }
 
 /// Told to end before etcd was reached: nothing to take apart.
@@ -459,7 +517,7 @@ async fn start_without_etcd(
             None => None,
         };
     match child.start(nginx, Duration::from_secs(10)).await {
-        Ok(()) => manager.status("serving with the files in place; waiting for etcd"),
+        Ok(_) => manager.status("serving with the files in place; waiting for etcd"),
         Err(why) => return anyhow::anyhow!("cannot start {}: {why}", child.name()),
     }
     let _ = config;

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use common::runtime::Usage;
-
 use crate::confdir::{self, Confdir, ConfdirError, Globals, Note};
 use crate::render::Program;
 use crate::set::{Set, group};
@@ -21,18 +19,10 @@ pub struct Loaded {
 /// Reads a confdir and compiles its templates.
 ///
 /// # Errors
-/// [`Usage`] with every mistake in every file.
-pub fn load(path: &Path, globals: &Globals) -> Result<Loaded, Usage> {
-    read(path, globals).map_err(|errors| Usage(errors.to_string()))
-}
-
-/// The same, with the mistakes one by one.
-///
-/// # Errors
 /// Every mistake in every file.
-pub fn read(path: &Path, globals: &Globals) -> Result<Loaded, ConfdirError> {
-    let Confdir { resources, notes, .. } = confdir::load(path, globals)?;
-    let (mut programs, mut mistakes) = (Vec::new(), Vec::new());
+pub fn load(path: &Path, globals: &Globals) -> Result<Loaded, ConfdirError> {
+    let (Confdir { resources, notes, .. }, mut mistakes) = confdir::read(path, globals)?;
+    let mut programs = Vec::new();
     for resource in resources {
         match Program::compile(resource, path) {
             Ok(program) => programs.push(program),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use common::claim::{Takeover, Want, Wants};
+use common::claim::{Aim, Takeover, Want, Wants};
 use common::handshake::{Ack, Bookkeeping, Consumes, Member, Refusal};
 use common::model::{Key, KeyError, Revision};
 use tokio::sync::watch;
@@ -63,12 +63,16 @@ impl Members {
         &self.name
     }
 
-    /// The member key.
-    ///
-    /// # Errors
-    /// When the name is not a path segment.
-    pub fn key(&self) -> Result<Key, KeyError> {
+    fn key(&self) -> Result<Key, KeyError> {
         self.bookkeeping.member(&self.name)
+    }
+
+    /// The member key and the value it is to have; `None` before joining.
+    #[must_use]
+    pub fn member_as_wanted(&self) -> Option<(Key, Vec<u8>)> {
+        let key = self.key().ok()?;
+        let value = self.wants.borrow().get(&key)?.value.clone();
+        Some((key, value))
     }
 
     /// Where the bookkeeping is.
@@ -89,6 +93,15 @@ impl Members {
                 resources,
                 left: false,
             });
+        });
+    }
+
+    /// Tells that something else is rendered than was said when joining.
+    pub fn consume(&self, resources: Vec<Consumes>) {
+        self.change(|state| {
+            if let Some(member) = &mut state.member {
+                member.resources = resources;
+            }
         });
     }
 
@@ -114,19 +127,13 @@ impl Members {
         });
     }
 
-    /// First half of a clean leave: nothing is routed from here any more. To be
-    /// confirmed before [`Members::leave`].
+    /// A clean leave: nothing is routed from here any more.
     pub fn left(&self) {
         self.change(|state| {
             if let Some(member) = &mut state.member {
                 member.left = true;
             }
         });
-    }
-
-    /// Second half: all keys go.
-    pub fn leave(&self) {
-        self.change(|state| *state = State::default());
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -147,7 +154,7 @@ impl Members {
         let acks = state.acks.iter().filter_map(|(resource, ack)| {
             Some((self.bookkeeping.ack(resource, &self.name).ok()?, json(ack)))
         });
-        let want = |(key, value)| (key, Want { value, takeover: Takeover::Any });
+        let want = |(key, value)| (key, Want { value, takeover: Takeover::Any, aim: Aim::Hold });
         member.into_iter().chain(acks).map(want).collect()
     }
 }
@@ -203,14 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn leaving_is_said_before_the_keys_go() {
+    fn leaving_is_said_in_the_member_key() {
         let members = members();
         members.join("host".into(), None, vec![]);
         members.left();
         let wants = members.wants().borrow().clone();
         let member: Member = serde_json::from_slice(&wants.values().next().unwrap().value).unwrap();
         assert!(member.left);
-        members.leave();
-        assert!(members.wants().borrow().is_empty());
     }
 }

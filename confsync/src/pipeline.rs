@@ -21,8 +21,9 @@ use crate::install::{
     current, recover,
 };
 use crate::ledger::{Ledger, Owed};
-use crate::nginx::{ProcessId, is_alive};
+use crate::nginx::is_alive;
 use crate::proxy::{NotLoaded, NotPassed, Old, Proxy};
+use crate::quiescence::{Quiescence, Until};
 
 /// Loads kept for the status page.
 const HISTORY: usize = 50;
@@ -40,9 +41,7 @@ pub struct Pipeline {
     wanted_at: Revision,
     /// Swapped in, not proven yet: the previous files are still there.
     pending: Option<InstalledSet>,
-    /// Old generations that still work, and which load retired them.
-    retiring: Vec<Retiring>,
-    quiesced: Revision,
+    quiescence: Quiescence,
     min_interval: Duration,
     last_load: Option<Instant>,
     backoff: Backoff,
@@ -56,19 +55,6 @@ pub struct Pipeline {
     pub load_seconds: Histogram,
     /// What made the next load due, in the operator's words.
     pub cause: String,
-}
-
-#[derive(Debug)]
-struct Retiring {
-    /// The revision that the load made live.
-    by: Revision,
-    until: Until,
-}
-
-#[derive(Debug)]
-enum Until {
-    Gone(Vec<ProcessId>),
-    Then(Instant),
 }
 
 /// Counters for the metrics.
@@ -136,8 +122,7 @@ impl Pipeline {
             candidates: Vec::new(),
             wanted_at: Revision::default(),
             pending,
-            retiring: Vec::new(),
-            quiesced: Revision::default(),
+            quiescence: Quiescence::default(),
             min_interval,
             last_load: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
@@ -175,6 +160,9 @@ impl Pipeline {
             self.backoff.reset();
         }
         (self.candidates, self.wanted_at) = (candidates, revision);
+        if self.ledger.in_sync() {
+            self.quiescence.live(revision);
+        }
     }
 
     /// What is in place is wanted as it is: nothing better can be had.
@@ -352,7 +340,10 @@ impl Pipeline {
             Old::Processes(pids) => Until::Gone(pids),
             Old::For(span) => Until::Then(now + span),
         };
-        self.retiring.push(Retiring { by: self.wanted_at, until });
+        self.quiescence.retire(until);
+        if let Some(applied) = self.applied() {
+            self.quiescence.live(applied);
+        }
         if let Some(trouble) = self.trouble.take() {
             tracing::info!(set = self.name, "mended: {trouble}");
         }
@@ -419,32 +410,18 @@ impl Pipeline {
 
     /// Every change up to here is in what every worker there is works by.
     pub fn quiesced(&mut self, now: Instant) -> Revision {
-        self.retiring.retain_mut(|retiring| match &mut retiring.until {
-            Until::Gone(pids) => {
-                pids.retain(|id| is_alive(*id));
-                !pids.is_empty()
-            }
-            Until::Then(at) => *at > now,
-        });
-        // A load that retires workers is itself not quiesced, all before it may be.
-        let bound = self.retiring.iter().map(|r| Revision(r.by.0.saturating_sub(1))).min();
-        if let Some(applied) = self.applied() {
-            let to = bound.map_or(applied, |bound| bound.min(applied));
-            self.quiesced = self.quiesced.max(to);
-        }
-        self.quiesced
+        self.quiescence.look(self.applied(), now, is_alive)
     }
 
     /// The store went back: what was acknowledged before means nothing now.
     pub fn forget_revisions(&mut self) {
-        self.quiesced = Revision::default();
-        self.retiring.iter_mut().for_each(|retiring| retiring.by = Revision::default());
+        self.quiescence.forget();
     }
 
     /// How many old generations are waited for.
     #[must_use]
     pub fn retiring(&self) -> usize {
-        self.retiring.len()
+        self.quiescence.retiring()
     }
 }
 

@@ -51,7 +51,7 @@ pub enum Peer {
     Quiesced,
     /// A definite no.
     Refused(String),
-    /// It ended in order: it routes nothing.
+    /// It left in order, or renders this key no more: it routes nothing by it.
     Gone,
     /// Its lease ran out at this instant; its nginx may still route.
     Lost(Instant),
@@ -117,7 +117,12 @@ impl Wait {
             let Some(lb) = bookkeeping.lb_of_member(&entry.key) else { continue };
             let Ok(member) = serde_json::from_slice::<Member>(&entry.value) else { continue };
             let resources: Vec<&str> = member.consumers_of(&self.key).collect();
-            if resources.is_empty() {
+            // Who had left before, or never rendered this key, is nobody to wait for.
+            // Who stops rendering it does so when nothing routes by it any more.
+            if resources.is_empty() || member.left {
+                if self.peers.contains_key(lb) {
+                    here.insert(lb.to_owned(), Peer::Gone);
+                }
                 continue;
             }
             let acks = resources.iter().map(|resource| {
@@ -142,9 +147,6 @@ impl Wait {
     }
 
     fn hear(&self, member: &Member, ack: Option<Ack>) -> Peer {
-        if member.left {
-            return Peer::Gone;
-        }
         let Some(ack) = ack.filter(|ack| ack.boot == member.boot) else { return Peer::Silent };
         if ack.applied >= self.change {
             return if ack.held.iter().any(|held| held == self.key.as_str())
@@ -228,6 +230,20 @@ impl Wait {
     pub fn deadline(&self) -> Instant {
         let most = self.bounds.applied + self.bounds.quiesced + self.bounds.lost;
         self.began + most.max(self.bounds.least)
+    }
+
+    /// The key that was written or removed.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Whether the picture shows what the change had undone: a key from before its
+    /// removal, back out of a backup. A key written after it is a successor's.
+    #[must_use]
+    pub fn is_undone(&self, picture: &Snapshot) -> bool {
+        self.goal == Goal::Left
+            && picture.entries.get(self.key.as_str()).is_some_and(|e| e.created < self.change)
     }
 
     /// The revision waited for.

@@ -3,8 +3,10 @@
 //!
 //! What a picture means is decided in [`crate::drain`].
 
+use std::time::Duration;
+
 use common::handshake::Bookkeeping;
-use common::model::Revision;
+use common::model::{Revision, Tree};
 use common::store::Store;
 use common::watch::{Options, View, follow};
 use tokio::sync::watch;
@@ -18,15 +20,18 @@ use crate::drain::{Progress, Verdict, Wait};
 pub enum Ending {
     /// Each has its verdict, in the order given.
     Verdicts(Vec<Verdict>),
-    /// The store went back below this revision: the change may be undone, and is to
-    /// be made again.
+    /// The store went back and is at this revision: the change may be undone, and is
+    /// to be made again.
     Regressed(Revision),
     /// `abort` was cancelled.
     Aborted,
 }
 
+/// `tell` hears at least this often.
+const TELL: Duration = Duration::from_secs(5);
+
 /// Waits for all `waits`, which begin with a linearizable read. `tell` hears, every
-/// time something is learnt, who is still missing.
+/// time something is learnt and every few seconds, who is still missing.
 pub async fn wait_for_all<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
@@ -36,7 +41,9 @@ pub async fn wait_for_all<S: Store>(
 ) -> Ending {
     let end = CancellationToken::new();
     let _end = end.clone().drop_guard();
-    let trees = vec![bookkeeping.members(), bookkeeping.acks()];
+    let mut trees = vec![bookkeeping.members(), bookkeeping.acks()];
+    // The keys themselves: a restored store may have them again at any revision.
+    trees.extend(waits.iter().map(|wait| Tree::from(wait.key())));
     let mut view = follow(store.clone(), trees, Options::default(), end);
     let newest = waits.iter().map(Wait::change).max().unwrap_or_default();
     loop {
@@ -50,6 +57,7 @@ pub async fn wait_for_all<S: Store>(
         });
         let Some(next) = next.min() else { return Ending::Verdicts(verdicts(progress)) };
         tell(&missing(&waits));
+        let next = next.min(Instant::now() + TELL);
         tokio::select! {
             () = abort.cancelled() => return Ending::Aborted,
             () = sleep_until(next) => {}
@@ -60,7 +68,7 @@ pub async fn wait_for_all<S: Store>(
     }
 }
 
-/// Takes in the newest picture. `Some`: it is older than the change waited for.
+/// Takes in the newest picture. `Some`: the store went back, the change may be undone.
 fn look(
     view: &mut watch::Receiver<View>,
     waits: &mut [Wait],
@@ -69,7 +77,8 @@ fn look(
 ) -> Option<Revision> {
     let view = view.borrow_and_update();
     let picture = view.snapshot.as_ref()?;
-    if picture.revision < newest {
+    let undone = waits.iter().any(|wait| wait.is_undone(picture));
+    if picture.revision < newest || view.regressions > 0 || undone {
         return Some(picture.revision);
     }
     let now = Instant::now();

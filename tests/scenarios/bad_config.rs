@@ -4,9 +4,7 @@
 use std::fs;
 
 use tests::eventually::check;
-use tests::{
-    Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx, bins, confdir, eventually,
-};
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx, bins, eventually};
 
 const GOOD: &str = "# the last good file\n";
 
@@ -49,8 +47,8 @@ async fn a_template_with_a_syntax_error_is_named_with_its_line() {
     scene.confdir.edit("templates/nginx.tmpl", |text| text.replace("{{ end }}", "{{ edn }}"));
 
     let ended = scene.confsync(&lab).arg("--once").run().await;
-    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
-    assert_says(&ended.log, &["nginx.tmpl", "edn"]);
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["templates/nginx.tmpl", "2:1", "{{range}}"]);
     assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
 }
 
@@ -61,7 +59,7 @@ async fn a_missing_template_is_named() {
     fs::remove_file(scene.confdir.path().join("templates/nginx.tmpl")).unwrap();
 
     let ended = scene.confsync(&lab).arg("--once").run().await;
-    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["templates/nginx.tmpl"]);
     assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
 }
@@ -171,12 +169,7 @@ async fn an_etcd_that_is_not_there_is_named_and_waited_for() {
     let etcd = Etcd::prepare(&lab);
     let backend = Backend::start(&lab, "one").await;
     let nginx = Nginx::prepare(&lab);
-    let confdir = Confdir::empty(&lab);
-    confdir.toml("nginx", &confdir::tutorial_toml(&nginx));
-    confdir.template("nginx.tmpl", &confdir::tutorial_tmpl(&nginx));
-    confdir.edit("conf.d/nginx.toml", |toml| {
-        toml.lines().filter(|line| !line.contains("_cmd")).fold(String::new(), |t, l| t + l + "\n")
-    });
+    let confdir = Confdir::tutorial(&lab, &nginx);
 
     let place = etcd.address().to_string();
     let register = Daemon::register(&lab).backend("apache", backend.address());

@@ -28,6 +28,37 @@ mod docs;
 mod page;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;
+/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
+mod confd_users;
+/// What the chaos has in common.
+mod chaos;
+/// Several files for one nginx: all or nothing.
+mod chaos_files;
+/// confsync is killed at every step, nginx goes on.
+mod chaos_kill;
+/// The tutorial on machines with a real systemd.
+mod machines;
+/// etcd is stopped, wiped and restored under a load.
+mod chaos_store;
+/// Hostile values.
+mod chaos_values;
+/// The real HAProxy, by commands.
+mod haproxy;
+/// The packages, installed and removed.
+mod packages;
+/// `register`: keys, values, variables, mistakes, and the small subcommands.
+mod register_commands;
+/// `register`: what counts as healthy.
+mod register_health;
+/// `register`: lost leases, etcd away, restarted, wiped, restored.
+mod register_lease;
+/// `register`: two instances of one key, restarts, stops at any moment.
+mod register_rivals;
+mod register_scene;
+/// `register`: many services in one process.
+mod register_services;
+/// `register`: the backend as its child.
+mod register_supervises;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

@@ -7,6 +7,7 @@
 //! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
 //! * [`browser`] is a Chromium that looks at the status page.
+//! * [`rack`] is a network of machines that each run a real systemd.
 //! * [`process`] is the only spawner, [`eventually`] the only way to wait for a
 //!   condition: bounded, and with the reason in the failure.
 //!
@@ -34,7 +35,9 @@ pub mod lab;
 pub mod load;
 pub mod nginx;
 pub mod process;
+pub mod rack;
 pub mod report;
+pub mod skip;
 pub mod workdir;
 
 pub use backend::{Backend, Behaviour};
@@ -48,3 +51,4 @@ pub use lab::Lab;
 pub use load::Load;
 pub use nginx::Nginx;
 pub use process::{Exit, Signal};
+pub use rack::{Machine, Rack};

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -6,7 +8,7 @@ fn key(id: &str) -> Key {
 }
 
 fn wants(pairs: &[(&str, &str)]) -> Wants {
-    let want = |v: &str| Want { value: v.into(), takeover: Takeover::SameValue };
+    let want = |v: &str| Want { value: v.into(), takeover: Takeover::SameValue, aim: Aim::Hold };
     Arc::new(pairs.iter().map(|(k, v)| (key(k), want(v))).collect())
 }
 
@@ -77,6 +79,26 @@ async fn a_lost_lease_and_a_missing_key_lead_back_to_a_held_key() {
 }
 
 #[tokio::test]
+async fn a_new_value_is_told_from_the_old_one_and_doubt_from_absence() {
+    let now = Instant::now();
+    let (mut claim, _) = holding(now);
+    let other = wants(&[("a", "y")]);
+    let held = |at, value: &str| Standing::Held { at: Revision(at), value: value.into() };
+    assert_eq!(claim.standing(&key("a"), true), held(5, "x"));
+    let put = only_put(claim.next(&other, now));
+    claim.record_put(&put, done(6), now);
+    assert_eq!(claim.standing(&key("a"), true), held(6, "y"));
+
+    let mut claim = Claim::new(Ttl::DEFAULT);
+    claim.record_grant(LEASE, now);
+    claim.record_put_unanswered(&only_put(claim.next(&other, now)));
+    assert_eq!(claim.standing(&key("a"), false), Standing::Owed, "it may be there");
+    let removed = Written::Held { by: None, revision: Revision(8) };
+    claim.record_withdrawal(&key("a"), &removed);
+    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed: Some(Revision(8)) });
+}
+
+#[tokio::test]
 async fn our_key_from_before_a_restart_is_taken_over_and_a_rivals_is_waited_for() {
     let now = Instant::now();
     let mut claim = Claim::new(Ttl::DEFAULT);
@@ -92,6 +114,29 @@ async fn our_key_from_before_a_restart_is_taken_over_and_a_rivals_is_waited_for(
     assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
     assert_eq!(claim.standing(&key("a"), true), Standing::Rival { value: "other".into() });
     assert_eq!(only_put(claim.next(&wanted, now + LOOK_AGAIN)).guard, Guard::Absent);
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_is_cleared_once_and_only_with_our_value() {
+    let now = Instant::now();
+    let mut claim = Claim::new(Ttl::DEFAULT);
+    let want = Want { value: "x".into(), takeover: Takeover::SameValue, aim: Aim::Clear };
+    let cleared: Wants = Arc::new([(key("a"), want)].into());
+    let delete = Delete { key: key("a"), guard: Guard::Value("x".into()) };
+    assert_eq!(claim.next(&cleared, now), Step::Withdraw(vec![delete]));
+    claim.record_withdrawal(&key("a"), &done(8).unwrap());
+    assert_eq!(claim.next(&cleared, now), Step::Idle);
+    let removed = Some(Revision(8));
+    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed });
+
+    // What we held goes because it is ours, whatever its value; a successor's stays.
+    let (claim, _) = holding(now);
+    let Step::Withdraw(deletes) = claim.next(&cleared, now) else { panic!("a delete is owed") };
+    assert!(matches!(deletes[0].guard, Guard::Ours(_)), "{deletes:?}");
+    let (mut claim, _) = holding(now);
+    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 99))), now);
+    assert_eq!(claim.next(&cleared, now), Step::Idle);
 }
 
 #[tokio::test]
@@ -132,7 +177,10 @@ async fn a_write_without_an_answer_is_found_again_or_withdrawn() {
 
     let ours = Written::Held { by: Some(found("x", 7)), revision: Revision(3) };
     claim.record_put(&put, Some(ours), now);
-    assert_eq!(claim.standing(&key("a"), true), Standing::Held { at: Revision(1) });
+    assert_eq!(
+        claim.standing(&key("a"), true),
+        Standing::Held { at: Revision(1), value: "x".into() }
+    );
 }
 
 #[tokio::test]
@@ -271,7 +319,10 @@ proptest! {
         }
         if wanted {
             prop_assert_eq!(store.entry.map(|(value, _)| value), Some("x".to_owned()));
-            let held = matches!(claim.standing(&key("a"), true), Standing::Held { .. });
+            let held = matches!(
+                claim.standing(&key("a"), true),
+                Standing::Held { .. }
+            );
             prop_assert!(held, "the claim does not know that it holds the key");
         } else {
             prop_assert_eq!(store.entry, None);

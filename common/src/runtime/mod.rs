@@ -15,4 +15,8 @@ pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
 pub use pulse::{Heart, Late, Pulse};
 pub use reminder::Reminder;
-pub use signals::{Hangups, Signals};
+pub use signals::{Forwarded, Hangups, Signals};
+
+/// Variables that are for us alone: a secret, and the line to the service manager,
+/// which would take a child's READY=1 for ours. What we start does not inherit them.
+pub const PRIVATE: [&str; 4] = ["ETCD_PASSWORD", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];

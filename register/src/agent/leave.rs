@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::claim::{Standing, Takeover, Want};
-use common::handshake::Leaving;
+use common::claim::{Aim, Standing, Takeover, Want};
 use common::model::{Key, Revision, format_span};
 use common::runtime::Exit;
-use common::store::Store;
+use common::store::{Guard, Store, Written};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Agent, End};
 use crate::drain::{Bounds, Goal, Verdict, Wait};
 use crate::handshake::{Ending, wait_for_all};
+use crate::health::State;
 
 /// How long the mark that we leave on purpose may take to be written; a load
 /// balancer reads it only when it doubts a loss.
@@ -48,7 +48,7 @@ impl<S: Store> Agent<S> {
             End::BackendLeft(code) => {
                 tracing::warn!(code, "the backend ended by itself");
                 let until = Instant::now() + self.parts.config.process.drain.applied;
-                self.remove(&self.held(), until).await;
+                self.remove(&self.registered(), until).await;
                 Exit::Child(code)
             }
         };
@@ -61,7 +61,7 @@ impl<S: Store> Agent<S> {
 
     /// Stops the backend that we supervise; its exit code.
     async fn stop_backend(&mut self) -> Option<u8> {
-        let mut backend = self.parts.backend.take()?;
+        let mut backend = self.parts.backend.take()?.backend;
         self.say("stopping the backend");
         self.parts.manager.extend(BACKEND + EXTENSION);
         let abort = self.parts.signals.abort.clone();
@@ -78,16 +78,11 @@ impl<S: Store> Agent<S> {
         }
     }
 
-    fn held(&self) -> Vec<Key> {
-        let held = |(key, standing)| matches!(standing, Standing::Held { .. }).then_some(key);
-        self.standings().into_iter().filter_map(held).collect()
-    }
-
     /// Removes the keys and waits for the load balancers. `true`: all confirmed.
     async fn drain(&mut self) -> bool {
-        let keys = self.held();
-        let doubtful = self.owed();
-        if keys.is_empty() && doubtful.is_empty() {
+        let keys = self.registered();
+        let left_over = self.clear_left_over().await;
+        if keys.is_empty() && left_over.is_empty() {
             tracing::info!("nothing is registered, so nobody is waited for");
             return true;
         }
@@ -95,19 +90,32 @@ impl<S: Store> Agent<S> {
         let began = Instant::now();
         self.say(&format!("draining: removing {} keys", keys.len()));
         self.mark(&keys, began + MARK).await;
-        let removed = self.remove(&keys, began + drain.applied).await;
-        let Some(removed) = removed else {
-            return self.outlive_the_lease().await;
+        let removed = self.remove_or_outlive(&keys, began + drain.applied).await;
+        let Some(mut removed) = removed else {
+            return self.say_unasked(drain.min.unwrap_or_default()).await;
         };
+        removed.extend(left_over);
         let confirmed = self.await_load_balancers(removed).await;
         tracing::info!(after = %format_span(began.elapsed()), confirmed, "drained");
         confirmed
     }
 
-    /// Keys whose write was never answered.
-    fn owed(&self) -> Vec<Key> {
-        let owed = |(key, standing)| matches!(standing, Standing::Owed).then_some(key);
-        self.standings().into_iter().filter_map(owed).collect()
+    /// Removes what an earlier life of ours left at the keys of services about which
+    /// nothing is decided yet; the revisions of those that were there.
+    async fn clear_left_over(&mut self) -> BTreeMap<Key, Revision> {
+        let starting = self.running.iter().filter(|(_, r)| r.said == State::Starting);
+        let keys: Vec<Key> = starting.map(|(key, _)| key.clone()).collect();
+        let until = Instant::now() + self.parts.config.process.drain.applied;
+        let deleted = self.delete_ours(&keys, until).await.into_iter();
+        deleted.filter_map(|(key, at)| Some((key, at.ok()?))).collect()
+    }
+
+    /// Keys that are there, or may be: a write was not answered.
+    fn registered(&self) -> Vec<Key> {
+        let there = |(key, standing)| {
+            matches!(standing, Standing::Held { .. } | Standing::Owed).then_some(key)
+        };
+        self.standings().into_iter().filter_map(there).collect()
     }
 
     /// Leaves the marks that this is on purpose, besides the keys.
@@ -124,12 +132,32 @@ impl<S: Store> Agent<S> {
 
     fn marks(&self, keys: &[Key]) -> BTreeMap<Key, Want> {
         let mark = |key: &Key| {
-            let (service, id) = Self::parts_of(key)?;
-            let name = self.bookkeeping.leaving(&service, &id).ok()?;
-            let value = serde_json::to_vec(&Leaving { key: key.to_string() }).ok()?;
-            Some((name, Want { value, takeover: Takeover::Any }))
+            let (name, value) = self.bookkeeping.mark_of(key)?;
+            Some((name, Want { value, takeover: Takeover::Any, aim: Aim::Hold }))
         };
         keys.iter().filter_map(mark).collect()
+    }
+
+    /// While etcd is away it is tried on until the lease must have ended: if it is
+    /// back by then, the drain is as good as any.
+    async fn remove_or_outlive(
+        &mut self,
+        keys: &[Key],
+        until: Instant,
+    ) -> Option<BTreeMap<Key, Revision>> {
+        let end_of_lease = self.report.borrow().believed_until.unwrap_or(until);
+        if let Some(removed) = self.remove(keys, until).await {
+            return Some(removed);
+        }
+        if self.parts.signals.abort.is_cancelled() {
+            return None;
+        }
+        let rest = end_of_lease.saturating_duration_since(Instant::now());
+        let text = format!("etcd is away: waiting {} for the lease to run out", format_span(rest));
+        tracing::warn!("{text}");
+        self.say(&text);
+        self.parts.manager.extend(rest + EXTENSION);
+        self.remove(keys, end_of_lease).await
     }
 
     /// Has the keys removed; their revisions. `None`: etcd did not answer in time.
@@ -141,12 +169,33 @@ impl<S: Store> Agent<S> {
         if !self.until(until, gone).await {
             return None;
         }
-        let report = self.report.borrow();
-        let removed = keys.iter().map(|key| match report.keys.get(key) {
-            Some(Standing::Absent { removed }) => (key.clone(), removed.unwrap_or_default()),
-            _ => (key.clone(), Revision::default()),
-        });
-        Some(removed.collect())
+        let (mut removed, mut unknown) = (BTreeMap::new(), Vec::new());
+        for key in keys {
+            match self.report.borrow().keys.get(key) {
+                Some(Standing::Absent { removed: Some(at) }) => {
+                    removed.insert(key.clone(), *at);
+                }
+                _ => unknown.push(key.clone()),
+            }
+        }
+        // They went with the lease, nobody knows when: asked now, they are gone now.
+        removed.extend(self.remove_by_value(&unknown, until).await?);
+        Some(removed)
+    }
+
+    /// Removes what has our value, whosever lease it is under. `None`: etcd did not
+    /// answer in time.
+    async fn remove_by_value(
+        &self,
+        keys: &[Key],
+        until: Instant,
+    ) -> Option<BTreeMap<Key, Revision>> {
+        let asked = keys.iter().filter(|key| self.running.contains_key(*key)).count();
+        let deleted = self.delete_ours(keys, until).await;
+        let all = deleted.len() == asked;
+        let removed =
+            deleted.into_iter().map(|(key, at)| (key, at.unwrap_or_else(|absent| absent)));
+        all.then(|| removed.collect())
     }
 
     async fn until(
@@ -162,20 +211,17 @@ impl<S: Store> Agent<S> {
         }
     }
 
-    /// etcd is away: the keys end with their lease, and nobody can be asked.
-    async fn outlive_the_lease(&mut self) -> bool {
-        let until = self.report.borrow().believed_until.unwrap_or_else(Instant::now);
-        let rest = until.saturating_duration_since(Instant::now());
-        let text = format!("etcd is away: waiting {} for the lease to run out", format_span(rest));
+    /// The keys have ended with their lease, and nobody could be asked. The floor is
+    /// for who learns of it without us.
+    async fn say_unasked(&mut self, least: Duration) -> bool {
+        let abort = self.parts.signals.abort.clone();
+        self.parts.manager.extend(least + EXTENSION);
+        let _ = abort.run_until_cancelled(sleep_until(Instant::now() + least)).await;
+        let why =
+            if abort.is_cancelled() { "told to leave now" } else { "etcd could not be asked" };
+        let text = format!("drain unconfirmed: {why}");
         tracing::warn!("{text}");
         self.say(&text);
-        self.parts.manager.extend(rest + EXTENSION);
-        let abort = self.parts.signals.abort.clone();
-        tokio::select! {
-            () = sleep_until(until) => {}
-            () = abort.cancelled() => {}
-        }
-        tracing::warn!("drain unconfirmed: etcd could not be asked");
         false
     }
 
@@ -217,28 +263,39 @@ impl<S: Store> Agent<S> {
                 Ending::Regressed(to) => {
                     tracing::warn!(%to, "etcd went backwards during the drain: removing again");
                     let keys: Vec<Key> = removed.keys().cloned().collect();
-                    removed = self.remove_again(&keys).await;
+                    let until = Instant::now() + process.drain.applied;
+                    match self.remove_by_value(&keys, until).await {
+                        Some(again) => removed = again,
+                        None => break,
+                    }
                 }
             }
         }
+        tracing::warn!("drain unconfirmed: etcd went backwards, and the keys may be back");
+        self.say("drain unconfirmed: etcd went backwards");
         false
     }
 
-    /// A restored store may have our keys again, under a lease we know nothing of.
-    async fn remove_again(&mut self, keys: &[Key]) -> BTreeMap<Key, Revision> {
-        let mut removed = BTreeMap::new();
+    /// Deletes keys that have our value, whatever their lease. `Ok`: removed at this
+    /// revision; `Err`: not there at this revision; left out: etcd did not answer.
+    async fn delete_ours(
+        &self,
+        keys: &[Key],
+        until: Instant,
+    ) -> BTreeMap<Key, Result<Revision, Revision>> {
+        let mut deleted = BTreeMap::new();
         for key in keys {
             let Some(running) = self.running.get(key) else { continue };
-            let guard = common::store::Guard::Value(running.service.value.clone().into_bytes());
-            let until = Instant::now() + self.parts.config.process.drain.applied;
+            let guard = Guard::Value(running.service.value.clone().into_bytes());
             let answer = timeout_at(until, self.parts.store.delete(key, &guard)).await;
-            if let Ok(Ok(written)) = answer {
-                let (common::store::Written::Done { revision, .. }
-                | common::store::Written::Held { revision, .. }) = written;
-                removed.insert(key.clone(), revision);
-            }
+            let outcome = match answer {
+                Ok(Ok(Written::Done { revision, .. })) => Ok(revision),
+                Ok(Ok(Written::Held { revision, .. })) => Err(revision),
+                _ => continue,
+            };
+            deleted.insert(key.clone(), outcome);
         }
-        removed
+        deleted
     }
 
     fn say_verdicts(&self, verdicts: &[Verdict]) -> bool {

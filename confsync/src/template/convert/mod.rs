@@ -160,8 +160,8 @@ impl Writer<'_> {
             scope.declare(name, meaning);
         }
         self.list(&branch.body, scope);
-        match &branch.else_body {
-            Some(list) => match list.nodes.as_slice() {
+        if let Some(list) = &branch.else_body {
+            match list.nodes.as_slice() {
                 [Node::If(next)] => {
                     self.tag("{{else if ");
                     self.branch(next, scope);
@@ -170,8 +170,7 @@ impl Writer<'_> {
                     self.tag("{{else}}");
                     self.list(list, scope);
                 }
-            },
-            None => {}
+            }
         }
         scope.variables.truncate(outer);
     }
