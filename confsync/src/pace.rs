@@ -50,12 +50,12 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use common::claim::{Takeover, Want};
+    use common::claim::{Aim, Takeover, Want};
 
     use super::*;
 
     fn wants(n: u32) -> Wants {
-        let want = Want { value: n.to_string().into(), takeover: Takeover::Any };
+        let want = Want { value: n.to_string().into(), takeover: Takeover::Any, aim: Aim::Hold };
         Arc::new(BTreeMap::from([("/confsync/acks/web/lb-1".parse().unwrap(), want)]))
     }
 

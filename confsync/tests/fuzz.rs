@@ -101,7 +101,7 @@ fn run(name: &str, text: &str, kv: BTreeMap<String, String>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn any_go_template_is_an_answer(text in template(), kv in data()) {

@@ -48,7 +48,7 @@ async fn a_template_with_a_syntax_error_is_named_with_its_line() {
 
     let ended = scene.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
-    assert_says(&ended.log, &["templates/nginx.tmpl", "2:1", "{{range}}"]);
+    assert_says(&ended.log, &["templates/nginx.tmpl", "4:4", "\"edn\"", "`end`"]);
     assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
 }
 

@@ -22,30 +22,28 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
-/// The documentation: its flags, its commands.
-mod docs;
-/// The page for people, in a real browser.
-mod page;
-/// What is served to machines: health, readiness, metrics; and that its docs are true.
-mod surface;
-/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
-mod confd_users;
 /// What the chaos has in common.
 mod chaos;
 /// Several files for one nginx: all or nothing.
 mod chaos_files;
 /// confsync is killed at every step, nginx goes on.
 mod chaos_kill;
-/// The tutorial on machines with a real systemd.
-mod machines;
 /// etcd is stopped, wiped and restored under a load.
 mod chaos_store;
 /// Hostile values.
 mod chaos_values;
+/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
+mod confd_users;
+/// The documentation: its flags, its commands.
+mod docs;
 /// The real HAProxy, by commands.
 mod haproxy;
+/// The tutorial on machines with a real systemd.
+mod machines;
 /// The packages, installed and removed.
 mod packages;
+/// The page for people, in a real browser.
+mod page;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
 mod register_commands;
 /// `register`: what counts as healthy.
@@ -59,6 +57,8 @@ mod register_scene;
 mod register_services;
 /// `register`: the backend as its child.
 mod register_supervises;
+/// What is served to machines: health, readiness, metrics; and that its docs are true.
+mod surface;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

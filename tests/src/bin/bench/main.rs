@@ -11,6 +11,7 @@ mod put_to_served;
 mod register_many;
 mod register_one;
 mod reload_as_check;
+mod render;
 mod storm;
 mod times;
 
@@ -37,6 +38,8 @@ enum Question {
     RegisterMany(register_many::Args),
     /// A backend dies or hangs: how long until its key is gone?
     Detection(detection::Args),
+    /// A whole single run with many backends: how long, how much memory?
+    Render(render::Args),
 }
 
 #[tokio::main]
@@ -49,5 +52,6 @@ async fn main() -> anyhow::Result<()> {
         Question::RegisterOne(args) => register_one::run(&args).await,
         Question::RegisterMany(args) => register_many::run(&args).await,
         Question::Detection(args) => detection::run(&args).await,
+        Question::Render(args) => render::run(&args).await,
     }
 }

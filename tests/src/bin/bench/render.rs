@@ -1,0 +1,156 @@
+//! A whole single run: the keys of N backends are read from etcd, the tutorial's template
+//! is rendered, the file is written; no command is run. confd's `-onetime` beside it, round
+//! by round on the same etcd, if it is there.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use etcd_client::Client;
+use tests::{Confdir, Etcd, Lab, Nginx, bins, confdir};
+
+use crate::put_to_served::fill;
+
+/// A tick of `/proc/PID/stat`; 100 a second on every Linux that we know.
+const TICK: Duration = Duration::from_millis(10);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Backends in the upstream
+    #[arg(long, default_value_t = 10_000)]
+    backends: usize,
+    /// Runs of each
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// A confd to measure as well (`-backend etcdv3 -onetime`)
+    #[arg(long, env = "CONFD_BIN")]
+    confd: Option<PathBuf>,
+}
+
+/// What one run took.
+struct Spent {
+    wall: Duration,
+    /// All threads, user and system; in ticks.
+    cpu: Duration,
+    /// The most memory that was resident at once, in KiB.
+    peak: u64,
+}
+
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let mut client = Client::connect([etcd.url()], None).await?;
+    fill(&mut client, args.backends).await?;
+    let nginx = Nginx::prepare(&lab);
+    let dest = lab.path().join("app.conf");
+    let confdir = resource(&lab, &nginx, &dest);
+
+    let mut ours = Command::new(bins::confsync());
+    ours.args(["run", "--once", "--etcd-api", "v3", "--etcd", &etcd.url(), "--confdir"]);
+    ours.arg(confdir.path()).env_clear();
+    let confd = args.confd.as_ref().map(|program| {
+        let mut confd = Command::new(program);
+        let node = etcd.address().to_string();
+        confd.args(["-onetime", "-backend", "etcdv3", "-node", &node, "-confdir"]);
+        confd.arg(confdir.path()).env_clear();
+        confd
+    });
+    println!("one run with {} backends, median of {} runs", args.backends, args.rounds);
+    line(["", "wall", "cpu", "peak memory"]);
+    let (mut of_ours, mut of_confd) = (Vec::new(), Vec::new());
+    let mut all = vec![("confsync", ours, &mut of_ours)];
+    all.extend(confd.map(|confd| ("confd", confd, &mut of_confd)));
+    let mut first = None;
+    // The first round of each is not counted: it finds cold caches.
+    for round in 0..=args.rounds {
+        for (name, command, spent) in &mut all {
+            let (took, written) = measure(command, &dest).with_context(|| (*name).to_owned())?;
+            if round > 0 {
+                spent.push(took);
+            }
+            if *first.get_or_insert_with(|| written.clone()) != written {
+                bail!("{name} writes other bytes than the one before");
+            }
+        }
+    }
+    let ours = row("confsync", &of_ours);
+    if !of_confd.is_empty() {
+        let theirs = row("confd", &of_confd);
+        let ratio: Vec<String> =
+            ours.iter().zip(theirs).map(|(own, other)| format!("{:.2}", own / other)).collect();
+        line(["ratio", &ratio[0], &ratio[1], &ratio[2]]);
+    }
+    Ok(())
+}
+
+/// The tutorial's template with a dest of its own and no commands.
+fn resource(lab: &Lab, nginx: &Nginx, dest: &Path) -> Confdir {
+    let confdir = Confdir::empty(lab);
+    let toml = format!(
+        "[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}\"\nkeys = [\"/services/apache\"]\n",
+        dest.display()
+    );
+    confdir.toml("nginx", &toml);
+    confdir.template("nginx.tmpl", &confdir::tutorial_tmpl(nginx));
+    confdir
+}
+
+fn measure(command: &mut Command, dest: &Path) -> anyhow::Result<(Spent, Vec<u8>)> {
+    let _ = std::fs::remove_file(dest);
+    let start = Instant::now();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let proc = PathBuf::from(format!("/proc/{}", child.id()));
+    let mut peak = 0;
+    // The peak is lost when the process ends, its times only when it has been waited for.
+    let cpu = loop {
+        let (ended, cpu) = stat(&proc)?;
+        if ended {
+            break cpu;
+        }
+        peak = peak.max(high_water(&proc).unwrap_or_default());
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let wall = start.elapsed();
+    let exit = child.wait()?;
+    if !exit.success() {
+        bail!("ended with {exit}");
+    }
+    let written = std::fs::read(dest).with_context(|| dest.display().to_string())?;
+    Ok((Spent { wall, cpu, peak }, written))
+}
+
+/// Whether it has ended, and how long it ran.
+fn stat(proc: &Path) -> anyhow::Result<(bool, Duration)> {
+    let text = std::fs::read_to_string(proc.join("stat"))?;
+    // The name, in parentheses, may hold anything.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<u32>().ok()).unwrap_or_default();
+    Ok((fields.get(1) == Some(&"Z"), TICK * (ticks(12) + ticks(13))))
+}
+
+fn high_water(proc: &Path) -> Option<u64> {
+    let status = std::fs::read_to_string(proc.join("status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "kibibytes of one process")]
+fn row(name: &str, spent: &[Spent]) -> [f64; 3] {
+    let wall = median(spent.iter().map(|s| s.wall.as_secs_f64() * 1000.0));
+    let cpu = spent.iter().map(|s| s.cpu.as_secs_f64() * 1000.0).sum::<f64>() / spent.len() as f64;
+    let peak = median(spent.iter().map(|s| s.peak as f64 / 1024.0));
+    // A tick is coarse; the mean of many runs is not.
+    line([name, &format!("{wall:.1} ms"), &format!("{cpu:.1} ms"), &format!("{peak:.1} MiB")]);
+    [wall, cpu, peak]
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn line([name, wall, cpu, peak]: [&str; 4]) {
+    println!("{name:<10} {wall:>12} {cpu:>12} {peak:>14}");
+}
