@@ -275,7 +275,8 @@ impl Daemon {
     /// What is known of the process itself.
     fn tell_about(&mut self) {
         let report = self.report.borrow_and_update().clone();
-        let standing = self.members.key().ok().and_then(|key| report.keys.get(&key).cloned());
+        let key = self.members.member_as_wanted().map(|(key, _)| key);
+        let standing = key.and_then(|key| report.keys.get(&key));
         let joined = matches!(standing, Some(Standing::Held { .. }));
         let requests = (report.requests, report.failures);
         self.about.send_if_modified(|about| {

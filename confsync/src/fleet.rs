@@ -99,7 +99,7 @@ pub fn json(fleet: &Fleet, revision: u64) -> serde_json::Value {
 
 fn words(member: &Member, ack: Option<&Ack>) -> (Mood, String) {
     match ack {
-        _ if member.left => (Mood::Wait, "leaving".into()),
+        _ if member.left => (Mood::Wait, "left".into()),
         None => (Mood::Wait, "has not applied anything yet".into()),
         Some(Ack { refused: Some(refusal), .. }) => {
             (Mood::Bad, format!("refused revision {}: {}", refusal.revision, refusal.why))

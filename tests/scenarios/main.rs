@@ -28,18 +28,22 @@ mod chaos;
 mod chaos_files;
 /// confsync is killed at every step, nginx goes on.
 mod chaos_kill;
-/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
-mod confd_users;
-/// The tutorial on machines with a real systemd.
-mod machines;
 /// etcd is stopped, wiped and restored under a load.
 mod chaos_store;
 /// Hostile values.
 mod chaos_values;
+/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
+mod confd_users;
+/// The documentation: its flags, its commands.
+mod docs;
 /// The real HAProxy, by commands.
 mod haproxy;
+/// The tutorial on machines with a real systemd.
+mod machines;
 /// The packages, installed and removed.
 mod packages;
+/// The page for people, in a real browser.
+mod page;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
 mod register_commands;
 /// `register`: what counts as healthy.

@@ -11,8 +11,8 @@ mod put_to_served;
 mod register_many;
 mod register_one;
 mod reload_as_check;
-mod storm;
 mod render;
+mod storm;
 mod times;
 
 #[derive(Parser)]
