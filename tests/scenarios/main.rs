@@ -22,6 +22,12 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// Leaving with two load balancers, of which one is in trouble.
+mod handshake_lbs;
+/// Rolling restarts under load.
+mod handshake_rolling;
+/// The words of the handshake: refusals, no-ops, bounds, signals, flags.
+mod handshake_words;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

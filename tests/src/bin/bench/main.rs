@@ -3,6 +3,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod drain;
 mod put_to_served;
 mod times;
 
@@ -17,11 +18,14 @@ struct Args {
 enum Question {
     /// A key is put: how long until nginx passes requests to the new backend?
     PutToServed(put_to_served::Args),
+    /// A backend is told to stop: how long until every load balancer has let go?
+    Drain(drain::Args),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Args::parse().question {
         Question::PutToServed(args) => put_to_served::run(&args).await,
+        Question::Drain(args) => drain::run(&args).await,
     }
 }
