@@ -16,7 +16,7 @@ use common::model::{Key, Revision, Snapshot, format_span};
 use tokio::time::Instant;
 
 /// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Goal {
     /// The key is in what new requests are routed by.
     Joined,
@@ -25,7 +25,7 @@ pub enum Goal {
 }
 
 /// How long each wait may last, and how many load balancers must be there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bounds {
     /// For `applied` from every member, from the change on.
     pub applied: Duration,
@@ -41,7 +41,7 @@ pub struct Bounds {
 }
 
 /// What a member has said about our change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// Nothing yet.
     Silent,
@@ -60,7 +60,7 @@ pub enum Peer {
 }
 
 /// One wait for all load balancers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Wait {
     key: Key,
     change: Revision,
@@ -85,7 +85,7 @@ pub enum Progress {
 }
 
 /// How a wait ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Verdict {
     /// Every load balancer confirmed.
     pub confirmed: bool,

@@ -15,8 +15,8 @@ pub(crate) enum Found {
 /// More states than this are a mistake in the model.
 const MOST: usize = 3_000_000;
 
-pub(crate) fn explore(rule: Option<Rule>) -> Found {
-    let first = World::new(rule);
+pub(crate) fn explore(rule: Option<Rule>, crashes: [u8; 2]) -> Found {
+    let first = World::new(rule, crashes);
     let mut seen = HashSet::from([digest(&first)]);
     // Where each state came from, to tell the way.
     let mut from: Vec<(usize, String)> = vec![(0, "at the start".to_owned())];
@@ -40,7 +40,7 @@ pub(crate) fn explore(rule: Option<Rule>) -> Found {
 
 fn digest(world: &World) -> u64 {
     let mut hasher = DefaultHasher::new();
-    format!("{world:?}").hash(&mut hasher);
+    world.hash(&mut hasher);
     hasher.finish()
 }
 

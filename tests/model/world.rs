@@ -14,7 +14,7 @@ const LEAVER: u8 = 1;
 const JOINER: u8 = 2;
 
 /// A rule of the protocol, to be broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Rule {
     /// The member key is written after the first load.
     ReadBeforeJoin,
@@ -30,28 +30,27 @@ pub(crate) enum Rule {
     AckBeforeProof,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone, Hash)]
 pub(crate) struct World {
     rule: Option<Rule>,
     start: Instant,
     now: Instant,
     revision: u64,
-    /// The backends in etcd, and when that changed last.
+    /// The backends in etcd.
     backends: u8,
-    changed: u64,
     joiner_may: u8,
     lbs: [Lb; 2],
     leaver: Leaver,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone, Hash)]
 enum Leaver {
     Serving,
     Waiting(Box<Wait>),
     Stopped(Verdict),
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default, Hash)]
 struct Lb {
     confsync: Option<Confsync>,
     nginx: Nginx,
@@ -65,7 +64,7 @@ struct Lb {
     unknown: bool,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default, Hash)]
 struct Confsync {
     joined: bool,
     /// The newest picture: up to which revision, and the set.
@@ -76,7 +75,7 @@ struct Confsync {
     quiescence: Quiescence,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default, Hash)]
 struct Nginx {
     generation: i32,
     serving: u8,
@@ -87,7 +86,7 @@ struct Nginx {
 }
 
 impl World {
-    pub(crate) fn new(rule: Option<Rule>) -> Self {
+    pub(crate) fn new(rule: Option<Rule>, crashes: [u8; 2]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let start = runtime.block_on(async { Instant::now() });
         let mut quiescence = Quiescence::default();
@@ -102,23 +101,26 @@ impl World {
         let first = Lb {
             confsync: Some(steady),
             nginx: Nginx { generation: 1, serving: LEAVER, ..Nginx::default() },
-            crashes: 1,
+            crashes: crashes[0],
             boot: 1,
             member: Some((1, false)),
             ack: Some((1, 5, 5)),
             known: false,
             unknown: false,
         };
-        let second =
-            Lb { confsync: Some(Confsync::default()), crashes: 1, boot: 1, ..Lb::default() };
+        let second = Lb {
+            confsync: Some(Confsync::default()),
+            crashes: crashes[1],
+            boot: 1,
+            ..Lb::default()
+        };
         Self {
             rule,
             start,
             now: start,
             revision: 5,
             backends: LEAVER,
-            changed: 5,
-            joiner_may: 2,
+            joiner_may: u8::from(rule == Some(Rule::QuiescedButOne)),
             lbs: [first, second],
             leaver: Leaver::Serving,
         }
@@ -180,13 +182,10 @@ impl World {
         Ok(())
     }
 
-    fn write(&mut self) -> u64 {
-        self.revision += 1;
-        self.revision
-    }
-
+    /// Only what backends do counts here: other writes only make revisions larger, by
+    /// which fewer states would be the same.
     fn register(&mut self, backends: u8) {
-        self.changed = self.write();
+        self.revision += 1;
         self.backends = backends;
     }
 
@@ -284,7 +283,7 @@ const STEPS: &[(&str, Step)] = &[
         }
         true
     }),
-    ("the joiner registers, or its key lapses", |world| {
+    ("the joiner registers", |world| {
         if world.joiner_may == 0 {
             return false;
         }
@@ -306,20 +305,18 @@ const LB_STEPS: &[(&str, LbStep)] = &[
         confsync.joined = true;
         lb.member = Some((lb.boot, false));
         lb.unknown &= !serving;
-        world.write();
         true
     }),
     ("reads the backends", |world, which| {
         let early = world.rule == Some(Rule::ReadBeforeJoin);
         let unproven = world.rule == Some(Rule::AckBeforeProof);
-        let (revision, changed, backends) = (world.revision, world.changed, world.backends);
+        let (at, backends) = (world.revision, world.backends);
         let lb = &mut world.lbs[which];
         let Some(confsync) = &mut lb.confsync else { return false };
-        let news = confsync.seen.is_none_or(|(at, _)| at < changed);
+        let news = confsync.seen.is_none_or(|(seen, _)| seen < at);
         if !(confsync.joined || early) || confsync.loading || !news {
             return false;
         }
-        let at = if confsync.seen.is_none() { revision } else { changed };
         confsync.seen = Some((at, backends));
         if unproven && confsync.live.is_none() && lb.boot > 1 {
             confsync.live = Some(backends);
@@ -341,7 +338,9 @@ const LB_STEPS: &[(&str, LbStep)] = &[
         lb.nginx.load(set);
         confsync.loading = true;
         if early {
-            confsync.prove(&lb.nginx, at, set);
+            // As if nobody of before were left to look for.
+            let new = Nginx { accepting: None, ..lb.nginx.clone() };
+            confsync.prove(&new, at, set);
         }
         true
     }),
@@ -362,12 +361,18 @@ const LB_STEPS: &[(&str, LbStep)] = &[
         true
     }),
     ("'s oldest old worker ends", |world, which| {
-        let nginx = &mut world.lbs[which].nginx;
-        let any = !nginx.finishing.is_empty();
-        if any {
-            nginx.finishing.remove(0);
+        let now = world.now;
+        let lb = &mut world.lbs[which];
+        if lb.nginx.finishing.is_empty() {
+            return false;
         }
-        any
+        lb.nginx.finishing.remove(0);
+        if let Some(confsync) = &mut lb.confsync {
+            // What any later look would do first.
+            let nginx = lb.nginx.clone();
+            confsync.quiescence.look(None, now, |id| nginx.is_alive(id.pid));
+        }
+        true
     }),
     ("acknowledges", |world, which| {
         let butone = world.rule == Some(Rule::QuiescedButOne);
@@ -389,7 +394,6 @@ const LB_STEPS: &[(&str, LbStep)] = &[
             return false;
         }
         lb.ack = Some(ack);
-        world.write();
         true
     }),
     ("crashes, and its nginx goes on", |world, which| {
@@ -418,7 +422,6 @@ const LB_STEPS: &[(&str, LbStep)] = &[
         lb.member = lb.member.filter(|_| gone).map(|(boot, _)| (boot, true));
         lb.ack = None;
         lb.unknown |= !lb.known;
-        world.write();
         true
     }),
 ];

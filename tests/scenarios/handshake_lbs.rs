@@ -51,7 +51,9 @@ impl Fleet {
             let at = (fleet.lab.another_ip(), 8080).into();
             let backend = Backend::start_at(at, name).await;
             let sidekick = Daemon::register(&fleet.lab).named(&format!("sidekick of {name}"));
-            let sidekick = sidekick.backend("apache", at).etcd(&fleet.etcd, api).quick();
+            let sidekick = sidekick.backend("apache", at).etcd(&fleet.etcd, api);
+            let sidekick = sidekick.flag("--ttl", "3s").flag("--rise", "1");
+            let sidekick = sidekick.flag("--interval", "1s").flag("--fast-interval", "1s");
             let bounds = sidekick.flag("--drain-applied", "6s").flag("--drain-quiesced", "6s");
             fleet.sidekicks.push(bounds.start());
             fleet.backends.push(backend);

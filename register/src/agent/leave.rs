@@ -95,12 +95,17 @@ impl<S: Store> Agent<S> {
         confirmed
     }
 
-    /// Keys that are there, or may be: a write was not answered.
+    /// Keys that are there, or may be (a write was not answered), or were there: who
+    /// lost its health a moment ago may be routed to as yet.
     fn registered(&self) -> Vec<Key> {
-        let there = |(key, standing)| {
-            matches!(standing, Standing::Held { .. } | Standing::Owed).then_some(key)
+        let concerns = |standing: &Standing| {
+            matches!(
+                standing,
+                Standing::Held { .. } | Standing::Owed | Standing::Absent { removed: Some(_) }
+            )
         };
-        self.standings().into_iter().filter_map(there).collect()
+        let all = self.standings().into_iter();
+        all.filter(|(_, standing)| concerns(standing)).map(|(key, _)| key).collect()
     }
 
     /// Leaves the marks that this is on purpose, besides the keys.
