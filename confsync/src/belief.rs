@@ -90,6 +90,12 @@ impl Belief {
         self.held = held;
     }
 
+    /// Only these keys are of interest from now on: other trees are read.
+    pub fn retain(&mut self, is_read: impl Fn(&str) -> bool) {
+        self.believed.retain(|key, _| is_read(key));
+        self.held.retain(|key| is_read(key));
+    }
+
     /// What the store does not have any more and is routed to all the same.
     #[must_use]
     pub fn held(&self) -> &BTreeSet<String> {
@@ -149,6 +155,15 @@ mod tests {
         assert!(held.is_empty());
         belief.adopt(&now, held);
         assert_eq!(belief.doubt(&policy, &seen(&["1"]), false), None);
+    }
+
+    #[test]
+    fn what_is_read_no_more_is_not_missed() {
+        let mut belief = Belief::default();
+        belief.adopt(&seen(&["1", "2"]), BTreeSet::from(["/services/apache/2".to_owned()]));
+        belief.retain(|key| key.ends_with('1'));
+        assert!(belief.held().is_empty());
+        assert_eq!(belief.doubt(&Policy::default(), &seen(&["1"]), false), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::Context;
 use common::args::LogArgs;
 use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot};
-use common::runtime::{Exit, Signals, Usage, start_log};
+use common::runtime::{Exit, Signals, Usage, print, start_log};
 use common::store::{Connection, Store, connect};
 
 use crate::args::{CheckArgs, Command, ConvertArgs, InitArgs, RenderArgs, RunArgs, StatusArgs};
@@ -81,7 +81,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Failed);
     }
     let resources: usize = loaded.sets.iter().map(|set| set.programs.len()).sum();
-    println!("{}: {resources} resources, no mistakes", confdir.display());
+    print(format_args!("{}: {resources} resources, no mistakes\n", confdir.display()));
     Ok(Exit::Done)
 }
 
@@ -131,10 +131,10 @@ async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     let found = read_keys(&connection, &[bookkeeping.members(), bookkeeping.acks()]).await?;
     let (fleet, revision) = (fleet::read(&found, &bookkeeping), found.revision.0);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&fleet::json(&fleet, revision))?);
+        print(format_args!("{}\n", serde_json::to_string_pretty(&fleet::json(&fleet, revision)))?);
     } else {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print!("{}", fleet::table(&fleet, revision, colours));
+        print(fleet::table(&fleet, revision, colours));
     }
     Ok(Exit::Done)
 }
@@ -143,13 +143,13 @@ fn init(args: &InitArgs) -> anyhow::Result<Exit> {
     for (name, text) in template::starter::files() {
         let path = args.confdir.join(name);
         if path.exists() {
-            println!("{} is there and left alone", path.display());
+            print(format_args!("{} is there and left alone\n", path.display()));
             continue;
         }
         write_new(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{} written", path.display());
+        print(format_args!("{} written\n", path.display()));
     }
-    println!("try it: confsync check --confdir {}", args.confdir.display());
+    print(format_args!("try it: confsync check --confdir {}\n", args.confdir.display()));
     Ok(Exit::Done)
 }
 
@@ -165,7 +165,7 @@ fn convert(args: &ConvertArgs) -> anyhow::Result<Exit> {
         .map_err(|error| Usage(format!("{}: {error}", args.template.display())))?;
     match template::convert(&text) {
         Ok(converted) => {
-            print!("{converted}");
+            print(converted);
             Ok(Exit::Done)
         }
         Err(cannot) => {

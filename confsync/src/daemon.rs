@@ -254,7 +254,7 @@ impl Daemon {
                 code = left => return Ok(self.end(Some(code)).await),
                 () = changed => {}
                 () = report_changed(&mut self.report) => {}
-                again = hangups.changed() => if again.is_ok() { self.reload().await },
+                Ok(()) = hangups.changed() => self.reload().await,
                 _ = beat.tick() => self.watchdog(),
             }
         }
@@ -352,11 +352,13 @@ impl Daemon {
             loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
         for set in new.collect::<Vec<_>>() {
             let name = set.name.clone();
-            let mine = set
-                .programs
-                .iter()
-                .filter_map(|p| beliefs.remove_entry(&p.resource.name))
-                .collect();
+            let belief = |program: &crate::render::Program| {
+                let (name, mut belief) = beliefs.remove_entry(&program.resource.name)?;
+                let trees = &program.resource.reading.trees;
+                belief.retain(|key| trees.iter().any(|tree| tree.covers(key)));
+                Some((name, belief))
+            };
+            let mine = set.programs.iter().filter_map(belief).collect();
             if let Err(error) = self.begin(set, mine, &joined).await {
                 tracing::error!(set = name, "not started: {error:#}");
             }

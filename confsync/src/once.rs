@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use common::model::Snapshot;
-use common::runtime::Exit;
+use common::runtime::{Exit, print};
 use common::store::{Etcd, Store, StoreError, connect};
 use similar::TextDiff;
 use tokio::time::Instant;
@@ -142,11 +142,11 @@ fn show(set: &Set, snapshot: &Snapshot, diff: bool) -> anyhow::Result<()> {
         let before = std::fs::read(dest).unwrap_or_default();
         let targets = [candidate.target.clone()];
         if current(&targets)? == Some(Digest::of(std::slice::from_ref(&candidate))) {
-            println!("{}: in sync", dest.display());
+            print(format_args!("{}: in sync\n", dest.display()));
         } else if diff {
-            print!("{}", unified(dest, &before, &candidate.bytes));
+            print(unified(dest, &before, &candidate.bytes));
         } else {
-            println!("{}: would be written ({} bytes)", dest.display(), candidate.bytes.len());
+            print(format_args!("{}: would be written ({} bytes)\n", dest.display()), candidate.bytes.len());
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use common::args::{LogArgs, StoreArgs};
 use common::handshake::Bookkeeping;
 use common::model::{self, Tree};
 use common::reach::reach;
-use common::runtime::{Exit, Forwarded, Pulse, ServiceManager, Signals, Usage, start_log};
+use common::runtime::{Exit, Forwarded, Pulse, ServiceManager, Signals, Usage, print, start_log};
 use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
 use tokio::time::Instant;
 
@@ -106,7 +106,7 @@ pub async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let probes = prepare(&config.services).map_err(usage)?;
     let lines = crate::check::ask(&config.services, &probes).await;
-    print!("{}", crate::check::render(&lines));
+    print(crate::check::render(&lines));
     Ok(if crate::check::healthy(&lines) { Exit::Done } else { Exit::Failed })
 }
 
@@ -120,7 +120,7 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let key = &removal.target.key;
     let found = store.read(&[Tree::from(key)]).await?;
     let Some(entry) = found.entries.get(key.as_str()) else {
-        println!("{key} is not registered");
+        print(format_args!("{key} is not registered\n"));
         return Ok(Exit::Done);
     };
     let ours = model::Backend::parse(&entry.value).is_ok_and(|b| b.addr == removal.target.addr);
@@ -141,7 +141,7 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
             anyhow::bail!("{key} was written by somebody else just now: left alone")
         }
     };
-    println!("{key} removed");
+    print(format_args!("{key} removed\n"));
     if matches.get_flag("wait") {
         wait_after(&store, removal, revision).await
     } else {
@@ -185,12 +185,12 @@ async fn wait_after(
     };
     match wait_for_all(store, &bookkeeping, vec![wait], tell, &signals.drain).await {
         Ending::Verdicts(verdicts) => {
-            verdicts.iter().for_each(|verdict| println!("{verdict}"));
+            verdicts.iter().for_each(|verdict| print(format_args!("{verdict}\n")));
             let confirmed = verdicts.iter().all(|verdict| verdict.confirmed);
             Ok(if confirmed { Exit::Done } else { Exit::Unconfirmed })
         }
         Ending::Regressed(to) => {
-            println!("unconfirmed: etcd went back to revision {to} meanwhile");
+            print(format_args!("unconfirmed: etcd went back to revision {to} meanwhile\n"));
             Ok(Exit::Unconfirmed)
         }
         Ending::Aborted => Ok(Exit::Unconfirmed),
@@ -223,7 +223,7 @@ pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text =
         if args.json { list::json(&prefix, &rows) } else { list::table(&prefix, &rows, colours) };
-    print!("{text}");
+    print(text);
     Ok(Exit::Done)
 }
 

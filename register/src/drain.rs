@@ -16,7 +16,7 @@ use common::model::{Key, Revision, Snapshot, format_span};
 use tokio::time::Instant;
 
 /// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Goal {
     /// The key is in what new requests are routed by.
     Joined,
@@ -25,7 +25,7 @@ pub enum Goal {
 }
 
 /// How long each wait may last, and how many load balancers must be there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bounds {
     /// For `applied` from every member, from the change on.
     pub applied: Duration,
@@ -41,7 +41,7 @@ pub struct Bounds {
 }
 
 /// What a member has said about our change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// Nothing yet.
     Silent,
@@ -49,6 +49,8 @@ pub enum Peer {
     Applied,
     /// And no older worker is left.
     Quiesced,
+    /// It routes on to this backend, because it doubts the loss; it looks again.
+    Holding,
     /// A definite no.
     Refused(String),
     /// It left in order, or renders this key no more: it routes nothing by it.
@@ -58,7 +60,7 @@ pub enum Peer {
 }
 
 /// One wait for all load balancers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Wait {
     key: Key,
     change: Revision,
@@ -83,7 +85,7 @@ pub enum Progress {
 }
 
 /// How a wait ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Verdict {
     /// Every load balancer confirmed.
     pub confirmed: bool,
@@ -141,7 +143,9 @@ impl Wait {
             }
         }
         self.peers.extend(here);
-        if self.all_applied.is_none() && self.peers.values().all(|p| !matches!(p, Peer::Silent)) {
+        if self.all_applied.is_none()
+            && self.peers.values().all(|p| !matches!(p, Peer::Silent | Peer::Holding))
+        {
             self.all_applied = Some(now);
         }
     }
@@ -152,7 +156,7 @@ impl Wait {
             return if ack.held.iter().any(|held| held == self.key.as_str())
                 && self.goal == Goal::Left
             {
-                Peer::Refused("it holds this backend, because it doubts the loss".into())
+                Peer::Holding
             } else if ack.quiesced >= self.change {
                 Peer::Quiesced
             } else {
@@ -185,7 +189,7 @@ impl Wait {
     /// No bound lies past the deadline of the whole, however late members appear.
     fn bound_of(&self, peer: &Peer) -> Option<Instant> {
         let bound = match (peer, self.goal) {
-            (Peer::Silent, _) => self.began + self.bounds.applied,
+            (Peer::Silent | Peer::Holding, _) => self.began + self.bounds.applied,
             (Peer::Applied, Goal::Left) => {
                 let applied = self.all_applied.unwrap_or(self.began + self.bounds.applied);
                 applied + self.bounds.quiesced
@@ -263,11 +267,12 @@ impl Wait {
 fn rank(peer: &Peer) -> u8 {
     match peer {
         Peer::Silent => 0,
-        Peer::Refused(_) => 1,
-        Peer::Lost(_) => 2,
-        Peer::Applied => 3,
-        Peer::Quiesced => 4,
-        Peer::Gone => 5,
+        Peer::Holding => 1,
+        Peer::Refused(_) => 2,
+        Peer::Lost(_) => 3,
+        Peer::Applied => 4,
+        Peer::Quiesced => 5,
+        Peer::Gone => 6,
     }
 }
 
@@ -277,6 +282,7 @@ impl fmt::Display for Peer {
             Peer::Silent => f.write_str("has not applied it"),
             Peer::Applied => f.write_str("still has workers with open requests"),
             Peer::Quiesced => f.write_str("confirmed"),
+            Peer::Holding => f.write_str("holds this backend, because it doubts the loss"),
             Peer::Refused(why) => write!(f, "refused: {why}"),
             Peer::Gone => f.write_str("left"),
             Peer::Lost(_) => f.write_str("lost: its lease ran out"),

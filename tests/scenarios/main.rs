@@ -63,6 +63,12 @@ mod docs;
 mod page;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;
+/// Leaving with two load balancers, of which one is in trouble.
+mod handshake_lbs;
+/// Rolling restarts under load.
+mod handshake_rolling;
+/// The words of the handshake: refusals, no-ops, bounds, signals, flags.
+mod handshake_words;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

@@ -18,6 +18,7 @@ use crate::eventually::{check, eventually};
 
 mod client;
 mod summary;
+mod upload;
 
 use client::Client;
 pub use summary::{Failure, Outcome, Seen, Summary};
@@ -31,6 +32,7 @@ pub struct Plan {
     clients: usize,
     keep_alive: bool,
     body: Option<Bytes>,
+    upload: Option<Duration>,
     think: Duration,
     deadline: Duration,
 }
@@ -52,6 +54,7 @@ impl Load {
             clients: 1,
             keep_alive: false,
             body: None,
+            upload: None,
             think: Duration::from_millis(1),
             deadline: Duration::from_secs(10),
         }
@@ -114,6 +117,12 @@ impl Plan {
         self
     }
 
+    /// `POST` of 10 kB that takes this long to send, each on a new connection.
+    pub fn slow_upload(mut self, span: Duration) -> Self {
+        self.upload = Some(span);
+        self
+    }
+
     /// Another path.
     pub fn path(mut self, path: &str) -> Self {
         path.clone_into(&mut self.path);
@@ -162,7 +171,12 @@ async fn ask_on(plan: Plan, summary: Arc<Mutex<Summary>>, mut stopping: watch::R
     let mut client = Client::new(plan.to);
     while !*stopping.borrow() {
         let start = Instant::now();
-        let asked = client.ask(plan.request());
+        let asked = async {
+            match plan.upload {
+                Some(span) => upload::upload(plan.to, &plan.path, span).await,
+                None => client.ask(plan.request()).await,
+            }
+        };
         let outcome = tokio::time::timeout(plan.deadline, asked).await.unwrap_or(Outcome::TimedOut);
         if !plan.keep_alive || outcome == Outcome::TimedOut {
             client.disconnect();

@@ -1,5 +1,7 @@
 //! Exit codes, and the one place where an error becomes words on stderr.
 
+use std::fmt;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// How a process ends. The numbers are part of the contract with units and
@@ -44,13 +46,25 @@ pub fn exit_on(outcome: anyhow::Result<Exit>) -> ExitCode {
         Err(error) => {
             let mut causes = error.chain();
             if let Some(first) = causes.next() {
-                eprintln!("error: {first}");
+                tell(format_args!("error: {first}"));
             }
-            causes.for_each(|cause| eprintln!("  because {cause}"));
+            causes.for_each(|cause| tell(format_args!("  because {cause}")));
             let usage = error.chain().any(|cause| cause.is::<Usage>());
             if usage { Exit::Usage.into() } else { Exit::Failed.into() }
         }
     }
+}
+
+/// To stderr; who closed it does not want to know.
+fn tell(text: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// To stdout, as it is. Who closed it, as `head` does, has seen enough; `print!`
+/// would panic.
+pub fn print(text: impl fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
 }
 
 #[cfg(test)]

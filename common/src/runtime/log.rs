@@ -27,7 +27,12 @@ pub enum LogFormat {
 pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(level)
         .map_err(|e| super::Usage(format!("--log-level `{level}`: {e}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A reader of our standard error that goes away must not end anything: what the
+    // subscriber says about its own trouble goes to the same place, and panics there.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let journal = std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal();
     // A second start, in tests, is not worth an error.
     let _ = match format {

@@ -9,7 +9,7 @@ mod pulse;
 mod reminder;
 mod signals;
 
-pub use exit::{Exit, Usage, exit_on};
+pub use exit::{Exit, Usage, exit_on, print};
 pub use http::{Answer, Body, Handler, HttpError, health, plain, serve};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;

@@ -68,12 +68,13 @@ impl Signals {
     }
 
     fn end(&self, name: &str) {
+        // Acted on before it is told.
         if self.drain.is_cancelled() {
-            tracing::warn!(signal = name, "second signal: leaving now");
             self.abort.cancel();
+            tracing::warn!(signal = name, "second signal: leaving now");
         } else {
-            tracing::info!(signal = name, "asked to end");
             self.drain.cancel();
+            tracing::info!(signal = name, "asked to end");
         }
     }
 }

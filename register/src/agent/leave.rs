@@ -49,7 +49,7 @@ impl<S: Store> Agent<S> {
             End::BackendLeft(code) => {
                 tracing::warn!(code, "the backend ended by itself");
                 let until = Instant::now() + self.parts.config.process.drain.applied;
-                let keys: Vec<Key> = self.held().into_iter().chain(self.owed()).collect();
+                let keys = self.registered();
                 self.remove(&keys, until).await;
                 Exit::Child(code)
             }
@@ -84,7 +84,7 @@ impl<S: Store> Agent<S> {
     /// Removes the keys and waits for the load balancers. `true`: all confirmed.
     async fn drain(&mut self) -> bool {
         let held = self.held();
-        let keys: Vec<Key> = held.iter().cloned().chain(self.owed()).collect();
+        let keys = self.registered();
         let left_over = self.clear_left_over().await;
         if keys.is_empty() && left_over.is_empty() {
             tracing::info!("nothing is registered, so nobody is waited for");
@@ -119,14 +119,18 @@ impl<S: Store> Agent<S> {
         self.standings().into_iter().filter_map(held).collect()
     }
 
-    /// Keys whose write may be under way, or was never answered.
-    fn owed(&self) -> Vec<Key> {
-        let owed = |(key, standing)| {
-            let up = self.running.get(&key).is_some_and(|running| running.said == State::Up);
-            let open = matches!(standing, Standing::Owed | Standing::Absent { .. });
-            (up && open).then_some(key)
+    /// Keys that are there, or may be (a write is under way, or was not answered), or
+    /// were there: who lost its health a moment ago may be routed to as yet.
+    fn registered(&self) -> Vec<Key> {
+        let concerns = |key: &Key, standing: &Standing| match standing {
+            Standing::Held { .. } | Standing::Owed | Standing::Absent { removed: Some(_) } => true,
+            Standing::Absent { removed: None } => {
+                self.running.get(key).is_some_and(|running| running.said == State::Up)
+            }
+            Standing::Rival { .. } => false,
         };
-        self.standings().into_iter().filter_map(owed).collect()
+        let all = self.standings().into_iter();
+        all.filter(|(key, standing)| concerns(key, standing)).map(|(key, _)| key).collect()
     }
 
     /// Leaves the marks that this is on purpose, besides the keys.

@@ -218,7 +218,7 @@ impl<S: Store> Agent<S> {
                     if changed.is_err() { drain.cancelled().await }
                     Happened::News
                 }
-                _ = hangups.changed() => {
+                Ok(()) = hangups.changed() => {
                     if pass_on { Happened::Signal(Signal::HUP) } else { Happened::Reload }
                 }
                 _ = beat.tick() => Happened::News,

@@ -136,7 +136,35 @@ async fn a_refusal_ends_the_wait_with_its_text() {
     let mut wait = super::tests::wait(Goal::Left, now);
     let held = Ack { held: vec![KEY.into()], ..ack("a", R, R) };
     wait.observe(&picture([member("a", false), acked("a", &held)]), &book(), now);
-    assert!(!over(&wait, now).unwrap().confirmed);
+    assert_eq!(over(&wait, now), None, "it looks again");
+    let verdict = over(&wait, now + Duration::from_secs(10)).unwrap();
+    assert_eq!(verdict.not_by[0].1, "holds this backend, because it doubts the loss");
+}
+
+#[tokio::test]
+async fn a_member_that_renders_the_key_no_more_or_left_before_is_not_waited_for() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Left, now);
+    wait.observe(&picture([member("a", false), member("b", true)]), &book(), now);
+    assert_eq!(wait.peers().keys().collect::<Vec<_>>(), ["a"]);
+    let (key, entry) = member("a", false);
+    let mut other: Member = serde_json::from_slice(&entry.value).unwrap();
+    other.resources[0].trees = vec!["/services/tomcat".into()];
+    let changed = super::tests::entry(&key, &other);
+    wait.observe(&picture([changed]), &book(), now);
+    assert_eq!(over(&wait, now).unwrap().to_string(), "confirmed by a");
+}
+
+#[tokio::test]
+async fn a_key_out_of_a_backup_is_told_from_a_successors() {
+    let wait = wait(Goal::Left, Instant::now());
+    let with = |created| {
+        let (key, entry) = entry(KEY, &"10.0.0.1:80");
+        picture([(key, Entry { created: Revision(created), ..entry })])
+    };
+    assert!(wait.is_undone(&with(R - 1)));
+    assert!(!wait.is_undone(&with(R + 1)));
+    assert!(!wait.is_undone(&picture([])));
 }
 
 #[tokio::test]

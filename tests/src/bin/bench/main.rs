@@ -7,6 +7,7 @@ mod bash_loop;
 mod cost;
 mod detection;
 mod memory;
+mod drain;
 mod put_to_served;
 mod register_many;
 mod register_one;
@@ -40,6 +41,8 @@ enum Question {
     Detection(detection::Args),
     /// A whole single run with many backends: how long, how much memory?
     Render(render::Args),
+    /// A backend is told to stop: how long until every load balancer has let go?
+    Drain(drain::Args),
 }
 
 #[tokio::main]
@@ -53,5 +56,6 @@ async fn main() -> anyhow::Result<()> {
         Question::RegisterMany(args) => register_many::run(&args).await,
         Question::Detection(args) => detection::run(&args).await,
         Question::Render(args) => render::run(&args).await,
+        Question::Drain(args) => drain::run(&args).await,
     }
 }
