@@ -22,6 +22,18 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// confd's hazards about the daemon itself: health, SIGHUP, packaging, PID 1, one-shot runs.
+mod hazards_daemon;
+/// confd's hazards about files: durable, atomic, faithful, cleaned up after.
+mod hazards_files;
+/// Losses that are doubted: the guard.
+mod hazards_guard;
+/// confd's hazards about checks and reloads: owed until proven, bounded, together.
+mod hazards_reload;
+/// A service known by its commands, for scenarios where nginx is not the point.
+mod hazards_scene;
+/// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
+mod hazards_store;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.
