@@ -127,3 +127,31 @@ pub(crate) fn rendered(backends: &[u8]) -> String {
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+/// `docs/hazards.md` names scenarios; they must be there, and all 26 hazards on the page.
+#[test]
+fn the_page_names_scenarios_that_exist() {
+    let page = include_str!("../../docs/hazards.md");
+    let sources: String = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| {
+            let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+            format!("mod {stem};\n{}", fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| H")).collect();
+    assert_eq!(rows.len(), 26);
+    for (n, row) in rows.iter().enumerate() {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        assert_eq!(cells.len(), 4, "{row}");
+        assert_eq!(cells.first().unwrap().trim_start_matches("| "), format!("H{}", n + 1));
+        let named = cells.last().unwrap().split('`').skip(1).step_by(2);
+        for name in named {
+            let bare = name.rsplit("::").next().unwrap();
+            let there = [format!("fn {bare}("), format!("mod {bare};")];
+            assert!(there.iter().any(|text| sources.contains(text)), "H{}: {name}", n + 1);
+        }
+    }
+}
