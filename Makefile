@@ -2,6 +2,7 @@
 # make lint    formatting, clippy, dependency rules
 # make test    every test of the workspace, on real etcd and nginx
 # make demo    watch backends register, die and come back (DEMO_SECONDS=20 ends it)
+# make packages   Debian packages of both daemons, in target/debian
 # make bench   how fast nginx follows (BENCH="put-to-served --sizes 10,1000")
 
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ CARGO ?= cargo
 BENCH ?= put-to-served
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build lint test demo bench
+.PHONY: help setup build lint test demo packages bench
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -33,6 +34,7 @@ lint:
 test: build
 	@folder="$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug"; \
 	export REGISTER_BIN="$$folder/register" CONFSYNC_BIN="$$folder/confsync" TESTBACKEND_BIN="$$folder/testbackend"; \
+	export TEST_SKIPPED="$$(mktemp)"; trap 'cat "$$TEST_SKIPPED"; rm -f "$$TEST_SKIPPED"' EXIT; \
 	if command -v cargo-nextest >/dev/null; then \
 		$(CARGO) nextest run --workspace && $(CARGO) test --workspace --doc; \
 	else \
@@ -47,3 +49,10 @@ demo: setup
 bench: setup
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) run --release --quiet -p tests --bin bench -- $(BENCH)
+
+packages: setup
+	command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
+	$(CARGO) build --release -p register -p confsync -p tests --bins
+	$(CARGO) run --release --quiet -p tests --bin pages
+	$(CARGO) deb --no-build -p register
+	$(CARGO) deb --no-build -p confsync

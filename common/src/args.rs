@@ -80,9 +80,17 @@ pub struct LogArgs {
     #[arg(long, value_enum, value_name = "FORMAT", env = "LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// The least level logged: error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", env = "LOG_LEVEL", default_value = "info")]
-    pub log_level: String,
+    /// The least level logged: error, warn, info, debug, trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "LOG_LEVEL")]
+    pub log_level: Option<String>,
+}
+
+impl LogArgs {
+    /// The least level logged.
+    #[must_use]
+    pub fn level(&self) -> &str {
+        self.log_level.as_deref().unwrap_or("info")
+    }
 }
 
 /// The door to the environment, so that tests pass a map.

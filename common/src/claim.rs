@@ -9,7 +9,6 @@
 //! changed by somebody, store gone backwards.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,85 +16,10 @@ use tokio::time::Instant;
 use crate::model::{Entry, Key, Revision, Ttl};
 use crate::store::{Guard, KeyState, Lease, Mark, Renewed, Written};
 
-/// What is wanted at a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Want {
-    /// The value.
-    pub value: Vec<u8>,
-    /// What may be taken over from an earlier life of ours.
-    pub takeover: Takeover,
-}
+mod terms;
 
-/// Which key that is already there counts as ours from before a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Takeover {
-    /// One with the very value we want; another value is another instance.
-    SameValue,
-    /// Any: the key bears our own name (a load balancer's member key).
-    Any,
-}
-
-/// Everything wanted, by key; what is not in it is wanted gone.
-pub type Wants = Arc<BTreeMap<Key, Want>>;
-
-/// What is owed next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// A lease, because something is wanted and there is none.
-    Grant,
-    /// A refresh of the lease and of these keys.
-    Renew(Lease, Vec<(Key, Mark)>),
-    /// Guarded writes, independent of each other.
-    Put(Lease, Vec<Put>),
-    /// Guarded deletes, independent of each other.
-    Withdraw(Vec<Delete>),
-    /// Nothing before this instant.
-    Wait(Instant),
-    /// Nothing until something else is wanted.
-    Idle,
-}
-
-/// One guarded write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Put {
-    /// Where.
-    pub key: Key,
-    /// What.
-    pub value: Vec<u8>,
-    /// Only if.
-    pub guard: Guard,
-}
-
-/// One guarded delete.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delete {
-    /// Where.
-    pub key: Key,
-    /// Only if.
-    pub guard: Guard,
-}
-
-/// What is known of one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// Not there by our doing; removed at this revision if we removed it.
-    Absent {
-        /// The revision of our delete.
-        removed: Option<Revision>,
-    },
-    /// Wanted, and not confirmed yet.
-    Owed,
-    /// The store confirmed it.
-    Held {
-        /// The revision of our write.
-        at: Revision,
-    },
-    /// Wanted, but another live instance has it.
-    Rival {
-        /// What the other wrote.
-        value: Vec<u8>,
-    },
-}
+use terms::nothing_to_hold;
+pub use terms::{Aim, Delete, Put, Standing, Step, Takeover, Want, Wants, to_hold};
 
 /// How many guarded writes go out at once.
 const BATCH: usize = 32;
@@ -162,7 +86,7 @@ impl Claim {
         }
         let puts = self.to_put(wants, now);
         match self.lease {
-            None if wants.is_empty() => Step::Idle,
+            None if nothing_to_hold(wants) => Step::Idle,
             None => Step::Grant,
             Some(tenure) if !puts.is_empty() => Step::Put(tenure.lease, puts),
             Some(tenure) => self.wait(wants, tenure),
@@ -171,7 +95,7 @@ impl Claim {
 
     fn refresh_due(&self, wants: &Wants, now: Instant) -> Option<Step> {
         let tenure = self.lease?;
-        if wants.is_empty() && self.holds_nothing() {
+        if nothing_to_hold(wants) && self.holds_nothing() {
             return None;
         }
         let due = now >= tenure.confirmed + self.refresh_interval(tenure);
@@ -193,7 +117,7 @@ impl Claim {
     }
 
     fn to_withdraw(&self, wants: &Wants) -> Vec<Delete> {
-        let unwanted = self.keys.iter().filter(|(key, _)| !wants.contains_key(key));
+        let unwanted = self.keys.iter().filter(|(key, _)| !to_hold(wants, key));
         let delete = |(key, record): (&Key, &Record)| {
             let guard = match (&record.held, &record.doubt) {
                 (Some(held), _) => Guard::Ours(held.mark),
@@ -202,7 +126,15 @@ impl Claim {
             };
             Some(Delete { key: key.clone(), guard })
         };
-        unwanted.filter_map(delete).take(BATCH).collect()
+        let remnants = wants.iter().filter_map(|(key, want)| self.remnant(key, want));
+        unwanted.filter_map(delete).chain(remnants).take(BATCH).collect()
+    }
+
+    /// What an earlier life of ours may have left, until we have looked once.
+    fn remnant(&self, key: &Key, want: &Want) -> Option<Delete> {
+        let looked = self.keys.get(key).is_some_and(Record::is_known);
+        let due = want.aim == Aim::Clear && !looked;
+        due.then(|| Delete { key: key.clone(), guard: Guard::Value(want.value.clone()) })
     }
 
     /// Our lease tells a write of ours for certain; without leases only the value.
@@ -220,7 +152,7 @@ impl Claim {
             let guard = self.guard(key, want, now)?;
             Some(Put { key: key.clone(), value: want.value.clone(), guard })
         };
-        wants.iter().filter_map(put).take(BATCH).collect()
+        wants.iter().filter(|(_, want)| want.aim == Aim::Hold).filter_map(put).take(BATCH).collect()
     }
 
     /// Under which condition the key may be written now, if it is to be written.
@@ -244,12 +176,11 @@ impl Claim {
     }
 
     fn wait(&self, wants: &Wants, tenure: Tenure) -> Step {
-        if wants.is_empty() {
+        if nothing_to_hold(wants) {
             return Step::Idle;
         }
         let refresh = tenure.confirmed + self.refresh_interval(tenure);
-        let rivals =
-            self.keys.iter().filter(|(key, r)| wants.contains_key(key) && r.held.is_none());
+        let rivals = self.keys.iter().filter(|(key, r)| to_hold(wants, key) && r.held.is_none());
         let look = rivals.filter_map(|(_, record)| Some(record.rival.as_ref()?.again)).min();
         Step::Wait(look.map_or(refresh, |look| look.min(refresh)))
     }
@@ -405,6 +336,12 @@ impl Claim {
 }
 
 impl Record {
+    /// Whether we ever heard of the key since it was last lost from sight.
+    fn is_known(&self) -> bool {
+        let met = self.rival.is_some() || self.settled;
+        met || self.held.is_some() || self.doubt.is_some() || self.removed.is_some()
+    }
+
     fn hold(&mut self, held: Held) {
         *self = Self { held: Some(held), settled: true, ..Self::default() };
     }

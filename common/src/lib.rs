@@ -21,3 +21,6 @@ pub mod registrar;
 pub mod runtime;
 pub mod store;
 pub mod watch;
+
+/// For `--version`: the version, and in a release the commit it was built from.
+pub const VERSION: &str = env!("VERSION");

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::claim::{Claim, Delete, Put, Standing, Step, Wants};
+use crate::claim::{Claim, Delete, Put, Standing, Step, Wants, to_hold};
 use crate::model::{Key, Ttl};
 use crate::store::{Store, StoreError};
 
@@ -233,8 +233,8 @@ impl<S: Store> Registrar<S> {
     }
 
     fn publish(&self, wants: &Wants) {
-        let wanted = wants.keys().map(|key| (key, true));
-        let known = self.claim.keys().map(|key| (key, wants.contains_key(key)));
+        let wanted = wants.keys().map(|key| (key, to_hold(wants, key)));
+        let known = self.claim.keys().map(|key| (key, to_hold(wants, key)));
         let keys: BTreeMap<_, _> = wanted
             .chain(known)
             .map(|(key, wanted)| (key.clone(), self.claim.standing(key, wanted)))

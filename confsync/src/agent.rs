@@ -175,8 +175,11 @@ impl<S: Store> Agent<S> {
     fn next_look(&self) -> Instant {
         let now = Instant::now();
         let mut next = now + Duration::from_secs(60);
-        if let Owed::Later(until) = self.parts.pipeline.ledger.owed(now) {
-            next = next.min(until);
+        // A pause may have ended since the last step: what is owed is owed now.
+        match self.parts.pipeline.ledger.owed(now) {
+            Owed::Nothing => {}
+            Owed::Later(until) => next = next.min(until),
+            Owed::Install | Owed::Reload => next = now,
         }
         if let Some(first) = self.first_change {
             next = next.min(first + self.parts.set.debounce());

@@ -91,13 +91,19 @@ impl Reading {
         }
         match (self.parse(&entry.value), place) {
             (Ok(backend), Some(place)) => {
-                let Place { service, id, .. } = place;
+                let Place { service, id, in_services } = place;
+                let vouched = match self.values {
+                    Values::Any => false,
+                    Values::Endpoint => true,
+                    Values::Typed => in_services,
+                };
+                let raw = if vouched { plain(&backend) } else { entry.value.clone() };
+                seen.entries.insert(entry.key.clone(), raw);
                 let registered = Registered { service, id, backend };
                 seen.backends.insert(entry.key.clone(), registered);
-                seen.entries.insert(entry.key.clone(), entry.value.clone());
             }
-            (Ok(_), None) => {
-                seen.entries.insert(entry.key.clone(), entry.value.clone());
+            (Ok(backend), None) => {
+                seen.entries.insert(entry.key.clone(), plain(&backend));
             }
             (Err(why), place) => {
                 let certain = place.as_ref().is_some_and(|place| place.in_services);
@@ -139,6 +145,12 @@ impl Reading {
         };
         self.trees.iter().find_map(direct)
     }
+}
+
+/// What a template may print as it is: of the JSON form, which says more, the address.
+/// Its texts could hold anything, and its braces alone open a block in nginx.
+fn plain(backend: &Backend) -> Vec<u8> {
+    backend.addr.to_string().into_bytes()
 }
 
 struct Place {
@@ -202,6 +214,19 @@ mod tests {
         let raw = reading(trees, Values::Any).see(&entries);
         assert!(raw.entries.contains_key("/services/apache/b"), "as confd does it");
         assert!(!raw.backends.contains_key("/services/apache/b"), "never typed");
+    }
+
+    #[test]
+    fn of_a_backend_in_json_templates_see_the_address_unless_all_may_pass() {
+        let json = r#"{"addr":"10.0.0.1:80","weight":3,"meta":{"x":"; } access_log /trap; {"}}"#;
+        let entries = [entry("/services/apache/a", json)];
+        for values in [Values::Typed, Values::Endpoint] {
+            let seen = reading(&["/services"], values).see(&entries);
+            assert_eq!(seen.entries["/services/apache/a"], b"10.0.0.1:80", "{values:?}");
+            assert_eq!(seen.backends["/services/apache/a"].backend.weight, 3);
+        }
+        let raw = reading(&["/services"], Values::Any).see(&entries);
+        assert_eq!(raw.entries["/services/apache/a"], json.as_bytes());
     }
 
     #[test]

@@ -96,11 +96,6 @@ impl Belief {
         &self.held
     }
 
-    /// The raw values of what is routed to, by key.
-    pub fn values(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
-        self.believed.iter().map(|(key, (_, value))| (key, value))
-    }
-
     /// What is routed to, by key.
     pub fn backends(&self) -> impl Iterator<Item = (&String, &Registered)> {
         self.believed.iter().map(|(key, (registered, _))| (key, registered))

@@ -2,17 +2,19 @@
 //! configuration; signalled and waited for by one task that owns it.
 //!
 //! What must hold: its exit is ours. Nobody starts it a second time; restarts are
-//! the service manager's.
+//! the service manager's. An nginx that outlived a killed run of ours is taken over
+//! as it runs; nothing serves between the two otherwise.
 
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::command::Supervised;
-use crate::nginx::{Nginx, StartError};
+use crate::nginx::{Master, Nginx, StartError, is_alive};
 
 /// Where the child is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,15 @@ pub enum Life {
     Running(i32),
     /// It left, with this exit code.
     Left(u8),
+}
+
+/// What a start came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It read the files as they were at this start.
+    Now,
+    /// It ran already, by files that may be older.
+    Before,
 }
 
 /// A handle to the child. Clones mean the same child.
@@ -39,7 +50,7 @@ enum Order {
     Start {
         nginx: Option<Box<Nginx>>,
         deadline: Duration,
-        answer: oneshot::Sender<Result<(), String>>,
+        answer: oneshot::Sender<Result<Begun, String>>,
     },
     Signal(Signal),
     Stop {
@@ -81,14 +92,14 @@ impl Child {
     }
 
     /// Starts it, unless it was started before. With `nginx` it counts as started
-    /// when its workers serve.
+    /// when its workers serve, and one left by a former run is taken over.
     ///
     /// # Errors
     /// With its own last words.
-    pub async fn start(&self, nginx: Option<Nginx>, deadline: Duration) -> Result<(), String> {
+    pub async fn start(&self, nginx: Option<Nginx>, deadline: Duration) -> Result<Begun, String> {
         let _one = self.starting.lock().await;
         if self.life() != Life::Waiting {
-            return Ok(());
+            return Ok(Begun::Before);
         }
         let (answer, told) = oneshot::channel();
         let order = Order::Start { nginx: nginx.map(Box::new), deadline, answer };
@@ -131,8 +142,8 @@ async fn own(argv: Vec<OsString>, mut inbox: mpsc::Receiver<Order>, life: watch:
             None => return,
             Some(Order::Start { nginx, deadline, answer }) => {
                 match start(&argv, nginx, deadline, &life).await {
-                    Ok(child) => {
-                        let _ = answer.send(Ok(()));
+                    Ok((child, begun)) => {
+                        let _ = answer.send(Ok(begun));
                         break child;
                     }
                     Err((why, code)) => {
@@ -147,29 +158,70 @@ async fn own(argv: Vec<OsString>, mut inbox: mpsc::Receiver<Order>, life: watch:
     };
     let code = loop {
         let order = tokio::select! {
-            left = child.wait() => break left.map_or(1, |left| left.code()),
+            code = child.left() => break code,
             order = inbox.recv() => order,
         };
         match order {
-            Some(Order::Signal(signal)) => {
-                let _ = child.signal(signal);
-            }
-            Some(Order::Stop { signal, patience }) => {
-                break child.stop(signal, patience).await.map_or(1, |left| left.code());
-            }
+            Some(Order::Signal(signal)) => child.signal(signal),
+            Some(Order::Stop { signal, patience }) => break child.stop(signal, patience).await,
             Some(Order::Start { answer, .. }) => {
-                let _ = answer.send(Ok(()));
+                let _ = answer.send(Ok(Begun::Before));
             }
             // Every handle is gone: so are we, and the child with us.
-            None => {
-                break child
-                    .stop(Signal::TERM, Duration::from_secs(5))
-                    .await
-                    .map_or(1, |l| l.code());
-            }
+            None => break child.stop(Signal::TERM, Duration::from_secs(5)).await,
         }
     };
     life.send_replace(Life::Left(code));
+}
+
+/// What runs for us.
+enum Kept {
+    Child(Supervised),
+    /// Not our child: its exit code is not told to us.
+    Survivor(Master),
+}
+
+impl Kept {
+    fn signal(&self, signal: Signal) {
+        // One that is gone needs none.
+        match self {
+            Self::Child(child) => drop(child.signal(signal)),
+            Self::Survivor(master) => drop(master.signal(signal)),
+        }
+    }
+
+    /// Waits until it has left by itself; the code to leave with. Safe to drop.
+    async fn left(&mut self) -> u8 {
+        match self {
+            Self::Child(child) => child.wait().await.map_or(1, |left| left.code()),
+            Self::Survivor(master) => {
+                master.gone().await;
+                1
+            }
+        }
+    }
+
+    async fn stop(&mut self, signal: Signal, patience: Duration) -> u8 {
+        let master = match self {
+            Self::Child(child) => {
+                return child.stop(signal, patience).await.map_or(1, |left| left.code());
+            }
+            Self::Survivor(master) => master,
+        };
+        let _ = master.signal(signal);
+        if timeout(patience, master.gone()).await.is_ok() {
+            return 0;
+        }
+        let workers = master.workers(&[]).unwrap_or_default();
+        let _ = master.signal(Signal::KILL);
+        // Workers outlive a master that was killed.
+        for worker in workers {
+            if let Some(pid) = Pid::from_raw(worker.id.pid).filter(|_| is_alive(worker.id)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        128 + 9
+    }
 }
 
 async fn start(
@@ -177,12 +229,23 @@ async fn start(
     nginx: Option<Box<Nginx>>,
     deadline: Duration,
     life: &watch::Sender<Life>,
-) -> Result<Supervised, (String, u8)> {
+) -> Result<(Kept, Begun), (String, u8)> {
+    let survivor = || match &nginx {
+        Some(nginx) => nginx.survivor(argv).map_err(|why| (why, 1)),
+        None => Ok(None),
+    };
+    if let Some(master) = survivor()? {
+        return Ok((take_over(master, life), Begun::Before));
+    }
     let mut child = Supervised::start(argv).map_err(|e| (e.to_string(), 127))?;
-    if let Some(nginx) = nginx {
+    if let Some(nginx) = &nginx {
         match nginx.started(&mut child, deadline).await {
             Ok(_) => {}
             Err(StartError::Left { left, words }) => {
+                // One that was just starting when we looked has taken the ports since.
+                if let Some(master) = survivor()? {
+                    return Ok((take_over(master, life), Begun::Before));
+                }
                 return Err((format!("it ended at once ({left}): {words}"), left.code().max(1)));
             }
             Err(error) => {
@@ -193,5 +256,12 @@ async fn start(
     }
     let pid = child.pid().map_or(0, |pid| pid.as_raw_nonzero().get());
     life.send_replace(Life::Running(pid));
-    Ok(child)
+    Ok((Kept::Child(child), Begun::Now))
+}
+
+fn take_over(master: Master, life: &watch::Sender<Life>) -> Kept {
+    let pid = master.id().pid;
+    tracing::warn!(pid, "took over the nginx that an earlier run left serving");
+    life.send_replace(Life::Running(pid));
+    Kept::Survivor(master)
 }

@@ -30,11 +30,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use common::runtime::Forwarded;
 pub use orphans::reap_as_init;
 pub use output::Output;
 use output::{Bounded, drain};
 pub use substitute::{names_src, substitute};
-pub use supervise::{Forwarded, Left, Supervised, Tail};
+pub use supervise::{Left, Supervised, Tail};
 
 /// What a program gets between SIGTERM and SIGKILL once its deadline has passed.
 pub const GRACE: Duration = Duration::from_millis(250);

@@ -5,16 +5,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
-use common::args::{LogArgs, StoreArgs};
+use common::args::LogArgs;
 use common::handshake::{Ack, Bookkeeping, Member};
 use common::model::{Prefix, Snapshot};
 use common::runtime::{Exit, Signals, Usage, start_log};
-use common::store::{Store, connect};
+use common::store::{Connection, Store, connect};
 use serde_json::json;
 
 use crate::args::{CheckArgs, Command, ConvertArgs, InitArgs, RenderArgs, RunArgs, StatusArgs};
 use crate::load::load;
-use crate::once::{self, How};
+use crate::once;
+use crate::settings::{Place, Told};
 use crate::{daemon, settings, template};
 
 /// Does what was asked.
@@ -33,14 +34,16 @@ pub async fn dispatch(command: Command) -> anyhow::Result<Exit> {
 }
 
 fn log(args: &LogArgs) -> anyhow::Result<()> {
-    start_log(args.log_format, &args.log_level)
+    start_log(args.log_format, args.level())
 }
 
 async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
-    log(&args.log)?;
-    let config = settings::run(args)?;
-    if args.once || args.dry_run || args.sync_only {
-        let how = How { dry_run: args.dry_run, diff: args.diff, sync_only: args.sync_only };
+    start_log(args.log.log_format, &settings::log_level(&args.confdir, &args.log))?;
+    let Told { config, once, notes } = settings::run(args)?;
+    for note in notes {
+        tracing::warn!(file = %note.file.display(), "{}", note.text);
+    }
+    if let Some(how) = once {
         return once::run(&config, how).await;
     }
     let signals = Signals::listen().context("cannot listen to signals")?;
@@ -49,7 +52,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
-    let (confdir, globals) = settings::confdir(&args.confdir)?;
+    let Place { confdir, globals, notes } = settings::place(&args.confdir)?;
     let loaded = match load(&confdir, &globals) {
         Ok(loaded) => loaded,
         Err(errors) => {
@@ -58,9 +61,10 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
         }
     };
     let mut wrong = 0;
-    for note in &loaded.notes {
-        eprintln!("{}: {}", note.file.display(), note.text);
-        wrong += 1;
+    for note in notes.iter().chain(&loaded.notes) {
+        let kind = if note.ignored { "" } else { "note: " };
+        eprintln!("{}: {kind}{}", note.file.display(), note.text);
+        wrong += usize::from(note.ignored);
     }
     if let Some(data) = &args.data {
         let snapshot = once::from_file(data)?;
@@ -85,7 +89,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
 
 async fn render(args: &RenderArgs) -> anyhow::Result<Exit> {
     log(&args.log)?;
-    let (confdir, globals) = settings::confdir(&args.confdir)?;
+    let Place { confdir, globals, .. } = settings::place(&args.confdir)?;
     let loaded = load(&confdir, &globals)?;
     let programs: Vec<_> = loaded.sets.iter().flat_map(|set| &set.programs).collect();
     let Some(program) = programs.iter().find(|p| p.resource.name == args.resource) else {
@@ -96,7 +100,10 @@ async fn render(args: &RenderArgs) -> anyhow::Result<Exit> {
     };
     let snapshot = match &args.data {
         Some(file) => once::from_file(file)?,
-        None => read_keys(&args.store, &program.resource.reading.trees).await?,
+        None => {
+            let connection = settings::connection(&args.confdir, &args.store)?;
+            read_keys(&connection, &program.resource.reading.trees).await?
+        }
     };
     let seen = program.resource.reading.see(snapshot.entries.values());
     for refused in &seen.refused {
@@ -108,10 +115,11 @@ async fn render(args: &RenderArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn read_keys(args: &StoreArgs, trees: &[common::model::Tree]) -> anyhow::Result<Snapshot> {
-    let connection = args.connection(&|name| std::env::var(name).ok());
-    let connection = connection.map_err(|mistakes| Usage(mistakes.join("\n")))?;
-    let store = connect(&connection).await?;
+async fn read_keys(
+    connection: &Connection,
+    trees: &[common::model::Tree],
+) -> anyhow::Result<Snapshot> {
+    let store = connect(connection).await?;
     Ok(store.read(trees).await?)
 }
 
@@ -120,7 +128,9 @@ async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     let prefix: Prefix =
         args.bookkeeping.parse().map_err(|e| Usage(format!("--bookkeeping: {e}")))?;
     let bookkeeping = Bookkeeping::below(&prefix)?;
-    let found = read_keys(&args.store, &[bookkeeping.members(), bookkeeping.acks()]).await?;
+    let connection = args.store.connection(&|name| std::env::var(name).ok());
+    let connection = connection.map_err(|mistakes| Usage(mistakes.join("\n")))?;
+    let found = read_keys(&connection, &[bookkeeping.members(), bookkeeping.acks()]).await?;
     let fleet = fleet(&found, &bookkeeping);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&fleet_json(&fleet))?);

@@ -411,7 +411,7 @@ async fn start_without_etcd(
             None => None,
         };
     match child.start(nginx, Duration::from_secs(10)).await {
-        Ok(()) => manager.status("serving with the files in place; waiting for etcd"),
+        Ok(_) => manager.status("serving with the files in place; waiting for etcd"),
         Err(why) => return anyhow::anyhow!("cannot start {}: {why}", child.name()),
     }
     let _ = config;

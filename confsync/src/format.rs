@@ -1,18 +1,33 @@
-//! `output_format`, as confd's fork has it: a render that must be JSON or TOML is
-//! refused if it is not.
+//! `output_format`, as confd's fork has it: a render that must be JSON, YAML, TOML or
+//! XML is refused if it is not. Well-formed is all that is asked.
+
+use saphyr_parser::Parser;
+
+/// What `output_format` may say.
+pub const FORMATS: &[&str] = &["json", "yaml", "yml", "toml", "xml"];
 
 /// Whether `text` is well-formed.
 ///
 /// # Errors
-/// With the place, from the parser.
+/// With line and column, from the parser.
 pub fn validate(format: &str, text: &str) -> Result<(), String> {
     match format {
         "json" => {
             serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|e| e.to_string())
         }
-        "toml" => text.parse::<toml::Table>().map(drop).map_err(|e| e.message().to_owned()),
+        "yaml" | "yml" => yaml(text),
+        "toml" => text.parse::<toml::Table>().map(drop).map_err(|e| e.to_string()),
+        "xml" => roxmltree::Document::parse(text).map(drop).map_err(|e| e.to_string()),
         other => Err(format!("`{other}` is not a format that can be validated")),
     }
+}
+
+/// Event by event: an alias is looked up, never copied.
+fn yaml(text: &str) -> Result<(), String> {
+    Parser::new_from_str(text).try_for_each(|event| event.map(drop)).map_err(|error| {
+        let at = error.marker();
+        format!("line {}, column {}: {}", at.line(), at.col() + 1, error.info())
+    })
 }
 
 #[cfg(test)]
@@ -20,9 +35,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_parse_is_refused_with_the_place() {
-        assert_eq!(validate("json", "{\"a\": [1, 2]}"), Ok(()));
-        assert!(validate("json", "{\"a\": }").unwrap_err().contains("column"));
-        assert!(validate("toml", "a = ").is_err());
+    fn what_is_well_formed_passes() {
+        for (format, text) in [
+            ("json", "{\"a\": [1, 2]}"),
+            ("yaml", "a: &x [1, 2]\nb: *x\n---\nc: |\n  text\n"),
+            ("yml", ""),
+            ("toml", "a = [1, 2]\n[b]\nc = \"d\"\n"),
+            ("xml", "<?xml version=\"1.0\"?>\n<a b=\"c\"><!-- x --><d/>&amp;</a>\n"),
+        ] {
+            assert_eq!(validate(format, text), Ok(()), "{format}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_is_refused_with_the_place() {
+        for (format, text, place) in [
+            ("json", "{\"a\":\n }", "line 2 column 2"),
+            ("yaml", "a: [1,\nb: }\n", "line 2"),
+            ("yaml", "a: *nobody\n", "line 1"),
+            ("toml", "a = 1\nb = \n", "line 2"),
+            ("xml", "<a>\n<b></a>", "2:4"),
+            ("xml", "", "root"),
+            ("ini", "", "`ini`"),
+        ] {
+            let why = validate(format, text).unwrap_err();
+            assert!(why.contains(place), "{format}: {text}: {why}");
+        }
+    }
+
+    #[test]
+    fn hostile_documents_are_an_answer() {
+        let many = 100_000;
+        for (format, text) in [
+            ("yaml", "[".repeat(many)),
+            ("yaml", "- ".repeat(many)),
+            ("xml", "<a>".repeat(many)),
+            ("json", "[".repeat(many)),
+            ("toml", format!("a = {}", "[".repeat(many))),
+        ] {
+            assert!(validate(format, &text).is_err() || format == "yaml", "{format}");
+        }
+        let entities = "<!DOCTYPE a [<!ENTITY b \"&c;&c;\"><!ENTITY c \"&b;&b;\">]><a>&b;</a>";
+        assert!(validate("xml", entities).is_err());
     }
 }

@@ -18,6 +18,8 @@ pub mod belief;
 pub mod child;
 pub mod command;
 pub mod commands;
+pub mod confd_toml;
+pub mod confd_words;
 pub mod confdir;
 pub mod daemon;
 pub mod doubt;

@@ -21,8 +21,8 @@ pub struct Loaded {
 /// # Errors
 /// Every mistake in every file.
 pub fn load(path: &Path, globals: &Globals) -> Result<Loaded, ConfdirError> {
-    let Confdir { resources, notes, .. } = confdir::load(path, globals)?;
-    let (mut programs, mut mistakes) = (Vec::new(), Vec::new());
+    let (Confdir { resources, notes, .. }, mut mistakes) = confdir::read(path, globals)?;
+    let mut programs = Vec::new();
     for resource in resources {
         match Program::compile(resource, path) {
             Ok(program) => programs.push(program),

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::runtime::{Exit, Usage, exit_on};
-use confsync::args::{Cli, confd_words};
+use confsync::args::Cli;
 use confsync::commands;
+use confsync::confd_words::confd_words;
 
 fn main() -> ExitCode {
     let words = match confd_words(std::env::args_os().collect()) {

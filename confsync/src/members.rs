@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use common::claim::{Takeover, Want, Wants};
+use common::claim::{Aim, Takeover, Want, Wants};
 use common::handshake::{Ack, Bookkeeping, Consumes, Member, Refusal};
 use common::model::{Key, KeyError, Revision};
 use tokio::sync::watch;
@@ -147,7 +147,7 @@ impl Members {
         let acks = state.acks.iter().filter_map(|(resource, ack)| {
             Some((self.bookkeeping.ack(resource, &self.name).ok()?, json(ack)))
         });
-        let want = |(key, value)| (key, Want { value, takeover: Takeover::Any });
+        let want = |(key, value)| (key, Want { value, takeover: Takeover::Any, aim: Aim::Hold });
         member.into_iter().chain(acks).map(want).collect()
     }
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use common::model::{Entry, Revision, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::backends::Reading;
+use crate::backends::{Reading, Registered};
 use crate::belief::Belief;
 use crate::install::{InstallError, new_beside, note};
 use crate::render::Program;
@@ -32,16 +32,17 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Of what is believed at this revision.
+    /// Of what is believed at this revision, in the values' own words.
     #[must_use]
     pub fn of(snapshot: &Snapshot, belief: &Belief) -> Self {
-        let text = |(key, value): (&String, &Vec<u8>)| {
-            (key.clone(), String::from_utf8_lossy(value).into_owned())
+        let text = |(key, _): (&String, &Registered)| {
+            let value = &snapshot.entries.get(key)?.value;
+            Some((key.clone(), String::from_utf8_lossy(value).into_owned()))
         };
         Self {
             cluster: snapshot.cluster,
             revision: snapshot.revision,
-            backends: belief.values().map(text).collect(),
+            backends: belief.backends().filter_map(text).collect(),
         }
     }
 

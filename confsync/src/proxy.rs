@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::child::{Child, Life};
+use crate::child::{Begun, Child, Life};
 use crate::command::{Command, CommandError, names_src, substitute};
 use crate::confdir::{self, Resource};
 use crate::install::{Proof, StagedSet};
@@ -215,11 +215,11 @@ impl ByName {
         if let Some(child) = &self.child
             && child.life() == Life::Waiting
         {
-            let started = child.start(Some(self.nginx.clone()), self.deadline).await;
-            return match started {
-                Ok(()) => Ok(Old::Processes(Vec::new())),
-                Err(why) => Err(NotLoaded::Refused(why)),
-            };
+            match child.start(Some(self.nginx.clone()), self.deadline).await {
+                Ok(Begun::Now) => return Ok(Old::Processes(Vec::new())),
+                Ok(Begun::Before) => {}
+                Err(why) => return Err(NotLoaded::Refused(why)),
+            }
         }
         let master = match self.master() {
             Ok(master) => master,

@@ -2,48 +2,124 @@
 //! every mistake at once. Flags beat environment beat file.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use common::args::StoreArgs;
+use common::args::{LogArgs, StoreArgs};
 use common::model::{Prefix, parse_span};
 use common::runtime::Usage;
-use serde::Deserialize;
+use common::store::Connection;
 
 use crate::args::{ConfdirArgs, RunArgs};
-use crate::confdir::Globals;
+use crate::confd_toml::ConfdToml;
+use crate::confdir::{Globals, Note};
 use crate::daemon::Config;
+use crate::nginx::Argv;
+use crate::once::How;
+
+/// Where the resources are when nobody says.
+pub(crate) const CONFDIR: &str = "/etc/confsync";
+
+/// Where the resources are and what applies to all of them.
+#[derive(Debug)]
+pub struct Place {
+    /// The folder.
+    pub confdir: PathBuf,
+    /// What applies to all resources.
+    pub globals: Globals,
+    /// What an operator should know of `confd.toml`.
+    pub notes: Vec<Note>,
+}
+
+/// What `run` was told.
+#[derive(Debug)]
+pub struct Told {
+    /// For the daemon.
+    pub config: Config,
+    /// A single run instead; `None`: go on.
+    pub once: Option<How>,
+    /// What an operator should know of `confd.toml`.
+    pub notes: Vec<Note>,
+}
 
 /// Where the resources are and what applies to all of them.
 ///
 /// # Errors
 /// [`Usage`] with every mistake.
-pub fn confdir(args: &ConfdirArgs) -> Result<(PathBuf, Globals), Usage> {
+pub fn place(args: &ConfdirArgs) -> Result<Place, Usage> {
     let mut mistakes = Vec::new();
-    let file = args
-        .config_file
-        .as_deref()
-        .and_then(|file| Confd::read(file).map_err(|mistake| mistakes.push(mistake)).ok());
-    let found = read_confdir(args, file.as_ref(), &mut mistakes);
-    if mistakes.is_empty() { Ok(found) } else { Err(Usage(mistakes.join("\n"))) }
+    let file = confd_toml(args, &mut mistakes);
+    let (confdir, globals) = read_confdir(args, &file, &mut mistakes);
+    if mistakes.is_empty() {
+        Ok(Place { confdir, globals, notes: file.notes })
+    } else {
+        Err(Usage(mistakes.join("\n")))
+    }
+}
+
+/// The least level logged. A mistake in `confd.toml` is told later, by who reads more of
+/// it.
+#[must_use]
+pub fn log_level(confdir: &ConfdirArgs, log: &LogArgs) -> String {
+    let file = confd_toml(confdir, &mut Vec::new());
+    let told = log.log_level.as_deref().or_else(|| file.log_level());
+    told.unwrap_or_else(|| log.level()).to_owned()
+}
+
+/// How etcd is reached.
+///
+/// # Errors
+/// [`Usage`] with every mistake.
+pub fn connection(confdir: &ConfdirArgs, store: &StoreArgs) -> Result<Connection, Usage> {
+    let mut mistakes = Vec::new();
+    let file = confd_toml(confdir, &mut mistakes);
+    let connection = connect_by(&file, store, &mut mistakes);
+    if mistakes.is_empty() { Ok(connection) } else { Err(Usage(mistakes.join("\n"))) }
+}
+
+fn confd_toml(args: &ConfdirArgs, mistakes: &mut Vec<String>) -> ConfdToml {
+    ConfdToml::find(args.config_file.as_deref(), args.confdir.as_deref()).unwrap_or_else(
+        |mistake| {
+            mistakes.push(mistake);
+            ConfdToml::default()
+        },
+    )
+}
+
+fn connect_by(file: &ConfdToml, store: &StoreArgs, mistakes: &mut Vec<String>) -> Connection {
+    let variable = |name: &str| std::env::var(name).ok();
+    let with_password =
+        |name: &str| variable(name).or_else(|| file.password().filter(|_| name == "ETCD_PASSWORD"));
+    file.under(store, &variable).connection(&with_password).unwrap_or_else(|all| {
+        mistakes.extend(all);
+        Connection::default()
+    })
 }
 
 fn read_confdir(
     args: &ConfdirArgs,
-    file: Option<&Confd>,
+    file: &ConfdToml,
     mistakes: &mut Vec<String>,
 ) -> (PathBuf, Globals) {
-    let told = args.confdir.clone().or_else(|| file?.confdir.clone());
-    let confdir = told.unwrap_or_else(|| PathBuf::from("/etc/confsync"));
+    let told = args.confdir.clone().or_else(|| file.confdir.clone());
+    let confdir = told.unwrap_or_else(|| PathBuf::from(CONFDIR));
     let default = Globals::default();
-    let prefix = args.prefix.clone().or_else(|| file?.prefix.clone()).filter(|p| !p.is_empty());
+    let prefix = args.prefix.clone().or_else(|| file.prefix.clone()).filter(|p| !p.is_empty());
     let globals = Globals {
-        prefix: prefix.and_then(|text| read("--prefix", &text, mistakes, str::parse::<Prefix>)),
+        prefix: prefix.and_then(|text| read("--prefix", &rooted(&text), mistakes, str::parse)),
         services: read("--services", &args.services, mistakes, str::parse::<Prefix>)
             .unwrap_or(default.services),
         min_reload_interval: span("--min-reload-interval", &args.min_reload_interval, mistakes),
+        nginx_is_our_child: false,
+        sync_only: false,
     };
     (confdir, globals)
+}
+
+/// confd puts a `/` before a prefix that has none, and takes many for one.
+fn rooted(prefix: &str) -> String {
+    let segments: Vec<&str> = prefix.split('/').filter(|s| !s.is_empty()).collect();
+    format!("/{}", segments.join("/"))
 }
 
 fn read<T, E: std::fmt::Display>(
@@ -59,26 +135,18 @@ fn span(flag: &str, text: &str, mistakes: &mut Vec<String>) -> Duration {
     read(flag, text, mistakes, parse_span).unwrap_or_default()
 }
 
-/// What `run` was told.
+/// Reads what `run` was told.
 ///
 /// # Errors
 /// [`Usage`] with every mistake.
-pub fn run(args: &RunArgs) -> Result<Config, Usage> {
+pub fn run(args: &RunArgs) -> Result<Told, Usage> {
     let mut mistakes = Vec::new();
-    let file = match args.confdir.config_file.as_deref().map(Confd::read) {
-        Some(Ok(file)) => file,
-        Some(Err(mistake)) => {
-            mistakes.push(mistake);
-            Confd::default()
-        }
-        None => Confd::default(),
-    };
-    let (confdir, globals) = read_confdir(&args.confdir, Some(&file), &mut mistakes);
-    let connection = file.under(&args.store).connection(&|name| std::env::var(name).ok());
-    let connection = connection.unwrap_or_else(|all| {
-        mistakes.extend(all);
-        common::store::Connection::default()
-    });
+    let file = confd_toml(&args.confdir, &mut mistakes);
+    let (confdir, mut globals) = read_confdir(&args.confdir, &file, &mut mistakes);
+    globals.nginx_is_our_child = Argv::read(&args.command).is_some();
+    let once = once(args, &file);
+    globals.sync_only = once.is_none() && (args.sync_only || file.sync_only);
+    let connection = connect_by(&file, &args.store, &mut mistakes);
     let reconcile = match (args.interval.as_deref(), file.interval) {
         (Some(text), _) => span("--interval", text, &mut mistakes),
         (None, Some(secs)) => Duration::from_secs(secs),
@@ -104,78 +172,32 @@ pub fn run(args: &RunArgs) -> Result<Config, Usage> {
     let ttl = read("--ttl", &args.ttl, &mut mistakes, str::parse);
     let stop_timeout = span("--stop-timeout", &args.stop_timeout, &mut mistakes);
     match (bookkeeping, ttl) {
-        (Some(bookkeeping), Some(ttl)) if mistakes.is_empty() => Ok(Config {
-            confdir,
-            globals,
-            connection,
-            reconcile,
-            name,
-            advertise: args.advertise.clone().filter(|a| !a.is_empty()),
-            bookkeeping,
-            ttl,
-            status: args.status,
-            stop_timeout,
-            command: args.command.iter().map(OsString::from).collect(),
-        }),
+        (Some(bookkeeping), Some(ttl)) if mistakes.is_empty() => {
+            let config = Config {
+                confdir,
+                globals,
+                connection,
+                reconcile,
+                name,
+                advertise: args.advertise.clone().filter(|a| !a.is_empty()),
+                bookkeeping,
+                ttl,
+                status: args.status,
+                stop_timeout,
+                command: args.command.iter().map(OsString::from).collect(),
+            };
+            Ok(Told { config, once, notes: file.notes })
+        }
         _ => Err(Usage(mistakes.join("\n"))),
     }
 }
 
+fn once(args: &RunArgs, file: &ConfdToml) -> Option<How> {
+    let dry_run = args.dry_run || file.noop;
+    let sync_only = args.sync_only || file.sync_only;
+    (args.once || dry_run).then_some(How { dry_run, diff: args.diff, sync_only })
+}
+
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// `confd.toml`, as far as it means something here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Confd {
-    confdir: Option<PathBuf>,
-    prefix: Option<String>,
-    interval: Option<u64>,
-    backend: Option<String>,
-    nodes: Vec<String>,
-    client_cakeys: Option<PathBuf>,
-    client_cert: Option<PathBuf>,
-    client_key: Option<PathBuf>,
-    username: Option<String>,
-}
-
-impl Confd {
-    /// The tutorial hands a resource file to confd as its configuration; confd finds
-    /// nothing of its own in it and reads its confdir. So do we, and take the confdir
-    /// that the file lies in.
-    fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("--config-file {}: {error}", path.display()))?;
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            format!("--config-file {}: {}", path.display(), error.message())
-        })?;
-        if table.contains_key("template") {
-            let folder = path.parent().filter(|parent| parent.ends_with("conf.d"));
-            let confdir = folder.and_then(Path::parent).map(Path::to_owned);
-            return Ok(Self { confdir, ..Self::default() });
-        }
-        let file: Self = Self::deserialize(table)
-            .map_err(|error| format!("--config-file {}: {}", path.display(), error.message()))?;
-        match file.backend.as_deref() {
-            None | Some("etcd" | "etcdv3") => Ok(file),
-            Some(other) => Err(format!(
-                "--config-file {}: backend `{other}`: only etcd is read here",
-                path.display()
-            )),
-        }
-    }
-
-    /// The flags, with the file's values where they say nothing.
-    fn under(&self, args: &StoreArgs) -> StoreArgs {
-        let mut args = args.clone();
-        if args.etcd.is_empty() {
-            args.etcd.clone_from(&self.nodes);
-        }
-        args.etcd_ca = args.etcd_ca.or_else(|| self.client_cakeys.clone());
-        args.etcd_cert = args.etcd_cert.or_else(|| self.client_cert.clone());
-        args.etcd_key = args.etcd_key.or_else(|| self.client_key.clone());
-        args.etcd_user = args.etcd_user.or_else(|| self.username.clone());
-        args
-    }
 }

@@ -79,7 +79,7 @@ const PIECES: [&str; 64] = [
 
 fn template() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        9 => (0..PIECES.len()).prop_map(|i| PIECES[i].to_owned()),
+        9 => prop::sample::select(PIECES.as_slice()).prop_map(str::to_owned),
         1 => "\\PC{0,3}",
     ];
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())

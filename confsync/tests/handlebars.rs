@@ -48,6 +48,14 @@ fn partials_see_the_place_and_what_is_given() {
 fn an_error_names_file_line_column_and_what_to_do() {
     for (text, want) in [
         ("a\nb {{backend}}", "web.hbs:2:3: `backend` is not there; did you mean `backends`?"),
+        (
+            "{{#if bakends}}x{{/if}}",
+            "web.hbs:1:1: `bakends` is not there; did you mean `backends`?",
+        ),
+        (
+            "{{#if true}}\n{{#each (sort bakends)}}{{/each}}{{/if}}",
+            "web.hbs:2:1: `bakends` is not there",
+        ),
         ("{{#each backends}}\n  {{adr}}\n{{/each}}", "web.hbs:2:3: `adr` is not there"),
         ("x {{getv \"/b\"}}", "web.hbs:1:3: getv \"/b\": key does not exist: /b; give a default"),
         ("{{getvx \"/b\"}}", "web.hbs:1:1: no helper is called `getvx`; did you mean `getv`?"),

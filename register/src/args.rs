@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Keeps a backend's key in etcd while the backend is healthy.
 #[derive(Debug, Parser)]
-#[command(name = "register", version, max_term_width = 100)]
+#[command(name = "register", version = common::VERSION, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -211,7 +211,7 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Health")]
 pub struct HealthArgs {
-    /// From one probe to the next, ±10 % [default: 5s]
+    /// From one probe to the next, ±10 % [default: 2s]
     #[arg(long, env = "REGISTER_INTERVAL", value_name = "SPAN")]
     pub interval: Option<String>,
 
@@ -219,7 +219,7 @@ pub struct HealthArgs {
     #[arg(long, env = "REGISTER_FAST_INTERVAL", value_name = "SPAN")]
     pub fast_interval: Option<String>,
 
-    /// Time for one probe in total, below the interval [default: 2s]
+    /// Time for one probe in total, below the interval [default: 1500ms, or three quarters of a shorter interval]
     #[arg(long, env = "REGISTER_TIMEOUT", value_name = "SPAN")]
     pub timeout: Option<String>,
 

@@ -7,21 +7,21 @@ use anyhow::Context;
 use clap::{ArgMatches, FromArgMatches};
 use common::args::{LogArgs, StoreArgs};
 use common::handshake::Bookkeeping;
-use common::model::{Backend, Tree};
+use common::model::{self, Tree};
 use common::reach::reach;
-use common::runtime::{Exit, ServiceManager, Signals, Usage, start_log};
+use common::runtime::{Exit, Forwarded, ServiceManager, Signals, Usage, start_log};
 use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
 use tokio::time::Instant;
 
-use crate::agent;
+use crate::agent::{self, Child};
 use crate::args::ListArgs;
 use crate::config::{Removal, Sources, UsageErrors, prepare};
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all};
 use crate::list::{self, Row};
-use crate::supervise::Backend as Child;
+use crate::supervise::Backend;
 
-/// How long a command that is waited for at a terminal tries to reach etcd.
+/// How long `remove`, which stops a unit, tries to reach etcd.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `register run`.
@@ -40,15 +40,19 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let services = config.services.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
     let probes = prepare(&config.services).map_err(usage)?;
-    let backend = match config.command.as_slice() {
-        [] => None,
-        argv => Some(Child::start(argv).map_err(|e| Usage(e.to_string()))?),
-    };
+    let mut backend = supervise(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(agent::Snapshot::default());
     if let Some(addr) = config.process.status {
         crate::status::serve(addr, published, signals.abort.clone()).await?;
     }
-    let Some(store) = reach(&connection, &manager, &signals.drain).await? else {
+    let store = tokio::select! {
+        store = reach(&connection, &manager, &signals.drain) => store?,
+        exit = ended(&mut backend) => {
+            tracing::warn!(code = exit.code(), "the backend ended by itself");
+            return Ok(Exit::Child(exit.code()));
+        }
+    };
+    let Some(store) = store else {
         tracing::info!("ended before etcd was reached");
         return stop_early(backend).await;
     };
@@ -56,11 +60,33 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         .await
 }
 
+fn supervise(argv: &[String]) -> anyhow::Result<Option<Child>> {
+    if argv.is_empty() {
+        return Ok(None);
+    }
+    let signals = Forwarded::listen().context("cannot listen to signals")?;
+    let backend = Backend::start(argv).map_err(|e| Usage(e.to_string()))?;
+    Ok(Some(Child { backend, signals }))
+}
+
+/// The end of the backend while etcd is still waited for. Signals reach it meanwhile.
+async fn ended(child: &mut Option<Child>) -> crate::supervise::Exit {
+    let Some(Child { backend, signals }) = child else { return std::future::pending().await };
+    loop {
+        tokio::select! {
+            exit = backend.ended() => return exit.unwrap_or(crate::supervise::Exit::Code(1)),
+            signal = signals.next() => backend.signal(signal),
+        }
+    }
+}
+
 /// Told to end while nothing was registered yet.
 async fn stop_early(backend: Option<Child>) -> anyhow::Result<Exit> {
     match backend {
         None => Ok(Exit::Done),
-        Some(mut backend) => Ok(Exit::Child(backend.stop(Duration::from_secs(30)).await?.code())),
+        Some(Child { mut backend, .. }) => {
+            Ok(Exit::Child(backend.stop(Duration::from_secs(30)).await?.code()))
+        }
     }
 }
 
@@ -92,7 +118,7 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
         println!("{key} is not registered");
         return Ok(Exit::Done);
     };
-    let ours = Backend::parse(&entry.value).is_ok_and(|b| b.addr == removal.target.addr);
+    let ours = model::Backend::parse(&entry.value).is_ok_and(|b| b.addr == removal.target.addr);
     if !ours {
         let value = String::from_utf8_lossy(&entry.value);
         anyhow::bail!(
@@ -118,7 +144,7 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
 async fn wait_after(
     store: &Etcd,
     removal: Removal,
-    revision: common::model::Revision,
+    revision: model::Revision,
 ) -> anyhow::Result<Exit> {
     let process = &removal.process;
     let bounds = Bounds {
@@ -158,7 +184,7 @@ async fn wait_after(
 /// Bad usage, or etcd away.
 pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let args = ListArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
-    let prefix: common::model::Prefix = args
+    let prefix: model::Prefix = args
         .prefix
         .as_deref()
         .unwrap_or("/services")
@@ -168,7 +194,7 @@ pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
         Some(service) => prefix.folder(service).map_err(|e| Usage(format!("--service: {e}")))?,
         None => prefix.clone(),
     };
-    let store = reach_soon(&shared(matches)?).await?;
+    let store = connect(&shared(matches)?).await?;
     let found = store.read(&[Tree::from(folder)]).await?;
     let mut rows = Vec::new();
     for entry in found.entries.values() {
@@ -188,6 +214,7 @@ async fn reach_soon(connection: &Connection) -> Result<Etcd, StoreError> {
         match connect(connection).await {
             Ok(store) => return Ok(store),
             Err(error) if error.is_transient() && Instant::now() < until => {
+                tracing::warn!(%error, "trying on");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(error) => return Err(error),
@@ -206,7 +233,7 @@ fn usage(errors: UsageErrors) -> Usage {
 /// Starts the log and reads how etcd is reached.
 fn shared(matches: &ArgMatches) -> anyhow::Result<Connection> {
     let log = LogArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
-    start_log(log.log_format, &log.log_level)?;
+    start_log(log.log_format, log.level())?;
     let store = StoreArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
     let connection = store.connection(&|name| std::env::var(name).ok());
     Ok(connection.map_err(|mistakes| Usage(mistakes.join("\n")))?)

@@ -83,7 +83,8 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Starts the command, with our environment and our output.
+    /// Starts the command, with our output and our environment, but for what
+    /// is [`PRIVATE`](common::runtime::PRIVATE).
     ///
     /// # Errors
     /// When it cannot be started.
@@ -92,6 +93,9 @@ impl Backend {
         #[expect(clippy::disallowed_methods, reason = "it runs until it is stopped, here")]
         let mut command = Command::new(name);
         command.args(arguments).process_group(0).kill_on_drop(true);
+        for name in common::runtime::PRIVATE {
+            command.env_remove(name);
+        }
         let child = command
             .spawn()
             .map_err(|cause| SuperviseError::Start { command: name.clone(), cause })?;

@@ -148,12 +148,14 @@ async fn h16_every_write_is_a_new_file_whatever_confds_flags_say() {
     let confd = || {
         Daemon::new(&lab, "confsync as confd", tests::bins::confsync())
             .arg("-onetime")
-            .arg("-keep-stage-file")
             .flag("-node", scene.etcd.address().to_string())
             .flag("-backend", "etcdv3")
             .flag("-confdir", scene.confdir.path().display().to_string())
             .flag("-log-level", "info")
     };
+    let ended = confd().arg("-keep-stage-file").run().await;
+    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
+    assert_says(&ended.log, &["-keep-stage-file", "never kept"]);
     let mut inodes = Vec::new();
     for n in 1..=2 {
         scene.put(n).await;

@@ -22,6 +22,20 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// What the chaos has in common.
+mod chaos;
+/// Several files for one nginx: all or nothing.
+mod chaos_files;
+/// confsync is killed at every step, nginx goes on.
+mod chaos_kill;
+/// etcd is stopped, wiped and restored under a load.
+mod chaos_store;
+/// Hostile values.
+mod chaos_values;
+/// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
+mod confd_users;
+/// The real HAProxy, by commands.
+mod haproxy;
 /// confd's hazards about the daemon itself: health, SIGHUP, packaging, PID 1, one-shot runs.
 mod hazards_daemon;
 /// confd's hazards about files: durable, atomic, faithful, cleaned up after.
@@ -34,6 +48,23 @@ mod hazards_reload;
 mod hazards_scene;
 /// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
 mod hazards_store;
+/// The tutorial on machines with a real systemd.
+mod machines;
+/// The packages, installed and removed.
+mod packages;
+/// `register`: keys, values, variables, mistakes, and the small subcommands.
+mod register_commands;
+/// `register`: what counts as healthy.
+mod register_health;
+/// `register`: lost leases, etcd away, restarted, wiped, restored.
+mod register_lease;
+/// `register`: two instances of one key, restarts, stops at any moment.
+mod register_rivals;
+mod register_scene;
+/// `register`: many services in one process.
+mod register_services;
+/// `register`: the backend as its child.
+mod register_supervises;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

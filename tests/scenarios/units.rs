@@ -83,6 +83,30 @@ async fn systemd_finds_nothing_to_complain_about() {
     }
 }
 
+/// Ten times the exposure that `systemd-analyze security` gives at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_units_expose_little() {
+    let most = [
+        ("apache-discovery@.service", "15"),
+        ("packages/register.service", "15"),
+        // nginx's master is root.
+        ("nginx-lb.service", "30"),
+        ("packages/confsync.service", "30"),
+    ];
+    for (unit, most) in most {
+        let spec = Spec::new("systemd-analyze", "systemd-analyze", shipped()).args([
+            "security",
+            "--offline=true",
+            "--no-pager",
+            "--threshold",
+            most,
+            unit,
+        ]);
+        let verdict = run(spec, Duration::from_secs(60)).await;
+        assert!(verdict.exit.success(), "{unit}: {}", verdict.stdout());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sidekicks_command_line_registers_the_instance() {
     for flavour in ["", "docker"] {

@@ -32,6 +32,13 @@ pub fn testbackend() -> PathBuf {
     find("testbackend")
 }
 
+/// Whether a program can be found.
+#[must_use]
+pub fn on_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
 fn find(name: &str) -> PathBuf {
     let variable = format!("{}_BIN", name.to_uppercase());
     let path = match std::env::var_os(&variable) {

@@ -69,7 +69,13 @@ impl Etcd {
     #[must_use]
     #[track_caller]
     pub fn prepare(lab: &Lab) -> Self {
-        let client = lab.free();
+        Self::prepare_at(lab, lab.free())
+    }
+
+    /// The same, with clients connecting to an address of one's own.
+    #[must_use]
+    #[track_caller]
+    pub fn prepare_at(lab: &Lab, client: SocketAddr) -> Self {
         let v3 = Ctl::new(Api::V3, client, lab.path());
         let v2 = Ctl::new(Api::V2, client, lab.path());
         lab.teller(move || format!("---- keys\n{}{}", v2.dump_now(), v3.dump_now()));

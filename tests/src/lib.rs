@@ -6,6 +6,7 @@
 //!   away; when the scenario fails it tells everything it knows ([`report`]).
 //! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
+//! * [`rack`] is a network of machines that each run a real systemd.
 //! * [`process`] is the only spawner, [`eventually`] the only way to wait for a
 //!   condition: bounded, and with the reason in the failure.
 //!
@@ -32,7 +33,9 @@ pub mod lab;
 pub mod load;
 pub mod nginx;
 pub mod process;
+pub mod rack;
 pub mod report;
+pub mod skip;
 pub mod workdir;
 
 pub use backend::{Backend, Behaviour};
@@ -45,3 +48,4 @@ pub use lab::Lab;
 pub use load::Load;
 pub use nginx::Nginx;
 pub use process::{Exit, Signal};
+pub use rack::{Machine, Rack};

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -6,7 +8,7 @@ fn key(id: &str) -> Key {
 }
 
 fn wants(pairs: &[(&str, &str)]) -> Wants {
-    let want = |v: &str| Want { value: v.into(), takeover: Takeover::SameValue };
+    let want = |v: &str| Want { value: v.into(), takeover: Takeover::SameValue, aim: Aim::Hold };
     Arc::new(pairs.iter().map(|(k, v)| (key(k), want(v))).collect())
 }
 
@@ -92,6 +94,29 @@ async fn our_key_from_before_a_restart_is_taken_over_and_a_rivals_is_waited_for(
     assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
     assert_eq!(claim.standing(&key("a"), true), Standing::Rival { value: "other".into() });
     assert_eq!(only_put(claim.next(&wanted, now + LOOK_AGAIN)).guard, Guard::Absent);
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_is_cleared_once_and_only_with_our_value() {
+    let now = Instant::now();
+    let mut claim = Claim::new(Ttl::DEFAULT);
+    let want = Want { value: "x".into(), takeover: Takeover::SameValue, aim: Aim::Clear };
+    let cleared: Wants = Arc::new([(key("a"), want)].into());
+    let delete = Delete { key: key("a"), guard: Guard::Value("x".into()) };
+    assert_eq!(claim.next(&cleared, now), Step::Withdraw(vec![delete]));
+    claim.record_withdrawal(&key("a"), &done(8).unwrap());
+    assert_eq!(claim.next(&cleared, now), Step::Idle);
+    let removed = Some(Revision(8));
+    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed });
+
+    // What we held goes because it is ours, whatever its value; a successor's stays.
+    let (claim, _) = holding(now);
+    let Step::Withdraw(deletes) = claim.next(&cleared, now) else { panic!("a delete is owed") };
+    assert!(matches!(deletes[0].guard, Guard::Ours(_)), "{deletes:?}");
+    let (mut claim, _) = holding(now);
+    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 99))), now);
+    assert_eq!(claim.next(&cleared, now), Step::Idle);
 }
 
 #[tokio::test]

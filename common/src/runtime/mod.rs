@@ -11,4 +11,8 @@ pub use exit::{Exit, Usage, exit_on};
 pub use http::{Answer, Body, Handler, HttpError, plain, serve};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
-pub use signals::{Hangups, Signals};
+pub use signals::{Forwarded, Hangups, Signals};
+
+/// Variables that are for us alone: a secret, and the line to the service manager,
+/// which would take a child's READY=1 for ours. What we start does not inherit them.
+pub const PRIVATE: [&str; 4] = ["ETCD_PASSWORD", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];

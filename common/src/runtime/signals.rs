@@ -2,7 +2,9 @@
 //! to end now, SIGHUP to read the configuration again.
 
 use std::io;
+use std::task::Poll;
 
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -73,5 +75,33 @@ impl Signals {
             tracing::info!(signal = name, "asked to end");
             self.drain.cancel();
         }
+    }
+}
+
+/// Signals that mean nothing to us and something to a child that we supervise.
+#[derive(Debug)]
+pub struct Forwarded(Vec<(tokio::signal::unix::Signal, Signal)>);
+
+impl Forwarded {
+    /// Listens to SIGQUIT, SIGUSR1 (many servers: reopen the logs), SIGUSR2 and
+    /// SIGWINCH. SIGTERM, SIGINT and SIGHUP are for the caller to decide about.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen() -> io::Result<Self> {
+        let kinds = [Signal::QUIT, Signal::USR1, Signal::USR2, Signal::WINCH];
+        let listen = |s: Signal| Ok((signal(SignalKind::from_raw(s.as_raw()))?, s));
+        kinds.into_iter().map(listen).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The next signal to pass on. May be dropped and called again.
+    pub async fn next(&mut self) -> Signal {
+        std::future::poll_fn(|context| {
+            let ready = |(stream, signal): &mut (tokio::signal::unix::Signal, Signal)| {
+                stream.poll_recv(context).is_ready().then_some(*signal)
+            };
+            self.0.iter_mut().find_map(ready).map_or(Poll::Pending, Into::into)
+        })
+        .await
     }
 }

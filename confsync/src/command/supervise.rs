@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -225,33 +224,5 @@ fn pass_on(mut pipe: PipeReader, tail: &Tail) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(_) => return tail.close(),
         }
-    }
-}
-
-/// Signals that mean nothing to us and something to the child.
-#[derive(Debug)]
-pub struct Forwarded(Vec<(tokio::signal::unix::Signal, Signal)>);
-
-impl Forwarded {
-    /// Listens to SIGQUIT, SIGUSR1 (nginx: reopen the logs), SIGUSR2 and SIGWINCH.
-    /// SIGTERM, SIGINT and SIGHUP are for the caller to decide about.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn listen() -> io::Result<Self> {
-        let kinds = [Signal::QUIT, Signal::USR1, Signal::USR2, Signal::WINCH];
-        let listen = |s: Signal| Ok((signal(SignalKind::from_raw(s.as_raw()))?, s));
-        kinds.into_iter().map(listen).collect::<io::Result<_>>().map(Self)
-    }
-
-    /// The next signal to pass on. Safe to drop and to call again.
-    pub async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            let ready = |(stream, signal): &mut (tokio::signal::unix::Signal, Signal)| {
-                stream.poll_recv(context).is_ready().then_some(*signal)
-            };
-            self.0.iter_mut().find_map(ready).map_or(std::task::Poll::Pending, Into::into)
-        })
-        .await
     }
 }

@@ -33,6 +33,9 @@ pub struct Note {
     pub file: PathBuf,
     /// In the operator's words.
     pub text: String,
+    /// Something is ignored, so `confsync check` calls it a mistake; else it is
+    /// advice.
+    pub ignored: bool,
 }
 
 /// What applies to all resources, from the command line or `confd.toml`.
@@ -44,6 +47,11 @@ pub struct Globals {
     pub services: Prefix,
     /// The least time between two reloads of one thing.
     pub min_reload_interval: std::time::Duration,
+    /// nginx runs as our child: a resource that names neither `[nginx]` nor a
+    /// command is its.
+    pub nginx_is_our_child: bool,
+    /// Files only: no command of a resource is run, nginx is not asked.
+    pub sync_only: bool,
 }
 
 impl Default for Globals {
@@ -52,6 +60,8 @@ impl Default for Globals {
             prefix: None,
             services: default_services(),
             min_reload_interval: std::time::Duration::from_millis(500),
+            nginx_is_our_child: false,
+            sync_only: false,
         }
     }
 }
@@ -86,6 +96,18 @@ impl std::fmt::Display for Mistake {
 /// # Errors
 /// Every mistake found; one bad file does not hide another.
 pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
+    let (confdir, mistakes) = read(path, globals)?;
+    if mistakes.is_empty() { Ok(confdir) } else { Err(ConfdirError(mistakes)) }
+}
+
+/// The resources that are good, and what is wrong with the others.
+///
+/// # Errors
+/// When the folder itself cannot be read.
+pub(crate) fn read(
+    path: &Path,
+    globals: &Globals,
+) -> Result<(Confdir, Vec<Mistake>), ConfdirError> {
     let folder = path.join("conf.d");
     let files = toml_files(&folder).map_err(|error| {
         let text =
@@ -97,7 +119,7 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
         match resource::read(path, file, globals) {
             Ok((resource, new)) => {
                 resources.push(resource);
-                notes.extend(new.into_iter().map(|text| Note { file: file.clone(), text }));
+                notes.extend(new);
             }
             Err(new) => {
                 mistakes.extend(new.into_iter().map(|text| Mistake { file: file.clone(), text }))
@@ -109,11 +131,7 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
         let text = "no *.toml here, so there is nothing to do".to_owned();
         mistakes.push(Mistake { file: path.join("conf.d"), text });
     }
-    if mistakes.is_empty() {
-        Ok(Confdir { path: path.to_owned(), resources, notes })
-    } else {
-        Err(ConfdirError(mistakes))
-    }
+    Ok((Confdir { path: path.to_owned(), resources, notes }, mistakes))
 }
 
 fn same_dest(resources: &[Resource]) -> Vec<Mistake> {

@@ -150,31 +150,11 @@ fn ignored(key: &str, known: &[&str], text: &str) -> String {
         .map_or(String::new(), |n| format!("line {}: ", n + 1));
     let near = known
         .iter()
-        .map(|k| (distance(&key.to_lowercase(), k), k))
+        .map(|k| (strsim::osa_distance(&key.to_lowercase(), k), k))
         .filter(|(d, _)| *d <= 2)
         .min()
         .map_or(String::new(), |(_, k)| format!("; did you mean `{k}`?"));
     format!("{line}`{key}` is not known here and is ignored{near}")
-}
-
-/// Levenshtein's, for short words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut left = i + 1;
-        let mut diagonal = i;
-        for (cell, cb) in row.iter_mut().skip(1).zip(&b) {
-            let above = *cell;
-            let best = (diagonal + usize::from(ca != *cb)).min(above + 1).min(left + 1);
-            (diagonal, left) = (above, best);
-            *cell = best;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -218,12 +198,5 @@ mod tests {
             assert_eq!(page, known, "{heading}");
         }
         assert!(GUARD.iter().all(|key| TEMPLATE.contains(key)));
-    }
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("chek_cmd", "check_cmd"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("same", "same"), 0);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::model::{Prefix, Tree, parse_span};
 
 use super::raw::{self, File, Template};
-use super::{Globals, users};
+use super::{Globals, Note, users};
 use crate::backends::Reading;
 use crate::guard::{OnEmpty, Policy};
 use crate::template::Engine;
@@ -102,9 +102,11 @@ pub(super) fn read(
     confdir: &Path,
     path: &Path,
     globals: &Globals,
-) -> Result<(Resource, Vec<String>), Mistakes> {
+) -> Result<(Resource, Vec<Note>), Mistakes> {
     let text = std::fs::read_to_string(path).map_err(|e| vec![e.to_string()])?;
-    let (file, mut notes) = raw::parse(&text).map_err(|e| vec![e])?;
+    let (file, ignored) = raw::parse(&text).map_err(|e| vec![e])?;
+    let note = |text| Note { file: path.to_owned(), text, ignored: true };
+    let mut notes = ignored.into_iter().map(note).collect();
     let mut reader = Reader { confdir, path, globals, mistakes: Vec::new() };
     let resource = reader.resource(file, &mut notes);
     match resource {
@@ -121,20 +123,23 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn resource(&mut self, file: File, notes: &mut Vec<String>) -> Option<Resource> {
+    fn resource(&mut self, file: File, notes: &mut Vec<Note>) -> Option<Resource> {
         self.refuse_other_backends(&file);
         let Some(raw) = file.template else {
             self.mistakes.push("there is no [template] table".into());
             return None;
         };
-        let nginx = file.nginx.map(|nginx| self.nginx(nginx));
+        let commands = raw.check_cmd.is_some() || raw.reload_cmd.is_some();
+        let implied = self.globals.nginx_is_our_child && !commands;
+        let nginx = file.nginx.or_else(|| implied.then(raw::Nginx::default));
+        let nginx = nginx.map(|nginx| self.nginx(nginx));
         let src = self.src(&raw);
         let dest = self.required(raw.dest.as_deref(), "dest").map(PathBuf::from);
         if dest.as_ref().is_some_and(|dest| !dest.is_absolute()) {
             self.mistakes.push("dest must be an absolute path".into());
         }
         let policy = self.policy(&raw);
-        let resource = Resource {
+        let mut resource = Resource {
             name: self.name(),
             file: self.path.to_owned(),
             engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
@@ -175,6 +180,10 @@ impl Reader<'_> {
             dest: dest.unwrap_or_default(),
         };
         self.note(&resource, notes);
+        if self.globals.sync_only {
+            (resource.nginx, resource.check, resource.reload, resource.verify) =
+                (None, None, None, None);
+        }
         Some(resource)
     }
 
@@ -345,7 +354,7 @@ impl Reader<'_> {
 
     fn output_format(&mut self, format: Option<&str>) -> Option<String> {
         let format = format.filter(|f| !f.is_empty())?;
-        if !["json", "toml", "yaml", "yml", "xml"].contains(&format) {
+        if !crate::format::FORMATS.contains(&format) {
             self.mistakes
                 .push(format!("output_format = \"{format}\" is none of json, toml, yaml, xml"));
         }
@@ -362,27 +371,23 @@ impl Reader<'_> {
         }
     }
 
-    fn note(&self, resource: &Resource, notes: &mut Vec<String>) {
+    /// Advice: allowed, and perhaps not meant.
+    fn note(&self, resource: &Resource, notes: &mut Vec<Note>) {
+        let mut say = |text: &str| {
+            notes.push(Note { file: self.path.to_owned(), text: text.to_owned(), ignored: false })
+        };
         if resource.reading.trees.is_empty() {
-            notes.push(
-                "`keys` is empty or missing: the template sees no key and nothing is watched"
-                    .into(),
-            );
+            say("`keys` is empty or missing: the template sees no key and nothing is watched");
         }
-        let nginx_check = resource.check.as_ref().is_some_and(|c| c.text.contains("nginx"));
-        let candidate = |c: &Command| c.text.contains("src");
-        if nginx_check
-            && !resource.check.as_ref().is_some_and(candidate)
-            && resource.nginx.is_none()
-        {
-            notes.push(
-                "check_cmd does not look at the candidate ({{.src}}), so it runs again after the swap and the \
-                 file is put back if it fails; an [nginx] table checks before the swap"
-                    .into(),
+        let check = resource.check.as_ref().filter(|_| resource.nginx.is_none());
+        if check.is_some_and(|check| !crate::command::names_src(&check.text)) {
+            say(
+                "check_cmd does not look at the candidate ({{.src}}), so it runs after the swap and the file \
+                 is put back if it fails; for nginx, an [nginx] table checks before the swap",
             );
         }
         if resource.nginx.is_some() && (resource.check.is_some() || resource.reload.is_some()) {
-            notes.push("with [nginx], check_cmd and reload_cmd are not needed and not run".into());
+            say("with [nginx], check_cmd and reload_cmd are not needed and not run");
         }
     }
 }

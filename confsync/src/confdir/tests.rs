@@ -64,6 +64,16 @@ fn an_nginx_table_makes_values_typed_and_has_defaults() {
 }
 
 #[test]
+fn with_nginx_as_our_child_a_resource_without_commands_is_its() {
+    let toml = "[template]\nsrc=\"t\"\ndest=\"/d\"\n";
+    let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);
+    assert_eq!(folder.load().unwrap().resources[0].nginx, None);
+    let globals = Globals { nginx_is_our_child: true, ..Globals::default() };
+    let confdir = load(folder.0.path(), &globals).unwrap();
+    assert!(confdir.resources[0].nginx.is_some());
+}
+
+#[test]
 fn every_mistake_of_every_file_is_told_at_once() {
     let folder = Folder::with(&[
         ("conf.d/a.toml", "[template]\nsrc=\"missing.tmpl\"\nmode=\"rw\"\nvalues=\"all\"\n"),

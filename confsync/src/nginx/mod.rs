@@ -27,6 +27,7 @@ mod process;
 mod reload;
 mod shadow;
 mod start;
+mod survivor;
 mod words;
 
 use std::fs;

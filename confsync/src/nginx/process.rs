@@ -9,8 +9,12 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// How often it is looked whether a master that is not our child still runs.
+const GONE_PACE: Duration = Duration::from_millis(100);
 
 /// One process for as long as the machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,6 +162,21 @@ impl Master {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         is_alive(self.id)
+    }
+
+    /// Who started it, or whoever took it over since.
+    #[must_use]
+    pub fn parent(&self) -> Option<i32> {
+        let stat = Stat::read(self.id.pid).filter(|stat| stat.start == self.id.start)?;
+        Some(stat.parent)
+    }
+
+    /// Waits until it is gone; for a master that is not our child, whose end nobody
+    /// tells us.
+    pub async fn gone(&self) {
+        while self.is_alive() {
+            tokio::time::sleep(GONE_PACE).await;
+        }
     }
 
     /// Sends it a signal, and never to another process.

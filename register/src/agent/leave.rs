@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::claim::{Standing, Takeover, Want};
+use common::claim::{Aim, Standing, Takeover, Want};
 use common::handshake::Leaving;
 use common::model::{Key, Revision, format_span};
 use common::runtime::Exit;
-use common::store::Store;
+use common::store::{Guard, Store, Written};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Agent, End};
 use crate::drain::{Bounds, Goal, Verdict, Wait};
 use crate::handshake::{Ending, wait_for_all};
+use crate::health::State;
 
 /// How long the mark that we leave on purpose may take to be written; a load
 /// balancer reads it only when it doubts a loss.
@@ -60,7 +61,7 @@ impl<S: Store> Agent<S> {
 
     /// Stops the backend that we supervise; its exit code.
     async fn stop_backend(&mut self) -> Option<u8> {
-        let mut backend = self.parts.backend.take()?;
+        let mut backend = self.parts.backend.take()?.backend;
         self.say("stopping the backend");
         self.parts.manager.extend(BACKEND + EXTENSION);
         let abort = self.parts.signals.abort.clone();
@@ -86,7 +87,8 @@ impl<S: Store> Agent<S> {
     async fn drain(&mut self) -> bool {
         let keys = self.held();
         let doubtful = self.owed();
-        if keys.is_empty() && doubtful.is_empty() {
+        let left_over = self.clear_left_over().await;
+        if keys.is_empty() && doubtful.is_empty() && left_over.is_empty() {
             tracing::info!("nothing is registered, so nobody is waited for");
             return true;
         }
@@ -95,12 +97,25 @@ impl<S: Store> Agent<S> {
         self.say(&format!("draining: removing {} keys", keys.len()));
         self.mark(&keys, began + MARK).await;
         let removed = self.remove(&keys, began + drain.applied).await;
-        let Some(removed) = removed else {
+        let Some(mut removed) = removed else {
             return self.outlive_the_lease().await;
         };
+        removed.extend(left_over);
         let confirmed = self.await_load_balancers(removed).await;
         tracing::info!(after = %format_span(began.elapsed()), confirmed, "drained");
         confirmed
+    }
+
+    /// Removes what an earlier life of ours left at the keys of services about which
+    /// nothing is decided yet; the revisions of those that were there.
+    async fn clear_left_over(&mut self) -> BTreeMap<Key, Revision> {
+        let starting = self.running.iter().filter(|(_, r)| r.said == State::Starting);
+        let keys: Vec<Key> = starting.map(|(key, _)| key.clone()).collect();
+        self.delete_ours(&keys)
+            .await
+            .into_iter()
+            .filter_map(|(key, at)| Some((key, at.ok()?)))
+            .collect()
     }
 
     /// Keys whose write was never answered.
@@ -126,7 +141,7 @@ impl<S: Store> Agent<S> {
             let (service, id) = Self::parts_of(key)?;
             let name = self.bookkeeping.leaving(&service, &id).ok()?;
             let value = serde_json::to_vec(&Leaving { key: key.to_string() }).ok()?;
-            Some((name, Want { value, takeover: Takeover::Any }))
+            Some((name, Want { value, takeover: Takeover::Any, aim: Aim::Hold }))
         };
         keys.iter().filter_map(mark).collect()
     }
@@ -225,19 +240,27 @@ impl<S: Store> Agent<S> {
 
     /// A restored store may have our keys again, under a lease we know nothing of.
     async fn remove_again(&mut self, keys: &[Key]) -> BTreeMap<Key, Revision> {
-        let mut removed = BTreeMap::new();
+        let deleted = self.delete_ours(keys).await.into_iter();
+        deleted.map(|(key, at)| (key, at.unwrap_or_else(|absent| absent))).collect()
+    }
+
+    /// Deletes keys that have our value, whatever their lease. `Ok`: removed at this
+    /// revision; `Err`: not there at this revision; left out: etcd did not answer.
+    async fn delete_ours(&self, keys: &[Key]) -> BTreeMap<Key, Result<Revision, Revision>> {
+        let until = Instant::now() + self.parts.config.process.drain.applied;
+        let mut deleted = BTreeMap::new();
         for key in keys {
             let Some(running) = self.running.get(key) else { continue };
-            let guard = common::store::Guard::Value(running.service.value.clone().into_bytes());
-            let until = Instant::now() + self.parts.config.process.drain.applied;
+            let guard = Guard::Value(running.service.value.clone().into_bytes());
             let answer = timeout_at(until, self.parts.store.delete(key, &guard)).await;
-            if let Ok(Ok(written)) = answer {
-                let (common::store::Written::Done { revision, .. }
-                | common::store::Written::Held { revision, .. }) = written;
-                removed.insert(key.clone(), revision);
-            }
+            let outcome = match answer {
+                Ok(Ok(Written::Done { revision, .. })) => Ok(revision),
+                Ok(Ok(Written::Held { revision, .. })) => Err(revision),
+                _ => continue,
+            };
+            deleted.insert(key.clone(), outcome);
         }
-        removed
+        deleted
     }
 
     fn say_verdicts(&self, verdicts: &[Verdict]) -> bool {

@@ -6,29 +6,31 @@
 //! stops no probing. Trouble with etcd changes no health.
 
 mod leave;
+mod reload;
 mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::claim::{Standing, Takeover, Want, Wants};
+use common::claim::{Aim, Standing, Takeover, Want, Wants};
 use common::handshake::Bookkeeping;
 use common::model::{Key, Prefix};
 use common::registrar::{self, Report};
-use common::runtime::{Exit, ServiceManager, Signals};
+use common::runtime::{Exit, Forwarded, ServiceManager, Signals};
 use common::store::Store;
+use rustix::process::Signal;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Service, Sources};
+use crate::config::{Config, Service, Sources};
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all};
 use crate::health::State;
 use crate::probe::Probe;
 use crate::prober::{self, Limits, Probing};
-use crate::supervise::Backend;
+use crate::supervise::{self, Backend};
 
 /// What `register run` was given from outside.
 pub struct Parts<S> {
@@ -45,9 +47,18 @@ pub struct Parts<S> {
     /// Who started us.
     pub manager: ServiceManager,
     /// The backend, already started, if we supervise it.
-    pub backend: Option<Backend>,
+    pub backend: Option<Child>,
     /// Where what stands is published, for the status surface.
     pub publish: watch::Sender<Snapshot>,
+}
+
+/// A backend that we supervise.
+#[derive(Debug)]
+pub struct Child {
+    /// The process.
+    pub backend: Backend,
+    /// The signals that it gets through us.
+    pub signals: Forwarded,
 }
 
 /// What stands, for the status surface.
@@ -81,12 +92,37 @@ enum End {
     BackendLeft(u8),
 }
 
+/// What the loop woke up for.
+enum Happened {
+    /// Something to look at.
+    News,
+    /// The configuration is to be read again.
+    Reload,
+    /// A signal for the backend.
+    Signal(Signal),
+    /// The backend ended, with this exit code.
+    BackendLeft(u8),
+}
+
+/// What the backend that we supervise brings; without one, nothing ever.
+async fn of_backend(child: &mut Option<Child>) -> Happened {
+    let Some(Child { backend, signals }) = child else { return std::future::pending().await };
+    tokio::select! {
+        exit = backend.ended() => Happened::BackendLeft(exit.map_or(1, supervise::Exit::code)),
+        signal = signals.next() => Happened::Signal(signal),
+    }
+}
+
 struct Running {
     service: Service,
     probing: Probing,
     /// The state last acted on.
     said: State,
+    /// The standing last logged.
+    logged: Standing,
 }
+
+const NOTHING: Standing = Standing::Absent { removed: None };
 
 struct Agent<S> {
     parts: Parts<S>,
@@ -135,12 +171,19 @@ impl<S: Store> Agent<S> {
     fn begin(&mut self, service: Service, probes: Vec<Probe>, spread: std::time::Duration) {
         let (limits, bell) = (self.limits.clone(), Arc::clone(&self.bell));
         let probing = prober::start(probes, service.policy.clone(), limits, bell, spread);
-        let running = Running { probing, said: State::Starting, service };
-        self.running.insert(running.service.target.key.clone(), running);
+        let key = service.target.key.clone();
+        // A service whose probes changed keeps what it has until they have spoken.
+        let (said, logged) = match self.running.remove(&key) {
+            Some(before) => (before.said, before.logged),
+            None => (State::Starting, NOTHING),
+        };
+        self.running.insert(key, Running { service, probing, said, logged });
     }
 
     async fn work(&mut self) -> End {
         let mut hangups = self.parts.signals.hangups.clone();
+        // Without a file to read again, a SIGHUP is for the backend.
+        let pass_on = self.parts.backend.is_some() && self.parts.sources.file().is_none();
         let drain = self.parts.signals.drain.clone();
         let every = self.parts.manager.watchdog_interval();
         let mut beat = tokio::time::interval(every.unwrap_or(std::time::Duration::from_secs(3600)));
@@ -148,26 +191,27 @@ impl<S: Store> Agent<S> {
             self.parts.manager.watchdog();
             self.act();
             self.tell();
-            let backend = async {
-                match &mut self.parts.backend {
-                    Some(backend) => backend.ended().await.map_or(1, crate::supervise::Exit::code),
-                    None => std::future::pending().await,
-                }
-            };
-            let again = tokio::select! {
+            let happened = tokio::select! {
                 () = drain.cancelled() => return End::Asked,
-                code = backend => return End::BackendLeft(code),
-                () = self.bell.notified() => false,
+                child = of_backend(&mut self.parts.backend) => child,
+                () = self.bell.notified() => Happened::News,
                 changed = self.report.changed() => {
                     // The registrar only ends when it is told to.
                     if changed.is_err() { drain.cancelled().await }
-                    false
+                    Happened::News
                 }
-                changed = hangups.changed() => changed.is_ok(),
-                _ = beat.tick() => false,
+                _ = hangups.changed() => {
+                    if pass_on { Happened::Signal(Signal::HUP) } else { Happened::Reload }
+                }
+                _ = beat.tick() => Happened::News,
             };
-            if again {
-                self.reload();
+            match happened {
+                Happened::News => {}
+                Happened::Reload => self.reload(),
+                Happened::Signal(signal) => {
+                    self.parts.backend.iter().for_each(|child| child.backend.signal(signal));
+                }
+                Happened::BackendLeft(code) => return End::BackendLeft(code),
             }
         }
     }
@@ -176,18 +220,22 @@ impl<S: Store> Agent<S> {
     fn act(&mut self) {
         for (key, running) in &mut self.running {
             let report = running.probing.report.borrow().clone();
-            if report.state != running.said {
+            let decided = report.state != State::Starting;
+            if decided && report.state != running.said {
                 words::say_state(key, &report);
                 running.said = report.state;
             }
         }
-        let up = self.running.values().filter(|r| r.said == State::Up);
-        let want = |r: &Running| Want {
-            value: r.service.value.clone().into_bytes(),
-            takeover: Takeover::SameValue,
+        let want = |(key, running): (&Key, &Running)| {
+            let aim = match running.said {
+                State::Up => Aim::Hold,
+                State::Down => Aim::Clear,
+                State::Starting => return None,
+            };
+            let value = running.service.value.clone().into_bytes();
+            Some((key.clone(), Want { value, takeover: Takeover::SameValue, aim }))
         };
-        let wants: BTreeMap<Key, Want> =
-            up.map(|r| (r.service.target.key.clone(), want(r))).collect();
+        let wants: BTreeMap<Key, Want> = self.running.iter().filter_map(want).collect();
         self.wants.send_if_modified(|before| {
             let changed = **before != wants;
             if changed {
@@ -200,16 +248,17 @@ impl<S: Store> Agent<S> {
     fn standings(&self) -> BTreeMap<Key, Standing> {
         let report = self.report.borrow();
         let standing = |key: &Key| report.keys.get(key).cloned();
-        let absent = Standing::Absent { removed: None };
-        self.running
-            .keys()
-            .map(|key| (key.clone(), standing(key).unwrap_or_else(|| absent.clone())))
-            .collect()
+        self.running.keys().map(|key| (key.clone(), standing(key).unwrap_or(NOTHING))).collect()
     }
 
     /// Tells what stands; READY=1 once every healthy service is registered.
     fn tell(&mut self) {
         let standings = self.standings();
+        for (key, running) in &mut self.running {
+            let Some(standing) = standings.get(key) else { continue };
+            words::say_standing(key, &running.logged, standing);
+            running.logged.clone_from(standing);
+        }
         let decided = self.running.values().all(|r| r.said != State::Starting);
         let held = |key: &Key| matches!(standings.get(key), Some(Standing::Held { .. }));
         let up: Vec<&Key> =
@@ -236,9 +285,6 @@ impl<S: Store> Agent<S> {
 
     fn become_ready(&mut self, standings: &BTreeMap<Key, Standing>) {
         self.ready = true;
-        for key in self.running.keys() {
-            tracing::info!(%key, "registered");
-        }
         let manager = self.parts.manager.clone();
         let Some(patience) = self.parts.config.process.wait_applied else {
             manager.ready();
@@ -282,53 +328,6 @@ impl<S: Store> Agent<S> {
             _ => None,
         };
         standings.iter().filter_map(wait).collect()
-    }
-
-    /// Reads the configuration again; what did not change is not touched, and a bad
-    /// one changes nothing.
-    fn reload(&mut self) {
-        let new = match self.parts.sources.load() {
-            Ok(new) => new,
-            Err(errors) => {
-                tracing::error!("the configuration is left as it was:\n{errors}");
-                return;
-            }
-        };
-        let diff = self.parts.config.diff(&new);
-        for name in &diff.restart {
-            tracing::warn!(setting = name, "changed; it takes effect with a restart");
-        }
-        for service in &diff.removed {
-            tracing::info!(key = %service.target.key, "no longer wanted");
-            self.running.remove(&service.target.key);
-        }
-        let changed = diff.changed.into_iter().map(|(_, new)| new);
-        for service in diff.added.into_iter().chain(changed) {
-            let key = service.target.key.clone();
-            // A service whose probes changed keeps its registration until they speak.
-            if let Some(running) = self.running.get_mut(&key)
-                && running.service.checks == service.checks
-                && running.service.policy == service.policy
-                && running.service.timeout == service.timeout
-            {
-                running.service = service;
-                continue;
-            }
-            match config::prepare(std::slice::from_ref(&service)) {
-                Ok(probes) => {
-                    self.begin(
-                        service,
-                        probes.into_iter().flatten().collect(),
-                        std::time::Duration::ZERO,
-                    );
-                    tracing::info!(%key, "probing");
-                }
-                Err(errors) => tracing::error!(%key, "not started: {errors}"),
-            }
-        }
-        let process = self.parts.config.process.clone();
-        self.parts.config = Config { process, ..new };
-        tracing::info!(services = self.running.len(), "configuration read again");
     }
 
     /// The folder and the name of a service's key: `apache` and `10.0.0.1`.

@@ -49,8 +49,7 @@ fn one(key: &Key, report: &prober::Report, standing: Option<&Standing>) -> Strin
         (State::Down, _) => format!("{key}: not registered, the backend fails{}", why(report)),
         (State::Up, Some(Standing::Held { .. })) => format!("{key}: registered"),
         (State::Up, Some(Standing::Rival { value })) => {
-            let value = String::from_utf8_lossy(value).chars().take(80).collect::<String>();
-            format!("{key}: waiting, `{}` holds it", value.escape_debug())
+            format!("{key}: waiting, `{}` holds it", shown(value))
         }
         (State::Up, _) => format!("{key}: healthy, registering"),
     }
@@ -61,6 +60,30 @@ fn why(report: &prober::Report) -> String {
         Some(crate::probe::Verdict::Fail(why)) => format!(" ({why})"),
         _ => String::new(),
     }
+}
+
+/// The log line of a change in etcd.
+pub(super) fn say_standing(key: &Key, before: &Standing, now: &Standing) {
+    match (before, now) {
+        (Standing::Held { .. }, Standing::Held { .. }) => {}
+        (_, Standing::Held { .. }) => tracing::info!(%key, "registered"),
+        (Standing::Rival { value: one }, Standing::Rival { value: other }) if one == other => {}
+        (_, Standing::Rival { value }) => {
+            let holder = shown(value);
+            tracing::warn!(%key, %holder, "another instance holds the key; waiting until it is gone");
+        }
+        (Standing::Held { .. }, Standing::Absent { .. }) => tracing::info!(%key, "deregistered"),
+        (Standing::Held { .. }, Standing::Owed) => {
+            tracing::warn!(%key, "etcd lost the key; registering again");
+        }
+        _ => {}
+    }
+}
+
+/// Another's value: bounded, and harmless at a terminal.
+fn shown(value: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(value).chars().take(80).collect();
+    text.escape_debug().to_string()
 }
 
 /// The log line of a change.

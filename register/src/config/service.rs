@@ -16,9 +16,9 @@ use crate::health::Policy;
 use crate::probe::{Check, HttpOptions, Probe, Trust};
 
 const PREFIX: &str = "/services";
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(2);
 const FAST: Duration = Duration::from_secs(1);
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_millis(1_500);
 const GRACE: Duration = Duration::from_secs(10);
 const RISE: u32 = 2;
 const FALL: u32 = 3;
@@ -271,7 +271,7 @@ fn policy(from: &mut Reader<'_>) -> (Duration, Policy) {
     let interval = from.span("interval", INTERVAL, ms(100), HOUR);
     // Only what was written can be wrong together; defaults give way.
     let fast = from.span("fast_interval", FAST.min(interval), ms(50), HOUR);
-    let timeout = from.span("timeout", TIMEOUT.min(interval / 2), ms(10), HOUR);
+    let timeout = from.span("timeout", TIMEOUT.min(interval * 3 / 4), ms(10), HOUR);
     if fast > interval {
         from.wrong(
             "fast_interval",

@@ -55,7 +55,7 @@ fn the_short_command_line_has_careful_defaults() {
     assert_eq!(service.value, "10.0.0.1:7777");
     assert_eq!(service.checks[0].to_string(), "http://10.0.0.1:7777/");
     assert_eq!((service.policy.rise.get(), service.policy.fall.get()), (2, 3));
-    assert_eq!(service.timeout, Duration::from_secs(2));
+    assert_eq!(service.timeout, Duration::from_millis(1_500));
     assert_eq!(config.process.ttl.secs(), 30);
     assert_eq!(config.process.bookkeeping.as_str(), "/confsync");
     assert_eq!((config.process.wait_applied, config.process.drain.min), (None, None));
@@ -118,9 +118,9 @@ fn the_machine_of_the_tutorial_is_understood_and_comes_last() {
 #[test]
 fn each_mistake_is_refused_with_a_remedy() {
     for (line, part) in [
-        ("--ttl 10s", "--ttl: 10s is below three probe intervals of 5s"),
-        ("--timeout 5s", "--timeout: 5s must be below --interval 5s"),
-        ("--fast-interval 6s", "--fast-interval: 6s is not faster than --interval 5s"),
+        ("--ttl 5s", "--ttl: 5s is below three probe intervals of 2s"),
+        ("--timeout 2s", "--timeout: 2s must be below --interval 2s"),
+        ("--fast-interval 3s", "--fast-interval: 3s is not faster than --interval 2s"),
         ("--interval 10ms", "--interval: 10ms is outside 100ms to 1h"),
         ("--interval 5", "--interval: `5` is not a time span"),
         ("--rise 0", "--rise: `0` is not a number from 1"),

@@ -98,6 +98,9 @@ fn start(argv: &[String]) -> Result<Child, String> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
+    for name in common::runtime::PRIVATE {
+        command.env_remove(name);
+    }
     command.spawn().map_err(|e| format!("cannot run `{name}`: {}", words(&e)))
 }
 

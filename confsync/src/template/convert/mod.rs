@@ -161,12 +161,15 @@ impl Writer<'_> {
         }
         self.list(&branch.body, scope);
         if let Some(list) = &branch.else_body {
-            if let [Node::If(next)] = list.nodes.as_slice() {
-                self.tag("{{else if ");
-                self.branch(next, scope);
-            } else {
-                self.tag("{{else}}");
-                self.list(list, scope);
+            match list.nodes.as_slice() {
+                [Node::If(next)] => {
+                    self.tag("{{else if ");
+                    self.branch(next, scope);
+                }
+                _ => {
+                    self.tag("{{else}}");
+                    self.list(list, scope);
+                }
             }
         }
         scope.variables.truncate(outer);

@@ -17,6 +17,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "toPrettyJson", params: &[Ty::Any], rest: None, call: to_pretty_json },
 ];
 
+/// The longest JSON worth reading, in bytes; etcd's values have 1.5 MiB at most.
+const MAX_JSON: usize = 8 << 20;
+
 /// JSON as Go sees it: every number a `float64`.
 pub(crate) fn value(json: Json) -> Result<Value, TooDeep> {
     Ok(match json {
@@ -38,6 +41,9 @@ pub(crate) fn value(json: Json) -> Result<Value, TooDeep> {
 
 fn read(call: &Call<'_>, args: &[Value]) -> Result<Value, Fault> {
     let source = text(args, 0);
+    if source.len() > MAX_JSON {
+        return Err(format!("JSON of {} bytes is too long", source.len()).into());
+    }
     call.budget.steps(source.len() / 4)?;
     let json = serde_json::from_str(source).map_err(|e| {
         Fault::new(

@@ -201,32 +201,21 @@ pub(crate) fn find(name: &str) -> Option<&'static Function> {
     all().find(|f| f.name == name)
 }
 
+/// A name that is longer is no misspelt function, and not worth comparing.
+const LONGEST_NAME: usize = 40;
+
 /// The name nearest to a misspelt one.
 #[must_use]
 pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
     let lower = name.to_lowercase();
     names
-        .map(|n| (distance(&lower, &n.to_lowercase()), n))
+        .map(|n| (strsim::osa_distance(&lower, &n.to_lowercase()), n))
         .filter(|(d, n)| *d <= 2 && *d < n.len())
         .min()
         .map(|(_, n)| n)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(40).enumerate() {
-        let mut above_left = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (y, above) in b.iter().zip(row.iter().skip(1)) {
-            let cost = (above_left + usize::from(x != *y)).min(left + 1).min(above + 1);
-            (above_left, left) = (*above, cost);
-            next.push(cost);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 impl Ty {

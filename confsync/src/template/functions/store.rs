@@ -63,22 +63,17 @@ fn fitting<'a>(call: &Call<'a>, pattern: &str) -> Result<Vec<(&'a str, &'a str)>
             "a `[` needs its `]`; a literal `[` or `*` is written `\\\\[`, `\\\\*`",
         )
     })?;
-    let prefix = read.prefix();
-    let mut found = Vec::new();
-    let mut seen = 0;
-    for (key, value) in
-        call.kv.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
-    {
-        if !key.starts_with(&prefix) {
-            break;
-        }
-        seen += 1;
-        if read.fits(key) {
-            found.push((key.as_str(), value.as_str()));
-        }
-    }
-    call.budget.steps(seen)?;
-    Ok(found)
+    let all = beginning(call, &read.prefix())?.into_iter();
+    Ok(all.filter(|(key, _)| read.fits(key)).collect())
+}
+
+/// The keys that begin with a text, with their values. Costs a step each.
+fn beginning<'a>(call: &Call<'a>, text: &str) -> Result<Vec<(&'a str, &'a str)>, Fault> {
+    let from = (Bound::Included(text), Bound::Unbounded);
+    let all = call.kv.range::<str, _>(from).take_while(|(key, _)| key.starts_with(text));
+    let all: Vec<_> = all.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    call.budget.steps(all.len())?;
+    Ok(all)
 }
 
 fn gets(call: &Call<'_>, args: &[Value]) -> Outcome {
@@ -107,9 +102,11 @@ fn under(prefix: &[String], other: &[String]) -> bool {
 fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
     let dir = text(args, 0);
     let prefix = terms(dir);
-    call.budget.steps(call.kv.len())?;
+    // A folder written cleanly is where its keys begin; else every key is looked at.
+    let plain = dir.trim_end_matches('/');
+    let begin = if path::clean(dir) == plain { plain } else { "" };
     let mut names = BTreeSet::new();
-    for key in call.kv.keys() {
+    for (key, _) in beginning(call, begin)? {
         if key == dir {
             names.insert(path::base(key));
         } else if under(&prefix, &terms(&path::dir(key))) {
@@ -126,9 +123,8 @@ fn lsdir(call: &Call<'_>, args: &[Value]) -> Outcome {
     // confd finds nothing under `/`: it compares two empty parts. A mistake, so
     // not copied.
     let prefix = if dir == "/" { vec![String::new()] } else { terms(dir) };
-    call.budget.steps(call.kv.len())?;
     let mut names = BTreeSet::new();
-    for key in call.kv.keys().filter(|key| key.starts_with(dir)) {
+    for (key, _) in beginning(call, dir)? {
         let parts = terms(&path::dir(key));
         let name = parts.get(prefix.len()).filter(|name| !name.is_empty());
         if let Some(name) = name.filter(|_| under(&prefix, &parts)) {

@@ -9,18 +9,28 @@ use crate::template::functions::Fault;
 /// A fault and the byte where it shows.
 pub(super) type Found = (usize, Fault);
 
+/// A block whose `{{end}}` has not come.
 #[derive(Debug)]
-struct Open<'a> {
+pub(super) struct Open<'a> {
     word: &'a str,
     at: usize,
     otherwise: bool,
 }
 
-/// Checks the blocks.
+impl Open<'_> {
+    /// What is wrong when the file ends here.
+    pub(super) fn fault(&self, source: &str) -> Found {
+        let (line, _) = place(source, self.at);
+        let fault = format!("the {{{{{}}}}} of line {line} has no {{{{end}}}}", self.word);
+        (self.at, Fault::new(fault, "add the missing {{end}}"))
+    }
+}
+
+/// The blocks that are open at the end, outermost first.
 ///
 /// # Errors
-/// The first that does not fit.
-pub(super) fn check(source: &str) -> Result<(), Found> {
+/// The first thing that does not fit.
+pub(super) fn scan(source: &str) -> Result<Vec<Open<'_>>, Found> {
     let mut open: Vec<Open<'_>> = Vec::new();
     let mut from = 0;
     while let Some(action) = next_action(source, from)? {
@@ -48,14 +58,7 @@ pub(super) fn check(source: &str) -> Result<(), Found> {
             _ => {}
         }
     }
-    match open.last() {
-        None => Ok(()),
-        Some(last) => {
-            let (line, _) = place(source, last.at);
-            let fault = format!("the {{{{{}}}}} of line {line} has no {{{{end}}}}", last.word);
-            Err((last.at, Fault::new(fault, "add the missing {{end}}")))
-        }
-    }
+    Ok(open)
 }
 
 fn otherwise(open: &mut [Open<'_>], action: &Action<'_>, chained: bool) -> Result<(), Found> {
@@ -167,6 +170,11 @@ fn bad_escape(body: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(source: &str) -> Result<(), Found> {
+        let open = scan(source)?;
+        open.last().map_or(Ok(()), |last| Err(last.fault(source)))
+    }
 
     #[test]
     fn what_is_balanced_passes() {

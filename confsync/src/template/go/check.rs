@@ -90,6 +90,10 @@ impl Walk {
     }
 }
 
+/// What a misspelt word may have been meant to be, besides a function.
+const KEYWORDS: &[&str] =
+    &["if", "else", "end", "range", "with", "define", "block", "template", "break", "continue"];
+
 fn jump(at: usize, word: &str) -> Found {
     (at, Fault::new(format!("{{{{{word}}}}} outside {{{{range}}}}"), "remove it"))
 }
@@ -99,7 +103,7 @@ fn function(name: &str, at: usize) -> Result<(), Found> {
     if name == "include" || matches!(name, "and" | "or") || names().any(|known| known == name) {
         return Ok(());
     }
-    let remedy = match functions::nearest(name, names()) {
+    let remedy = match functions::nearest(name, names().chain(KEYWORDS.iter().copied())) {
         Some(near) => format!("did you mean `{near}`?"),
         None if name.starts_with("cget") => {
             "encrypted values are not supported; store them readable, behind etcd's roles".into()

@@ -127,8 +127,13 @@ impl<'a> Exec<'a> {
     fn range(&mut self, dot: &Value, branch: &BranchNode) -> Walked {
         let value = self.commands(dot, &branch.pipe)?;
         let decl = &branch.pipe.decl;
-        if !branch.pipe.is_assign {
-            self.vars.extend(decl.iter().map(|name| (name.clone(), value.clone())));
+        // Until the first item each variable has the whole list, as in Go.
+        for name in decl {
+            if branch.pipe.is_assign {
+                self.assign(name, value.clone());
+            } else {
+                self.vars.push((name.clone(), value.clone()));
+            }
         }
         let ran = match &value {
             Value::Absent | Value::Nil => false,

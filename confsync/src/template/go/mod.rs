@@ -1,7 +1,7 @@
 //! Go's `text/template`, as confd uses it.
 //!
 //! `gotmpl` reads the template; `balance` and `check` refuse what Go refuses and
-//! it does not; `exec` and `eval` run the tree on values that keep Go's types.
+//! it does not; `order` sees that the first mistake is the one that is told; `exec` and `eval` run the tree on values that keep Go's types.
 
 mod balance;
 pub(crate) mod builtins;
@@ -9,14 +9,15 @@ mod check;
 mod eval;
 mod exec;
 mod include;
+mod order;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gotmpl::parse::{ListNode, Parser};
+use gotmpl::parse::ListNode;
 
 use super::error::{TemplateError, place};
-use super::functions::{Budget, Call, Fault};
+use super::functions::{Budget, Call};
 use super::value::Value;
 use super::{Input, Sources};
 use exec::Exec;
@@ -44,24 +45,8 @@ impl Program {
     }
 
     fn read(name: &Path, text: &str) -> Result<Self, TemplateError> {
-        let at = |(offset, fault)| TemplateError::at(name, place(text, offset), fault);
-        balance::check(text).map_err(at)?;
-        let parsed = Parser::new(text, "{{", "}}").and_then(Parser::parse);
-        let (main, defines) = parsed.map_err(|error| parse_error(name, error))?;
-        check::check(&main).map_err(at)?;
-        let mut bodies = BTreeMap::new();
-        for define in defines {
-            check::check(&define.body).map_err(at)?;
-            let known =
-                bodies.get(define.name.as_str()).is_some_and(|b: &ListNode| !b.is_empty_tree());
-            if known && !define.body.is_empty_tree() {
-                let fault = format!("multiple definition of template \"{}\"", define.name);
-                return Err(at((define.pos.offset, Fault::new(fault, "rename one of them"))));
-            }
-            if !known {
-                bodies.insert(define.name.to_string(), define.body);
-            }
-        }
+        let (main, mut bodies) = order::read(text)
+            .map_err(|(offset, fault)| TemplateError::at(name, place(text, offset), fault))?;
         let own = name.file_name().map(|n| n.to_string_lossy().into_owned());
         bodies.entry(own.unwrap_or_default()).or_insert_with(|| main.clone());
         Ok(Self { file: name.to_owned(), source: text.to_owned(), main, bodies, folder: None })
@@ -84,13 +69,4 @@ impl Program {
 /// Whether a template reads.
 pub(super) fn check(text: &str) -> Result<(), TemplateError> {
     Program::read(Path::new("template"), text).map(drop)
-}
-
-fn parse_error(name: &Path, error: gotmpl::TemplateError) -> TemplateError {
-    let (place, what) = match error {
-        gotmpl::TemplateError::Lex { line, col, message, .. }
-        | gotmpl::TemplateError::Parse { line, col, message, .. } => ((line, col), message),
-        other => ((0, 0), other.to_string()),
-    };
-    TemplateError::at(name, place, what.into())
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use handlebars::{
-    Context, Handlebars, Helper, HelperDef, RenderContext, RenderError, RenderErrorReason,
-    ScopedJson,
+    Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext, RenderError,
+    RenderErrorReason, ScopedJson,
 };
 use serde_json::Value as Json;
 
@@ -16,7 +16,9 @@ use crate::template::go::builtins;
 
 /// The helper that every `{{x}}` passes; no template can name it.
 pub(super) const SAFE: &str = " safe";
-/// The helper that counts steps, and lets through what is written for nginx.
+/// The helper that `{{{x}}}` passes, and what is written for nginx.
+pub(super) const RAW: &str = " raw";
+/// The helper that counts steps.
 pub(super) const TICK: &str = " tick";
 
 /// What handlebars brings itself.
@@ -79,6 +81,7 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>
     }
     registry.unregister_helper("log");
     registry.register_helper(SAFE, Box::new(Safe { state: Arc::clone(state) }));
+    registry.register_helper(RAW, Box::new(Raw));
     registry.register_helper(TICK, Box::new(Tick { state: Arc::clone(state) }));
 }
 
@@ -211,15 +214,33 @@ impl HelperDef for Safe<'_> {
             _ => Ok(()),
         });
         checked.map_err(fail)?;
-        Ok(ScopedJson::Derived(value.clone()))
+        Ok(first(helper))
     }
 }
 
+/// Counts a run of a body, and writes nothing.
 struct Tick<'a> {
     state: Arc<State<'a>>,
 }
 
 impl HelperDef for Tick<'_> {
+    fn call<'reg: 'rc, 'rc>(
+        &self,
+        _: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+        _: &mut dyn Output,
+    ) -> HelperResult {
+        // An iteration here costs what five do in a Go template.
+        self.state.budget.steps(5).map_err(fail)
+    }
+}
+
+/// `{{{x}}}`: the value as it is, if there is one.
+struct Raw;
+
+impl HelperDef for Raw {
     fn call_inner<'reg: 'rc, 'rc>(
         &self,
         helper: &Helper<'rc>,
@@ -227,9 +248,18 @@ impl HelperDef for Tick<'_> {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        self.state.budget.steps(1).map_err(fail)?;
-        let value =
-            helper.param(0).map_or_else(|| Json::String(String::new()), |p| p.value().clone());
-        Ok(ScopedJson::Derived(value))
+        arguments(helper)?;
+        Ok(first(helper))
+    }
+}
+
+/// The first argument, without a copy where there is something to point to.
+fn first<'rc>(helper: &Helper<'rc>) -> ScopedJson<'rc> {
+    match helper.param(0) {
+        Some(param) => match param.try_get_constant_value() {
+            Some(constant) => ScopedJson::Constant(constant),
+            None => ScopedJson::Derived(param.value().clone()),
+        },
+        None => ScopedJson::Derived(Json::Null),
     }
 }

@@ -143,7 +143,15 @@ fn read(
     })?;
     let partials = sources.partials.keys().cloned().collect();
     let (uses_here, inline) = (BTreeSet::new(), BTreeMap::new());
-    let mut tree = Tree { source: text, helpers, partials, uses: uses_here, inline };
+    let is_main = !sources.partials.contains_key(name);
+    let mut tree = Tree {
+        source: text,
+        helpers,
+        partials,
+        uses: uses_here,
+        inline,
+        moved: usize::from(!is_main),
+    };
     tree.names(&template);
     tree.body(&mut template).map_err(|(place, fault)| TemplateError::at(file, place, fault))?;
     let Tree { uses: used, inline, .. } = tree;

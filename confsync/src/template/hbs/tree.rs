@@ -10,7 +10,8 @@ use handlebars::template::{
 };
 use serde_json::Value as Json;
 
-use super::helpers::{Helpers, SAFE, TICK};
+use super::helpers::{Helpers, RAW, SAFE, TICK};
+use super::{NAMES, missing};
 use crate::template::functions::{Fault, nearest};
 
 /// Line and column, and what is wrong there.
@@ -58,6 +59,9 @@ pub(super) struct Tree<'a> {
     pub(super) uses: BTreeSet<String>,
     /// What inline partials use, by name.
     pub(super) inline: BTreeMap<String, BTreeSet<String>>,
+    /// In how many bodies we are whose context is not the outermost: there any name
+    /// may be a field. A partial is one from its start.
+    pub(super) moved: usize,
 }
 
 impl Tree<'_> {
@@ -94,14 +98,17 @@ impl Tree<'_> {
             }
             TemplateElement::HtmlExpression(call) => {
                 self.call(call)?;
-                **call = self.checked(call, at, TICK);
+                **call = self.checked(call, at, RAW);
             }
             TemplateElement::HelperBlock(call) => {
                 self.block_name(call)?;
                 self.call(call)?;
-                for body in [&mut call.template, &mut call.inverse].into_iter().flatten() {
-                    self.body(body)?;
-                    tick(body);
+                let moves = matches!(call.name.as_name(), Some("each" | "with"));
+                if let Some(body) = &mut call.template {
+                    self.inner(body, moves)?;
+                }
+                if let Some(body) = &mut call.inverse {
+                    self.inner(body, false)?;
                 }
             }
             TemplateElement::PartialExpression(partial)
@@ -117,16 +124,38 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// A body inside a block or a partial.
+    fn inner(&mut self, body: &mut Template, moves: bool) -> Result<(), Found> {
+        self.moved += usize::from(moves);
+        self.body(body)?;
+        self.moved -= usize::from(moves);
+        tick(body);
+        Ok(())
+    }
+
     /// A call's name and those in its arguments.
     fn call(&self, call: &HelperTemplate) -> Result<(), Found> {
-        if let (Some(name), true) = (call.name.as_name(), has_arguments(call)) {
-            self.known(name)?;
+        match call.name.as_name() {
+            Some(name) if has_arguments(call) => self.known(name)?,
+            Some(name) if !call.block && !self.helpers.stands_alone(name) => self.field(name)?,
+            _ => {}
         }
-        let arguments = call.params.iter().chain(call.hash.values());
-        arguments.chain([&call.name]).try_for_each(|param| self.parameter(param))
+        let mut arguments = call.params.iter().chain(call.hash.values());
+        arguments.try_for_each(|param| self.parameter(param))
+    }
+
+    /// A name in the outermost context, where we know all there are.
+    fn field(&self, name: &str) -> Result<(), Found> {
+        let first = name.split(['.', '/', '[']).next().unwrap_or_default();
+        let known =
+            matches!(first, "" | "this") || first.starts_with('@') || NAMES.contains(&first);
+        if known || self.moved > 0 { Ok(()) } else { Err(((0, 0), missing(Some(name)))) }
     }
 
     fn parameter(&self, parameter: &Parameter) -> Result<(), Found> {
+        if let (Parameter::Path(_), Some(name)) = (parameter, parameter.as_name()) {
+            return self.field(name);
+        }
         let Parameter::Subexpression(inner) = parameter else { return Ok(()) };
         let TemplateElement::Expression(call) = inner.as_element() else { return Ok(()) };
         if let Some(name) = call.name.as_name() {
@@ -170,8 +199,7 @@ impl Tree<'_> {
         }
         self.uses.insert(name);
         if let Some(body) = &mut partial.template {
-            self.body(body)?;
-            tick(body);
+            self.inner(body, true)?;
         }
         Ok(())
     }
@@ -192,8 +220,7 @@ impl Tree<'_> {
         self.partials.insert(name.clone());
         let outer = std::mem::take(&mut self.uses);
         if let Some(body) = &mut inline.template {
-            self.body(body)?;
-            tick(body);
+            self.inner(body, true)?;
         }
         let used = std::mem::replace(&mut self.uses, outer);
         self.inline.entry(name).or_default().extend(used);
@@ -217,7 +244,7 @@ impl Tree<'_> {
                 _ => call.name.clone(),
             }
         };
-        let check = if is_call && self.helpers.writes_nginx(name) { TICK } else { check };
+        let check = if is_call && self.helpers.writes_nginx(name) { RAW } else { check };
         checked.name = Parameter::Name(check.into());
         checked.params = vec![value, Parameter::Literal(Json::String(self.shown(at)))];
         checked.hash = HashMap::new();

@@ -1,9 +1,17 @@
-//! `make bench`: how fast nginx follows etcd, measured on this machine with real etcd and
-//! real nginx. One subcommand a question.
+//! `make bench`: how fast nginx follows etcd, what a sidekick costs and how soon it notices,
+//! measured on this machine with real etcd and real nginx. One subcommand a question.
 
 use clap::{Parser, Subcommand};
 
+mod bash_loop;
+mod cost;
+mod detection;
+mod memory;
 mod put_to_served;
+mod register_many;
+mod register_one;
+mod reload_as_check;
+mod storm;
 mod times;
 
 #[derive(Parser)]
@@ -17,11 +25,29 @@ struct Args {
 enum Question {
     /// A key is put: how long until nginx passes requests to the new backend?
     PutToServed(put_to_served::Args),
+    /// What does `nginx -t` before each reload cost, and what is left without it?
+    ReloadAsCheck(reload_as_check::Args),
+    /// Many changes at once: how many reloads, and when is the last one live?
+    Storm(storm::Args),
+    /// How much memory does confsync take?
+    Memory(memory::Args),
+    /// One service: memory and processor time, beside the tutorial's loop
+    RegisterOne(register_one::Args),
+    /// A thousand services in one process: memory, processor time, requests to etcd
+    RegisterMany(register_many::Args),
+    /// A backend dies or hangs: how long until its key is gone?
+    Detection(detection::Args),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Args::parse().question {
         Question::PutToServed(args) => put_to_served::run(&args).await,
+        Question::ReloadAsCheck(args) => reload_as_check::run(&args).await,
+        Question::Storm(args) => storm::run(&args).await,
+        Question::Memory(args) => memory::run(&args).await,
+        Question::RegisterOne(args) => register_one::run(&args).await,
+        Question::RegisterMany(args) => register_many::run(&args).await,
+        Question::Detection(args) => detection::run(&args).await,
     }
 }

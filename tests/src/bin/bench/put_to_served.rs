@@ -92,7 +92,7 @@ async fn measure(size: usize, args: &Args, by: Follower<'_>) -> anyhow::Result<(
 }
 
 /// `size` backends that no request goes to, in `/services/apache`.
-async fn fill(client: &mut Client, size: usize) -> anyhow::Result<()> {
+pub(crate) async fn fill(client: &mut Client, size: usize) -> anyhow::Result<()> {
     let keys: Vec<usize> = (0..size).collect();
     for batch in keys.chunks(BATCH) {
         let puts = batch.iter().map(|n| {

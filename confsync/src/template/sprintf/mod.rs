@@ -1,0 +1,220 @@
+//! `printf` as Go's `fmt.Sprintf` has it: flags, width, precision, the verbs, and
+//! the `%!d(string=x)` that a wrong verb leaves in the text.
+//!
+//! Here the format is read; `verbs` writes the values, `quote` the quoted ones.
+//! Not had: complex numbers, pointers, binary floats (`%b`, `%x` of a float).
+
+mod quote;
+mod verbs;
+
+pub(crate) use quote::quote;
+
+use super::print::{self, Bounded, Full, Sink};
+use super::value::Value;
+
+/// Go's bound for a width or a precision.
+const MAX_WIDTH: usize = 1_000_000;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Spec {
+    minus: bool,
+    plus: bool,
+    sharp: bool,
+    space: bool,
+    zero: bool,
+    width: Option<usize>,
+    precision: Option<usize>,
+}
+
+/// Formats the arguments.
+///
+/// # Errors
+/// [`Full`] when the text would have more than `limit` bytes.
+pub(crate) fn sprintf(format: &str, args: &[Value], limit: usize) -> Result<String, Full> {
+    formatted(format, args, limit, false)
+}
+
+/// The same, but `%f` takes an int and `%d` a whole float.
+///
+/// # Errors
+/// As [`sprintf`].
+pub(crate) fn loose(format: &str, args: &[Value], limit: usize) -> Result<String, Full> {
+    formatted(format, args, limit, true)
+}
+
+fn formatted(format: &str, args: &[Value], limit: usize, loose: bool) -> Result<String, Full> {
+    let mut out = Bounded::new(limit);
+    let mut state = Args { args, next: 0, reordered: false, loose };
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        let (before, after) = rest.split_at(at);
+        out.put(before)?;
+        rest = directive(&mut out, after.get(1..).unwrap_or_default(), &mut state)?;
+    }
+    out.put(rest)?;
+    if !state.reordered && state.next < args.len() {
+        extra(&mut out, args.get(state.next..).unwrap_or_default())?;
+    }
+    Ok(out.into_text())
+}
+
+struct Args<'a> {
+    args: &'a [Value],
+    next: usize,
+    reordered: bool,
+    loose: bool,
+}
+
+impl<'a> Args<'a> {
+    fn take(&mut self) -> Option<&'a Value> {
+        let value = self.args.get(self.next)?;
+        self.next += 1;
+        Some(value)
+    }
+
+    /// `[3]`: the number of the next argument. False when it is not one.
+    fn index(&mut self, rest: &mut &str) -> bool {
+        let Some(inner) = rest.strip_prefix('[') else { return true };
+        self.reordered = true;
+        let Some((number, after)) = inner.split_once(']') else {
+            *rest = inner;
+            return false;
+        };
+        *rest = after;
+        match number.parse::<usize>() {
+            Ok(n) if (1..=self.args.len()).contains(&n) => {
+                self.next = n - 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+fn extra(out: &mut impl Sink, args: &[Value]) -> Result<(), Full> {
+    out.put("%!(EXTRA ")?;
+    for (i, arg) in args.iter().enumerate() {
+        if i > 0 {
+            out.put(", ")?;
+        }
+        if !matches!(arg, Value::Absent | Value::Nil) {
+            out.put(arg.type_name())?;
+            out.put("=")?;
+        }
+        print::print(out, arg)?;
+    }
+    out.put(")")
+}
+
+/// One directive after its `%`; gives back what follows it.
+fn directive<'f>(
+    out: &mut Bounded,
+    mut rest: &'f str,
+    args: &mut Args<'_>,
+) -> Result<&'f str, Full> {
+    let mut spec = Spec::default();
+    flags(&mut spec, &mut rest);
+    let mut good = args.index(&mut rest);
+    width(out, &mut spec, &mut rest, args)?;
+    if let Some(after) = rest.strip_prefix('.') {
+        rest = after;
+        good &= args.index(&mut rest);
+        precision(out, &mut spec, &mut rest, args)?;
+    }
+    good &= args.index(&mut rest);
+    let Some(verb) = rest.chars().next() else {
+        out.put("%!(NOVERB)")?;
+        return Ok("");
+    };
+    let rest = rest.get(verb.len_utf8()..).unwrap_or_default();
+    if verb == '%' {
+        out.put("%")?;
+    } else if !good {
+        out.put(&format!("%!{verb}(BADINDEX)"))?;
+    } else if let Some(arg) = args.take() {
+        let other = if args.loose { other_number(verb, arg) } else { None };
+        verbs::value(out, spec, verb, other.as_ref().unwrap_or(arg))?;
+    } else {
+        out.put(&format!("%!{verb}(MISSING)"))?;
+    }
+    Ok(rest)
+}
+
+/// An int for a verb of floats as a float, and the reverse.
+fn other_number(verb: char, arg: &Value) -> Option<Value> {
+    match arg {
+        #[expect(clippy::cast_precision_loss, reason = "what the verb asks for")]
+        Value::Int(n) if "eEfFgG".contains(verb) => Some(Value::Float(*n as f64)),
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and checked to be exact")]
+        Value::Float(f) if "dboxX".contains(verb) && f.fract() == 0.0 && f.abs() < 9e15 => {
+            Some(Value::Int(*f as i64))
+        }
+        _ => None,
+    }
+}
+
+fn flags(spec: &mut Spec, rest: &mut &str) {
+    while let Some(c) = rest.chars().next() {
+        match c {
+            '-' => spec.minus = true,
+            '+' => spec.plus = true,
+            '#' => spec.sharp = true,
+            ' ' => spec.space = true,
+            '0' => spec.zero = true,
+            _ => return,
+        }
+        *rest = rest.get(1..).unwrap_or_default();
+    }
+}
+
+/// A number written in the format, or an argument where it says `*`.
+fn number(rest: &mut &str, args: &mut Args<'_>) -> Option<Result<i64, ()>> {
+    if let Some(after) = rest.strip_prefix('*') {
+        *rest = after;
+        return Some(match args.take() {
+            Some(Value::Int(n)) if n.unsigned_abs() <= MAX_WIDTH as u64 => Ok(*n),
+            _ => Err(()),
+        });
+    }
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (digits, after) = rest.split_at(end);
+    if digits.is_empty() {
+        return None;
+    }
+    *rest = after;
+    digits.parse().ok().filter(|n| *n <= MAX_WIDTH as i64).map(Ok)
+}
+
+fn width(
+    out: &mut Bounded,
+    spec: &mut Spec,
+    rest: &mut &str,
+    args: &mut Args<'_>,
+) -> Result<(), Full> {
+    match number(rest, args) {
+        Some(Ok(n)) => {
+            spec.minus |= n < 0;
+            spec.width = usize::try_from(n.unsigned_abs()).ok();
+        }
+        Some(Err(())) => out.put("%!(BADWIDTH)")?,
+        None => {}
+    }
+    Ok(())
+}
+
+fn precision(
+    out: &mut Bounded,
+    spec: &mut Spec,
+    rest: &mut &str,
+    args: &mut Args<'_>,
+) -> Result<(), Full> {
+    spec.precision = match number(rest, args) {
+        Some(Ok(n)) => usize::try_from(n).ok(),
+        Some(Err(())) => {
+            out.put("%!(BADPREC)")?;
+            None
+        }
+        None => Some(0),
+    };
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! The tutorial on machines of its own, each with a real systemd: the shipped units as
+//! they are, with real Apaches, started, restarted, killed and rebooted.
+
+use tests::eventually::check;
+use tests::{Api, Etcd, Load, Machine, Rack, eventually, http, rack};
+
+const UNITS: [(&str, &str); 5] = [
+    ("/etc/systemd/system/apache@.service", include_str!("../../fleet-units/apache@.service")),
+    (
+        "/etc/systemd/system/apache-discovery@.service",
+        include_str!("../../fleet-units/apache-discovery@.service"),
+    ),
+    ("/etc/systemd/system/nginx-lb.service", include_str!("../../fleet-units/nginx-lb.service")),
+    ("/etc/apache2/instance.conf", include_str!("../../fleet-units/apache/instance.conf")),
+    (
+        "/etc/confsync/templates/nginx.tmpl",
+        include_str!("../../fleet-units/confdir/templates/nginx.tmpl"),
+    ),
+];
+const RESOURCE: &str = include_str!("../../fleet-units/confdir/conf.d/nginx.toml.example");
+const LOG_FORMAT: &str = "log_format upstreamlog '[$time_local] $remote_addr passed to: \
+    $upstream_addr: $request Upstream Response Time: $upstream_response_time Request time: \
+    $request_time';";
+
+/// etcd beside the machines, two web servers, one load balancer: all booted, nothing started.
+struct Fleet<'a> {
+    etcd: Etcd,
+    first: Machine<'a>,
+    second: Machine<'a>,
+    balancer: Machine<'a>,
+}
+
+impl<'a> Fleet<'a> {
+    async fn boot(rack: &'a Rack) -> Self {
+        let etcd = Etcd::prepare_at(rack.lab(), (rack.ip(), 2379).into());
+        let (first, second) = (rack.machine("web1", 11), rack.machine("web2", 12));
+        let balancer = rack.machine("lb", 10);
+        let ((), a, b, c) = tokio::join!(etcd.up(), first.boot(), second.boot(), balancer.boot());
+        eprintln!("booted in {a:?}, {b:?}, {c:?}");
+        let fleet = Self { etcd, first, second, balancer };
+        for machine in [&fleet.first, &fleet.second, &fleet.balancer] {
+            fleet.install(machine).await;
+        }
+        fleet
+    }
+
+    /// As the README of the units has it.
+    async fn install(&self, machine: &Machine<'_>) {
+        for (path, text) in UNITS {
+            machine.write(path, text);
+        }
+        machine.write("/etc/confsync/conf.d/nginx.toml", RESOURCE);
+        let (ip, etcd) = (machine.ip(), self.etcd.url());
+        machine.write(
+            "/etc/environment",
+            &format!("COREOS_PRIVATE_IPV4={ip}\nETCD_ENDPOINTS={etcd}\n"),
+        );
+        machine.write("/etc/nginx/log.conf", LOG_FORMAT);
+        machine
+            .sh("hostname > /var/www/html/index.html
+                rm -f /etc/nginx/sites-enabled/default
+                mv /etc/nginx/log.conf /etc/nginx/conf.d/
+                systemctl daemon-reload")
+            .await;
+    }
+
+    /// `systemctl enable --now` everywhere, until all answer.
+    async fn start(&self) -> Load {
+        self.first.systemctl(&["enable", "--now", "apache@7777"]).await;
+        self.second.systemctl(&["enable", "--now", "apache@8888"]).await;
+        self.balancer.systemctl(&["enable", "--now", "nginx-lb"]).await;
+        self.first.says("apache-discovery@7777", "registered").await;
+        self.second.says("apache-discovery@8888", "registered").await;
+        self.balancer.says("nginx-lb", "2 backends live").await;
+        let load = Load::on(self.balancer.at(80)).clients(4).start();
+        load.answered("web1").await;
+        load.answered("web2").await;
+        load
+    }
+
+    /// Both answer from now on, whatever was before.
+    async fn both_answer(&self, load: &Load) {
+        self.balancer.says("nginx-lb", "2 backends live").await;
+        load.forget_answers();
+        load.answered("web1").await;
+        load.answered("web2").await;
+    }
+}
+
+#[test]
+fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
+    rack::scenario(|rack| async move {
+        let fleet = Fleet::boot(&rack).await;
+        let load = fleet.start().await;
+        let ctl = fleet.etcd.ctl(Api::V3);
+        let keys = ["/services/apache/10.77.0.11", "/services/apache/10.77.0.12"];
+        assert_eq!(ctl.ls("/services").await, keys);
+        assert_eq!(ctl.get(keys[0]).await.as_deref(), Some("10.77.0.11:7777"));
+
+        fleet.first.systemctl(&["restart", "apache@7777"]).await;
+        fleet.both_answer(&load).await;
+        // A sidekick alone, as a new version of it is rolled out.
+        fleet.second.systemctl(&["restart", "apache-discovery@8888"]).await;
+        fleet.both_answer(&load).await;
+
+        let away = fleet.first.reboot().await;
+        eprintln!("web1 rebooted in {away:?}");
+        fleet.both_answer(&load).await;
+        let summary = load.stop().await;
+        eprintln!("{summary}");
+        summary.assert_none_failed();
+
+        fleet.second.systemctl(&["stop", "apache@8888"]).await;
+        assert_eq!(ctl.ls("/services").await, keys[..1]);
+        assert_eq!(
+            left(&fleet.second, "apache-discovery@8888").await,
+            ("success".into(), "0".into())
+        );
+        fleet.balancer.says("nginx-lb", "1 backends live").await;
+
+        // Nobody lets go of the last one, so its drain is unconfirmed. That has an exit code,
+        // and is no failure of the unit.
+        fleet.first.says("apache-discovery@7777", "registered").await;
+        fleet.first.systemctl(&["stop", "apache@7777"]).await;
+        let (result, code) = left(&fleet.first, "apache-discovery@7777").await;
+        assert_eq!((result.as_str(), code.as_str()), ("success", "2"));
+    });
+}
+
+#[test]
+fn whoever_is_killed_comes_back() {
+    rack::scenario(|rack| async move {
+        let fleet = Fleet::boot(&rack).await;
+        let load = fleet.start().await;
+        let (first, balancer) = (&fleet.first, &fleet.balancer);
+
+        // The key outlives the sidekick, so nobody notices.
+        kill(first, "apache-discovery@7777").await;
+        first.says("apache-discovery@7777", "registered").await;
+        fleet.both_answer(&load).await;
+        let summary = load.stop().await;
+        eprintln!("a sidekick killed: {summary}");
+        summary.assert_none_failed();
+
+        // The sidekick goes down with its web server and comes back with it.
+        let before = first.property("apache-discovery@7777", "InvocationID").await.unwrap();
+        kill(first, "apache@7777").await;
+        eventually("another sidekick is registered", || async {
+            let now = first.property("apache-discovery@7777", "InvocationID").await?;
+            check(now != before && !now.is_empty(), || format!("still {now}"))
+        })
+        .await;
+        first.says("apache-discovery@7777", "registered").await;
+        let load = Load::on(balancer.at(80)).clients(2).start();
+        fleet.both_answer(&load).await;
+
+        kill(balancer, "nginx-lb").await;
+        fleet.both_answer(&load).await;
+        balancer.sh("kill -9 $(cat /run/nginx.pid)").await;
+        fleet.both_answer(&load).await;
+        drop(load);
+
+        balancer.reboot().await;
+        balancer.says("nginx-lb", "2 backends live").await;
+        assert_eq!(http::get(balancer.at(80), "/").await.unwrap().status, 200);
+
+        // The Status line tells what is wrong, too.
+        first.sh("systemctl kill --signal=STOP apache@7777").await;
+        first.says("apache-discovery@7777", "not registered, the backend fails").await;
+        balancer.says("nginx-lb", "1 backends live").await;
+        first.sh("systemctl kill --signal=CONT apache@7777").await;
+        balancer.says("nginx-lb", "2 backends live").await;
+        fleet.etcd.stop().await;
+        eventually("both say that etcd is away", || async {
+            let sidekick = first.property("apache-discovery@7777", "StatusText").await?;
+            let balancer = balancer.property("nginx-lb", "StatusText").await?;
+            let told = |text: &str| text.contains("etcd") && text.contains("for ");
+            check(told(&sidekick), || sidekick.clone())?;
+            check(balancer.contains("2 backends live") && balancer.contains(';'), || {
+                balancer.clone()
+            })
+        })
+        .await;
+    });
+}
+
+/// What systemd made of a unit's end, and the exit code.
+async fn left(machine: &Machine<'_>, unit: &str) -> (String, String) {
+    assert_eq!(machine.property(unit, "ActiveState").await.unwrap(), "inactive");
+    let result = machine.property(unit, "Result").await.unwrap();
+    (result, machine.property(unit, "ExecMainStatus").await.unwrap())
+}
+
+/// SIGKILL to the main process of a unit.
+async fn kill(machine: &Machine<'_>, unit: &str) {
+    let before = machine.property(unit, "MainPID").await.unwrap();
+    machine.systemctl(&["kill", "--kill-whom=main", "--signal=KILL", unit]).await;
+    eventually(format!("{unit} runs again"), || async {
+        let now = machine.property(unit, "MainPID").await?;
+        let state = machine.property(unit, "ActiveState").await?;
+        let again = now != before && now != "0" && state == "active";
+        check(again, || format!("{state}, pid {now}, was {before}"))
+    })
+    .await;
+}

@@ -1,0 +1,95 @@
+//! `register run --config services.toml`: many services in one process.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tests::eventually::check;
+use tests::{Api, Backend, Behaviour, Daemon, Signal, eventually};
+
+use crate::register_scene::{Scene, assert_ended, saw};
+
+in_both_apis!(a_reload_touches_nothing_but_what_changed);
+
+const DEFAULTS: &str = "[defaults]\nid = \"{host}:{port}\"\nttl = \"30s\"\ninterval = \"500ms\"\n\
+                        fast_interval = \"100ms\"\nrise = 1\nfall = 2\n";
+
+struct File(PathBuf);
+
+impl File {
+    fn new(scene: &Scene) -> Self {
+        Self(scene.lab.path().join("services.toml"))
+    }
+
+    fn write(&self, services: &[(&str, &Backend, &str)]) {
+        let tables = services.iter().map(|(name, backend, more)| {
+            let (host, port) = (backend.ip(), backend.port());
+            format!("[[service]]\nservice = \"{name}\"\nhost = \"{host}\"\nport = {port}\n{more}")
+        });
+        fs::write(&self.0, DEFAULTS.to_owned() + &tables.collect::<String>()).unwrap();
+    }
+}
+
+async fn a_reload_touches_nothing_but_what_changed(api: Api) {
+    let scene = Scene::new(api).await;
+    let one = &scene.backend;
+    let two = Backend::start(&scene.lab, "two").await;
+    let three = Backend::start(&scene.lab, "three").await;
+    let file = File::new(&scene);
+    file.write(&[("apache", one, ""), ("web", &two, "")]);
+    let sidekick = Daemon::register(&scene.lab).etcd(&scene.etcd, api);
+    let sidekick = sidekick.flag("--config", file.0.display().to_string()).start();
+    sidekick.ready().await;
+    let watcher = scene.watch().await;
+    let key = |service: &str, at: &Backend| format!("/services/{service}/{}", at.address());
+    let reloaded = |times: usize| {
+        let sidekick = &sidekick;
+        eventually("it is read again", move || async move {
+            let log = sidekick.log();
+            let count = log.matches("configuration read again").count();
+            check(count == times, || format!("{count}:\n{log}"))
+        })
+    };
+
+    // One is probed in another way, two goes, three comes.
+    file.write(&[("apache", one, "interval = \"400ms\"\n"), ("web", &three, "")]);
+    sidekick.signal(Signal::HUP);
+    reloaded(1).await;
+    let mut seen =
+        vec![format!("DELETE {}", key("web", &two)), format!("PUT {}", key("web", &three))];
+    saw(&watcher, &seen).await;
+
+    // A file with mistakes changes nothing and says all of them.
+    fs::write(&file.0, "[[service]]\nservice = \"apache\"\nprot = 1\n").unwrap();
+    sidekick.signal(Signal::HUP);
+    sidekick.logged("did you mean `port`?").await;
+    sidekick.logged("`host` is missing").await;
+
+    // The new probes of one count: it goes when it is sick, and for no other reason.
+    file.write(&[("apache", one, "interval = \"400ms\"\n"), ("web", &three, "")]);
+    sidekick.signal(Signal::HUP);
+    reloaded(2).await;
+    one.behave(Behaviour::Status(500));
+    seen.push(format!("DELETE {}", key("apache", one)));
+    saw(&watcher, &seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_wrong_with_a_file_is_said_at_once() {
+    let scene = Scene::new(Api::V3).await;
+    let file = File::new(&scene);
+    file.write(&[
+        ("apache", &scene.backend, ""),
+        ("apache", &scene.backend, "interval = \"20s\"\ntimeout = \"1s\"\n"),
+        ("web", &scene.backend, "check = \"http://:80/\"\n"),
+        ("api", &scene.backend, "check = \"exec:/nowhere/check\"\nprot = 1\n"),
+    ]);
+    let run = Daemon::register(&scene.lab).etcd(&scene.etcd, Api::V3);
+    let run = run.flag("--config", file.0.display().to_string());
+    let parts = [
+        "two services would write this key",
+        "below three probe intervals of 20s",
+        "`http://:80/` has no host",
+        "did you mean `port`?",
+    ];
+    assert_ended(&run.run().await, 64, &parts);
+}
