@@ -4,7 +4,8 @@
 //! `select!` only chooses what happened. What follows is awaited outside of it and
 //! finished, also when the end was asked for meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::handshake::{Bookkeeping, Refusal};
@@ -12,24 +13,27 @@ use common::model::{Revision, Snapshot};
 use common::runtime::{Heart, Pulse};
 use common::store::Store;
 use common::watch::View;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::{Refused, Seen};
+use crate::backends::Refused;
 use crate::belief::Belief;
 use crate::cause::{self, Routes};
 use crate::doubt;
 use crate::guard::Outcome;
 use crate::ledger::Owed;
 use crate::members::{Applied, Members};
+use crate::memory;
 use crate::pipeline::Pipeline;
-use crate::render::Program;
 use crate::set::Set;
 use crate::state::{BackendState, LoadState, RefusedState, SetState};
 
 /// How often a doubt is looked into again.
 const DOUBT_AGAIN: Duration = Duration::from_secs(2);
+/// How often a picture that could not be rendered is tried again: a template may have
+/// asked DNS, or looked at a file.
+const RENDER_AGAIN: Duration = Duration::from_secs(10);
 /// How often it is looked whether old workers are gone: soon after a load, later.
 const RETIRING_SOON: Duration = Duration::from_millis(10);
 const RETIRING_LATER: Duration = Duration::from_millis(200);
@@ -57,6 +61,8 @@ pub struct Parts<S> {
     pub publish: watch::Sender<SetState>,
     /// Where it shows that it goes on.
     pub pulse: Pulse,
+    /// Rung when the operator asks for another try.
+    pub again: Arc<Notify>,
     /// Beliefs of a set that this one replaces, by resource.
     pub beliefs: BTreeMap<String, Belief>,
 }
@@ -75,6 +81,14 @@ pub struct Agent<S> {
     since: BTreeMap<String, SystemTime>,
     owed_since: Option<SystemTime>,
     doubting: bool,
+    /// When to decide again although nothing changed.
+    look_again: Option<Instant>,
+    /// The picture that was last decided on.
+    seen: Option<Arc<Snapshot>>,
+    /// When it was found that the store went backwards before our start.
+    went_back: Option<Instant>,
+    /// The revision whose backends are kept for the next start.
+    remembered: Option<Revision>,
     last_load: Option<Instant>,
     /// What was routed to when everything was live last.
     served: Option<Routes>,
@@ -94,6 +108,10 @@ impl<S: Store> Agent<S> {
             since: BTreeMap::new(),
             owed_since: None,
             doubting: false,
+            look_again: None,
+            seen: None,
+            went_back: None,
+            remembered: None,
             last_load: None,
             served: None,
             heart: parts.pulse.heart(&format!("the agent of {}", parts.set.name), STEP),
@@ -107,6 +125,7 @@ impl<S: Store> Agent<S> {
         let mut now_due = true;
         loop {
             self.heart.beat(STEP);
+            now_due |= self.look_again.is_some_and(|at| Instant::now() >= at);
             if now_due || self.is_due() {
                 self.decide().await;
             }
@@ -124,6 +143,7 @@ impl<S: Store> Agent<S> {
                 }
             }
             self.tell();
+            self.remember().await;
             if shutdown.is_cancelled() {
                 return self.end().await;
             }
@@ -131,7 +151,11 @@ impl<S: Store> Agent<S> {
             self.heart.beat(until.saturating_duration_since(Instant::now()) + LATE);
             now_due = tokio::select! {
                 () = shutdown.cancelled() => continue,
-                () = sleep_until(until) => self.doubting,
+                () = sleep_until(until) => false,
+                () = self.parts.again.notified() => {
+                    self.parts.pipeline.try_again();
+                    self.decided != Revision::default()
+                }
                 changed = self.parts.view.changed() => {
                     if changed.is_err() { shutdown.cancelled().await }
                     false
@@ -178,9 +202,7 @@ impl<S: Store> Agent<S> {
         if let Some(first) = self.first_change {
             next = next.min(first + self.parts.set.debounce());
         }
-        if self.doubting {
-            next = next.min(now + DOUBT_AGAIN);
-        }
+        next = self.look_again.map_or(next, |at| next.min(at));
         if self.parts.pipeline.retiring() > 0 {
             let soon = self.last_load.is_none_or(|at| now < at + Duration::from_secs(1));
             next = next.min(now + if soon { RETIRING_SOON } else { RETIRING_LATER });
@@ -190,7 +212,7 @@ impl<S: Store> Agent<S> {
 
     /// Makes of the newest picture what is wanted.
     async fn decide(&mut self) {
-        self.first_change = None;
+        (self.first_change, self.look_again) = (None, None);
         let view = self.parts.view.borrow_and_update().clone();
         let Some(snapshot) = view.snapshot.clone() else {
             // etcd is away at the start: what is in place is better than nothing.
@@ -199,12 +221,26 @@ impl<S: Store> Agent<S> {
             }
             return;
         };
+        let same = self.seen.as_ref().is_some_and(|seen| seen.says_the_same(&snapshot));
+        if same && self.is_settled() && view.regressions == self.regressions {
+            // Others wrote. A template that looks at the clock is not rendered for that.
+            self.decided = snapshot.revision;
+            self.parts.pipeline.wanted_still(snapshot.revision);
+            return;
+        }
+        self.seen = Some(snapshot.clone());
         if view.regressions != self.regressions {
             self.regressions = view.regressions;
             self.parts.pipeline.forget_revisions();
         }
+        if self.decided == Revision::default()
+            && memory::recall(&self.parts.set, &mut self.parts.beliefs, &snapshot)
+        {
+            self.went_back = Some(Instant::now());
+        }
         let grace = self.parts.set.grace();
-        let regressed = view.regressed_at.is_some_and(|at| at.elapsed() < grace);
+        let went_back = view.regressed_at.max(self.went_back);
+        let regressed = went_back.is_some_and(|at| at.elapsed() < grace);
         self.decided = snapshot.revision;
         self.doubting = regressed;
         match self.render(&snapshot, regressed).await {
@@ -222,6 +258,13 @@ impl<S: Store> Agent<S> {
                 self.parts.pipeline.want_what_is_there();
             }
         }
+        let pause = if self.doubting { DOUBT_AGAIN } else { RENDER_AGAIN };
+        self.look_again = (!self.is_settled()).then(|| Instant::now() + pause);
+    }
+
+    /// Whether the newest picture is believed and rendered.
+    fn is_settled(&self) -> bool {
+        !self.doubting && self.withheld.is_none()
     }
 
     /// All files of the set, or why not: one resource speaks for all.
@@ -236,20 +279,14 @@ impl<S: Store> Agent<S> {
             let mut seen = program.resource.reading.see(snapshot.entries.values());
             let name = program.resource.name.clone();
             let belief = self.parts.beliefs.entry(name.clone()).or_default();
-            let held = hold(
-                &self.parts.store,
-                &self.parts.bookkeeping,
-                program,
-                belief,
-                &mut seen,
-                regressed,
-            )
-            .await;
+            let (store, bookkeeping) = (&self.parts.store, &self.parts.bookkeeping);
+            let resource = &program.resource;
+            let held =
+                doubt::hold(store, bookkeeping, resource, belief, &mut seen, regressed).await;
             self.doubting |= !held.is_empty();
-            let policy = &program.resource.policy;
-            let watched = !program.resource.reading.trees.is_empty();
-            if watched
-                && has_backends(program, belief, &seen)
+            let policy = &resource.policy;
+            let had = belief.backends().next().is_some();
+            if (had || resource.reading.is_about_backends(&seen))
                 && let Outcome::Keep { why } = belief.weigh(policy, &seen, regressed, in_place)
             {
                 self.doubting |= regressed;
@@ -265,6 +302,17 @@ impl<S: Store> Agent<S> {
             self.parts.beliefs.entry(name).or_default().adopt(&seen, held);
         }
         Ok((candidates, refused))
+    }
+
+    /// Keeps what is proven for the next start; not while any of it is doubted.
+    async fn remember(&mut self) {
+        let Some(snapshot) = self.parts.view.borrow().snapshot.clone() else { return };
+        let applied = self.applied();
+        if self.doubting || applied != Some(snapshot.revision) || applied == self.remembered {
+            return;
+        }
+        self.remembered = applied;
+        memory::keep(&self.parts.set, &self.parts.beliefs, &snapshot).await;
     }
 
     /// Publishes what stands, and acknowledges it.
@@ -388,46 +436,6 @@ impl<S: Store> Agent<S> {
 
 /// What a view says before the first answer of etcd.
 const NOT_READ: &str = common::watch::NOT_READ_YET;
-
-/// Looks into losses, and adds to `seen` what is held.
-async fn hold<S: Store>(
-    store: &S,
-    bookkeeping: &Bookkeeping,
-    program: &Program,
-    belief: &Belief,
-    seen: &mut Seen,
-    regressed: bool,
-) -> BTreeSet<String> {
-    let Some(doubt) = belief.doubt(&program.resource.policy, seen, regressed) else {
-        return BTreeSet::new();
-    };
-    let evidence = doubt::gather(store, bookkeeping, &doubt).await;
-    let held = belief.hold(seen, &evidence, &doubt);
-    if &held != belief.held() {
-        tracing::warn!(
-            resource = program.resource.name,
-            held = held.len(),
-            gone = doubt.missing.len() - held.len(),
-            "{}: who still answers is held",
-            doubt.why
-        );
-    }
-    held
-}
-
-/// Whether the resource is about backends at all: a file made of settings has no
-/// empty set to guard.
-fn has_backends(program: &Program, belief: &Belief, seen: &Seen) -> bool {
-    let services = &program.resource.reading.services;
-    let about = |tree: &common::model::Tree| {
-        let prefix = program.resource.reading.prefix.as_str().trim_end_matches('/');
-        let bare = tree.path().strip_prefix(prefix).unwrap_or(tree.path());
-        bare == services.as_str() || services.strip(bare).is_some()
-    };
-    !seen.backends.is_empty()
-        || belief.backends().next().is_some()
-        || program.resource.reading.trees.iter().any(about)
-}
 
 fn say_refused(before: &[Refused], now: &[Refused]) {
     for refused in now.iter().filter(|r| !before.contains(r)) {

@@ -70,6 +70,18 @@ impl Reading {
         seen
     }
 
+    /// Whether an empty `seen` is a loss: a file made of settings has no backends to
+    /// lose.
+    #[must_use]
+    pub fn is_about_backends(&self, seen: &Seen) -> bool {
+        let prefix = self.prefix.as_str().trim_end_matches('/');
+        let about = |tree: &Tree| {
+            let bare = tree.path().strip_prefix(prefix).unwrap_or(tree.path());
+            bare == self.services.as_str() || self.services.strip(bare).is_some()
+        };
+        !seen.backends.is_empty() || self.trees.iter().any(about)
+    }
+
     fn see_one(&self, entry: &Entry, seen: &mut Seen) {
         let place = self.place(&entry.key);
         let typed = place.is_some() && self.values != Values::Any;

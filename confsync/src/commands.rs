@@ -131,7 +131,8 @@ async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     let found = read_keys(&connection, &[bookkeeping.members(), bookkeeping.acks()]).await?;
     let (fleet, revision) = (fleet::read(&found, &bookkeeping), found.revision.0);
     if args.json {
-        print(format_args!("{}\n", serde_json::to_string_pretty(&fleet::json(&fleet, revision)))?);
+        let text = serde_json::to_string_pretty(&fleet::json(&fleet, revision))?;
+        print(format_args!("{text}\n"));
     } else {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         print(fleet::table(&fleet, revision, colours));

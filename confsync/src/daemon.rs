@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,7 +17,7 @@ use common::runtime::{Exit, Heart, Pulse, Reminder, ServiceManager, Signals};
 use common::store::{Connection, Etcd};
 use common::watch::{self, Options};
 use rustix::process::Signal;
-use tokio::sync::watch as channel;
+use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -113,6 +114,7 @@ struct RunningSet {
     set: Set,
     agent: JoinHandle<BTreeMap<String, Belief>>,
     stop: CancellationToken,
+    again: Arc<Notify>,
     state: channel::Receiver<SetState>,
 }
 
@@ -213,6 +215,7 @@ impl Daemon {
         let options = Options { reconcile: self.config.reconcile, after, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
         let (publish, state) = channel::channel(SetState::empty(&set.name));
+        let again = Arc::new(Notify::new());
         let parts = Parts {
             set: set.clone(),
             pipeline,
@@ -222,10 +225,11 @@ impl Daemon {
             members: Some(self.members.clone()),
             publish,
             pulse: self.pulse.clone(),
+            again: Arc::clone(&again),
             beliefs,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
-        self.running.push(RunningSet { set, agent, stop, state });
+        self.running.push(RunningSet { set, agent, stop, again, state });
         Ok(())
     }
 
@@ -337,6 +341,8 @@ impl Daemon {
             if same { kept.push(running) } else { ended.push(running) }
         }
         self.running = kept;
+        // Who asks for a reload may have mended what a set was refused for.
+        self.running.iter().for_each(|running| running.again.notify_one());
         let mut beliefs = BTreeMap::new();
         for running in ended {
             tracing::info!(set = running.set.name, "changed or gone");

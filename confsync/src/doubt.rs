@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::belief::Doubt;
+use crate::backends::Seen;
+use crate::belief::{Belief, Doubt};
+use crate::confdir::Resource;
 use crate::guard::Evidence;
 
 /// How long a backend may take to accept a connection.
@@ -48,6 +50,33 @@ pub async fn gather<S: Store>(
         evidence.extend(asked.ok());
     }
     evidence
+}
+
+/// Looks into the losses of `seen`, and adds to it what is held; the keys held are
+/// returned.
+pub async fn hold<S: Store>(
+    store: &S,
+    bookkeeping: &Bookkeeping,
+    resource: &Resource,
+    belief: &Belief,
+    seen: &mut Seen,
+    regressed: bool,
+) -> BTreeSet<String> {
+    let Some(doubt) = belief.doubt(&resource.policy, seen, regressed) else {
+        return BTreeSet::new();
+    };
+    let evidence = gather(store, bookkeeping, &doubt).await;
+    let held = belief.hold(seen, &evidence, &doubt);
+    if &held != belief.held() {
+        tracing::warn!(
+            resource = resource.name,
+            held = held.len(),
+            gone = doubt.missing.len() - held.len(),
+            "{}: who still answers is held",
+            doubt.why
+        );
+    }
+    held
 }
 
 async fn leaving<S: Store>(store: &S, bookkeeping: &Bookkeeping) -> BTreeSet<String> {

@@ -30,6 +30,8 @@ pub struct Refusal {
     pub digest: Digest,
     /// In the words of who refused it.
     pub why: String,
+    /// How often, in a row.
+    pub times: u32,
     /// When it is tried again though nothing changed: the cause may lie in another
     /// file.
     pub again: Instant,
@@ -48,8 +50,11 @@ pub enum Owed {
     Later(Instant),
 }
 
-/// How long a refused set rests before it is tried again unchanged.
-pub const REFUSED_REST: Duration = Duration::from_secs(60);
+/// How long a refused set rests before it is tried again unchanged: what was wrong may
+/// have been something else. Doubled each time up to [`LONGEST_REST`].
+pub const FIRST_REST: Duration = Duration::from_secs(2);
+/// The longest rest of a refused set.
+pub const LONGEST_REST: Duration = Duration::from_secs(60);
 
 impl Ledger {
     /// A ledger at the start: the files on disk are known, what runs is not.
@@ -80,6 +85,7 @@ impl Ledger {
     pub fn want(&mut self, digest: Digest) {
         if self.wanted.as_ref() != Some(&digest) {
             self.wanted = Some(digest);
+            self.not_before = None;
         }
     }
 
@@ -104,7 +110,9 @@ impl Ledger {
 
     /// The set was refused; it rests.
     pub fn refuse(&mut self, digest: Digest, why: String, now: Instant) {
-        self.refused = Some(Refusal { digest, why, again: now + REFUSED_REST });
+        let before = self.refused.as_ref().filter(|r| r.digest == digest).map_or(0, |r| r.times);
+        let rest = FIRST_REST.saturating_mul(1 << before.min(10)).min(LONGEST_REST);
+        self.refused = Some(Refusal { digest, why, times: before + 1, again: now + rest });
     }
 
     /// No step before `until`.
@@ -194,11 +202,27 @@ mod tests {
         let mut ledger = Ledger::new(Some(digest(1)));
         ledger.want(digest(2));
         ledger.refuse(digest(2), "no".into(), now);
-        assert_eq!(ledger.owed(now), Owed::Later(now + REFUSED_REST));
-        assert_eq!(ledger.owed(now + REFUSED_REST), Owed::Install);
+        assert_eq!(ledger.owed(now), Owed::Later(now + FIRST_REST));
+        assert_eq!(ledger.owed(now + FIRST_REST), Owed::Install);
+        for _ in 0..40 {
+            ledger.refuse(digest(2), "no".into(), now);
+        }
+        assert_eq!(ledger.owed(now), Owed::Later(now + LONGEST_REST));
         ledger.want(digest(3));
         assert_eq!(ledger.owed(now), Owed::Install);
         assert!(ledger.refusal().is_none());
+    }
+
+    #[test]
+    fn a_pause_after_a_failure_does_not_keep_something_new_waiting() {
+        let now = now();
+        let mut ledger = Ledger::new(None);
+        ledger.want(digest(1));
+        ledger.pause(now + LONGEST_REST);
+        ledger.want(digest(1));
+        assert_eq!(ledger.owed(now), Owed::Later(now + LONGEST_REST));
+        ledger.want(digest(2));
+        assert_eq!(ledger.owed(now), Owed::Install);
     }
 
     proptest! {

@@ -31,6 +31,7 @@ pub mod install;
 pub mod ledger;
 pub mod load;
 pub mod members;
+pub mod memory;
 pub mod nginx;
 pub mod once;
 pub mod pace;

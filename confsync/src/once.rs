@@ -2,20 +2,23 @@
 //! tells. No member key and no supervision.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use common::model::Snapshot;
+use common::handshake::Bookkeeping;
+use common::model::{Revision, Snapshot};
 use common::runtime::{Exit, print};
 use common::store::{Etcd, Store, StoreError, connect};
 use similar::TextDiff;
 use tokio::time::Instant;
 
 use crate::daemon::Config;
+use crate::doubt;
 use crate::guard::Outcome;
 use crate::install::{Candidate, Digest, current};
 use crate::load::load;
+use crate::memory::Memory;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
 use crate::set::Set;
@@ -31,6 +34,20 @@ pub struct How {
     pub sync_only: bool,
 }
 
+struct Run<'r> {
+    set: &'r Set,
+    snapshot: &'r Snapshot,
+    store: &'r Etcd,
+    bookkeeping: &'r Bookkeeping,
+}
+
+/// The files, and what to remember once they are live.
+#[derive(Default)]
+struct Rendered {
+    candidates: Vec<Candidate>,
+    memories: Vec<(PathBuf, Memory)>,
+}
+
 /// How long etcd may take to answer: whoever calls in a loop wants to know soon.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,16 +59,12 @@ pub async fn run(config: &Config, how: How) -> anyhow::Result<Exit> {
     let loaded = load(&config.confdir, &config.globals)?;
     loaded.say_notes();
     let store = reach_soon(config).await.context("cannot read the keys")?;
+    let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
     let mut exit = Exit::Done;
     for set in &loaded.sets {
         let snapshot = store.read(&set.trees()).await.context("cannot read the keys")?;
-        let done = if how.dry_run {
-            show(set, &snapshot, how.diff)
-        } else if how.sync_only {
-            write_only(set, &snapshot)
-        } else {
-            apply(set, &snapshot).await
-        };
+        let run = Run { set, snapshot: &snapshot, store: &store, bookkeeping: &bookkeeping };
+        let done = one(&run, how).await;
         if let Err(error) = done {
             tracing::error!(set = set.name, "{error:#}");
             exit = Exit::Failed;
@@ -73,30 +86,55 @@ async fn reach_soon(config: &Config) -> Result<Etcd, StoreError> {
     }
 }
 
-fn render(set: &Set, snapshot: &Snapshot) -> anyhow::Result<Vec<Candidate>> {
-    let mut candidates = Vec::new();
-    for program in &set.programs {
-        let seen = program.resource.reading.see(snapshot.entries.values());
+/// Each picture is judged by itself, but for a store that went backwards since the
+/// files were last live.
+async fn render(run: &Run<'_>) -> anyhow::Result<Rendered> {
+    let mut rendered = Rendered::default();
+    for program in &run.set.programs {
+        let resource = &program.resource;
+        let mut seen = resource.reading.see(run.snapshot.entries.values());
         for refused in &seen.refused {
             tracing::warn!(key = refused.key, "value refused: {}", refused.why);
         }
-        let about_backends =
-            !seen.backends.is_empty() || !program.resource.reading.trees.is_empty();
-        let policy = &program.resource.policy;
-        if program.resource.dest.exists()
-            && program.resource.nginx.is_some()
-            && about_backends
-            && let Outcome::Keep { why } = policy.weigh(seen.backends.len(), false)
+        let memory = Memory::load(&resource.dest).filter(|m| m.is_ahead_of(run.snapshot));
+        let mut belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
+        let held =
+            doubt::hold(run.store, run.bookkeeping, resource, &belief, &mut seen, true).await;
+        let had = belief.backends().next().is_some();
+        let in_place = resource.dest.exists();
+        if (had || resource.reading.is_about_backends(&seen))
+            && let Outcome::Keep { why } = belief.weigh(&resource.policy, &seen, false, in_place)
         {
-            anyhow::bail!("{}: {why}; the last file stays", program.resource.name);
+            anyhow::bail!("{}: {why}; the last file stays", resource.name);
         }
-        candidates.push(program.render(&seen).map_err(anyhow::Error::msg)?);
+        rendered.candidates.push(program.render(&seen).map_err(anyhow::Error::msg)?);
+        if held.is_empty() {
+            belief.adopt(&seen, held);
+            let memory = Memory::of(run.snapshot, &belief);
+            rendered.memories.push((resource.dest.clone(), memory));
+        }
     }
-    Ok(candidates)
+    Ok(rendered)
 }
 
-async fn apply(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
-    let candidates = render(set, snapshot)?;
+async fn one(run: &Run<'_>, how: How) -> anyhow::Result<()> {
+    let Rendered { candidates, memories } = render(run).await?;
+    if how.dry_run {
+        return show(&candidates, how.diff);
+    }
+    if how.sync_only {
+        return write_only(run.set, &candidates);
+    }
+    apply(run.set, candidates, run.snapshot.revision).await?;
+    for (dest, memory) in memories {
+        if let Err(error) = memory.save(&dest) {
+            tracing::warn!(%error, "what is routed to is not remembered for the next run");
+        }
+    }
+    Ok(())
+}
+
+async fn apply(set: &Set, candidates: Vec<Candidate>, revision: Revision) -> anyhow::Result<()> {
     let proxy = Proxy::of(set, None, None).await?;
     let targets = set.programs.iter().map(crate::render::Program::target).collect();
     let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, Duration::ZERO)?;
@@ -106,7 +144,7 @@ async fn apply(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
         tracing::info!(set = set.name, "in sync");
         return Ok(());
     }
-    pipeline.want(candidates, snapshot.revision);
+    pipeline.want(candidates, revision);
     pipeline.step(Instant::now()).await;
     let in_place = pipeline.ledger.on_disk() == Some(wanted);
     match pipeline.trouble.take() {
@@ -120,15 +158,14 @@ async fn apply(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
     }
 }
 
-fn write_only(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
+fn write_only(set: &Set, candidates: &[Candidate]) -> anyhow::Result<()> {
     use crate::install::{Proof, StagedSet};
-    let candidates = render(set, snapshot)?;
     let targets: Vec<_> = candidates.iter().map(|c| c.target.clone()).collect();
-    if current(&targets)? == Some(Digest::of(&candidates)) {
+    if current(&targets)? == Some(Digest::of(candidates)) {
         tracing::info!(set = set.name, "in sync");
         return Ok(());
     }
-    let staged = StagedSet::write(&candidates)?;
+    let staged = StagedSet::write(candidates)?;
     let proof = Proof::nothing_to_ask(&staged);
     staged.accept(proof)?.install()?.commit()?;
     tracing::info!(set = set.name, "written");
@@ -136,17 +173,21 @@ fn write_only(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
 }
 
 /// Says what would be done.
-fn show(set: &Set, snapshot: &Snapshot, diff: bool) -> anyhow::Result<()> {
-    for candidate in render(set, snapshot)? {
+fn show(candidates: &[Candidate], diff: bool) -> anyhow::Result<()> {
+    for candidate in candidates {
         let dest = &candidate.target.dest;
         let before = std::fs::read(dest).unwrap_or_default();
         let targets = [candidate.target.clone()];
-        if current(&targets)? == Some(Digest::of(std::slice::from_ref(&candidate))) {
+        if current(&targets)? == Some(Digest::of(std::slice::from_ref(candidate))) {
             print(format_args!("{}: in sync\n", dest.display()));
         } else if diff {
             print(unified(dest, &before, &candidate.bytes));
         } else {
-            print(format_args!("{}: would be written ({} bytes)\n", dest.display()), candidate.bytes.len());
+            print(format_args!(
+                "{}: would be written ({} bytes)\n",
+                dest.display(),
+                candidate.bytes.len()
+            ));
         }
     }
     Ok(())

@@ -41,6 +41,8 @@ pub struct Pipeline {
     wanted_at: Revision,
     /// Swapped in, not proven yet: the previous files are still there.
     pending: Option<InstalledSet>,
+    /// Those are of an earlier run, and nobody has tried to load them since.
+    prove_first: bool,
     quiescence: Quiescence,
     min_interval: Duration,
     last_load: Option<Instant>,
@@ -121,6 +123,7 @@ impl Pipeline {
             targets,
             candidates: Vec::new(),
             wanted_at: Revision::default(),
+            prove_first: pending.is_some(),
             pending,
             quiescence: Quiescence::default(),
             min_interval,
@@ -165,6 +168,14 @@ impl Pipeline {
         }
     }
 
+    /// The same files are wanted at a later revision.
+    pub fn wanted_still(&mut self, revision: Revision) {
+        self.wanted_at = revision;
+        if self.ledger.in_sync() {
+            self.quiescence.live(revision);
+        }
+    }
+
     /// What is in place is wanted as it is: nothing better can be had.
     pub fn want_what_is_there(&mut self) {
         if let Some(digest) = self.ledger.on_disk()
@@ -183,9 +194,9 @@ impl Pipeline {
                     return false;
                 }
                 let began = Instant::now();
-                // Files in place that nothing has proven are proven first: those of
+                // Files that an earlier run left unproven are tried first, once: those of
                 // before may name backends that have left.
-                if self.pending.is_some() && self.proxy.is_running() {
+                if std::mem::take(&mut self.prove_first) && self.proxy.is_running() {
                     self.load(began).await;
                     return true;
                 }
@@ -273,6 +284,7 @@ impl Pipeline {
     }
 
     async fn load(&mut self, began: Instant) {
+        self.prove_first = false;
         let outcome = self.proxy.load().await;
         let now = Instant::now();
         self.last_load = Some(now);
@@ -294,35 +306,11 @@ impl Pipeline {
                 Some(why)
             }
             Err(NotLoaded::Broken(why)) => {
-                let digest = self.ledger.on_disk();
-                self.roll_back().await;
-                self.ledger.live_unknown();
-                let again = self.proxy.load().await;
-                tracing::error!(
-                    set = self.name,
-                    back = again.is_ok(),
-                    "{why}; the previous files are loaded again"
-                );
-                if again.is_ok() {
-                    self.ledger.live();
-                }
-                if let Some(digest) = digest {
-                    self.refused(digest, why.clone());
-                }
+                self.go_back(why.clone(), true).await;
                 Some(why)
             }
             Err(NotLoaded::Refused(why)) => {
-                let digest = self.ledger.on_disk();
-                if self.pending.is_some() {
-                    self.roll_back().await;
-                    if let Some(digest) = digest {
-                        self.refused(digest, why.clone());
-                    }
-                } else {
-                    // There is nothing to go back to.
-                    self.ledger.live_unknown();
-                    self.failed(why.clone());
-                }
+                self.go_back(why.clone(), false).await;
                 Some(why)
             }
         };
@@ -352,6 +340,31 @@ impl Pipeline {
             && let Err(error) = blocking(move || pending.commit()).await
         {
             tracing::warn!(%error, "the previous file stays beside the new one");
+        }
+    }
+
+    /// What is installed will not do: the previous files come back, and are loaded
+    /// again where what runs is not certain to be theirs.
+    async fn go_back(&mut self, why: String, load_again: bool) {
+        let digest = self.ledger.on_disk();
+        let Some(pending) = self.pending.take() else {
+            // There is nothing to go back to.
+            self.ledger.live_unknown();
+            self.failed(why);
+            return;
+        };
+        self.put_back(pending).await;
+        if load_again {
+            self.ledger.live_unknown();
+            let again = self.proxy.load().await;
+            let back = again.is_ok();
+            tracing::error!(set = self.name, back, "{why}; the previous files are loaded again");
+            if back {
+                self.ledger.live();
+            }
+        }
+        if let Some(digest) = digest {
+            self.refused(digest, why);
         }
     }
 
@@ -411,6 +424,12 @@ impl Pipeline {
     /// Every change up to here is in what every worker there is works by.
     pub fn quiesced(&mut self, now: Instant) -> Revision {
         self.quiescence.look(self.applied(), now, is_alive)
+    }
+
+    /// The operator asked: what was refused or failed is tried again now.
+    pub fn try_again(&mut self) {
+        self.ledger.forget_refusal();
+        self.backoff.reset();
     }
 
     /// The store went back: what was acknowledged before means nothing now.

@@ -62,8 +62,8 @@ pub enum NotPassed {
 pub enum NotLoaded {
     /// What is installed will not do: put the previous files back.
     Refused(String),
-    /// What is installed stopped the service: put the previous files back and load
-    /// them at once.
+    /// What is installed stopped the service, or may do so yet: put the previous
+    /// files back and load them at once.
     Broken(String),
     /// It may yet: the reload stays owed.
     Unproven(String),
@@ -230,10 +230,11 @@ impl ByName {
         };
         match self.nginx.reload(&master, self.deadline).await {
             Ok(Applied { old, .. }) => Ok(Old::Processes(old)),
-            Err(error @ (ReloadError::Refused(_) | ReloadError::TimedOut { .. })) => {
-                Err(NotLoaded::Refused(error.to_string()))
+            Err(error @ ReloadError::Refused(_)) => Err(NotLoaded::Refused(error.to_string())),
+            // Without a proof in time the new configuration may still come to life.
+            Err(error @ (ReloadError::NoWorkers(_) | ReloadError::TimedOut { .. })) => {
+                Err(NotLoaded::Broken(error.to_string()))
             }
-            Err(error @ ReloadError::NoWorkers(_)) => Err(NotLoaded::Broken(error.to_string())),
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),
         }
     }

@@ -36,12 +36,34 @@ mod chaos_values;
 mod confd_users;
 /// The documentation: its flags, its commands.
 mod docs;
+/// The documentation: its flags, its commands.
+mod docs;
+/// Leaving with two load balancers, of which one is in trouble.
+mod handshake_lbs;
+/// Rolling restarts under load.
+mod handshake_rolling;
+/// The words of the handshake: refusals, no-ops, bounds, signals, flags.
+mod handshake_words;
 /// The real HAProxy, by commands.
 mod haproxy;
+/// confd's hazards about the daemon itself: health, SIGHUP, packaging, PID 1, one-shot runs.
+mod hazards_daemon;
+/// confd's hazards about files: durable, atomic, faithful, cleaned up after.
+mod hazards_files;
+/// Losses that are doubted: the guard.
+mod hazards_guard;
+/// confd's hazards about checks and reloads: owed until proven, bounded, together.
+mod hazards_reload;
+/// A service known by its commands, for scenarios where nginx is not the point.
+mod hazards_scene;
+/// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
+mod hazards_store;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// The packages, installed and removed.
 mod packages;
+/// The page for people, in a real browser.
+mod page;
 /// The page for people, in a real browser.
 mod page;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
@@ -57,18 +79,8 @@ mod register_scene;
 mod register_services;
 /// `register`: the backend as its child.
 mod register_supervises;
-/// The documentation: its flags, its commands.
-mod docs;
-/// The page for people, in a real browser.
-mod page;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;
-/// Leaving with two load balancers, of which one is in trouble.
-mod handshake_lbs;
-/// Rolling restarts under load.
-mod handshake_rolling;
-/// The words of the handshake: refusals, no-ops, bounds, signals, flags.
-mod handshake_words;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

@@ -80,6 +80,17 @@ impl Daemon {
         self.arg(flag).arg(value)
     }
 
+    /// Started through another program, which ends in running it: `unshare`, `strace`…
+    pub fn under(mut self, words: &[&str]) -> Self {
+        let Some((program, before)) = words.split_first() else { return self };
+        let own = std::mem::replace(&mut self.program, PathBuf::from(program));
+        let args = std::mem::take(&mut self.args);
+        self.args = before.iter().map(|word| (*word).to_owned()).collect();
+        self.args.push(own.display().to_string());
+        self.args.extend(args);
+        self
+    }
+
     /// An environment variable.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));

@@ -53,6 +53,7 @@ pub struct Etcd {
     client: SocketAddr,
     peer: SocketAddr,
     data: PathBuf,
+    extra: Vec<String>,
     process: Mutex<Option<Process>>,
 }
 
@@ -83,8 +84,16 @@ impl Etcd {
             client,
             peer: lab.free(),
             data: lab.path().join(format!("etcd-{}", client.port())),
+            extra: Vec::new(),
             process: Mutex::default(),
         }
+    }
+
+    /// With one more argument on its command line.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.extra.push(arg.to_owned());
+        self
     }
 
     /// `http://127.x.y.z:port`, for `--etcd`.
@@ -141,7 +150,8 @@ impl Etcd {
             .args(["--initial-cluster".to_owned(), format!("lab={peer}")])
             // A lone member elects itself after one election time-out, and the shortest
             // lease is one and a half of it, rounded up to a second.
-            .args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(&self.extra);
         match std::env::consts::ARCH {
             "x86_64" => spec,
             // Elsewhere etcd wants to hear that we know.

@@ -140,6 +140,14 @@ impl Change {
 }
 
 impl Snapshot {
+    /// Whether the keys and values are the same, whenever and by whom they were written.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let alike = |(a, b): (&Entry, &Entry)| a.key == b.key && a.value == b.value;
+        self.entries.len() == other.entries.len()
+            && self.entries.values().zip(other.entries.values()).all(alike)
+    }
+
     /// Applies one change. An older one than the picture is skipped, so a watch
     /// may overlap with the list that it follows.
     pub fn apply(&mut self, change: Change) {

@@ -177,4 +177,26 @@ mod tests {
         let error = parse("[template]\nsrc = \n").unwrap_err();
         assert!(error.starts_with("line 2, column 7"), "{error}");
     }
+
+    /// The names in the first column of the tables below a heading.
+    fn documented(heading: &str) -> Vec<&'static str> {
+        let page = include_str!("../../../docs/configuration.md");
+        let after = page.split_once(heading).unwrap().1;
+        let section = after.split("\n## ").next().unwrap();
+        let rows = section.lines().filter(|line| line.starts_with("| `"));
+        let first = rows.filter_map(|line| line.split('|').nth(1));
+        first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+    }
+
+    #[test]
+    fn every_key_is_on_the_page_and_no_other() {
+        for (heading, known) in [("## `[template]`", TEMPLATE), ("## `[nginx]`", NGINX)] {
+            let mut page = documented(heading);
+            let mut known = known.to_vec();
+            page.sort_unstable();
+            known.sort_unstable();
+            assert_eq!(page, known, "{heading}");
+        }
+        assert!(GUARD.iter().all(|key| TEMPLATE.contains(key)));
+    }
 }

@@ -58,7 +58,7 @@ pub enum InstallError {
     /// Dest is mounted as a single file, so it cannot be replaced in one step.
     #[error(
         "{} is mounted as a single file (docker -v FILE:FILE) and cannot be replaced in one step; \
-         mount its folder instead, or allow writing in place, which readers can see half done",
+         mount its folder instead, or set `allow_in_place = true`: readers can then see it half done",
         .0.display()
     )]
     Mounted(PathBuf),

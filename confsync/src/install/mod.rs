@@ -38,6 +38,7 @@ pub use stage::{Proof, Staged, StagedSet};
 pub use swap::{CheckedSet, InstalledSet};
 pub use target::{Candidate, Target};
 
+pub(crate) use names::note;
 pub(crate) use recover::clean_beside;
 pub(crate) use stage::new_beside;
 

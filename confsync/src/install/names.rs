@@ -45,6 +45,12 @@ pub(super) fn replacing(real: &Path) -> PathBuf {
     beside(real, REPLACING)
 }
 
+/// A file that some other part of ours keeps beside the file that `dest` means.
+pub(crate) fn note(dest: &Path, word: &str) -> PathBuf {
+    let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
+    beside(&real, word)
+}
+
 fn beside(real: &Path, word: &str) -> PathBuf {
     let mut name = stage_prefix(real.file_name().unwrap_or_default());
     name.push(word);

@@ -1,0 +1,183 @@
+//! What a resource routed to when its file was last proven, kept beside the file.
+//!
+//! It is asked after a restart only, and counts only if the store went backwards
+//! meanwhile: a store whose history goes on is right about what is gone, while one that
+//! was wiped or restored is not. Without it, a restart after a wipe would take the half
+//! of the fleet that has registered again for all of it.
+//!
+//! Losing the file costs that guard once, and nothing else.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use common::model::{Entry, Revision, Snapshot};
+use serde::{Deserialize, Serialize};
+
+use crate::backends::{Reading, Registered};
+use crate::belief::Belief;
+use crate::install::{InstallError, new_beside, note};
+use crate::render::Program;
+use crate::set::Set;
+
+/// The word in the file's name.
+const WORD: &str = "believed";
+
+/// What was believed, and of which store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    cluster: u64,
+    revision: Revision,
+    backends: BTreeMap<String, String>,
+}
+
+impl Memory {
+    /// Of what is believed at this revision, in the values' own words.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, belief: &Belief) -> Self {
+        let text = |(key, _): (&String, &Registered)| {
+            let value = &snapshot.entries.get(key)?.value;
+            Some((key.clone(), String::from_utf8_lossy(value).into_owned()))
+        };
+        Self {
+            cluster: snapshot.cluster,
+            revision: snapshot.revision,
+            backends: belief.backends().filter_map(text).collect(),
+        }
+    }
+
+    /// What is kept beside `dest`. A file that is not there or not ours is no memory.
+    #[must_use]
+    pub fn load(dest: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(note(dest, WORD)).ok()?).ok()
+    }
+
+    /// Keeps it beside `dest`, whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, dest: &Path) -> Result<(), InstallError> {
+        let path = note(dest, WORD);
+        let io = |error: io::Error| InstallError::io("write", &path)(error);
+        let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
+        let mut temp = new_beside(&real)?;
+        let text = serde_json::to_vec(self).map_err(|error| io(error.into()))?;
+        temp.write_all(&text).map_err(io)?;
+        temp.persist(&path).map_err(|error| io(error.error))?;
+        Ok(())
+    }
+
+    /// Whether the store has gone backwards since.
+    #[must_use]
+    pub fn is_ahead_of(&self, now: &Snapshot) -> bool {
+        self.cluster != now.cluster || self.revision > now.revision
+    }
+
+    /// What of it a resource would still route to.
+    #[must_use]
+    pub fn belief(&self, reading: &Reading) -> Belief {
+        let entry = |(key, value): (&String, &String)| Entry {
+            key: key.clone(),
+            value: value.clone().into_bytes(),
+            created: self.revision,
+            modified: self.revision,
+            lease: 0,
+            ttl: None,
+        };
+        let entries: Vec<Entry> = self.backends.iter().map(entry).collect();
+        let mut belief = Belief::default();
+        belief.adopt(&reading.see(&entries), std::collections::BTreeSet::new());
+        belief
+    }
+}
+
+/// At the start: whether the store went backwards while nobody looked. What was believed
+/// before then is believed again, and so doubted. A belief handed over is newer.
+pub fn recall(set: &Set, beliefs: &mut BTreeMap<String, Belief>, now: &Snapshot) -> bool {
+    let mut ahead = false;
+    for program in &set.programs {
+        let resource = &program.resource;
+        let Some(memory) = Memory::load(&resource.dest) else { continue };
+        if memory.is_ahead_of(now) && !beliefs.contains_key(&resource.name) {
+            tracing::warn!(
+                resource = resource.name,
+                "etcd went backwards while we were away: it was wiped, or restored from a backup"
+            );
+            beliefs.insert(resource.name.clone(), memory.belief(&resource.reading));
+            ahead = true;
+        }
+    }
+    ahead
+}
+
+/// Keeps what is proven for the next start. A failure is told, and costs nothing else.
+pub async fn keep(set: &Set, beliefs: &BTreeMap<String, Belief>, now: &Snapshot) {
+    let memory = |program: &Program| {
+        let belief = beliefs.get(&program.resource.name)?;
+        Some((program.resource.dest.clone(), Memory::of(now, belief)))
+    };
+    let memories: Vec<_> = set.programs.iter().filter_map(memory).collect();
+    let save = move || memories.iter().try_for_each(|(dest, memory)| memory.save(dest));
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(save).await {
+        tracing::warn!(%error, "what is routed to is not remembered for the next start");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::confdir::Values;
+
+    fn reading(tree: &str) -> Reading {
+        Reading {
+            prefix: "/".parse().unwrap(),
+            services: "/services".parse().unwrap(),
+            trees: vec![tree.parse().unwrap()],
+            values: Values::Typed,
+            names: false,
+        }
+    }
+
+    fn snapshot(cluster: u64, revision: u64) -> Snapshot {
+        let entry = Entry {
+            key: "/services/apache/a".into(),
+            value: b"10.0.0.1:80".to_vec(),
+            created: Revision(1),
+            modified: Revision(1),
+            lease: 0,
+            ttl: None,
+        };
+        let entries = [(entry.key.clone(), entry)].into();
+        Snapshot { revision: Revision(revision), cluster, entries }
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was_and_counts_only_against_a_store_that_went_backwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let dest = folder.path().join("app.conf");
+        assert_eq!(Memory::load(&dest), None);
+
+        let before = snapshot(1, 7);
+        let mut belief = Belief::default();
+        belief.adopt(&reading("/services").see(before.entries.values()), Default::default());
+        let memory = Memory::of(&before, &belief);
+        memory.save(&dest).unwrap();
+        let found = Memory::load(&dest).unwrap();
+        assert_eq!(found, memory);
+
+        assert_eq!(found.belief(&reading("/services")).backends().count(), 1);
+        assert_eq!(found.belief(&reading("/other")).backends().count(), 0);
+        for (cluster, revision, ahead) in [(1, 7, false), (1, 8, false), (1, 6, true), (2, 9, true)]
+        {
+            assert_eq!(found.is_ahead_of(&snapshot(cluster, revision)), ahead);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_torn_is_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let dest = folder.path().join("app.conf");
+        std::fs::write(note(&dest, WORD), "{\"cluster\":1,").unwrap();
+        assert_eq!(Memory::load(&dest), None);
+    }
+}

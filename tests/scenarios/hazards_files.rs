@@ -1,0 +1,302 @@
+//! Files: what readers see is the old one or the new one, with the right owner and mode,
+//! on disk; links are followed, mounts are told, and nothing of ours is left lying about.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use tests::eventually::check;
+use tests::{Daemon, Exit, Lab, eventually};
+
+use crate::hazards_scene::{Scene, is_root, rendered};
+
+#[track_caller]
+fn assert_says(log: &str, all: &[&str]) {
+    for text in all {
+        assert!(log.contains(text), "no `{text}` in:\n{log}");
+    }
+}
+
+/// Files of ours beside the dests, but for the memory of what was live.
+fn left_over(folder: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.contains(".confsync-") && !name.ends_with("-believed")
+    };
+    all.filter(ours).collect()
+}
+
+/// confd's documentation has `nginx -t` here, which tests the file of before.
+#[tokio::test(flavor = "multi_thread")]
+async fn h10_a_check_that_does_not_look_at_the_candidate_is_asked_after_the_swap() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let dest = scene.file("app.conf").display().to_string();
+    let check_cmd = format!("check_cmd = '! grep -q 127.0.0.66 {dest}'\n");
+    scene.resource("app", &(scene.reload() + &check_cmd));
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+    scene.put(66).await;
+    confsync.logged("refused: check_cmd").await;
+    eventually("the file of before is back", || async {
+        check(scene.text("app.conf") == rendered(&[1]), || scene.text("app.conf"))
+    })
+    .await;
+    assert_eq!(scene.text("live"), rendered(&[1]), "a file was loaded that its check refuses");
+    scene.ctl().del("/services/apache/66").await;
+    scene.put(2).await;
+    scene.live(&[1, 2]).await;
+}
+
+/// Run once in a mount namespace of its own, prepared by this shell line.
+fn in_mounts(daemon: Daemon, prepare: &str) -> Daemon {
+    let script = format!("{prepare} && exec \"$@\"");
+    daemon.under(&["unshare", "-m", "sh", "-c", &script, "sh"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h13_a_file_mounted_by_itself_is_refused_by_name_unless_allowed() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.put(1).await;
+    let (source, dest) = (scene.file("source"), scene.file("app.conf"));
+    fs::write(&source, "old\n").unwrap();
+    fs::write(&dest, "").unwrap();
+    let mount = format!("mount --bind {} {}", source.display(), dest.display());
+
+    let ended = in_mounts(scene.confsync(&lab).arg("--once"), &mount).run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["mounted as a single file", "allow_in_place"]);
+    assert_eq!((scene.text("source"), scene.loads()), ("old\n".to_owned(), 0));
+
+    scene.resource("app", &(scene.reload() + "allow_in_place = true\n"));
+    let ended = in_mounts(scene.confsync(&lab).arg("--once"), &mount).run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    assert_says(&ended.log, &["written in place, which is not atomic"]);
+    assert_eq!((scene.text("source"), scene.text("live")), (rendered(&[1]), rendered(&[1])));
+}
+
+/// As the system calls tell: the file, then the rename, then the folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn h14_a_file_is_on_disk_before_it_takes_its_place_and_its_name_after() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.put(1).await;
+    let trace = scene.file("trace");
+    let calls = "trace=fsync,fdatasync,rename,renameat,renameat2";
+    let words = ["strace", "-f", "-y", "-e", calls, "-o", &trace.display().to_string()];
+    if !["/usr/bin/strace", "/usr/local/bin/strace"].iter().any(|p| Path::new(p).exists()) {
+        return;
+    }
+    let ended = scene.confsync(&lab).arg("--once").under(&words).run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    let trace = scene.text("trace");
+    let at = |what: &str, found: &dyn Fn(&str) -> bool| {
+        let at = trace.lines().position(found);
+        at.unwrap_or_else(|| panic!("no {what} in:\n{trace}"))
+    };
+    let dest = format!("{}\"", scene.file("app.conf").display());
+    let folder = format!("{}>", scene.folder.display());
+    let file =
+        at("fsync of the file", &|l| l.contains("sync(") && l.contains(".app.conf.confsync-"));
+    let swap = at("rename", &|l| l.contains("rename") && l.contains(&dest));
+    let after = trace.lines().skip(swap).any(|l| l.contains("fsync(") && l.contains(&folder));
+    assert!(file < swap && after, "{trace}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h15_stage_files_of_a_killed_run_are_removed_and_no_others() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let flag = scene.file("hold").display().to_string();
+    let check_cmd = format!("check_cmd = 'test ! -e {flag} || exec sleep 1000 # {{{{.src}}}}'\n");
+    scene.resource("app", &(scene.reload() + &check_cmd));
+    scene.put(1).await;
+    scene.flag("hold");
+    scene.flag(".app.conf.mine");
+    scene.flag(".app.conf123456");
+    let confsync = scene.confsync(&lab).start();
+    eventually("a stage file", || async {
+        check(left_over(&scene.folder).len() == 1, || format!("{:?}", left_over(&scene.folder)))
+    })
+    .await;
+    // No glob of nginx takes a file that begins with a dot.
+    let name = left_over(&scene.folder).first().unwrap().file_name().unwrap().to_owned();
+    assert!(name.to_string_lossy().starts_with('.'));
+    confsync.kill().await;
+    scene.unflag("hold");
+
+    let _confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+    eventually("nothing is left over", || async {
+        check(left_over(&scene.folder).is_empty(), || format!("{:?}", left_over(&scene.folder)))
+    })
+    .await;
+    assert!(scene.file(".app.conf.mine").exists() && scene.file(".app.conf123456").exists());
+}
+
+/// confd's flag for keeping stage files makes its fork write in place.
+#[tokio::test(flavor = "multi_thread")]
+async fn h16_every_write_is_a_new_file_whatever_confds_flags_say() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let confd = || {
+        Daemon::new(&lab, "confsync as confd", tests::bins::confsync())
+            .arg("-onetime")
+            .flag("-node", scene.etcd.address().to_string())
+            .flag("-backend", "etcdv3")
+            .flag("-confdir", scene.confdir.path().display().to_string())
+            .flag("-log-level", "info")
+    };
+    let ended = confd().arg("-keep-stage-file").run().await;
+    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
+    assert_says(&ended.log, &["-keep-stage-file", "never kept"]);
+    let mut inodes = Vec::new();
+    for n in 1..=2 {
+        scene.put(n).await;
+        let ended = confd().run().await;
+        assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+        // Held open, so that its number is not given to another.
+        let file = fs::File::open(scene.file("app.conf")).unwrap();
+        inodes.push((file.metadata().unwrap().ino(), file));
+    }
+    assert_ne!(inodes[0].0, inodes[1].0, "written in place");
+    assert_eq!(left_over(&scene.folder), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h17_a_dest_that_is_a_link_stays_one_and_its_target_changes() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let available = lab.folder("sites-available");
+    fs::write(available.join("app"), "old\n").unwrap();
+    symlink("../sites-available/app", scene.file("app.conf")).unwrap();
+    scene.put(1).await;
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    let link = fs::read_link(scene.file("app.conf")).unwrap();
+    assert_eq!(link, Path::new("../sites-available/app"));
+    assert_eq!(fs::read_to_string(available.join("app")).unwrap(), rendered(&[1]));
+    assert_eq!(left_over(&available), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h26_modes_are_octal_and_dollars_and_flags_are_what_they_say() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let shell = format!(
+        "mode = \"644\"\nreload_cmd = 'x=$(echo hi); (exit 3); echo \"$x $?\" > {}'\n",
+        scene.file("live").display()
+    );
+    scene.resource("app", &shell);
+    scene.put(1).await;
+    // confd lets its file beat the command line.
+    let file = scene.file("confd.toml");
+    fs::write(&file, "prefix = \"/elsewhere\"\nbackend = \"etcdv3\"\n").unwrap();
+    let ended = scene
+        .confsync(&lab)
+        .arg("--once")
+        .flag("--config-file", file.display().to_string())
+        .flag("--prefix", "/")
+        .run()
+        .await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    assert_eq!(scene.text("app.conf"), rendered(&[1]));
+    let mode = fs::metadata(scene.file("app.conf")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o644);
+    assert_eq!(scene.text("live"), "hi 3\n");
+
+    scene.resource("app", "mode = \"0688\"\n");
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert!(!ended.exit.success());
+    assert_says(&ended.log, &["mode = \"0688\" is not an octal mode"]);
+}
+
+/// The owner is set before the file takes its place; where that is not allowed nothing
+/// changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn h26_an_owner_that_cannot_be_set_stops_the_swap() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.put(1).await;
+    fs::write(scene.file("app.conf"), "old\n").unwrap();
+    scene.resource("app", &(scene.reload() + "uid = 12345\n"));
+    let without = ["setpriv", "--bounding-set=-chown", "--inh-caps=-chown"];
+    let ended = scene.confsync(&lab).arg("--once").under(&without).run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["owner", "not permitted"]);
+    assert_eq!((scene.text("app.conf"), scene.loads()), ("old\n".to_owned(), 0));
+    assert_eq!(left_over(&scene.folder), Vec::<PathBuf>::new());
+
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    assert_eq!(fs::metadata(scene.file("app.conf")).unwrap().uid(), 12345);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_are_made_only_when_asked_for() {
+    let lab = Lab::new();
+    let scene = Scene::prepare(&lab, tests::Etcd::start(&lab).await);
+    let dest = scene.file("not/there/app.conf");
+    let toml = format!(
+        "[template]\nsrc = \"app.tmpl\"\ndest = \"{}\"\nkeys = [\"/services/apache\"]\n",
+        dest.display()
+    );
+    scene.confdir.toml("app", &toml);
+    scene.put(1).await;
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["does not exist", "make_directories = true"]);
+    assert!(!scene.file("not").exists());
+
+    scene.confdir.toml("app", &(toml + "make_directories = true\n"));
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    assert_eq!(fs::read_to_string(dest).unwrap(), rendered(&[1]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_and_read_only_disks_are_named_and_the_last_file_stays() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let long = "# a long comment\n".repeat(2000);
+    scene.confdir.template("app.tmpl", &(long + crate::hazards_scene::TEMPLATE));
+    scene.put(1).await;
+    let disk = lab.folder("disk");
+    let dest = disk.join("app.conf");
+    scene.confdir.edit("conf.d/app.toml", |toml| {
+        let own = scene.file("app.conf").display().to_string();
+        toml.replace(&own, &dest.display().to_string())
+    });
+    let mount = |options: &str, then: &str| {
+        let (disk, dest, kept) = (disk.display(), dest.display(), scene.file("kept"));
+        let kept = kept.display();
+        // What is in the file after the run is copied to where the test can see it.
+        format!(
+            "mount -t tmpfs -o size={options} none {disk} && echo old > {dest} && {then} && \
+             {{ \"$@\"; code=$?; cp {dest} {kept}; exit $code; }} && true"
+        )
+    };
+    let full = in_mounts(scene.confsync(&lab).arg("--once"), &mount("16k", "true")).run().await;
+    assert_eq!(full.exit, Exit::Code(1), "{}", full.log);
+    assert_says(&full.log, &["No space left", "app.conf"]);
+    assert_eq!(scene.text("kept"), "old\n");
+
+    let remount = format!("mount -o remount,ro {}", disk.display());
+    let read_only = in_mounts(scene.confsync(&lab).arg("--once"), &mount("1m", &remount));
+    let read_only = read_only.run().await;
+    assert_eq!(read_only.exit, Exit::Code(1), "{}", read_only.log);
+    assert_says(&read_only.log, &["Read-only file system", "app.conf"]);
+    assert_eq!((scene.text("kept"), scene.loads()), ("old\n".to_owned(), 0));
+}

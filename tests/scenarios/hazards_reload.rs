@@ -1,0 +1,375 @@
+//! Checks and reloads: owed until proven, delayed and never dropped, bounded, one for
+//! all files of a service. Each scenario says which of `docs/hazards.md` it is about.
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use tests::eventually::check;
+use tests::{
+    Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx, Signal, eventually, within,
+};
+
+use crate::hazards_scene::{Scene, rendered};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h01_a_failed_reload_stays_owed_and_is_repeated() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.resource("app", &scene.reload_after("test ! -e broken"));
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+
+    scene.flag("broken");
+    scene.put(2).await;
+    confsync.logged("reload_cmd").await;
+    assert_eq!(scene.text("app.conf"), rendered(&[1, 2]));
+    assert_eq!(scene.text("live"), rendered(&[1]));
+    // No key changes from here on.
+    scene.unflag("broken");
+    scene.live(&[1, 2]).await;
+}
+
+/// confd's users met a bad value that kept a good one out.
+#[tokio::test(flavor = "multi_thread")]
+async fn h01_what_cannot_be_loaded_does_not_keep_out_what_can() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.resource("app", &scene.reload_after("! grep -q 127.0.0.66 app.conf"));
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+    scene.put(66).await;
+    confsync.logged("reload_cmd").await;
+    scene.ctl().del("/services/apache/66").await;
+    scene.put(2).await;
+    scene.live(&[1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h01_run_once_repeats_a_failed_reload_and_its_exit_code_tells() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.resource("app", &scene.reload_after("test ! -e broken"));
+    scene.put(1).await;
+    scene.flag("broken");
+    for _ in 0..2 {
+        let ended = scene.confsync(&lab).arg("--once").run().await;
+        assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    }
+    scene.unflag("broken");
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!((ended.exit, scene.loads()), (Exit::Code(0), 1), "{}", ended.log);
+    let ended = scene.confsync(&lab).arg("--once").run().await;
+    assert_eq!((ended.exit, scene.loads()), (Exit::Code(0), 1), "nothing to do: {}", ended.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h02_a_rate_limit_delays_a_reload_and_never_drops_it() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let interval = Duration::from_secs(2);
+    scene.resource("app", &(scene.reload() + "min_reload_interval = \"2s\"\n"));
+    scene.put(1).await;
+    let _confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+    let start = Instant::now();
+    for n in 2..10 {
+        scene.put(n).await;
+    }
+    scene.live(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
+    let most = 2 + start.elapsed().as_secs() / interval.as_secs();
+    assert!(scene.loads() as u64 <= most, "{} reloads", scene.loads());
+}
+
+/// The reload at hand dies with confsync, between the swap and its effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn h03_a_kill_between_swap_and_reload_leaves_the_reload_owed() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let first = "{ if test -e hold; then touch reloading; exec sleep 1000; fi; }";
+    scene.resource("app", &scene.reload_after(first));
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+
+    scene.flag("hold");
+    scene.put(2).await;
+    scene.appears("reloading").await;
+    confsync.kill().await;
+    assert_eq!(scene.text("app.conf"), rendered(&[1, 2]));
+    assert_eq!(scene.text("live"), rendered(&[1]));
+    scene.unflag("hold");
+    let _confsync = scene.confsync(&lab).start();
+    scene.live(&[1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h03_sigterm_finishes_the_reload_at_hand() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let first = "{ if test -e slow; then touch reloading; sleep 1; fi; }";
+    scene.resource("app", &scene.reload_after(first));
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+
+    scene.flag("slow");
+    scene.put(2).await;
+    scene.appears("reloading").await;
+    let exit = confsync.stop().await;
+    assert_eq!(exit, Exit::Code(0), "{}", confsync.log());
+    assert_eq!(scene.text("live"), rendered(&[1, 2]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h04_a_pass_that_failed_is_retried_by_itself() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let allowed = scene.file("allowed").display().to_string();
+    let check_cmd = format!("check_cmd = 'test -e {allowed} # {{{{.src}}}}'\n");
+    scene.resource("app", &(scene.reload() + &check_cmd));
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    confsync.logged("refused: check_cmd").await;
+    assert!(!scene.file("app.conf").exists());
+    // No key changes from here on.
+    scene.flag("allowed");
+    scene.live(&[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h04_sighup_retries_at_once_what_was_refused() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let (allowed, asked) = (scene.file("allowed"), scene.file("asked"));
+    let check_cmd = format!(
+        "check_cmd = 'echo >> {}; test -e {} # {{{{.src}}}}'\n",
+        asked.display(),
+        allowed.display()
+    );
+    scene.resource("app", &(scene.reload() + &check_cmd));
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    // By now it rests for eight seconds.
+    within(Duration::from_secs(30), "three refusals", || async {
+        let count = scene.text("asked").lines().count();
+        check(count >= 3, || format!("{count}"))
+    })
+    .await;
+    scene.flag("allowed");
+    confsync.signal(Signal::HUP);
+    within(Duration::from_secs(6), "live before the rest is over", || async {
+        check(scene.text("live") == rendered(&[1]), || scene.text("live"))
+    })
+    .await;
+}
+
+/// nginx by name, its template with a port from etcd.
+async fn with_a_port_from_etcd(lab: &Lab) -> (Etcd, Nginx, Confdir, Backend) {
+    let etcd = Etcd::start(lab).await;
+    let backend = Backend::start(lab, "one").await;
+    etcd.ctl(Api::V3).put("/services/apache/one", &backend.address().to_string()).await;
+    let nginx = Nginx::prepare(lab);
+    let confdir = Confdir::tutorial(lab, &nginx);
+    confdir.edit("conf.d/nginx.toml", |toml| {
+        toml.replace("[\"/services/apache\"]", "[\"/services/apache\", \"/ports\"]")
+    });
+    confdir.edit("templates/nginx.tmpl", |text| {
+        "{{ range gets \"/ports/*\" }}server { listen {{ .Value }}; }\n{{ end }}".to_owned() + &text
+    });
+    (etcd, nginx, confdir, backend)
+}
+
+/// `nginx -t` and `nginx -s reload` both end with 0 here, and nginx runs the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn h11_a_port_in_use_is_found_rolled_back_and_told_in_the_masters_words() {
+    let lab = Lab::new();
+    let (etcd, nginx, confdir, _backend) = with_a_port_from_etcd(&lab).await;
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.supervising(&nginx).start();
+    confsync.ready().await;
+    let load = Load::on(nginx.address()).start();
+    load.answered("one").await;
+    let good = nginx.rendered().unwrap();
+
+    let taken = TcpListener::bind(lab.free()).unwrap();
+    let port = taken.local_addr().unwrap();
+    etcd.ctl(Api::V3).put("/ports/extra", &port.to_string()).await;
+    confsync.logged("Address already in use").await;
+    eventually("the previous file is back", || async {
+        check(nginx.rendered()? == good, || "not yet".to_owned())
+    })
+    .await;
+    drop(taken);
+    within(Duration::from_secs(60), "the port serves once it is free", || async {
+        tests::http::get(port, "/").await.map(|_| ())
+    })
+    .await;
+    load.stop().await.assert_none_failed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h11_an_nginx_that_somebody_starts_later_is_found_live() {
+    let lab = Lab::new();
+    let (etcd, nginx, confdir, backend) = with_a_port_from_etcd(&lab).await;
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir).start();
+    confsync.logged("nobody is there to load it").await;
+    let place = format!("server {};", backend.address());
+    assert!(nginx.rendered().unwrap().contains(&place), "whoever starts reads the file");
+    assert!(!confsync.notified().iter().any(|line| line == "READY=1"), "nothing is proven");
+
+    let _nginx = nginx.start().await;
+    confsync.ready().await;
+    assert_eq!(nginx.get("/").await.unwrap().body, "one\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h12_a_hanging_command_is_killed_with_its_group_and_holds_nobody_up() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let hangs = format!(
+        "check_cmd = 'sleep 1000 & echo $! > {}; wait # {{{{.src}}}}'\ncheck_cmd_timeout = \"1s\"\n",
+        scene.file("grandchild").display()
+    );
+    scene.resource("hangs", &hangs);
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+    confsync.logged("sleep 1000").await;
+    let grandchild = scene.text("grandchild");
+    let process = format!("/proc/{}", grandchild.trim());
+    assert_ne!(grandchild.trim(), "");
+    eventually("the grandchild is gone", || async {
+        let state = fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+        check(state.is_empty() || state.contains(") Z "), || state.clone())
+    })
+    .await;
+    assert!(!scene.file("hangs.conf").exists(), "an unchecked file was installed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h20_files_of_one_command_are_loaded_once_and_all_or_nothing() {
+    let lab = Lab::new();
+    let scene = Scene::prepare(&lab, Etcd::start(&lab).await);
+    let folder = scene.folder.display();
+    let reload =
+        format!("reload_cmd = 'cd {folder} && echo >> loads && cat a.conf b.conf > live'\n");
+    scene.resource("a", &reload);
+    scene.resource("b", &(reload.clone() + "check_cmd = '! grep -q 127.0.0.66 {{.src}}'\n"));
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    let both = |backends: &[u8]| rendered(backends) + &rendered(backends);
+    let live = |backends: &[u8]| {
+        let wanted = both(backends);
+        let scene = &scene;
+        eventually("both files are live", move || {
+            let (live, wanted) = (scene.text("live"), wanted.clone());
+            async move { check(live == wanted, || live.clone()) }
+        })
+    };
+    live(&[1]).await;
+    assert_eq!(scene.loads(), 1);
+    scene.put(2).await;
+    live(&[1, 2]).await;
+    assert_eq!(scene.loads(), 2, "one reload for both files");
+
+    scene.put(66).await;
+    confsync.logged("refused: check_cmd").await;
+    assert_eq!(scene.text("a.conf"), rendered(&[1, 2]), "a without b");
+    assert_eq!(scene.text("b.conf"), rendered(&[1, 2]));
+    scene.ctl().del("/services/apache/66").await;
+    scene.put(3).await;
+    live(&[1, 2, 3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h20_several_files_of_one_nginx_are_one_check_and_one_reload() {
+    let lab = Lab::new();
+    let (etcd, nginx, confdir, _backend) = with_a_port_from_etcd(&lab).await;
+    // The second file stands on the first: neither passes a check alone.
+    let second = nginx.folder().join("sites-enabled/second.conf");
+    confdir.edit("conf.d/nginx.toml", |toml| {
+        let site = nginx.site().display().to_string();
+        let other = toml.replace(&site, &second.display().to_string());
+        confdir.toml("second", &other.replace("nginx.tmpl", "second.tmpl"));
+        toml
+    });
+    confdir.template(
+        "second.tmpl",
+        "{{ range gets \"/ports/*\" }}map $host $extra { default {{ .Value }}; }\n{{ end }}",
+    );
+    confdir.edit("templates/nginx.tmpl", |text| {
+        text.replace("server { listen", "server { add_header X-Extra $extra; listen")
+    });
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.supervising(&nginx).start();
+    confsync.ready().await;
+    let reloads = || nginx.error_log().iter().filter(|line| line.contains("SIGHUP")).count();
+    let before = reloads();
+
+    let port = lab.free();
+    etcd.ctl(Api::V3).put("/ports/extra", &port.to_string()).await;
+    eventually("both files are live", || async {
+        let answer = tests::http::get(port, "/").await?;
+        let extra = answer.header("x-extra").unwrap_or_default().to_owned();
+        check(extra == port.to_string(), || extra.clone())
+    })
+    .await;
+    assert_eq!(reloads() - before, 1, "{:#?}", nginx.error_log());
+
+    // Bad in one of them: neither is touched.
+    let (good, good_second) = (nginx.rendered().unwrap(), fs::read_to_string(&second).unwrap());
+    etcd.ctl(Api::V3).put("/ports/bad", "nonsense here").await;
+    confsync.logged("refused").await;
+    assert_eq!(nginx.rendered().unwrap(), good);
+    assert_eq!(fs::read_to_string(&second).unwrap(), good_second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h21_changes_during_a_reload_coalesce_into_one_more() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let first =
+        "{ if test -e hold; then touch reloading; fi; while test -e hold; do sleep 0.05; done; }";
+    scene.resource("app", &scene.reload_after(first));
+    scene.put(1).await;
+    let _confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+
+    scene.flag("hold");
+    scene.put(2).await;
+    scene.appears("reloading").await;
+    for n in 3..8 {
+        scene.put(n).await;
+    }
+    scene.unflag("hold");
+    scene.live(&[1, 2, 3, 4, 5, 6, 7]).await;
+    assert!(scene.loads() <= 3, "{} reloads", scene.loads());
+}
+
+/// The first change after quiet waits for nothing; with a debounce it waits for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debounce_collects_changes_and_is_off_unless_asked_for() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.resource("app", &(scene.reload() + "debounce = \"3s\"\n"));
+    let quick = format!("reload_cmd = 'echo >> {}'\n", scene.file("quick-loads").display());
+    scene.resource("quick", &quick);
+    scene.put(1).await;
+    let _confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+    let (before, start) = (scene.loads(), Instant::now());
+    for n in 2..6 {
+        scene.put(n).await;
+        eventually("it is in the file without a debounce", || async {
+            let text = scene.text("quick.conf");
+            check(text.contains(&crate::hazards_scene::address(n)), || text.clone())
+        })
+        .await;
+    }
+    scene.live(&[1, 2, 3, 4, 5]).await;
+    let most = 1 + start.elapsed().as_secs() / 3;
+    assert!((scene.loads() - before) as u64 <= most, "{} reloads", scene.loads() - before);
+}

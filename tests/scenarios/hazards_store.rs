@@ -1,0 +1,253 @@
+//! etcd: events around a watch, history that is gone or went backwards, connections that
+//! died silently, tokens that ran out, a start before etcd.
+
+use std::time::{Duration, Instant};
+
+use tests::eventually::check;
+use tests::{Api, Backend, Etcd, Lab, Nginx, Signal, eventually, within};
+
+use crate::hazards_scene::{Scene, address, rendered};
+
+in_both_apis!(h05_no_change_around_a_watch_is_lost, h06_a_wiped_store_is_followed_again);
+
+/// Keys are written one by one before, while and after confsync looks for the first
+/// time; none of them may need a later one to be seen.
+async fn h05_no_change_around_a_watch_is_lost(api: Api) {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let _confsync = scene.confsync_in(&lab, api).start();
+    let ctl = scene.etcd.ctl(api);
+    for round in 1..=9 {
+        ctl.put(&format!("/services/apache/{round}"), &address(round)).await;
+    }
+    scene.live(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
+    for round in 2..=9 {
+        ctl.del(&format!("/services/apache/{round}")).await;
+        let left: Vec<u8> = [1].into_iter().chain(round + 1..=9).collect();
+        scene.live(&left).await;
+    }
+}
+
+/// The very next write is followed, with its revision far below those of before.
+async fn h06_a_wiped_store_is_followed_again(api: Api) {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let ctl = scene.etcd.ctl(api);
+    for n in 1..=9 {
+        ctl.put(&format!("/services/apache/{n}"), &address(n)).await;
+    }
+    let confsync = scene.confsync_in(&lab, api).start();
+    scene.live(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
+
+    scene.etcd.wipe().await;
+    ctl.put("/services/apache/7", &address(7)).await;
+    // The others are asked, and refuse connections.
+    scene.live(&[7]).await;
+    ctl.put("/services/apache/8", &address(8)).await;
+    scene.live(&[7, 8]).await;
+    assert!(confsync.log().contains("went backwards"), "{}", confsync.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h06_a_restored_store_is_followed_again() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.put(1).await;
+    let saved = scene.etcd.save().await;
+    let _confsync = scene.confsync(&lab).start();
+    scene.put(2).await;
+    scene.put(3).await;
+    scene.live(&[1, 2, 3]).await;
+    scene.etcd.restore(&saved).await;
+    scene.put(4).await;
+    scene.live(&[1, 4]).await;
+}
+
+/// Nobody who looks was there when the store went: the new confsync still knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn h06_a_restart_after_a_wipe_still_doubts_the_losses() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let (one, two) = (Backend::start(&lab, "one").await, Backend::start(&lab, "two").await);
+    let put = async |backend: &Backend| {
+        let key = format!("/services/apache/{}", backend.name());
+        scene.ctl().put(&key, &backend.address().to_string()).await;
+    };
+    put(&one).await;
+    put(&two).await;
+    let line = |backend: &Backend| format!("server {};", backend.address());
+    let confsync = scene.confsync(&lab).start();
+    let has = |backend: &Backend, wanted: bool| {
+        let (line, scene) = (line(backend), &scene);
+        eventually(format!("{line} {wanted}"), move || {
+            let live = scene.text("live");
+            let right = live.contains(&line) == wanted;
+            async move { check(right, || live) }
+        })
+    };
+    has(&one, true).await;
+    has(&two, true).await;
+    scene.appears(".app.conf.confsync-believed").await;
+    let _ = confsync.stop().await;
+
+    scene.etcd.wipe().await;
+    put(&one).await;
+    let before = scene.loads();
+    let confsync = scene.confsync(&lab).start();
+    confsync.logged("who still answers is held").await;
+    eventually("the first load of the new one", || async {
+        check(scene.loads() > before, || "none".to_owned())
+    })
+    .await;
+    has(&one, true).await;
+    has(&two, true).await;
+    // It is let go as soon as it is silent.
+    two.die().await;
+    has(&two, false).await;
+    has(&one, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h07_compaction_past_the_watch_is_got_over() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+
+    // It misses a change, its connection, and the history in between.
+    confsync.signal(Signal::STOP);
+    scene.put(2).await;
+    scene.put(3).await;
+    scene.ctl().del("/services/apache/2").await;
+    let status = scene.ctl().run(&["get", "/", "-w", "json"]).await.ok();
+    let revision = serde_json::from_str::<serde_json::Value>(&status).unwrap();
+    let revision = revision["header"]["revision"].to_string();
+    let _ = scene.ctl().run(&["compact", &revision]).await.ok();
+    scene.etcd.restart().await;
+    confsync.signal(Signal::CONT);
+    scene.live(&[1, 3]).await;
+    scene.put(4).await;
+    scene.live(&[1, 3, 4]).await;
+}
+
+/// Connections stay open and nothing comes: after a while that is called stale, and it
+/// ends by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn h08_a_silent_etcd_is_noticed_and_followed_again() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.put(1).await;
+    let place = lab.free();
+    let confsync = scene.confsync(&lab).flag("--status", place.to_string()).start();
+    scene.live(&[1]).await;
+    confsync.ready().await;
+    scene.etcd.freeze();
+    within(Duration::from_secs(90), "the silence is noticed", || async {
+        let answer = tests::http::get(place, "/readyz").await?;
+        check(answer.status == 503, || answer.body)
+    })
+    .await;
+    scene.etcd.thaw();
+    scene.put(2).await;
+    scene.live(&[1, 2]).await;
+    eventually("ready again", || async {
+        let answer = tests::http::get(place, "/readyz").await?;
+        check(answer.status == 200, || answer.body)
+    })
+    .await;
+}
+
+/// With rights on its own trees alone, a token of two seconds, idle for three of them, and
+/// an etcd that forgets all tokens in a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn h08_an_expired_token_is_renewed_and_narrow_rights_suffice() {
+    let lab = Lab::new();
+    let etcd = Etcd::prepare(&lab).arg("--auth-token-ttl").arg("2");
+    etcd.up().await;
+    let scene = Scene::prepare(&lab, etcd);
+    scene.resource("app", &scene.reload());
+    let ctl = scene.ctl();
+    let put = async |n: u8| {
+        let key = format!("/services/apache/{n}");
+        let _ = ctl.run(&["--user", "root:secret", "put", &key, &address(n)]).await.ok();
+    };
+    for words in [
+        &["user", "add", "root:secret"][..],
+        &["user", "grant-role", "root", "root"],
+        &["role", "add", "lb"],
+        &["role", "grant-permission", "lb", "read", "--prefix=true", "/services/apache"],
+        &["role", "grant-permission", "lb", "readwrite", "--prefix=true", "/confsync/"],
+        &["user", "add", "lb:word"],
+        &["user", "grant-role", "lb", "lb"],
+        &["auth", "enable"],
+    ] {
+        let _ = ctl.run(words).await.ok();
+    }
+    put(1).await;
+    let confsync = scene.confsync(&lab).flag("--etcd-user", "lb").env("ETCD_PASSWORD", "word");
+    let confsync = confsync.start();
+    scene.live(&[1]).await;
+
+    let start = Instant::now();
+    within(Duration::from_secs(20), "three lifetimes of the token", || async {
+        check(start.elapsed() > Duration::from_secs(6), || format!("{:?}", start.elapsed()))
+    })
+    .await;
+    put(2).await;
+    scene.live(&[1, 2]).await;
+    scene.etcd.restart().await;
+    put(3).await;
+    within(Duration::from_secs(30), "followed after the restart", || async {
+        check(scene.text("live") == rendered(&[1, 2, 3]), || scene.text("live"))
+    })
+    .await;
+    assert!(!confsync.log().contains("word"), "the password is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h09_an_emptied_prefix_leaves_a_file_that_nginx_starts_with() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    etcd.ctl(Api::V3).put("/services/apache/1", &address(1)).await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = tests::Confdir::tutorial(&lab, &nginx);
+    let confsync = tests::Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.supervising(&nginx).start();
+    confsync.ready().await;
+    let good = nginx.rendered().unwrap();
+
+    etcd.ctl(Api::V3).del("/services/apache/1").await;
+    confsync.logged("no backend is registered").await;
+    assert_eq!(nginx.rendered().unwrap(), good);
+    let _ = nginx.test().await.ok();
+    // The next one is served at once.
+    let two = Backend::start(&lab, "two").await;
+    etcd.ctl(Api::V3).put("/services/apache/2", &two.address().to_string()).await;
+    eventually("an answer of two", || async {
+        let answer = nginx.get("/").await?;
+        check(answer.body == "two\n", || answer.body.clone())
+    })
+    .await;
+}
+
+/// An interval of an hour keeps nobody waiting, and one dead endpoint stops nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn h24_a_start_before_etcd_ends_when_etcd_is_there() {
+    let lab = Lab::new();
+    let scene = Scene::prepare(&lab, Etcd::prepare(&lab));
+    scene.resource("app", &scene.reload());
+    let nobody = format!("http://{}", lab.free());
+    let confsync = tests::Daemon::confsync(&lab)
+        .flag("--etcd", format!("{nobody},{}", scene.etcd.url()))
+        .confdir(&scene.confdir)
+        .flag("--interval", "1h")
+        .start();
+    confsync.logged(&scene.etcd.address().to_string()).await;
+    scene.etcd.up().await;
+    scene.put(1).await;
+    within(Duration::from_secs(30), "live", || async {
+        check(scene.text("live") == rendered(&[1]), || scene.text("live"))
+    })
+    .await;
+}
