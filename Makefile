@@ -2,7 +2,7 @@
 # make lint    formatting, clippy, dependency rules
 # make test    every test of the workspace, on real etcd and nginx
 # make demo    watch backends register, die and come back (DEMO_SECONDS=20 ends it)
-# make bench   how fast nginx follows (BENCH="put-to-served --sizes 10,1000")
+# make bench   how fast nginx follows (BENCH="put-to-served --sizes 10,1000"; also storm, memory, reload-as-check)
 
 SHELL := /bin/bash
 CARGO ?= cargo
