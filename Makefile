@@ -3,7 +3,7 @@
 # make test    every test of the workspace, on real etcd and nginx
 # make demo    watch backends register, die and come back (DEMO_SECONDS=20 ends it)
 # make packages   Debian packages of both daemons, in target/debian
-# make bench   how fast nginx follows (BENCH="put-to-served --sizes 10,1000", register-one, …)
+# make bench   what it costs and how fast it is (BENCH="--help" lists the questions)
 
 SHELL := /bin/bash
 CARGO ?= cargo

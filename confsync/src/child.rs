@@ -177,7 +177,7 @@ async fn own(argv: Vec<OsString>, mut inbox: mpsc::Receiver<Order>, life: watch:
 /// What runs for us.
 #[expect(clippy::large_enum_variant, reason = "there is one of it in the process")]
 enum Kept {
-    Child(Supervised),
+    Child(Box<Supervised>),
     /// Not our child: its exit code is not told to us.
     Survivor(Master),
 }
@@ -257,7 +257,7 @@ async fn start(
     }
     let pid = child.pid().map_or(0, |pid| pid.as_raw_nonzero().get());
     life.send_replace(Life::Running(pid));
-    Ok((Kept::Child(child), Begun::Now))
+    Ok((Kept::Child(Box::new(child)), Begun::Now))
 }
 
 fn take_over(master: Master, life: &watch::Sender<Life>) -> Kept {

@@ -78,10 +78,8 @@ impl<'a> Scene<'a> {
         if !self.supervising {
             return daemon.start();
         }
-        let mut command = self.nginx.command();
-        command[0] = self.wrapper.display().to_string();
-        let daemon = daemon.arg("--");
-        command.into_iter().fold(daemon, Daemon::arg).start()
+        let daemon = daemon.arg("--").arg(self.wrapper.display().to_string());
+        self.nginx.command().into_iter().skip(1).fold(daemon, Daemon::arg).start()
     }
 
     fn marks(&self, of: &str) -> usize {
@@ -144,9 +142,8 @@ impl<'a> Scene<'a> {
         let load =
             Load::on(self.nginx.address()).clients(3).think(Duration::from_millis(3)).start();
         let looking = Looking::at(vec![self.nginx.site()], &self.fleet);
-        for nth in 0..kills {
+        for step in STEPS.into_iter().cycle().take(kills) {
             let churn = Churn::start(&self.fleet);
-            let step = STEPS[nth % STEPS.len()];
             self.kill_at(step, &confsync).await;
             churn.end(&self.fleet).await;
             confsync = self.confsync();

@@ -91,13 +91,13 @@ impl Attacker {
     fn value(&mut self) -> Vec<u8> {
         let random = &mut self.random;
         let mut value = match random.u8(0..10) {
-            0 => (0..random.usize(0..60)).map(|_| BYTES[random.usize(..BYTES.len())]).collect(),
+            0 => (0..random.usize(0..60)).map(|_| any_of(random, BYTES)).collect(),
             1 => {
-                let filler = BYTES[random.usize(..BYTES.len())];
+                let filler = any_of(random, BYTES);
                 [self.good.as_bytes(), &vec![filler; random.usize(1..20_000)]].concat()
             }
             _ => {
-                let attack = ATTACKS[random.usize(..ATTACKS.len())];
+                let attack = any_of(random, ATTACKS);
                 let text = attack.replace("GOOD", &self.good);
                 text.replace(
                     "TRAP",
@@ -107,10 +107,14 @@ impl Attacker {
             }
         };
         for _ in 0..random.usize(0..3) {
-            value.insert(random.usize(..=value.len()), BYTES[random.usize(..BYTES.len())]);
+            value.insert(random.usize(..=value.len()), any_of(random, BYTES));
         }
         value
     }
+}
+
+fn any_of<T: Copy>(random: &mut Rng, all: &[T]) -> T {
+    *random.choice(all).unwrap()
 }
 
 /// A file by what it says to nginx: its directives without `server ADDRESS`, and the

@@ -50,7 +50,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     for (change, backend) in (1..args.changes).zip(backends.iter().cycle()) {
         ticks.tick().await;
         let key = format!("/services/apache/storm{}", change % KEYS);
-        if (change / KEYS) % 2 == 0 {
+        if (change / KEYS).is_multiple_of(2) {
             client.put(key, backend.address().to_string(), None).await?;
         } else {
             client.delete(key, None).await?;
