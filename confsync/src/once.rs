@@ -18,6 +18,7 @@ use crate::install::{Candidate, Digest, current};
 use crate::load::load;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
+use crate::render::Program;
 use crate::set::Set;
 
 /// How a single run is done.
@@ -46,11 +47,11 @@ pub async fn run(config: &Config, how: How) -> anyhow::Result<Exit> {
     for set in &loaded.sets {
         let snapshot = store.read(&set.trees()).await.context("cannot read the keys")?;
         let done = if how.dry_run {
-            show(set, &snapshot, how.diff)
+            show(set, snapshot, how.diff)
         } else if how.sync_only {
-            write_only(set, &snapshot)
+            write_only(set, snapshot)
         } else {
-            apply(set, &snapshot).await
+            apply(set, snapshot).await
         };
         if let Err(error) = done {
             tracing::error!(set = set.name, "{error:#}");
@@ -73,10 +74,13 @@ async fn reach_soon(config: &Config) -> Result<Etcd, StoreError> {
     }
 }
 
-fn render(set: &Set, snapshot: &Snapshot) -> anyhow::Result<Vec<Candidate>> {
+/// Takes the snapshot, so that it is gone before the first template runs.
+fn render(set: &Set, snapshot: Snapshot) -> anyhow::Result<Vec<Candidate>> {
+    let see = |program: &Program| program.resource.reading.see(snapshot.entries.values());
+    let seen: Vec<_> = set.programs.iter().map(see).collect();
+    drop(snapshot);
     let mut candidates = Vec::new();
-    for program in &set.programs {
-        let seen = program.resource.reading.see(snapshot.entries.values());
+    for (program, seen) in set.programs.iter().zip(seen) {
         for refused in &seen.refused {
             tracing::warn!(key = refused.key, "value refused: {}", refused.why);
         }
@@ -95,18 +99,19 @@ fn render(set: &Set, snapshot: &Snapshot) -> anyhow::Result<Vec<Candidate>> {
     Ok(candidates)
 }
 
-async fn apply(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
+async fn apply(set: &Set, snapshot: Snapshot) -> anyhow::Result<()> {
+    let revision = snapshot.revision;
     let candidates = render(set, snapshot)?;
     let proxy = Proxy::of(set, None, None).await?;
-    let targets = set.programs.iter().map(crate::render::Program::target).collect();
+    let targets = set.programs.iter().map(Program::target).collect();
     let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, Duration::ZERO)?;
     let wanted = Digest::of(&candidates);
-    let unchanged = pipeline.ledger.on_disk() == Some(wanted) && !pipeline.unproven();
-    if unchanged {
+    let was_in_place = pipeline.ledger.on_disk() == Some(wanted);
+    if was_in_place && !pipeline.unproven() {
         tracing::info!(set = set.name, "in sync");
         return Ok(());
     }
-    pipeline.want(candidates, snapshot.revision);
+    pipeline.want(candidates, revision);
     pipeline.step(Instant::now()).await;
     let in_place = pipeline.ledger.on_disk() == Some(wanted);
     match pipeline.trouble.take() {
@@ -116,11 +121,22 @@ async fn apply(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
             tracing::warn!(set = set.name, "{why}");
             Ok(())
         }
+        // Who starts the proxy after this has succeeded, in a loop as confd's users have
+        // it, would wait for ever: until then its reload_cmd fails. The run that wrote the
+        // file has failed; the reload stays owed.
+        Some(why) if in_place && was_in_place && only_commands(set) => {
+            tracing::warn!(set = set.name, "in place since an earlier run, though {why}");
+            Ok(())
+        }
         Some(why) => anyhow::bail!(why),
     }
 }
 
-fn write_only(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
+fn only_commands(set: &Set) -> bool {
+    set.programs.iter().all(|program| program.resource.nginx.is_none())
+}
+
+fn write_only(set: &Set, snapshot: Snapshot) -> anyhow::Result<()> {
     use crate::install::{Proof, StagedSet};
     let candidates = render(set, snapshot)?;
     let targets: Vec<_> = candidates.iter().map(|c| c.target.clone()).collect();
@@ -136,7 +152,7 @@ fn write_only(set: &Set, snapshot: &Snapshot) -> anyhow::Result<()> {
 }
 
 /// Says what would be done.
-fn show(set: &Set, snapshot: &Snapshot, diff: bool) -> anyhow::Result<()> {
+fn show(set: &Set, snapshot: Snapshot, diff: bool) -> anyhow::Result<()> {
     for candidate in render(set, snapshot)? {
         let dest = &candidate.target.dest;
         let before = std::fs::read(dest).unwrap_or_default();
