@@ -3,6 +3,7 @@
 # make test    every test of the workspace, on real etcd and nginx
 # make demo    watch backends register, die and come back (DEMO_SECONDS=20 ends it)
 # make bench   how fast nginx follows (BENCH="put-to-served --sizes 10,1000")
+#                (BENCH="render": a whole single run; CONFD_BIN=… beside it)
 
 SHELL := /bin/bash
 CARGO ?= cargo
