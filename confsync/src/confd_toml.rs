@@ -245,8 +245,8 @@ mod tests {
             ("client_insecure = true", "client_cakeys"),
             ("srv_record = \"_x._tcp.y\"", "srv_domain"),
             ("auth_token = \"x\"", "auth_token"),
-            ("nodes = \"a:1\"", "line 1"),
-            ("interval = -1", "line 1"),
+            ("nodes = \"a:1\"", "`nodes`"),
+            ("interval = -1", "`interval`"),
             ("nodes = [", "line 1"),
         ] {
             let error = parse(text).unwrap_err();

@@ -3,6 +3,7 @@
 //! Pure but for reading the template's files once, at the start or a reload of the
 //! confdir: a bad template stops the start, never a running daemon.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,13 +91,13 @@ impl Program {
 
     fn input(&self, seen: &Seen) -> Input {
         let prefix = &self.resource.reading.prefix;
-        let text: Vec<(&str, String)> = seen
+        let text: Vec<(&str, Cow<'_, str>)> = seen
             .entries
             .iter()
-            .map(|(key, value)| (key.as_str(), String::from_utf8_lossy(value).into_owned()))
+            .map(|(key, value)| (key.as_str(), String::from_utf8_lossy(value)))
             .collect();
         let bare = if prefix.as_str() == "/" { "" } else { prefix.as_str() };
-        let store = keys(text.iter().map(|(key, value)| (*key, value.as_str())), bare);
+        let store = keys(text.iter().map(|(key, value)| (*key, value.as_ref())), bare);
         for collision in &store.collisions {
             tracing::warn!(
                 kept = collision.kept,
@@ -110,7 +111,12 @@ impl Program {
             id: registered.id.clone(),
             backend: registered.backend.clone(),
         };
-        Input { kv: store.kv, backends: seen.backends.iter().map(named).collect() }
+        // Go templates know keys alone, and thousands of copies are not free.
+        let backends = match self.resource.engine {
+            Engine::Go => Vec::new(),
+            Engine::Handlebars => seen.backends.iter().map(named).collect(),
+        };
+        Input { kv: store.kv, backends }
     }
 }
 

@@ -118,7 +118,7 @@ mod tests {
             ("{{ $x }}{{ if 1 }}{{ else }}{{ else }}{{ end }}", "1:4 undefined variable \"$x\""),
             (
                 "{{ define \"a\" }}{{ nope }}{{ end }}{{ nope2 }}",
-                "1:19 function \"nope\" not defined",
+                "1:20 function \"nope\" not defined",
             ),
             ("{{ if 1 }}\n{{ nope ", "2:1 unclosed action"),
             ("{{ if 1 }}{{ if 2 }}{{ end }}", "1:1 the {{if}} of line 1 has no {{end}}"),

@@ -3,17 +3,20 @@
 //! by round on the same etcd, if it is there.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use etcd_client::Client;
 use tests::{Confdir, Etcd, Lab, Nginx, bins, confdir};
+use tokio::process::Command;
 
 use crate::put_to_served::fill;
 
 /// A tick of `/proc/PID/stat`; 100 a second on every Linux that we know.
 const TICK: Duration = Duration::from_millis(10);
+
+const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -46,11 +49,11 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let dest = lab.path().join("app.conf");
     let confdir = resource(&lab, &nginx, &dest);
 
-    let mut ours = Command::new(bins::confsync());
+    let mut ours = program(&bins::confsync());
     ours.args(["run", "--once", "--etcd-api", "v3", "--etcd", &etcd.url(), "--confdir"]);
     ours.arg(confdir.path()).env_clear();
-    let confd = args.confd.as_ref().map(|program| {
-        let mut confd = Command::new(program);
+    let confd = args.confd.as_ref().map(|path| {
+        let mut confd = program(path);
         let node = etcd.address().to_string();
         confd.args(["-onetime", "-backend", "etcdv3", "-node", &node, "-confdir"]);
         confd.arg(confdir.path()).env_clear();
@@ -65,7 +68,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     // The first round of each is not counted: it finds cold caches.
     for round in 0..=args.rounds {
         for (name, command, spent) in &mut all {
-            let (took, written) = measure(command, &dest).with_context(|| (*name).to_owned())?;
+            let (took, written) =
+                measure(command, &dest).await.with_context(|| (*name).to_owned())?;
             if round > 0 {
                 spent.push(took);
             }
@@ -77,11 +81,18 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let ours = row("confsync", &of_ours);
     if !of_confd.is_empty() {
         let theirs = row("confd", &of_confd);
-        let ratio: Vec<String> =
-            ours.iter().zip(theirs).map(|(own, other)| format!("{:.2}", own / other)).collect();
-        line(["ratio", &ratio[0], &ratio[1], &ratio[2]]);
+        let ([wall, cpu, peak], [of_wall, of_cpu, of_peak]) = (ours, theirs);
+        let ratio = |own: f64, other: f64| format!("{:.2}", own / other);
+        line(["ratio", &ratio(wall, of_wall), &ratio(cpu, of_cpu), &ratio(peak, of_peak)]);
     }
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "measured from outside; `LONGEST` is its deadline")]
+fn program(path: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.kill_on_drop(true);
+    command
 }
 
 /// The tutorial's template with a dest of its own and no commands.
@@ -96,11 +107,11 @@ fn resource(lab: &Lab, nginx: &Nginx, dest: &Path) -> Confdir {
     confdir
 }
 
-fn measure(command: &mut Command, dest: &Path) -> anyhow::Result<(Spent, Vec<u8>)> {
+async fn measure(command: &mut Command, dest: &Path) -> anyhow::Result<(Spent, Vec<u8>)> {
     let _ = std::fs::remove_file(dest);
     let start = Instant::now();
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let proc = PathBuf::from(format!("/proc/{}", child.id()));
+    let proc = PathBuf::from(format!("/proc/{}", child.id().context("it has no number")?));
     let mut peak = 0;
     // The peak is lost when the process ends, its times only when it has been waited for.
     let cpu = loop {
@@ -109,10 +120,10 @@ fn measure(command: &mut Command, dest: &Path) -> anyhow::Result<(Spent, Vec<u8>
             break cpu;
         }
         peak = peak.max(high_water(&proc).unwrap_or_default());
-        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
     };
     let wall = start.elapsed();
-    let exit = child.wait()?;
+    let exit = child.wait().await?;
     if !exit.success() {
         bail!("ended with {exit}");
     }
