@@ -6,7 +6,12 @@
 //! `confsync::quiescence::Quiescence`. Around it is the smallest world that can go
 //! wrong: [`world`]. A rule broken on purpose must be found out: [`Rule`].
 
-#![expect(clippy::unwrap_used, reason = "a step that fails, fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a step that fails, fails its test"
+)]
 
 mod search;
 mod world;
