@@ -1,12 +1,17 @@
-//! The handshake, explored to the end: one backend that leaves, one that joins, two
-//! load balancers that may crash and come back at every step, a clock that may
-//! jump to the next bound at any time.
+//! The handshake, explored: one backend that leaves and two load balancers, of which the
+//! steady one may crash and come back at every step, a clock that may jump to the next
+//! bound at any time; for one broken rule a backend that joins as well.
 //!
 //! What decides is the daemons' own code: `register::drain::Wait` and
 //! `confsync::quiescence::Quiescence`. Around it is the smallest world that can go
 //! wrong: [`world`]. A rule broken on purpose must be found out: [`Rule`].
 
-#![expect(clippy::unwrap_used, reason = "a step that fails, fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a step that fails, fails its test"
+)]
 
 mod search;
 mod world;

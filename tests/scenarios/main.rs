@@ -1,7 +1,11 @@
 //! The end-to-end scenarios, in one binary. A new one belongs into the file whose line
 //! here fits it.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails, fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a step that fails, fails its test"
+)]
 
 /// Two tests of one scenario, `name::v2` and `name::v3`.
 macro_rules! in_both_apis {
