@@ -175,7 +175,6 @@ async fn own(argv: Vec<OsString>, mut inbox: mpsc::Receiver<Order>, life: watch:
 }
 
 /// What runs for us.
-#[expect(clippy::large_enum_variant, reason = "there is one of it in the process")]
 enum Kept {
     Child(Box<Supervised>),
     /// Not our child: its exit code is not told to us.

@@ -3,6 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a step that fails, fails its test"
 )]
@@ -40,8 +41,6 @@ mod chaos_values;
 mod confd_users;
 /// The documentation: its flags, its commands.
 mod docs;
-/// The documentation: its flags, its commands.
-mod docs;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Rolling restarts under load.
@@ -66,8 +65,6 @@ mod hazards_store;
 mod machines;
 /// The packages, installed and removed.
 mod packages;
-/// The page for people, in a real browser.
-mod page;
 /// The page for people, in a real browser.
 mod page;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.

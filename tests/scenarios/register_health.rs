@@ -112,7 +112,7 @@ async fn flapping_within_its_bounds_wakes_nobody() {
             let before = scene.backend.requests();
             eventually("it is probed", || async {
                 // One may have been on its way.
-                check(scene.backend.requests() >= before + 2, || String::new())
+                check(scene.backend.requests() >= before + 2, String::new)
             })
             .await;
         }

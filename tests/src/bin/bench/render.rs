@@ -68,8 +68,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     // The first round of each is not counted: it finds cold caches.
     for round in 0..=args.rounds {
         for (name, command, spent) in &mut all {
-            let (took, written) =
-                measure(command, &dest).await.with_context(|| (*name).to_owned())?;
+            let run = tokio::time::timeout(LONGEST, measure(command, &dest));
+            let (took, written) = run.await?.with_context(|| (*name).to_owned())?;
             if round > 0 {
                 spent.push(took);
             }
