@@ -65,6 +65,8 @@ pub struct Config {
 
 /// How long the member key may keep the first read waiting, once etcd answers.
 const JOIN: Duration = Duration::from_secs(3);
+/// How long the member key of an earlier life may take to be taken over.
+const TAKEN_OVER: Duration = Duration::from_secs(2);
 /// A round of the main loop, a new confdir or the end included: agents finish what
 /// they are at.
 const CHORE: Duration = Duration::from_secs(330);
@@ -446,12 +448,21 @@ async fn see_joined(
 ) {
     let there = |report: &registrar::Report| {
         holds(report, &key, &value)
-            || matches!(report.keys.get(&key), Some(Standing::Rival { .. }))
             || report.trouble.as_ref().is_some_and(|trouble| !trouble.error.is_transient())
     };
-    let held = match report.wait_for(there).await {
-        Ok(report) => holds(&report, &key, &value),
-        Err(_) => return,
+    let held = loop {
+        let seen = timeout(TAKEN_OVER, report.wait_for(there)).await;
+        let ended = seen.map(|seen| seen.map(|report| holds(&report, &key, &value)));
+        match ended {
+            Ok(Ok(held)) => break held,
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
+        // The key of an earlier life is met before it is taken over; one that is still
+        // there now is another's.
+        if matches!(report.borrow().keys.get(&key), Some(Standing::Rival { .. })) {
+            break false;
+        }
     };
     if held {
         tracing::info!(name, "joined the load balancers");

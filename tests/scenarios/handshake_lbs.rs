@@ -184,6 +184,12 @@ async fn one_cut_off_from_etcd_is_lost_and_comes_back(api: Api) {
     names(&fleet, "lb-2", "lost: its lease ran out");
     fleet.lbs[1].link.mend();
     fleet.follows_again(&fleet.lbs[1]).await;
+    // Its member key comes back by itself, soon after its watch.
+    eventually("lb-2 is a member again", || async {
+        let members = fleet.etcd.ctl(api).ls("/confsync/members").await;
+        check(members.iter().any(|key| key.ends_with("/lb-2")), || format!("{members:?}"))
+    })
+    .await;
     // And it is waited for again.
     fleet.sidekicks[1].signal(Signal::TERM);
     assert_eq!(fleet.sidekicks[1].wait_exit().await, Exit::Code(0));

@@ -39,7 +39,7 @@ mount -t overlay -o \"lowerdir=/,upperdir=$disks/u,workdir=$disks/w\" overlay \"
 umount \"$disks/try\"
 unshare --fork --pid --uts --ipc --cgroup true
 ip link set lo up
-ip link add br0 type bridge
+ip link add br0 address 02:00:0a:4d:00:fe type bridge
 ip address add 10.77.0.1/24 dev br0
 ip link set br0 up
 echo held
