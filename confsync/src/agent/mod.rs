@@ -35,6 +35,8 @@ const RETIRING_LATER: Duration = Duration::from_millis(200);
 /// A round of the loop with all its steps: each is bounded by a deadline of seconds,
 /// a slow command by what its resource allows.
 const STEP: Duration = Duration::from_secs(300);
+/// How often it is looked whether somebody else has touched the files.
+const LOOK_AT_DISK: Duration = Duration::from_secs(5);
 /// How much later than it meant to a busy machine lets the loop look again.
 const LATE: Duration = Duration::from_secs(30);
 
@@ -124,6 +126,7 @@ impl<S: Store> Agent<S> {
             if now_due || self.is_due() {
                 self.decide().await;
             }
+            self.parts.pipeline.look_at_disk().await;
             while self.parts.pipeline.step(Instant::now()).await {
                 if self.parts.pipeline.applied().is_some() {
                     self.last_load = Some(Instant::now());
@@ -147,6 +150,10 @@ impl<S: Store> Agent<S> {
             now_due = tokio::select! {
                 () = shutdown.cancelled() => continue,
                 () = sleep_until(until) => false,
+                () = self.parts.pipeline.master_gone() => {
+                    self.parts.pipeline.lost();
+                    false
+                }
                 () = self.parts.again.notified() => {
                     self.parts.pipeline.try_again();
                     self.decided != Revision::default()
@@ -187,7 +194,7 @@ impl<S: Store> Agent<S> {
 
     fn next_look(&self) -> Instant {
         let now = Instant::now();
-        let mut next = now + Duration::from_secs(60);
+        let mut next = now + LOOK_AT_DISK;
         // A pause may have ended since the last step: what is owed is owed now.
         match self.parts.pipeline.ledger.owed(now) {
             Owed::Nothing => {}

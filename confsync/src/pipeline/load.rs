@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Pipeline;
 use super::{blocking, on_disk};
 use crate::install::InstalledSet;
-use crate::proxy::{NotLoaded, Old};
+use crate::proxy::{Live, NotLoaded, Old};
 use crate::quiescence::Until;
 
 impl Pipeline {
@@ -17,8 +17,8 @@ impl Pipeline {
         let now = Instant::now();
         self.last_load = Some(now);
         let failed = match outcome {
-            Ok(old) => {
-                self.proven(old, now).await;
+            Ok(live) => {
+                self.proven(live, now).await;
                 None
             }
             Err(NotLoaded::NobodyThere(why)) => {
@@ -48,8 +48,9 @@ impl Pipeline {
         self.remember(began, failed);
     }
 
-    async fn proven(&mut self, old: Old, now: Instant) {
+    async fn proven(&mut self, Live { old, master }: Live, now: Instant) {
         self.ledger.live();
+        self.master = master;
         self.backoff.reset();
         self.counts.loads += 1;
         let until = match old {
@@ -69,6 +70,15 @@ impl Pipeline {
         {
             tracing::warn!(%error, "the previous file stays beside the new one");
         }
+    }
+
+    /// Who runs what is live has ended: nothing is live until somebody starts it again
+    /// and takes a load.
+    pub fn lost(&mut self) {
+        self.master = None;
+        self.ledger.live_unknown();
+        let name = &self.name;
+        tracing::error!(set = name, "nginx has ended; waiting for whoever starts it again");
     }
 
     /// What is installed will not do: the previous files come back, and are loaded

@@ -12,6 +12,7 @@ mod load;
 mod record;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
@@ -22,11 +23,11 @@ use tokio::time::Instant;
 pub use record::{Counts, Load};
 
 use crate::install::{
-    Candidate, Digest, InstallError, InstalledSet, Recovered, StagedSet, Target, clean_stale,
-    current, recover,
+    Candidate, Digest, InstallError, InstalledSet, Recovered, StagedSet, Stamp, Target,
+    clean_stale, current, recover,
 };
 use crate::ledger::{Ledger, Owed};
-use crate::nginx::is_alive;
+use crate::nginx::{Master, is_alive};
 use crate::proxy::{NotPassed, Proxy};
 use crate::quiescence::Quiescence;
 
@@ -46,6 +47,10 @@ pub struct Pipeline {
     /// Those are of an earlier run, and nobody has tried to load them since.
     prove_first: bool,
     quiescence: Quiescence,
+    /// Who runs what is live, if its end is to be watched for.
+    master: Option<Arc<Master>>,
+    /// The files as they were last looked at.
+    stamp: Stamp,
     min_interval: Duration,
     last_load: Option<Instant>,
     backoff: Backoff,
@@ -102,6 +107,8 @@ impl Pipeline {
             prove_first: pending.is_some(),
             pending,
             quiescence: Quiescence::default(),
+            master: None,
+            stamp: Stamp::default(),
             min_interval,
             last_load: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
@@ -158,6 +165,39 @@ impl Pipeline {
             && self.ledger.wanted().is_none()
         {
             self.ledger.want(digest);
+        }
+    }
+
+    /// Looks whether somebody else has changed or removed what is in place: then it is
+    /// written again, for what etcd says is what counts.
+    pub async fn look_at_disk(&mut self) {
+        let stamp = Stamp::of(&self.targets);
+        // Before the first render there is nothing to write instead.
+        if self.candidates.is_empty() || stamp == self.stamp {
+            return;
+        }
+        self.stamp = stamp;
+        let targets = self.targets.clone();
+        let Ok(found) = blocking(move || Ok(on_disk(&targets))).await else { return };
+        if found != self.ledger.on_disk() {
+            tracing::warn!(
+                set = self.name,
+                "the files in place were changed by somebody else and are written again (to keep a \
+                 change, make it in the template)"
+            );
+            self.cause = "changed by somebody else".to_owned();
+            self.ledger.installed(found);
+        }
+    }
+
+    /// What resolves when nginx, known by its pid file, ends.
+    pub fn master_gone(&self) -> impl Future<Output = ()> + use<> {
+        let master = self.master.clone();
+        async move {
+            match master {
+                Some(master) => master.gone().await,
+                None => std::future::pending().await,
+            }
         }
     }
 
