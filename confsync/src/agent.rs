@@ -25,7 +25,7 @@ use crate::guard::Outcome;
 use crate::ledger::Owed;
 use crate::members::{Applied, Members};
 use crate::memory;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{HISTORY, Pipeline};
 use crate::set::Set;
 use crate::state::{BackendState, LoadState, RefusedState, SetState};
 
@@ -65,6 +65,9 @@ pub struct Parts<S> {
     pub again: Arc<Notify>,
     /// Beliefs of a set that this one replaces, by resource.
     pub beliefs: BTreeMap<String, Belief>,
+    /// What was said last of a set that the same nginx ran before this one. It is shown
+    /// until the first load; nothing is acknowledged by it.
+    pub before: Option<SetState>,
 }
 
 /// The agent of one set.
@@ -78,7 +81,8 @@ pub struct Agent<S> {
     /// Why the newest picture is not rendered.
     withheld: Option<String>,
     refused: Vec<Refused>,
-    since: BTreeMap<String, SystemTime>,
+    /// The backends as they were shown last.
+    shown: BTreeMap<String, BackendState>,
     owed_since: Option<SystemTime>,
     doubting: bool,
     /// When to decide again although nothing changed.
@@ -99,13 +103,19 @@ impl<S: Store> Agent<S> {
     /// An agent that has not looked at anything yet.
     #[must_use]
     pub fn new(parts: Parts<S>) -> Self {
+        let live = |b: &&BackendState| b.live;
+        let served = parts.before.as_ref().filter(|before| before.live.is_some()).map(|before| {
+            let routes = before.backends.iter().filter(live);
+            routes.map(|b| (b.key.clone(), (b.addr.clone(), b.weight))).collect()
+        });
+        let shown = parts.before.iter().flat_map(|before| &before.backends);
         Self {
             decided: Revision::default(),
             regressions: 0,
             first_change: None,
             withheld: None,
             refused: Vec::new(),
-            since: BTreeMap::new(),
+            shown: shown.map(|b| (b.key.clone(), b.clone())).collect(),
             owed_since: None,
             doubting: false,
             look_again: None,
@@ -113,7 +123,7 @@ impl<S: Store> Agent<S> {
             went_back: None,
             remembered: None,
             last_load: None,
-            served: None,
+            served,
             heart: parts.pulse.heart(&format!("the agent of {}", parts.set.name), STEP),
             parts,
         }
@@ -125,6 +135,7 @@ impl<S: Store> Agent<S> {
         let mut now_due = true;
         loop {
             self.heart.beat(STEP);
+            self.parts.pipeline.look_again();
             now_due |= self.look_again.is_some_and(|at| Instant::now() >= at);
             if now_due || self.is_due() {
                 self.decide().await;
@@ -152,6 +163,7 @@ impl<S: Store> Agent<S> {
             now_due = tokio::select! {
                 () = shutdown.cancelled() => continue,
                 () = sleep_until(until) => false,
+                () = self.parts.pipeline.ended() => false,
                 () = self.parts.again.notified() => {
                     self.parts.pipeline.try_again();
                     self.decided != Revision::default()
@@ -291,7 +303,9 @@ impl<S: Store> Agent<S> {
             {
                 self.doubting |= regressed;
                 self.refused = seen.refused;
-                return Err(format!("{name}: {why}"));
+                // Alone, it has the set's name, which leads every line anyway.
+                let alone = self.parts.set.programs.len() == 1;
+                return Err(if alone { why } else { format!("{name}: {why}") });
             }
             candidates.push(program.render(&seen)?);
             refused.extend(seen.refused.clone());
@@ -366,6 +380,7 @@ impl<S: Store> Agent<S> {
         let pipeline = &self.parts.pipeline;
         let short = |digest: Option<crate::install::Digest>| digest.map(|d| d.short());
         let view = self.parts.view.borrow();
+        let before = self.parts.before.iter().flat_map(|before| before.loads.iter().cloned());
         let loads = pipeline.history.iter().map(|load| LoadState {
             at: load.at,
             took_ms: load.took.as_millis(),
@@ -373,6 +388,8 @@ impl<S: Store> Agent<S> {
             cause: load.cause.clone(),
             failed: load.failed.clone(),
         });
+        let mut loads: Vec<LoadState> = before.chain(loads).collect();
+        loads.drain(..loads.len().saturating_sub(HISTORY));
         let refused = self.refused.iter();
         SetState {
             name: self.parts.set.name.clone(),
@@ -389,7 +406,7 @@ impl<S: Store> Agent<S> {
             quiesced: quiesced.0,
             wanted: short(pipeline.ledger.wanted()),
             installed: short(pipeline.ledger.on_disk()),
-            live: short(pipeline.ledger.proven()),
+            live: short(pipeline.ledger.proven()).or_else(|| self.live_before()),
             in_sync,
             owed_since: self.owed_since,
             trouble: self.withheld.clone().or_else(|| pipeline.trouble.clone()),
@@ -398,12 +415,18 @@ impl<S: Store> Agent<S> {
                 .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
                 .collect(),
             old_generations: pipeline.retiring(),
-            loads: loads.collect(),
+            loads,
             loads_total: pipeline.counts.loads,
             refusals_total: pipeline.counts.refusals,
             failures_total: pipeline.counts.failures,
             load_seconds: pipeline.load_seconds.clone(),
         }
+    }
+
+    /// What nginx runs by, as long as nobody has tried to load anything else.
+    fn live_before(&self) -> Option<String> {
+        let untouched = self.parts.pipeline.is_untouched();
+        self.parts.before.as_ref().filter(|_| untouched)?.live.clone()
     }
 
     fn routes(&self) -> Routes {
@@ -414,22 +437,40 @@ impl<S: Store> Agent<S> {
 
     fn backends(&mut self) -> Vec<BackendState> {
         let now = SystemTime::now();
+        // What was routed to last is routed to only while that is still proven.
+        let proven = self.parts.pipeline.ledger.proven().is_some() || self.live_before().is_some();
+        let served = self.served.as_ref().filter(|_| proven);
         let mut found: BTreeMap<String, BackendState> = BTreeMap::new();
         for belief in self.parts.beliefs.values() {
             for (key, registered) in belief.backends() {
-                let since = *self.since.entry(key.clone()).or_insert(now);
+                let backend = &registered.backend;
+                let (addr, weight) = (backend.addr.to_string(), backend.weight);
+                let route = served.and_then(|served| served.get(key));
                 let state = BackendState {
                     key: key.clone(),
                     service: registered.service.clone(),
-                    addr: registered.backend.addr.to_string(),
-                    weight: registered.backend.weight,
+                    live: route.is_some_and(|(at, share)| *at == addr && *share == weight),
+                    addr,
+                    weight,
+                    zone: backend.zone.clone(),
                     held: belief.held().contains(key),
-                    since,
+                    leaving: false,
+                    since: self.shown.get(key).map_or(now, |shown| shown.since),
                 };
                 found.insert(key.clone(), state);
             }
         }
-        self.since.retain(|key, _| found.contains_key(key));
+        for (key, shown) in std::mem::take(&mut self.shown) {
+            if let Some((addr, weight)) = served.and_then(|served| served.get(&key))
+                && !found.contains_key(&key)
+            {
+                let (addr, weight) = (addr.clone(), *weight);
+                let still =
+                    BackendState { addr, weight, held: false, live: true, leaving: true, ..shown };
+                found.insert(key, still);
+            }
+        }
+        self.shown.clone_from(&found);
         found.into_values().collect()
     }
 }

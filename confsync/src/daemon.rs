@@ -179,7 +179,7 @@ impl Daemon {
         };
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         for set in loaded.sets {
-            daemon.begin(set, BTreeMap::new(), &joined).await?;
+            daemon.begin(set, BTreeMap::new(), None, &joined).await?;
         }
         Ok(daemon)
     }
@@ -207,6 +207,7 @@ impl Daemon {
         &mut self,
         set: Set,
         beliefs: BTreeMap<String, Belief>,
+        before: Option<SetState>,
         joined: &CancellationToken,
     ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
@@ -229,6 +230,7 @@ impl Daemon {
             pulse: self.pulse.clone(),
             again: Arc::clone(&again),
             beliefs,
+            before,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
         self.running.push(RunningSet { set, agent, stop, again, state });
@@ -345,11 +347,12 @@ impl Daemon {
         self.running = kept;
         // Who asks for a reload may have mended what a set was refused for.
         self.running.iter().for_each(|running| running.again.notify_one());
-        let mut beliefs = BTreeMap::new();
+        let (mut beliefs, mut last) = (BTreeMap::new(), Vec::new());
         for running in ended {
             tracing::info!(set = running.set.name, "changed or gone");
             running.stop.cancel();
             beliefs.extend(running.agent.await.unwrap_or_default());
+            last.push((running.set.loader, running.state.borrow().clone()));
         }
         // What was read so far is routed by until the new files are live.
         let consumed = consumed_by(&loaded.sets);
@@ -367,7 +370,10 @@ impl Daemon {
                 Some((name, belief))
             };
             let mine = set.programs.iter().filter_map(belief).collect();
-            if let Err(error) = self.begin(set, mine, &joined).await {
+            let by_nginx = matches!(set.loader, crate::set::Loader::Nginx(_));
+            let before = last.iter().find(|(loader, _)| by_nginx && *loader == set.loader);
+            let before = before.map(|(_, state)| state.clone());
+            if let Err(error) = self.begin(set, mine, before, &joined).await {
                 tracing::error!(set = name, "not started: {error:#}");
             }
         }

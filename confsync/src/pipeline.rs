@@ -26,7 +26,9 @@ use crate::proxy::{NotLoaded, NotPassed, Old, Proxy};
 use crate::quiescence::{Quiescence, Until};
 
 /// Loads kept for the status page.
-const HISTORY: usize = 50;
+pub const HISTORY: usize = 50;
+/// How often it is looked whether whoever runs the files still does.
+const STILL_THERE: Duration = Duration::from_secs(2);
 
 /// The pipeline of one set.
 #[derive(Debug)]
@@ -149,6 +151,12 @@ impl Pipeline {
         self.pending.is_some()
     }
 
+    /// Whether whoever runs the files has been left alone so far, and runs.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.last_load.is_none() && self.proxy.is_running()
+    }
+
     /// How its files are loaded.
     #[must_use]
     pub fn proxy(&self) -> &Proxy {
@@ -165,6 +173,8 @@ impl Pipeline {
         (self.candidates, self.wanted_at) = (candidates, revision);
         if self.ledger.in_sync() {
             self.quiescence.live(revision);
+            // What was refused is not wanted any more.
+            self.mended();
         }
     }
 
@@ -332,9 +342,7 @@ impl Pipeline {
         if let Some(applied) = self.applied() {
             self.quiescence.live(applied);
         }
-        if let Some(trouble) = self.trouble.take() {
-            tracing::info!(set = self.name, "mended: {trouble}");
-        }
+        self.mended();
         tracing::info!(set = self.name, revision = %self.wanted_at, "live");
         if let Some(pending) = self.pending.take()
             && let Err(error) = blocking(move || pending.commit()).await
@@ -406,6 +414,12 @@ impl Pipeline {
         self.trouble = Some(why);
     }
 
+    fn mended(&mut self) {
+        if let Some(trouble) = self.trouble.take() {
+            tracing::info!(set = self.name, "mended: {trouble}");
+        }
+    }
+
     fn remember(&mut self, began: Instant, failed: Option<String>) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
@@ -424,6 +438,25 @@ impl Pipeline {
     /// Every change up to here is in what every worker there is works by.
     pub fn quiesced(&mut self, now: Instant) -> Revision {
         self.quiescence.look(self.applied(), now, is_alive)
+    }
+
+    /// Returns once whoever was proven to run the files runs no more.
+    pub async fn ended(&self) {
+        while !self.is_over() {
+            tokio::time::sleep(STILL_THERE).await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ledger.proven().is_some() && !self.proxy.is_running()
+    }
+
+    /// What ran the files may have ended: then what is live is not known.
+    pub fn look_again(&mut self) {
+        if self.is_over() {
+            tracing::warn!(set = self.name, "nginx has ended; nothing is known to be live");
+            self.ledger.live_unknown();
+        }
     }
 
     /// The operator asked: what was refused or failed is tried again now.
