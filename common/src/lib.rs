@@ -7,6 +7,7 @@
 //! * [`claim`] knows what the store has confirmed that we hold, and what is owed;
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
+//! * [`table`] aligns what a person reads at a terminal.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
 //! This crate knows nothing of probes, templates or nginx.
@@ -20,7 +21,11 @@ pub mod reach;
 pub mod registrar;
 pub mod runtime;
 pub mod store;
+pub mod table;
 pub mod watch;
 
 /// For `--version`: the version, and in a release the commit it was built from.
 pub const VERSION: &str = env!("VERSION");
+
+/// The commit alone; empty where it is not known.
+pub const COMMIT: &str = env!("COMMIT");

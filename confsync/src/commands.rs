@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use common::args::LogArgs;
 use common::handshake::Bookkeeping;
-use common::model::{Prefix, Snapshot};
+use common::model::{Prefix, Snapshot, counted};
 use common::runtime::{Exit, Signals, Usage, print, start_log};
 use common::store::{Connection, Store, connect};
 
@@ -81,7 +81,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Failed);
     }
     let resources: usize = loaded.sets.iter().map(|set| set.programs.len()).sum();
-    print(format_args!("{}: {resources} resources, no mistakes\n", confdir.display()));
+    print(format_args!("{}: {}, no mistakes\n", confdir.display(), counted(resources, "resource")));
     Ok(Exit::Done)
 }
 

@@ -116,7 +116,7 @@ fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
             left(&fleet.second, "apache-discovery@8888").await,
             ("success".into(), "0".into())
         );
-        fleet.balancer.says("nginx-lb", "1 backends live").await;
+        fleet.balancer.says("nginx-lb", "1 backend live").await;
 
         // Nobody lets go of the last one, so its drain is unconfirmed. That has an exit code,
         // and is no failure of the unit.
@@ -170,7 +170,7 @@ fn whoever_is_killed_comes_back() {
         // The Status line tells what is wrong, too.
         first.sh("systemctl kill --signal=STOP apache@7777").await;
         first.says("apache-discovery@7777", "not registered, the backend fails").await;
-        balancer.says("nginx-lb", "1 backends live").await;
+        balancer.says("nginx-lb", "1 backend live").await;
         first.sh("systemctl kill --signal=CONT apache@7777").await;
         balancer.says("nginx-lb", "2 backends live").await;
         fleet.etcd.stop().await;

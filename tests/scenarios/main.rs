@@ -82,6 +82,8 @@ mod register_services;
 mod register_supervises;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;
+/// What the surface says is known: of an ended nginx, of a refusal that is over.
+mod surface_truth;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

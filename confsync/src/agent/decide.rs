@@ -102,7 +102,9 @@ impl<S: Store> Agent<S> {
             {
                 self.doubting |= regressed;
                 self.refused = seen.refused;
-                return Err(format!("{name}: {why}"));
+                // Alone, it has the set's name, which leads every line anyway.
+                let alone = self.parts.set.programs.len() == 1;
+                return Err(if alone { why } else { format!("{name}: {why}") });
             }
             candidates.push(program.render(&seen)?);
             refused.extend(seen.refused.clone());

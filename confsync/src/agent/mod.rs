@@ -27,7 +27,7 @@ use crate::ledger::Owed;
 use crate::members::Members;
 use crate::pipeline::Pipeline;
 use crate::set::Set;
-use crate::state::SetState;
+use crate::state::{BackendState, SetState};
 
 /// How often it is looked whether old workers are gone: soon after a load, later.
 const RETIRING_SOON: Duration = Duration::from_millis(10);
@@ -62,6 +62,9 @@ pub struct Parts<S> {
     pub again: Arc<Notify>,
     /// Beliefs of a set that this one replaces, by resource.
     pub beliefs: BTreeMap<String, Belief>,
+    /// What was said last of a set that the same nginx ran before this one. It is shown
+    /// until the first load; nothing is acknowledged by it.
+    pub before: Option<SetState>,
 }
 
 /// The agent of one set.
@@ -75,7 +78,8 @@ pub struct Agent<S> {
     /// Why the newest picture is not rendered.
     withheld: Option<String>,
     refused: Vec<Refused>,
-    since: BTreeMap<String, SystemTime>,
+    /// The backends as they were shown last.
+    shown: BTreeMap<String, BackendState>,
     owed_since: Option<SystemTime>,
     doubting: bool,
     /// When to decide again although nothing changed.
@@ -96,13 +100,19 @@ impl<S: Store> Agent<S> {
     /// An agent that has not looked at anything yet.
     #[must_use]
     pub fn new(parts: Parts<S>) -> Self {
+        let live = |b: &&BackendState| b.live;
+        let served = parts.before.as_ref().filter(|before| before.live.is_some()).map(|before| {
+            let routes = before.backends.iter().filter(live);
+            routes.map(|b| (b.key.clone(), (b.addr.clone(), b.weight))).collect()
+        });
+        let shown = parts.before.iter().flat_map(|before| &before.backends);
         Self {
             decided: Revision::default(),
             regressions: 0,
             first_change: None,
             withheld: None,
             refused: Vec::new(),
-            since: BTreeMap::new(),
+            shown: shown.map(|b| (b.key.clone(), b.clone())).collect(),
             owed_since: None,
             doubting: false,
             look_again: None,
@@ -110,7 +120,7 @@ impl<S: Store> Agent<S> {
             went_back: None,
             remembered: None,
             last_load: None,
-            served: None,
+            served,
             heart: parts.pulse.heart(&format!("the agent of {}", parts.set.name), STEP),
             parts,
         }

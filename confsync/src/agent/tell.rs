@@ -13,6 +13,7 @@ use crate::belief::Belief;
 use crate::cause::Routes;
 use crate::install::Digest;
 use crate::members::Applied;
+use crate::pipeline::HISTORY;
 use crate::state::{BackendState, LoadState, RefusedState, SetState};
 
 impl<S: Store> Agent<S> {
@@ -67,6 +68,7 @@ impl<S: Store> Agent<S> {
         let pipeline = &self.parts.pipeline;
         let short = |digest: Option<Digest>| digest.map(|d| d.short());
         let view = self.parts.view.borrow();
+        let before = self.parts.before.iter().flat_map(|before| before.loads.iter().cloned());
         let loads = pipeline.history.iter().map(|load| LoadState {
             at: load.at,
             took_ms: load.took.as_millis(),
@@ -74,6 +76,8 @@ impl<S: Store> Agent<S> {
             cause: load.cause.clone(),
             failed: load.failed.clone(),
         });
+        let mut loads: Vec<LoadState> = before.chain(loads).collect();
+        loads.drain(..loads.len().saturating_sub(HISTORY));
         let refused = self.refused.iter();
         SetState {
             name: self.parts.set.name.clone(),
@@ -90,7 +94,7 @@ impl<S: Store> Agent<S> {
             quiesced: quiesced.0,
             wanted: short(pipeline.ledger.wanted()),
             installed: short(pipeline.ledger.on_disk()),
-            live: short(pipeline.ledger.proven()),
+            live: short(pipeline.ledger.proven()).or_else(|| self.live_before()),
             in_sync,
             owed_since: self.owed_since,
             trouble: self.withheld.clone().or_else(|| pipeline.trouble.clone()),
@@ -99,12 +103,18 @@ impl<S: Store> Agent<S> {
                 .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
                 .collect(),
             old_generations: pipeline.retiring(),
-            loads: loads.collect(),
+            loads,
             loads_total: pipeline.counts.loads,
             refusals_total: pipeline.counts.refusals,
             failures_total: pipeline.counts.failures,
             load_seconds: pipeline.load_seconds.clone(),
         }
+    }
+
+    /// What nginx runs by, as long as nobody has tried to load anything else.
+    fn live_before(&self) -> Option<String> {
+        let untouched = self.parts.pipeline.is_untouched();
+        self.parts.before.as_ref().filter(|_| untouched)?.live.clone()
     }
 
     pub(super) fn routes(&self) -> Routes {
@@ -115,22 +125,40 @@ impl<S: Store> Agent<S> {
 
     fn backends(&mut self) -> Vec<BackendState> {
         let now = SystemTime::now();
+        // What was routed to last is routed to only while that is still proven.
+        let proven = self.parts.pipeline.ledger.proven().is_some() || self.live_before().is_some();
+        let served = self.served.as_ref().filter(|_| proven);
         let mut found: BTreeMap<String, BackendState> = BTreeMap::new();
         for belief in self.parts.beliefs.values() {
             for (key, registered) in belief.backends() {
-                let since = *self.since.entry(key.clone()).or_insert(now);
+                let backend = &registered.backend;
+                let (addr, weight) = (backend.addr.to_string(), backend.weight);
+                let route = served.and_then(|served| served.get(key));
                 let state = BackendState {
                     key: key.clone(),
                     service: registered.service.clone(),
-                    addr: registered.backend.addr.to_string(),
-                    weight: registered.backend.weight,
+                    live: route.is_some_and(|(at, share)| *at == addr && *share == weight),
+                    addr,
+                    weight,
+                    zone: backend.zone.clone(),
                     held: belief.held().contains(key),
-                    since,
+                    leaving: false,
+                    since: self.shown.get(key).map_or(now, |shown| shown.since),
                 };
                 found.insert(key.clone(), state);
             }
         }
-        self.since.retain(|key, _| found.contains_key(key));
+        for (key, shown) in std::mem::take(&mut self.shown) {
+            if let Some((addr, weight)) = served.and_then(|served| served.get(&key))
+                && !found.contains_key(&key)
+            {
+                let (addr, weight) = (addr.clone(), *weight);
+                let still =
+                    BackendState { addr, weight, held: false, live: true, leaving: true, ..shown };
+                found.insert(key, still);
+            }
+        }
+        self.shown.clone_from(&found);
         found.into_values().collect()
     }
 }

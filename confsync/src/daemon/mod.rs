@@ -177,7 +177,7 @@ impl Daemon {
         };
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         for set in loaded.sets {
-            daemon.begin(set, BTreeMap::new(), &joined).await?;
+            daemon.begin(set, BTreeMap::new(), None, &joined).await?;
         }
         Ok(daemon)
     }
@@ -186,6 +186,7 @@ impl Daemon {
         &mut self,
         set: Set,
         beliefs: BTreeMap<String, Belief>,
+        before: Option<SetState>,
         joined: &CancellationToken,
     ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
@@ -208,6 +209,7 @@ impl Daemon {
             pulse: self.pulse.clone(),
             again: Arc::clone(&again),
             beliefs,
+            before,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
         self.running.push(RunningSet { set, agent, stop, again, state });

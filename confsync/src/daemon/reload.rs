@@ -6,7 +6,7 @@ use super::Daemon;
 use super::join::{consumed_by, with_trees_of};
 use crate::load::load;
 use crate::render::Program;
-use crate::set::Set;
+use crate::set::{Loader, Set};
 
 impl Daemon {
     /// Reads the confdir again. What did not change is not touched, and a bad one
@@ -29,11 +29,12 @@ impl Daemon {
         self.running = kept;
         // Who asks for a reload may have mended what a set was refused for.
         self.running.iter().for_each(|running| running.again.notify_one());
-        let mut beliefs = BTreeMap::new();
+        let (mut beliefs, mut last) = (BTreeMap::new(), Vec::new());
         for running in ended {
             tracing::info!(set = running.set.name, "changed or gone");
             running.stop.cancel();
             beliefs.extend(running.agent.await.unwrap_or_default());
+            last.push((running.set.loader, running.state.borrow().clone()));
         }
         // What was read so far is routed by until the new files are live.
         let consumed = consumed_by(&loaded.sets);
@@ -51,7 +52,10 @@ impl Daemon {
                 Some((name, belief))
             };
             let mine = set.programs.iter().filter_map(belief).collect();
-            if let Err(error) = self.begin(set, mine, &joined).await {
+            let by_nginx = matches!(set.loader, Loader::Nginx(_));
+            let before = last.iter().find(|(loader, _)| by_nginx && *loader == set.loader);
+            let before = before.map(|(_, state)| state.clone());
+            if let Err(error) = self.begin(set, mine, before, &joined).await {
                 tracing::error!(set = name, "not started: {error:#}");
             }
         }

@@ -61,9 +61,7 @@ impl Pipeline {
         if let Some(applied) = self.applied() {
             self.quiescence.live(applied);
         }
-        if let Some(trouble) = self.trouble.take() {
-            tracing::info!(set = self.name, "mended: {trouble}");
-        }
+        self.mended();
         tracing::info!(set = self.name, revision = %self.wanted_at, "live");
         if let Some(pending) = self.pending.take()
             && let Err(error) = blocking(move || pending.commit()).await
@@ -78,7 +76,10 @@ impl Pipeline {
         self.master = None;
         self.ledger.live_unknown();
         let name = &self.name;
-        tracing::error!(set = name, "nginx has ended; waiting for whoever starts it again");
+        tracing::error!(
+            set = name,
+            "nginx has ended; nothing is known to be live until it is started again"
+        );
     }
 
     /// What is installed will not do: the previous files come back, and are loaded

@@ -20,7 +20,7 @@ use common::model::Revision;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
-pub use record::{Counts, Load};
+pub use record::{Counts, HISTORY, Load};
 
 use crate::install::{
     Candidate, Digest, InstallError, InstalledSet, Recovered, StagedSet, Stamp, Target,
@@ -132,6 +132,12 @@ impl Pipeline {
         self.pending.is_some()
     }
 
+    /// Whether whoever runs the files has been left alone so far, and runs.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.last_load.is_none() && self.proxy.is_running()
+    }
+
     /// How its files are loaded.
     #[must_use]
     pub fn proxy(&self) -> &Proxy {
@@ -148,6 +154,8 @@ impl Pipeline {
         (self.candidates, self.wanted_at) = (candidates, revision);
         if self.ledger.in_sync() {
             self.quiescence.live(revision);
+            // What was refused is not wanted any more.
+            self.mended();
         }
     }
 

@@ -9,7 +9,7 @@ use super::Pipeline;
 use crate::install::Digest;
 
 /// Loads kept for the status page.
-const HISTORY: usize = 50;
+pub const HISTORY: usize = 50;
 
 impl Pipeline {
     pub(super) fn refused(&mut self, digest: Digest, why: String) -> bool {
@@ -32,6 +32,12 @@ impl Pipeline {
             tracing::error!(set = self.name, "{why}");
         }
         self.trouble = Some(why);
+    }
+
+    pub(super) fn mended(&mut self) {
+        if let Some(trouble) = self.trouble.take() {
+            tracing::info!(set = self.name, "mended: {trouble}");
+        }
     }
 
     pub(super) fn remember(&mut self, began: Instant, failed: Option<String>) {

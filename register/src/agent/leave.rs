@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::claim::{Aim, Standing, Takeover, Want};
-use common::model::{Key, Revision, format_span};
+use common::model::{Key, Revision, counted, format_span};
 use common::registrar::Report;
 use common::runtime::Exit;
 use common::store::{Guard, Store, Written};
@@ -92,7 +92,7 @@ impl<S: Store> Agent<S> {
         }
         let drain = self.parts.config.process.drain.clone();
         let began = Instant::now();
-        self.say(&format!("draining: removing {} keys", keys.len()));
+        self.say(&format!("draining: removing {}", counted(keys.len(), "key")));
         self.mark(&held, began + MARK).await;
         let removed = self.remove_or_outlive(&keys, began + drain.applied).await;
         let Some(mut removed) = removed else {

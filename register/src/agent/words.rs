@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::claim::Standing;
-use common::model::{Key, format_span};
+use common::model::{Key, counted, format_span};
 use common::registrar::Report;
 
 use crate::health::State;
@@ -28,7 +28,8 @@ pub(super) fn state<'a>(
             let registered = lines.iter().filter(|(registered, _)| *registered).count();
             let open: Vec<&str> =
                 lines.iter().filter(|(r, _)| !r).map(|(_, l)| l.as_str()).take(3).collect();
-            let mut text = format!("{registered} of {} services registered", lines.len());
+            let mut text =
+                format!("{registered} of {} registered", counted(lines.len(), "service"));
             if !open.is_empty() {
                 text.push_str(&format!("; {}", open.join("; ")));
             }
