@@ -39,8 +39,10 @@ mod chaos_store;
 mod chaos_values;
 /// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
 mod confd_users;
-/// The documentation: its flags, its commands.
+/// The documentation: its flags, what it names, no command that nobody runs.
 mod docs;
+/// The commands of the documentation, run.
+mod docs_commands;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Rolling restarts under load.
