@@ -63,6 +63,8 @@ mod hazards_scene;
 mod hazards_store;
 /// The tutorial on machines with a real systemd.
 mod machines;
+/// The load balancer's unit when confsync is killed.
+mod machines_killed;
 /// The packages, installed and removed.
 mod packages;
 /// The page for people, in a real browser.

@@ -143,7 +143,7 @@ async fn the_load_balancers_command_line_serves() {
         etcd.ctl(Api::V3).put(&format!("/services/apache/{}", backend.ip()), &at).await;
         let nginx = Nginx::prepare(&lab);
         let confdir = Confdir::tutorial(&lab, &nginx);
-        let (_, unit) = units(flavour).into_iter().find(|(name, _)| name.contains("-lb")).unwrap();
+        let (_, unit) = units(flavour).into_iter().find(|(name, _)| name.contains("lb")).unwrap();
         let variables = [("COREOS_PUBLIC_IPV4", "10.0.0.1"), ("COREOS_PRIVATE_IPV4", "10.0.0.1")];
         let words = exec_start(&unit, &variables);
 
