@@ -39,6 +39,8 @@ mod chaos_store;
 mod chaos_values;
 /// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
 mod confd_users;
+/// Images, the tutorial's units with a real Docker, compose.
+mod containers;
 /// The documentation: its flags, its commands.
 mod docs;
 /// Leaving with two load balancers, of which one is in trouble.

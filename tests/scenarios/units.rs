@@ -33,7 +33,7 @@ fn units(flavour: &str) -> Vec<(String, String)> {
 fn exec_start(unit: &str, variables: &[(&str, &str)]) -> Vec<String> {
     let unit = unit.replace("\\\n", " ");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
-    let mut line = line.replace("%i", PORT);
+    let mut line = line.replace("%i", PORT).replace("%H", "lb");
     for (name, value) in variables {
         line = line.replace(&format!("${{{name}}}"), value);
     }
