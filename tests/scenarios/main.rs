@@ -39,6 +39,8 @@ mod chaos_store;
 mod chaos_values;
 /// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
 mod confd_users;
+/// Images, the tutorial's units with a real Docker, compose.
+mod containers;
 /// The documentation: its flags, what it names, no command that nobody runs.
 mod docs;
 /// The commands of the documentation, run.
@@ -65,6 +67,8 @@ mod hazards_scene;
 mod hazards_store;
 /// The tutorial on machines with a real systemd.
 mod machines;
+/// The load balancer's unit when confsync is killed.
+mod machines_killed;
 /// The packages, installed and removed.
 mod packages;
 /// The page for people, in a real browser.
