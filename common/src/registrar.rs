@@ -189,7 +189,9 @@ impl<S: Store> Registrar<S> {
         let mut outcome = Ok(());
         for (delete, answer) in deletes.iter().zip(answers) {
             match answer {
-                Ok(written) => self.claim.record_withdrawal(&delete.key, &written),
+                Ok(written) => {
+                    self.claim.record_withdrawal(&delete.key, &written, Instant::now());
+                }
                 Err(error) => outcome = Err(error),
             }
         }
