@@ -187,6 +187,9 @@ impl<S: Store> Agent<S> {
             return None;
         }
         let rest = end_of_lease.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return None;
+        }
         let text = format!("etcd is away: waiting {} for the lease to run out", format_span(rest));
         tracing::warn!("{text}");
         self.say(&text);

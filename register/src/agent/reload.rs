@@ -11,6 +11,10 @@ impl<S: Store> Agent<S> {
     /// Reads the configuration again; what did not change is not touched, and a bad
     /// one changes nothing.
     pub(super) fn reload(&mut self) {
+        if self.parts.sources.file().is_none() {
+            tracing::info!("SIGHUP: without --config there is nothing to read again");
+            return;
+        }
         let new = match self.parts.sources.load() {
             Ok(new) => new,
             Err(errors) => {
