@@ -7,6 +7,7 @@
 //! * [`claim`] knows what the store has confirmed that we hold, and what is owed;
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
+//! * [`trust`] says which certificates of servers are believed.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
 //! This crate knows nothing of probes, templates or nginx.
@@ -20,6 +21,7 @@ pub mod reach;
 pub mod registrar;
 pub mod runtime;
 pub mod store;
+pub mod trust;
 pub mod watch;
 
 /// For `--version`: the version, and in a release the commit it was built from.
