@@ -39,8 +39,23 @@ enum Found {
 }
 
 impl<S: Store> Agent<S> {
-    /// Ends everything in order.
+    /// Ends everything in order. Each step is bounded, so who goes on is alive.
     pub(super) async fn leave(&mut self, end: End) -> anyhow::Result<Exit> {
+        let manager = self.parts.manager.clone();
+        let every = manager.watchdog_interval();
+        let leaving = self.leave_in_order(end);
+        let Some(every) = every else { return leaving.await };
+        tokio::pin!(leaving);
+        let mut beat = tokio::time::interval(every);
+        loop {
+            tokio::select! {
+                exit = &mut leaving => return exit,
+                _ = beat.tick() => manager.watchdog(),
+            }
+        }
+    }
+
+    async fn leave_in_order(&mut self, end: End) -> anyhow::Result<Exit> {
         self.parts.manager.stopping();
         self.parts.manager.extend(EXTENSION);
         self.parts.publish.send_modify(|snapshot| snapshot.leaving = true);
@@ -103,7 +118,10 @@ impl<S: Store> Agent<S> {
         }
         let drain = self.parts.config.process.drain.clone();
         let began = Instant::now();
-        self.say(&format!("draining: removing {} keys", keys.len()));
+        self.say(&match keys.as_slice() {
+            [key] => format!("draining: removing {key}"),
+            keys => format!("draining: removing {} keys", keys.len()),
+        });
         self.mark(&held, began + MARK).await;
         let removed = self.remove_or_outlive(&keys, began + drain.applied).await;
         let Some(mut removed) = removed else {
@@ -288,7 +306,6 @@ impl<S: Store> Agent<S> {
             let mut last = String::new();
             let tell = |missing: &str| {
                 manager.extend(EXTENSION);
-                manager.watchdog();
                 if last != missing {
                     missing.clone_into(&mut last);
                     tracing::info!("draining: waiting for {missing}");

@@ -145,6 +145,8 @@ struct Agent<S> {
     end_registrar: CancellationToken,
     ready: bool,
     joining: Option<JoinHandle<()>>,
+    /// By whom this instance is not served yet, while readiness waits for it.
+    unserved: watch::Sender<Option<String>>,
 }
 
 impl<S: Store> Agent<S> {
@@ -166,6 +168,7 @@ impl<S: Store> Agent<S> {
             end_registrar,
             ready: false,
             joining: None,
+            unserved: watch::Sender::new(None),
             parts,
         };
         let services = agent.parts.config.services.clone();
@@ -298,7 +301,11 @@ impl<S: Store> Agent<S> {
         }
         let report = self.report.borrow_and_update().clone();
         let services = self.running.iter().map(|(key, r)| (key, r.probing.report.borrow().clone()));
-        let text = words::state(services, &standings, &report);
+        let mut text = words::state(services, &standings, &report);
+        let unserved = self.unserved.borrow().clone();
+        if let Some(missing) = &unserved {
+            text = format!("{text}; waiting to be served by {missing}");
+        }
         self.parts.manager.status(&text);
         let services = standings.into_iter().map(|(key, standing)| {
             let report = self.running.get(&key).map(|r| r.probing.report.borrow().clone());
@@ -307,7 +314,7 @@ impl<S: Store> Agent<S> {
         let snapshot = Snapshot {
             services: services.collect(),
             registrar: report,
-            ready: self.ready,
+            ready: self.ready && unserved.is_none(),
             leaving: false,
             words: text,
         };
@@ -324,20 +331,23 @@ impl<S: Store> Agent<S> {
         let waits = self.waits(standings, patience);
         let (store, bookkeeping) = (self.parts.store.clone(), self.bookkeeping.clone());
         let abort = self.parts.signals.drain.clone();
+        let (unserved, bell) = (self.unserved.clone(), Arc::clone(&self.bell));
+        unserved.send_replace(Some("the load balancers".to_owned()));
         self.joining = Some(tokio::spawn(async move {
-            let tell =
-                |missing: &str| manager.status(&format!("waiting to be served by {missing}"));
-            match wait_for_all(&store, &bookkeeping, waits, tell, &abort).await {
-                Ending::Verdicts(verdicts) => {
-                    for verdict in verdicts {
-                        tracing::info!(confirmed = verdict.confirmed, "served: {verdict}");
-                    }
-                    manager.ready();
+            let tell = |missing: &str| {
+                if unserved.send_replace(Some(missing.to_owned())).as_deref() != Some(missing) {
+                    bell.notify_one();
                 }
+            };
+            match wait_for_all(&store, &bookkeeping, waits, tell, &abort).await {
+                Ending::Verdicts(verdicts) => verdicts.iter().for_each(words::say_served),
                 // Health is not at stake; who comes back registers and is served.
-                Ending::Regressed(_) => manager.ready(),
-                Ending::Aborted => {}
+                Ending::Regressed(_) => {}
+                Ending::Aborted => return,
             }
+            unserved.send_replace(None);
+            manager.ready();
+            bell.notify_one();
         }));
     }
 

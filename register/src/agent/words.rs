@@ -6,6 +6,7 @@ use common::claim::Standing;
 use common::model::{Key, format_span};
 use common::registrar::Report;
 
+use crate::drain::Verdict;
 use crate::health::State;
 use crate::prober;
 
@@ -92,6 +93,15 @@ pub(super) fn say_standing(key: &Key, ours: &[u8], change: (&Standing, &Standing
 fn shown(value: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(value).chars().take(80).collect();
     text.escape_debug().to_string()
+}
+
+/// The log line of a wait to be served.
+pub(super) fn say_served(verdict: &Verdict) {
+    if verdict.confirmed {
+        tracing::info!("served: {verdict}");
+    } else {
+        tracing::warn!("ready, though not known to be served: {verdict}");
+    }
 }
 
 /// The log line of a change.

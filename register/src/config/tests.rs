@@ -253,6 +253,7 @@ fn a_file_is_judged_as_a_whole() {
          give them different ids, such as id = \"{host}:{port}\""
     );
     assert!(file("").unwrap_err().contains("there is no service in it"));
+    assert_eq!(file("[[service").unwrap_err().lines().count(), 1);
 }
 
 #[test]
