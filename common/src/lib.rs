@@ -8,6 +8,7 @@
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
 //! * [`table`] aligns what a person reads at a terminal.
+//! * [`trust`] says which certificates of servers are believed.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
 //! This crate knows nothing of probes, templates or nginx.
@@ -22,6 +23,7 @@ pub mod registrar;
 pub mod runtime;
 pub mod store;
 pub mod table;
+pub mod trust;
 pub mod watch;
 
 /// For `--version`: the version, and in a release the commit it was built from.

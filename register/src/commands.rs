@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{ArgMatches, FromArgMatches};
 use common::args::{LogArgs, StoreArgs};
 use common::handshake::Bookkeeping;
-use common::model::{self, Tree};
+use common::model::{self, Tree, format_span};
 use common::reach::reach;
 use common::runtime::{Exit, Forwarded, Pulse, ServiceManager, Signals, Usage, print, start_log};
 use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
@@ -229,11 +229,15 @@ pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
 
 async fn reach_soon(connection: &Connection) -> Result<Etcd, StoreError> {
     let until = Instant::now() + PATIENCE;
+    let mut said = None;
     loop {
         match connect(connection).await {
             Ok(store) => return Ok(store),
             Err(error) if error.is_transient() && Instant::now() < until => {
-                tracing::warn!(%error, "trying on");
+                if said.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "trying on for {}", format_span(PATIENCE));
+                    said = Some(error);
+                }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(error) => return Err(error),

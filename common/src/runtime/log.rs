@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{Compact, DefaultFields, Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -25,8 +26,7 @@ pub enum LogFormat {
 /// # Errors
 /// When `level` is neither.
 pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|e| super::Usage(format!("--log-level `{level}`: {e}")))?;
+    let filter = filter(level)?;
     // A reader of our standard error that goes away must not end anything: what the
     // subscriber says about its own trouble goes to the same place, and panics there.
     let log = tracing_subscriber::fmt()
@@ -43,6 +43,23 @@ pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
         }
     };
     Ok(())
+}
+
+/// A lone word that is no level would be taken for the name of a module, and the log
+/// would be silent.
+fn filter(level: &str) -> Result<EnvFilter, super::Usage> {
+    let wrong = |why: &str| super::Usage(format!("--log-level `{}`: {why}", level.escape_debug()));
+    for part in level.split(',').map(str::trim) {
+        if !part.contains('=') && part.parse::<LevelFilter>().is_err() {
+            return Err(wrong("write error, warn, info, debug or trace"));
+        }
+    }
+    let filter = EnvFilter::try_new(level).map_err(|e| wrong(&e.to_string()))?;
+    // What it says is said again, with more sense, by whoever made the connection.
+    Ok(match "rustls_platform_verifier=off".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    })
 }
 
 /// journald takes a line's level from a `<N>` in front (`sd-daemon(3)`) and adds
@@ -74,5 +91,21 @@ where
         };
         write!(writer, "<{level}>")?;
         self.0.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter;
+
+    #[test]
+    fn a_word_that_is_no_level_does_not_silence_the_log() {
+        for level in ["info", "WARN", "off", "info,register=debug"] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in ["warning", "nonsense", "info,loud"] {
+            let said = filter(level).unwrap_err().to_string();
+            assert!(said.contains("write error, warn, info"), "{level}: {said}");
+        }
     }
 }

@@ -184,7 +184,7 @@ async fn nothing_there_is_no_answer_for_now() {
         assert!(text.contains("refused"), "{text}");
     }
     let none = Connection { endpoints: Vec::new(), ..to(String::new(), Api::Auto) };
-    assert!(matches!(refusal(none).await, StoreError::Refused(_)));
+    assert!(matches!(refusal(none).await, StoreError::Setup(_)));
 }
 
 #[tokio::test]
@@ -207,6 +207,9 @@ async fn auto_takes_v2_only_from_a_server_that_has_nothing_else() {
     let error = refusal(to(new.url(), Api::Auto)).await;
     assert!(error.is_transient(), "{error}");
     assert!(error.to_string().contains("not gRPC"), "{error}");
-    let web = OldServer::start("<html>Welcome to nginx!</html>").await;
-    connect(&to(web.url(), Api::V3)).await.map(|_| ()).unwrap_err();
+    // Whatever it is asked for, it answers with 200.
+    let web = OldServer::web("<html>Welcome to nginx!</html>").await;
+    for api in [Api::V3, Api::Auto, Api::V2] {
+        assert!(refusal(to(web.url(), api)).await.is_transient());
+    }
 }

@@ -27,9 +27,35 @@ const BACKEND: Duration = Duration::from_secs(30);
 /// The service manager is asked for this much more time, again and again.
 const EXTENSION: Duration = Duration::from_secs(15);
 
+/// What stood at a key that was to go.
+#[derive(Debug, Clone, Copy)]
+enum Found {
+    /// Our value; removed at this revision.
+    Ours(Revision),
+    /// Nothing, at this revision.
+    Nothing(Revision),
+    /// Another's value, which stays.
+    Anothers,
+}
+
 impl<S: Store> Agent<S> {
-    /// Ends everything in order.
+    /// Ends everything in order. Each step is bounded, so who goes on is alive.
     pub(super) async fn leave(&mut self, end: End) -> anyhow::Result<Exit> {
+        let manager = self.parts.manager.clone();
+        let every = manager.watchdog_interval();
+        let leaving = self.leave_in_order(end);
+        let Some(every) = every else { return leaving.await };
+        tokio::pin!(leaving);
+        let mut beat = tokio::time::interval(every);
+        loop {
+            tokio::select! {
+                exit = &mut leaving => return exit,
+                _ = beat.tick() => manager.watchdog(),
+            }
+        }
+    }
+
+    async fn leave_in_order(&mut self, end: End) -> anyhow::Result<Exit> {
         self.parts.manager.stopping();
         self.parts.manager.extend(EXTENSION);
         self.parts.publish.send_modify(|snapshot| snapshot.leaving = true);
@@ -92,13 +118,19 @@ impl<S: Store> Agent<S> {
         }
         let drain = self.parts.config.process.drain.clone();
         let began = Instant::now();
-        self.say(&format!("draining: removing {}", counted(keys.len(), "key")));
+        self.say(&match keys.as_slice() {
+            [key] => format!("draining: removing {key}"),
+            keys => format!("draining: removing {} keys", keys.len()),
+        });
         self.mark(&held, began + MARK).await;
         let removed = self.remove_or_outlive(&keys, began + drain.applied).await;
         let Some(mut removed) = removed else {
             return self.say_unasked(drain.min.unwrap_or_default()).await;
         };
         removed.extend(left_over);
+        if removed.is_empty() {
+            return self.say_taken_over();
+        }
         let confirmed = self.await_load_balancers(removed).await;
         tracing::info!(after = %format_span(began.elapsed()), confirmed, "drained");
         confirmed
@@ -111,7 +143,11 @@ impl<S: Store> Agent<S> {
         let keys: Vec<Key> = starting.map(|(key, _)| key.clone()).collect();
         let until = Instant::now() + self.parts.config.process.drain.applied;
         let deleted = self.delete_ours(&keys, until).await.into_iter();
-        deleted.filter_map(|(key, at)| Some((key, at.ok()?))).collect()
+        let was_there = |(key, found)| match found {
+            Found::Ours(at) => Some((key, at)),
+            Found::Nothing(_) | Found::Anothers => None,
+        };
+        deleted.filter_map(was_there).collect()
     }
 
     fn held(&self) -> Vec<Key> {
@@ -169,6 +205,9 @@ impl<S: Store> Agent<S> {
             return None;
         }
         let rest = end_of_lease.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return None;
+        }
         let text = format!("etcd is away: waiting {} for the lease to run out", format_span(rest));
         tracing::warn!("{text}");
         self.say(&text);
@@ -176,14 +215,18 @@ impl<S: Store> Agent<S> {
         self.remove(keys, end_of_lease).await
     }
 
-    /// Has the keys removed; their revisions. `None`: etcd did not answer in time.
+    /// Has the keys removed; their revisions, without those of which another instance
+    /// has become the owner. `None`: etcd did not answer in time.
     async fn remove(&mut self, keys: &[Key], until: Instant) -> Option<BTreeMap<Key, Revision>> {
         let wants = Arc::new(self.marks(keys));
         self.wants.send_replace(Arc::clone(&wants));
         // What it says of older wishes proves nothing: a write may have been under way.
         let gone = |report: &Report| {
-            let absent = |key| matches!(report.keys.get(key), None | Some(Standing::Absent { .. }));
-            Arc::ptr_eq(&report.acted_on, &wants) && keys.iter().all(absent)
+            let let_go = |key| {
+                let standing = report.keys.get(key);
+                matches!(standing, None | Some(Standing::Absent { .. } | Standing::Rival { .. }))
+            };
+            Arc::ptr_eq(&report.acted_on, &wants) && keys.iter().all(let_go)
         };
         if !self.until(until, gone).await {
             return None;
@@ -194,6 +237,7 @@ impl<S: Store> Agent<S> {
                 Some(Standing::Absent { removed: Some(at) }) => {
                     removed.insert(key.clone(), *at);
                 }
+                Some(Standing::Rival { .. }) => {}
                 _ => unknown.push(key.clone()),
             }
         }
@@ -212,9 +256,11 @@ impl<S: Store> Agent<S> {
         let asked = keys.iter().filter(|key| self.running.contains_key(*key)).count();
         let deleted = self.delete_ours(keys, until).await;
         let all = deleted.len() == asked;
-        let removed =
-            deleted.into_iter().map(|(key, at)| (key, at.unwrap_or_else(|absent| absent)));
-        all.then(|| removed.collect())
+        let gone = |(key, found)| match found {
+            Found::Ours(at) | Found::Nothing(at) => Some((key, at)),
+            Found::Anothers => None,
+        };
+        all.then(|| deleted.into_iter().filter_map(gone).collect())
     }
 
     async fn until(&mut self, until: Instant, done: impl Fn(&Report) -> bool) -> bool {
@@ -260,7 +306,6 @@ impl<S: Store> Agent<S> {
             let mut last = String::new();
             let tell = |missing: &str| {
                 manager.extend(EXTENSION);
-                manager.watchdog();
                 if last != missing {
                     missing.clone_into(&mut last);
                     tracing::info!("draining: waiting for {missing}");
@@ -291,26 +336,31 @@ impl<S: Store> Agent<S> {
         false
     }
 
-    /// Deletes keys that have our value, whatever their lease. `Ok`: removed at this
-    /// revision; `Err`: not there at this revision; left out: etcd did not answer.
-    async fn delete_ours(
-        &self,
-        keys: &[Key],
-        until: Instant,
-    ) -> BTreeMap<Key, Result<Revision, Revision>> {
+    /// Deletes keys that have our value, whatever their lease. Left out: those about
+    /// which etcd did not answer.
+    async fn delete_ours(&self, keys: &[Key], until: Instant) -> BTreeMap<Key, Found> {
         let mut deleted = BTreeMap::new();
         for key in keys {
             let Some(running) = self.running.get(key) else { continue };
             let guard = Guard::Value(running.service.value.clone().into_bytes());
             let answer = timeout_at(until, self.parts.store.delete(key, &guard)).await;
-            let outcome = match answer {
-                Ok(Ok(Written::Done { revision, .. })) => Ok(revision),
-                Ok(Ok(Written::Held { revision, .. })) => Err(revision),
+            let found = match answer {
+                Ok(Ok(Written::Done { revision, .. })) => Found::Ours(revision),
+                Ok(Ok(Written::Held { by: None, revision })) => Found::Nothing(revision),
+                Ok(Ok(Written::Held { by: Some(_), .. })) => Found::Anothers,
                 _ => continue,
             };
-            deleted.insert(key.clone(), outcome);
+            deleted.insert(key.clone(), found);
         }
         deleted
+    }
+
+    /// Load balancers go on as before, so there is nobody to wait for.
+    fn say_taken_over(&self) -> bool {
+        let text = "drained: another instance has taken the key over, so it stays";
+        tracing::info!("{text}");
+        self.say(text);
+        true
     }
 
     fn say_verdicts(&self, verdicts: &[Verdict]) -> bool {

@@ -145,6 +145,8 @@ struct Agent<S> {
     end_registrar: CancellationToken,
     ready: bool,
     joining: Option<JoinHandle<()>>,
+    /// By whom this instance is not served yet, while readiness waits for it.
+    unserved: watch::Sender<Option<String>>,
 }
 
 impl<S: Store> Agent<S> {
@@ -166,6 +168,7 @@ impl<S: Store> Agent<S> {
             end_registrar,
             ready: false,
             joining: None,
+            unserved: watch::Sender::new(None),
             parts,
         };
         let services = agent.parts.config.services.clone();
@@ -266,18 +269,27 @@ impl<S: Store> Agent<S> {
         });
     }
 
+    /// What is known of each key. What etcd confirmed is worth nothing when it has not
+    /// been heard of for a whole TTL.
     fn standings(&self) -> BTreeMap<Key, Standing> {
         let report = self.report.borrow();
-        let standing = |key: &Key| report.keys.get(key).cloned();
-        self.running.keys().map(|key| (key.clone(), standing(key).unwrap_or(NOTHING))).collect()
+        let believed = report.believed_until.is_some_and(|until| Instant::now() < until);
+        let standing = |key: &Key| match report.keys.get(key) {
+            Some(Standing::Held { .. }) if !believed => Standing::Owed,
+            Some(standing) => standing.clone(),
+            None => NOTHING,
+        };
+        self.running.keys().map(|key| (key.clone(), standing(key))).collect()
     }
 
     /// Tells what stands; READY=1 once every healthy service is registered.
     fn tell(&mut self) {
         let standings = self.standings();
+        let away = self.report.borrow().trouble.is_some();
         for (key, running) in &mut self.running {
             let Some(standing) = standings.get(key) else { continue };
-            words::say_standing(key, &running.logged, standing);
+            let ours = running.service.value.as_bytes();
+            words::say_standing(key, ours, (&running.logged, standing), away);
             running.logged.clone_from(standing);
         }
         let decided = self.running.values().all(|r| r.said != State::Starting);
@@ -289,7 +301,11 @@ impl<S: Store> Agent<S> {
         }
         let report = self.report.borrow_and_update().clone();
         let services = self.running.iter().map(|(key, r)| (key, r.probing.report.borrow().clone()));
-        let text = words::state(services, &standings, &report);
+        let mut text = words::state(services, &standings, &report);
+        let unserved = self.unserved.borrow().clone();
+        if let Some(missing) = &unserved {
+            text = format!("{text}; waiting to be served by {missing}");
+        }
         self.parts.manager.status(&text);
         let services = standings.into_iter().map(|(key, standing)| {
             let report = self.running.get(&key).map(|r| r.probing.report.borrow().clone());
@@ -298,7 +314,7 @@ impl<S: Store> Agent<S> {
         let snapshot = Snapshot {
             services: services.collect(),
             registrar: report,
-            ready: self.ready,
+            ready: self.ready && unserved.is_none(),
             leaving: false,
             words: text,
         };
@@ -315,20 +331,23 @@ impl<S: Store> Agent<S> {
         let waits = self.waits(standings, patience);
         let (store, bookkeeping) = (self.parts.store.clone(), self.bookkeeping.clone());
         let abort = self.parts.signals.drain.clone();
+        let (unserved, bell) = (self.unserved.clone(), Arc::clone(&self.bell));
+        unserved.send_replace(Some("the load balancers".to_owned()));
         self.joining = Some(tokio::spawn(async move {
-            let tell =
-                |missing: &str| manager.status(&format!("waiting to be served by {missing}"));
-            match wait_for_all(&store, &bookkeeping, waits, tell, &abort).await {
-                Ending::Verdicts(verdicts) => {
-                    for verdict in verdicts {
-                        tracing::info!(confirmed = verdict.confirmed, "served: {verdict}");
-                    }
-                    manager.ready();
+            let tell = |missing: &str| {
+                if unserved.send_replace(Some(missing.to_owned())).as_deref() != Some(missing) {
+                    bell.notify_one();
                 }
+            };
+            match wait_for_all(&store, &bookkeeping, waits, tell, &abort).await {
+                Ending::Verdicts(verdicts) => verdicts.iter().for_each(words::say_served),
                 // Health is not at stake; who comes back registers and is served.
-                Ending::Regressed(_) => manager.ready(),
-                Ending::Aborted => {}
+                Ending::Regressed(_) => {}
+                Ending::Aborted => return,
             }
+            unserved.send_replace(None);
+            manager.ready();
+            bell.notify_one();
         }));
     }
 

@@ -77,8 +77,12 @@ pub(super) fn read(mut from: Reader<'_>) -> Option<Process> {
         },
     });
     let status = from.read("status", |text| {
-        text.parse()
-            .map_err(|_| format!("`{}` is no address; write 127.0.0.1:8080", text.escape_debug()))
+        listens_at(text).ok_or_else(|| {
+            format!(
+                "`{}` is no address; write 127.0.0.1:8080, or :8080 for all",
+                text.escape_debug()
+            )
+        })
     });
     let bookkeeping = from.read("bookkeeping", str::parse).or_else(|| BOOKKEEPING.parse().ok())?;
     Some(Process {
@@ -89,6 +93,16 @@ pub(super) fn read(mut from: Reader<'_>) -> Option<Process> {
         min_lbs: from.number("min_lbs", 0, 0, 10_000),
         drain,
     })
+}
+
+/// `address:port`; `localhost:port`; `:port` for every address of the machine.
+fn listens_at(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.rsplit_once(':')?;
+    match host {
+        "" => format!("0.0.0.0:{port}").parse().ok(),
+        "localhost" => format!("127.0.0.1:{port}").parse().ok(),
+        _ => text.parse().ok(),
+    }
 }
 
 /// The rules that no setting can break alone.

@@ -15,7 +15,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::TlsOptions;
 use url::Url;
 
 use self::files::Material;
@@ -148,6 +147,14 @@ pub async fn connect(connection: &Connection) -> Result<Etcd, StoreError> {
     Err(most_telling(errors))
 }
 
+/// Whether a text is an endpoint, before anything is asked.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn check_endpoint(text: &str, api: Api) -> Result<(), String> {
+    address::parse(text, api).map(drop).map_err(|e| e.to_string())
+}
+
 /// What an endpoint answered.
 enum Spoken {
     V3,
@@ -160,7 +167,7 @@ struct Door {
     discovery: Option<Arc<Discovery>>,
     api: Api,
     user: Option<(String, String)>,
-    tls: Option<TlsOptions>,
+    tls: Option<v3::Tls>,
     http: reqwest::Client,
     timeouts: Timeouts,
 }
@@ -176,7 +183,7 @@ impl Door {
             discovery,
             api: *api,
             user: credentials.as_ref().map(|c| (c.user.clone(), c.password.clone())),
-            tls: secure.then(|| material.for_grpc()),
+            tls: secure.then(|| material.for_grpc()).transpose()?,
             http: material.for_http(timeouts.connect)?,
             timeouts: *timeouts,
         })
@@ -258,7 +265,7 @@ async fn find(connection: &Connection) -> Result<(Vec<Url>, Option<Arc<Discovery
     let Connection { endpoints, discovery, api, .. } = connection;
     if let Some(domain) = discovery {
         if !endpoints.is_empty() {
-            return Err(StoreError::Refused(
+            return Err(StoreError::Setup(
                 "endpoints are given and a domain to discover them: one of the two is enough"
                     .to_owned(),
             ));
@@ -269,7 +276,7 @@ async fn find(connection: &Connection) -> Result<(Vec<Url>, Option<Arc<Discovery
     let mut urls = Vec::new();
     for text in endpoints {
         let found = address::parse(text, *api);
-        urls.extend(found.map_err(|e| StoreError::Refused(format!("endpoint {e}")))?);
+        urls.extend(found.map_err(|e| StoreError::Setup(format!("--etcd: endpoint {e}")))?);
     }
     Ok((shuffled(urls), None))
 }
@@ -287,7 +294,7 @@ fn most_telling(errors: Vec<StoreError>) -> StoreError {
         })
         .collect();
     if reasons.is_empty() {
-        return StoreError::Refused("no etcd endpoint is given".to_owned());
+        return StoreError::Setup("no etcd endpoint is given".to_owned());
     }
     StoreError::Unreachable(reasons.join("; "))
 }

@@ -22,7 +22,7 @@ use url::Url;
 
 use self::http::{key_url, receive};
 use self::wire::{Answer, COMPARE, MISSING, NOT_A_FOLDER, Said};
-use super::rotation::Rotation;
+use super::rotation::{Rotation, place};
 use super::{Guard, KeyState, Lease, Mark, Renewed, Store, StoreError, Written};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
@@ -76,7 +76,15 @@ impl V2 {
         url.set_path("/v2/machines");
         let request = self.request(Method::GET, url);
         let reply = self.shared.rotation.bounded(&seat, self.limit(), receive(request)).await?;
-        if reply.status == 200 { Ok(()) } else { reply.read().map(|_| ()) }
+        match reply.status {
+            // `http://127.0.0.1:4001, http://…`: many a server answers 200 to anything.
+            200 if reply.body.starts_with(b"http") || reply.body.is_empty() => Ok(()),
+            200 => Err(StoreError::Unreachable(format!(
+                "{}: a server answers there, but not as an etcd does; is it the right port?",
+                place(&seat.url)
+            ))),
+            _ => reply.read().map(|_| ()),
+        }
     }
 
     fn limit(&self) -> Duration {
