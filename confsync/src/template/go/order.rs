@@ -68,10 +68,21 @@ pub(super) fn parse(text: &str) -> Result<(ListNode, Vec<DefineNode>), Found> {
     Parser::new(&text, &left, &right).and_then(Parser::parse).map_err(|error| match error {
         TemplateError::Lex { line, col, message, .. }
         | TemplateError::Parse { line, col, message, .. } => {
-            (offset(&text, line, col), message.into())
+            (offset(&text, line, col), told(message))
         }
         other => (0, Fault::from(other.to_string())),
     })
+}
+
+/// The parser's words, and what to do where they do not say it.
+fn told(message: String) -> Fault {
+    match message.as_str() {
+        "empty command" => Fault::new(
+            "missing value",
+            "nothing stands behind `if`, `range`, `with` or `|`, or in the braces",
+        ),
+        _ => message.into(),
+    }
 }
 
 /// The byte of a place that the parser names.
