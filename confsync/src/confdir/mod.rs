@@ -116,15 +116,10 @@ pub(crate) fn read(
     })?;
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
     for file in &files {
-        match resource::read(path, file, globals) {
-            Ok((resource, new)) => {
-                resources.push(resource);
-                notes.extend(new);
-            }
-            Err(new) => {
-                mistakes.extend(new.into_iter().map(|text| Mistake { file: file.clone(), text }))
-            }
-        }
+        let (resource, new, wrong) = resource::read(path, file, globals);
+        resources.extend(resource);
+        notes.extend(new);
+        mistakes.extend(wrong.into_iter().map(|text| Mistake { file: file.clone(), text }));
     }
     mistakes.extend(same_dest(&resources));
     if files.is_empty() {

@@ -7,7 +7,7 @@
 
 mod expr;
 
-use gotmpl::parse::{BranchNode, ListNode, Node, Parser, PipeNode, Pos, TemplateNode};
+use gotmpl::parse::{BranchNode, ListNode, Node, PipeNode, Pos, TemplateNode};
 
 use super::error::place;
 use super::go;
@@ -39,9 +39,7 @@ pub fn convert(go_template: &str) -> Result<String, Vec<Unconvertible>> {
     let all = |line, what: String| {
         vec![Unconvertible { line, construct: "the template".into(), why: what }]
     };
-    go::check(go_template).map_err(|e| all(e.line, e.what))?;
-    let parsed = Parser::new(go_template, "{{", "}}").and_then(Parser::parse);
-    let (main, defines) = parsed.map_err(|e| all(0, e.to_string()))?;
+    let (main, defines) = go::tree(go_template).map_err(|e| all(e.line, e.what))?;
     let mut writer = Writer { source: go_template, out: String::new(), against: Vec::new() };
     // An empty body never replaces another of its name.
     let twice = |name: &str| defines.iter().filter(|d| d.name == name).count() > 1;
