@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::claim::{Aim, Standing, Takeover, Want};
-use common::model::{Key, Revision, counted, format_span};
+use common::model::{Key, Revision, format_span};
 use common::registrar::Report;
 use common::runtime::Exit;
 use common::store::{Guard, Store, Written};
