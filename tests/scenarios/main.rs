@@ -43,6 +43,8 @@ mod confd_users;
 mod containers;
 /// The documentation: its flags, its commands.
 mod docs;
+/// The tutorial with a real fleet.
+mod fleet;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Rolling restarts under load.
