@@ -18,7 +18,7 @@ const UNITS: [(&str, &str); 5] = [
     ),
 ];
 const RESOURCE: &str = include_str!("../../fleet-units/confdir/conf.d/nginx.toml.example");
-const LOG_FORMAT: &str = "log_format upstreamlog '[$time_local] $remote_addr passed to: \
+pub(super) const LOG_FORMAT: &str = "log_format upstreamlog '[$time_local] $remote_addr passed to: \
     $upstream_addr: $request Upstream Response Time: $upstream_response_time Request time: \
     $request_time';";
 

@@ -45,6 +45,8 @@ mod containers;
 mod docs;
 /// The commands of the documentation, run.
 mod docs_commands;
+/// The tutorial with a real fleet.
+mod fleet;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Rolling restarts under load.
