@@ -43,6 +43,8 @@ mod confd_users;
 mod docs;
 /// The commands of the documentation, run.
 mod docs_commands;
+/// The documentation explains every line that the daemons say or log.
+mod docs_lines;
 /// Man pages and completions, as the packages have them.
 mod generated;
 /// Leaving with two load balancers, of which one is in trouble.
