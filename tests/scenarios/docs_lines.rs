@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::docs::{pages, spans};
+
 /// Where what the service manager is told is made, and of which functions.
 const WORDS: [(&str, &str, &str); 2] = [
     ("confsync/src/state.rs", "pub fn words(&self)", "pub fn wanted_backends"),
@@ -66,6 +68,43 @@ fn a_line_is_known_by_what_is_always_the_same() {
     assert_eq!(fixed("{key}: waiting, `{}` holds it"), "waiting");
     assert_eq!(fixed("; {} for {}"), "for");
     assert_eq!(fixed("drain unconfirmed: told to leave now"), "drain unconfirmed");
+}
+
+/// Names of sources and of tests that pages speak of.
+#[test]
+fn every_source_and_test_that_a_page_names_is_there() {
+    let mut files = Vec::new();
+    for part in ["register", "confsync", "common", "tests"] {
+        sources(&workspace().join(part), &mut files);
+    }
+    let all: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    // metrics.md names metrics; what is served is compared with it elsewhere.
+    for (page, text) in pages().iter().filter(|(page, _)| page != "docs/metrics.md") {
+        for span in spans(text) {
+            let last = span.rsplit("::").next().unwrap_or_default();
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if span.contains([' ', '*', '…']) {
+                continue;
+            }
+            if span.ends_with(".rs") {
+                let there = files.iter().any(|file| file.ends_with(&span));
+                let inside = || files.iter().any(|file| file.ends_with(inner(&span)));
+                assert!(there || inside(), "{page}: there is no {span}");
+            } else if last.chars().all(plain) && last.matches('_').count() >= 3 {
+                assert!(
+                    all.contains(&format!("fn {last}("))
+                        || all.contains(&format!("{last},"))
+                        || all.contains(&format!("{last})")),
+                    "{page}: there is no test {span}"
+                );
+            }
+        }
+    }
+}
+
+/// `register/health.rs` is in `register/src/`.
+fn inner(span: &str) -> &str {
+    span.split_once('/').map_or(span, |(_, rest)| rest)
 }
 
 #[test]
