@@ -116,7 +116,7 @@ fn no_block_hides_a_command_that_nobody_runs() {
 }
 
 /// What a page writes between single backticks, each in one line.
-fn spans(text: &str) -> Vec<String> {
+pub(super) fn spans(text: &str) -> Vec<String> {
     let mut outside = String::new();
     let mut inside = false;
     for line in text.lines() {

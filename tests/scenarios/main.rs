@@ -45,8 +45,12 @@ mod containers;
 mod docs;
 /// The commands of the documentation, run.
 mod docs_commands;
+/// The documentation explains every line that the daemons say or log.
+mod docs_lines;
 /// The tutorial with a real fleet.
 mod fleet;
+/// Man pages and completions, as the packages have them.
+mod generated;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Rolling restarts under load.

@@ -29,6 +29,27 @@ async fn live(at: SocketAddr) -> (bool, Vec<bool>) {
     (set["in_sync"].as_bool().unwrap(), live.collect())
 }
 
+/// Every name in the JSON of a surface is in the documentation.
+async fn is_documented(at: SocketAddr) {
+    fn names(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.keys().cloned());
+                fields.values().for_each(|value| names(value, found));
+            }
+            Value::Array(all) => all.iter().for_each(|value| names(value, found)),
+            _ => {}
+        }
+    }
+    let status = http::get(at, "/status").await.unwrap().body;
+    let mut found = Vec::new();
+    names(&serde_json::from_str(&status).unwrap(), &mut found);
+    let page = include_str!("../../docs/operations.md");
+    let missing: Vec<_> =
+        found.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(found.len() > 5 && missing.is_empty(), "docs/operations.md lacks {missing:?}");
+}
+
 /// nginx runs by itself, known by its pid file.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_nginx_that_has_ended_is_noticed_and_so_is_its_return() {
@@ -47,6 +68,7 @@ async fn an_nginx_that_has_ended_is_noticed_and_so_is_its_return() {
     is(200, status, "1 backend live").await;
     assert_eq!(live(status).await, (true, vec![true]));
 
+    is_documented(status).await;
     nginx.signal(Signal::TERM);
     running.ended(Duration::from_secs(20)).await.unwrap();
     is(503, status, "nobody is there to load it").await;
@@ -112,6 +134,7 @@ async fn no_client_keeps_the_others_from_an_answer() {
     let _register = register.flag("--status", at.to_string()).start();
     eventually("it listens", || http::get(at, "/healthz")).await;
 
+    is_documented(at).await;
     let huge = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(2_000_000));
     let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000));
     for (request, answer) in [

@@ -28,7 +28,7 @@ use super::v2::{self, V2};
 use super::v3::{self, V3};
 
 /// Which of etcd's APIs to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Api {
     /// Ask the server.
     #[default]
