@@ -7,6 +7,7 @@
 
 mod leave;
 mod reload;
+mod removal;
 mod words;
 
 use std::collections::BTreeMap;

@@ -131,6 +131,19 @@ impl V2 {
         Ok((entry, head.index))
     }
 
+    /// What stands in a write's way. A folder does so for ever, and is no entry.
+    async fn obstacle(&self, key: &Key) -> Result<(Option<Entry>, Revision), StoreError> {
+        let (said, head) = self.ask(Method::GET, key.as_str(), &vec![("quorum", "true")]).await?;
+        match said {
+            Said::Done(answer) if answer.node.is_folder() => Err(StoreError::Refused(format!(
+                "{key}: there is a folder where a key is meant; remove it, or give the instance \
+                 another --id"
+            ))),
+            Said::Done(answer) => Ok((answer.node.entry(), head.index)),
+            Said::No(_) => Ok((None, head.index)),
+        }
+    }
+
     /// The store's index by quorum, from a key that nobody has. Asks for no more
     /// permission than a reader of the tree has, and its answer is small.
     async fn index(&self, tree: &Tree) -> Result<Revision, StoreError> {
@@ -167,7 +180,7 @@ impl V2 {
                 params.push(("prevIndex", &index));
             }
             Guard::Value(_) => {
-                let (found, revision) = self.get(key.as_str()).await?;
+                let (found, revision) = self.obstacle(key).await?;
                 let Some(empty) = found.as_ref().filter(|entry| entry.value.is_empty()) else {
                     return Ok(Written::Held { by: found, revision });
                 };
@@ -175,7 +188,7 @@ impl V2 {
                 params.push(("prevIndex", &index));
             }
             Guard::Absent | Guard::Ours(_) => {
-                let (by, revision) = self.get(key.as_str()).await?;
+                let (by, revision) = self.obstacle(key).await?;
                 return Ok(Written::Held { by, revision });
             }
         }
@@ -186,7 +199,7 @@ impl V2 {
             }
             Said::No(refusal) if refusal.error_code == NOT_A_FOLDER => Err(refusal.into()),
             Said::No(_) => {
-                let (by, revision) = self.get(key.as_str()).await?;
+                let (by, revision) = self.obstacle(key).await?;
                 Ok(Written::Held { by, revision })
             }
         }

@@ -163,6 +163,10 @@ impl Node {
         self.key.as_deref().unwrap_or("/")
     }
 
+    pub(super) fn is_folder(&self) -> bool {
+        self.dir
+    }
+
     /// The node as an entry; a folder is none.
     pub(super) fn entry(&self) -> Option<Entry> {
         (!self.dir).then(|| Entry {
