@@ -25,8 +25,7 @@ pub enum LogFormat {
 /// # Errors
 /// When `level` is neither.
 pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|e| super::Usage(format!("--log-level `{level}`: {e}")))?;
+    let filter = filter(level).map_err(|why| super::Usage(format!("--log-level: {why}")))?;
     // A reader of our standard error that goes away must not end anything: what the
     // subscriber says about its own trouble goes to the same place, and panics there.
     let log = tracing_subscriber::fmt()
@@ -43,6 +42,23 @@ pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
         }
     };
     Ok(())
+}
+
+/// The libraries below that are of no use to an operator, however much is asked for.
+const BELOW: &str = "h2=info,hyper=info,hyper_util=info,tower=info,rustls=info,reqwest=info";
+
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let word = level.trim().to_ascii_lowercase();
+    let text = match word.as_str() {
+        "error" | "warn" | "info" | "off" => word,
+        "debug" | "trace" => format!("{word},{BELOW}"),
+        // A bare word would be the name of a module, and silence all others.
+        _ if !level.contains('=') => {
+            return Err(format!("`{level}` is none of error, warn, info, debug, trace"));
+        }
+        _ => level.to_owned(),
+    };
+    EnvFilter::try_new(text).map_err(|error| format!("`{level}`: {error}"))
 }
 
 /// journald takes a line's level from a `<N>` in front (`sd-daemon(3)`) and adds
@@ -74,5 +90,21 @@ where
         };
         write!(writer, "<{level}>")?;
         self.0.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_one_of_the_five_or_a_filter() {
+        for level in ["error", "INFO", "debug", "trace", "off", "info,register=debug"] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in ["", "foo", "inof", "register=loud"] {
+            assert!(filter(level).is_err_and(|why| why.contains(level)), "{level}");
+        }
+        assert!(filter("debug").unwrap().to_string().contains("h2=info"));
     }
 }
