@@ -75,11 +75,11 @@ pub struct RunArgs {
     pub confdir: ConfdirArgs,
 
     /// Apply once and exit; the exit code tells
-    #[arg(long, env = "CONFSYNC_ONCE")]
+    #[arg(long, alias = "onetime", env = "CONFSYNC_ONCE")]
     pub once: bool,
 
     /// Change nothing; say what would be done
-    #[arg(long, env = "CONFSYNC_DRY_RUN")]
+    #[arg(long, alias = "noop", env = "CONFSYNC_DRY_RUN")]
     pub dry_run: bool,
 
     /// With --dry-run: show the changes as a diff

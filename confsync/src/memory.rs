@@ -52,13 +52,20 @@ impl Memory {
         serde_json::from_slice(&std::fs::read(note(dest, WORD)).ok()?).ok()
     }
 
-    /// Keeps it beside `dest`, whole or not at all.
+    /// Keeps it beside `dest`, whole or not at all. Nothing routed to is nothing to
+    /// lose, so then no file is kept.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, dest: &Path) -> Result<(), InstallError> {
         let path = note(dest, WORD);
         let io = |error: io::Error| InstallError::io("write", &path)(error);
+        if self.backends.is_empty() {
+            return match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
+                _ => Ok(()),
+            };
+        }
         let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
         let mut temp = new_beside(&real)?;
         let text = serde_json::to_vec(self).map_err(|error| io(error.into()))?;
@@ -171,6 +178,17 @@ mod tests {
         {
             assert_eq!(found.is_ahead_of(&snapshot(cluster, revision)), ahead);
         }
+    }
+
+    #[test]
+    fn nothing_routed_to_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let dest = folder.path().join("app.conf");
+        std::fs::write(note(&dest, WORD), "{}").unwrap();
+        let memory = Memory::of(&snapshot(1, 7), &Belief::default());
+        memory.save(&dest).unwrap();
+        memory.save(&dest).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

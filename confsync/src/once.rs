@@ -65,10 +65,12 @@ pub async fn run(config: &Config, how: How) -> anyhow::Result<Exit> {
     for set in &loaded.sets {
         let snapshot = store.read(&set.trees()).await.context("cannot read the keys")?;
         let run = Run { set, snapshot: &snapshot, store: &store, bookkeeping: &bookkeeping };
-        let done = one(&run, how).await;
-        if let Err(error) = done {
+        let done = one(&run, how).await.unwrap_or_else(|error| {
             tracing::error!(set = set.name, "{error:#}");
-            exit = Exit::Failed;
+            Exit::Failed
+        });
+        if done != Exit::Done {
+            exit = done;
         }
     }
     Ok(exit)
@@ -118,51 +120,57 @@ async fn render(run: &Run<'_>) -> anyhow::Result<Rendered> {
     Ok(rendered)
 }
 
-async fn one(run: &Run<'_>, how: How) -> anyhow::Result<()> {
+async fn one(run: &Run<'_>, how: How) -> anyhow::Result<Exit> {
     let Rendered { candidates, memories } = render(run).await?;
     if how.dry_run {
-        return show(&candidates, how.diff);
+        show(&candidates, how.diff)?;
+        return Ok(Exit::Done);
     }
     if how.sync_only {
-        return write_only(run.set, &candidates);
+        write_only(run.set, &candidates)?;
+        return Ok(Exit::Done);
     }
-    apply(run.set, candidates, run.snapshot.revision).await?;
-    for (dest, memory) in memories {
-        if let Err(error) = memory.save(&dest) {
-            tracing::warn!(%error, "what is routed to is not remembered for the next run");
+    let exit = apply(run.set, candidates, run.snapshot.revision).await?;
+    if exit == Exit::Done {
+        for (dest, memory) in memories {
+            if let Err(error) = memory.save(&dest) {
+                tracing::warn!(%error, "what is routed to is not remembered for the next run");
+            }
         }
     }
-    Ok(())
+    Ok(exit)
 }
 
-async fn apply(set: &Set, candidates: Vec<Candidate>, revision: Revision) -> anyhow::Result<()> {
+async fn apply(set: &Set, candidates: Vec<Candidate>, revision: Revision) -> anyhow::Result<Exit> {
     let proxy = Proxy::of(set, None, None).await?;
     let targets = set.programs.iter().map(Program::target).collect();
     let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, Duration::ZERO)?;
+    pipeline.once = true;
     let wanted = Digest::of(&candidates);
     let was_in_place = pipeline.ledger.on_disk() == Some(wanted);
     if was_in_place && !pipeline.unproven() {
         tracing::info!(set = set.name, "in sync");
-        return Ok(());
+        return Ok(Exit::Done);
     }
     pipeline.want(candidates, revision);
     pipeline.step(Instant::now()).await;
     let in_place = pipeline.ledger.on_disk() == Some(wanted);
     match pipeline.trouble.take() {
-        None => Ok(()),
+        None => Ok(Exit::Done),
         // The files are right and whoever starts will read them.
         Some(why) if in_place && !pipeline.proxy().is_running() => {
             tracing::warn!(set = set.name, "{why}");
-            Ok(())
+            Ok(Exit::Done)
         }
         // Who starts the proxy after this has succeeded, in a loop as confd's users have
         // it, would wait for ever: until then its reload_cmd fails. The run that wrote the
         // file has failed; the reload stays owed.
         Some(why) if in_place && was_in_place && only_commands(set) => {
             tracing::warn!(set = set.name, "in place since an earlier run, though {why}");
-            Ok(())
+            Ok(Exit::Done)
         }
-        Some(why) => anyhow::bail!(why),
+        // The pipeline has said why.
+        Some(_) => Ok(Exit::Failed),
     }
 }
 

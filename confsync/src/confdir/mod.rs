@@ -87,7 +87,9 @@ pub struct Mistake {
 
 impl std::fmt::Display for Mistake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.text)
+        // A text that begins with line and column goes on as in `file:3:7: …`.
+        let gap = if self.text.starts_with(|c: char| c.is_ascii_digit()) { "" } else { " " };
+        write!(f, "{}:{gap}{}", self.file.display(), self.text)
     }
 }
 

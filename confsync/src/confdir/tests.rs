@@ -118,6 +118,13 @@ fn a_relative_dest_is_taken_from_the_working_directory() {
 }
 
 #[test]
+fn a_mistake_with_a_place_is_one_that_editors_follow() {
+    let said = |text: &str| Mistake { file: "t".into(), text: text.into() }.to_string();
+    assert_eq!(said("2:1: no"), "t:2:1: no");
+    assert_eq!(said("no"), "t: no");
+}
+
+#[test]
 fn a_guard_table_is_another_place_for_its_keys() {
     let toml = "[template]\nsrc=\"t\"\ndest=\"/d\"\n[guard]\non_empty=\"render\"\nmin_backends=2\nmax_loss=0.9\n";
     let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);

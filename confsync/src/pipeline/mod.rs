@@ -54,6 +54,8 @@ pub struct Pipeline {
     min_interval: Duration,
     last_load: Option<Instant>,
     backoff: Backoff,
+    /// Nobody tries again: there is one step only.
+    pub once: bool,
     /// Why the last step failed, until one succeeds.
     pub trouble: Option<String>,
     /// The last loads, newest last.
@@ -112,6 +114,7 @@ impl Pipeline {
             min_interval,
             last_load: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            once: false,
             trouble: None,
             history: VecDeque::new(),
             counts: Counts::default(),

@@ -22,7 +22,8 @@ impl Pipeline {
     pub(super) fn failed(&mut self, why: String) -> bool {
         self.counts.failures += 1;
         let pause = self.backoff.after_failure(fastrand::f64());
-        self.say_trouble(format!("{why}; trying again in {}", format_span(pause)));
+        let then = format!("; trying again in {}", format_span(pause));
+        self.say_trouble(if self.once { why } else { why + &then });
         self.ledger.pause(Instant::now() + pause);
         false
     }

@@ -242,7 +242,10 @@ impl Door {
                     version.text
                 )))
             }
-            Ok(_) => v2().await,
+            Ok(version) => v2().await.map_err(|refusal| match refusal {
+                StoreError::Unsupported(_) if version.major.is_none() => not_an_etcd(url),
+                refusal => refusal,
+            }),
         }
     }
 
@@ -258,6 +261,12 @@ impl Door {
         let body = response.chunk().await.map_err(cut)?.unwrap_or_default();
         Ok(Version::read(&body))
     }
+}
+
+/// Somebody answers HTTP, and neither `/version` nor the keys of v2.
+fn not_an_etcd(url: &Url) -> StoreError {
+    let place = place(url);
+    StoreError::Unreachable(format!("{place}: what answers there is no etcd; is the port right?"))
 }
 
 /// The endpoints in the order in which they are tried, and who found them.
