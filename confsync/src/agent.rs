@@ -409,7 +409,7 @@ impl<S: Store> Agent<S> {
     fn routes(&self) -> Routes {
         let all = self.parts.beliefs.values().flat_map(Belief::backends);
         let route = |b: &common::model::Backend| (b.addr.to_string(), b.weight);
-        all.map(|(key, registered)| (key.clone(), route(&registered.backend))).collect()
+        all.map(|(key, registered)| (key.to_owned(), route(&registered.backend))).collect()
     }
 
     fn backends(&mut self) -> Vec<BackendState> {
@@ -417,16 +417,16 @@ impl<S: Store> Agent<S> {
         let mut found: BTreeMap<String, BackendState> = BTreeMap::new();
         for belief in self.parts.beliefs.values() {
             for (key, registered) in belief.backends() {
-                let since = *self.since.entry(key.clone()).or_insert(now);
+                let since = *self.since.entry(key.to_owned()).or_insert(now);
                 let state = BackendState {
-                    key: key.clone(),
-                    service: registered.service.clone(),
+                    key: key.to_owned(),
+                    service: registered.service.to_string(),
                     addr: registered.backend.addr.to_string(),
                     weight: registered.backend.weight,
                     held: belief.held().contains(key),
                     since,
                 };
-                found.insert(key.clone(), state);
+                found.insert(key.to_owned(), state);
             }
         }
         self.since.retain(|key, _| found.contains_key(key));
