@@ -120,7 +120,7 @@ impl<S: Store> Agent<S> {
     pub(super) fn routes(&self) -> Routes {
         let all = self.parts.beliefs.values().flat_map(Belief::backends);
         let route = |b: &Backend| (b.addr.to_string(), b.weight);
-        all.map(|(key, registered)| (key.clone(), route(&registered.backend))).collect()
+        all.map(|(key, registered)| (key.to_owned(), route(&registered.backend))).collect()
     }
 
     fn backends(&mut self) -> Vec<BackendState> {
@@ -135,8 +135,8 @@ impl<S: Store> Agent<S> {
                 let (addr, weight) = (backend.addr.to_string(), backend.weight);
                 let route = served.and_then(|served| served.get(key));
                 let state = BackendState {
-                    key: key.clone(),
-                    service: registered.service.clone(),
+                    key: key.to_owned(),
+                    service: registered.service.to_string(),
                     live: route.is_some_and(|(at, share)| *at == addr && *share == weight),
                     addr,
                     weight,
@@ -145,7 +145,7 @@ impl<S: Store> Agent<S> {
                     leaving: false,
                     since: self.shown.get(key).map_or(now, |shown| shown.since),
                 };
-                found.insert(key.clone(), state);
+                found.insert(key.to_owned(), state);
             }
         }
         for (key, shown) in std::mem::take(&mut self.shown) {
