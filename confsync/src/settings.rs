@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::args::{LogArgs, StoreArgs};
 use common::model::{Prefix, parse_span};
-use common::runtime::Usage;
+use common::runtime::{Usage, listens_at};
 use common::store::Connection;
 
 use crate::args::{ConfdirArgs, RunArgs};
@@ -171,6 +171,8 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
     }
     let ttl = read("--ttl", &args.ttl, &mut mistakes, str::parse);
     let stop_timeout = span("--stop-timeout", &args.stop_timeout, &mut mistakes);
+    let status = args.status.as_deref().filter(|text| !text.is_empty());
+    let status = status.and_then(|text| read("--status", text, &mut mistakes, listens_at));
     match (bookkeeping, ttl, reconcile) {
         (Some(bookkeeping), Some(ttl), Some(reconcile)) if mistakes.is_empty() => {
             let config = Config {
@@ -182,7 +184,7 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
                 advertise: args.advertise.clone().filter(|a| !a.is_empty()),
                 bookkeeping,
                 ttl,
-                status: args.status,
+                status,
                 stop_timeout,
                 command: args.command.iter().map(OsString::from).collect(),
             };

@@ -12,7 +12,7 @@ mod signals;
 
 pub use exit::{Exit, Usage, exit_on, print};
 pub use exposition::metrics;
-pub use http::{Answer, Body, Handler, HttpError, health, plain, serve};
+pub use http::{Answer, Body, Handler, HttpError, health, listens_at, plain, serve};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
 pub use pulse::{Heart, Late, Pulse};

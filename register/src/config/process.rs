@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::{Prefix, Ttl, format_span, parse_span};
+use common::runtime::listens_at;
 
 use super::errors::Complaints;
 use super::given::Raw;
@@ -76,14 +77,7 @@ pub(super) fn read(mut from: Reader<'_>) -> Option<Process> {
             Err(e) => Err(e.to_string()),
         },
     });
-    let status = from.read("status", |text| {
-        listens_at(text).ok_or_else(|| {
-            format!(
-                "`{}` is no address; write 127.0.0.1:8080, or :8080 for all",
-                text.escape_debug()
-            )
-        })
-    });
+    let status = from.read("status", listens_at);
     let bookkeeping = from.read("bookkeeping", str::parse).or_else(|| BOOKKEEPING.parse().ok())?;
     Some(Process {
         ttl: from.read("ttl", str::parse).unwrap_or(Ttl::DEFAULT),
@@ -93,16 +87,6 @@ pub(super) fn read(mut from: Reader<'_>) -> Option<Process> {
         min_lbs: from.number("min_lbs", 0, 0, 10_000),
         drain,
     })
-}
-
-/// `address:port`; `localhost:port`; `:port` for every address of the machine.
-fn listens_at(text: &str) -> Option<SocketAddr> {
-    let (host, port) = text.rsplit_once(':')?;
-    match host {
-        "" => format!("0.0.0.0:{port}").parse().ok(),
-        "localhost" => format!("127.0.0.1:{port}").parse().ok(),
-        _ => text.parse().ok(),
-    }
 }
 
 /// The rules that no setting can break alone.

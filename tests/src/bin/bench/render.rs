@@ -83,8 +83,14 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     line(["etcd alone", &format!("{:.1} ms", median(bare.into_iter())), "", ""]);
     if let Some((_, theirs)) = rows.iter().find(|(name, _)| *name == "confd") {
         for (name, ours) in rows.iter().filter(|(name, _)| *name != "confd") {
-            let ratios = [0, 1, 2].map(|n| format!("{:.2}", ours[n] / theirs[n]));
-            line([&format!("{name} / confd"), &ratios[0], &ratios[1], &ratios[2]]);
+            let ([wall, cpu, memory], [their_wall, their_cpu, their_memory]) = (ours, theirs);
+            let ratio = |ours: &f64, theirs: &f64| format!("{:.2}", ours / theirs);
+            line([
+                &format!("{name} / confd"),
+                &ratio(wall, their_wall),
+                &ratio(cpu, their_cpu),
+                &ratio(memory, their_memory),
+            ]);
         }
     }
     Ok(())
