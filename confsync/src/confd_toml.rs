@@ -11,7 +11,7 @@ use common::store::Api;
 use serde::Deserialize;
 
 use crate::confd_words::log_level;
-use crate::confdir::Note;
+use crate::confdir::{Note, mistyped, say};
 use crate::settings;
 
 /// What a `confd.toml` says. An empty text is as good as none.
@@ -105,7 +105,7 @@ impl ConfdToml {
     /// nothing of its own in it and reads its confdir. So do we, and take the confdir
     /// that the file lies in. A `confd.toml` that names none lies in it too.
     fn parse(path: &Path, text: &str) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| say(&e, text))?;
         let table: toml::Table =
             table.into_iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
         let parent = path.parent().unwrap_or(Path::new(""));
@@ -121,7 +121,8 @@ impl ConfdToml {
             ignored: true,
         };
         let notes = ignored.map(note).collect();
-        let mut file: Self = table.try_into().map_err(|e: toml::de::Error| e.to_string())?;
+        let mut file: Self =
+            table.try_into().map_err(|e: toml::de::Error| mistyped(&e.to_string(), text))?;
         file.refuse()?;
         let told = file.confdir.filter(|dir| !dir.as_os_str().is_empty());
         file.confdir = Some(told.unwrap_or_else(|| beside(path)));
@@ -265,7 +266,7 @@ mod tests {
             ("nodes = [", "line 1"),
         ] {
             let error = parse(text).unwrap_err();
-            assert!(error.contains(part), "{text}: {error}");
+            assert!(error.contains(part) && !error.contains('\n'), "{text}: {error}");
         }
         let file = parse("table = \"x\"\nauth_token = \"\"\n").unwrap();
         assert!(file.notes.len() == 1 && file.notes[0].text.contains("`table`"));

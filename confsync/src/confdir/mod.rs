@@ -11,6 +11,7 @@ mod users;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use raw::{mistyped, say};
 pub use resource::{Command, Nginx, Resource, Values};
 
 use common::model::Prefix;

@@ -134,13 +134,13 @@ pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
 
 /// A value of the wrong type, with its key and line: the parser says the key behind,
 /// as ``in `template.mode` ``.
-fn mistyped(error: &str, text: &str) -> String {
+pub(crate) fn mistyped(error: &str, text: &str) -> String {
     let (what, rest) = error.trim().split_once("\nin `").unwrap_or((error.trim(), ""));
     let key = rest.trim_end_matches('`').rsplit('.').next().unwrap_or_default();
     let remedy = match what.rsplit_once("expected ").map(|(_, ty)| ty) {
         Some("a string") => "; put it in quotes",
-        Some("a sequence") => "; write a list, as in `keys = [\"/a\"]`",
-        Some("i64") => "; write a whole number without quotes",
+        Some("a sequence") => "; write a list: `[\"…\"]`",
+        Some("i64" | "u64") => "; write a whole number without quotes",
         _ => "",
     };
     if key.is_empty() {
@@ -149,7 +149,8 @@ fn mistyped(error: &str, text: &str) -> String {
     format!("{}`{key}`: {what}{remedy}", line_of(key, text))
 }
 
-fn say(error: &toml::de::Error, text: &str) -> String {
+/// A mistake in the TOML itself, with its line and column.
+pub(crate) fn say(error: &toml::de::Error, text: &str) -> String {
     let at = error.span().map_or(0, |span| span.start);
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

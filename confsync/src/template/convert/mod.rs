@@ -6,6 +6,7 @@
 //! output is the same.
 
 mod expr;
+mod lines;
 
 use gotmpl::parse::{BranchNode, ListNode, Node, PipeNode, Pos, TemplateNode};
 
@@ -57,14 +58,15 @@ pub fn convert(go_template: &str) -> Result<String, Vec<Unconvertible>> {
         writer.against.sort_by_key(|u| u.line);
         return Err(writer.against);
     }
+    let written = lines::keep(&writer.out);
     let read = Template::compile(
         std::path::Path::new("converted.hbs"),
-        &writer.out,
+        &written,
         Engine::Handlebars,
         &Sources::default(),
     );
     read.map_err(|e| all(0, format!("the conversion does not read: {e}")))?;
-    Ok(writer.out)
+    Ok(written)
 }
 
 struct Writer<'a> {
