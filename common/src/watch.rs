@@ -131,6 +131,9 @@ impl<S: Store> Follower<S> {
             match ended {
                 End::ReconcileDue => tracing::debug!("reading the keys again, as every so often"),
                 // A picture that is merely old is followed again at once.
+                End::Error(StoreError::Cut) => {
+                    tracing::debug!("reading the keys again: {}", StoreError::Cut)
+                }
                 End::Error(error @ (StoreError::Compacted(_) | StoreError::Regressed { .. })) => {
                     tracing::warn!(%error, "reading the keys again");
                 }

@@ -8,7 +8,11 @@ use tests::{Api, Backend, Etcd, Lab, Nginx, Signal, eventually, within};
 
 use crate::hazards_scene::{Scene, address, rendered};
 
-in_both_apis!(h05_no_change_around_a_watch_is_lost, h06_a_wiped_store_is_followed_again);
+in_both_apis!(
+    h05_no_change_around_a_watch_is_lost,
+    h06_a_wiped_store_is_followed_again,
+    h06_a_store_with_another_history_of_the_same_length_is_noticed,
+);
 
 /// Keys are written one by one before, while and after confsync looks for the first
 /// time; none of them may need a later one to be seen.
@@ -61,6 +65,29 @@ async fn h06_a_restored_store_is_followed_again() {
     scene.etcd.restore(&saved).await;
     scene.put(4).await;
     scene.live(&[1, 4]).await;
+}
+
+/// While confsync is suspended etcd is restored and written to, until its revision is what
+/// confsync has seen: nothing has gone backwards, and two keys are not what they were.
+async fn h06_a_store_with_another_history_of_the_same_length_is_noticed(api: Api) {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    let ctl = scene.etcd.ctl(api);
+    let put = async |n: u8| ctl.put(&format!("/services/apache/{n}"), &address(n)).await;
+    put(1).await;
+    let saved = scene.etcd.save().await;
+    let confsync = scene.confsync_in(&lab, api).arg("--reconcile").arg("1h").start();
+    scene.live(&[1]).await;
+    put(2).await;
+    scene.live(&[1, 2]).await;
+
+    confsync.signal(Signal::STOP);
+    scene.etcd.restore(&saved).await;
+    put(3).await;
+    confsync.signal(Signal::CONT);
+    scene.live(&[1, 3]).await;
+    put(4).await;
+    scene.live(&[1, 3, 4]).await;
 }
 
 /// Nobody who looks was there when the store went: the new confsync still knows.

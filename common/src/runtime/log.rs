@@ -66,7 +66,8 @@ const BELOW: [(&str, LevelFilter); 7] = [
 /// it brings regular expressions into a program that has to be small.
 fn filter(level: &str) -> Result<Targets, String> {
     // A word alone would be taken for a part of the program, and nothing else be logged.
-    let part = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+    let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    let part = |part: &str| part.contains('=') || is_level(part);
     let level = level.replace(' ', "");
     if let Some(text) = level.split(',').find(|text| !part(text)) {
         return Err(format!(

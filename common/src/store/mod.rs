@@ -44,6 +44,11 @@ pub enum StoreError {
     /// again and watch from there.
     #[error("etcd no longer has the history after revision {0}")]
     Compacted(Revision),
+    /// A watch was cut after it had worked for a while. The server may have been
+    /// replaced meanwhile, also by one with another history of the same length; so what
+    /// there is, is read again.
+    #[error("the watch was cut")]
+    Cut,
     /// The store's revision is lower than one seen before: wiped, or restored from
     /// a backup. Read again; nothing remembered is certain.
     #[error("etcd went back to revision {now} from {seen}: wiped, or restored from a backup")]
@@ -73,7 +78,10 @@ impl StoreError {
     /// changing the configuration.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Compacted(_) | Self::Regressed { .. })
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Compacted(_) | Self::Cut | Self::Regressed { .. }
+        )
     }
 }
 

@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_secs(50);
 const QUIET: Duration = Duration::from_secs(10);
 
 /// A poll that was ended without an event after this long was ended by a proxy's
-/// time-out or a restart, and is simply issued again; before, something is wrong.
+/// time-out or a restart, and is no trouble by itself; before, something is wrong.
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// A running watch of one tree.
@@ -130,8 +130,10 @@ impl Watch for V2Watch {
                         poll.check_at = Instant::now() + QUIET;
                     }
                 }
+                // Not issued again for the same index: a store restored from a backup may
+                // have got there by other changes, and nothing would tell.
                 Ok(Err(StoreError::Unreachable(_))) if poll.since.elapsed() >= BRIEF => {
-                    self.poll = None;
+                    return Err(StoreError::Cut);
                 }
                 Ok(Err(error)) => {
                     return Err(self.store.shared.rotation.failed(&poll.seat, error));
