@@ -86,8 +86,10 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     line(["etcd alone", &format!("{:.1} ms", median(bare.into_iter())), "", ""]);
     if let Some((_, theirs)) = rows.iter().find(|(name, _)| *name == "confd") {
         for (name, ours) in rows.iter().filter(|(name, _)| *name != "confd") {
-            let ratios = [0, 1, 2].map(|n| format!("{:.2}", ours[n] / theirs[n]));
-            line([&format!("{name} / confd"), &ratios[0], &ratios[1], &ratios[2]]);
+            let ([wall, cpu, peak], [of_wall, of_cpu, of_peak]) = (ours, theirs);
+            let ratio = |own: &f64, other: &f64| format!("{:.2}", own / other);
+            let name = format!("{name} / confd");
+            line([&name, &ratio(wall, of_wall), &ratio(cpu, of_cpu), &ratio(peak, of_peak)]);
         }
     }
     Ok(())
