@@ -86,11 +86,56 @@ fn the_tutorials_units_lose_nothing_in_containers() {
         assert_eq!(balancer.property("nginx_lb", "ExecMainStatus").await.unwrap(), "0");
         let member = ctl.get("/confsync/members/lb").await.unwrap_or_default();
         assert!(member.contains("\"left\":true"), "nobody waits for it: {member}");
+        the_tutorials_own_files_do(&balancer, &etcd).await;
         first.systemctl(&["stop", "apache@7777"]).await;
         assert_eq!(first.property("apache@7777", "Result").await.unwrap(), "success");
         assert_eq!(first.property("apache-discovery@7777", "Result").await.unwrap(), "success");
         assert_eq!(ctl.ls("/services").await, ["/services/apache/10.77.0.12"]);
     });
+}
+
+/// Debian's nginx.conf, the tutorial's resource with its two commands, and a container that is
+/// root: what somebody has who followed the tutorial, with confsync for the boot script.
+async fn the_tutorials_own_files_do(balancer: &Machine<'_>, etcd: &Etcd) {
+    let files = [
+        ("conf.d/nginx.toml", include_str!("../../fleet-units/confdir/conf.d/nginx.toml")),
+        ("templates/nginx.tmpl", include_str!("../../fleet-units/confdir/templates/nginx.tmpl")),
+    ];
+    for (path, text) in files {
+        balancer.write(&format!("/etc/confd/{path}"), text);
+    }
+    balancer.write("/etc/nginx/log.conf", super::machines::LOG_FORMAT);
+    let host = etcd.address().ip();
+    balancer
+        .sh(&format!(
+            "sed '/^http {{/r /etc/nginx/log.conf' /etc/nginx/nginx.conf > /etc/confd/nginx.conf
+            docker run --detach --name tutorial --user root --publish 80:80 \\
+                --volume /etc/confd:/etc/confd \\
+                --volume /etc/confd/nginx.conf:/etc/nginx/nginx.conf \\
+                --env HOST_IP={host} --env ETCD_PORT=2379 --hostname lb user_name/nginx_lb \\
+                confsync run --confdir /etc/confd -- nginx -g 'daemon off;'"
+        ))
+        .await;
+    let load = Load::on(balancer.at(80)).think(Duration::from_millis(20)).start();
+    load.answered("<h1>Running").await;
+    drop(load);
+    // One more backend: `service nginx reload` gives way to other workers.
+    let workers = || async {
+        let top = balancer.run(&["/usr/bin/docker", "top", "tutorial", "-eo", "pid,args"]).await;
+        let workers = top.lines().filter(|line| line.contains("worker process"));
+        workers.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = workers().await;
+    etcd.ctl(Api::V3).put("/services/apache/third", FIRST).await;
+    eventually("other workers", || async {
+        let now = workers().await;
+        check(!now.is_empty() && !now.iter().any(|one| before.contains(one)), || format!("{now:?}"))
+    })
+    .await;
+    etcd.ctl(Api::V3).del("/services/apache/third").await;
+    balancer.sh("docker stop tutorial").await;
+    let code = balancer.sh("docker inspect --format '{{.State.ExitCode}}' tutorial").await;
+    assert_eq!(code.trim(), "0", "{}", balancer.sh("docker logs tutorial 2>&1").await);
 }
 
 #[test]
