@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Snapshot;
+use crate::agent::{Drain, Snapshot};
 use crate::health::State;
 use crate::probe::Verdict;
 
@@ -149,6 +149,11 @@ struct ByKey {
     key: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
 type Float = Gauge<f64, AtomicU64>;
 
 /// Every name is in `docs/metrics.md`.
@@ -159,12 +164,28 @@ fn metrics(snapshot: &Snapshot) -> String {
     let yes = |value: bool| number(if value { 1.0 } else { 0.0 });
     registry.register("ready", "What /readyz says", yes(ready(snapshot)));
     registry.register("leaving", "Whether the end has begun", yes(snapshot.leaving));
+    drain(&mut registry, snapshot);
     services(&mut registry, snapshot);
     etcd(&mut registry, snapshot);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
     text
+}
+
+fn drain(registry: &mut Registry, snapshot: &Snapshot) {
+    let waits_for = Gauge::<i64>::default();
+    let drains = Family::<ByResult, Counter>::default();
+    let count = |confirmed| u64::from(snapshot.drain == Some(Drain::Over { confirmed }));
+    for (result, confirmed) in [("confirmed", true), ("unconfirmed", false)] {
+        drains.get_or_create(&ByResult { result }).inc_by(count(confirmed));
+    }
+    if let Some(Drain::WaitsFor(lbs)) = snapshot.drain {
+        waits_for.set(i64::try_from(lbs).unwrap_or(i64::MAX));
+    }
+    let help = "Load balancers that have not let go as yet";
+    registry.register("drain_waits_for", help, waits_for);
+    registry.register("drains", "Drains that have ended, and how", drains);
 }
 
 fn services(registry: &mut Registry, snapshot: &Snapshot) {
