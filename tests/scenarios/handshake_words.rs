@@ -129,7 +129,7 @@ async fn who_fails_while_it_waits_is_not_ready(api: Api) {
     let cluster = Cluster::start(&lab, api, 1).await;
     cluster.confsync.signal(Signal::STOP);
     let late = Backend::start_at((lab.another_ip(), 8080).into(), "late").await;
-    let sidekick = sidekick(&lab, &cluster.etcd, api, &late).quick().flag("--rise", "1");
+    let sidekick = sidekick(&lab, &cluster.etcd, api, &late).quick();
     let sidekick = sidekick.arg("--wait-applied=10m").start();
     sidekick.logged("registered").await;
     late.die().await;
