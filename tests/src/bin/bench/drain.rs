@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     println!("drain: {} rounds with each API\n", args.rounds);
-    println!("{:<34} {:>9} {:>9} {:>9} {:>9}", "", "min", "median", "p99", "max");
+    println!("{:<38} {:>9} {:>9} {:>9} {:>9}", "", "min", "median", "p99", "max");
     for api in [Api::V3, Api::V2] {
         let (drains, reloads) = measure(args, api).await?;
         row(&format!("{}: SIGTERM to register's exit", api.flag()), &drains);
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
 
 fn row(name: &str, times: &Times) {
     let [a, b, c, d] = [0.0, 0.5, 0.99, 1.0].map(|part| times.quantile(part));
-    println!("{name:<34} {a:>9} {b:>9} {c:>9} {d:>9}");
+    println!("{name:<38} {a:>9} {b:>9} {c:>9} {d:>9}");
 }
 
 /// Drains, and reloads of the same nginx by hand.
