@@ -250,3 +250,21 @@ fn counter(value: u64) -> Counter {
     counter.inc_by(value);
     counter
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_drain_ended_is_counted() {
+        let said = |drain| metrics(&Snapshot { drain, ..Snapshot::default() });
+        let unconfirmed = "register_drains_total{result=\"unconfirmed\"}";
+        let text = said(Some(Drain::WaitsFor(2)));
+        assert!(text.contains("register_drain_waits_for 2\n"), "{text}");
+        assert!(text.contains(&format!("{unconfirmed} 0\n")), "{text}");
+        let text = said(Some(Drain::Over { confirmed: false }));
+        assert!(text.contains("register_drain_waits_for 0\n"), "{text}");
+        assert!(text.contains(&format!("{unconfirmed} 1\n")), "{text}");
+        assert!(text.contains("register_drains_total{result=\"confirmed\"} 0\n"), "{text}");
+    }
+}
