@@ -10,11 +10,10 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
     let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
-    let text = match release.then(commit).flatten() {
-        Some(commit) => format!("{version} ({commit})"),
-        None => version,
-    };
+    let commit = release.then(commit).flatten().unwrap_or_default();
+    let text = if commit.is_empty() { version } else { format!("{version} ({commit})") };
     println!("cargo:rustc-env=VERSION={text}");
+    println!("cargo:rustc-env=COMMIT={commit}");
 }
 
 /// The commit that is checked out, if this workspace is the checkout.

@@ -2,20 +2,21 @@
 //!
 //! Raw here, validated by the methods, which return every mistake at once.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::runtime::LogFormat;
-use crate::store::{Api, Connection, Credentials, Timeouts, TlsFiles};
+use crate::store::{Api, Connection, Credentials, Timeouts, TlsFiles, check_endpoint};
 
 /// How etcd is reached.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "etcd")]
 pub struct StoreArgs {
     /// Address of an etcd member; repeat it or separate with commas. Without it,
-    /// $HOST_IP:$ETCD_PORT (port 4001 if only the host is set), else
-    /// http://127.0.0.1:2379
+    /// $HOST_IP:$ETCD_PORT (127.0.0.1 and 4001 where one of them is not set), else
+    /// $ETCDCTL_ENDPOINTS, else http://127.0.0.1:2379
     #[arg(
         long = "etcd",
         visible_alias = "node",
@@ -89,7 +90,7 @@ impl LogArgs {
     /// The least level logged.
     #[must_use]
     pub fn level(&self) -> &str {
-        self.log_level.as_deref().unwrap_or("info")
+        self.log_level.as_deref().filter(|level| !level.is_empty()).unwrap_or("info")
     }
 }
 
@@ -107,6 +108,10 @@ impl StoreArgs {
             mistakes.push(mistake);
             Vec::new()
         });
+        for endpoint in &endpoints {
+            let wrong = check_endpoint(endpoint, self.etcd_api).err();
+            mistakes.extend(wrong.map(|why| format!("--etcd (or $ETCD_ENDPOINTS): {why}")));
+        }
         let credentials = self.credentials(environment).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
             None
@@ -159,24 +164,45 @@ impl StoreArgs {
             }
             (Some(host), port) => {
                 let port = port.filter(|p| !p.is_empty()).unwrap_or_else(|| "4001".to_owned());
+                let bare = host.parse::<Ipv6Addr>().is_ok();
+                let host = if bare { format!("[{host}]") } else { host };
                 Ok(vec![format!("http://{host}:{port}")])
             }
-            (None, _) => Ok(vec!["http://127.0.0.1:2379".to_owned()]),
+            (None, port) => Ok(without_host(port, environment("ETCDCTL_ENDPOINTS"))),
         }
     }
 
     fn credentials(&self, environment: Environment<'_>) -> Result<Option<Credentials>, String> {
         let Some(user) = &self.etcd_user else { return Ok(None) };
+        if user.contains(':') {
+            return Err(
+                "--etcd-user (or $ETCD_USER): give the name alone; the password comes from \
+                        $ETCD_PASSWORD or --etcd-password-file"
+                    .into(),
+            );
+        }
         let password = match &self.etcd_password_file {
             Some(file) => std::fs::read_to_string(file)
                 .map(|text| text.lines().next().unwrap_or_default().to_owned())
                 .map_err(|error| format!("--etcd-password-file {}: {error}", file.display()))?,
-            None => environment("ETCD_PASSWORD").ok_or_else(|| {
+            None => environment("ETCD_PASSWORD").filter(|p| !p.is_empty()).ok_or_else(|| {
                 "--etcd-user needs a password: set $ETCD_PASSWORD or --etcd-password-file"
                     .to_owned()
             })?,
         };
         Ok(Some(Credentials { user: user.clone(), password }))
+    }
+}
+
+/// etcd is on this machine, or where etcd's own tool is told to look. Container
+/// platforms set $ETCD_PORT too, to a URL that is for others.
+fn without_host(port: Option<String>, tool: Option<String>) -> Vec<String> {
+    if let Some(port) = port.and_then(|port| port.parse::<u16>().ok()) {
+        return vec![format!("http://127.0.0.1:{port}")];
+    }
+    match tool.filter(|list| !list.trim().is_empty()) {
+        Some(list) => list.split(',').map(|endpoint| endpoint.trim().to_owned()).collect(),
+        None => vec!["http://127.0.0.1:2379".to_owned()],
     }
 }
 
@@ -210,12 +236,21 @@ mod tests {
         let both = [("HOST_IP", "10.0.0.1"), ("ETCD_PORT", "2379")];
         assert_eq!(endpoints(&[], &both).unwrap(), ["http://10.0.0.1:2379"]);
         assert_eq!(endpoints(&[], &[]).unwrap(), ["http://127.0.0.1:2379"]);
+        assert_eq!(endpoints(&[], &[("ETCD_PORT", "4001")]).unwrap(), ["http://127.0.0.1:4001"]);
+        let linked = [("ETCD_PORT", "tcp://172.17.0.5:4001"), ("ETCDCTL_ENDPOINTS", "a:1, b:2")];
+        assert_eq!(endpoints(&[], &linked).unwrap(), ["a:1", "b:2"]);
+        let six = [("HOST_IP", "2001:db8::1")];
+        assert_eq!(endpoints(&[], &six).unwrap(), ["http://[2001:db8::1]:4001"]);
     }
 
     #[test]
     fn what_is_missing_is_named() {
         assert!(endpoints(&["--etcd", ""], &[]).unwrap_err().contains("unset"));
+        assert!(endpoints(&["--etcd", "http://"], &[]).unwrap_err().contains("has no host"));
+        assert!(endpoints(&[], &[("HOST_IP", "a b")]).unwrap_err().contains("--etcd"));
         assert!(endpoints(&["--etcd-user", "me"], &[]).unwrap_err().contains("ETCD_PASSWORD"));
+        let both = endpoints(&["--etcd-user", "me:s3cret"], &[]).unwrap_err();
+        assert!(both.contains("name alone") && !both.contains("s3cret"), "{both}");
         let ca = endpoints(&["--etcd-ca", "/does/not/exist"], &[]).unwrap_err();
         assert!(ca.contains("--etcd-ca /does/not/exist"), "{ca}");
     }

@@ -248,14 +248,19 @@ impl Claim {
         }
     }
 
-    /// The server answered a guarded delete. Whatever it said, the key is not ours
-    /// any more.
-    pub fn record_withdrawal(&mut self, key: &Key, answer: &Written) {
+    /// The server answered, at `now`, a guarded delete. Whatever it said, the key is
+    /// not ours any more; what is found in its place was not removed.
+    pub fn record_withdrawal(&mut self, key: &Key, answer: &Written, now: Instant) {
         let (Written::Done { revision, .. } | Written::Held { revision, .. }) = answer;
         self.see(*revision);
         let record = self.record(key);
-        record.vacate();
-        record.removed = Some(*revision);
+        match answer {
+            Written::Held { by: Some(entry), .. } => record.meet(entry.clone(), now),
+            _ => {
+                record.vacate();
+                record.removed = Some(*revision);
+            }
+        }
     }
 
     /// A write went out and no answer came: it may have happened.
@@ -309,7 +314,7 @@ impl Claim {
             Some(Record { held: Some(held), .. }) => {
                 Standing::Held { at: held.at, value: held.value.clone() }
             }
-            Some(Record { rival: Some(rival), .. }) if wanted => {
+            Some(Record { rival: Some(rival), settled, .. }) if wanted || *settled => {
                 Standing::Rival { value: rival.entry.value.clone() }
             }
             // It may be there: a write of ours was not answered, nor is its removal.

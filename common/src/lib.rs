@@ -7,6 +7,8 @@
 //! * [`claim`] knows what the store has confirmed that we hold, and what is owed;
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
+//! * [`table`] aligns what a person reads at a terminal.
+//! * [`trust`] says which certificates of servers are believed.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
 //! This crate knows nothing of probes, templates or nginx.
@@ -20,7 +22,12 @@ pub mod reach;
 pub mod registrar;
 pub mod runtime;
 pub mod store;
+pub mod table;
+pub mod trust;
 pub mod watch;
 
 /// For `--version`: the version, and in a release the commit it was built from.
 pub const VERSION: &str = env!("VERSION");
+
+/// The commit alone; empty where it is not known.
+pub const COMMIT: &str = env!("COMMIT");

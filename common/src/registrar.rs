@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::claim::{Claim, Delete, Put, Standing, Step, Wants, to_hold};
 use crate::model::{Key, Ttl};
+use crate::runtime::Reminder;
 use crate::store::{Store, StoreError};
 
 /// What the registrar knows, published whenever it changes.
@@ -55,8 +56,15 @@ pub fn start<S: Store>(
 ) -> (watch::Receiver<Report>, tokio::task::JoinHandle<()>) {
     let (sender, receiver) = watch::channel(Report::default());
     let backoff = Backoff::new(Duration::from_millis(100), ttl.refresh().min(MAX_PAUSE));
-    let registrar =
-        Registrar { store, ttl, claim: Claim::new(ttl), wants, report: sender, backoff };
+    let registrar = Registrar {
+        store,
+        ttl,
+        claim: Claim::new(ttl),
+        wants,
+        report: sender,
+        backoff,
+        outage: None,
+    };
     (receiver, tokio::spawn(registrar.run(shutdown)))
 }
 
@@ -70,6 +78,29 @@ struct Registrar<S> {
     wants: watch::Receiver<Wants>,
     report: watch::Sender<Report>,
     backoff: Backoff,
+    outage: Option<Outage>,
+}
+
+/// What was said of the present trouble: with several members, each failure may have
+/// another's words, and a long one shall not fill the log.
+#[derive(Default)]
+struct Outage {
+    said: Vec<StoreError>,
+    reminder: Reminder,
+}
+
+/// How many different errors of one outage are logged when they come.
+const SAID: usize = 8;
+
+impl Outage {
+    fn say(&mut self, error: &StoreError) {
+        if self.said.len() < SAID && !self.said.contains(error) {
+            tracing::warn!(%error, "etcd does not do as asked; trying on");
+            self.said.push(error.clone());
+        } else {
+            self.reminder.remind(&format!("etcd still does not do as asked: {error}"));
+        }
+    }
 }
 
 impl<S: Store> Registrar<S> {
@@ -189,7 +220,9 @@ impl<S: Store> Registrar<S> {
         let mut outcome = Ok(());
         for (delete, answer) in deletes.iter().zip(answers) {
             match answer {
-                Ok(written) => self.claim.record_withdrawal(&delete.key, &written),
+                Ok(written) => {
+                    self.claim.record_withdrawal(&delete.key, &written, Instant::now());
+                }
                 Err(error) => outcome = Err(error),
             }
         }
@@ -225,6 +258,7 @@ impl<S: Store> Registrar<S> {
         match outcome {
             Ok(()) => {
                 self.backoff.reset();
+                self.outage = None;
                 self.report.send_modify(|report| {
                     if let Some(trouble) = report.trouble.take() {
                         let after = crate::model::format_span(trouble.since.elapsed());
@@ -235,12 +269,9 @@ impl<S: Store> Registrar<S> {
             }
             Err(error) => {
                 let pause = self.backoff.after_failure(fastrand::f64());
+                self.outage.get_or_insert_default().say(&error);
                 self.report.send_modify(|report| {
                     report.failures += 1;
-                    let same = report.trouble.as_ref().is_some_and(|t| t.error == error);
-                    if !same {
-                        tracing::warn!(%error, "etcd does not do as asked; trying on");
-                    }
                     let since = report.trouble.as_ref().map_or_else(Instant::now, |t| t.since);
                     report.trouble = Some(Trouble { since, error });
                 });

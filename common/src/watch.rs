@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::model::{Entry, Revision, Snapshot, Tree};
+use crate::runtime::Reminder;
 use crate::store::{Store, StoreError, Watch, WatchEvent};
 
 /// What is known of the watched trees.
@@ -81,7 +82,8 @@ pub fn follow<S: Store>(
     let stale = Stale { since: Instant::now(), why: NOT_READ_YET.to_owned() };
     let (sender, receiver) = watch::channel(View { stale: Some(stale), ..View::default() });
     let seen = Revision::default();
-    let follower = Follower { store, trees, options, view: sender, seen, steady: false };
+    let follower =
+        Follower { store, trees, options, view: sender, seen, steady: false, lost: None };
     tokio::spawn(async move {
         shutdown.run_until_cancelled(follower.run()).await;
     });
@@ -97,6 +99,8 @@ struct Follower<S> {
     seen: Revision,
     /// The list at hand follows an unbroken watch.
     steady: bool,
+    /// How long the keys have been out of sight, for the log.
+    lost: Option<Reminder>,
 }
 
 /// Why a watch ended.
@@ -149,6 +153,7 @@ impl<S: Store> Follower<S> {
     async fn list(&mut self) -> Result<(), StoreError> {
         let snapshot = self.store.read(&self.trees).await?;
         self.options.backoff.reset();
+        self.lost = None;
         self.seen = snapshot.revision;
         // Nobody is woken by a revision that only others moved.
         if !(self.steady && self.is_known(&snapshot)) {
@@ -257,7 +262,9 @@ impl<S: Store> Follower<S> {
 
     async fn pause(&mut self, error: StoreError) {
         let wait = self.options.backoff.after_failure(fastrand::f64());
-        tracing::warn!(%error, retry_in = %crate::model::format_span(wait), "lost sight of the keys in etcd");
+        // One line at once, and then one a minute.
+        let reminder = self.lost.get_or_insert_with(Reminder::at_once);
+        reminder.remind(&format!("lost sight of the keys in etcd, trying again: {error}"));
         self.view.send_modify(|view| {
             let since = view.stale.as_ref().map_or_else(Instant::now, |s| s.since);
             view.stale = Some(Stale { since, why: error.to_string() });

@@ -3,7 +3,6 @@
 //! A line meant for confd is rewritten by `confd_words` before clap sees it.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -75,11 +74,11 @@ pub struct RunArgs {
     pub confdir: ConfdirArgs,
 
     /// Apply once and exit; the exit code tells
-    #[arg(long, env = "CONFSYNC_ONCE")]
+    #[arg(long, alias = "onetime", env = "CONFSYNC_ONCE")]
     pub once: bool,
 
     /// Change nothing; say what would be done
-    #[arg(long, env = "CONFSYNC_DRY_RUN")]
+    #[arg(long, alias = "noop", env = "CONFSYNC_DRY_RUN")]
     pub dry_run: bool,
 
     /// With --dry-run: show the changes as a diff
@@ -112,7 +111,7 @@ pub struct RunArgs {
 
     /// Serve status, metrics, health and a page for people here
     #[arg(long, value_name = "ADDR", env = "CONFSYNC_STATUS")]
-    pub status: Option<SocketAddr>,
+    pub status: Option<String>,
 
     /// How long the supervised command may take to end
     #[arg(long, value_name = "SPAN", env = "CONFSYNC_STOP_TIMEOUT", default_value = "30s")]

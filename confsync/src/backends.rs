@@ -5,7 +5,9 @@
 //! One bad value is skipped and named; it never stops the others, and it never
 //! reaches nginx, not even `nginx -t`.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::model::{Backend, Entry, Prefix, Tree};
 
@@ -30,11 +32,11 @@ pub struct Reading {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
     /// The folder it is in: of `/services/apache/10.0.0.1`, `apache`.
-    pub service: String,
-    /// The last segment of its key.
-    pub id: String,
+    pub service: Arc<str>,
     /// What its value says.
     pub backend: Backend,
+    /// The value as the store has it, if templates see another.
+    pub raw: Option<Arc<str>>,
 }
 
 /// A value that was withheld.
@@ -46,13 +48,14 @@ pub struct Refused {
     pub why: String,
 }
 
-/// What a resource may render from.
+/// What a resource may render from. Thousands of backends are nothing special, so its
+/// copies share their texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
     /// Typed backends by raw key.
-    pub backends: BTreeMap<String, Registered>,
-    /// Raw entries that may pass, backends among them.
-    pub entries: BTreeMap<String, Vec<u8>>,
+    pub backends: BTreeMap<Arc<str>, Arc<Registered>>,
+    /// Values that may pass, backends among them. Bytes that are no text are replaced.
+    pub entries: BTreeMap<Arc<str>, Arc<str>>,
     /// Withheld values.
     pub refused: Vec<Refused>,
 }
@@ -60,9 +63,10 @@ pub struct Seen {
 impl Reading {
     /// Sorts the entries of a snapshot into backends, other values and refusals.
     #[must_use]
-    pub fn see<'e>(&self, entries: impl IntoIterator<Item = &'e Entry>) -> Seen {
+    pub fn see(&self, entries: impl IntoIterator<Item: Borrow<Entry>>) -> Seen {
         let mut seen = Seen::default();
         for entry in entries {
+            let entry = entry.borrow();
             if self.trees.iter().any(|tree| tree.covers(&entry.key)) {
                 self.see_one(entry, &mut seen);
             }
@@ -83,27 +87,29 @@ impl Reading {
     }
 
     fn see_one(&self, entry: &Entry, seen: &mut Seen) {
+        let key: Arc<str> = entry.key.as_str().into();
+        let value = || Arc::from(String::from_utf8_lossy(&entry.value));
         let place = self.place(&entry.key);
         let typed = place.is_some() && self.values != Values::Any;
         if place.is_none() && self.values != Values::Endpoint {
-            seen.entries.insert(entry.key.clone(), entry.value.clone());
+            seen.entries.insert(key, value());
             return;
         }
         match (self.parse(&entry.value), place) {
             (Ok(backend), Some(place)) => {
-                let Place { service, id, in_services } = place;
                 let vouched = match self.values {
                     Values::Any => false,
                     Values::Endpoint => true,
-                    Values::Typed => in_services,
+                    Values::Typed => place.in_services,
                 };
-                let raw = if vouched { plain(&backend) } else { entry.value.clone() };
-                seen.entries.insert(entry.key.clone(), raw);
-                let registered = Registered { service, id, backend };
-                seen.backends.insert(entry.key.clone(), registered);
+                let shown = if vouched { plain(&backend) } else { value() };
+                let raw = (shown.as_bytes() != entry.value).then(value);
+                seen.entries.insert(Arc::clone(&key), shown);
+                let service = seen.service(place.service);
+                seen.backends.insert(key, Arc::new(Registered { service, backend, raw }));
             }
             (Ok(backend), None) => {
-                seen.entries.insert(entry.key.clone(), plain(&backend));
+                seen.entries.insert(key, plain(&backend));
             }
             (Err(why), place) => {
                 let certain = place.as_ref().is_some_and(|place| place.in_services);
@@ -117,7 +123,7 @@ impl Reading {
                     seen.refused.push(Refused { key: entry.key.clone(), why: why.clone() });
                 }
                 if !withhold {
-                    seen.entries.insert(entry.key.clone(), entry.value.clone());
+                    seen.entries.insert(key, value());
                 }
                 debug_assert!(typed || !withhold || self.values == Values::Endpoint);
             }
@@ -131,14 +137,14 @@ impl Reading {
 
     /// Where a backend's key is: `<services>/<service>/<id>`, or directly below a
     /// tree of the resource.
-    fn place(&self, key: &str) -> Option<Place> {
+    fn place<'k>(&'k self, key: &'k str) -> Option<Place<'k>> {
         let bare =
             if self.prefix.as_str() == "/" { key } else { key.strip_prefix(self.prefix.as_str())? };
         if let Some(rest) = self.services.strip(bare) {
             let (service, id) = rest.split_once('/')?;
             return Place::new(service, id, true);
         }
-        let direct = |tree: &Tree| {
+        let direct = |tree: &'k Tree| {
             let folder: Prefix = tree.path().parse().ok()?;
             let service = tree.path().rsplit('/').next()?;
             Place::new(service, folder.strip(key)?, false)
@@ -149,20 +155,28 @@ impl Reading {
 
 /// What a template may print as it is: of the JSON form, which says more, the address.
 /// Its texts could hold anything, and its braces alone open a block in nginx.
-fn plain(backend: &Backend) -> Vec<u8> {
-    backend.addr.to_string().into_bytes()
+fn plain(backend: &Backend) -> Arc<str> {
+    backend.addr.to_string().into()
 }
 
-struct Place {
-    service: String,
-    id: String,
+impl Seen {
+    /// The name of a service, shared with the backend before: they come by service.
+    fn service(&self, name: &str) -> Arc<str> {
+        let last = self.backends.last_key_value().map(|(_, registered)| &registered.service);
+        last.filter(|last| &***last == name).map_or_else(|| name.into(), Arc::clone)
+    }
+}
+
+struct Place<'k> {
+    service: &'k str,
     in_services: bool,
 }
 
-impl Place {
-    fn new(service: &str, id: &str, in_services: bool) -> Option<Self> {
+impl<'k> Place<'k> {
+    /// The key of a backend ends with its id, and nothing is below it.
+    fn new(service: &'k str, id: &str, in_services: bool) -> Option<Self> {
         let whole = !id.is_empty() && !id.contains('/') && !service.is_empty();
-        whole.then(|| Self { service: service.to_owned(), id: id.to_owned(), in_services })
+        whole.then_some(Self { service, in_services })
     }
 }
 
@@ -205,7 +219,7 @@ mod tests {
         let trees = &["/services/apache", "/config"];
         for values in [Values::Typed, Values::Endpoint] {
             let seen = reading(trees, values).see(&entries);
-            assert_eq!(seen.backends.keys().collect::<Vec<_>>(), ["/services/apache/a"]);
+            assert!(seen.backends.keys().map(|key| &**key).eq(["/services/apache/a"]));
             assert!(!seen.entries.contains_key("/services/apache/b"));
             assert!(seen.refused.iter().any(|r| r.key == "/services/apache/b"));
             let title = seen.entries.contains_key("/config/title");
@@ -222,24 +236,25 @@ mod tests {
         let entries = [entry("/services/apache/a", json)];
         for values in [Values::Typed, Values::Endpoint] {
             let seen = reading(&["/services"], values).see(&entries);
-            assert_eq!(seen.entries["/services/apache/a"], b"10.0.0.1:80", "{values:?}");
-            assert_eq!(seen.backends["/services/apache/a"].backend.weight, 3);
+            assert_eq!(&*seen.entries["/services/apache/a"], "10.0.0.1:80", "{values:?}");
+            let registered = &seen.backends["/services/apache/a"];
+            assert_eq!((registered.backend.weight, registered.raw.as_deref()), (3, Some(json)));
         }
         let raw = reading(&["/services"], Values::Any).see(&entries);
-        assert_eq!(raw.entries["/services/apache/a"], json.as_bytes());
+        assert_eq!(&*raw.entries["/services/apache/a"], json);
+        assert_eq!(raw.backends["/services/apache/a"].raw, None);
     }
 
     #[test]
-    fn services_and_ids_come_from_the_key() {
+    fn the_service_comes_from_the_key() {
         let entries = [
             entry("/services/apache/a", "10.0.0.1:80"),
             entry("/services/apache/a/deeper", "10.0.0.1:80"),
             entry("/app/upstream/1", "10.0.0.2:80"),
         ];
         let seen = reading(&["/services", "/app/upstream"], Values::Typed).see(&entries);
-        let names: Vec<_> =
-            seen.backends.values().map(|r| (r.service.as_str(), r.id.as_str())).collect();
-        assert_eq!(names, [("upstream", "1"), ("apache", "a")]);
+        let names: Vec<_> = seen.backends.iter().map(|(key, r)| (&**key, &*r.service)).collect();
+        assert_eq!(names, [("/app/upstream/1", "upstream"), ("/services/apache/a", "apache")]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Pure. The evidence is gathered elsewhere and handed in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use common::model::Endpoint;
 
@@ -13,8 +14,8 @@ use crate::guard::{Evidence, Judgement, Outcome, Policy};
 /// What one resource believes.
 #[derive(Debug, Clone, Default)]
 pub struct Belief {
-    /// Backends and their raw values, by key, as last rendered.
-    believed: BTreeMap<String, (Registered, Vec<u8>)>,
+    /// Backends and what templates see of them, by key, as last rendered.
+    believed: BTreeMap<Arc<str>, (Arc<Registered>, Arc<str>)>,
     /// Those of them that the store does not have any more.
     held: BTreeSet<String>,
 }
@@ -33,11 +34,15 @@ impl Belief {
     /// looked into again each time, so that it is let go when it falls silent.
     #[must_use]
     pub fn doubt(&self, policy: &Policy, seen: &Seen, regressed: bool) -> Option<Doubt> {
-        let known: BTreeSet<String> = self.believed.keys().cloned().collect();
-        let now: BTreeSet<String> = seen.backends.keys().cloned().collect();
+        if self.believed.is_empty() {
+            // Nobody can be missing.
+            return None;
+        }
+        let known: BTreeSet<String> = self.believed.keys().map(ToString::to_string).collect();
+        let now = seen.backends.keys().map(ToString::to_string);
         // A value that turned bad is refused by name, not missing.
         let refused = seen.refused.iter().map(|r| r.key.clone());
-        let now = now.into_iter().chain(refused).collect();
+        let now = now.chain(refused).collect();
         let (missing, why) = match policy.judge(&known, &now, regressed) {
             Judgement::Doubt { missing, why } => (missing, why),
             Judgement::Believe => {
@@ -50,7 +55,7 @@ impl Belief {
             }
         };
         let place = |key: String| {
-            let addr = self.believed.get(&key)?.0.backend.addr.clone();
+            let addr = self.believed.get(key.as_str())?.0.backend.addr.clone();
             Some((key, addr))
         };
         Some(Doubt { missing: missing.into_iter().filter_map(place).collect(), why })
@@ -67,9 +72,9 @@ impl Belief {
         let missing = doubt.missing.keys().cloned().collect();
         let held = Policy::hold(&missing, evidence);
         for key in &held {
-            if let Some((registered, value)) = self.believed.get(key) {
-                seen.backends.insert(key.clone(), registered.clone());
-                seen.entries.insert(key.clone(), value.clone());
+            if let Some((key, (registered, value))) = self.believed.get_key_value(key.as_str()) {
+                seen.backends.insert(Arc::clone(key), Arc::clone(registered));
+                seen.entries.insert(Arc::clone(key), Arc::clone(value));
             }
         }
         held
@@ -84,9 +89,11 @@ impl Belief {
 
     /// `seen` is rendered: it is what is believed from now on.
     pub fn adopt(&mut self, seen: &Seen, held: BTreeSet<String>) {
-        let raw = |key: &String| seen.entries.get(key).cloned().unwrap_or_default();
-        self.believed =
-            seen.backends.iter().map(|(key, r)| (key.clone(), (r.clone(), raw(key)))).collect();
+        let value = |key: &str| seen.entries.get(key).cloned().unwrap_or_default();
+        let of = |(key, r): (&Arc<str>, &Arc<Registered>)| {
+            (Arc::clone(key), (Arc::clone(r), value(key)))
+        };
+        self.believed = seen.backends.iter().map(of).collect();
         self.held = held;
     }
 
@@ -103,8 +110,8 @@ impl Belief {
     }
 
     /// What is routed to, by key.
-    pub fn backends(&self) -> impl Iterator<Item = (&String, &Registered)> {
-        self.believed.iter().map(|(key, (registered, _))| (key, registered))
+    pub fn backends(&self) -> impl Iterator<Item = (&str, &Registered)> {
+        self.believed.iter().map(|(key, (registered, _))| (&**key, &**registered))
     }
 }
 
@@ -118,9 +125,10 @@ mod tests {
         for id in ids {
             let value = format!("10.0.0.{id}:80");
             let backend = Backend::parse(value.as_bytes()).unwrap();
-            let registered = Registered { service: "apache".into(), id: (*id).into(), backend };
-            seen.backends.insert(format!("/services/apache/{id}"), registered);
-            seen.entries.insert(format!("/services/apache/{id}"), value.into());
+            let registered = Registered { service: "apache".into(), backend, raw: None };
+            let key: Arc<str> = format!("/services/apache/{id}").into();
+            seen.backends.insert(Arc::clone(&key), Arc::new(registered));
+            seen.entries.insert(key, value.into());
         }
         seen
     }

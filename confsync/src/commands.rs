@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::Context;
 use common::args::LogArgs;
 use common::handshake::Bookkeeping;
-use common::model::{Prefix, Snapshot};
+use common::model::{Prefix, Snapshot, counted};
 use common::runtime::{Exit, Signals, Usage, print, start_log};
 use common::store::{Connection, Store, connect};
 
 use crate::args::{CheckArgs, Command, ConvertArgs, InitArgs, RenderArgs, RunArgs, StatusArgs};
-use crate::load::load;
+use crate::load::{self, load};
 use crate::once;
 use crate::settings::{Place, Told};
 use crate::{daemon, fleet, settings, template};
@@ -51,14 +51,17 @@ async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
 
 fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
     let Place { confdir, globals, notes } = settings::place(&args.confdir)?;
-    let loaded = match load(&confdir, &globals) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            eprintln!("{errors}");
+    let (loaded, mistakes) = match load::read(&confdir, &globals) {
+        Ok(read) => read,
+        Err(error) => {
+            eprintln!("{error}");
             return Ok(Exit::Failed);
         }
     };
-    let mut wrong = 0;
+    for mistake in &mistakes {
+        eprintln!("{mistake}");
+    }
+    let mut wrong = mistakes.len();
     for note in notes.iter().chain(&loaded.notes) {
         let kind = if note.ignored { "" } else { "note: " };
         eprintln!("{}: {kind}{}", note.file.display(), note.text);
@@ -81,7 +84,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Failed);
     }
     let resources: usize = loaded.sets.iter().map(|set| set.programs.len()).sum();
-    print(format_args!("{}: {resources} resources, no mistakes\n", confdir.display()));
+    print(format_args!("{}: {}, no mistakes\n", confdir.display(), counted(resources, "resource")));
     Ok(Exit::Done)
 }
 

@@ -11,7 +11,7 @@ use common::store::Api;
 use serde::Deserialize;
 
 use crate::confd_words::log_level;
-use crate::confdir::Note;
+use crate::confdir::{Note, mistyped, say};
 use crate::settings;
 
 /// What a `confd.toml` says. An empty text is as good as none.
@@ -23,6 +23,8 @@ pub struct ConfdToml {
     /// Seconds.
     pub(crate) interval: Option<u64>,
     pub(crate) noop: bool,
+    /// Not in confd's documentation, and read by it all the same.
+    pub(crate) onetime: bool,
     #[serde(rename = "sync-only", alias = "sync_only")]
     pub(crate) sync_only: bool,
     #[serde(rename = "log-level", alias = "log_level")]
@@ -51,6 +53,7 @@ const KNOWN: &[&str] = &[
     "prefix",
     "interval",
     "noop",
+    "onetime",
     "sync-only",
     "sync_only",
     "log-level",
@@ -85,9 +88,16 @@ impl ConfdToml {
         }
     }
 
+    /// confd goes on without a file that is not there; so do we, and say it.
     fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("--config-file {}: {error}", path.display()))?;
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let text = "there is no such file; going on without it".to_owned();
+                let notes = vec![Note { file: path.to_owned(), text, ignored: true }];
+                return Ok(Self { confdir: Some(beside(path)), notes, ..Self::default() });
+            }
+            read => read.map_err(|error| format!("--config-file {}: {error}", path.display()))?,
+        };
         Self::parse(path, &text).map_err(|why| format!("--config-file {}: {why}", path.display()))
     }
 
@@ -95,7 +105,7 @@ impl ConfdToml {
     /// nothing of its own in it and reads its confdir. So do we, and take the confdir
     /// that the file lies in. A `confd.toml` that names none lies in it too.
     fn parse(path: &Path, text: &str) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| say(&e, text))?;
         let table: toml::Table =
             table.into_iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
         let parent = path.parent().unwrap_or(Path::new(""));
@@ -111,11 +121,11 @@ impl ConfdToml {
             ignored: true,
         };
         let notes = ignored.map(note).collect();
-        let mut file: Self = table.try_into().map_err(|e: toml::de::Error| e.to_string())?;
+        let mut file: Self =
+            table.try_into().map_err(|e: toml::de::Error| mistyped(&e.to_string(), text))?;
         file.refuse()?;
-        let beside = if parent.join("conf.d").is_dir() { parent } else { Path::new(CONFDIR) };
         let told = file.confdir.filter(|dir| !dir.as_os_str().is_empty());
-        file.confdir = Some(told.unwrap_or_else(|| beside.to_owned()));
+        file.confdir = Some(told.unwrap_or_else(|| beside(path)));
         file.notes = notes;
         Ok(file)
     }
@@ -184,6 +194,12 @@ impl ConfdToml {
     }
 }
 
+/// The confdir of a file that names none.
+fn beside(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| parent.join("conf.d").is_dir());
+    parent.unwrap_or(Path::new(CONFDIR)).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,10 +266,18 @@ mod tests {
             ("nodes = [", "line 1"),
         ] {
             let error = parse(text).unwrap_err();
-            assert!(error.contains(part), "{text}: {error}");
+            assert!(error.contains(part) && !error.contains('\n'), "{text}: {error}");
         }
         let file = parse("table = \"x\"\nauth_token = \"\"\n").unwrap();
         assert!(file.notes.len() == 1 && file.notes[0].text.contains("`table`"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_said_and_gone_without() {
+        let file = ConfdToml::find(Some(Path::new("/none/confd.toml")), None).unwrap();
+        assert_eq!(file.confdir, Some("/etc/confd".into()));
+        assert!(file.notes[0].ignored && file.notes[0].text.contains("no such file"));
+        assert!(parse("OneTime = true\n").unwrap().onetime);
     }
 
     #[test]

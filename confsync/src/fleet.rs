@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use common::handshake::{Ack, Bookkeeping, Member};
-use common::model::Snapshot;
+use common::model::{Snapshot, counted};
+use common::table::{self, Line, Paint, shown};
 use serde::Serialize;
 use serde_json::json;
 
@@ -105,7 +106,7 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Mood, String) {
             (Mood::Bad, format!("refused revision {}: {}", refusal.revision, refusal.why))
         }
         Some(ack) if !ack.held.is_empty() => {
-            (Mood::Bad, format!("holds {} backends against etcd", ack.held.len()))
+            (Mood::Bad, format!("holds {} against etcd", counted(ack.held.len(), "backend")))
         }
         Some(ack) if ack.quiesced < ack.applied => {
             (Mood::Wait, "old workers finish requests".into())
@@ -114,7 +115,7 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Mood, String) {
     }
 }
 
-const HEADINGS: [&str; 6] = ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED", "STATE"];
+const HEADINGS: [&str; 5] = ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED"];
 
 /// An aligned table; `colours` for a terminal.
 #[must_use]
@@ -123,37 +124,19 @@ pub fn table(fleet: &Fleet, revision: u64, colours: bool) -> String {
         return "no load balancer is registered\n".to_owned();
     }
     let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
-    // Other processes wrote these; a terminal shall not obey them.
-    let shown = |text: &str| text.escape_debug().to_string();
-    let mut rows = vec![(HEADINGS.map(str::to_owned), "1")];
-    rows.extend(standings(fleet).iter().map(|s| {
-        let colour = match s.mood {
-            Mood::Good => "",
-            Mood::Wait => "33",
-            Mood::Bad => "31",
+    let headings = HEADINGS.map(str::to_owned).to_vec();
+    let mut lines = vec![Line { cells: headings, note: "STATE".to_owned(), paint: Paint::Bold }];
+    lines.extend(standings(fleet).iter().map(|s| {
+        let paint = match s.mood {
+            Mood::Good => Paint::Plain,
+            Mood::Wait => Paint::Yellow,
+            Mood::Bad => Paint::Red,
         };
         let (applied, quiesced) = (number(s.applied), number(s.quiesced));
-        let names = [&s.lb, &s.host, &s.resource].map(|name| shown(name));
-        let [lb, host, resource] = names;
-        ([lb, host, resource, applied, quiesced, shown(&s.words)], colour)
+        let cells = vec![shown(&s.lb), shown(&s.host), shown(&s.resource), applied, quiesced];
+        Line { cells, note: shown(&s.words), paint }
     }));
-    let mut widths = [0; HEADINGS.len()];
-    for (row, _) in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for (row, colour) in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let line = line.trim_end();
-        text += &match (colours, *colour) {
-            (false, _) | (_, "") => format!("{line}\n"),
-            (true, colour) => format!("\u{1b}[{colour}m{line}\u{1b}[0m\n"),
-        };
-    }
-    text + &format!("etcd is at revision {revision}\n")
+    table::table(&lines, colours) + &format!("etcd is at revision {revision}\n")
 }
 
 #[cfg(test)]

@@ -138,8 +138,7 @@ impl Policy {
             };
         }
         if count < self.min_backends {
-            let why =
-                format!("{count} backends are fewer than min_backends = {}", self.min_backends);
+            let why = format!("there are fewer than min_backends = {}: {count}", self.min_backends);
             return Outcome::Keep { why };
         }
         Outcome::Render

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::confdir::{self, Confdir, ConfdirError, Globals, Note};
+use crate::confdir::{self, Confdir, ConfdirError, Globals, Mistake, Note};
 use crate::render::Program;
 use crate::set::{Set, group};
 
@@ -21,6 +21,15 @@ pub struct Loaded {
 /// # Errors
 /// Every mistake in every file.
 pub fn load(path: &Path, globals: &Globals) -> Result<Loaded, ConfdirError> {
+    let (loaded, mistakes) = read(path, globals)?;
+    if mistakes.is_empty() { Ok(loaded) } else { Err(ConfdirError(mistakes)) }
+}
+
+/// What is good in a confdir, and what is wrong with the rest.
+///
+/// # Errors
+/// When the folder itself cannot be read.
+pub(crate) fn read(path: &Path, globals: &Globals) -> Result<(Loaded, Vec<Mistake>), ConfdirError> {
     let (Confdir { resources, notes, .. }, mut mistakes) = confdir::read(path, globals)?;
     let mut programs = Vec::new();
     for resource in resources {
@@ -29,11 +38,7 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Loaded, ConfdirError> {
             Err(mistake) => mistakes.push(mistake),
         }
     }
-    if mistakes.is_empty() {
-        Ok(Loaded { sets: group(programs), notes })
-    } else {
-        Err(ConfdirError(mistakes))
-    }
+    Ok((Loaded { sets: group(programs), notes }, mistakes))
 }
 
 impl Loaded {

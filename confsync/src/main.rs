@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::runtime::{Exit, Usage, exit_on};
-use confsync::args::Cli;
+use confsync::args::{Cli, Command};
 use confsync::commands;
 use confsync::confd_words::confd_words;
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let words = match confd_words(std::env::args_os().collect()) {
@@ -24,8 +25,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut runtime = match &cli.command {
+        // While the daemon renders thousands of backends, nginx's signals and the page go on.
+        Command::Run(args) if !args.once && !args.dry_run => Builder::new_multi_thread(),
+        // The others do one thing after the other; a thread more is only memory more.
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = runtime.worker_threads(2).enable_all().build()?;
     let exit = runtime.block_on(commands::dispatch(cli.command));
     runtime.shutdown_background();
     exit

@@ -7,14 +7,16 @@
 //!
 //! Losing the file costs that guard once, and nothing else.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use common::model::{Entry, Revision, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::backends::{Reading, Registered};
+use crate::backends::{Reading, Registered, Seen};
 use crate::belief::Belief;
 use crate::install::{InstallError, new_beside, note};
 use crate::render::Program;
@@ -24,20 +26,41 @@ use crate::set::Set;
 const WORD: &str = "believed";
 
 /// What was believed, and of which store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
     cluster: u64,
     revision: Revision,
-    backends: BTreeMap<String, String>,
+    backends: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// The same as it is in the file.
+#[derive(Serialize, Deserialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    of: Head,
+    backends: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+}
+
+/// Of which store the rest of the file is.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    cluster: u64,
+    revision: Revision,
+}
+
+impl Head {
+    fn is_ahead_of(&self, now: &Snapshot) -> bool {
+        self.cluster != now.cluster || self.revision > now.revision
+    }
 }
 
 impl Memory {
     /// Of what is believed at this revision, in the values' own words.
     #[must_use]
     pub fn of(snapshot: &Snapshot, belief: &Belief) -> Self {
-        let text = |(key, _): (&String, &Registered)| {
+        let text = |(key, _): (&str, &Registered)| {
             let value = &snapshot.entries.get(key)?.value;
-            Some((key.clone(), String::from_utf8_lossy(value).into_owned()))
+            Some((key.into(), String::from_utf8_lossy(value).into()))
         };
         Self {
             cluster: snapshot.cluster,
@@ -46,47 +69,71 @@ impl Memory {
         }
     }
 
-    /// What is kept beside `dest`. A file that is not there or not ours is no memory.
+    /// Of what is seen, when all of it is believed.
     #[must_use]
-    pub fn load(dest: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(note(dest, WORD)).ok()?).ok()
+    pub fn of_seen(cluster: u64, revision: Revision, seen: &Seen) -> Self {
+        let text = |(key, registered): (&Arc<str>, &Arc<Registered>)| {
+            let value = registered.raw.as_ref().or_else(|| seen.entries.get(key));
+            (Arc::clone(key), value.cloned().unwrap_or_default())
+        };
+        Self { cluster, revision, backends: seen.backends.iter().map(text).collect() }
     }
 
-    /// Keeps it beside `dest`, whole or not at all.
+    /// What is kept beside `dest`, if it is ahead of the store: the rest is not read, for
+    /// it may be large. A file that is not there or not ours is no memory.
+    #[must_use]
+    pub fn load_if_ahead(dest: &Path, now: &Snapshot) -> Option<Self> {
+        let text = std::fs::read(note(dest, WORD)).ok()?;
+        let head: Head = serde_json::from_slice(&text).ok()?;
+        if !head.is_ahead_of(now) {
+            return None;
+        }
+        let Written { of, backends } = serde_json::from_slice(&text).ok()?;
+        let shared = |(key, value): (Cow<'_, str>, Cow<'_, str>)| (key.into(), value.into());
+        let backends = backends.into_iter().map(shared).collect();
+        Some(Self { cluster: of.cluster, revision: of.revision, backends })
+    }
+
+    /// Keeps it beside `dest`, whole or not at all. Nothing routed to is nothing to
+    /// lose, so then no file is kept.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, dest: &Path) -> Result<(), InstallError> {
         let path = note(dest, WORD);
         let io = |error: io::Error| InstallError::io("write", &path)(error);
+        if self.backends.is_empty() {
+            return match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
+                _ => Ok(()),
+            };
+        }
         let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
         let mut temp = new_beside(&real)?;
-        let text = serde_json::to_vec(self).map_err(|error| io(error.into()))?;
+        let pairs = self.backends.iter();
+        let lent = pairs.map(|(key, value)| (Cow::Borrowed(&**key), Cow::Borrowed(&**value)));
+        let of = Head { cluster: self.cluster, revision: self.revision };
+        let written = Written { of, backends: lent.collect() };
+        let text = serde_json::to_vec(&written).map_err(|error| io(error.into()))?;
         temp.write_all(&text).map_err(io)?;
         temp.persist(&path).map_err(|error| io(error.error))?;
         Ok(())
     }
 
-    /// Whether the store has gone backwards since.
-    #[must_use]
-    pub fn is_ahead_of(&self, now: &Snapshot) -> bool {
-        self.cluster != now.cluster || self.revision > now.revision
-    }
-
     /// What of it a resource would still route to.
     #[must_use]
     pub fn belief(&self, reading: &Reading) -> Belief {
-        let entry = |(key, value): (&String, &String)| Entry {
-            key: key.clone(),
-            value: value.clone().into_bytes(),
+        let entry = |(key, value): (&Arc<str>, &Arc<str>)| Entry {
+            key: key.to_string(),
+            value: value.as_bytes().to_vec(),
             created: self.revision,
             modified: self.revision,
             lease: 0,
             ttl: None,
         };
-        let entries: Vec<Entry> = self.backends.iter().map(entry).collect();
         let mut belief = Belief::default();
-        belief.adopt(&reading.see(&entries), std::collections::BTreeSet::new());
+        let seen = reading.see(self.backends.iter().map(entry));
+        belief.adopt(&seen, std::collections::BTreeSet::new());
         belief
     }
 }
@@ -97,8 +144,8 @@ pub fn recall(set: &Set, beliefs: &mut BTreeMap<String, Belief>, now: &Snapshot)
     let mut ahead = false;
     for program in &set.programs {
         let resource = &program.resource;
-        let Some(memory) = Memory::load(&resource.dest) else { continue };
-        if memory.is_ahead_of(now) && !beliefs.contains_key(&resource.name) {
+        let Some(memory) = Memory::load_if_ahead(&resource.dest, now) else { continue };
+        if !beliefs.contains_key(&resource.name) {
             tracing::warn!(
                 resource = resource.name,
                 "etcd went backwards while we were away: it was wiped, or restored from a backup"
@@ -155,22 +202,37 @@ mod tests {
     fn it_comes_back_as_it_was_and_counts_only_against_a_store_that_went_backwards() {
         let folder = tempfile::tempdir().unwrap();
         let dest = folder.path().join("app.conf");
-        assert_eq!(Memory::load(&dest), None);
+        let wiped = snapshot(2, 1);
+        assert_eq!(Memory::load_if_ahead(&dest, &wiped), None);
 
         let before = snapshot(1, 7);
         let mut belief = Belief::default();
         belief.adopt(&reading("/services").see(before.entries.values()), Default::default());
         let memory = Memory::of(&before, &belief);
+        let seen = reading("/services").see(before.entries.values());
+        assert_eq!(Memory::of_seen(1, Revision(7), &seen), memory);
         memory.save(&dest).unwrap();
-        let found = Memory::load(&dest).unwrap();
+        let found = Memory::load_if_ahead(&dest, &wiped).unwrap();
         assert_eq!(found, memory);
 
         assert_eq!(found.belief(&reading("/services")).backends().count(), 1);
         assert_eq!(found.belief(&reading("/other")).backends().count(), 0);
         for (cluster, revision, ahead) in [(1, 7, false), (1, 8, false), (1, 6, true), (2, 9, true)]
         {
-            assert_eq!(found.is_ahead_of(&snapshot(cluster, revision)), ahead);
+            let now = snapshot(cluster, revision);
+            assert_eq!(Memory::load_if_ahead(&dest, &now).is_some(), ahead);
         }
+    }
+
+    #[test]
+    fn nothing_routed_to_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let dest = folder.path().join("app.conf");
+        std::fs::write(note(&dest, WORD), "{}").unwrap();
+        let memory = Memory::of(&snapshot(1, 7), &Belief::default());
+        memory.save(&dest).unwrap();
+        memory.save(&dest).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -178,6 +240,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dest = folder.path().join("app.conf");
         std::fs::write(note(&dest, WORD), "{\"cluster\":1,").unwrap();
-        assert_eq!(Memory::load(&dest), None);
+        assert_eq!(Memory::load_if_ahead(&dest, &snapshot(2, 1)), None);
     }
 }

@@ -10,7 +10,7 @@ use common::handshake::Bookkeeping;
 use common::model::{Revision, Snapshot};
 use common::runtime::{Exit, print};
 use common::store::{Etcd, Store, StoreError, connect};
-use similar::TextDiff;
+use diffy::DiffOptions;
 use tokio::time::Instant;
 
 use crate::daemon::Config;
@@ -23,6 +23,7 @@ use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
 use crate::render::Program;
 use crate::set::Set;
+use crate::template::Engine;
 
 /// How a single run is done.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +38,6 @@ pub struct How {
 
 struct Run<'r> {
     set: &'r Set,
-    snapshot: &'r Snapshot,
     store: &'r Etcd,
     bookkeeping: &'r Bookkeeping,
 }
@@ -64,11 +64,13 @@ pub async fn run(config: &Config, how: How) -> anyhow::Result<Exit> {
     let mut exit = Exit::Done;
     for set in &loaded.sets {
         let snapshot = store.read(&set.trees()).await.context("cannot read the keys")?;
-        let run = Run { set, snapshot: &snapshot, store: &store, bookkeeping: &bookkeeping };
-        let done = one(&run, how).await;
-        if let Err(error) = done {
+        let run = Run { set, store: &store, bookkeeping: &bookkeeping };
+        let done = one(&run, snapshot, how).await.unwrap_or_else(|error| {
             tracing::error!(set = set.name, "{error:#}");
-            exit = Exit::Failed;
+            Exit::Failed
+        });
+        if done != Exit::Done {
+            exit = done;
         }
     }
     Ok(exit)
@@ -88,17 +90,23 @@ async fn reach_soon(config: &Config) -> Result<Etcd, StoreError> {
 }
 
 /// Each picture is judged by itself, but for a store that went backwards since the
-/// files were last live.
-async fn render(run: &Run<'_>) -> anyhow::Result<Rendered> {
+/// files were last live. The last to look at the snapshot takes it apart: with
+/// thousands of backends each copy of them is most of the memory of the run.
+async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Rendered> {
     let mut rendered = Rendered::default();
+    let mut left = run.set.programs.len();
     for program in &run.set.programs {
         let resource = &program.resource;
-        let mut seen = resource.reading.see(run.snapshot.entries.values());
+        let memory = Memory::load_if_ahead(&resource.dest, snapshot);
+        left -= 1;
+        let mut seen = match left {
+            0 => resource.reading.see(std::mem::take(&mut snapshot.entries).into_values()),
+            _ => resource.reading.see(snapshot.entries.values()),
+        };
         for refused in &seen.refused {
             tracing::warn!(key = refused.key, "value refused: {}", refused.why);
         }
-        let memory = Memory::load(&resource.dest).filter(|m| m.is_ahead_of(run.snapshot));
-        let mut belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
+        let belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
         let held =
             doubt::hold(run.store, run.bookkeeping, resource, &belief, &mut seen, true).await;
         let had = belief.backends().next().is_some();
@@ -108,61 +116,70 @@ async fn render(run: &Run<'_>) -> anyhow::Result<Rendered> {
         {
             anyhow::bail!("{}: {why}; the last file stays", resource.name);
         }
-        rendered.candidates.push(program.render(&seen).map_err(anyhow::Error::msg)?);
         if held.is_empty() {
-            belief.adopt(&seen, held);
-            let memory = Memory::of(run.snapshot, &belief);
+            let memory = Memory::of_seen(snapshot.cluster, snapshot.revision, &seen);
             rendered.memories.push((resource.dest.clone(), memory));
         }
+        if resource.engine == Engine::Go {
+            // Its templates know keys alone.
+            seen.backends.clear();
+        }
+        rendered.candidates.push(program.render(&seen).map_err(anyhow::Error::msg)?);
     }
     Ok(rendered)
 }
 
-async fn one(run: &Run<'_>, how: How) -> anyhow::Result<()> {
-    let Rendered { candidates, memories } = render(run).await?;
+async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: How) -> anyhow::Result<Exit> {
+    let Rendered { candidates, memories } = render(run, &mut snapshot).await?;
     if how.dry_run {
-        return show(&candidates, how.diff);
+        show(&candidates, how.diff)?;
+        return Ok(Exit::Done);
     }
     if how.sync_only {
-        return write_only(run.set, &candidates);
+        write_only(run.set, &candidates)?;
+        return Ok(Exit::Done);
     }
-    apply(run.set, candidates, run.snapshot.revision).await?;
-    for (dest, memory) in memories {
-        if let Err(error) = memory.save(&dest) {
-            tracing::warn!(%error, "what is routed to is not remembered for the next run");
+    let exit = apply(run.set, candidates, snapshot.revision).await?;
+    if exit == Exit::Done {
+        for (dest, memory) in memories {
+            if let Err(error) = memory.save(&dest) {
+                tracing::warn!(%error, "what is routed to is not remembered for the next run");
+            }
         }
     }
-    Ok(())
+    Ok(exit)
 }
 
-async fn apply(set: &Set, candidates: Vec<Candidate>, revision: Revision) -> anyhow::Result<()> {
+async fn apply(set: &Set, candidates: Vec<Candidate>, revision: Revision) -> anyhow::Result<Exit> {
     let proxy = Proxy::of(set, None, None).await?;
     let targets = set.programs.iter().map(Program::target).collect();
     let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, Duration::ZERO)?;
+    pipeline.once = true;
     let wanted = Digest::of(&candidates);
     let was_in_place = pipeline.ledger.on_disk() == Some(wanted);
     if was_in_place && !pipeline.unproven() {
         tracing::info!(set = set.name, "in sync");
-        return Ok(());
+        return Ok(Exit::Done);
     }
     pipeline.want(candidates, revision);
     pipeline.step(Instant::now()).await;
     let in_place = pipeline.ledger.on_disk() == Some(wanted);
     match pipeline.trouble.take() {
-        None => Ok(()),
+        None => Ok(Exit::Done),
         // The files are right and whoever starts will read them.
         Some(why) if in_place && !pipeline.proxy().is_running() => {
             tracing::warn!(set = set.name, "{why}");
-            Ok(())
+            Ok(Exit::Done)
         }
         // Who starts the proxy after this has succeeded, in a loop as confd's users have
         // it, would wait for ever: until then its reload_cmd fails. The run that wrote the
         // file has failed; the reload stays owed.
         Some(why) if in_place && was_in_place && only_commands(set) => {
             tracing::warn!(set = set.name, "in place since an earlier run, though {why}");
-            Ok(())
+            Ok(Exit::Done)
         }
-        Some(why) => anyhow::bail!(why),
+        // The pipeline has said why.
+        Some(_) => Ok(Exit::Failed),
     }
 }
 
@@ -208,10 +225,11 @@ fn show(candidates: &[Candidate], diff: bool) -> anyhow::Result<()> {
 fn unified(dest: &Path, before: &[u8], after: &[u8]) -> String {
     let (before, after) = (String::from_utf8_lossy(before), String::from_utf8_lossy(after));
     let name = dest.display().to_string();
-    TextDiff::from_lines(before.as_ref(), after.as_ref())
-        .unified_diff()
-        .context_radius(3)
-        .header(&name, &format!("{name} (wanted)"))
+    DiffOptions::new()
+        .set_context_len(3)
+        .set_original_filename(name.clone())
+        .set_modified_filename(format!("{name} (wanted)"))
+        .create_patch(&before, &after)
         .to_string()
 }
 
@@ -240,4 +258,19 @@ pub fn from_file(path: &Path) -> anyhow::Result<Snapshot> {
         (key, entry)
     };
     Ok(Snapshot { entries: values.into_iter().map(entry).collect(), ..Snapshot::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_told_as_diff_tells_it() {
+        let before = b"a\nb\nc\nd\ne\n";
+        let text = unified(Path::new("/etc/app.conf"), before, b"a\nb\nc\nd\nE\n");
+        let want =
+            "--- /etc/app.conf\n+++ /etc/app.conf (wanted)\n@@ -2,4 +2,4 @@\n b\n c\n d\n-e\n+E\n";
+        assert_eq!(text, want);
+        assert!(unified(Path::new("/x"), b"a", b"").contains("\\ No newline at end of file"));
+    }
 }

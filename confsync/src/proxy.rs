@@ -2,6 +2,7 @@
 //! operator's commands. The pipeline speaks to this and to nothing below.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::child::{Begun, Child, Life};
@@ -69,6 +70,16 @@ pub enum NotLoaded {
     Unproven(String),
     /// Nobody is there to load it; whoever starts reads the files anyway.
     NobodyThere(String),
+}
+
+/// A load that is proven.
+#[derive(Debug)]
+pub struct Live {
+    /// Who still works by what was live before.
+    pub old: Old,
+    /// Who runs it, where its end is not ours to hear of otherwise: nginx by its pid
+    /// file. When it ends, nothing is live.
+    pub master: Option<Arc<Master>>,
 }
 
 /// Who still works by what was live before.
@@ -153,10 +164,10 @@ impl Proxy {
     ///
     /// # Errors
     /// [`NotLoaded`].
-    pub async fn load(&self) -> Result<Old, NotLoaded> {
+    pub async fn load(&self) -> Result<Live, NotLoaded> {
         match self {
             Self::Nginx(by_name) => by_name.load().await,
-            Self::Commands(commands) => commands.load().await,
+            Self::Commands(commands) => commands.load().await.map(|old| Live { old, master: None }),
         }
     }
 
@@ -211,12 +222,14 @@ impl ByName {
         }
     }
 
-    async fn load(&self) -> Result<Old, NotLoaded> {
+    async fn load(&self) -> Result<Live, NotLoaded> {
         if let Some(child) = &self.child
             && child.life() == Life::Waiting
         {
             match child.start(Some(self.nginx.clone()), self.deadline).await {
-                Ok(Begun::Now) => return Ok(Old::Processes(Vec::new())),
+                Ok(Begun::Now) => {
+                    return Ok(Live { old: Old::Processes(Vec::new()), master: None });
+                }
                 Ok(Begun::Before) => {}
                 Err(why) => return Err(NotLoaded::Refused(why)),
             }
@@ -229,7 +242,10 @@ impl ByName {
             Err(error) => return Err(NotLoaded::Unproven(error.to_string())),
         };
         match self.nginx.reload(&master, self.deadline).await {
-            Ok(Applied { old, .. }) => Ok(Old::Processes(old)),
+            Ok(Applied { old, .. }) => {
+                let master = self.child.is_none().then(|| Arc::new(master));
+                Ok(Live { old: Old::Processes(old), master })
+            }
             Err(error @ ReloadError::Refused(_)) => Err(NotLoaded::Refused(error.to_string())),
             // Without a proof in time the new configuration may still come to life.
             Err(error @ (ReloadError::NoWorkers(_) | ReloadError::TimedOut { .. })) => {

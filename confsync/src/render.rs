@@ -3,14 +3,13 @@
 //! Pure but for reading the template's files once, at the start or a reload of the
 //! confdir: a bad template stops the start, never a running daemon.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::model::Prefix;
 
-use crate::backends::Seen;
+use crate::backends::{Registered, Seen};
 use crate::confdir::{Mistake, Resource};
 use crate::install::{Candidate, Target};
 use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
@@ -91,13 +90,9 @@ impl Program {
 
     fn input(&self, seen: &Seen) -> Input {
         let prefix = &self.resource.reading.prefix;
-        let text: Vec<(&str, Cow<'_, str>)> = seen
-            .entries
-            .iter()
-            .map(|(key, value)| (key.as_str(), String::from_utf8_lossy(value)))
-            .collect();
         let bare = if prefix.as_str() == "/" { "" } else { prefix.as_str() };
-        let store = keys(text.iter().map(|(key, value)| (*key, value.as_ref())), bare);
+        let shared = |(key, value): (&Arc<str>, &Arc<str>)| (Arc::clone(key), Arc::clone(value));
+        let store = keys(seen.entries.iter().map(shared), bare);
         for collision in &store.collisions {
             tracing::warn!(
                 kept = collision.kept,
@@ -105,10 +100,10 @@ impl Program {
                 "two keys have one name in templates; remove one of them"
             );
         }
-        let named = |(key, registered): (&String, &crate::backends::Registered)| NamedBackend {
+        let named = |(key, registered): (&Arc<str>, &Arc<Registered>)| NamedBackend {
             key: strip(prefix, key),
-            service: registered.service.clone(),
-            id: registered.id.clone(),
+            service: registered.service.to_string(),
+            id: key.rsplit('/').next().unwrap_or_default().to_owned(),
             backend: registered.backend.clone(),
         };
         // Go templates know keys alone, and thousands of copies are not free.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::args::{LogArgs, StoreArgs};
 use common::model::{Prefix, parse_span};
-use common::runtime::Usage;
+use common::runtime::{Usage, listens_at};
 use common::store::Connection;
 
 use crate::args::{ConfdirArgs, RunArgs};
@@ -148,11 +148,11 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
     globals.sync_only = once.is_none() && (args.sync_only || file.sync_only);
     let connection = connect_by(&file, &args.store, &mut mistakes);
     let reconcile = match (args.interval.as_deref(), file.interval) {
-        (Some(text), _) => span("--interval", text, &mut mistakes),
-        (None, Some(secs)) => Duration::from_secs(secs),
-        (None, None) => Duration::from_secs(300),
+        (Some(text), _) => read("--interval", text, &mut mistakes, parse_span),
+        (None, Some(secs)) => Some(Duration::from_secs(secs)),
+        (None, None) => Some(Duration::from_secs(300)),
     };
-    if reconcile.is_zero() {
+    if reconcile.is_some_and(|interval| interval.is_zero()) {
         mistakes.push("--interval: it must be above zero".into());
     }
     let name = args.name.clone().unwrap_or_else(host_name);
@@ -171,8 +171,10 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
     }
     let ttl = read("--ttl", &args.ttl, &mut mistakes, str::parse);
     let stop_timeout = span("--stop-timeout", &args.stop_timeout, &mut mistakes);
-    match (bookkeeping, ttl) {
-        (Some(bookkeeping), Some(ttl)) if mistakes.is_empty() => {
+    let status = args.status.as_deref().filter(|text| !text.is_empty());
+    let status = status.and_then(|text| read("--status", text, &mut mistakes, listens_at));
+    match (bookkeeping, ttl, reconcile) {
+        (Some(bookkeeping), Some(ttl), Some(reconcile)) if mistakes.is_empty() => {
             let config = Config {
                 confdir,
                 globals,
@@ -182,7 +184,7 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
                 advertise: args.advertise.clone().filter(|a| !a.is_empty()),
                 bookkeeping,
                 ttl,
-                status: args.status,
+                status,
                 stop_timeout,
                 command: args.command.iter().map(OsString::from).collect(),
             };
@@ -195,7 +197,7 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
 fn once(args: &RunArgs, file: &ConfdToml) -> Option<How> {
     let dry_run = args.dry_run || file.noop;
     let sync_only = args.sync_only || file.sync_only;
-    (args.once || dry_run).then_some(How { dry_run, diff: args.diff, sync_only })
+    (args.once || file.onetime || dry_run).then_some(How { dry_run, diff: args.diff, sync_only })
 }
 
 fn host_name() -> String {

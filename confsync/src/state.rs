@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use common::model::counted;
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Serialize, Serializer};
 
@@ -35,7 +36,7 @@ pub struct SetState {
     pub owed_since: Option<SystemTime>,
     /// Why the last step failed, or why the newest revision is not rendered.
     pub trouble: Option<String>,
-    /// The backends that are routed to.
+    /// The backends that are wanted, and those that are still routed to.
     pub backends: Vec<BackendState>,
     /// Values that were withheld, and why.
     pub refused: Vec<RefusedState>,
@@ -65,9 +66,15 @@ pub struct BackendState {
     pub addr: String,
     /// Its weight.
     pub weight: u16,
-    /// Routed to although etcd does not have it, because its loss is doubted.
+    /// Where it runs, if it says so.
+    pub zone: Option<String>,
+    /// Kept although etcd does not have it, because its loss is doubted.
     pub held: bool,
-    /// Since when it is routed to, in milliseconds of Unix time.
+    /// Proven to be routed to, by this address and weight.
+    pub live: bool,
+    /// No longer wanted, and routed to until the next load is proven.
+    pub leaving: bool,
+    /// Since when it is known, in milliseconds of Unix time.
     #[serde(serialize_with = "millis")]
     pub since: SystemTime,
 }
@@ -138,11 +145,11 @@ impl SetState {
     /// In words, for `STATUS=` and `/readyz`.
     #[must_use]
     pub fn words(&self) -> String {
-        let count = self.backends.len();
         let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
             (None, true, _) => {
-                format!("{}: {count} backends live at revision {}", self.name, self.applied)
+                let backends = counted(self.wanted_backends(), "backend");
+                format!("{}: {backends} live at revision {}", self.name, self.applied)
             }
             (None, false, true) => format!("{}: applying revision {}", self.name, self.revision),
             (None, false, false) => format!("{}: waiting for the keys in etcd", self.name),
@@ -151,13 +158,19 @@ impl SetState {
             text.push_str(&format!("; {stale}"));
         }
         if !self.refused.is_empty() {
-            text.push_str(&format!("; {} values refused", self.refused.len()));
+            text.push_str(&format!("; {} refused", counted(self.refused.len(), "value")));
         }
         let held = self.backends.iter().filter(|backend| backend.held).count();
         if held > 0 {
             text.push_str(&format!("; {held} held against etcd"));
         }
         text
+    }
+
+    /// How many backends are wanted.
+    #[must_use]
+    pub fn wanted_backends(&self) -> usize {
+        self.backends.iter().filter(|backend| !backend.leaving).count()
     }
 
     /// First configuration applied, watch fresh, nothing owed for longer than

@@ -24,7 +24,7 @@ fn render(case: &Path, kv: &BTreeMap<String, String>) -> Result<String, String> 
     let text = std::fs::read_to_string(case.join("template.tmpl")).unwrap();
     let sources = Sources { templates: Some(case.to_owned()), ..Sources::default() };
     let template = Template::compile(Path::new("t.tmpl"), &text, Engine::Go, &sources);
-    let input = Input { kv: kv.clone(), backends: Vec::new() };
+    let input = Input::of_keys(kv.clone());
     template.and_then(|t| t.render(&input)).map_err(|e| e.to_string())
 }
 

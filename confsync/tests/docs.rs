@@ -43,7 +43,7 @@ fn input(json: &str) -> Input {
             backend: Backend::parse(value.as_bytes()).unwrap(),
         })
     });
-    Input { backends: backends.collect(), kv }
+    Input { backends: backends.collect(), ..Input::of_keys(kv.clone()) }
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn data() -> impl Strategy<Value = BTreeMap<String, String>> {
 fn run(name: &str, text: &str, kv: BTreeMap<String, String>) {
     let name = Path::new(name);
     let template = Template::compile(name, text, Engine::of(name), &Sources::default());
-    let rendered = template.and_then(|t| t.render(&Input { kv, backends: Vec::new() }));
+    let rendered = template.and_then(|t| t.render(&Input::of_keys(kv)));
     if let Err(error) = rendered {
         assert!(!error.what.contains("panicked"), "{error} in {text:?}");
     }
@@ -123,7 +123,7 @@ proptest! {
         let kv = BTreeMap::from([("/v".to_owned(), value)]);
         let name = Path::new("t.hbs");
         let template = Template::compile(name, "a {{getv \"/v\"}};", Engine::Handlebars, &Sources::default());
-        if let Ok(got) = template.unwrap().render(&Input { kv, backends: Vec::new() }) {
+        if let Ok(got) = template.unwrap().render(&Input::of_keys(kv)) {
             let inner = &got[2..got.len() - 1];
             prop_assert!(!inner.contains([' ', '\n', '\t', ';', '{', '}', '"', '\'', '\\', '#', '$']), "{got}");
         }
@@ -134,7 +134,7 @@ fn refused(name: &str, text: &str) -> String {
     let kv = BTreeMap::from([("/a".to_owned(), "x".repeat(1000))]);
     let name = Path::new(name);
     let template = Template::compile(name, text, Engine::of(name), &Sources::default());
-    template.and_then(|t| t.render(&Input { kv, backends: Vec::new() })).unwrap_err().to_string()
+    template.and_then(|t| t.render(&Input::of_keys(kv))).unwrap_err().to_string()
 }
 
 /// Each of these runs a bound down to its end, which takes seconds in a debug build: the

@@ -12,10 +12,8 @@ fn input() -> Input {
     let kv = [("/a", "plain"), ("/evil", "10.0.0.9:80; } server { listen 81"), ("/pair", "k=v")];
     let backend = Backend::parse(b"10.0.0.1:80").unwrap();
     let key = "/services/web/1".to_owned();
-    Input {
-        kv: kv.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
-        backends: vec![NamedBackend { key, service: "web".into(), id: "1".into(), backend }],
-    }
+    let backend = NamedBackend { key, service: "web".into(), id: "1".into(), backend };
+    Input { backends: vec![backend], ..Input::of_keys(kv) }
 }
 
 fn partials() -> Sources {

@@ -1,15 +1,13 @@
 //! `include`, which confd's fork has: a template of the same folder, rendered in place.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use confsync::template::{Engine, Input, Sources, Template};
 
 fn render(folder: &Path, text: &str) -> Result<String, String> {
     let sources = Sources { templates: Some(folder.to_owned()), ..Sources::default() };
-    let kv = BTreeMap::from([("/name".to_owned(), "shop".to_owned())]);
     let template = Template::compile(Path::new("main.tmpl"), text, Engine::Go, &sources);
-    let rendered = template.and_then(|t| t.render(&Input { kv, backends: Vec::new() }));
+    let rendered = template.and_then(|t| t.render(&Input::of_keys([("/name", "shop")])));
     rendered.map_err(|error| error.to_string())
 }
 

@@ -11,7 +11,7 @@ fn input() -> Input {
         ("/services/apache/10.132.249.206", "10.132.249.206:7777"),
         ("/services/apache/10.132.249.212", "10.132.249.212:8888"),
     ];
-    let kv = keys(entries, "").kv;
+    let kv = keys(entries.map(|(key, value)| (key.into(), value.into())), "").kv;
     let backends = entries
         .iter()
         .map(|(key, value)| NamedBackend {

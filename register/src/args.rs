@@ -2,6 +2,7 @@
 //! and all that can be wrong with it, is in [`crate::config`], which reads the same
 //! names from `services.toml`.
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
 /// Keeps a backend's key in etcd while the backend is healthy.
@@ -64,7 +65,7 @@ pub struct RunArgs {
     /// Hold readiness back until every load balancer serves this instance [default span: 30s]
     #[arg(
         long, env = "REGISTER_WAIT_APPLIED", value_name = "SPAN",
-        num_args = 0..=1, require_equals = true, default_missing_value = "yes",
+        num_args = 0..=1, default_missing_value = "yes",
         help_heading = "Joining and leaving"
     )]
     pub wait_applied: Option<String>,
@@ -97,7 +98,7 @@ pub struct RemoveArgs {
     pub handshake: HandshakeArgs,
 
     /// Wait until every load balancer has let go, as `run` does when it is stopped
-    #[arg(long)]
+    #[arg(long, env = "REGISTER_WAIT", value_parser = BoolishValueParser::new())]
     pub wait: bool,
 
     /// Shared groups.
@@ -117,7 +118,7 @@ pub struct ListArgs {
     pub prefix: Option<String>,
 
     /// For programs: one JSON array
-    #[arg(long)]
+    #[arg(long, env = "REGISTER_JSON", value_parser = BoolishValueParser::new())]
     pub json: bool,
 
     /// Shared groups.
@@ -138,7 +139,7 @@ pub struct InstanceArgs {
     pub host: Option<String>,
 
     /// Port where it listens
-    #[arg(long, env = "REGISTER_PORT", value_name = "PORT")]
+    #[arg(long, allow_negative_numbers = true, env = "REGISTER_PORT", value_name = "PORT")]
     pub port: Option<String>,
 
     /// Name of the key; {host}, {port} and {hostname} are filled in [default: {host}]
@@ -159,7 +160,7 @@ pub struct ValueArgs {
     pub value: Option<String>,
 
     /// Share of the requests, 1 to 256 (json) [default: 1]
-    #[arg(long, env = "REGISTER_WEIGHT", value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, env = "REGISTER_WEIGHT", value_name = "N")]
     pub weight: Option<String>,
 
     /// Where the instance runs (json)
@@ -202,7 +203,7 @@ pub struct CheckArgs {
     /// Take any certificate (https)
     #[arg(
         long, env = "REGISTER_CHECK_INSECURE", value_name = "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true"
+        num_args = 0..=1, default_missing_value = "true"
     )]
     pub check_insecure: Option<String>,
 }
@@ -224,11 +225,11 @@ pub struct HealthArgs {
     pub timeout: Option<String>,
 
     /// Passes in a row that make it healthy, at the start too [default: 2]
-    #[arg(long, env = "REGISTER_RISE", value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, env = "REGISTER_RISE", value_name = "N")]
     pub rise: Option<String>,
 
     /// Failures in a row that make it unhealthy [default: 3]
-    #[arg(long, env = "REGISTER_FALL", value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, env = "REGISTER_FALL", value_name = "N")]
     pub fall: Option<String>,
 
     /// How long failures at the start mean that it is still starting [default: 10s]
@@ -241,7 +242,7 @@ pub struct HealthArgs {
 #[command(next_help_heading = "Joining and leaving")]
 pub struct HandshakeArgs {
     /// Fewer load balancers than this leave a drain unconfirmed [default: 0]
-    #[arg(long, env = "REGISTER_MIN_LBS", value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, env = "REGISTER_MIN_LBS", value_name = "N")]
     pub min_lbs: Option<String>,
 
     /// Wait at least this long after the key is gone

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::model::{Backend, Prefix, format_span};
+use common::table::{self, Line, Paint, shown};
 use serde::Serialize;
 
 /// A key as etcd has it.
@@ -82,68 +83,39 @@ pub fn json(prefix: &Prefix, rows: &[Row]) -> String {
 
 const HEADINGS: [&str; 7] = ["SERVICE", "ID", "ADDRESS", "WEIGHT", "ZONE", "META", "TTL LEFT"];
 
-const BOLD: &str = "1";
-const RED: &str = "31";
-const YELLOW: &str = "33";
-
-/// An aligned table; `colours` for a terminal.
+/// An aligned table; `colours` for a terminal. Zone and meta take no room where nobody
+/// uses them.
 #[must_use]
 pub fn table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
     if rows.is_empty() {
         return format!("nobody is registered under {prefix}\n");
     }
-    let all = listed(prefix, rows);
-    let mut lines = vec![(HEADINGS.map(str::to_owned), String::new(), BOLD)];
-    lines.extend(all.iter().map(|one| {
+    let headings = HEADINGS.map(str::to_owned).to_vec();
+    let mut lines = vec![Line { cells: headings, note: String::new(), paint: Paint::Bold }];
+    lines.extend(listed(prefix, rows).iter().map(|one| {
         let note = one.refused.as_ref().map_or(String::new(), |why| format!("refused: {why}"));
-        let colour = match (&one.refused, one.ttl_seconds) {
-            (Some(_), _) => RED,
-            (None, None) => YELLOW,
-            _ => "",
+        let paint = match (&one.refused, one.ttl_seconds) {
+            (Some(_), _) => Paint::Red,
+            (None, None) => Paint::Yellow,
+            _ => Paint::Plain,
         };
-        (cells(one), note, colour)
+        Line { cells: cells(one), note, paint }
     }));
-    let width = |i: usize| {
-        let cells = lines.iter().filter_map(|(cells, ..)| cells.get(i));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    // Zone and meta take no room where nobody uses them.
-    let used =
-        |i: usize| lines.iter().skip(1).any(|(c, ..)| c.get(i).is_some_and(|c| !c.is_empty()));
-    let columns: Vec<(usize, usize)> =
-        (0..HEADINGS.len()).filter(|i| used(*i)).map(|i| (i, width(i))).collect();
-    let mut text = String::new();
-    for (cells, note, colour) in &lines {
-        let mut line = String::new();
-        for (i, width) in &columns {
-            let cell = cells.get(*i).map_or("", String::as_str);
-            line.push_str(&format!("{cell:width$}  "));
-        }
-        line.push_str(note);
-        text.push_str(&painted(line.trim_end(), if colours { colour } else { "" }));
-        text.push('\n');
-    }
-    text
+    table::table(&lines, colours)
 }
 
-fn cells(one: &Listed) -> [String; 7] {
-    // Keys and meta can hold anything; a terminal shall not obey it.
-    let shown = |text: &str| text.escape_debug().to_string();
+fn cells(one: &Listed) -> Vec<String> {
     let meta: Vec<String> =
-        one.meta.iter().map(|(key, value)| format!("{key}={}", shown(value))).collect();
-    [
+        one.meta.iter().map(|(key, value)| format!("{}={}", shown(key), shown(value))).collect();
+    vec![
         shown(&one.service),
         shown(&one.id),
         one.addr.clone().unwrap_or_default(),
         one.weight.map(|weight| weight.to_string()).unwrap_or_default(),
-        one.zone.clone().unwrap_or_default(),
+        one.zone.as_deref().map(shown).unwrap_or_default(),
         meta.join(" "),
         one.ttl_seconds.map_or("for ever".to_owned(), |s| format_span(Duration::from_secs(s))),
     ]
-}
-
-fn painted(line: &str, colour: &str) -> String {
-    if colour.is_empty() { line.to_owned() } else { format!("\u{1b}[{colour}m{line}\u{1b}[0m") }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The program `register`: parse, configure, do, exit.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, CommandFactory};
 use common::runtime::{Exit, exit_on};
 use register::args::Cli;
@@ -10,9 +12,16 @@ use register::commands;
 fn main() -> ExitCode {
     match Cli::command().try_get_matches() {
         Ok(matches) => exit_on(dispatch(&matches)),
-        Err(error) => {
+        Err(mut error) => {
+            // What stands behind `--` is a command, not a value.
+            error.remove(ContextKind::Suggested);
             // Help and version come this way too; they are no errors.
             let _ = error.print();
+            let empty = ContextValue::String(String::new());
+            if error.get(ContextKind::InvalidValue) == Some(&empty) {
+                let hint = "a variable in the unit file that is unset leaves nothing behind";
+                let _ = writeln!(std::io::stderr(), "\n  hint: {hint}");
+            }
             if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use common::handshake::Bookkeeping;
-use common::model::{Backend, Key, Revision, Tree};
+use common::model::{Backend, Key, Revision, Tree, format_span};
 use common::runtime::{Exit, Signals, print};
 use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
 use tokio::time::Instant;
@@ -133,11 +133,15 @@ async fn take_away(store: &impl Store, key: &Key, value: &[u8]) -> anyhow::Resul
 
 async fn reach_soon(connection: &Connection) -> Result<Etcd, StoreError> {
     let until = Instant::now() + PATIENCE;
+    let mut said = None;
     loop {
         match connect(connection).await {
             Ok(store) => return Ok(store),
             Err(error) if error.is_transient() && Instant::now() < until => {
-                tracing::warn!(%error, "trying on");
+                if said.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "trying on for {}", format_span(PATIENCE));
+                    said = Some(error);
+                }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(error) => return Err(error),

@@ -61,11 +61,7 @@ impl Handler for Surface {
                 let code = if ready(&snapshot) { 200 } else { 503 };
                 plain(code, TEXT, format!("{}\n", self.words()))
             }
-            "/metrics" => plain(
-                200,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                metrics(&snapshot),
-            ),
+            "/metrics" => common::runtime::metrics(request, metrics(&snapshot)),
             "/status" => {
                 plain(200, "application/json", status(&snapshot, &self.words()).to_string())
             }
@@ -115,7 +111,7 @@ fn status(snapshot: &Snapshot, state: &str) -> serde_json::Value {
     });
     let trouble = snapshot.registrar.trouble.as_ref();
     json!({
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": common::VERSION,
         "ready": ready(snapshot),
         "leaving": snapshot.leaving,
         "words": state,
@@ -159,7 +155,8 @@ type Float = Gauge<f64, AtomicU64>;
 /// Every name is in `docs/metrics.md`.
 fn metrics(snapshot: &Snapshot) -> String {
     let mut registry = Registry::with_prefix("register");
-    let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    let version =
+        Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("revision", common::COMMIT)]);
     registry.register("build", "What runs", version);
     let yes = |value: bool| number(if value { 1.0 } else { 0.0 });
     registry.register("ready", "What /readyz says", yes(ready(snapshot)));

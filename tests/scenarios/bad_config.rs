@@ -73,6 +73,7 @@ async fn a_config_that_nginx_refuses_is_not_installed() {
     let ended = scene.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["unknown directive", "serber"]);
+    assert_eq!(ended.log.matches("unknown directive").count(), 1, "{}", ended.log);
     assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
 }
 

@@ -202,9 +202,13 @@ async fn check_tells_all_mistakes_at_once() {
     resource(&lab, &confdir, "a", "", "{{ range gets \"/*\" }}\n\n\n{{ edn }}\n");
     resource(&lab, &confdir, "b", "mode = \"rw\"\n[backend]\nbackend = \"consul\"\n", "");
     resource(&lab, &confdir, "c", "output_format = \"ini\"\n", "");
+    resource(&lab, &confdir, "d", "relod_cmd = \"true\"\n", "");
     let ended = subcommand(&lab, "check", &confdir, &[]).await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
-    assert_says(&ended.log, &["a.tmpl: 4:4:", "\"edn\"", "`end`", "octal", "consul", "\"ini\""]);
+    assert_says(
+        &ended.log,
+        &["a.tmpl:4:4:", "relod_cmd", "\"edn\"", "`end`", "octal", "consul", "\"ini\""],
+    );
 
     let confdir = Confdir::empty(&lab);
     resource(

@@ -1,22 +1,32 @@
-//! The documentation is true: its table of flags is that of the real parsers, and its
-//! commands run as shown.
-//!
-//! In a block marked `console`, a line after `$ ` is a command, `> ` continues it, and
-//! what follows is its output: each line in that order, with others between allowed;
-//! `…` stands for anything. All blocks of a file are one session of a shell in a folder of
-//! its own, with an etcd of its own; 127.0.0.1 is an address that only the test has.
+//! The documentation is true: its table of flags is that of the real parsers, what it
+//! names is there, and there is no command in it that no test runs ([`super::docs_commands`]
+//! does).
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Command, CommandFactory};
-use tests::process::{Spec, run};
-use tests::{Etcd, Lab, bins};
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every page, by its name below the repository.
+pub(super) fn pages() -> Vec<(String, String)> {
+    let mut names = vec!["README.md".to_owned(), "fleet-units/README.md".to_owned()];
+    for entry in fs::read_dir(docs().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") {
+            names.push(format!("docs/{name}"));
+        }
+    }
+    names.sort();
+    let read = |name: String| {
+        let text = fs::read_to_string(docs().join(&name)).unwrap();
+        (name, text)
+    };
+    names.into_iter().map(read).collect()
 }
 
 /// `docs/flags.md` as the parsers have it.
@@ -80,120 +90,91 @@ fn flags_are_those_of_the_programs() {
     assert_eq!(page, flags(), "docs/flags.md is old: run with UPDATE_DOCS=1");
 }
 
-/// A command of a page and the output that it shows.
-struct Shown {
-    command: String,
-    output: Vec<String>,
-}
-
-fn commands(page: &str) -> Vec<Shown> {
-    let mut all: Vec<Shown> = Vec::new();
-    let mut inside = false;
-    let mut indent = 0;
-    for line in page.lines() {
-        if line.trim_start().starts_with("```") {
-            indent = line.len() - line.trim_start().len();
-        }
-        let line = line.get(indent..).unwrap_or_default();
-        match (line.starts_with("```"), inside) {
-            (true, _) => inside = line.trim_end() == "```console",
-            (false, false) => {}
-            (false, true) => {
-                match (line.strip_prefix("$ "), line.strip_prefix('>'), all.last_mut()) {
-                    (Some(command), ..) => {
-                        all.push(Shown { command: command.to_owned(), output: Vec::new() });
-                    }
-                    (None, Some(more), Some(last)) => {
-                        last.command += "\n";
-                        last.command += more.strip_prefix(' ').unwrap_or(more);
-                    }
-                    (None, None, Some(last)) => last.output.push(line.to_owned()),
-                    (None, _, None) => panic!("output without a command: {line}"),
-                }
-            }
-        }
-    }
-    all
-}
-
-fn matches(shown: &str, line: &str) -> bool {
-    let mut parts = shown.split('…');
-    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else {
-        return false;
-    };
-    if !shown.contains('…') {
-        return rest.is_empty();
-    }
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.is_empty() || shown.ends_with('…')
-}
+/// Blocks of these kinds hold no command. `console` is run by `docs_commands`; `hbs`, `text` and
+/// `error` of handlebars.md by `confsync/tests/docs.rs`.
+const KINDS: [&str; 10] =
+    ["console", "console machine", "hbs", "text", "error", "json", "toml", "ini", "yaml", "go"];
 
 #[test]
-fn an_ellipsis_stands_for_anything() {
-    assert!(matches("a … c", "a bb c") && matches("…", "x") && matches("a", "a"));
-    assert!(!matches("a", "ab") && !matches("a … d", "a b c") && !matches("b…", "ab"));
+fn no_block_hides_a_command_that_nobody_runs() {
+    for (name, text) in pages() {
+        let mut inside = false;
+        let mut before = "";
+        for (nth, line) in text.lines().enumerate() {
+            let place = format!("{name}:{}: {line}", nth + 1);
+            if let Some(kind) = line.trim_start().strip_prefix("```") {
+                assert!(inside || KINDS.contains(&kind.trim()), "{place}: a block of what kind?");
+                inside = !inside;
+            } else if !inside {
+                let indented = line.starts_with("    ") && before.is_empty();
+                assert!(!indented, "{place}: a block without fences is run by nobody");
+                before = line;
+            }
+        }
+        assert!(!inside, "{name}: a block without an end");
+    }
 }
 
-async fn session(page: &Path) {
-    let text = fs::read_to_string(page).unwrap();
-    let all = commands(&text);
-    if all.is_empty() {
-        return;
-    }
-    let lab = Lab::new();
-    let etcd = Etcd::start(&lab).await;
-    let home = lab.folder("session");
-    let mut script = "exec 2>&1\n".to_owned();
-    for (nth, shown) in all.iter().enumerate() {
-        let command = shown.command.replace("127.0.0.1", &lab.ip().to_string());
-        writeln!(
-            script,
-            "echo '@@{nth}'\n{command}\nended=$?; [ $ended = 0 ] || echo \"@@failed $ended\""
-        )
-        .unwrap();
-    }
-    script += "kill $(jobs -p) 2>/dev/null\nwait\n";
-    let folder = |bin: PathBuf| bin.parent().unwrap().display().to_string();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let path = format!("{}:{}:{path}", folder(bins::register()), folder(bins::confsync()));
-    let spec = Spec::new("the page's commands", "bash", &home)
-        .args(["-c", &script])
-        .env("PATH", path)
-        .env("HOME", &home)
-        .env("ETCDCTL_API", "3")
-        .env("ETCDCTL_ENDPOINTS", etcd.url())
-        .env("ETCD_ENDPOINTS", etcd.url());
-    let ended = run(spec, Duration::from_secs(120)).await;
-    let said = ended.stdout();
-    for (nth, shown) in all.iter().enumerate() {
-        let from = said.split_once(&format!("@@{nth}\n")).map(|(_, rest)| rest);
-        let from = from.unwrap_or_else(|| {
-            panic!("{}: not reached: {}\n{said}", page.display(), shown.command)
-        });
-        let own = from.split_once(&format!("@@{}\n", nth + 1)).map_or(from, |(own, _)| own);
-        let mut lines = own.lines();
-        let place = || format!("{}: $ {}\n{own}", page.display(), shown.command);
-        assert!(!own.contains("@@failed"), "{}", place());
-        for wanted in &shown.output {
-            assert!(
-                lines.any(|line| matches(wanted, line)),
-                "no `{wanted}` in order in {}",
-                place()
-            );
+/// What a page writes between single backticks, each in one line.
+pub(super) fn spans(text: &str) -> Vec<String> {
+    let mut outside = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            inside = !inside;
+        } else if !inside {
+            outside.push_str(line);
+            outside.push('\n');
         }
     }
+    let odd = |(nth, part): (usize, &str)| (nth % 2 == 1).then(|| part.replace('\n', " "));
+    outside.split('`').enumerate().filter_map(odd).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_in_the_pages_run_as_shown() {
-    let mut pages = vec![docs().join("README.md"), docs().join("fleet-units/README.md")];
-    pages.extend(fs::read_dir(docs().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
-    for page in
-        pages.iter().filter(|page| page.extension().is_some_and(|e| e == "md") && page.exists())
-    {
-        session(page).await;
+/// Flags of others, and of confd, which `confsync` understands in a way of its own.
+const NOT_OURS: [&str; 6] =
+    ["--data-root", "--publish", "--pid", "--cap-add", "--keep-stage-file", "--ttl"];
+
+#[test]
+fn every_flag_and_subcommand_that_prose_names_is_there() {
+    let programs = [register::args::Cli::command(), confsync::args::Cli::command()];
+    let flags_of = |command: &Command| -> Vec<String> {
+        let names = |arg: &clap::Arg| {
+            let mut all: Vec<String> = arg.get_long().map(str::to_owned).into_iter().collect();
+            all.extend(arg.get_all_aliases().unwrap_or_default().iter().map(|a| (*a).to_owned()));
+            all
+        };
+        let mut all: Vec<String> = command.get_arguments().flat_map(names).collect();
+        all.extend(["help".to_owned(), "version".to_owned()]);
+        all
+    };
+    let all: Vec<String> =
+        programs.iter().flat_map(|p| p.get_subcommands().flat_map(flags_of)).collect();
+    for (name, text) in pages().iter().filter(|(name, _)| name != "docs/flags.md") {
+        for span in spans(text) {
+            let mut words = span.split_whitespace();
+            let first = words.clone().next().unwrap_or_default();
+            let program = programs.iter().find(|p| p.get_name() == first);
+            let known = match program {
+                None => None,
+                Some(program) => {
+                    words.next();
+                    let sub = words.clone().next().unwrap_or_default();
+                    let is_word = sub.chars().all(|c| c.is_ascii_lowercase()) && !sub.is_empty();
+                    let found = program.find_subcommand(sub);
+                    assert!(!is_word || found.is_some(), "{name}: `{span}`: no such subcommand");
+                    found.map(&flags_of)
+                }
+            };
+            // Behind `--` is another's command line.
+            for word in words.take_while(|word| *word != "--") {
+                let Some(flag) = word.strip_prefix("--") else { continue };
+                let flag = flag.split(['=', ',', ':', '…']).next().unwrap_or_default();
+                let there = known.as_ref().unwrap_or(&all).iter().any(|known| known == flag);
+                let other =
+                    program.is_none() && (NOT_OURS.contains(&word) || !span.starts_with("--"));
+                assert!(there || other || flag.is_empty(), "{name}: `{span}`: no flag --{flag}");
+            }
+        }
     }
 }

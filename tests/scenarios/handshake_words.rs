@@ -119,7 +119,7 @@ async fn readiness_is_not_held_back_for_ever(api: Api) {
     let sidekick = sidekick.arg("--wait-applied=1s").start();
     sidekick.ready().await;
     let log = sidekick.log();
-    assert!(log.contains("perhaps not served everywhere: unconfirmed ("), "{log}");
+    assert!(log.contains("ready, though not known to be served: unconfirmed ("), "{log}");
     cluster.confsync.signal(Signal::CONT);
 }
 

@@ -300,3 +300,29 @@ async fn full_and_read_only_disks_are_named_and_the_last_file_stays() {
     assert_says(&read_only.log, &["Read-only file system", "app.conf"]);
     assert_eq!((scene.text("kept"), scene.loads()), ("old\n".to_owned(), 0));
 }
+
+/// confd's users know a file that somebody changed by hand to be written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_changed_or_removed_by_hand_are_written_and_loaded_again() {
+    let lab = Lab::new();
+    let scene = Scene::start(&lab).await;
+    scene.put(1).await;
+    let confsync = scene.confsync(&lab).start();
+    scene.live(&[1]).await;
+    let dest = scene.file("app.conf");
+    let right = || async {
+        let text = scene.text("app.conf");
+        check(text == rendered(&[1]), || text)
+    };
+
+    fs::write(&dest, "by hand").unwrap();
+    eventually("the file is as etcd says", right).await;
+    eventually("and loaded", || async { check(scene.loads() >= 2, || scene.loads().to_string()) })
+        .await;
+    confsync.logged("changed by somebody else").await;
+
+    fs::remove_file(&dest).unwrap();
+    eventually("the file is there again", right).await;
+    scene.put(2).await;
+    scene.live(&[1, 2]).await;
+}

@@ -228,6 +228,40 @@ async fn h11_an_nginx_that_somebody_starts_later_is_found_live() {
     assert_eq!(nginx.get("/").await.unwrap().body, "one\n");
 }
 
+/// Nothing is live in an nginx that has ended, also while etcd says nothing new.
+#[tokio::test(flavor = "multi_thread")]
+async fn h11_an_nginx_that_ends_is_not_called_live_and_is_loaded_when_it_is_back() {
+    let lab = Lab::new();
+    let (etcd, nginx, confdir, _backend) = with_a_port_from_etcd(&lab).await;
+    let first = nginx.start().await;
+    let place = lab.free();
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.flag("--status", place.to_string()).start();
+    confsync.ready().await;
+    let live = || async move {
+        let state = tests::http::get(place, "/status").await?.body;
+        let state: serde_json::Value = serde_json::from_str(&state).map_err(|e| e.to_string())?;
+        Ok::<_, String>(state["sets"][0]["live"].clone())
+    };
+    assert!(live().await.unwrap().is_string());
+
+    nginx.signal(Signal::TERM);
+    first.ended(Duration::from_secs(20)).await.unwrap();
+    eventually("nothing is called live", || async {
+        let live = live().await?;
+        check(live.is_null(), || live.to_string())
+    })
+    .await;
+    confsync.logged("nobody is there to load it").await;
+
+    let _second = nginx.start().await;
+    eventually("what nginx runs is proven again", || async {
+        let live = live().await?;
+        check(live.is_string(), || live.to_string())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn h12_a_hanging_command_is_killed_with_its_group_and_holds_nobody_up() {
     let lab = Lab::new();

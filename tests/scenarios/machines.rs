@@ -18,20 +18,20 @@ const UNITS: [(&str, &str); 5] = [
     ),
 ];
 const RESOURCE: &str = include_str!("../../fleet-units/confdir/conf.d/nginx.toml.example");
-const LOG_FORMAT: &str = "log_format upstreamlog '[$time_local] $remote_addr passed to: \
+pub(super) const LOG_FORMAT: &str = "log_format upstreamlog '[$time_local] $remote_addr passed to: \
     $upstream_addr: $request Upstream Response Time: $upstream_response_time Request time: \
     $request_time';";
 
 /// etcd beside the machines, two web servers, one load balancer: all booted, nothing started.
-struct Fleet<'a> {
-    etcd: Etcd,
-    first: Machine<'a>,
-    second: Machine<'a>,
-    balancer: Machine<'a>,
+pub(super) struct Fleet<'a> {
+    pub(super) etcd: Etcd,
+    pub(super) first: Machine<'a>,
+    pub(super) second: Machine<'a>,
+    pub(super) balancer: Machine<'a>,
 }
 
 impl<'a> Fleet<'a> {
-    async fn boot(rack: &'a Rack) -> Self {
+    pub(super) async fn boot(rack: &'a Rack) -> Self {
         let etcd = Etcd::prepare_at(rack.lab(), (rack.ip(), 2379).into());
         let (first, second) = (rack.machine("web1", 11), rack.machine("web2", 12));
         let balancer = rack.machine("lb", 10);
@@ -65,7 +65,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// `systemctl enable --now` everywhere, until all answer.
-    async fn start(&self) -> Load {
+    pub(super) async fn start(&self) -> Load {
         self.first.systemctl(&["enable", "--now", "apache@7777"]).await;
         self.second.systemctl(&["enable", "--now", "apache@8888"]).await;
         self.balancer.systemctl(&["enable", "--now", "nginx-lb"]).await;
@@ -79,7 +79,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Both answer from now on, whatever was before.
-    async fn both_answer(&self, load: &Load) {
+    pub(super) async fn both_answer(&self, load: &Load) {
         self.balancer.says("nginx-lb", "2 backends live").await;
         load.forget_answers();
         load.answered("web1").await;
@@ -116,7 +116,7 @@ fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
             left(&fleet.second, "apache-discovery@8888").await,
             ("success".into(), "0".into())
         );
-        fleet.balancer.says("nginx-lb", "1 backends live").await;
+        fleet.balancer.says("nginx-lb", "1 backend live").await;
 
         // Nobody lets go of the last one, so its drain is unconfirmed. That has an exit code,
         // and is no failure of the unit.
@@ -156,7 +156,7 @@ fn whoever_is_killed_comes_back() {
 
         kill(balancer, "nginx-lb").await;
         fleet.both_answer(&load).await;
-        balancer.sh("kill -9 $(cat /run/nginx.pid)").await;
+        kill_nginx(balancer).await;
         fleet.both_answer(&load).await;
         drop(load);
         balancer.systemctl(&["stop", "nginx-lb"]).await;
@@ -170,7 +170,7 @@ fn whoever_is_killed_comes_back() {
         // The Status line tells what is wrong, too.
         first.sh("systemctl kill --signal=STOP apache@7777").await;
         first.says("apache-discovery@7777", "not registered, the backend fails").await;
-        balancer.says("nginx-lb", "1 backends live").await;
+        balancer.says("nginx-lb", "1 backend live").await;
         first.sh("systemctl kill --signal=CONT apache@7777").await;
         balancer.says("nginx-lb", "2 backends live").await;
         fleet.etcd.stop().await;
@@ -195,9 +195,20 @@ async fn left(machine: &Machine<'_>, unit: &str) -> (String, String) {
 }
 
 /// SIGKILL to the main process of a unit.
-async fn kill(machine: &Machine<'_>, unit: &str) {
+pub(super) async fn kill(machine: &Machine<'_>, unit: &str) {
     let before = machine.property(unit, "MainPID").await.unwrap();
     machine.systemctl(&["kill", "--kill-whom=main", "--signal=KILL", unit]).await;
+    runs_again(machine, unit, &before).await;
+}
+
+/// SIGKILL to nginx's master alone. Its workers go on, which must not keep the next one out.
+async fn kill_nginx(balancer: &Machine<'_>) {
+    let before = balancer.property("nginx-lb", "MainPID").await.unwrap();
+    balancer.sh("kill -9 $(cat /run/nginx.pid)").await;
+    runs_again(balancer, "nginx-lb", &before).await;
+}
+
+async fn runs_again(machine: &Machine<'_>, unit: &str, before: &str) {
     eventually(format!("{unit} runs again"), || async {
         let now = machine.property(unit, "MainPID").await?;
         let state = machine.property(unit, "ActiveState").await?;

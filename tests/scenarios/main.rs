@@ -39,8 +39,18 @@ mod chaos_store;
 mod chaos_values;
 /// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
 mod confd_users;
-/// The documentation: its flags, its commands.
+/// Images, the tutorial's units with a real Docker, compose.
+mod containers;
+/// The documentation: its flags, what it names, no command that nobody runs.
 mod docs;
+/// The commands of the documentation, run.
+mod docs_commands;
+/// The documentation explains every line that the daemons say or log.
+mod docs_lines;
+/// The tutorial with a real fleet.
+mod fleet;
+/// Man pages and completions, as the packages have them.
+mod generated;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Rolling restarts under load.
@@ -63,6 +73,8 @@ mod hazards_scene;
 mod hazards_store;
 /// The tutorial on machines with a real systemd.
 mod machines;
+/// The load balancer's unit when confsync is killed.
+mod machines_killed;
 /// The packages, installed and removed.
 mod packages;
 /// The page for people, in a real browser.
@@ -82,6 +94,8 @@ mod register_services;
 mod register_supervises;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;
+/// What the surface says is known: of an ended nginx, of a refusal that is over.
+mod surface_truth;
 /// The walk of the tutorial, in both APIs, key for key.
 mod tutorial;
 /// The unit files that people copy.

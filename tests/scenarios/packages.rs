@@ -60,6 +60,9 @@ fn packages_are_installed_upgraded_and_removed() {
         let pages = Spec::new("pages", env!("CARGO_BIN_EXE_pages"), rack.lab().path())
             .args([rack.lab().path().join("target/release/generated")]);
         let _ = run(pages, BUILD).await.ok();
+        let pages = rack.lab().path().join("target/release/generated");
+        let gzip = Spec::new("gzip", "sh", pages).args(["-c", "gzip -9n *.1"]);
+        let _ = run(gzip, BUILD).await.ok();
         let (first, second) =
             (packages(rack.lab(), "0.1.0-1").await, packages(rack.lab(), "0.1.0-2").await);
         let etcd = Etcd::prepare_at(rack.lab(), (rack.ip(), 2379).into());
@@ -75,7 +78,7 @@ fn packages_are_installed_upgraded_and_removed() {
             );
             machine
                 .sh(&format!(
-                    "man_page=$(dpkg -L {name} | grep 'man1/{name}-run.1') && test -s $man_page
+                    "man_page=$(dpkg -L {name} | grep 'man1/{name}-run.1') && test -s $man_page && gzip --test $man_page
                  test -s /usr/share/bash-completion/completions/{name}
                  test -s /usr/share/zsh/vendor-completions/_{name}
                  test -s /usr/share/fish/vendor_completions.d/{name}.fish

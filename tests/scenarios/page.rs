@@ -3,6 +3,7 @@
 //!
 //! `PAGE_SCREENSHOTS=DIR` keeps pictures of it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tests::{Api, Backend, Browser, Confdir, Daemon, Etcd, Lab, Nginx, Signal};
@@ -23,22 +24,23 @@ async fn the_page_follows_the_backends() {
     };
     let first = sidekick(&one);
     first.ready().await;
-    let balancer = |name: &str| {
-        let (nginx, status) = (Nginx::prepare(&lab), lab.free());
-        let confdir = Confdir::handlebars(&lab, &nginx);
-        let daemon = Daemon::confsync(&lab).named(name).etcd(&etcd, Api::V3).confdir(&confdir);
+    let balancer = |name: &str, status: SocketAddr, nginx: &Nginx, confdir: &Confdir| {
+        let daemon = Daemon::confsync(&lab).named(name).etcd(&etcd, Api::V3).confdir(confdir);
         let daemon = daemon.flag("--name", name).flag("--status", status.to_string());
-        (daemon.supervising(&nginx).start(), status, confdir)
+        daemon.supervising(nginx).start()
     };
-    let (lb1, status, confdir) = balancer("edge-1");
-    let (lb2, ..) = balancer("edge-2");
+    let (nginx, other) = (Nginx::prepare(&lab), Nginx::prepare(&lab));
+    let confdir = Confdir::handlebars(&lab, &nginx);
+    let status = lab.free();
+    let lb1 = balancer("edge-1", status, &nginx, &confdir);
+    let lb2 = balancer("edge-2", lab.free(), &other, &Confdir::handlebars(&lab, &other));
     lb1.ready().await;
     lb2.ready().await;
 
     browser.look(1100, 900, false).await;
     browser.open(&format!("http://{status}/")).await;
     browser.shows(&live(&one)).await;
-    browser.shows("document.querySelector('#link-words').textContent === 'live'").await;
+    browser.shows("document.querySelector('#link-words').textContent === 'connected'").await;
     browser.shows("document.querySelector('#others').innerText.includes('edge-2')").await;
     // The same page from here on.
     browser.eval("window.stayed = true").await;
@@ -82,21 +84,32 @@ async fn the_page_follows_the_backends() {
         )
         .await;
     browser.shows("document.querySelectorAll('svg .no').length > 0").await;
-    assert_eq!(browser.eval("document.querySelectorAll('[data-addr]').length").await, 2);
+    let states =
+        "[...document.querySelectorAll('[data-addr]')].map((row) => row.dataset.state).join()";
+    assert_eq!(browser.eval(states).await, "live,live");
 
     let quiet: &[String] = &[];
     assert_eq!(browser.complaints(), quiet);
 
-    // Its process ends: the page says so instead of showing what is no longer known.
+    // Its process ends: nothing looks any more as if it were known.
     lb1.stop().await;
     browser.shows("document.querySelector('#link').className.includes('bad')").await;
+    assert_eq!(browser.eval("document.title").await, "No word from edge-1");
+    let hero = "getComputedStyle(document.querySelector('h1')).color";
+    let grey = browser.eval(hero).await;
+    // It comes back, mended: the page finds it again by itself.
+    confdir.edit("templates/nginx.hbs", |text| text.replace("proxy_pas ", "proxy_pass "));
+    let _lb1 = balancer("edge-1", status, &nginx, &confdir);
+    browser.shows("document.title === '2 backends live · edge-1'").await;
+    assert_ne!(browser.eval(hero).await, grey);
+    assert_eq!(browser.eval("window.stayed").await, true, "the page was loaded again");
     again.stop().await;
     second.stop().await;
 }
 
 fn live(backend: &Backend) -> String {
     format!(
-        "(document.querySelector('[data-addr=\"{}\"]') || {{innerText: ''}}).innerText.includes('live')",
+        "(document.querySelector('[data-addr=\"{}\"]') || {{dataset: {{}}}}).dataset.state === 'live'",
         backend.address()
     )
 }

@@ -12,6 +12,7 @@ in_both_apis!(
     a_rival_is_named_and_waited_for,
     a_key_that_somebody_overwrote_is_left_to_him,
     a_late_leaver_leaves_its_successors_key_alone,
+    a_leaver_that_has_not_seen_its_successor_leaves_the_key_alone_too,
     killed_and_started_again_it_takes_over_without_a_gap,
     no_stop_leaves_a_key_behind,
     a_stop_before_the_first_verdict_removes_what_an_earlier_life_left,
@@ -56,6 +57,19 @@ async fn a_late_leaver_leaves_its_successors_key_alone(api: Api) {
     .await;
     assert_eq!(old.stop().await, Exit::Code(0), "{}", old.log());
     assert_eq!(scene.now().await, Some(scene.value()));
+    let _ = new.stop().await;
+    let key = scene.key();
+    saw(&watcher, &[format!("PUT {key}"), format!("DELETE {key}")]).await;
+}
+
+/// Long before its next refresh, by which it would learn of the successor.
+async fn a_leaver_that_has_not_seen_its_successor_leaves_the_key_alone_too(api: Api) {
+    let scene = Scene::new(api).await;
+    let old = scene.started(scene.with_ttl("30s")).await;
+    let watcher = scene.watch().await;
+    let new = scene.started(scene.with_ttl("30s").named("successor")).await;
+    assert_eq!(old.stop().await, Exit::Code(0), "{}", old.log());
+    assert_eq!(scene.now().await, Some(scene.value()), "{}", old.log());
     let _ = new.stop().await;
     let key = scene.key();
     saw(&watcher, &[format!("PUT {key}"), format!("DELETE {key}")]).await;

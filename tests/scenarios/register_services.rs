@@ -64,6 +64,12 @@ async fn a_reload_touches_nothing_but_what_changed(api: Api) {
     sidekick.logged("did you mean `port`?").await;
     sidekick.logged("`host` is missing").await;
 
+    // Nor does one with a check that cannot be asked, not even in its good parts.
+    file.write(&[("apache", one, "check = \"exec:/nowhere/check\"\n")]);
+    sidekick.signal(Signal::HUP);
+    sidekick.logged("`/nowhere/check` cannot be executed").await;
+    saw(&watcher, &seen).await;
+
     // The new probes of one count: it goes when it is sick, and for no other reason.
     file.write(&[("apache", one, "interval = \"400ms\"\n"), ("web", &three, "")]);
     sidekick.signal(Signal::HUP);

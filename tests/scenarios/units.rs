@@ -33,7 +33,7 @@ fn units(flavour: &str) -> Vec<(String, String)> {
 fn exec_start(unit: &str, variables: &[(&str, &str)]) -> Vec<String> {
     let unit = unit.replace("\\\n", " ");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
-    let mut line = line.replace("%i", PORT);
+    let mut line = line.replace("%i", PORT).replace("%H", "lb");
     for (name, value) in variables {
         line = line.replace(&format!("${{{name}}}"), value);
     }
@@ -143,7 +143,7 @@ async fn the_load_balancers_command_line_serves() {
         etcd.ctl(Api::V3).put(&format!("/services/apache/{}", backend.ip()), &at).await;
         let nginx = Nginx::prepare(&lab);
         let confdir = Confdir::tutorial(&lab, &nginx);
-        let (_, unit) = units(flavour).into_iter().find(|(name, _)| name.contains("-lb")).unwrap();
+        let (_, unit) = units(flavour).into_iter().find(|(name, _)| name.contains("lb")).unwrap();
         let variables = [("COREOS_PUBLIC_IPV4", "10.0.0.1"), ("COREOS_PRIVATE_IPV4", "10.0.0.1")];
         let words = exec_start(&unit, &variables);
 

@@ -49,18 +49,21 @@ fn find(name: &str) -> PathBuf {
     path
 }
 
-/// `target/<profile>`, with the daemons freshly built in it.
+/// `target/<profile>`: what was built, and what tests keep from one run to the next.
+#[must_use]
+pub fn target_folder() -> PathBuf {
+    let own = std::env::current_exe().expect("the path of this program");
+    // target/<profile>/deps/scenarios-… or target/<profile>/demo
+    let mut folders = own.ancestors().skip(1);
+    let folder = folders.find(|folder| folder.file_name().is_some_and(|name| name != "deps"));
+    folder.expect("a target folder").to_owned()
+}
+
+/// The same, with the daemons freshly built in it.
 fn built_folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let own = std::env::current_exe().expect("the path of this program");
-        // target/<profile>/deps/scenarios-… or target/<profile>/demo
-        let folder = own
-            .ancestors()
-            .skip(1)
-            .find(|folder| folder.file_name().is_some_and(|name| name != "deps"))
-            .expect("a target folder")
-            .to_owned();
+        let folder = target_folder();
         build(&folder);
         folder
     })

@@ -6,7 +6,8 @@
 //!   away; when the scenario fails it tells everything it knows ([`report`]).
 //! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
-//! * [`rack`] is a network of machines that each run a real systemd.
+//! * [`rack`] is a network of machines that each run a real systemd; [`images`] are the
+//!   container images that a real Docker runs there.
 //! * [`browser`] is a Chromium that looks at the status page.
 //! * [`process`] is the only spawner, [`eventually`] the only way to wait for a
 //!   condition: bounded, and with the reason in the failure.
@@ -31,6 +32,7 @@ pub mod daemon;
 pub mod etcd;
 pub mod eventually;
 pub mod http;
+pub mod images;
 pub mod lab;
 pub mod link;
 pub mod load;

@@ -95,7 +95,7 @@ pub enum Standing {
         /// What it confirmed; a newer value may be on its way.
         value: Vec<u8>,
     },
-    /// Wanted, but another live instance has it.
+    /// Another live instance has it, for certain if it is not wanted any more.
     Rival {
         /// What the other wrote.
         value: Vec<u8>,

@@ -94,7 +94,7 @@ async fn a_new_value_is_told_from_the_old_one_and_doubt_from_absence() {
     claim.record_put_unanswered(&only_put(claim.next(&other, now)));
     assert_eq!(claim.standing(&key("a"), false), Standing::Owed, "it may be there");
     let removed = Written::Held { by: None, revision: Revision(8) };
-    claim.record_withdrawal(&key("a"), &removed);
+    claim.record_withdrawal(&key("a"), &removed, now);
     assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed: Some(Revision(8)) });
 }
 
@@ -124,7 +124,7 @@ async fn what_an_earlier_life_left_is_cleared_once_and_only_with_our_value() {
     let cleared: Wants = Arc::new([(key("a"), want)].into());
     let delete = Delete { key: key("a"), guard: Guard::Value("x".into()) };
     assert_eq!(claim.next(&cleared, now), Step::Withdraw(vec![delete]));
-    claim.record_withdrawal(&key("a"), &done(8).unwrap());
+    claim.record_withdrawal(&key("a"), &done(8).unwrap(), now);
     assert_eq!(claim.next(&cleared, now), Step::Idle);
     let removed = Some(Revision(8));
     assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed });
@@ -148,6 +148,21 @@ async fn a_successor_with_our_value_is_not_fought() {
     assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
     // And leaving does not touch what is not ours.
     assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
+}
+
+#[tokio::test]
+async fn a_key_that_a_successor_took_unseen_is_told_from_one_that_we_removed() {
+    let now = Instant::now();
+    let taken = |revision| Written::Held { by: Some(found("x", 99)), revision: Revision(revision) };
+    let (mut claim, _) = holding(now);
+    claim.record_withdrawal(&key("a"), &taken(6), now);
+    assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
+    assert_eq!(claim.standing(&key("a"), false), Standing::Rival { value: "x".into() });
+
+    // A store that went backwards may show a key of ours: nothing is certain.
+    let (mut claim, _) = holding(now);
+    claim.record_withdrawal(&key("a"), &taken(2), now);
+    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed: None });
 }
 
 #[tokio::test]
@@ -206,7 +221,7 @@ async fn withdrawing_tells_the_revision_and_a_new_value_is_guarded() {
     let put = only_put(claim.next(&wants(&[("a", "y")]), now));
     assert_eq!(put.guard, Guard::Ours(Mark { lease: 7, modified: Revision(5) }));
     let Step::Withdraw(deletes) = claim.next(&wants(&[]), now) else { panic!("a delete is owed") };
-    claim.record_withdrawal(&deletes[0].key, &done(8).unwrap());
+    claim.record_withdrawal(&deletes[0].key, &done(8).unwrap(), now);
     assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed: Some(Revision(8)) });
     assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
 }
@@ -269,7 +284,7 @@ impl Tiny {
                 {
                     self.entry = None;
                 }
-                claim.record_withdrawal(&deletes[0].key, &done(self.revision).unwrap());
+                claim.record_withdrawal(&deletes[0].key, &done(self.revision).unwrap(), now);
             }
             Step::Wait(_) | Step::Idle => {}
         }

@@ -34,7 +34,7 @@ pub enum HostError {
     #[error("the host is empty; is a variable in the unit file unset?")]
     Empty,
     /// Neither an address nor a DNS name.
-    #[error("`{}` is neither an IP address nor a DNS name", .0.escape_debug())]
+    #[error("`{}` is neither an IP address nor a DNS name{}", .0.escape_debug(), advice(.0))]
     Neither(String),
 }
 
@@ -68,6 +68,24 @@ pub fn port(text: &str) -> Result<u16, EndpointError> {
 
 /// RFC 1123 labels; the last must not be all digits, which removes `127.1` and
 /// `2130706433`, nor may any look like hexadecimal.
+/// What is most likely meant, for the common slips.
+fn advice(text: &str) -> &'static str {
+    let port = |(_, port): (&str, &str)| port.bytes().all(|b| b.is_ascii_digit());
+    match text {
+        _ if text.contains("://") => "; leave the scheme out",
+        _ if text.contains('$') => "; a variable in it was not filled in",
+        _ if text.trim() != text => "; there is a space at its end or beginning",
+        _ if text.contains('%') => {
+            "; an address with a zone (`%`) means something on one machine only"
+        }
+        _ if text.rsplit_once(':').is_some_and(port) => "; the port stands apart from it",
+        _ if text.contains('_') => "; a DNS name has no `_`",
+        _ if text.ends_with('.') => "; leave the dot at its end out",
+        _ if text.bytes().any(|b| b.is_ascii_uppercase()) => "; write it in small letters",
+        _ => "",
+    }
+}
+
 fn is_name(text: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
@@ -207,6 +225,23 @@ mod tests {
             "Ä:80",
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn a_slip_is_told() {
+        for (text, part) in [
+            ("http://10.0.0.1", "scheme"),
+            ("10.0.0.1:80", "port stands apart"),
+            ("10.0.0.1 ", "space"),
+            ("${HOST}", "not filled in"),
+            ("fe80::1%eth0", "zone"),
+            ("Web1", "small letters"),
+            ("my_app", "has no `_`"),
+            ("web.example.", "dot at its end"),
+        ] {
+            let said = text.parse::<Host>().unwrap_err().to_string();
+            assert!(said.contains(part), "{text}: {said}");
         }
     }
 

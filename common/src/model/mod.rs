@@ -1,6 +1,7 @@
 //! Keys, values and snapshots as types. Pure: no clock, no I/O.
 
 mod backend;
+mod count;
 mod endpoint;
 mod key;
 mod snapshot;
@@ -8,6 +9,7 @@ mod span;
 mod ttl;
 
 pub use backend::{Backend, BackendError, MAX_WEIGHT};
+pub use count::counted;
 pub use endpoint::{Endpoint, EndpointError, Host, HostError, port};
 pub use key::{Key, KeyError, Prefix};
 pub use snapshot::{Change, Entry, Revision, Snapshot, Tree};

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::store::StoreError;
+
 /// How a process ends. The numbers are part of the contract with units and
 /// scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,10 @@ pub fn exit_on(outcome: anyhow::Result<Exit>) -> ExitCode {
                 tell(format_args!("error: {first}"));
             }
             causes.for_each(|cause| tell(format_args!("  because {cause}")));
-            let usage = error.chain().any(|cause| cause.is::<Usage>());
+            let setup = |cause: &(dyn std::error::Error + 'static)| {
+                matches!(cause.downcast_ref(), Some(StoreError::Setup(_)))
+            };
+            let usage = error.chain().any(|cause| cause.is::<Usage>() || setup(cause));
             if usage { Exit::Usage.into() } else { Exit::Failed.into() }
         }
     }
@@ -75,6 +80,8 @@ mod tests {
     fn a_usage_error_anywhere_in_the_chain_is_64() {
         let error = anyhow::Error::from(Usage("no host".into())).context("cannot start");
         assert_eq!(format!("{:?}", exit_on(Err(error))), format!("{:?}", ExitCode::from(64)));
+        let setup = anyhow::Error::from(StoreError::Setup("no certificate in it".into()));
+        assert_eq!(format!("{:?}", exit_on(Err(setup))), format!("{:?}", ExitCode::from(64)));
         let other = anyhow::anyhow!("disk full");
         assert_eq!(format!("{:?}", exit_on(Err(other))), format!("{:?}", ExitCode::from(1)));
     }

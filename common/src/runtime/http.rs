@@ -47,6 +47,21 @@ pub enum HttpError {
     },
 }
 
+/// `address:port`; `localhost:port`; `:port` for every address of the machine.
+///
+/// # Errors
+/// With what to write instead.
+pub fn listens_at(text: &str) -> Result<SocketAddr, String> {
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| match host {
+        "" => format!("0.0.0.0:{port}").parse().ok(),
+        "localhost" => format!("127.0.0.1:{port}").parse().ok(),
+        _ => text.parse().ok(),
+    });
+    parsed.ok_or_else(|| {
+        format!("`{}` is no address; write 127.0.0.1:8080, or :8080 for all", text.escape_debug())
+    })
+}
+
 const CONNECTIONS: usize = 128;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 /// Even a client that reads nothing more gives its place back.
@@ -130,6 +145,18 @@ async fn accept(listener: TcpListener, handler: Arc<dyn Handler>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_to_listen_as_people_write_them() {
+        let at = |text: &str| listens_at(text).map(|addr| addr.to_string());
+        assert_eq!(at("127.0.0.1:8080").as_deref(), Ok("127.0.0.1:8080"));
+        assert_eq!(at("[::1]:8080").as_deref(), Ok("[::1]:8080"));
+        assert_eq!(at(":8080").as_deref(), Ok("0.0.0.0:8080"));
+        assert_eq!(at("localhost:8080").as_deref(), Ok("127.0.0.1:8080"));
+        for wrong in ["", "8080", "lb:8080", ":99999", "127.0.0.1"] {
+            assert!(at(wrong).is_err_and(|why| why.contains(":8080")), "{wrong}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_is_stuck_is_not_healthy_whatever_answers() {

@@ -5,10 +5,12 @@ use std::fmt;
 use std::io::IsTerminal;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Compact, DefaultFields, Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -19,30 +21,66 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts the log. `level` is a level (`info`) or a `tracing` filter
+/// Starts the log. `level` is a level (`info`), or one for each part of the program
 /// (`info,register=debug`).
 ///
 /// # Errors
 /// When `level` is neither.
 pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|e| super::Usage(format!("--log-level `{level}`: {e}")))?;
+    let filter =
+        filter(level).map_err(|why| super::Usage(format!("--log-level `{level}`: {why}")))?;
     // A reader of our standard error that goes away must not end anything: what the
     // subscriber says about its own trouble goes to the same place, and panics there.
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let log = tracing_subscriber::registry();
+    let terminal = std::io::stderr().is_terminal();
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some() && !terminal;
     // A second start, in tests, is not worth an error.
     let _ = match format {
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
-        LogFormat::Text if journal => log.with_ansi(false).event_format(Journal::new()).try_init(),
+        LogFormat::Json => log.with(lines.json().flatten_event(true)).with(filter).try_init(),
+        LogFormat::Text if journal => {
+            let lines = lines.with_ansi(false).event_format(Journal::new());
+            log.with(lines).with(filter).try_init()
+        }
         LogFormat::Text => {
-            log.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+            log.with(lines.with_ansi(terminal).with_target(false)).with(filter).try_init()
         }
     };
     Ok(())
+}
+
+/// The libraries below: of no use to an operator, however much is asked for. What the
+/// first of them says is said again, with more sense, by whoever made the connection.
+const BELOW: [(&str, LevelFilter); 7] = [
+    ("rustls_platform_verifier", LevelFilter::OFF),
+    ("h2", LevelFilter::INFO),
+    ("hyper", LevelFilter::INFO),
+    ("hyper_util", LevelFilter::INFO),
+    ("reqwest", LevelFilter::INFO),
+    ("rustls", LevelFilter::INFO),
+    ("tower", LevelFilter::INFO),
+];
+
+/// Not `EnvFilter`: what it knows more is about spans, of which there are none here, and
+/// it brings regular expressions into a program that has to be small.
+fn filter(level: &str) -> Result<Targets, String> {
+    // A word alone would be taken for a part of the program, and nothing else be logged.
+    let part = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+    let level = level.replace(' ', "");
+    if let Some(text) = level.split(',').find(|text| !part(text)) {
+        return Err(format!(
+            "`{text}` is no level; there are error, warn, info, debug, trace and off, and \
+             `info,register=debug`"
+        ));
+    }
+    let asked: Targets =
+        level.parse().map_err(|e: tracing_subscriber::filter::ParseError| e.to_string())?;
+    // Unless it was asked for by name, and never more than all others.
+    let most = asked.default_level().unwrap_or(LevelFilter::OFF);
+    let named: Vec<String> = asked.iter().map(|(name, _)| name.to_owned()).collect();
+    let quiet = BELOW.into_iter().filter(|(name, _)| !named.iter().any(|n| n == name));
+    Ok(asked.with_targets(quiet.map(|(name, least)| (name, least.min(most)))))
 }
 
 /// journald takes a line's level from a `<N>` in front (`sd-daemon(3)`) and adds
@@ -74,5 +112,29 @@ where
         };
         write!(writer, "<{level}>")?;
         self.0.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_or_one_for_each_part() {
+        let told = |text: &str, target: &str| {
+            let filter = filter(text).unwrap();
+            [Level::WARN, Level::INFO, Level::DEBUG]
+                .map(|level| filter.would_enable(target, &level))
+        };
+        assert_eq!(told("info", "register::claim"), [true, true, false]);
+        assert_eq!(told("WARN,register=debug", "register::claim"), [true, true, true]);
+        assert_eq!(told("warn, register=info", "register"), [true, true, false]);
+        assert_eq!(told("off", "register"), [false; 3]);
+        assert_eq!(told("debug", "h2::client"), [true, true, false]);
+        assert_eq!(told("warn", "h2"), [true, false, false]);
+        assert_eq!(told("debug,h2=debug", "h2"), [true, true, true]);
+        for mistake in ["", "verbose", "info,hyper", "register=loud"] {
+            assert!(filter(mistake).is_err(), "{mistake}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! HTTP surface. Knows nothing of etcd, backends or nginx.
 
 mod exit;
+mod exposition;
 mod http;
 mod log;
 mod notify;
@@ -10,7 +11,8 @@ mod reminder;
 mod signals;
 
 pub use exit::{Exit, Usage, exit_on, print};
-pub use http::{Answer, Body, Handler, HttpError, health, plain, serve};
+pub use exposition::metrics;
+pub use http::{Answer, Body, Handler, HttpError, health, listens_at, plain, serve};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
 pub use pulse::{Heart, Late, Pulse};

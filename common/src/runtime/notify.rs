@@ -1,5 +1,9 @@
 //! What the service manager is told (`sd_notify(3)`): silence when there is none.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -63,8 +67,39 @@ impl ServiceManager {
 }
 
 fn send(states: &[NotifyState<'_>]) {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => send_abstract(name, states),
+        None => sd_notify::notify(states),
+    };
     // A manager that does not listen is no reason to stop.
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = sent {
         tracing::debug!(%error, "the service manager does not listen");
+    }
+}
+
+/// To a socket without a file, as systemd has it in containers and had it everywhere
+/// in 2014; the crate knows only paths.
+fn send_abstract(name: &[u8], states: &[NotifyState<'_>]) -> io::Result<()> {
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    socket.send(lines.as_bytes()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_without_a_file_is_reached() {
+        let name = format!("register-test-{}", std::process::id());
+        let at = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&at).unwrap();
+        let states = [NotifyState::Ready, NotifyState::Status("fine")];
+        send_abstract(name.as_bytes(), &states).unwrap();
+        let mut heard = [0; 64];
+        let len = manager.recv(&mut heard).unwrap();
+        assert_eq!(&heard[..len], b"READY=1\nSTATUS=fine\n");
     }
 }

@@ -20,7 +20,9 @@ mod rotation;
 mod v2;
 mod v3;
 
-pub use connect::{Api, ApiError, Connection, Credentials, Timeouts, TlsFiles, connect};
+pub use connect::{
+    Api, ApiError, Connection, Credentials, Timeouts, TlsFiles, check_endpoint, connect,
+};
 pub use etcd::{Etcd, EtcdWatch};
 pub use memory::Memory;
 pub use v2::{V2, V2Watch};
@@ -58,6 +60,9 @@ pub enum StoreError {
     /// without it.
     #[error("{0}")]
     Unsupported(String),
+    /// Our own flags or files are wrong; no server was asked.
+    #[error("{0}")]
+    Setup(String),
     /// The server understood and said no. Trying the same again is pointless.
     #[error("etcd refuses the request: {0}")]
     Refused(String),

@@ -13,7 +13,10 @@ const NOISE: [&str; 5] = [
 ];
 
 /// What is found at the bottom, and what to do about it.
-const ADVICE: [(&str, &str); 6] = [
+const ADVICE: [(&str, &str); 9] = [
+    ("UnknownIssuer", "nobody trusted has signed it; name its CA with --etcd-ca"),
+    ("CaUsedAsEndEntity", "it is a CA's own; to trust just this one, name it with --etcd-ca"),
+    ("UnsupportedCertVersion", "it is of version 1; make one of version 3, with a subjectAltName"),
     ("invalid peer certificate", "is it signed by the CA that was given, and made for this name?"),
     ("fatal alert", "the server wants a client certificate, or another one"),
     ("tls handshake eof", "the server hung up on TLS; does it speak plain http?"),

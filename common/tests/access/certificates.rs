@@ -37,6 +37,11 @@ impl Certificates {
             files.write(&format!("{name}.pem"), &certificate.pem());
             files.write(&format!("{name}.key"), &key.serialize_pem());
         }
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        files.write("alone.pem", &params.self_signed(&key).unwrap().pem());
+        files.write("alone.key", &key.serialize_pem());
         files
     }
 
@@ -59,6 +64,22 @@ impl Certificates {
             switches,
         ]
         .concat()
+    }
+
+    /// A server with a certificate that nobody else has signed.
+    pub(crate) fn alone_flags(&self) -> Vec<String> {
+        let path = |name: &str| self.path(name).display().to_string();
+        vec![
+            "--enable-v2".to_owned(),
+            "--cert-file".to_owned(),
+            path("alone.pem"),
+            "--key-file".to_owned(),
+            path("alone.key"),
+        ]
+    }
+
+    pub(crate) fn alone(&self) -> PathBuf {
+        self.path("alone.pem")
     }
 
     pub(crate) fn client(&self) -> TlsFiles {

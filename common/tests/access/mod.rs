@@ -2,6 +2,7 @@
 
 mod certificates;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use common::model::{Key, Revision, Tree, Ttl};
@@ -174,6 +175,25 @@ async fn a_client_certificate_opens_the_door_and_nothing_else_does() {
     }
 }
 
+/// As `openssl req -x509` makes it: a CA's, and the server's own.
+#[tokio::test]
+async fn one_self_signed_certificate_for_everything_is_enough() {
+    let files = Certificates::new();
+    let flags = files.alone_flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = EtcdServer::with(&flags).await;
+    for api in [Api::V3, Api::V2] {
+        let with = |ca: PathBuf| {
+            let tls = TlsFiles { ca: Some(ca), ..TlsFiles::default() };
+            Connection { tls, ..to(server.url(), api) }
+        };
+        let store = connect(&with(files.alone())).await.unwrap();
+        write(&store, &format!("/web/{api}")).await.unwrap();
+        let error = connect(&with(files.other_ca())).await.map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn unusable_files_are_named() {
     let files = Certificates::new();
@@ -185,7 +205,7 @@ async fn unusable_files_are_named() {
         (TlsFiles { key: files.client().cert, ..files.client() }, "its PEM key"),
     ] {
         let error = connect(&Connection { tls, ..base() }).await.map(|_| ()).unwrap_err();
-        assert!(matches!(error, StoreError::Refused(_)), "{error}");
+        assert!(matches!(error, StoreError::Setup(_)), "{error}");
         assert!(error.to_string().contains(part), "{error}");
     }
     let plain = Connection { tls: files.client(), ..to("http://127.0.0.1:1".into(), Api::V3) };

@@ -82,7 +82,7 @@ impl EtcdServer {
     }
 
     fn new(number: usize, flags: &[&str]) -> Self {
-        let tls = flags.contains(&"--client-cert-auth");
+        let tls = flags.contains(&"--cert-file");
         Self {
             child: None,
             folder: TempDir::new().unwrap(),

@@ -184,7 +184,7 @@ async fn nothing_there_is_no_answer_for_now() {
         assert!(text.contains("refused"), "{text}");
     }
     let none = Connection { endpoints: Vec::new(), ..to(String::new(), Api::Auto) };
-    assert!(matches!(refusal(none).await, StoreError::Refused(_)));
+    assert!(matches!(refusal(none).await, StoreError::Setup(_)));
 }
 
 #[tokio::test]
@@ -207,6 +207,33 @@ async fn auto_takes_v2_only_from_a_server_that_has_nothing_else() {
     let error = refusal(to(new.url(), Api::Auto)).await;
     assert!(error.is_transient(), "{error}");
     assert!(error.to_string().contains("not gRPC"), "{error}");
-    let web = OldServer::start("<html>Welcome to nginx!</html>").await;
-    connect(&to(web.url(), Api::V3)).await.map(|_| ()).unwrap_err();
+    // Whatever it is asked for, it answers with 200.
+    let web = OldServer::web("<html>Welcome to nginx!</html>").await;
+    for api in [Api::V3, Api::Auto, Api::V2] {
+        assert!(refusal(to(web.url(), api)).await.is_transient());
+    }
+}
+
+/// A server that has nothing of what is asked for.
+async fn web_server() -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let answer =
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            // Who hangs up early has seen enough.
+            let _ = client.read(&mut [0; 4096]).await;
+            let _ = client.write_all(answer).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn what_is_no_etcd_is_not_taken_for_one_without_v2() {
+    let error = refusal(to(web_server().await, Api::Auto)).await;
+    assert!(error.is_transient(), "{error}");
+    assert!(error.to_string().contains("no etcd; is the port right?"), "{error}");
 }

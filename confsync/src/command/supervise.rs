@@ -28,6 +28,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Supervised {
     child: Child,
+    /// Its process group, until it has left.
+    group: Option<Pid>,
     name: String,
     stderr: Tail,
     /// Closes when nobody holds the child's standard error any more.
@@ -79,7 +81,8 @@ impl Supervised {
             pass_on(read, &tail);
             drop(open);
         });
-        Ok(Self { child, name, stderr, silent, _ours: ours })
+        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Ok(Self { child, group, name, stderr, silent, _ours: ours })
     }
 
     /// Its process number; `None` once it has left and been waited for.
@@ -118,10 +121,18 @@ impl Supervised {
 
     /// Waits until it leaves. Safe to drop and to call again.
     ///
+    /// If a signal ended it, what it had started dies with it: workers of an nginx whose
+    /// master was killed would keep the port, and the next nginx out.
+    ///
     /// # Errors
     /// When it cannot be waited for.
     pub async fn wait(&mut self) -> io::Result<Left> {
-        self.child.wait().await.map(Left)
+        let left = self.child.wait().await?;
+        if let Some(group) = self.group.take().filter(|_| left.signal().is_some()) {
+            // Most often nobody is left.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        Ok(Left(left))
     }
 
     /// Asks it to leave by `signal`, and kills its group if it has not after `patience`.

@@ -179,6 +179,18 @@ async fn process_one_reaps() {
     }
 }
 
+/// As the workers of an nginx whose master is killed.
+#[tokio::test]
+async fn what_a_killed_child_had_started_dies_with_it() {
+    let mut killed = child("sleep 600 & echo $! >&2; wait");
+    until(|| !killed.stderr().since(0).is_empty()).await;
+    let worker = killed.stderr().since(0).concat();
+    assert!(runs(&worker));
+    killed.signal(Signal::KILL).unwrap();
+    assert_eq!(killed.wait().await.unwrap().code(), 128 + 9);
+    until(|| !runs(&worker)).await;
+}
+
 #[tokio::test]
 #[ignore = "run by `process_one_reaps`, as process 1"]
 async fn inside_as_process_one() {

@@ -11,6 +11,7 @@ mod users;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use raw::{mistyped, say};
 pub use resource::{Command, Nginx, Resource, Values};
 
 use common::model::Prefix;
@@ -87,7 +88,9 @@ pub struct Mistake {
 
 impl std::fmt::Display for Mistake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.text)
+        // A text that begins with line and column goes on as in `file:3:7: …`.
+        let gap = if self.text.starts_with(|c: char| c.is_ascii_digit()) { "" } else { " " };
+        write!(f, "{}:{gap}{}", self.file.display(), self.text)
     }
 }
 
@@ -116,15 +119,10 @@ pub(crate) fn read(
     })?;
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
     for file in &files {
-        match resource::read(path, file, globals) {
-            Ok((resource, new)) => {
-                resources.push(resource);
-                notes.extend(new);
-            }
-            Err(new) => {
-                mistakes.extend(new.into_iter().map(|text| Mistake { file: file.clone(), text }))
-            }
-        }
+        let (resource, new, wrong) = resource::read(path, file, globals);
+        resources.extend(resource);
+        notes.extend(new);
+        mistakes.extend(wrong.into_iter().map(|text| Mistake { file: file.clone(), text }));
     }
     mistakes.extend(same_dest(&resources));
     if files.is_empty() {

@@ -128,11 +128,29 @@ pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
             }
         }
     }
-    let file = File::deserialize(file).map_err(|e| e.message().to_owned())?;
+    let file = File::deserialize(file).map_err(|error| mistyped(&error.to_string(), text))?;
     Ok((file, notes))
 }
 
-fn say(error: &toml::de::Error, text: &str) -> String {
+/// A value of the wrong type, with its key and line: the parser says the key behind,
+/// as ``in `template.mode` ``.
+pub(crate) fn mistyped(error: &str, text: &str) -> String {
+    let (what, rest) = error.trim().split_once("\nin `").unwrap_or((error.trim(), ""));
+    let key = rest.trim_end_matches('`').rsplit('.').next().unwrap_or_default();
+    let remedy = match what.rsplit_once("expected ").map(|(_, ty)| ty) {
+        Some("a string") => "; put it in quotes",
+        Some("a sequence") => "; write a list: `[\"…\"]`",
+        Some("i64" | "u64") => "; write a whole number without quotes",
+        _ => "",
+    };
+    if key.is_empty() {
+        return what.to_owned();
+    }
+    format!("{}`{key}`: {what}{remedy}", line_of(key, text))
+}
+
+/// A mistake in the TOML itself, with its line and column.
+pub(crate) fn say(error: &toml::de::Error, text: &str) -> String {
     let at = error.span().map_or(0, |span| span.start);
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
@@ -141,13 +159,7 @@ fn say(error: &toml::de::Error, text: &str) -> String {
 }
 
 fn ignored(key: &str, known: &[&str], text: &str) -> String {
-    let line = text
-        .lines()
-        .position(|line| {
-            let line = line.trim_start().trim_start_matches('[');
-            line.starts_with(key)
-        })
-        .map_or(String::new(), |n| format!("line {}: ", n + 1));
+    let line = line_of(key, text);
     let near = known
         .iter()
         .map(|k| (strsim::osa_distance(&key.to_lowercase(), k), k))
@@ -155,6 +167,15 @@ fn ignored(key: &str, known: &[&str], text: &str) -> String {
         .min()
         .map_or(String::new(), |(_, k)| format!("; did you mean `{k}`?"));
     format!("{line}`{key}` is not known here and is ignored{near}")
+}
+
+/// The line that a key begins, as the start of a message.
+fn line_of(key: &str, text: &str) -> String {
+    let begins = |line: &str| {
+        let line = line.trim_start().trim_start_matches('[');
+        line.get(..key.len()).is_some_and(|start| start.eq_ignore_ascii_case(key))
+    };
+    text.lines().position(begins).map_or(String::new(), |n| format!("line {}: ", n + 1))
 }
 
 #[cfg(test)]
@@ -170,6 +191,17 @@ mod tests {
             notes,
             ["line 4: `reload_cmnd` is not known here and is ignored; did you mean `reload_cmd`?"]
         );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_with_its_key() {
+        let error = parse("[template]\nsrc = \"a\"\nMode = 644\n").unwrap_err();
+        assert_eq!(
+            error,
+            "line 3: `mode`: invalid type: integer `644`, expected a string; put it in quotes"
+        );
+        let error = parse("[template]\nkeys = \"/a\"\n").unwrap_err();
+        assert!(error.starts_with("line 2: `keys`: invalid type: string \"/a\""), "{error}");
     }
 
     #[test]

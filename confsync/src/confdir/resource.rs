@@ -94,25 +94,22 @@ pub struct Command {
 
 pub(super) type Mistakes = Vec<String>;
 
-/// Reads one resource file.
-///
-/// # Errors
-/// Every mistake in it.
+/// Reads one resource file; none if there is a mistake in it.
 pub(super) fn read(
     confdir: &Path,
     path: &Path,
     globals: &Globals,
-) -> Result<(Resource, Vec<Note>), Mistakes> {
-    let text = std::fs::read_to_string(path).map_err(|e| vec![e.to_string()])?;
-    let (file, ignored) = raw::parse(&text).map_err(|e| vec![e])?;
+) -> (Option<Resource>, Vec<Note>, Mistakes) {
+    let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+    let (file, ignored) = match text.and_then(|text| raw::parse(&text)) {
+        Ok(read) => read,
+        Err(mistake) => return (None, Vec::new(), vec![mistake]),
+    };
     let note = |text| Note { file: path.to_owned(), text, ignored: true };
     let mut notes = ignored.into_iter().map(note).collect();
     let mut reader = Reader { confdir, path, globals, mistakes: Vec::new() };
     let resource = reader.resource(file, &mut notes);
-    match resource {
-        Some(resource) if reader.mistakes.is_empty() => Ok((resource, notes)),
-        _ => Err(reader.mistakes),
-    }
+    (resource.filter(|_| reader.mistakes.is_empty()), notes, reader.mistakes)
 }
 
 struct Reader<'a> {
@@ -134,10 +131,7 @@ impl Reader<'_> {
         let nginx = file.nginx.or_else(|| implied.then(raw::Nginx::default));
         let nginx = nginx.map(|nginx| self.nginx(nginx));
         let src = self.src(&raw);
-        let dest = self.required(raw.dest.as_deref(), "dest").map(PathBuf::from);
-        if dest.as_ref().is_some_and(|dest| !dest.is_absolute()) {
-            self.mistakes.push("dest must be an absolute path".into());
-        }
+        let dest = self.dest(&raw);
         let policy = self.policy(&raw);
         let mut resource = Resource {
             name: self.name(),
@@ -179,7 +173,7 @@ impl Reader<'_> {
             src: src.unwrap_or_default(),
             dest: dest.unwrap_or_default(),
         };
-        self.note(&resource, notes);
+        self.note(&resource, raw.dest.as_deref(), notes);
         if self.globals.sync_only {
             (resource.nginx, resource.check, resource.reload, resource.verify) =
                 (None, None, None, None);
@@ -207,6 +201,17 @@ impl Reader<'_> {
             self.mistakes.push(format!("src = \"{src}\": there is no template {}", path.display()));
         }
         Some(path)
+    }
+
+    /// A relative one is taken from the working directory, as in confd.
+    fn dest(&mut self, raw: &Template) -> Option<PathBuf> {
+        let told = self.required(raw.dest.as_deref(), "dest")?;
+        let dest = std::path::absolute(told);
+        let dest = dest.map_err(|e| self.mistakes.push(format!("dest = \"{told}\": {e}"))).ok()?;
+        if dest.is_dir() || told.ends_with('/') {
+            self.mistakes.push(format!("dest = \"{told}\" is a folder; name the file in it"));
+        }
+        Some(dest)
     }
 
     /// Octal, with or without the leading zero: nobody means decimal.
@@ -372,12 +377,15 @@ impl Reader<'_> {
     }
 
     /// Advice: allowed, and perhaps not meant.
-    fn note(&self, resource: &Resource, notes: &mut Vec<Note>) {
+    fn note(&self, resource: &Resource, dest: Option<&str>, notes: &mut Vec<Note>) {
         let mut say = |text: &str| {
             notes.push(Note { file: self.path.to_owned(), text: text.to_owned(), ignored: false })
         };
         if resource.reading.trees.is_empty() {
             say("`keys` is empty or missing: the template sees no key and nothing is watched");
+        }
+        if dest.is_some_and(|dest| Path::new(dest).is_relative()) {
+            say(&format!("dest is relative; from here it is {}", resource.dest.display()));
         }
         let check = resource.check.as_ref().filter(|_| resource.nginx.is_none());
         if check.is_some_and(|check| !crate::command::names_src(&check.text)) {

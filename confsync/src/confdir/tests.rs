@@ -80,7 +80,7 @@ fn every_mistake_of_every_file_is_told_at_once() {
         ("conf.d/b.toml", "[template\n"),
         (
             "conf.d/sub/c.toml",
-            "[template]\nsrc=\"t\"\ndest=\"rel\"\ndebounce=\"soon\"\n[backend]\nbackend=\"consul\"\n",
+            "[template]\nsrc=\"t\"\ndest=\"/tmp\"\ndebounce=\"soon\"\n[backend]\nbackend=\"consul\"\n",
         ),
         ("templates/t", ""),
     ]);
@@ -91,12 +91,37 @@ fn every_mistake_of_every_file_is_told_at_once() {
         "octal",
         "values",
         "line 1",
-        "absolute",
+        "is a folder",
         "soon",
         "consul",
     ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
+}
+
+#[test]
+fn a_misspelt_key_is_told_beside_the_mistakes() {
+    let toml = "[template]\nsrc=\"t\"\nreload_cmnd=\"x\"\n";
+    let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);
+    let (confdir, mistakes) = super::read(folder.0.path(), &Globals::default()).unwrap();
+    assert!(confdir.resources.is_empty() && mistakes[0].text.contains("`dest` is missing"));
+    assert!(confdir.notes.iter().any(|note| note.ignored && note.text.contains("reload_cmnd")));
+}
+
+#[test]
+fn a_relative_dest_is_taken_from_the_working_directory() {
+    let toml = "[template]\nsrc=\"t\"\ndest=\"rel/x\"\n";
+    let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);
+    let confdir = folder.load().unwrap();
+    assert_eq!(confdir.resources[0].dest, std::env::current_dir().unwrap().join("rel/x"));
+    assert!(confdir.notes.iter().any(|note| !note.ignored && note.text.contains("rel/x")));
+}
+
+#[test]
+fn a_mistake_with_a_place_is_one_that_editors_follow() {
+    let said = |text: &str| Mistake { file: "t".into(), text: text.into() }.to_string();
+    assert_eq!(said("2:1: no"), "t:2:1: no");
+    assert_eq!(said("no"), "t: no");
 }
 
 #[test]

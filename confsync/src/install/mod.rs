@@ -28,6 +28,7 @@ mod names;
 mod recover;
 mod slot;
 mod stage;
+mod stamp;
 mod swap;
 mod target;
 
@@ -35,6 +36,7 @@ pub use digest::{Digest, current};
 pub use error::InstallError;
 pub use recover::{Recovered, clean_stale, recover};
 pub use stage::{Proof, Staged, StagedSet};
+pub use stamp::Stamp;
 pub use swap::{CheckedSet, InstalledSet};
 pub use target::{Candidate, Target};
 

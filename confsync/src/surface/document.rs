@@ -18,7 +18,7 @@ pub(super) fn of(sources: &Sources, fleet: Option<&Fleet>) -> Value {
     json!({
         "now": unix(SystemTime::now()),
         "name": about.name,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": common::VERSION,
         "started": unix(about.started),
         "ready": ready,
         "words": words,

@@ -37,7 +37,8 @@ pub(super) fn text(sources: &Sources) -> String {
 
 fn process(registry: &mut Registry, sources: &Sources) {
     let about = sources.about.borrow().clone();
-    let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    let version =
+        Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("revision", common::COMMIT)]);
     registry.register("build", "What runs", version);
     let one = |value: f64| {
         let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
@@ -71,12 +72,15 @@ fn process(registry: &mut Registry, sources: &Sources) {
 }
 
 fn backends(registry: &mut Registry, states: &States) {
-    gauge(registry, states, "backends", "Backends routed to", |s| s.backends.len() as u64);
+    gauge(registry, states, "backends", "Backends wanted", |s| s.wanted_backends() as u64);
+    gauge(registry, states, "backends_live", "Backends proven to be routed to", |s| {
+        s.backends.iter().filter(|backend| backend.live).count() as u64
+    });
     gauge(
         registry,
         states,
         "backends_held",
-        "Of these, held although etcd does not have them",
+        "Backends kept although etcd does not have them",
         |s| s.backends.iter().filter(|backend| backend.held).count() as u64,
     );
     gauge(registry, states, "values_refused", "Values withheld from the templates", |s| {

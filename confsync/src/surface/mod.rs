@@ -28,7 +28,6 @@ use crate::state::{SetState, States};
 /// How long something may be owed before the process counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TEXT: &str = "text/plain; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What is known of the process besides its sets.
 #[derive(Debug, Clone)]
@@ -96,7 +95,7 @@ impl Handler for Surface {
                 let (ready, words) = self.sources.ready();
                 plain(if ready { 200 } else { 503 }, TEXT, format!("{words}\n"))
             }
-            "/metrics" => plain(200, OPEN_METRICS, metrics::text(&self.sources)),
+            "/metrics" => common::runtime::metrics(request, metrics::text(&self.sources)),
             "/status" => {
                 let text = document::of(&self.sources, None).to_string();
                 plain(200, "application/json", text)

@@ -22,6 +22,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::model::Backend;
 
@@ -56,9 +57,19 @@ impl Engine {
 #[derive(Debug, Clone, Default)]
 pub struct Input {
     /// The resource's keys in confd's form; [`keys`] makes them.
-    pub kv: BTreeMap<String, String>,
+    pub kv: BTreeMap<Arc<str>, Arc<str>>,
     /// The backends among them, in the order of their keys.
     pub backends: Vec<NamedBackend>,
+}
+
+impl Input {
+    /// Keys in confd's form, without backends.
+    pub fn of_keys<K: Into<Arc<str>>, V: Into<Arc<str>>>(
+        kv: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let kv = kv.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        Self { kv, backends: Vec::new() }
+    }
 }
 
 /// A backend with the names of its key.

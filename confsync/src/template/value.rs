@@ -157,7 +157,7 @@ impl Value {
 
     /// A key with its value, as `get` and `gets` return it.
     #[must_use]
-    pub(crate) fn pair(key: &str, value: &str) -> Self {
+    pub(crate) fn pair(key: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
         let fields = vec![("Key", Self::str(key)), ("Value", Self::str(value))];
         Self::Record(Arc::new(Record { name: "memkv.KVPair", fields }))
     }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Agent, Happened};
+use super::{Agent, Happened, words};
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all};
 use crate::health::State;
@@ -120,13 +120,7 @@ impl<S: Store> Agent<S> {
         self.joining = None;
         match ending {
             Ending::Verdicts(verdicts) => {
-                for verdict in verdicts {
-                    if verdict.confirmed {
-                        tracing::info!("served: {verdict}");
-                    } else {
-                        tracing::warn!("perhaps not served everywhere: {verdict}");
-                    }
-                }
+                verdicts.iter().for_each(words::say_served);
                 self.say_ready();
             }
             // Health is not at stake; who comes back registers and is served.

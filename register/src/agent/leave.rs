@@ -9,7 +9,7 @@ use common::claim::{Aim, Standing, Takeover, Want};
 use common::model::{Key, Revision, format_span};
 use common::registrar::Report;
 use common::runtime::Exit;
-use common::store::{Guard, Store, Written};
+use common::store::Store;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Agent, Drain, End};
@@ -25,11 +25,26 @@ const MARK: Duration = Duration::from_secs(1);
 const BACKEND: Duration = Duration::from_secs(30);
 
 /// The service manager is asked for this much more time, again and again.
-const EXTENSION: Duration = Duration::from_secs(15);
+pub(super) const EXTENSION: Duration = Duration::from_secs(15);
 
 impl<S: Store> Agent<S> {
-    /// Ends everything in order.
+    /// Ends everything in order. Each step is bounded, so who goes on is alive.
     pub(super) async fn leave(&mut self, end: End) -> anyhow::Result<Exit> {
+        let manager = self.parts.manager.clone();
+        let every = manager.watchdog_interval();
+        let leaving = self.leave_in_order(end);
+        let Some(every) = every else { return leaving.await };
+        tokio::pin!(leaving);
+        let mut beat = tokio::time::interval(every);
+        loop {
+            tokio::select! {
+                exit = &mut leaving => return exit,
+                _ = beat.tick() => manager.watchdog(),
+            }
+        }
+    }
+
+    async fn leave_in_order(&mut self, end: End) -> anyhow::Result<Exit> {
         self.parts.manager.stopping();
         self.parts.manager.extend(EXTENSION);
         self.parts.publish.send_modify(|snapshot| snapshot.leaving = true);
@@ -91,26 +106,22 @@ impl<S: Store> Agent<S> {
         }
         let drain = self.parts.config.process.drain.clone();
         let began = Instant::now();
-        self.say(&format!("draining: removing {} keys", keys.len()));
+        self.say(&match keys.as_slice() {
+            [key] => format!("draining: removing {key}"),
+            keys => format!("draining: removing {} keys", keys.len()),
+        });
         self.mark(&held, began + MARK).await;
         let removed = self.remove_or_outlive(&keys, began + drain.applied).await;
         let Some(mut removed) = removed else {
             return self.say_unasked(drain.min.unwrap_or_default()).await;
         };
         removed.extend(left_over);
+        if removed.is_empty() {
+            return self.say_taken_over();
+        }
         let confirmed = self.await_load_balancers(removed).await;
         tracing::info!(after = %format_span(began.elapsed()), confirmed, "drained");
         confirmed
-    }
-
-    /// Removes what an earlier life of ours left at the keys of services about which
-    /// nothing is decided yet; the revisions of those that were there.
-    async fn clear_left_over(&mut self) -> BTreeMap<Key, Revision> {
-        let starting = self.running.iter().filter(|(_, r)| r.said == State::Starting);
-        let keys: Vec<Key> = starting.map(|(key, _)| key.clone()).collect();
-        let until = Instant::now() + self.parts.config.process.drain.applied;
-        let deleted = self.delete_ours(&keys, until).await.into_iter();
-        deleted.filter_map(|(key, at)| Some((key, at.ok()?))).collect()
     }
 
     fn held(&self) -> Vec<Key> {
@@ -145,7 +156,7 @@ impl<S: Store> Agent<S> {
         self.until(until, held).await;
     }
 
-    fn marks(&self, keys: &[Key]) -> BTreeMap<Key, Want> {
+    pub(super) fn marks(&self, keys: &[Key]) -> BTreeMap<Key, Want> {
         let mark = |key: &Key| {
             let (name, value) = self.bookkeeping.mark_of(key)?;
             Some((name, Want { value, takeover: Takeover::Any, aim: Aim::Hold }))
@@ -153,70 +164,7 @@ impl<S: Store> Agent<S> {
         keys.iter().filter_map(mark).collect()
     }
 
-    /// While etcd is away it is tried on until the lease must have ended: if it is
-    /// back by then, the drain is as good as any.
-    async fn remove_or_outlive(
-        &mut self,
-        keys: &[Key],
-        until: Instant,
-    ) -> Option<BTreeMap<Key, Revision>> {
-        let end_of_lease = self.report.borrow().believed_until.unwrap_or(until);
-        if let Some(removed) = self.remove(keys, until).await {
-            return Some(removed);
-        }
-        if self.parts.signals.abort.is_cancelled() {
-            return None;
-        }
-        let rest = end_of_lease.saturating_duration_since(Instant::now());
-        let text = format!("etcd is away: waiting {} for the lease to run out", format_span(rest));
-        tracing::warn!("{text}");
-        self.say(&text);
-        self.remove(keys, end_of_lease).await
-    }
-
-    /// Has the keys removed; their revisions. `None`: etcd did not answer in time.
-    async fn remove(&mut self, keys: &[Key], until: Instant) -> Option<BTreeMap<Key, Revision>> {
-        self.parts.manager.extend(until.saturating_duration_since(Instant::now()) + EXTENSION);
-        let wants = Arc::new(self.marks(keys));
-        self.wants.send_replace(Arc::clone(&wants));
-        // What it says of older wishes proves nothing: a write may have been under way.
-        let gone = |report: &Report| {
-            let absent = |key| matches!(report.keys.get(key), None | Some(Standing::Absent { .. }));
-            Arc::ptr_eq(&report.acted_on, &wants) && keys.iter().all(absent)
-        };
-        if !self.until(until, gone).await {
-            return None;
-        }
-        let (mut removed, mut unknown) = (BTreeMap::new(), Vec::new());
-        for key in keys {
-            match self.report.borrow().keys.get(key) {
-                Some(Standing::Absent { removed: Some(at) }) => {
-                    removed.insert(key.clone(), *at);
-                }
-                _ => unknown.push(key.clone()),
-            }
-        }
-        // They went with the lease, nobody knows when: asked now, they are gone now.
-        removed.extend(self.remove_by_value(&unknown, until).await?);
-        Some(removed)
-    }
-
-    /// Removes what has our value, whosever lease it is under. `None`: etcd did not
-    /// answer in time.
-    async fn remove_by_value(
-        &self,
-        keys: &[Key],
-        until: Instant,
-    ) -> Option<BTreeMap<Key, Revision>> {
-        let asked = keys.iter().filter(|key| self.running.contains_key(*key)).count();
-        let deleted = self.delete_ours(keys, until).await;
-        let all = deleted.len() == asked;
-        let removed =
-            deleted.into_iter().map(|(key, at)| (key, at.unwrap_or_else(|absent| absent)));
-        all.then(|| removed.collect())
-    }
-
-    async fn until(&mut self, until: Instant, done: impl Fn(&Report) -> bool) -> bool {
+    pub(super) async fn until(&mut self, until: Instant, done: impl Fn(&Report) -> bool) -> bool {
         let wait = self.report.wait_for(|report| done(report));
         let abort = self.parts.signals.abort.clone();
         tokio::select! {
@@ -260,7 +208,6 @@ impl<S: Store> Agent<S> {
             let publish = self.parts.publish.clone();
             let tell = |missing: &[String]| {
                 manager.extend(EXTENSION);
-                manager.watchdog();
                 let text = format!("draining: waiting for {}", who(missing));
                 if last != text {
                     tracing::info!("{text}");
@@ -294,26 +241,12 @@ impl<S: Store> Agent<S> {
         false
     }
 
-    /// Deletes keys that have our value, whatever their lease. `Ok`: removed at this
-    /// revision; `Err`: not there at this revision; left out: etcd did not answer.
-    async fn delete_ours(
-        &self,
-        keys: &[Key],
-        until: Instant,
-    ) -> BTreeMap<Key, Result<Revision, Revision>> {
-        let mut deleted = BTreeMap::new();
-        for key in keys {
-            let Some(running) = self.running.get(key) else { continue };
-            let guard = Guard::Value(running.service.value.clone().into_bytes());
-            let answer = timeout_at(until, self.parts.store.delete(key, &guard)).await;
-            let outcome = match answer {
-                Ok(Ok(Written::Done { revision, .. })) => Ok(revision),
-                Ok(Ok(Written::Held { revision, .. })) => Err(revision),
-                _ => continue,
-            };
-            deleted.insert(key.clone(), outcome);
-        }
-        deleted
+    /// Load balancers go on as before, so there is nobody to wait for.
+    fn say_taken_over(&self) -> bool {
+        let text = "drained: another instance has taken the key over, so it stays";
+        tracing::info!("{text}");
+        self.say(text);
+        true
     }
 
     fn say_verdicts(&self, verdicts: &[Verdict]) -> bool {
@@ -330,7 +263,7 @@ impl<S: Store> Agent<S> {
         confirmed
     }
 
-    fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         self.parts.manager.status(text);
     }
 }

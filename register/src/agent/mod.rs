@@ -8,6 +8,7 @@
 mod join;
 mod leave;
 mod reload;
+mod removal;
 mod words;
 
 use std::collections::BTreeMap;
@@ -289,18 +290,27 @@ impl<S: Store> Agent<S> {
         });
     }
 
+    /// What is known of each key. What etcd confirmed is worth nothing when it has not
+    /// been heard of for a whole TTL.
     fn standings(&self) -> BTreeMap<Key, Standing> {
         let report = self.report.borrow();
-        let standing = |key: &Key| report.keys.get(key).cloned();
-        self.running.keys().map(|key| (key.clone(), standing(key).unwrap_or(NOTHING))).collect()
+        let believed = report.believed_until.is_some_and(|until| Instant::now() < until);
+        let standing = |key: &Key| match report.keys.get(key) {
+            Some(Standing::Held { .. }) if !believed => Standing::Owed,
+            Some(standing) => standing.clone(),
+            None => NOTHING,
+        };
+        self.running.keys().map(|key| (key.clone(), standing(key))).collect()
     }
 
     /// Tells what stands; READY=1 once every healthy service is registered.
     fn tell(&mut self) {
         let standings = self.standings();
+        let away = self.report.borrow().trouble.is_some();
         for (key, running) in &mut self.running {
             let Some(standing) = standings.get(key) else { continue };
-            words::say_standing(key, &running.logged, standing);
+            let ours = running.service.value.as_bytes();
+            words::say_standing(key, ours, (&running.logged, standing), away);
             running.logged.clone_from(standing);
         }
         self.become_ready(&standings);

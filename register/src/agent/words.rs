@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use common::claim::Standing;
-use common::model::{Key, format_span};
+use common::model::{Key, counted, format_span};
 use common::registrar::Report;
 
+use crate::drain::Verdict;
 use crate::health::State;
 use crate::prober;
 
@@ -28,7 +29,8 @@ pub(super) fn state<'a>(
             let registered = lines.iter().filter(|(registered, _)| *registered).count();
             let open: Vec<&str> =
                 lines.iter().filter(|(r, _)| !r).map(|(_, l)| l.as_str()).take(3).collect();
-            let mut text = format!("{registered} of {} services registered", lines.len());
+            let mut text =
+                format!("{registered} of {} registered", counted(lines.len(), "service"));
             if !open.is_empty() {
                 text.push_str(&format!("; {}", open.join("; ")));
             }
@@ -62,17 +64,25 @@ fn why(report: &prober::Report) -> String {
     }
 }
 
-/// The log line of a change in etcd.
-pub(super) fn say_standing(key: &Key, before: &Standing, now: &Standing) {
-    match (before, now) {
+/// The log line of a change in etcd; `ours` is the value that we want there.
+pub(super) fn say_standing(key: &Key, ours: &[u8], change: (&Standing, &Standing), away: bool) {
+    match change {
         (Standing::Held { .. }, Standing::Held { .. }) => {}
         (_, Standing::Held { .. }) => tracing::info!(%key, "registered"),
         (Standing::Rival { value: one }, Standing::Rival { value: other }) if one == other => {}
+        (_, Standing::Rival { value }) if value == ours => tracing::info!(
+            %key,
+            "the key has our value already: an earlier life's, which is taken over, or that of \
+             another instance at the same address, which is waited for"
+        ),
         (_, Standing::Rival { value }) => {
             let holder = shown(value);
             tracing::warn!(%key, %holder, "another instance holds the key; waiting until it is gone");
         }
         (Standing::Held { .. }, Standing::Absent { .. }) => tracing::info!(%key, "deregistered"),
+        (Standing::Held { .. }, Standing::Owed) if away => {
+            tracing::warn!(%key, "etcd has been away for a whole TTL: the key may have run out");
+        }
         (Standing::Held { .. }, Standing::Owed) => {
             tracing::warn!(%key, "etcd lost the key; registering again");
         }
@@ -84,6 +94,15 @@ pub(super) fn say_standing(key: &Key, before: &Standing, now: &Standing) {
 fn shown(value: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(value).chars().take(80).collect();
     text.escape_debug().to_string()
+}
+
+/// The log line of a wait to be served.
+pub(super) fn say_served(verdict: &Verdict) {
+    if verdict.confirmed {
+        tracing::info!("served: {verdict}");
+    } else {
+        tracing::warn!("ready, though not known to be served: {verdict}");
+    }
 }
 
 /// The log line of a change.

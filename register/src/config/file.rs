@@ -18,6 +18,8 @@ pub(super) struct File {
     pub(super) defaults: Raw,
     /// One for each `[[service]]`, and where it stands.
     pub(super) services: Vec<(Raw, String)>,
+    /// It is no TOML, so nothing is known of what it holds.
+    pub(super) broken: bool,
 }
 
 pub(super) fn parse(name: &str, text: &str, complaints: &mut Complaints) -> File {
@@ -31,6 +33,7 @@ pub(super) fn parse(name: &str, text: &str, complaints: &mut Complaints) -> File
     if !errors.is_empty() {
         // What could be read of a broken document would only bring complaints
         // that are not true.
+        file.broken = true;
         return file;
     }
     for (key, value) in in_order(document.get_ref()) {

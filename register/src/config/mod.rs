@@ -135,8 +135,8 @@ impl Sources {
                            write it in the file";
             complaints.add(&given.place, problem);
         }
-        let file::File { defaults, services } = file::parse(&name, text, complaints);
-        if services.is_empty() {
+        let file::File { defaults, services, broken } = file::parse(&name, text, complaints);
+        if services.is_empty() && !broken {
             complaints.add(name, "there is no service in it; write `[[service]]`");
         }
         (defaults, services)

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::{Prefix, Ttl, format_span, parse_span};
+use common::runtime::listens_at;
 
 use super::errors::Complaints;
 use super::given::Raw;
@@ -76,10 +77,7 @@ pub(super) fn read(mut from: Reader<'_>) -> Option<Process> {
             Err(e) => Err(e.to_string()),
         },
     });
-    let status = from.read("status", |text| {
-        text.parse()
-            .map_err(|_| format!("`{}` is no address; write 127.0.0.1:8080", text.escape_debug()))
-    });
+    let status = from.read("status", listens_at);
     let bookkeeping = from.read("bookkeeping", str::parse).or_else(|| BOOKKEEPING.parse().ok())?;
     Some(Process {
         ttl: from.read("ttl", str::parse).unwrap_or(Ttl::DEFAULT),

@@ -11,6 +11,10 @@ use super::given::{Given, Place, Raw, flag};
 /// What an empty text most likely is.
 pub(super) const EMPTY: &str = "is empty; is a variable in the unit file unset?";
 
+/// The same of a host.
+const EMPTY_HOST: &str =
+    "is empty; is a variable in the unit file, such as $COREOS_PRIVATE_IPV4, unset?";
+
 /// The settings being read, and where complaints go.
 pub(super) struct Reader<'a> {
     pub(super) raw: &'a Raw,
@@ -32,7 +36,7 @@ impl<'a> Reader<'a> {
     ) -> Option<T> {
         let given = self.raw.one(name)?;
         if given.text.is_empty() {
-            self.complaints.add(&given.place, EMPTY);
+            self.complaints.add(&given.place, if name == "host" { EMPTY_HOST } else { EMPTY });
             return None;
         }
         parse(&given.text).map_err(|problem| self.complaints.add(&given.place, problem)).ok()

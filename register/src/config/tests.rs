@@ -82,6 +82,12 @@ fn everything_can_be_said() {
     assert_eq!(checks, ["http://10.0.0.1:7777/health", "tcp://10.0.0.1:7777"]);
     assert_eq!(config.process.wait_applied, Some(Duration::from_secs(20)));
     assert_eq!(config.command, ["apache2", "-DFOREGROUND"]);
+    for (text, addr) in [(":9090", "0.0.0.0:9090"), ("localhost:9090", "127.0.0.1:9090")] {
+        let config = apache(&format!("--status {text}")).unwrap();
+        assert_eq!(config.process.status, Some(addr.parse().unwrap()));
+    }
+    let spaced = apache("--wait-applied 20s").unwrap();
+    assert_eq!(spaced.process.wait_applied, Some(Duration::from_secs(20)));
     let bare = apache("--wait-applied").unwrap();
     assert_eq!(bare.process.wait_applied, Some(Duration::from_secs(30)));
 }
@@ -92,7 +98,7 @@ fn an_unset_variable_in_a_unit_is_named() {
     let said = sources(&words, &[]).resolve(None).unwrap_err().to_string();
     assert_eq!(
         said,
-        "--host: is empty; is a variable in the unit file unset?\n\
+        "--host: is empty; is a variable in the unit file, such as $COREOS_PRIVATE_IPV4, unset?\n\
          --port: is empty; is a variable in the unit file unset?"
     );
     let words = ["run", "--service", "apache", "--port", "80"];
@@ -247,6 +253,7 @@ fn a_file_is_judged_as_a_whole() {
          give them different ids, such as id = \"{host}:{port}\""
     );
     assert!(file("").unwrap_err().contains("there is no service in it"));
+    assert_eq!(file("[[service").unwrap_err().lines().count(), 1);
 }
 
 #[test]

@@ -156,23 +156,31 @@ impl Check {
             other => other.to_string(),
         };
         let text = &fill(text, host, own);
-        match text.as_str() {
+        let word = text.to_ascii_lowercase();
+        match word.as_str() {
             "none" => return Ok(Self::None),
             "tcp" => return Ok(Self::Tcp(address_of(own))),
             "http" | "https" | "h2c" => {
-                return Self::parse(&format!("{text}://{own}/"), own, options);
+                return Self::parse(&format!("{word}://{own}/"), own, options);
             }
             path if path.starts_with('/') => {
-                return Self::parse(&format!("http://{own}{path}"), own, options);
+                return Self::parse(&format!("http://{own}{text}"), own, options);
             }
             _ => {}
         }
         if let Some(path) = text.strip_prefix("unix:").or(text.strip_prefix("tcp://unix:")) {
             return socket(path).map(Self::Tcp);
         }
-        let (scheme, rest) =
-            text.split_once("://").ok_or_else(|| CheckError::Unknown(short(text)))?;
-        let scheme = match scheme {
+        let (scheme, rest) = match text.strip_prefix("tcp:") {
+            // As `exec:` and `unix:` are written.
+            Some(rest) => ("tcp".to_owned(), rest.trim_start_matches('/')),
+            None => {
+                let parts = text.split_once("://");
+                let (scheme, rest) = parts.ok_or_else(|| CheckError::Unknown(short(text)))?;
+                (scheme.to_ascii_lowercase(), rest)
+            }
+        };
+        let scheme = match scheme.as_str() {
             "tcp" => return tcp(text, rest).map(Self::Tcp),
             "http" => Scheme::Http,
             "https" => Scheme::Https,

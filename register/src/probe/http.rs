@@ -61,7 +61,8 @@ where
     let mut request = request(check, check.path.clone())?;
     request.headers_mut().insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(LIMIT);
+    // The case does not matter, but to the simplest of servers.
+    builder.max_buf_size(LIMIT).title_case_headers(true);
     let shake = builder.handshake::<_, Empty<Bytes>>(TokioIo::new(stream));
     let (mut sender, connection) = shake.await.map_err(|e| words(&e))?;
     let exchange = async {

@@ -65,7 +65,8 @@ if [ $first = yes ]; then
 	: >"$root/etc/fstab"
 	# It forbids to start what a package installs.
 	rm -f "$root/usr/sbin/policy-rc.d" "$root/etc/machine-id"
-	: >"$root/etc/machine-id"
+	# Left to itself, systemd takes that of the hardware: the same for all.
+	echo "$name $address" | md5sum | cut -c 1-32 >"$root/etc/machine-id"
 fi
 
 for program; do

@@ -20,7 +20,7 @@ pub(super) enum AddressError {
     Form { text: String, reason: String },
     #[error("`{}`: only http and https are spoken here", .0.escape_debug())]
     Scheme(String),
-    #[error("of host `{}` contains a user: give user and password apart from the endpoint", .0.escape_debug())]
+    #[error("an endpoint of host `{}` contains a user: give user and password apart from it", .0.escape_debug())]
     User(String),
 }
 

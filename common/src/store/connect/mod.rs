@@ -15,7 +15,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::TlsOptions;
 use url::Url;
 
 use self::files::Material;
@@ -29,7 +28,7 @@ use super::v2::{self, V2};
 use super::v3::{self, V3};
 
 /// Which of etcd's APIs to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Api {
     /// Ask the server.
     #[default]
@@ -148,6 +147,14 @@ pub async fn connect(connection: &Connection) -> Result<Etcd, StoreError> {
     Err(most_telling(errors))
 }
 
+/// Whether a text is an endpoint, before anything is asked.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn check_endpoint(text: &str, api: Api) -> Result<(), String> {
+    address::parse(text, api).map(drop).map_err(|e| e.to_string())
+}
+
 /// What an endpoint answered.
 enum Spoken {
     V3,
@@ -160,7 +167,7 @@ struct Door {
     discovery: Option<Arc<Discovery>>,
     api: Api,
     user: Option<(String, String)>,
-    tls: Option<TlsOptions>,
+    tls: Option<v3::Tls>,
     http: reqwest::Client,
     timeouts: Timeouts,
 }
@@ -176,7 +183,7 @@ impl Door {
             discovery,
             api: *api,
             user: credentials.as_ref().map(|c| (c.user.clone(), c.password.clone())),
-            tls: secure.then(|| material.for_grpc()),
+            tls: secure.then(|| material.for_grpc()).transpose()?,
             http: material.for_http(timeouts.connect)?,
             timeouts: *timeouts,
         })
@@ -235,7 +242,10 @@ impl Door {
                     version.text
                 )))
             }
-            Ok(_) => v2().await,
+            Ok(version) => v2().await.map_err(|refusal| match refusal {
+                StoreError::Unsupported(_) if version.major.is_none() => not_an_etcd(url),
+                refusal => refusal,
+            }),
         }
     }
 
@@ -253,12 +263,18 @@ impl Door {
     }
 }
 
+/// Somebody answers HTTP, and neither `/version` nor the keys of v2.
+fn not_an_etcd(url: &Url) -> StoreError {
+    let place = place(url);
+    StoreError::Unreachable(format!("{place}: what answers there is no etcd; is the port right?"))
+}
+
 /// The endpoints in the order in which they are tried, and who found them.
 async fn find(connection: &Connection) -> Result<(Vec<Url>, Option<Arc<Discovery>>), StoreError> {
     let Connection { endpoints, discovery, api, .. } = connection;
     if let Some(domain) = discovery {
         if !endpoints.is_empty() {
-            return Err(StoreError::Refused(
+            return Err(StoreError::Setup(
                 "endpoints are given and a domain to discover them: one of the two is enough"
                     .to_owned(),
             ));
@@ -269,7 +285,7 @@ async fn find(connection: &Connection) -> Result<(Vec<Url>, Option<Arc<Discovery
     let mut urls = Vec::new();
     for text in endpoints {
         let found = address::parse(text, *api);
-        urls.extend(found.map_err(|e| StoreError::Refused(format!("endpoint {e}")))?);
+        urls.extend(found.map_err(|e| StoreError::Setup(format!("--etcd: endpoint {e}")))?);
     }
     Ok((shuffled(urls), None))
 }
@@ -287,7 +303,7 @@ fn most_telling(errors: Vec<StoreError>) -> StoreError {
         })
         .collect();
     if reasons.is_empty() {
-        return StoreError::Refused("no etcd endpoint is given".to_owned());
+        return StoreError::Setup("no etcd endpoint is given".to_owned());
     }
     StoreError::Unreachable(reasons.join("; "))
 }

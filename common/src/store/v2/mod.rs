@@ -22,7 +22,7 @@ use url::Url;
 
 use self::http::{key_url, receive};
 use self::wire::{Answer, COMPARE, MISSING, NOT_A_FOLDER, Said};
-use super::rotation::Rotation;
+use super::rotation::{Rotation, place};
 use super::{Guard, KeyState, Lease, Mark, Renewed, Store, StoreError, Written};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
@@ -76,7 +76,15 @@ impl V2 {
         url.set_path("/v2/machines");
         let request = self.request(Method::GET, url);
         let reply = self.shared.rotation.bounded(&seat, self.limit(), receive(request)).await?;
-        if reply.status == 200 { Ok(()) } else { reply.read().map(|_| ()) }
+        match reply.status {
+            // `http://127.0.0.1:4001, http://…`: many a server answers 200 to anything.
+            200 if reply.body.starts_with(b"http") || reply.body.is_empty() => Ok(()),
+            200 => Err(StoreError::Unreachable(format!(
+                "{}: a server answers there, but not as an etcd does; is it the right port?",
+                place(&seat.url)
+            ))),
+            _ => reply.read().map(|_| ()),
+        }
     }
 
     fn limit(&self) -> Duration {
@@ -123,6 +131,19 @@ impl V2 {
         Ok((entry, head.index))
     }
 
+    /// What stands in a write's way. A folder does so for ever, and is no entry.
+    async fn obstacle(&self, key: &Key) -> Result<(Option<Entry>, Revision), StoreError> {
+        let (said, head) = self.ask(Method::GET, key.as_str(), &vec![("quorum", "true")]).await?;
+        match said {
+            Said::Done(answer) if answer.node.is_folder() => Err(StoreError::Refused(format!(
+                "{key}: there is a folder where a key is meant; remove it, or give the instance \
+                 another --id"
+            ))),
+            Said::Done(answer) => Ok((answer.node.entry(), head.index)),
+            Said::No(_) => Ok((None, head.index)),
+        }
+    }
+
     /// The store's index by quorum, from a key that nobody has. Asks for no more
     /// permission than a reader of the tree has, and its answer is small.
     async fn index(&self, tree: &Tree) -> Result<Revision, StoreError> {
@@ -159,7 +180,7 @@ impl V2 {
                 params.push(("prevIndex", &index));
             }
             Guard::Value(_) => {
-                let (found, revision) = self.get(key.as_str()).await?;
+                let (found, revision) = self.obstacle(key).await?;
                 let Some(empty) = found.as_ref().filter(|entry| entry.value.is_empty()) else {
                     return Ok(Written::Held { by: found, revision });
                 };
@@ -167,7 +188,7 @@ impl V2 {
                 params.push(("prevIndex", &index));
             }
             Guard::Absent | Guard::Ours(_) => {
-                let (by, revision) = self.get(key.as_str()).await?;
+                let (by, revision) = self.obstacle(key).await?;
                 return Ok(Written::Held { by, revision });
             }
         }
@@ -178,7 +199,7 @@ impl V2 {
             }
             Said::No(refusal) if refusal.error_code == NOT_A_FOLDER => Err(refusal.into()),
             Said::No(_) => {
-                let (by, revision) = self.get(key.as_str()).await?;
+                let (by, revision) = self.obstacle(key).await?;
                 Ok(Written::Held { by, revision })
             }
         }

@@ -123,7 +123,11 @@ impl Reply {
     /// An error that does not come from the keys API: a proxy's, or a server's
     /// without it.
     fn without_code(&self) -> StoreError {
-        let text: String = String::from_utf8_lossy(&self.body).trim().chars().take(200).collect();
+        let text = String::from_utf8_lossy(&self.body);
+        // One line; of a page for a browser, nothing.
+        let words: Vec<&str> =
+            text.split_whitespace().take_while(|w| !w.starts_with('<')).collect();
+        let text: String = words.join(" ").chars().take(200).collect();
         match self.status {
             404 if !self.json => StoreError::Unsupported(
                 "this etcd does not offer the v2 API: start etcd (3.0 to 3.5) with `--enable-v2`, \
@@ -157,6 +161,10 @@ impl From<Refusal> for StoreError {
 impl Node {
     fn path(&self) -> &str {
         self.key.as_deref().unwrap_or("/")
+    }
+
+    pub(super) fn is_folder(&self) -> bool {
+        self.dir
     }
 
     /// The node as an entry; a folder is none.

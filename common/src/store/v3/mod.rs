@@ -7,6 +7,7 @@
 mod answer;
 mod error;
 mod read;
+mod secured;
 mod watch;
 
 pub use watch::V3Watch;
@@ -18,6 +19,8 @@ use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, GetOptions, KvClient, PutOptions, TlsOptions, Txn,
     TxnOp, TxnResponse,
 };
+
+use rustls::ClientConfig;
 
 use self::answer::{first_entry, revision, revision_of, seconds, state, written};
 use self::error::Failure;
@@ -37,10 +40,19 @@ const MAX_ANSWER: usize = 128 * 1024 * 1024;
 const PING: Duration = Duration::from_secs(10);
 const PING_ANSWER: Duration = Duration::from_secs(5);
 
+/// How servers are verified.
+#[derive(Clone)]
+pub(super) enum Tls {
+    /// By the machine's roots.
+    Native(TlsOptions),
+    /// By the operator's CA.
+    Own(ClientConfig),
+}
+
 /// What a client of any endpoint is made of.
 pub(super) struct Settings {
     pub(super) user: Option<(String, String)>,
-    pub(super) tls: Option<TlsOptions>,
+    pub(super) tls: Option<Tls>,
     /// The deadline of one request.
     pub(super) request: Duration,
     /// The deadline of one connection's making.
@@ -110,23 +122,42 @@ impl V3 {
             .with_keep_alive_while_idle(false)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if let Some(tls) = tls.clone().filter(|_| seat.url.scheme() == "https") {
-            options = options.with_tls(tls);
-        }
-        let Some((name, password)) = user else {
-            return Ok(Client::connect([seat.url.as_str()], Some(options)).await?);
+        let secure = seat.url.scheme() == "https";
+        let own = match tls.as_ref().filter(|_| secure) {
+            Some(Tls::Native(native)) => {
+                options = options.with_tls(native.clone());
+                None
+            }
+            Some(Tls::Own(config)) => Some(config),
+            None => None,
         };
+        let open = |options| self.open(seat, own, options);
+        let Some((name, password)) = user else { return open(options).await };
         let with_user = options.clone().with_user(name, password);
-        match Client::connect([seat.url.as_str()], Some(with_user)).await.map_err(Failure::from) {
+        match open(with_user).await {
             Err(Failure::AuthOff) => {
                 tracing::warn!(
                     user = name,
                     "etcd has authentication switched off; going on without"
                 );
-                Ok(Client::connect([seat.url.as_str()], Some(options)).await?)
+                open(options).await
             }
             other => other,
         }
+    }
+
+    async fn open(
+        &self,
+        seat: &Seat,
+        own: Option<&ClientConfig>,
+        options: ConnectOptions,
+    ) -> Result<Client, Failure> {
+        let Some(config) = own else {
+            return Ok(Client::connect([seat.url.as_str()], Some(options)).await?);
+        };
+        let Settings { request, connect, .. } = &self.shared.settings;
+        let channel = secured::channel(&seat.url, config.clone(), (*connect).min(*request)).await?;
+        Ok(Client::from_channel(channel, Some(options)).await?)
     }
 
     /// Awaits one request, within its deadline.

@@ -83,16 +83,19 @@ async fn read_once(store: &V3, link: &Link, trees: &[Tree], page: i64) -> Tried<
         .map_or((Revision::default(), 0), |h| (revision(h.revision()), h.cluster_id()));
     let mut snapshot = Snapshot { revision: header.0, cluster: header.1, ..Snapshot::default() };
     let mut rest = late;
-    for (range, part) in all.into_iter().zip(answer.op_responses()) {
+    let parts = answer.op_responses();
+    // The parts are copies, and a page is large.
+    drop(answer);
+    for (range, part) in all.into_iter().zip(parts) {
         if let TxnOpResponse::Get(part) = part {
-            rest.extend(take(&mut snapshot, &part, &range));
+            rest.extend(take(&mut snapshot, part, &range));
         }
     }
     while let Some(range) = rest.pop() {
         let at = i64::try_from(snapshot.revision.0).unwrap_or(i64::MAX);
         let options = range.options().with_limit(page).with_revision(at);
         match ask(store, link, kv.get(range.from.clone(), Some(options))).await? {
-            Ok(part) => rest.extend(take(&mut snapshot, &part, &range)),
+            Ok(part) => rest.extend(take(&mut snapshot, part, &range)),
             Err(failure) => return Ok(Err(failure)),
         }
     }
@@ -116,11 +119,14 @@ async fn ask<T>(
 }
 
 /// Takes the keys of one page; returns what is left of its range.
-fn take(snapshot: &mut Snapshot, part: &GetResponse, range: &Range) -> Option<Range> {
-    let entries = part.kvs().iter().filter_map(entry);
-    snapshot.entries.extend(entries.map(|entry| (entry.key.clone(), entry)));
-    let last = part.kvs().last().map(KeyValue::key).filter(|_| part.more())?;
-    let mut from = last.to_vec();
+fn take(snapshot: &mut Snapshot, mut part: GetResponse, range: &Range) -> Option<Range> {
+    let found = part.take_kvs();
+    let last = found.last().map(KeyValue::key).filter(|_| part.more()).map(<[u8]>::to_vec);
+    let entries = found.into_iter().filter_map(entry);
+    // Made in one go and joined, a map takes half of what it takes entry by entry.
+    let mut page = entries.map(|entry| (entry.key.clone(), entry)).collect();
+    snapshot.entries.append(&mut page);
+    let mut from = last?;
     from.push(0);
     Some(Range { from, to: range.to.clone() })
 }

@@ -195,7 +195,7 @@ fn cancelled(message: &WatchResponse, seen: Revision, tree: &Tree) -> StoreError
 }
 
 fn change(event: &Event) -> Option<(String, Change)> {
-    let entry = entry(event.kv()?)?;
+    let entry = entry(event.kv()?.clone())?;
     let key = entry.key.clone();
     Some(match event.event_type() {
         EventType::Put => (key, Change::Put(entry)),

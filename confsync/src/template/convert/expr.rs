@@ -2,6 +2,8 @@
 
 use gotmpl::parse::{CommandNode, Expr, Number, PipeNode, SmolStr};
 
+use crate::template::go;
+
 /// What is known of a value: whether its fields are named in lower case here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -277,7 +279,7 @@ impl Scope {
                 }
             }
             Expr::Identifier(_, name) => call(name, Vec::new(), false),
-            Expr::String(_, text) => Ok(Meaning::text(text)),
+            Expr::String(_, text) => Ok(Meaning::text(&go::text(text))),
             Expr::Number(_, number) => {
                 Ok(Meaning { form: Form::Number(digits(*number)), kind: Kind::Other })
             }

@@ -6,8 +6,9 @@
 //! output is the same.
 
 mod expr;
+mod lines;
 
-use gotmpl::parse::{BranchNode, ListNode, Node, Parser, PipeNode, Pos, TemplateNode};
+use gotmpl::parse::{BranchNode, ListNode, Node, PipeNode, Pos, TemplateNode};
 
 use super::error::place;
 use super::go;
@@ -39,9 +40,7 @@ pub fn convert(go_template: &str) -> Result<String, Vec<Unconvertible>> {
     let all = |line, what: String| {
         vec![Unconvertible { line, construct: "the template".into(), why: what }]
     };
-    go::check(go_template).map_err(|e| all(e.line, e.what))?;
-    let parsed = Parser::new(go_template, "{{", "}}").and_then(Parser::parse);
-    let (main, defines) = parsed.map_err(|e| all(0, e.to_string()))?;
+    let (main, defines) = go::tree(go_template).map_err(|e| all(e.line, e.what))?;
     let mut writer = Writer { source: go_template, out: String::new(), against: Vec::new() };
     // An empty body never replaces another of its name.
     let twice = |name: &str| defines.iter().filter(|d| d.name == name).count() > 1;
@@ -59,14 +58,15 @@ pub fn convert(go_template: &str) -> Result<String, Vec<Unconvertible>> {
         writer.against.sort_by_key(|u| u.line);
         return Err(writer.against);
     }
+    let written = lines::keep(&writer.out);
     let read = Template::compile(
         std::path::Path::new("converted.hbs"),
-        &writer.out,
+        &written,
         Engine::Handlebars,
         &Sources::default(),
     );
     read.map_err(|e| all(0, format!("the conversion does not read: {e}")))?;
-    Ok(writer.out)
+    Ok(written)
 }
 
 struct Writer<'a> {

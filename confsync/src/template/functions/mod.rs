@@ -15,6 +15,7 @@ mod text;
 mod words;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::value::{Elem, List, Map, TooDeep, Value};
@@ -69,7 +70,7 @@ pub(crate) struct Function {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
     /// The keys and values of the resource.
-    pub(crate) kv: &'a BTreeMap<String, String>,
+    pub(crate) kv: &'a BTreeMap<Arc<str>, Arc<str>>,
     /// What the render may still spend.
     pub(crate) budget: &'a Budget,
 }

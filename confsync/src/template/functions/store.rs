@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::{Call, Fault, Function, Outcome, Ty, text};
 use crate::template::path::{self, Pattern};
@@ -35,24 +36,30 @@ fn missing(call: &Call<'_>, key: &str) -> Fault {
     Fault::new(format!("key does not exist: {key}"), remedy)
 }
 
+fn pair(key: &Arc<str>, value: &Arc<str>) -> Value {
+    Value::pair(Arc::clone(key), Arc::clone(value))
+}
+
 fn get(call: &Call<'_>, args: &[Value]) -> Outcome {
     let key = text(args, 0);
-    let value = call.kv.get(key).ok_or_else(|| missing(call, key))?;
-    Ok(Value::pair(key, value))
+    let (key, value) = call.kv.get_key_value(key).ok_or_else(|| missing(call, key))?;
+    Ok(pair(key, value))
 }
 
 fn getv(call: &Call<'_>, args: &[Value]) -> Outcome {
     let key = text(args, 0);
     match (call.kv.get(key), args.get(1)) {
-        (Some(value), _) => Ok(Value::str(value.as_str())),
+        (Some(value), _) => Ok(Value::str(Arc::clone(value))),
         (None, Some(default)) => Ok(default.clone()),
         (None, None) => Err(missing(call, key)),
     }
 }
 
+type Entry<'a> = (&'a Arc<str>, &'a Arc<str>);
+
 /// The keys that fit a pattern, in byte order. Only those that begin with its
 /// plain front are looked at.
-fn fitting<'a>(call: &Call<'a>, pattern: &str) -> Result<Vec<(&'a str, &'a str)>, Fault> {
+fn fitting<'a>(call: &Call<'a>, pattern: &str) -> Result<Vec<Entry<'a>>, Fault> {
     if call.kv.is_empty() {
         // confd reads the pattern only when it has a key to match.
         return Ok(Vec::new());
@@ -68,23 +75,23 @@ fn fitting<'a>(call: &Call<'a>, pattern: &str) -> Result<Vec<(&'a str, &'a str)>
 }
 
 /// The keys that begin with a text, with their values. Costs a step each.
-fn beginning<'a>(call: &Call<'a>, text: &str) -> Result<Vec<(&'a str, &'a str)>, Fault> {
+fn beginning<'a>(call: &Call<'a>, text: &str) -> Result<Vec<Entry<'a>>, Fault> {
     let from = (Bound::Included(text), Bound::Unbounded);
     let all = call.kv.range::<str, _>(from).take_while(|(key, _)| key.starts_with(text));
-    let all: Vec<_> = all.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let all: Vec<_> = all.collect();
     call.budget.steps(all.len())?;
     Ok(all)
 }
 
 fn gets(call: &Call<'_>, args: &[Value]) -> Outcome {
     let found = fitting(call, text(args, 0))?;
-    let pairs = found.into_iter().map(|(key, value)| Value::pair(key, value)).collect();
+    let pairs = found.into_iter().map(|(key, value)| pair(key, value)).collect();
     Ok(Value::List(List::flat(Elem::Pair, pairs)))
 }
 
 fn getvs(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let mut values: Vec<&str> =
-        fitting(call, text(args, 0))?.into_iter().map(|(_, value)| value).collect();
+    let found = fitting(call, text(args, 0))?;
+    let mut values: Vec<Arc<str>> = found.into_iter().map(|(_, value)| Arc::clone(value)).collect();
     values.sort_unstable();
     Ok(Value::List(List::strings(values)))
 }
@@ -107,7 +114,7 @@ fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
     let begin = if path::clean(dir) == plain { plain } else { "" };
     let mut names = BTreeSet::new();
     for (key, _) in beginning(call, begin)? {
-        if key == dir {
+        if **key == *dir {
             names.insert(path::base(key));
         } else if under(&prefix, &terms(&path::dir(key))) {
             let rest = key.strip_prefix(dir).unwrap_or(key);

@@ -91,8 +91,9 @@ fn next_action(source: &str, mut from: usize) -> Result<Option<Action<'_>>, Foun
         let trimmed = trim_marker(inner);
         if trimmed.starts_with("/*") {
             let unclosed = || (start, Fault::new("unclosed comment", "end it with `*/}}`"));
-            let close = trimmed.find("*/").ok_or_else(unclosed)?;
-            from = source.len() - trimmed.len() + close + 2;
+            let text = trimmed.get(2..).unwrap_or_default();
+            let close = text.find("*/").ok_or_else(unclosed)?;
+            from = source.len() - text.len() + close + 2;
             continue;
         }
         let length = body_length(inner).ok_or_else(|| {
@@ -120,7 +121,7 @@ fn trim_marker(inner: &str) -> &str {
 }
 
 /// Bytes up to the closing braces, which do not count inside quotes.
-fn body_length(inner: &str) -> Option<usize> {
+pub(super) fn body_length(inner: &str) -> Option<usize> {
     let mut quote = None;
     let mut chars = inner.char_indices();
     while let Some((at, c)) = chars.next() {

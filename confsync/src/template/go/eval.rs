@@ -1,9 +1,12 @@
 //! What an expression in a Go template is worth.
 
+use std::borrow::Cow;
+
 use gotmpl::parse::{CommandNode, Expr, Number, PipeNode, Pos, SmolStr};
 
 use super::builtins;
 use super::exec::Exec;
+use super::literal;
 use crate::template::error::TemplateError;
 use crate::template::functions::{self, Fault, Function, Ty};
 use crate::template::value::{Elem, Value};
@@ -242,7 +245,10 @@ impl Exec<'_> {
     fn literal(&self, ty: Ty, expr: &Expr) -> Evaluated {
         let any = matches!(ty, Ty::Any | Ty::Raw);
         match (expr, ty) {
-            (Expr::String(_, s), Ty::Str | Ty::Any | Ty::Raw) => Ok(Value::Str(s.clone())),
+            (Expr::String(_, s), Ty::Str | Ty::Any | Ty::Raw) => Ok(match literal::text(s) {
+                Cow::Borrowed(_) => Value::Str(s.clone()),
+                Cow::Owned(text) => Value::str(text),
+            }),
             (Expr::Bool(_, b), Ty::Bool | Ty::Any | Ty::Raw) => Ok(Value::Bool(*b)),
             (Expr::Number(_, Number::Int(n)), Ty::Int | Ty::Any | Ty::Raw) => Ok(Value::Int(*n)),
             #[expect(

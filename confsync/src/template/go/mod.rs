@@ -1,7 +1,9 @@
 //! Go's `text/template`, as confd uses it.
 //!
-//! `gotmpl` reads the template; `balance` and `check` refuse what Go refuses and
-//! it does not; `order` sees that the first mistake is the one that is told; `exec` and `eval` run the tree on values that keep Go's types.
+//! `gotmpl` reads the template, which `plain` and `literal` put in the form that it reads
+//! as Go would; `balance` and `check` refuse what Go refuses and it does not; `order` sees
+//! that the first mistake is the one that is told; `exec` and `eval` run the tree on values
+//! that keep Go's types.
 
 mod balance;
 pub(crate) mod builtins;
@@ -9,12 +11,14 @@ mod check;
 mod eval;
 mod exec;
 mod include;
+mod literal;
 mod order;
+mod plain;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gotmpl::parse::ListNode;
+use gotmpl::parse::{DefineNode, ListNode};
 
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Call};
@@ -22,6 +26,7 @@ use super::value::Value;
 use super::{Input, Sources};
 use exec::Exec;
 use include::Includes;
+pub(super) use literal::text;
 
 /// A Go template, read and checked.
 #[derive(Debug)]
@@ -66,7 +71,8 @@ impl Program {
     }
 }
 
-/// Whether a template reads.
-pub(super) fn check(text: &str) -> Result<(), TemplateError> {
-    Program::read(Path::new("template"), text).map(drop)
+/// A template that reads, as the parser gives it; [`text`] makes its strings Go's.
+pub(super) fn tree(text: &str) -> Result<(ListNode, Vec<DefineNode>), TemplateError> {
+    Program::read(Path::new("template"), text)?;
+    order::parse(text).map_err(|(at, fault)| TemplateError::at("template", place(text, at), fault))
 }

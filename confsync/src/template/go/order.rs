@@ -11,6 +11,7 @@ use gotmpl::parse::{DefineNode, ListNode, Parser};
 
 use super::balance::{self, Found};
 use super::check;
+use super::plain::{Plain, plain};
 use crate::template::functions::Fault;
 
 /// The main body, and those of the templates it defines.
@@ -58,14 +59,30 @@ fn cut(text: &str, at: usize) -> Option<String> {
     Some(head.to_owned() + &"{{end}}".repeat(open.len()))
 }
 
-fn parse(text: &str) -> Result<(ListNode, Vec<DefineNode>), Found> {
-    Parser::new(text, "{{", "}}").and_then(Parser::parse).map_err(|error| match error {
+/// The tree, whatever its names are.
+///
+/// # Errors
+/// The first thing that is no template.
+pub(super) fn parse(text: &str) -> Result<(ListNode, Vec<DefineNode>), Found> {
+    let Plain { text, left, right } = plain(text)?;
+    Parser::new(&text, &left, &right).and_then(Parser::parse).map_err(|error| match error {
         TemplateError::Lex { line, col, message, .. }
         | TemplateError::Parse { line, col, message, .. } => {
-            (offset(text, line, col), message.into())
+            (offset(&text, line, col), told(message))
         }
         other => (0, Fault::from(other.to_string())),
     })
+}
+
+/// The parser's words, and what to do where they do not say it.
+fn told(message: String) -> Fault {
+    match message.as_str() {
+        "empty command" => Fault::new(
+            "missing value",
+            "nothing stands behind `if`, `range`, `with` or `|`, or in the braces",
+        ),
+        _ => message.into(),
+    }
 }
 
 /// The byte of a place that the parser names.

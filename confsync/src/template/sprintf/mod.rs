@@ -1,10 +1,11 @@
 //! `printf` as Go's `fmt.Sprintf` has it: flags, width, precision, the verbs, and
 //! the `%!d(string=x)` that a wrong verb leaves in the text.
 //!
-//! Here the format is read; `verbs` writes the values, `quote` the quoted ones.
-//! Not had: complex numbers, pointers, binary floats (`%b`, `%x` of a float).
+//! Here the format is read; `verbs` writes the values, `real` the floats, `quote` the
+//! quoted ones. Not had: complex numbers and pointers.
 
 mod quote;
+mod real;
 mod verbs;
 
 pub(crate) use quote::quote;
@@ -22,6 +23,10 @@ struct Spec {
     sharp: bool,
     space: bool,
     zero: bool,
+    /// `%#v`: in Go's syntax.
+    syntax: bool,
+    /// `%+v`: with the names of fields.
+    names: bool,
     width: Option<usize>,
     precision: Option<usize>,
 }
@@ -44,7 +49,7 @@ pub(crate) fn loose(format: &str, args: &[Value], limit: usize) -> Result<String
 
 fn formatted(format: &str, args: &[Value], limit: usize, loose: bool) -> Result<String, Full> {
     let mut out = Bounded::new(limit);
-    let mut state = Args { args, next: 0, reordered: false, loose };
+    let mut state = Args { args, next: 0, reordered: false, good: true, loose };
     let mut rest = format;
     while let Some(at) = rest.find('%') {
         let (before, after) = rest.split_at(at);
@@ -62,6 +67,8 @@ struct Args<'a> {
     args: &'a [Value],
     next: usize,
     reordered: bool,
+    /// Whether every index of this directive names an argument.
+    good: bool,
     loose: bool,
 }
 
@@ -72,22 +79,22 @@ impl<'a> Args<'a> {
         Some(value)
     }
 
-    /// `[3]`: the number of the next argument. False when it is not one.
+    /// `[3]`: the number of the next argument. True when a number is there.
     fn index(&mut self, rest: &mut &str) -> bool {
-        let Some(inner) = rest.strip_prefix('[') else { return true };
+        let Some(inner) = rest.strip_prefix('[') else { return false };
         self.reordered = true;
         let Some((number, after)) = inner.split_once(']') else {
             *rest = inner;
+            self.good = false;
             return false;
         };
         *rest = after;
+        let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         match number.parse::<usize>() {
-            Ok(n) if (1..=self.args.len()).contains(&n) => {
-                self.next = n - 1;
-                true
-            }
-            _ => false,
+            Ok(n) if digits && (1..=self.args.len()).contains(&n) => self.next = n - 1,
+            _ => self.good = false,
         }
+        digits
     }
 }
 
@@ -114,14 +121,23 @@ fn directive<'f>(
 ) -> Result<&'f str, Full> {
     let mut spec = Spec::default();
     flags(&mut spec, &mut rest);
-    let mut good = args.index(&mut rest);
-    width(out, &mut spec, &mut rest, args)?;
-    if let Some(after) = rest.strip_prefix('.') {
+    args.good = true;
+    // An index is of what comes next, and a written number or a point is no argument.
+    let mut after_index = args.index(&mut rest);
+    let star = rest.starts_with('*');
+    let wide = width(out, &mut spec, &mut rest, args)?;
+    args.good &= !(after_index && wide && !star);
+    after_index &= !star;
+    if let Some(after) = rest.strip_prefix('.').filter(|after| !after.is_empty()) {
+        args.good &= !after_index;
         rest = after;
-        good &= args.index(&mut rest);
+        after_index = args.index(&mut rest);
+        after_index &= !rest.starts_with('*');
         precision(out, &mut spec, &mut rest, args)?;
     }
-    good &= args.index(&mut rest);
+    if !after_index {
+        args.index(&mut rest);
+    }
     let Some(verb) = rest.chars().next() else {
         out.put("%!(NOVERB)")?;
         return Ok("");
@@ -129,10 +145,14 @@ fn directive<'f>(
     let rest = rest.get(verb.len_utf8()..).unwrap_or_default();
     if verb == '%' {
         out.put("%")?;
-    } else if !good {
+    } else if !args.good {
         out.put(&format!("%!{verb}(BADINDEX)"))?;
     } else if let Some(arg) = args.take() {
         let other = if args.loose { other_number(verb, arg) } else { None };
+        if verb == 'v' {
+            (spec.syntax, spec.sharp) = (spec.sharp, false);
+            (spec.names, spec.plus) = (spec.plus, false);
+        }
         verbs::value(out, spec, verb, other.as_ref().unwrap_or(arg))?;
     } else {
         out.put(&format!("%!{verb}(MISSING)"))?;
@@ -190,16 +210,19 @@ fn width(
     spec: &mut Spec,
     rest: &mut &str,
     args: &mut Args<'_>,
-) -> Result<(), Full> {
-    match number(rest, args) {
+) -> Result<bool, Full> {
+    let number = number(rest, args);
+    match number {
         Some(Ok(n)) => {
-            spec.minus |= n < 0;
+            if n < 0 {
+                (spec.minus, spec.zero) = (true, false);
+            }
             spec.width = usize::try_from(n.unsigned_abs()).ok();
         }
         Some(Err(())) => out.put("%!(BADWIDTH)")?,
         None => {}
     }
-    Ok(())
+    Ok(number.is_some())
 }
 
 fn precision(
@@ -209,8 +232,8 @@ fn precision(
     args: &mut Args<'_>,
 ) -> Result<(), Full> {
     spec.precision = match number(rest, args) {
-        Some(Ok(n)) => usize::try_from(n).ok(),
-        Some(Err(())) => {
+        Some(Ok(n)) if n >= 0 => usize::try_from(n).ok(),
+        Some(_) => {
             out.put("%!(BADPREC)")?;
             None
         }

@@ -51,7 +51,7 @@ fn escape(out: &mut String, c: char, around: char) {
 }
 
 /// Roughly `strconv.IsPrint`: no control, no invisible space.
-fn printable(c: char) -> bool {
+pub(super) fn printable(c: char) -> bool {
     let invisible = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{e000}'..='\u{f8ff}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}');
     c == ' ' || !(c.is_control() || c.is_whitespace() || invisible)

@@ -49,12 +49,12 @@ async fn an_answer_is_a_pass_and_the_request_is_what_was_asked() {
     assert_eq!(plain(&format!("http://{at}/health?x=1")).await, Verdict::Pass);
     let request = server.request().await;
     assert!(request.starts_with("GET /health?x=1 HTTP/1.1\r\n"), "{request}");
-    assert!(request.contains(&format!("host: {at}\r\n")), "{request}");
-    assert!(request.contains("connection: close\r\n"), "{request}");
+    assert!(request.contains(&format!("Host: {at}\r\n")), "{request}");
+    assert!(request.contains("Connection: close\r\n"), "{request}");
     let options = HttpOptions { host: Some("www.example.com".into()), ..HttpOptions::default() };
     assert_eq!(found(&format!("http://{at}"), &options).await, Verdict::Pass);
     let request = server.request().await;
-    assert!(request.contains("host: www.example.com\r\n"), "{request}");
+    assert!(request.contains("Host: www.example.com\r\n"), "{request}");
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn unix_sockets_are_reached() {
     let _ = server.request().await;
     assert_eq!(plain(&format!("http://unix:{path}:/health")).await, Verdict::Pass);
     let request = server.request().await;
-    assert!(request.starts_with("GET /health HTTP/1.1\r\nhost: localhost\r\n"), "{request}");
+    assert!(request.starts_with("GET /health HTTP/1.1\r\nHost: localhost\r\n"), "{request}");
     let said = why(plain("unix:/nowhere/app.sock").await);
     assert_eq!(said, "cannot connect to unix:/nowhere/app.sock: No such file or directory");
 }

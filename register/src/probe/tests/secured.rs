@@ -1,6 +1,6 @@
 //! TLS and HTTP/2 against real servers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http_body_util::Full;
@@ -11,13 +11,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
 /// A server with a certificate for `localhost` and 127.0.0.1, and its CA as a file.
-async fn tls_server(folder: &std::path::Path) -> (u16, PathBuf) {
+async fn tls_server(folder: &Path) -> (u16, PathBuf) {
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
@@ -26,12 +26,31 @@ async fn tls_server(folder: &std::path::Path) -> (u16, PathBuf) {
     let key = KeyPair::generate().unwrap();
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let cert = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
+    (serve_tls(cert.der().clone(), &key).await, file)
+}
+
+/// A server whose certificate is its own CA, as `openssl req -x509` makes it.
+async fn self_signed_server(
+    folder: &Path,
+    change: impl Fn(&mut CertificateParams),
+) -> (u16, PathBuf) {
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    let file = folder.join("own.pem");
+    std::fs::write(&file, cert.pem()).unwrap();
+    (serve_tls(cert.der().clone(), &key).await, file)
+}
+
+async fn serve_tls(cert: CertificateDer<'static>, key: &KeyPair) -> u16 {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
+        .with_single_cert(vec![cert], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -45,7 +64,27 @@ async fn tls_server(folder: &std::path::Path) -> (u16, PathBuf) {
             }
         }
     });
-    (port, file)
+    port
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_when_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusting = |ca: PathBuf| HttpOptions { ca: Some(ca), ..HttpOptions::default() };
+    let (port, file) = self_signed_server(folder.path(), |_| {}).await;
+    let own = trusting(file);
+    assert_eq!(found(&format!("https://127.0.0.1:{port}/"), &own).await, Verdict::Pass);
+    let said = why(found(&format!("https://localhost:{port}/"), &own).await);
+    assert!(said.contains("not valid for name"), "{said}");
+    // Another one that looks the same.
+    let (port, _) = self_signed_server(tempfile::tempdir().unwrap().path(), |_| {}).await;
+    let said = why(found(&format!("https://127.0.0.1:{port}/"), &own).await);
+    assert!(said.starts_with("no TLS: invalid peer certificate"), "{said}");
+    let expired =
+        |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let (port, file) = self_signed_server(folder.path(), expired).await;
+    let said = why(found(&format!("https://127.0.0.1:{port}/"), &trusting(file)).await);
+    assert!(said.contains("xpired"), "{said}");
 }
 
 #[tokio::test]

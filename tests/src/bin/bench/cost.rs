@@ -16,13 +16,22 @@ pub(crate) struct Cost {
     cpu: Duration,
     resident_kib: u64,
     peak_kib: u64,
+    /// Of what is resident: the process's own, and pages of files (its program, libraries).
+    anonymous_kib: u64,
+    files_kib: u64,
 }
 
 impl Cost {
     /// Of a process, its threads, and the children that it has now or waited for.
     pub(crate) fn of(pid: i32) -> anyhow::Result<Self> {
-        let mut cost =
-            Self { at: Instant::now(), cpu: children(pid)?, resident_kib: 0, peak_kib: 0 };
+        let mut cost = Self {
+            at: Instant::now(),
+            cpu: children(pid)?,
+            resident_kib: 0,
+            peak_kib: 0,
+            anonymous_kib: 0,
+            files_kib: 0,
+        };
         cost.add(pid)?;
         for child in running_children(pid) {
             // It may be gone by now; then its parent has its time.
@@ -36,14 +45,22 @@ impl Cost {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         self.resident_kib += field(&status, "VmRSS:")?;
         self.peak_kib += field(&status, "VmHWM:")?;
+        self.anonymous_kib += field(&status, "RssAnon:")?;
+        self.files_kib += field(&status, "RssFile:")?;
         Ok(())
     }
 
     /// Resident memory now and at its highest, in MiB.
     pub(crate) fn memory(&self) -> String {
-        #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
-        let [now, peak] = [self.resident_kib, self.peak_kib].map(|kib| kib as f64 / 1024.0);
+        let [now, peak] = [self.resident_kib, self.peak_kib].map(mib);
         format!("{now:.1} MiB (peak {peak:.1})")
+    }
+
+    /// What the memory is: the process's own, and pages of files, most of which other
+    /// processes share.
+    pub(crate) fn split(&self) -> String {
+        let [anonymous, files] = [self.anonymous_kib, self.files_kib].map(mib);
+        format!("{anonymous:.1} + {files:.1} MiB")
     }
 
     /// The share of one core since an earlier reading, in percent.
@@ -51,6 +68,11 @@ impl Cost {
         let cpu = self.cpu.saturating_sub(before.cpu).as_secs_f64();
         100.0 * cpu / (self.at - before.at).as_secs_f64()
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
 }
 
 /// All threads, in nanoseconds.

@@ -64,6 +64,7 @@ async fn measure(args: &Args, api: Api) -> anyhow::Result<()> {
     println!("{}", api.flag());
     println!("  all registered after  {:.1} s", registered.as_secs_f64());
     println!("  resident              {}", now.memory());
+    println!("  own + of files        {}", now.split());
     println!("  processor             {:.2} % of a core", now.share_since(&before));
     println!("  probes                {:.1} a second", per_second(backend.requests() - probes));
     println!("  requests to etcd      {:.1} a second", per_second(asked.all - seen.all));

@@ -47,12 +47,17 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         before.push((Cost::of(subject.process.pid())?, subject.backend.requests()));
     }
     tokio::time::sleep(Duration::from_secs(args.seconds)).await;
-    println!("{:<16} {:>24} {:>12} {:>8}", "", "resident", "processor", "probes");
+    line(["", "resident", "own + of files", "processor", "probes"]);
     for (subject, (before, probes)) in subjects.iter().zip(before) {
         let now = Cost::of(subject.process.pid())?;
         let share = now.share_since(&before);
         let probes = subject.backend.requests() - probes;
-        println!("{:<16} {:>24} {share:>10.3} % {probes:>8}", subject.name, now.memory());
+        let (share, probes) = (format!("{share:.3} %"), probes.to_string());
+        line([subject.name, &now.memory(), &now.split(), &share, &probes]);
     }
     Ok(())
+}
+
+fn line([name, resident, split, processor, probes]: [&str; 5]) {
+    println!("{name:<16} {resident:>22} {split:>16} {processor:>10} {probes:>8}");
 }

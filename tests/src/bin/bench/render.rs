@@ -1,13 +1,17 @@
 //! A whole single run: the keys of N backends are read from etcd, the tutorial's template
-//! is rendered, the file is written; no command is run. confd's `-onetime` beside it, round
-//! by round on the same etcd, if it is there.
+//! is rendered, the file is written; no command is run. Round by round on the same etcd: the
+//! Go template, the same converted to handlebars, and confd's `-onetime` if it is there. All
+//! must write the same bytes.
+//!
+//! What nobody can be faster than is told as well: a bare request for the same keys.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use etcd_client::Client;
+use confsync::template::convert;
+use etcd_client::{Client, GetOptions};
 use tests::{Confdir, Etcd, Lab, Nginx, bins, confdir};
 use tokio::process::Command;
 
@@ -47,23 +51,17 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     fill(&mut client, args.backends).await?;
     let nginx = Nginx::prepare(&lab);
     let dest = lab.path().join("app.conf");
-    let confdir = resource(&lab, &nginx, &dest);
+    let go = confdir::tutorial_tmpl(&nginx);
+    let handlebars = convert(&go).map_err(|why| anyhow::anyhow!("{why:?}"))?;
+    let in_go = resource(&lab, "nginx.tmpl", &go, &dest);
+    let in_handlebars = resource(&lab, "nginx.hbs", &handlebars, &dest);
+    let mut all = vec![
+        ("confsync", confsync(&etcd, &in_go), Vec::new()),
+        ("handlebars", confsync(&etcd, &in_handlebars), Vec::new()),
+    ];
+    all.extend(args.confd.iter().map(|path| ("confd", confd(path, &etcd, &in_go), Vec::new())));
 
-    let mut ours = program(&bins::confsync());
-    ours.args(["run", "--once", "--etcd-api", "v3", "--etcd", &etcd.url(), "--confdir"]);
-    ours.arg(confdir.path()).env_clear();
-    let confd = args.confd.as_ref().map(|path| {
-        let mut confd = program(path);
-        let node = etcd.address().to_string();
-        confd.args(["-onetime", "-backend", "etcdv3", "-node", &node, "-confdir"]);
-        confd.arg(confdir.path()).env_clear();
-        confd
-    });
-    println!("one run with {} backends, median of {} runs", args.backends, args.rounds);
-    line(["", "wall", "cpu", "peak memory"]);
-    let (mut of_ours, mut of_confd) = (Vec::new(), Vec::new());
-    let mut all = vec![("confsync", ours, &mut of_ours)];
-    all.extend(confd.map(|confd| ("confd", confd, &mut of_confd)));
+    let mut bare = Vec::new();
     let mut first = None;
     // The first round of each is not counted: it finds cold caches.
     for round in 0..=args.rounds {
@@ -77,15 +75,53 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
                 bail!("{name} writes other bytes than the one before");
             }
         }
+        bare.push(request(&etcd, args.backends).await?.as_secs_f64() * 1000.0);
     }
-    let ours = row("confsync", &of_ours);
-    if !of_confd.is_empty() {
-        let theirs = row("confd", &of_confd);
-        let ([wall, cpu, peak], [of_wall, of_cpu, of_peak]) = (ours, theirs);
-        let ratio = |own: f64, other: f64| format!("{:.2}", own / other);
-        line(["ratio", &ratio(wall, of_wall), &ratio(cpu, of_cpu), &ratio(peak, of_peak)]);
+    println!("one run with {} backends, median of {} runs", args.backends, args.rounds);
+    line(["", "wall", "cpu", "peak memory"]);
+    let rows: Vec<_> = all.iter().map(|(name, _, spent)| (*name, row(name, spent))).collect();
+    line(["etcd alone", &format!("{:.1} ms", median(bare.into_iter())), "", ""]);
+    if let Some((_, theirs)) = rows.iter().find(|(name, _)| *name == "confd") {
+        for (name, ours) in rows.iter().filter(|(name, _)| *name != "confd") {
+            let ([wall, cpu, memory], [their_wall, their_cpu, their_memory]) = (ours, theirs);
+            let ratio = |ours: &f64, theirs: &f64| format!("{:.2}", ours / theirs);
+            line([
+                &format!("{name} / confd"),
+                &ratio(wall, their_wall),
+                &ratio(cpu, their_cpu),
+                &ratio(memory, their_memory),
+            ]);
+        }
     }
     Ok(())
+}
+
+fn confsync(etcd: &Etcd, confdir: &Confdir) -> Command {
+    let mut command = program(&bins::confsync());
+    command.args(["run", "--once", "--etcd-api", "v3", "--etcd", &etcd.url(), "--confdir"]);
+    command.arg(confdir.path()).env_clear();
+    command
+}
+
+fn confd(path: &Path, etcd: &Etcd, confdir: &Confdir) -> Command {
+    let mut command = program(path);
+    let node = etcd.address().to_string();
+    command.args(["-onetime", "-backend", "etcdv3", "-node", &node, "-confdir"]);
+    command.arg(confdir.path()).env_clear();
+    command
+}
+
+/// Connects and asks for the same keys, in one request.
+async fn request(etcd: &Etcd, backends: usize) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let mut client = Client::connect([etcd.url()], None).await?;
+    let all = GetOptions::new().with_prefix();
+    let answer = client.get("/services/apache/", Some(all)).await?;
+    let took = start.elapsed();
+    if answer.kvs().len() != backends {
+        bail!("etcd has {} keys", answer.kvs().len());
+    }
+    Ok(took)
 }
 
 #[expect(clippy::disallowed_methods, reason = "measured from outside; `LONGEST` is its deadline")]
@@ -95,15 +131,15 @@ fn program(path: &Path) -> Command {
     command
 }
 
-/// The tutorial's template with a dest of its own and no commands.
-fn resource(lab: &Lab, nginx: &Nginx, dest: &Path) -> Confdir {
+/// The tutorial's resource with a template of this name, and no commands.
+fn resource(lab: &Lab, src: &str, template: &str, dest: &Path) -> Confdir {
     let confdir = Confdir::empty(lab);
     let toml = format!(
-        "[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}\"\nkeys = [\"/services/apache\"]\n",
+        "[template]\nsrc = \"{src}\"\ndest = \"{}\"\nkeys = [\"/services/apache\"]\n",
         dest.display()
     );
     confdir.toml("nginx", &toml);
-    confdir.template("nginx.tmpl", &confdir::tutorial_tmpl(nginx));
+    confdir.template(src, template);
     confdir
 }
 
@@ -163,5 +199,5 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn line([name, wall, cpu, peak]: [&str; 4]) {
-    println!("{name:<10} {wall:>12} {cpu:>12} {peak:>14}");
+    println!("{name:<20} {wall:>12} {cpu:>12} {peak:>14}");
 }

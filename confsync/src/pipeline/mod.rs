@@ -8,25 +8,28 @@
 //!
 //! This module knows nothing of etcd.
 
+mod load;
+mod record;
+
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use common::backoff::Backoff;
-use common::model::{Revision, format_span};
+use common::model::Revision;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
+pub use record::{Counts, HISTORY, Load};
+
 use crate::install::{
-    Candidate, Digest, InstallError, InstalledSet, Recovered, StagedSet, Target, clean_stale,
-    current, recover,
+    Candidate, Digest, InstallError, InstalledSet, Recovered, StagedSet, Stamp, Target,
+    clean_stale, current, recover,
 };
 use crate::ledger::{Ledger, Owed};
-use crate::nginx::is_alive;
-use crate::proxy::{NotLoaded, NotPassed, Old, Proxy};
-use crate::quiescence::{Quiescence, Until};
-
-/// Loads kept for the status page.
-const HISTORY: usize = 50;
+use crate::nginx::{Master, is_alive};
+use crate::proxy::{NotPassed, Proxy};
+use crate::quiescence::Quiescence;
 
 /// The pipeline of one set.
 #[derive(Debug)]
@@ -44,9 +47,15 @@ pub struct Pipeline {
     /// Those are of an earlier run, and nobody has tried to load them since.
     prove_first: bool,
     quiescence: Quiescence,
+    /// Who runs what is live, if its end is to be watched for.
+    master: Option<Arc<Master>>,
+    /// The files as they were last looked at.
+    stamp: Stamp,
     min_interval: Duration,
     last_load: Option<Instant>,
     backoff: Backoff,
+    /// Nobody tries again: there is one step only.
+    pub once: bool,
     /// Why the last step failed, until one succeeds.
     pub trouble: Option<String>,
     /// The last loads, newest last.
@@ -57,32 +66,6 @@ pub struct Pipeline {
     pub load_seconds: Histogram,
     /// What made the next load due, in the operator's words.
     pub cause: String,
-}
-
-/// Counters for the metrics.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    /// Loads proven.
-    pub loads: u64,
-    /// Candidates refused, by a check or by whoever loads.
-    pub refusals: u64,
-    /// Steps that failed for another reason.
-    pub failures: u64,
-}
-
-/// One load, for the status page.
-#[derive(Debug, Clone)]
-pub struct Load {
-    /// When it ended.
-    pub at: SystemTime,
-    /// From the beginning of the check to the proof.
-    pub took: Duration,
-    /// The revision it made live.
-    pub revision: Revision,
-    /// What made it due.
-    pub cause: String,
-    /// `None` for success, else why not.
-    pub failed: Option<String>,
 }
 
 impl Pipeline {
@@ -126,9 +109,12 @@ impl Pipeline {
             prove_first: pending.is_some(),
             pending,
             quiescence: Quiescence::default(),
+            master: None,
+            stamp: Stamp::default(),
             min_interval,
             last_load: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            once: false,
             trouble: None,
             history: VecDeque::new(),
             counts: Counts::default(),
@@ -149,6 +135,12 @@ impl Pipeline {
         self.pending.is_some()
     }
 
+    /// Whether whoever runs the files has been left alone so far, and runs.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.last_load.is_none() && self.proxy.is_running()
+    }
+
     /// How its files are loaded.
     #[must_use]
     pub fn proxy(&self) -> &Proxy {
@@ -165,6 +157,8 @@ impl Pipeline {
         (self.candidates, self.wanted_at) = (candidates, revision);
         if self.ledger.in_sync() {
             self.quiescence.live(revision);
+            // What was refused is not wanted any more.
+            self.mended();
         }
     }
 
@@ -182,6 +176,39 @@ impl Pipeline {
             && self.ledger.wanted().is_none()
         {
             self.ledger.want(digest);
+        }
+    }
+
+    /// Looks whether somebody else has changed or removed what is in place: then it is
+    /// written again, for what etcd says is what counts.
+    pub async fn look_at_disk(&mut self) {
+        let stamp = Stamp::of(&self.targets);
+        // Before the first render there is nothing to write instead.
+        if self.candidates.is_empty() || stamp == self.stamp {
+            return;
+        }
+        self.stamp = stamp;
+        let targets = self.targets.clone();
+        let Ok(found) = blocking(move || Ok(on_disk(&targets))).await else { return };
+        if found != self.ledger.on_disk() {
+            tracing::warn!(
+                set = self.name,
+                "the files in place were changed by somebody else and are written again (to keep a \
+                 change, make it in the template)"
+            );
+            self.cause = "changed by somebody else".to_owned();
+            self.ledger.installed(found);
+        }
+    }
+
+    /// What resolves when nginx, known by its pid file, ends.
+    pub fn master_gone(&self) -> impl Future<Output = ()> + use<> {
+        let master = self.master.clone();
+        async move {
+            match master {
+                Some(master) => master.gone().await,
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -281,137 +308,6 @@ impl Pipeline {
                 self.refused(digest, why)
             }
         }
-    }
-
-    async fn load(&mut self, began: Instant) {
-        self.prove_first = false;
-        let outcome = self.proxy.load().await;
-        let now = Instant::now();
-        self.last_load = Some(now);
-        let failed = match outcome {
-            Ok(old) => {
-                self.proven(old, now).await;
-                None
-            }
-            Err(NotLoaded::NobodyThere(why)) => {
-                // Whoever starts will read the files; what is live is not known.
-                self.ledger.live_unknown();
-                self.ledger.pause(now + Duration::from_secs(1));
-                self.say_trouble(format!("nobody is there to load it: {why}"));
-                return;
-            }
-            Err(NotLoaded::Unproven(why)) => {
-                self.ledger.live_unknown();
-                self.failed(why.clone());
-                Some(why)
-            }
-            Err(NotLoaded::Broken(why)) => {
-                self.go_back(why.clone(), true).await;
-                Some(why)
-            }
-            Err(NotLoaded::Refused(why)) => {
-                self.go_back(why.clone(), false).await;
-                Some(why)
-            }
-        };
-        if failed.is_none() {
-            self.load_seconds.observe(began.elapsed().as_secs_f64());
-        }
-        self.remember(began, failed);
-    }
-
-    async fn proven(&mut self, old: Old, now: Instant) {
-        self.ledger.live();
-        self.backoff.reset();
-        self.counts.loads += 1;
-        let until = match old {
-            Old::Processes(pids) => Until::Gone(pids),
-            Old::For(span) => Until::Then(now + span),
-        };
-        self.quiescence.retire(until);
-        if let Some(applied) = self.applied() {
-            self.quiescence.live(applied);
-        }
-        if let Some(trouble) = self.trouble.take() {
-            tracing::info!(set = self.name, "mended: {trouble}");
-        }
-        tracing::info!(set = self.name, revision = %self.wanted_at, "live");
-        if let Some(pending) = self.pending.take()
-            && let Err(error) = blocking(move || pending.commit()).await
-        {
-            tracing::warn!(%error, "the previous file stays beside the new one");
-        }
-    }
-
-    /// What is installed will not do: the previous files come back, and are loaded
-    /// again where what runs is not certain to be theirs.
-    async fn go_back(&mut self, why: String, load_again: bool) {
-        let digest = self.ledger.on_disk();
-        let Some(pending) = self.pending.take() else {
-            // There is nothing to go back to.
-            self.ledger.live_unknown();
-            self.failed(why);
-            return;
-        };
-        self.put_back(pending).await;
-        if load_again {
-            self.ledger.live_unknown();
-            let again = self.proxy.load().await;
-            let back = again.is_ok();
-            tracing::error!(set = self.name, back, "{why}; the previous files are loaded again");
-            if back {
-                self.ledger.live();
-            }
-        }
-        if let Some(digest) = digest {
-            self.refused(digest, why);
-        }
-    }
-
-    async fn roll_back(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            self.put_back(pending).await;
-        }
-    }
-
-    async fn put_back(&mut self, pending: InstalledSet) {
-        match blocking(move || pending.rollback()).await {
-            Ok(()) => tracing::warn!(set = self.name, "the previous files are back in place"),
-            Err(error) => {
-                tracing::error!(set = self.name, %error, "cannot put the previous files back")
-            }
-        }
-        self.ledger.installed(on_disk(&self.targets));
-    }
-
-    fn refused(&mut self, digest: Digest, why: String) -> bool {
-        self.counts.refusals += 1;
-        self.say_trouble(format!("refused: {why}"));
-        self.ledger.refuse(digest, why, Instant::now());
-        false
-    }
-
-    fn failed(&mut self, why: String) -> bool {
-        self.counts.failures += 1;
-        let pause = self.backoff.after_failure(fastrand::f64());
-        self.say_trouble(format!("{why}; trying again in {}", format_span(pause)));
-        self.ledger.pause(Instant::now() + pause);
-        false
-    }
-
-    fn say_trouble(&mut self, why: String) {
-        if self.trouble.as_ref() != Some(&why) {
-            tracing::error!(set = self.name, "{why}");
-        }
-        self.trouble = Some(why);
-    }
-
-    fn remember(&mut self, began: Instant, failed: Option<String>) {
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
-        }
-        let (took, revision, cause) = (began.elapsed(), self.wanted_at, self.cause.clone());
-        self.history.push_back(Load { at: SystemTime::now(), took, revision, cause, failed });
     }
 
     /// The revision that is proven to be live: that of the candidates, if what they

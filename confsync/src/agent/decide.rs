@@ -1,0 +1,139 @@
+//! What the newest picture of the keys asks for.
+
+use std::time::Duration;
+
+use common::model::{Revision, Snapshot};
+use common::store::Store;
+use tokio::time::Instant;
+
+use super::Agent;
+use crate::backends::Refused;
+use crate::guard::Outcome;
+use crate::install::Candidate;
+use crate::{cause, doubt, memory};
+
+/// How often a doubt is looked into again.
+const DOUBT_AGAIN: Duration = Duration::from_secs(2);
+/// How often a picture that could not be rendered is tried again: a template may have
+/// asked DNS, or looked at a file.
+const RENDER_AGAIN: Duration = Duration::from_secs(10);
+/// What a view says before the first answer of etcd.
+const NOT_READ: &str = common::watch::NOT_READ_YET;
+
+impl<S: Store> Agent<S> {
+    /// Makes of the newest picture what is wanted.
+    pub(super) async fn decide(&mut self) {
+        (self.first_change, self.look_again) = (None, None);
+        let view = self.parts.view.borrow_and_update().clone();
+        let Some(snapshot) = view.snapshot.clone() else {
+            // etcd is away at the start: what is in place is better than nothing.
+            if view.stale.is_some_and(|stale| stale.why != NOT_READ) {
+                self.parts.pipeline.want_what_is_there();
+            }
+            return;
+        };
+        let same = self.seen.as_ref().is_some_and(|seen| seen.says_the_same(&snapshot));
+        if same && self.is_settled() && view.regressions == self.regressions {
+            // Others wrote. A template that looks at the clock is not rendered for that.
+            self.decided = snapshot.revision;
+            self.parts.pipeline.wanted_still(snapshot.revision);
+            return;
+        }
+        self.seen = Some(snapshot.clone());
+        if view.regressions != self.regressions {
+            self.regressions = view.regressions;
+            self.parts.pipeline.forget_revisions();
+        }
+        if self.decided == Revision::default()
+            && memory::recall(&self.parts.set, &mut self.parts.beliefs, &snapshot)
+        {
+            self.went_back = Some(Instant::now());
+        }
+        let grace = self.parts.set.grace();
+        let went_back = view.regressed_at.max(self.went_back);
+        let regressed = went_back.is_some_and(|at| at.elapsed() < grace);
+        self.decided = snapshot.revision;
+        self.doubting = regressed;
+        match self.render(&snapshot, regressed).await {
+            Ok((candidates, refused)) => {
+                self.withheld = None;
+                self.refused = refused;
+                self.parts.pipeline.cause = cause::words(self.served.as_ref(), &self.routes());
+                self.parts.pipeline.want(candidates, snapshot.revision);
+            }
+            Err(why) => {
+                if self.withheld.as_ref() != Some(&why) {
+                    tracing::warn!(set = self.parts.set.name, "{why}; the last files stay");
+                }
+                self.withheld = Some(why);
+                self.parts.pipeline.want_what_is_there();
+            }
+        }
+        let pause = if self.doubting { DOUBT_AGAIN } else { RENDER_AGAIN };
+        self.look_again = (!self.is_settled()).then(|| Instant::now() + pause);
+    }
+
+    /// Whether the newest picture is believed and rendered.
+    fn is_settled(&self) -> bool {
+        !self.doubting && self.withheld.is_none()
+    }
+
+    /// All files of the set, or why not: one resource speaks for all.
+    async fn render(
+        &mut self,
+        snapshot: &Snapshot,
+        regressed: bool,
+    ) -> Result<(Vec<Candidate>, Vec<Refused>), String> {
+        let in_place = self.parts.pipeline.in_place();
+        let (mut candidates, mut refused, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
+        for program in &self.parts.set.programs {
+            let mut seen = program.resource.reading.see(snapshot.entries.values());
+            let name = program.resource.name.clone();
+            let belief = self.parts.beliefs.entry(name.clone()).or_default();
+            let (store, bookkeeping) = (&self.parts.store, &self.parts.bookkeeping);
+            let resource = &program.resource;
+            let held =
+                doubt::hold(store, bookkeeping, resource, belief, &mut seen, regressed).await;
+            self.doubting |= !held.is_empty();
+            let policy = &resource.policy;
+            let had = belief.backends().next().is_some();
+            if (had || resource.reading.is_about_backends(&seen))
+                && let Outcome::Keep { why } = belief.weigh(policy, &seen, regressed, in_place)
+            {
+                self.doubting |= regressed;
+                self.refused = seen.refused;
+                // Alone, it has the set's name, which leads every line anyway.
+                let alone = self.parts.set.programs.len() == 1;
+                return Err(if alone { why } else { format!("{name}: {why}") });
+            }
+            candidates.push(program.render(&seen)?);
+            refused.extend(seen.refused.clone());
+            adopted.push((name, seen, held));
+        }
+        say_refused(&self.refused, &refused);
+        for (name, seen, held) in adopted {
+            self.parts.beliefs.entry(name).or_default().adopt(&seen, held);
+        }
+        Ok((candidates, refused))
+    }
+
+    /// Keeps what is proven for the next start; not while any of it is doubted.
+    pub(super) async fn remember(&mut self) {
+        let Some(snapshot) = self.parts.view.borrow().snapshot.clone() else { return };
+        let applied = self.applied();
+        if self.doubting || applied != Some(snapshot.revision) || applied == self.remembered {
+            return;
+        }
+        self.remembered = applied;
+        memory::keep(&self.parts.set, &self.parts.beliefs, &snapshot).await;
+    }
+}
+
+fn say_refused(before: &[Refused], now: &[Refused]) {
+    for refused in now.iter().filter(|r| !before.contains(r)) {
+        tracing::warn!(key = refused.key, "value refused: {}", refused.why);
+    }
+    for mended in before.iter().filter(|r| !now.iter().any(|n| n.key == r.key)) {
+        tracing::info!(key = mended.key, "no longer refused");
+    }
+}

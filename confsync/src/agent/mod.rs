@@ -1,0 +1,224 @@
+//! The loop of one set: a new picture of the keys, a signal or a due time in; one
+//! decision, the steps it owes, and what can be said of them out.
+//!
+//! `select!` only chooses what happened. What follows is awaited outside of it and
+//! finished, also when the end was asked for meanwhile.
+
+mod decide;
+mod tell;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use common::handshake::Bookkeeping;
+use common::model::{Revision, Snapshot};
+use common::runtime::{Heart, Pulse};
+use common::store::Store;
+use common::watch::View;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::backends::Refused;
+use crate::belief::Belief;
+use crate::cause::Routes;
+use crate::ledger::Owed;
+use crate::members::Members;
+use crate::pipeline::Pipeline;
+use crate::set::Set;
+use crate::state::{BackendState, SetState};
+
+/// How often it is looked whether old workers are gone: soon after a load, later.
+const RETIRING_SOON: Duration = Duration::from_millis(10);
+const RETIRING_LATER: Duration = Duration::from_millis(200);
+/// A round of the loop with all its steps: each is bounded by a deadline of seconds,
+/// a slow command by what its resource allows.
+const STEP: Duration = Duration::from_secs(300);
+/// How often it is looked whether somebody else has touched the files.
+const LOOK_AT_DISK: Duration = Duration::from_secs(5);
+/// How much later than it meant to a busy machine lets the loop look again.
+const LATE: Duration = Duration::from_secs(30);
+
+/// What an agent works with.
+pub struct Parts<S> {
+    /// Its files.
+    pub set: Set,
+    /// How they get where they belong.
+    pub pipeline: Pipeline,
+    /// What the store says of its trees.
+    pub view: watch::Receiver<View>,
+    /// For evidence.
+    pub store: S,
+    /// Where the evidence is.
+    pub bookkeeping: Bookkeeping,
+    /// Who is told what is applied; `None` without a handshake.
+    pub members: Option<Members>,
+    /// Where what stands is published.
+    pub publish: watch::Sender<SetState>,
+    /// Where it shows that it goes on.
+    pub pulse: Pulse,
+    /// Rung when the operator asks for another try.
+    pub again: Arc<Notify>,
+    /// Beliefs of a set that this one replaces, by resource.
+    pub beliefs: BTreeMap<String, Belief>,
+    /// What was said last of a set that the same nginx ran before this one. It is shown
+    /// until the first load; nothing is acknowledged by it.
+    pub before: Option<SetState>,
+}
+
+/// The agent of one set.
+pub struct Agent<S> {
+    parts: Parts<S>,
+    /// The newest picture that was decided on.
+    decided: Revision,
+    regressions: u32,
+    /// The oldest change that waits for the debounce.
+    first_change: Option<Instant>,
+    /// Why the newest picture is not rendered.
+    withheld: Option<String>,
+    refused: Vec<Refused>,
+    /// The backends as they were shown last.
+    shown: BTreeMap<String, BackendState>,
+    owed_since: Option<SystemTime>,
+    doubting: bool,
+    /// When to decide again although nothing changed.
+    look_again: Option<Instant>,
+    /// The picture that was last decided on.
+    seen: Option<Arc<Snapshot>>,
+    /// When it was found that the store went backwards before our start.
+    went_back: Option<Instant>,
+    /// The revision whose backends are kept for the next start.
+    remembered: Option<Revision>,
+    last_load: Option<Instant>,
+    /// What was routed to when everything was live last.
+    served: Option<Routes>,
+    heart: Heart,
+}
+
+impl<S: Store> Agent<S> {
+    /// An agent that has not looked at anything yet.
+    #[must_use]
+    pub fn new(parts: Parts<S>) -> Self {
+        let live = |b: &&BackendState| b.live;
+        let served = parts.before.as_ref().filter(|before| before.live.is_some()).map(|before| {
+            let routes = before.backends.iter().filter(live);
+            routes.map(|b| (b.key.clone(), (b.addr.clone(), b.weight))).collect()
+        });
+        let shown = parts.before.iter().flat_map(|before| &before.backends);
+        Self {
+            decided: Revision::default(),
+            regressions: 0,
+            first_change: None,
+            withheld: None,
+            refused: Vec::new(),
+            shown: shown.map(|b| (b.key.clone(), b.clone())).collect(),
+            owed_since: None,
+            doubting: false,
+            look_again: None,
+            seen: None,
+            went_back: None,
+            remembered: None,
+            last_load: None,
+            served,
+            heart: parts.pulse.heart(&format!("the agent of {}", parts.set.name), STEP),
+            parts,
+        }
+    }
+
+    /// Works until `shutdown`, and then once more if a load is owed by an install.
+    /// Returns what it believes, for a successor.
+    pub async fn run(mut self, shutdown: CancellationToken) -> BTreeMap<String, Belief> {
+        let mut now_due = true;
+        loop {
+            self.heart.beat(STEP);
+            now_due |= self.look_again.is_some_and(|at| Instant::now() >= at);
+            if now_due || self.is_due() {
+                self.decide().await;
+            }
+            self.parts.pipeline.look_at_disk().await;
+            while self.parts.pipeline.step(Instant::now()).await {
+                if self.parts.pipeline.applied().is_some() {
+                    self.last_load = Some(Instant::now());
+                    self.served = Some(self.routes());
+                }
+                if shutdown.is_cancelled() {
+                    break;
+                }
+                // What came in meanwhile is better than what is owed.
+                if self.is_due() {
+                    self.decide().await;
+                }
+            }
+            self.tell();
+            self.remember().await;
+            if shutdown.is_cancelled() {
+                return self.end().await;
+            }
+            let until = self.next_look();
+            self.heart.beat(until.saturating_duration_since(Instant::now()) + LATE);
+            now_due = tokio::select! {
+                () = shutdown.cancelled() => continue,
+                () = sleep_until(until) => false,
+                () = self.parts.pipeline.master_gone() => {
+                    self.parts.pipeline.lost();
+                    false
+                }
+                () = self.parts.again.notified() => {
+                    self.parts.pipeline.try_again();
+                    self.decided != Revision::default()
+                }
+                changed = self.parts.view.changed() => {
+                    if changed.is_err() { shutdown.cancelled().await }
+                    false
+                }
+            };
+        }
+    }
+
+    /// A load that an install owes is carried out; nothing new is installed.
+    async fn end(mut self) -> BTreeMap<String, Belief> {
+        if self.parts.pipeline.ledger.owed(Instant::now()) == Owed::Reload {
+            self.parts.pipeline.step(Instant::now()).await;
+            self.tell();
+        }
+        self.heart.end();
+        self.parts.beliefs
+    }
+
+    /// Whether there is a picture to decide on, and its debounce is over.
+    fn is_due(&mut self) -> bool {
+        let view = self.parts.view.borrow();
+        let Some(snapshot) = &view.snapshot else {
+            return view.stale.as_ref().is_some_and(|_| self.decided == Revision::default());
+        };
+        let news = snapshot.revision != self.decided || view.regressions != self.regressions;
+        let debounce = self.parts.set.debounce();
+        drop(view);
+        if !news {
+            return false;
+        }
+        let first = *self.first_change.get_or_insert_with(Instant::now);
+        Instant::now() >= first + debounce
+    }
+
+    fn next_look(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = now + LOOK_AT_DISK;
+        // A pause may have ended since the last step: what is owed is owed now.
+        match self.parts.pipeline.ledger.owed(now) {
+            Owed::Nothing => {}
+            Owed::Later(until) => next = next.min(until),
+            Owed::Install | Owed::Reload => next = now,
+        }
+        if let Some(first) = self.first_change {
+            next = next.min(first + self.parts.set.debounce());
+        }
+        next = self.look_again.map_or(next, |at| next.min(at));
+        if self.parts.pipeline.retiring() > 0 {
+            let soon = self.last_load.is_none_or(|at| now < at + Duration::from_secs(1));
+            next = next.min(now + if soon { RETIRING_SOON } else { RETIRING_LATER });
+        }
+        next
+    }
+}

@@ -1,0 +1,164 @@
+//! What stands, for whoever looks and for whoever waits to leave.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use common::handshake::Refusal;
+use common::model::{Backend, Revision};
+use common::store::Store;
+use tokio::time::Instant;
+
+use super::Agent;
+use crate::belief::Belief;
+use crate::cause::Routes;
+use crate::install::Digest;
+use crate::members::Applied;
+use crate::pipeline::HISTORY;
+use crate::state::{BackendState, LoadState, RefusedState, SetState};
+
+impl<S: Store> Agent<S> {
+    /// Publishes what stands, and acknowledges it.
+    pub(super) fn tell(&mut self) {
+        let now = Instant::now();
+        let quiesced = self.parts.pipeline.quiesced(now);
+        let applied = self.applied();
+        let in_sync = self.parts.pipeline.ledger.in_sync() && self.withheld.is_none();
+        if in_sync {
+            self.owed_since = None;
+        } else {
+            self.owed_since.get_or_insert_with(SystemTime::now);
+        }
+        self.acknowledge(applied, quiesced);
+        let state = self.state(applied, quiesced, in_sync);
+        self.parts.publish.send_replace(state);
+    }
+
+    /// The newest revision that is live; nothing while the newest is withheld.
+    pub(super) fn applied(&self) -> Option<Revision> {
+        if self.withheld.is_some() || self.decided == Revision::default() {
+            return None;
+        }
+        self.parts.pipeline.applied()
+    }
+
+    fn acknowledge(&self, applied: Option<Revision>, quiesced: Revision) {
+        let Some(members) = &self.parts.members else { return };
+        if self.decided == Revision::default() {
+            return;
+        }
+        let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
+        let why = self.withheld.clone().or(refusal);
+        let refused =
+            why.map(|why| Refusal { revision: self.decided, why: why.chars().take(500).collect() });
+        for program in &self.parts.set.programs {
+            let name = &program.resource.name;
+            let held = self.parts.beliefs.get(name).map(|b| b.held().iter().cloned().collect());
+            let said = Applied {
+                applied: applied.unwrap_or_default(),
+                quiesced,
+                held: held.unwrap_or_default(),
+                refused: refused.clone(),
+            };
+            members.acknowledge(name, said, self.regressions);
+        }
+    }
+
+    fn state(&mut self, applied: Option<Revision>, quiesced: Revision, in_sync: bool) -> SetState {
+        let backends = self.backends();
+        let pipeline = &self.parts.pipeline;
+        let short = |digest: Option<Digest>| digest.map(|d| d.short());
+        let view = self.parts.view.borrow();
+        let before = self.parts.before.iter().flat_map(|before| before.loads.iter().cloned());
+        let loads = pipeline.history.iter().map(|load| LoadState {
+            at: load.at,
+            took_ms: load.took.as_millis(),
+            revision: load.revision.0,
+            cause: load.cause.clone(),
+            failed: load.failed.clone(),
+        });
+        let mut loads: Vec<LoadState> = before.chain(loads).collect();
+        loads.drain(..loads.len().saturating_sub(HISTORY));
+        let refused = self.refused.iter();
+        SetState {
+            name: self.parts.set.name.clone(),
+            files: self
+                .parts
+                .set
+                .programs
+                .iter()
+                .map(|p| p.resource.dest.display().to_string())
+                .collect(),
+            stale: view.stale.as_ref().map(|stale| stale.why.clone()),
+            revision: self.decided.0,
+            applied: applied.unwrap_or_default().0,
+            quiesced: quiesced.0,
+            wanted: short(pipeline.ledger.wanted()),
+            installed: short(pipeline.ledger.on_disk()),
+            live: short(pipeline.ledger.proven()).or_else(|| self.live_before()),
+            in_sync,
+            owed_since: self.owed_since,
+            trouble: self.withheld.clone().or_else(|| pipeline.trouble.clone()),
+            backends,
+            refused: refused
+                .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
+                .collect(),
+            old_generations: pipeline.retiring(),
+            loads,
+            loads_total: pipeline.counts.loads,
+            refusals_total: pipeline.counts.refusals,
+            failures_total: pipeline.counts.failures,
+            load_seconds: pipeline.load_seconds.clone(),
+        }
+    }
+
+    /// What nginx runs by, as long as nobody has tried to load anything else.
+    fn live_before(&self) -> Option<String> {
+        let untouched = self.parts.pipeline.is_untouched();
+        self.parts.before.as_ref().filter(|_| untouched)?.live.clone()
+    }
+
+    pub(super) fn routes(&self) -> Routes {
+        let all = self.parts.beliefs.values().flat_map(Belief::backends);
+        let route = |b: &Backend| (b.addr.to_string(), b.weight);
+        all.map(|(key, registered)| (key.to_owned(), route(&registered.backend))).collect()
+    }
+
+    fn backends(&mut self) -> Vec<BackendState> {
+        let now = SystemTime::now();
+        // What was routed to last is routed to only while that is still proven.
+        let proven = self.parts.pipeline.ledger.proven().is_some() || self.live_before().is_some();
+        let served = self.served.as_ref().filter(|_| proven);
+        let mut found: BTreeMap<String, BackendState> = BTreeMap::new();
+        for belief in self.parts.beliefs.values() {
+            for (key, registered) in belief.backends() {
+                let backend = &registered.backend;
+                let (addr, weight) = (backend.addr.to_string(), backend.weight);
+                let route = served.and_then(|served| served.get(key));
+                let state = BackendState {
+                    key: key.to_owned(),
+                    service: registered.service.to_string(),
+                    live: route.is_some_and(|(at, share)| *at == addr && *share == weight),
+                    addr,
+                    weight,
+                    zone: backend.zone.clone(),
+                    held: belief.held().contains(key),
+                    leaving: false,
+                    since: self.shown.get(key).map_or(now, |shown| shown.since),
+                };
+                found.insert(key.to_owned(), state);
+            }
+        }
+        for (key, shown) in std::mem::take(&mut self.shown) {
+            if let Some((addr, weight)) = served.and_then(|served| served.get(&key))
+                && !found.contains_key(&key)
+            {
+                let (addr, weight) = (addr.clone(), *weight);
+                let still =
+                    BackendState { addr, weight, held: false, live: true, leaving: true, ..shown };
+                found.insert(key, still);
+            }
+        }
+        self.shown.clone_from(&found);
+        found.into_values().collect()
+    }
+}

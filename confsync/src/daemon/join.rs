@@ -1,0 +1,104 @@
+//! The member key: there before anything is read, and true to what is read.
+
+use std::time::Duration;
+
+use common::claim::Standing;
+use common::handshake::Consumes;
+use common::model::Key;
+use common::registrar;
+use tokio::sync::watch as channel;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::Daemon;
+use crate::render::Program;
+use crate::set::Set;
+
+/// How long the member key may keep the first read waiting, once etcd answers.
+const JOIN: Duration = Duration::from_secs(3);
+/// How long the member key of an earlier life may take to be taken over.
+const TAKEN_OVER: Duration = Duration::from_secs(2);
+
+impl Daemon {
+    /// The member key is there before anything is read, so that who leaves either
+    /// left before our read or waits for us. What is returned is cancelled then, or
+    /// when etcd definitely refuses: that does not stop us from reading.
+    pub(super) async fn join(&mut self, resources: Vec<Consumes>) -> CancellationToken {
+        let joined = CancellationToken::new();
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.members.join(host, self.config.advertise.clone(), resources);
+        let Some((key, value)) = self.members.member_as_wanted() else {
+            joined.cancel();
+            return joined;
+        };
+        let (name, report) = (self.members.name().to_owned(), self.report.clone());
+        let told = joined.clone();
+        let joining = tokio::spawn(see_joined(name, key, value, report, told));
+        // In order, if etcd answers; else the reading waits, and we go on.
+        let _ = timeout(JOIN, joining).await;
+        joined
+    }
+}
+
+/// Waits for the member key in etcd, or for a definite no; then cancels `told`.
+async fn see_joined(
+    name: String,
+    key: Key,
+    value: Vec<u8>,
+    mut report: channel::Receiver<registrar::Report>,
+    told: CancellationToken,
+) {
+    let there = |report: &registrar::Report| {
+        holds(report, &key, &value)
+            || report.trouble.as_ref().is_some_and(|trouble| !trouble.error.is_transient())
+    };
+    let held = loop {
+        let seen = timeout(TAKEN_OVER, report.wait_for(there)).await;
+        let ended = seen.map(|seen| seen.map(|report| holds(&report, &key, &value)));
+        match ended {
+            Ok(Ok(held)) => break held,
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
+        // The key of an earlier life is met before it is taken over; one that is still
+        // there now is another's.
+        if matches!(report.borrow().keys.get(&key), Some(Standing::Rival { .. })) {
+            break false;
+        }
+    };
+    if held {
+        tracing::info!(name, "joined the load balancers");
+    } else {
+        tracing::warn!(
+            %key,
+            "not joined: backends that leave do not wait for this load balancer. Does another have \
+             the same --name, or is writing below --bookkeeping not allowed?"
+        );
+    }
+    told.cancel();
+}
+
+pub(super) fn holds(report: &registrar::Report, key: &Key, value: &[u8]) -> bool {
+    matches!(report.keys.get(key), Some(Standing::Held { value: held, .. }) if held == value)
+}
+
+pub(super) fn consumed_by(sets: &[Set]) -> Vec<Consumes> {
+    let of = |program: &Program| Consumes {
+        name: program.resource.name.clone(),
+        trees: program.resource.reading.trees.iter().map(ToString::to_string).collect(),
+    };
+    sets.iter().flat_map(|set| set.programs.iter().map(of)).collect()
+}
+
+/// `now`, each with the trees that it had `before` as well.
+pub(super) fn with_trees_of(mut now: Vec<Consumes>, before: &[Consumes]) -> Vec<Consumes> {
+    for resource in &mut now {
+        let old = before.iter().filter(|old| old.name == resource.name);
+        for tree in old.flat_map(|old| &old.trees) {
+            if !resource.trees.contains(tree) {
+                resource.trees.push(tree.clone());
+            }
+        }
+    }
+    now
+}

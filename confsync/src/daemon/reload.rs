@@ -1,0 +1,64 @@
+//! The confdir is read again, and only what changed is begun anew.
+
+use std::collections::BTreeMap;
+
+use super::Daemon;
+use super::join::{consumed_by, with_trees_of};
+use crate::load::load;
+use crate::render::Program;
+use crate::set::{Loader, Set};
+
+impl Daemon {
+    /// Reads the confdir again. What did not change is not touched, and a bad one
+    /// changes nothing.
+    pub(super) async fn reload(&mut self) {
+        let loaded = match load(&self.config.confdir, &self.config.globals) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!("the confdir is left as it was:\n{error:#}");
+                return;
+            }
+        };
+        loaded.say_notes();
+        let before: Vec<Set> = self.running.iter().map(|running| running.set.clone()).collect();
+        let (mut kept, mut ended) = (Vec::new(), Vec::new());
+        for running in self.running.drain(..) {
+            let same = loaded.sets.iter().any(|set| set.same_as(&running.set));
+            if same { kept.push(running) } else { ended.push(running) }
+        }
+        self.running = kept;
+        // Who asks for a reload may have mended what a set was refused for.
+        self.running.iter().for_each(|running| running.again.notify_one());
+        let (mut beliefs, mut last) = (BTreeMap::new(), Vec::new());
+        for running in ended {
+            tracing::info!(set = running.set.name, "changed or gone");
+            running.stop.cancel();
+            beliefs.extend(running.agent.await.unwrap_or_default());
+            last.push((running.set.loader, running.state.borrow().clone()));
+        }
+        // What was read so far is routed by until the new files are live.
+        let consumed = consumed_by(&loaded.sets);
+        let routed = with_trees_of(consumed.clone(), &consumed_by(&before));
+        self.then_consumed = (routed != consumed).then_some(consumed);
+        let joined = self.join(routed).await;
+        let new =
+            loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
+        for set in new.collect::<Vec<_>>() {
+            let name = set.name.clone();
+            let belief = |program: &Program| {
+                let (name, mut belief) = beliefs.remove_entry(&program.resource.name)?;
+                let trees = &program.resource.reading.trees;
+                belief.retain(|key| trees.iter().any(|tree| tree.covers(key)));
+                Some((name, belief))
+            };
+            let mine = set.programs.iter().filter_map(belief).collect();
+            let by_nginx = matches!(set.loader, Loader::Nginx(_));
+            let before = last.iter().find(|(loader, _)| by_nginx && *loader == set.loader);
+            let before = before.map(|(_, state)| state.clone());
+            if let Err(error) = self.begin(set, mine, before, &joined).await {
+                tracing::error!(set = name, "not started: {error:#}");
+            }
+        }
+        tracing::info!(sets = self.running.len(), "confdir read again");
+    }
+}

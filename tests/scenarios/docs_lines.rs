@@ -1,0 +1,139 @@
+//! docs/operations.md has every line that an operator can meet: what the daemons tell the
+//! service manager, and what they log as a warning or an error. Read from the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::docs::{pages, spans};
+
+/// Where what the service manager is told is made, and of which functions.
+const WORDS: [(&str, &str, &str); 2] = [
+    ("confsync/src/state.rs", "pub fn words(&self)", "pub fn wanted_backends"),
+    ("register/src/agent/words.rs", "pub(super) fn state", "/// The log line of a change in etcd"),
+];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            sources(&entry, found);
+        } else if entry.extension().is_some_and(|ending| ending == "rs") {
+            found.push(entry);
+        }
+    }
+}
+
+/// The string literals in a piece of source, up to the end of the parenthesis that it
+/// begins inside of.
+fn literals(source: &str) -> Vec<String> {
+    let (mut all, mut depth) = (Vec::new(), 1);
+    let mut chars = source.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '(' => depth += 1,
+            ')' if depth == 1 => break,
+            ')' => depth -= 1,
+            '"' => {
+                let mut literal = String::new();
+                while let Some(c) = chars.next() {
+                    match c {
+                        '"' => break,
+                        '\\' => literal.extend(chars.next().filter(|c| !['\n', 'n'].contains(c))),
+                        c => literal.push(c),
+                    }
+                }
+                all.push(literal.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// The longest part of a literal that is always the same, up to the end of its clause.
+fn fixed(literal: &str) -> &str {
+    let parts = literal.split('{').map(|part| part.split_once('}').map_or(part, |(_, rest)| rest));
+    let longest = parts.max_by_key(|part| part.len()).unwrap_or_default();
+    let around = [' ', ':', ';', ',', '`', '(', ')'];
+    let longest = longest.trim_matches(around);
+    longest.split([':', ';', '(', '.']).next().unwrap_or_default().trim_matches(around)
+}
+
+#[test]
+fn a_line_is_known_by_what_is_always_the_same() {
+    assert_eq!(literals(r#"a, "x \" y", f("z")) + "not""#), [r#"x " y"#, "z"]);
+    assert_eq!(fixed("{key}: waiting, `{}` holds it"), "waiting");
+    assert_eq!(fixed("; {} for {}"), "for");
+    assert_eq!(fixed("drain unconfirmed: told to leave now"), "drain unconfirmed");
+}
+
+/// Names of sources and of tests that pages speak of.
+#[test]
+fn every_source_and_test_that_a_page_names_is_there() {
+    let mut files = Vec::new();
+    for part in ["register", "confsync", "common", "tests"] {
+        sources(&workspace().join(part), &mut files);
+    }
+    let all: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    // metrics.md names metrics; what is served is compared with it elsewhere.
+    for (page, text) in pages().iter().filter(|(page, _)| page != "docs/metrics.md") {
+        for span in spans(text) {
+            let last = span.rsplit("::").next().unwrap_or_default();
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if span.contains([' ', '*', '…']) {
+                continue;
+            }
+            if span.ends_with(".rs") {
+                let there = files.iter().any(|file| file.ends_with(&span));
+                let inside = || files.iter().any(|file| file.ends_with(inner(&span)));
+                assert!(there || inside(), "{page}: there is no {span}");
+            } else if last.chars().all(plain) && last.matches('_').count() >= 3 {
+                assert!(
+                    all.contains(&format!("fn {last}("))
+                        || all.contains(&format!("{last},"))
+                        || all.contains(&format!("{last})")),
+                    "{page}: there is no test {span}"
+                );
+            }
+        }
+    }
+}
+
+/// `register/health.rs` is in `register/src/`.
+fn inner(span: &str) -> &str {
+    span.split_once('/').map_or(span, |(_, rest)| rest)
+}
+
+#[test]
+fn every_line_that_an_operator_can_meet_is_explained() {
+    let page = fs::read_to_string(workspace().join("docs/operations.md")).unwrap();
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut files = Vec::new();
+    for part in ["register/src", "confsync/src", "common/src"] {
+        sources(&workspace().join(part), &mut files);
+    }
+    let mut lines = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for opens in [".status(", ".say(", "say_trouble(", "format!(\"drain", ".remind("] {
+            let said = text.split(opens).skip(1);
+            let opened = if opens.ends_with('(') { "" } else { "\"drain" };
+            lines.extend(said.filter_map(|rest| literals(&format!("{opened}{rest}")).pop()));
+        }
+        for opens in ["tracing::warn!(", "tracing::error!("] {
+            lines.extend(text.split(opens).skip(1).filter_map(|rest| literals(rest).pop()));
+        }
+    }
+    for (file, from, to) in WORDS {
+        let text = fs::read_to_string(workspace().join(file)).unwrap();
+        let (_, rest) = text.split_once(from).unwrap();
+        let (body, _) = rest.split_once(to).unwrap();
+        lines.extend(literals(&format!("({body}")));
+    }
+    assert!(lines.len() > 60, "the sources were read");
+    let missing: Vec<_> = lines.iter().filter(|line| !page.contains(fixed(line))).collect();
+    assert!(missing.is_empty(), "docs/operations.md does not explain {missing:#?}");
+}

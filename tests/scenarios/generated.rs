@@ -1,0 +1,101 @@
+//! Man pages and completions as the packages have them: every shell takes its own, `man`
+//! finds nothing to warn of, and every flag and variable has its place in a page.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::CommandFactory;
+use tests::process::{Output, Spec, run};
+use tests::skip::skip;
+use tests::{Lab, bins};
+
+async fn generate(lab: &Lab) -> PathBuf {
+    let folder = lab.folder("generated");
+    let pages = Spec::new("pages", env!("CARGO_BIN_EXE_pages"), lab.path()).args([&folder]);
+    let _ = run(pages, Duration::from_secs(60)).await.ok();
+    folder
+}
+
+async fn tried(lab: &Lab, program: &str, args: &[&str]) -> Output {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let spec = Spec::new(program, program, lab.folder("generated")).args(args.iter().copied());
+    let spec = spec.env("PATH", path).env("HOME", lab.path()).env("LC_ALL", "C.UTF-8");
+    run(spec, Duration::from_secs(60)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn man_pages_have_every_flag_and_variable() {
+    let lab = Lab::new();
+    let folder = generate(&lab).await;
+    for program in [register::args::Cli::command(), confsync::args::Cli::command()] {
+        for command in program.get_subcommands() {
+            let name = format!("{}-{}.1", program.get_name(), command.get_name());
+            // A hyphen is written `\-`.
+            let page = fs::read_to_string(folder.join(&name)).unwrap().replace("\\-", "-");
+            for arg in command.get_arguments() {
+                let flag = arg.get_long().map(|long| format!("--{long}"));
+                let variable = arg.get_env().map(|env| env.to_string_lossy().into_owned());
+                for text in flag.into_iter().chain(variable) {
+                    assert!(page.contains(&text), "{name} does not speak of {text}");
+                }
+            }
+            assert!(page.contains("EXIT STATUS") && page.contains("SEE ALSO"), "{name}");
+        }
+    }
+    if !bins::on_path("man") {
+        return skip("man is not installed: nobody looks whether the pages can be shown");
+    }
+    let all = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    for page in all.filter(|page| page.extension().is_some_and(|ending| ending == "1")) {
+        let page = page.to_str().unwrap();
+        assert!(!page.contains("-help"), "a page that says what --help says: {page}");
+        let shown = tried(&lab, "man", &["--warnings", "--local-file", page]).await;
+        assert!(shown.exit.success() && shown.stderr().is_empty(), "{page}: {}", shown.stderr());
+    }
+}
+
+/// What bash offers for a line.
+const OFFER: &str = r#"
+. ./register.bash; . ./confsync.bash
+read -ra COMP_WORDS <<<"$1"
+[[ $1 == *" " ]] && COMP_WORDS+=("")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE=$1 COMP_POINT=${#1}
+function=$(complete -p "${COMP_WORDS[0]}" | sed 's/.*-F \([^ ]*\).*/\1/')
+$function "${COMP_WORDS[0]}" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+echo "${COMPREPLY[@]}"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shells_complete_commands_flags_and_values() {
+    let lab = Lab::new();
+    generate(&lab).await;
+    for (line, offered) in [
+        ("register ru", "run"),
+        ("register run --serv", "--service"),
+        ("confsync st", "status"),
+        ("confsync run --etcd-ap", "--etcd-api"),
+        ("confsync run --etcd-api ", "auto v3 v2"),
+        ("register run --log-format ", "text json"),
+    ] {
+        let said = tried(&lab, "bash", &["--norc", "-c", OFFER, "bash", line]).await;
+        assert_eq!(said.stdout().trim(), offered, "{line}: {}", said.stderr());
+    }
+    let others = [
+        (
+            "zsh",
+            "-fc",
+            "autoload -U compinit; fpath=($PWD $fpath); compinit -u -D; print $_comps[confsync]",
+            "_confsync",
+        ),
+        ("fish", "-c", "source ./confsync.fish; complete -C 'confsync st'", "status"),
+    ];
+    for (shell, flag, script, wanted) in others {
+        if bins::on_path(shell) {
+            let said = tried(&lab, shell, &[flag, script]).await;
+            assert!(said.stdout().contains(wanted), "{shell}: {}{}", said.stdout(), said.stderr());
+        } else {
+            skip(&format!("{shell} is not installed: its completions are not tried"));
+        }
+    }
+}
