@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::nginx::ProcessId;
 
 /// What is known of the workers of before.
-#[derive(Debug, Clone, Default, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Quiescence {
     /// The newest revision that is live: what a load retires knows all up to here.
     live: Revision,
@@ -17,7 +17,7 @@ pub struct Quiescence {
     reached: Revision,
 }
 
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Retiring {
     /// Up to here its workers know every change. Not further: one load may carry
     /// many changes, and they know none of those.
@@ -26,7 +26,7 @@ struct Retiring {
 }
 
 /// How long workers of before are at work.
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Until {
     /// Until these are gone.
     Gone(Vec<ProcessId>),

@@ -6,24 +6,17 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{ArgMatches, FromArgMatches};
 use common::args::{LogArgs, StoreArgs};
-use common::handshake::Bookkeeping;
-use common::model::{self, Tree, format_span};
+use common::model::{self, Tree};
 use common::reach::reach;
 use common::runtime::{Exit, Forwarded, Pulse, ServiceManager, Signals, Usage, print, start_log};
-use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
-use tokio::time::Instant;
+use common::store::{Connection, Store, connect};
 
 use crate::agent::{self, Child};
 use crate::args::ListArgs;
-use crate::config::{Removal, Sources, UsageErrors, prepare};
-use crate::drain::{Bounds, Goal, Wait};
-use crate::handshake::{Ending, wait_for_all};
+use crate::config::{Sources, UsageErrors, prepare};
 use crate::list::{self, Row};
 use crate::status::Surface;
 use crate::supervise::Backend;
-
-/// How long `remove`, which stops a unit, tries to reach etcd.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `register run`.
 ///
@@ -110,93 +103,6 @@ pub async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     Ok(if crate::check::healthy(&lines) { Exit::Done } else { Exit::Failed })
 }
 
-/// `register remove`: take this instance's key away, if it is ours.
-///
-/// # Errors
-/// Bad usage, etcd away, or a key that is somebody else's.
-pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
-    let removal = sources(matches).removal().map_err(usage)?;
-    let store = reach_soon(&shared(matches)?).await?;
-    let key = &removal.target.key;
-    let found = store.read(&[Tree::from(key)]).await?;
-    let Some(entry) = found.entries.get(key.as_str()) else {
-        print(format_args!("{key} is not registered\n"));
-        return Ok(Exit::Done);
-    };
-    let ours = model::Backend::parse(&entry.value).is_ok_and(|b| b.addr == removal.target.addr);
-    if !ours {
-        let value = String::from_utf8_lossy(&entry.value);
-        anyhow::bail!(
-            "{key} holds `{}`, not {}: left alone",
-            value.escape_debug(),
-            removal.target.addr
-        );
-    }
-    if let Err(error) = mark(&store, &removal).await {
-        tracing::warn!(%error, "a load balancer that loses most of its backends may hold this one");
-    }
-    let revision = match store.delete(key, &Guard::Value(entry.value.clone())).await? {
-        Written::Done { revision, .. } | Written::Held { by: None, revision } => revision,
-        Written::Held { by: Some(_), .. } => {
-            anyhow::bail!("{key} was written by somebody else just now: left alone")
-        }
-    };
-    print(format_args!("{key} removed\n"));
-    if matches.get_flag("wait") {
-        wait_after(&store, removal, revision).await
-    } else {
-        Ok(Exit::Done)
-    }
-}
-
-/// Says that the key goes on purpose. Whoever doubts a sudden loss would hold it
-/// while its backend answers. The mark lapses by itself.
-async fn mark(store: &Etcd, removal: &Removal) -> anyhow::Result<()> {
-    let bookkeeping = Bookkeeping::below(&removal.process.bookkeeping)?;
-    if let Some((key, value)) = bookkeeping.mark_of(&removal.target.key) {
-        let lease = store.grant(removal.process.ttl).await?;
-        store.put(&key, &value, lease, &Guard::Absent).await?;
-    }
-    Ok(())
-}
-
-async fn wait_after(
-    store: &Etcd,
-    removal: Removal,
-    revision: model::Revision,
-) -> anyhow::Result<Exit> {
-    let process = &removal.process;
-    let bounds = Bounds {
-        applied: process.drain.applied,
-        quiesced: process.drain.quiesced,
-        least: process.drain.min.unwrap_or_default(),
-        min_lbs: usize::try_from(process.min_lbs).unwrap_or(usize::MAX),
-        ..Bounds::default()
-    };
-    let bookkeeping = Bookkeeping::below(&process.bookkeeping)?;
-    let wait = Wait::new(removal.target.key, revision, Goal::Left, bounds, Instant::now());
-    let signals = Signals::listen()?;
-    let mut last = String::new();
-    let tell = |missing: &str| {
-        if last != missing {
-            missing.clone_into(&mut last);
-            eprintln!("waiting for {missing}");
-        }
-    };
-    match wait_for_all(store, &bookkeeping, vec![wait], tell, &signals.drain).await {
-        Ending::Verdicts(verdicts) => {
-            verdicts.iter().for_each(|verdict| print(format_args!("{verdict}\n")));
-            let confirmed = verdicts.iter().all(|verdict| verdict.confirmed);
-            Ok(if confirmed { Exit::Done } else { Exit::Unconfirmed })
-        }
-        Ending::Regressed(to) => {
-            print(format_args!("unconfirmed: etcd went back to revision {to} meanwhile\n"));
-            Ok(Exit::Unconfirmed)
-        }
-        Ending::Aborted => Ok(Exit::Unconfirmed),
-    }
-}
-
 /// `register list`.
 ///
 /// # Errors
@@ -227,34 +133,16 @@ pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn reach_soon(connection: &Connection) -> Result<Etcd, StoreError> {
-    let until = Instant::now() + PATIENCE;
-    let mut said = None;
-    loop {
-        match connect(connection).await {
-            Ok(store) => return Ok(store),
-            Err(error) if error.is_transient() && Instant::now() < until => {
-                if said.as_ref() != Some(&error) {
-                    tracing::warn!(%error, "trying on for {}", format_span(PATIENCE));
-                    said = Some(error);
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn sources(matches: &ArgMatches) -> Sources {
+pub(crate) fn sources(matches: &ArgMatches) -> Sources {
     Sources::new(matches, |name| std::env::var(name).ok(), hostname())
 }
 
-fn usage(errors: UsageErrors) -> Usage {
+pub(crate) fn usage(errors: UsageErrors) -> Usage {
     Usage(errors.to_string())
 }
 
 /// Starts the log and reads how etcd is reached.
-fn shared(matches: &ArgMatches) -> anyhow::Result<Connection> {
+pub(crate) fn shared(matches: &ArgMatches) -> anyhow::Result<Connection> {
     let log = LogArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;
     start_log(log.log_format, log.level())?;
     let store = StoreArgs::from_arg_matches(matches).map_err(|e| Usage(e.to_string()))?;

@@ -60,7 +60,7 @@ pub enum Peer {
 }
 
 /// One wait for all load balancers.
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wait {
     key: Key,
     change: Revision,
@@ -222,11 +222,10 @@ impl Wait {
         Verdict { confirmed: not_by.is_empty(), by, not_by }
     }
 
-    /// Whom the wait is for, in words; empty when for nobody.
-    #[must_use]
-    pub fn missing(&self) -> String {
+    /// Whom the wait is for, and why.
+    pub fn missing(&self) -> impl Iterator<Item = String> {
         let open = self.peers.iter().filter(|(_, peer)| self.bound_of(peer).is_some());
-        open.map(|(lb, peer)| format!("{lb} ({peer})")).collect::<Vec<_>>().join(", ")
+        open.map(|(lb, peer)| format!("{lb} ({peer})"))
     }
 
     /// The latest instant at which this wait can end.

@@ -3,6 +3,7 @@
 //!
 //! What a picture means is decided in [`crate::drain`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::handshake::Bookkeeping;
@@ -36,7 +37,7 @@ pub async fn wait_for_all<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
     mut waits: Vec<Wait>,
-    mut tell: impl FnMut(&str),
+    mut tell: impl FnMut(&[String]),
     abort: &CancellationToken,
 ) -> Ending {
     let end = CancellationToken::new();
@@ -94,10 +95,14 @@ fn verdicts(progress: Vec<Progress>) -> Vec<Verdict> {
     progress.into_iter().filter_map(verdict).collect()
 }
 
-fn missing(waits: &[Wait]) -> String {
-    let mut texts: Vec<String> =
-        waits.iter().map(Wait::missing).filter(|t| !t.is_empty()).collect();
-    texts.sort();
-    texts.dedup();
-    if texts.is_empty() { "the load balancers".into() } else { texts.join(", ") }
+/// Who is missing for any of the waits, and why; each once.
+fn missing(waits: &[Wait]) -> Vec<String> {
+    let missing: BTreeSet<String> = waits.iter().flat_map(Wait::missing).collect();
+    missing.into_iter().collect()
+}
+
+/// Those in words; nobody is known before the first answer, or only a floor is left.
+#[must_use]
+pub fn who(missing: &[String]) -> String {
+    if missing.is_empty() { "the load balancers".to_owned() } else { missing.join(", ") }
 }

@@ -5,7 +5,7 @@
 //! * [`probe`] asks a backend once; [`health`] decides what the answers mean and
 //!   when to ask next (pure); [`prober`] does both for one service and publishes.
 //! * [`supervise`] runs the backend as a child, for `register run … -- COMMAND`.
-//! * [`check`] and [`list`] are the subcommands of that name.
+//! * [`check`], [`list`] and [`remove`] are the subcommands of that name.
 
 pub mod agent;
 pub mod args;
@@ -18,5 +18,6 @@ pub mod health;
 pub mod list;
 pub mod probe;
 pub mod prober;
+pub mod remove;
 pub mod status;
 pub mod supervise;

@@ -34,7 +34,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
         match matches.subcommand() {
             Some(("run", matches)) => commands::run(matches).await,
             Some(("check", matches)) => commands::check(matches).await,
-            Some(("remove", matches)) => commands::remove(matches).await,
+            Some(("remove", matches)) => register::remove::remove(matches).await,
             Some(("list", matches)) => commands::list(matches).await,
             _ => Err(common::runtime::Usage("give a command; see --help".into()).into()),
         }

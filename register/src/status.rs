@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Snapshot;
+use crate::agent::{Drain, Snapshot};
 use crate::health::State;
 use crate::probe::Verdict;
 
@@ -145,6 +145,11 @@ struct ByKey {
     key: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
 type Float = Gauge<f64, AtomicU64>;
 
 /// Every name is in `docs/metrics.md`.
@@ -156,12 +161,28 @@ fn metrics(snapshot: &Snapshot) -> String {
     let yes = |value: bool| number(if value { 1.0 } else { 0.0 });
     registry.register("ready", "What /readyz says", yes(ready(snapshot)));
     registry.register("leaving", "Whether the end has begun", yes(snapshot.leaving));
+    drain(&mut registry, snapshot);
     services(&mut registry, snapshot);
     etcd(&mut registry, snapshot);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
     text
+}
+
+fn drain(registry: &mut Registry, snapshot: &Snapshot) {
+    let waits_for = Gauge::<i64>::default();
+    let drains = Family::<ByResult, Counter>::default();
+    let count = |confirmed| u64::from(snapshot.drain == Some(Drain::Over { confirmed }));
+    for (result, confirmed) in [("confirmed", true), ("unconfirmed", false)] {
+        drains.get_or_create(&ByResult { result }).inc_by(count(confirmed));
+    }
+    if let Some(Drain::WaitsFor(lbs)) = snapshot.drain {
+        waits_for.set(i64::try_from(lbs).unwrap_or(i64::MAX));
+    }
+    let help = "Load balancers that have not let go as yet";
+    registry.register("drain_waits_for", help, waits_for);
+    registry.register("drains", "Drains that have ended, and how", drains);
 }
 
 fn services(registry: &mut Registry, snapshot: &Snapshot) {
@@ -225,4 +246,22 @@ fn counter(value: u64) -> Counter {
     let counter = Counter::default();
     counter.inc_by(value);
     counter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_drain_ended_is_counted() {
+        let said = |drain| metrics(&Snapshot { drain, ..Snapshot::default() });
+        let unconfirmed = "register_drains_total{result=\"unconfirmed\"}";
+        let text = said(Some(Drain::WaitsFor(2)));
+        assert!(text.contains("register_drain_waits_for 2\n"), "{text}");
+        assert!(text.contains(&format!("{unconfirmed} 0\n")), "{text}");
+        let text = said(Some(Drain::Over { confirmed: false }));
+        assert!(text.contains("register_drain_waits_for 0\n"), "{text}");
+        assert!(text.contains(&format!("{unconfirmed} 1\n")), "{text}");
+        assert!(text.contains("register_drains_total{result=\"confirmed\"} 0\n"), "{text}");
+    }
 }

@@ -1,56 +1,56 @@
 //! Breadth first through every interleaving; each state is looked at once.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use foldhash::{HashSet, HashSetExt};
 
-use crate::world::{Rule, World};
+use crate::automaton::Automaton;
+use crate::scene::Scene;
+use crate::world::{State, World};
 
 pub(crate) enum Found {
-    /// All states were seen; so many of them, and so many with a confirmed drain.
+    /// All states were seen; so many of them, and so often a wait was confirmed.
     Nothing { states: usize, confirmed: usize },
     /// The shortest way to a state that must not be.
     Violation { why: String, steps: Vec<String> },
 }
 
 /// More states than this are a mistake in the model.
-const MOST: usize = 3_000_000;
+const MOST: usize = 50_000_000;
 
-pub(crate) fn explore(rule: Option<Rule>, crashes: [u8; 2]) -> Found {
-    let first = World::new(rule, crashes);
-    let mut seen = HashSet::from([digest(&first)]);
-    // Where each state came from, to tell the way.
-    let mut from: Vec<(usize, String)> = vec![(0, "at the start".to_owned())];
-    let mut queue = VecDeque::from([(0, first)]);
-    let mut confirmed = 0;
-    while let Some((at, world)) = queue.pop_front() {
-        if let Err(why) = world.judge() {
-            return Found::Violation { why, steps: way(&from, at) };
+pub(crate) fn explore(scene: Scene, lbs: Automaton) -> Found {
+    let (mut world, first) = World::new(scene, lbs);
+    let mut seen = HashSet::new();
+    seen.insert(first);
+    let mut steps = Vec::new();
+    // In the order of the search, and where each came from, to tell the way.
+    let (mut all, mut from) = (vec![first], vec![0]);
+    let mut at = 0;
+    while at < all.len() {
+        if let Err(why) = world.steps(all[at], &mut steps) {
+            return Found::Violation { why, steps: way(&mut world, &all, &from, at) };
         }
-        confirmed += usize::from(world.is_confirmed());
-        for (step, next) in world.steps() {
-            if seen.insert(digest(&next)) {
-                assert!(seen.len() < MOST, "the model does not end");
-                from.push((at, step));
-                queue.push_back((from.len() - 1, next));
+        for (_, next) in steps.drain(..) {
+            if seen.insert(next) {
+                all.push(next);
+                from.push(u32::try_from(at).unwrap());
             }
         }
+        assert!(all.len() < MOST, "the model does not end");
+        at += 1;
     }
-    Found::Nothing { states: seen.len(), confirmed }
+    Found::Nothing { states: all.len(), confirmed: world.confirmed }
 }
 
-fn digest(world: &World) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    world.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn way(from: &[(usize, String)], mut at: usize) -> Vec<String> {
-    let mut steps = Vec::new();
+fn way(world: &mut World, all: &[State], from: &[u32], mut at: usize) -> Vec<String> {
+    let mut told = Vec::new();
     while at != 0 {
-        let (before, step) = &from[at];
-        steps.push(step.clone());
-        at = *before;
+        let before = from[at] as usize;
+        let mut steps = Vec::new();
+        // What led on from there was found without a fault.
+        let _ = world.steps(all[before], &mut steps);
+        let step = steps.into_iter().find(|(_, next)| *next == all[at]);
+        told.extend(step.map(|(step, _)| step.to_string()));
+        at = before;
     }
-    steps.reverse();
-    steps
+    told.reverse();
+    told
 }

@@ -5,13 +5,19 @@ use std::time::{Duration, Instant};
 
 use tests::daemon::{QUICK_TTL, Running};
 use tests::eventually::check;
-use tests::{Api, Backend, Cluster, Confdir, Daemon, Etcd, Exit, Lab, Nginx, Signal, within};
+use tests::process::Process;
+use tests::{Api, Backend, Cluster, Confdir, Daemon, Etcd, Exit, Lab, Nginx, Signal, http, within};
 
 in_both_apis!(
     the_last_backend_hears_why_it_is_kept,
     a_file_that_nginx_refuses_is_told_in_its_words,
     a_key_that_no_template_uses_is_acknowledged,
     readiness_waits_until_a_load_balancer_serves_it,
+    readiness_is_not_held_back_for_ever,
+    who_fails_while_it_waits_is_not_ready,
+    a_drain_is_seen_in_the_metrics,
+    by_commands_it_is_their_success_and_a_time,
+    by_commands_that_do_not_verify_it_is_unconfirmed,
     too_few_load_balancers_leave_it_unconfirmed,
     a_floor_holds_without_load_balancers,
     a_second_signal_ends_the_waiting,
@@ -81,8 +87,9 @@ async fn readiness_waits_until_a_load_balancer_serves_it(api: Api) {
     let cluster = Cluster::start(&lab, api, 1).await;
     cluster.confsync.signal(Signal::STOP);
     let late = Backend::start_at((lab.another_ip(), 8080).into(), "late").await;
+    let place = lab.free();
     let sidekick = sidekick(&lab, &cluster.etcd, api, &late).flag("--rise", "1");
-    let sidekick = sidekick.arg("--wait-applied").start();
+    let sidekick = sidekick.flag("--status", place.to_string()).arg("--wait-applied").start();
     within(Duration::from_secs(15), "it is said whom it waits for", || async {
         let status = sidekick.status().unwrap_or_default();
         let told = sidekick.notified();
@@ -90,10 +97,121 @@ async fn readiness_waits_until_a_load_balancer_serves_it(api: Api) {
     })
     .await;
     assert!(!sidekick.notified().iter().any(|line| line == "READY=1"));
+    assert_eq!(http::get(place, "/readyz").await.unwrap().status, 503);
     cluster.confsync.signal(Signal::CONT);
     sidekick.ready().await;
+    within(Duration::from_secs(5), "/readyz says so too", || async {
+        let answer = http::get(place, "/readyz").await?;
+        check(answer.status == 200, || answer.body)
+    })
+    .await;
     let text = cluster.nginx.rendered().unwrap();
     assert!(text.contains(&late.address().to_string()), "{text}");
+}
+
+/// It fails open, and says for whom.
+async fn readiness_is_not_held_back_for_ever(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 1).await;
+    cluster.confsync.signal(Signal::STOP);
+    let late = Backend::start_at((lab.another_ip(), 8080).into(), "late").await;
+    let sidekick = sidekick(&lab, &cluster.etcd, api, &late).flag("--rise", "1");
+    let sidekick = sidekick.arg("--wait-applied=1s").start();
+    sidekick.ready().await;
+    let log = sidekick.log();
+    assert!(log.contains("ready, though not known to be served: unconfirmed ("), "{log}");
+    cluster.confsync.signal(Signal::CONT);
+}
+
+/// The load balancer that follows at last has applied that the key is gone again.
+async fn who_fails_while_it_waits_is_not_ready(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 1).await;
+    cluster.confsync.signal(Signal::STOP);
+    let late = Backend::start_at((lab.another_ip(), 8080).into(), "late").await;
+    let sidekick = sidekick(&lab, &cluster.etcd, api, &late).quick();
+    let sidekick = sidekick.arg("--wait-applied=10m").start();
+    sidekick.logged("registered").await;
+    late.die().await;
+    sidekick.logged("deregistered").await;
+    cluster.confsync.signal(Signal::CONT);
+    // What is written later is served, so the key's end was looked at before.
+    let other = cluster.join(&lab, "other").await;
+    cluster.serves(other.backend.address()).await;
+    assert!(!sidekick.notified().iter().any(|line| line == "READY=1"), "{}", sidekick.log());
+    late.come_up().await;
+    sidekick.ready().await;
+    cluster.serves(late.address()).await;
+}
+
+async fn a_drain_is_seen_in_the_metrics(api: Api) {
+    let lab = Lab::new();
+    let cluster = Cluster::start(&lab, api, 1).await;
+    let late = Backend::start_at((lab.another_ip(), 8080).into(), "late").await;
+    let place = lab.free();
+    let sidekick = sidekick(&lab, &cluster.etcd, api, &late).flag("--rise", "1");
+    let sidekick = sidekick.flag("--status", place.to_string()).start();
+    sidekick.ready().await;
+    cluster.confsync.signal(Signal::STOP);
+    sidekick.signal(Signal::TERM);
+    within(Duration::from_secs(10), "one is waited for", || async {
+        let text = http::get(place, "/metrics").await?.body;
+        check(text.contains("register_drain_waits_for 1\n"), || text)
+    })
+    .await;
+    cluster.confsync.signal(Signal::CONT);
+    assert_eq!(sidekick.wait_exit().await, Exit::Code(0), "{}", sidekick.log());
+}
+
+/// nginx is known by the tutorial's two commands alone.
+async fn by_commands_it_is_their_success_and_a_time(api: Api) {
+    let lab = Lab::new();
+    let balanced = Balanced::by_commands(&lab, api, "quiesce_after = \"700ms\"\n").await;
+    let begun = Instant::now();
+    stopped_with(&balanced.sidekicks[0], 0, "drain confirmed by lb-1").await;
+    assert!(begun.elapsed() >= Duration::from_millis(700));
+}
+
+async fn by_commands_that_do_not_verify_it_is_unconfirmed(api: Api) {
+    let lab = Lab::new();
+    let two = "verify_cmd = \"test $(grep -c '^ *server .*:80' SITE) -gt 1\"\n";
+    let balanced = Balanced::by_commands(&lab, api, two).await;
+    stopped_with(&balanced.sidekicks[0], 2, "drain unconfirmed (lb-1: ").await;
+}
+
+/// Two backends, and an nginx that confsync knows by commands.
+struct Balanced {
+    _etcd: Etcd,
+    _backends: [Backend; 2],
+    sidekicks: [Running; 2],
+    _process: Process,
+    _confsync: Running,
+}
+
+impl Balanced {
+    async fn by_commands(lab: &Lab, api: Api, more: &str) -> Self {
+        let etcd = Etcd::start(lab).await;
+        let at = |ip| (ip, 8080).into();
+        let backends = [
+            Backend::start_at(at(lab.another_ip()), "one").await,
+            Backend::start_at(at(lab.another_ip()), "two").await,
+        ];
+        let sidekicks = backends
+            .each_ref()
+            .map(|of| sidekick(lab, &etcd, api, of).quick().flag("--drain-applied", "3s").start());
+        for sidekick in &sidekicks {
+            sidekick.ready().await;
+        }
+        let nginx = Nginx::prepare(lab);
+        let process = nginx.start().await;
+        let confdir = Confdir::tutorial_commands(lab, &nginx);
+        let site = nginx.site().display().to_string();
+        confdir.edit("conf.d/nginx.toml", |toml| toml + &more.replace("SITE", &site));
+        let confsync = Daemon::confsync(lab).etcd(&etcd, api).confdir(&confdir);
+        let confsync = confsync.flag("--name", "lb-1").start();
+        confsync.ready().await;
+        Self { _etcd: etcd, _backends: backends, sidekicks, _process: process, _confsync: confsync }
+    }
 }
 
 async fn too_few_load_balancers_leave_it_unconfirmed(api: Api) {

@@ -12,9 +12,9 @@ use common::runtime::Exit;
 use common::store::Store;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Agent, End};
+use super::{Agent, Drain, End};
 use crate::drain::{Bounds, Goal, Verdict, Wait};
-use crate::handshake::{Ending, wait_for_all};
+use crate::handshake::{Ending, wait_for_all, who};
 use crate::health::State;
 
 /// How long the mark that we leave on purpose may take to be written; a load
@@ -48,12 +48,11 @@ impl<S: Store> Agent<S> {
         self.parts.manager.stopping();
         self.parts.manager.extend(EXTENSION);
         self.parts.publish.send_modify(|snapshot| snapshot.leaving = true);
-        if let Some(joining) = self.joining.take() {
-            joining.abort();
-        }
+        self.joining = None;
         let exit = match end {
             End::Asked => {
                 let confirmed = self.drain().await;
+                self.parts.publish.send_modify(|s| s.drain = Some(Drain::Over { confirmed }));
                 let code = self.stop_backend().await;
                 match (confirmed, code) {
                     (true, None | Some(0)) => Exit::Done,
@@ -206,12 +205,15 @@ impl<S: Store> Agent<S> {
                 .collect();
             let manager = self.parts.manager.clone();
             let mut last = String::new();
-            let tell = |missing: &str| {
+            let publish = self.parts.publish.clone();
+            let tell = |missing: &[String]| {
                 manager.extend(EXTENSION);
-                if last != missing {
-                    missing.clone_into(&mut last);
-                    tracing::info!("draining: waiting for {missing}");
-                    manager.status(&format!("draining: waiting for {missing}"));
+                let text = format!("draining: waiting for {}", who(missing));
+                if last != text {
+                    tracing::info!("{text}");
+                    manager.status(&text);
+                    publish.send_modify(|s| s.drain = Some(Drain::WaitsFor(missing.len())));
+                    last = text;
                 }
             };
             let abort = self.parts.signals.abort.clone();
@@ -226,6 +228,7 @@ impl<S: Store> Agent<S> {
                     tracing::warn!(%to, "etcd went backwards during the drain: removing again");
                     let keys: Vec<Key> = removed.keys().cloned().collect();
                     let until = Instant::now() + process.drain.applied;
+                    self.parts.manager.extend(process.drain.applied + EXTENSION);
                     match self.remove_by_value(&keys, until).await {
                         Some(again) => removed = again,
                         None => break,

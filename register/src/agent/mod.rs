@@ -5,6 +5,7 @@
 //! telling have tasks of their own, so a hung probe loses no lease and a hung etcd
 //! stops no probing. Trouble with etcd changes no health.
 
+mod join;
 mod leave;
 mod reload;
 mod removal;
@@ -26,12 +27,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Service, Sources};
-use crate::drain::{Bounds, Goal, Wait};
-use crate::handshake::{Ending, wait_for_all};
+use crate::handshake::Ending;
 use crate::health::State;
 use crate::probe::Probe;
 use crate::prober::{self, Limits, Probing};
 use crate::supervise::{self, Backend};
+
+use join::Joining;
 
 /// What `register run` was given from outside.
 pub struct Parts<S> {
@@ -75,8 +77,22 @@ pub struct Snapshot {
     pub ready: bool,
     /// Whether the end has begun: what was registered is being taken back.
     pub leaving: bool,
+    /// How far the drain is, once one has begun.
+    pub drain: Option<Drain>,
     /// The state in words.
     pub words: String,
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// So many load balancers have not let go.
+    WaitsFor(usize),
+    /// It has ended.
+    Over {
+        /// Every load balancer said so.
+        confirmed: bool,
+    },
 }
 
 /// The main loop goes round at least this often.
@@ -112,6 +128,8 @@ enum Happened {
     Signal(Signal),
     /// The backend ended, with this exit code.
     BackendLeft(u8),
+    /// Every load balancer serves us, or the wait for that is over.
+    Served(Ending),
 }
 
 /// What the backend that we supervise brings; without one, nothing ever.
@@ -145,9 +163,9 @@ struct Agent<S> {
     registrar: JoinHandle<()>,
     end_registrar: CancellationToken,
     ready: bool,
-    joining: Option<JoinHandle<()>>,
-    /// By whom this instance is not served yet, while readiness waits for it.
-    unserved: watch::Sender<Option<String>>,
+    joining: Option<Joining>,
+    /// Until when readiness may be held back at all.
+    patience: Option<Instant>,
 }
 
 impl<S: Store> Agent<S> {
@@ -169,7 +187,7 @@ impl<S: Store> Agent<S> {
             end_registrar,
             ready: false,
             joining: None,
-            unserved: watch::Sender::new(None),
+            patience: None,
             parts,
         };
         let services = agent.parts.config.services.clone();
@@ -216,6 +234,7 @@ impl<S: Store> Agent<S> {
                     return End::Asked;
                 }
                 child = of_backend(&mut self.parts.backend) => child,
+                served = join::of_joining(&mut self.joining) => served,
                 () = self.bell.notified() => Happened::News,
                 changed = self.report.changed() => {
                     // The registrar only ends when it is told to.
@@ -230,6 +249,7 @@ impl<S: Store> Agent<S> {
             match happened {
                 Happened::News => {}
                 Happened::Reload => self.reload(),
+                Happened::Served(ending) => self.served(ending),
                 Happened::Signal(signal) => {
                     self.parts.backend.iter().for_each(|child| child.backend.signal(signal));
                 }
@@ -293,20 +313,11 @@ impl<S: Store> Agent<S> {
             words::say_standing(key, ours, (&running.logged, standing), away);
             running.logged.clone_from(standing);
         }
-        let decided = self.running.values().all(|r| r.said != State::Starting);
-        let held = |key: &Key| matches!(standings.get(key), Some(Standing::Held { .. }));
-        let up: Vec<&Key> =
-            self.running.iter().filter(|(_, r)| r.said == State::Up).map(|(k, _)| k).collect();
-        if !self.ready && decided && !up.is_empty() && up.iter().all(|key| held(key)) {
-            self.become_ready(&standings);
-        }
+        self.become_ready(&standings);
         let report = self.report.borrow_and_update().clone();
         let services = self.running.iter().map(|(key, r)| (key, r.probing.report.borrow().clone()));
         let mut text = words::state(services, &standings, &report);
-        let unserved = self.unserved.borrow().clone();
-        if let Some(missing) = &unserved {
-            text = format!("{text}; waiting to be served by {missing}");
-        }
+        text.extend(self.joining.as_ref().and_then(Joining::words));
         self.parts.manager.status(&text);
         let services = standings.into_iter().map(|(key, standing)| {
             let report = self.running.get(&key).map(|r| r.probing.report.borrow().clone());
@@ -315,60 +326,11 @@ impl<S: Store> Agent<S> {
         let snapshot = Snapshot {
             services: services.collect(),
             registrar: report,
-            ready: self.ready && unserved.is_none(),
+            ready: self.ready,
             leaving: false,
+            drain: None,
             words: text,
         };
         self.parts.publish.send_replace(snapshot);
-    }
-
-    fn become_ready(&mut self, standings: &BTreeMap<Key, Standing>) {
-        self.ready = true;
-        let manager = self.parts.manager.clone();
-        let Some(patience) = self.parts.config.process.wait_applied else {
-            manager.ready();
-            return;
-        };
-        let waits = self.waits(standings, patience);
-        let (store, bookkeeping) = (self.parts.store.clone(), self.bookkeeping.clone());
-        let abort = self.parts.signals.drain.clone();
-        let (unserved, bell) = (self.unserved.clone(), Arc::clone(&self.bell));
-        unserved.send_replace(Some("the load balancers".to_owned()));
-        self.joining = Some(tokio::spawn(async move {
-            let tell = |missing: &str| {
-                if unserved.send_replace(Some(missing.to_owned())).as_deref() != Some(missing) {
-                    bell.notify_one();
-                }
-            };
-            match wait_for_all(&store, &bookkeeping, waits, tell, &abort).await {
-                Ending::Verdicts(verdicts) => verdicts.iter().for_each(words::say_served),
-                // Health is not at stake; who comes back registers and is served.
-                Ending::Regressed(_) => {}
-                Ending::Aborted => return,
-            }
-            unserved.send_replace(None);
-            manager.ready();
-            bell.notify_one();
-        }));
-    }
-
-    fn waits(
-        &self,
-        standings: &BTreeMap<Key, Standing>,
-        patience: std::time::Duration,
-    ) -> Vec<Wait> {
-        let bounds = Bounds {
-            applied: patience,
-            min_lbs: usize::try_from(self.parts.config.process.min_lbs).unwrap_or(usize::MAX),
-            ..Bounds::default()
-        };
-        let now = Instant::now();
-        let wait = |(key, standing): (&Key, &Standing)| match standing {
-            Standing::Held { at, .. } => {
-                Some(Wait::new(key.clone(), *at, Goal::Joined, bounds.clone(), now))
-            }
-            _ => None,
-        };
-        standings.iter().filter_map(wait).collect()
     }
 }

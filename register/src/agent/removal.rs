@@ -47,7 +47,6 @@ impl<S: Store> Agent<S> {
         let text = format!("etcd is away: waiting {} for the lease to run out", format_span(rest));
         tracing::warn!("{text}");
         self.say(&text);
-        self.parts.manager.extend(rest + EXTENSION);
         self.remove(keys, end_of_lease).await
     }
 
@@ -58,6 +57,7 @@ impl<S: Store> Agent<S> {
         keys: &[Key],
         until: Instant,
     ) -> Option<BTreeMap<Key, Revision>> {
+        self.parts.manager.extend(until.saturating_duration_since(Instant::now()) + EXTENSION);
         let wants = Arc::new(self.marks(keys));
         self.wants.send_replace(Arc::clone(&wants));
         // What it says of older wishes proves nothing: a write may have been under way.

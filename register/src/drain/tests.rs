@@ -80,7 +80,7 @@ async fn every_member_must_apply_and_quiesce() {
     ];
     wait.observe(&picture(half), &book(), now);
     assert_eq!(over(&wait, now), None);
-    assert_eq!(wait.missing(), "b (still has workers with open requests)");
+    assert_eq!(wait.missing().collect::<Vec<_>>(), ["b (still has workers with open requests)"]);
     let all = [
         member("a", false),
         acked("a", &ack("a", R, R)),

@@ -1,0 +1,371 @@
+//! One load balancer: its nginx, its confsync (or none, after a crash), its keys.
+//!
+//! Its steps depend on nothing but what the backends have written; other load
+//! balancers and waits have no part in them.
+
+use common::model::Revision;
+use confsync::nginx::ProcessId;
+use confsync::quiescence::{Quiescence, Until};
+use tokio::time::Instant;
+
+use crate::scene::{Etcd, JOINER, LEAVER, Rule, Scene, Whose};
+
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Balancer {
+    confsync: Option<Confsync>,
+    nginx: Nginx,
+    /// It was harmed once.
+    harmed: bool,
+    boot: u8,
+    pub(crate) keys: Keys,
+    /// The one who waits has seen it.
+    known: bool,
+    /// Its lease had run out before anybody looked: nobody can know of it.
+    unknown: bool,
+}
+
+/// What it has in etcd.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Keys {
+    pub(crate) member: Option<Member>,
+    pub(crate) ack: Option<Ack>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Member {
+    pub(crate) boot: u8,
+    pub(crate) left: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ack {
+    pub(crate) boot: u8,
+    pub(crate) applied: u64,
+    pub(crate) quiesced: u64,
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+struct Confsync {
+    joined: bool,
+    /// The newest picture: up to which revision, and the backends that the file has.
+    seen: Option<(u64, u8)>,
+    /// The file proven to be live; a load is owed while it differs from `seen`.
+    live: Option<u8>,
+    /// The revision at which it was loaded.
+    loaded_at: u64,
+    loading: bool,
+    quiescence: Quiescence,
+}
+
+/// Generations of workers, each with the backends that it routes to.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+struct Nginx {
+    generation: i32,
+    /// `None`: nginx does not run.
+    serving: Option<u8>,
+    /// The generation before: it still accepts.
+    accepting: Option<(i32, u8)>,
+    /// They finish what they have.
+    finishing: Vec<(i32, u8)>,
+}
+
+impl Balancer {
+    /// Everything is live, proven and acknowledged.
+    pub(crate) fn steady() -> Self {
+        let Etcd { revision, backends } = Etcd::FIRST;
+        let mut quiescence = Quiescence::default();
+        quiescence.live(Revision(revision));
+        let confsync = Confsync {
+            joined: true,
+            seen: Some((revision, backends)),
+            live: Some(backends),
+            loaded_at: revision,
+            loading: false,
+            quiescence,
+        };
+        Self {
+            confsync: Some(confsync),
+            nginx: Nginx { generation: 1, serving: Some(backends), ..Nginx::default() },
+            boot: 1,
+            keys: Keys {
+                member: Some(Member { boot: 1, left: false }),
+                ack: Some(Ack { boot: 1, applied: revision, quiesced: revision }),
+            },
+            ..Self::default()
+        }
+    }
+
+    /// It has done nothing yet.
+    pub(crate) fn starting() -> Self {
+        Self { confsync: Some(Confsync::default()), boot: 1, ..Self::default() }
+    }
+
+    /// Whether it routes as before the write of the one who waits: to the leaver, now or
+    /// later, or new requests by a file without the joiner. Who cannot know of it is not
+    /// to blame.
+    pub(crate) fn routes_as_before(&self, scene: &Scene) -> bool {
+        let routes = match scene.whose {
+            Whose::Leaver => self.nginx.all().any(|(_, set)| set & LEAVER != 0),
+            Whose::Joiner => {
+                let old = self.nginx.accepting.map(|(_, set)| set);
+                let mut sets = self.nginx.serving.into_iter().chain(old);
+                scene.used & JOINER != 0 && sets.any(|set| set & JOINER == 0)
+            }
+        };
+        routes && !self.unknown
+    }
+
+    /// The one who waits has read the keys.
+    pub(crate) fn looked_at(&self) -> Self {
+        let mut next = self.clone();
+        if next.keys.member.is_some() {
+            (next.known, next.unknown) = (true, false);
+        }
+        next
+    }
+
+    /// Member and acknowledgement end together: they are under one lease.
+    fn lose_keys(&mut self) {
+        self.keys = Keys::default();
+        self.unknown |= !self.known;
+    }
+
+    /// Everything that may happen to it next.
+    pub(crate) fn steps(&self, scene: &Scene, etcd: Etcd) -> impl Iterator<Item = (Name, Self)> {
+        let may = |name: &Name| !HARM.contains(name) || scene.harm.contains(name);
+        STEPS.iter().filter(move |(name, _)| may(name)).filter_map(move |(name, step)| {
+            let mut next = self.clone();
+            step(&mut next, scene, etcd).then_some((*name, next))
+        })
+    }
+}
+
+impl Nginx {
+    /// Every worker there is.
+    fn all(&self) -> impl Iterator<Item = (i32, u8)> {
+        let serving = self.serving.map(|set| (self.generation, set));
+        self.finishing.iter().copied().chain(self.accepting).chain(serving)
+    }
+
+    fn old(&self) -> Vec<ProcessId> {
+        let old = self.all().filter(|(generation, _)| *generation != self.generation);
+        old.map(|(pid, _)| ProcessId { pid, start: 0 }).collect()
+    }
+
+    fn load(&mut self, set: u8) {
+        self.accepting = self.serving.map(|serving| (self.generation, serving));
+        self.generation += 1;
+        self.serving = Some(set);
+    }
+}
+
+impl Confsync {
+    /// The load is proven; all older generations that are left are waited for.
+    fn prove(&mut self, old: Vec<ProcessId>, at: u64, set: u8) {
+        self.quiescence.retire(Until::Gone(old));
+        self.quiescence.live(Revision(at));
+        (self.live, self.loaded_at, self.loading) = (Some(set), at, false);
+    }
+
+    /// What any look at the workers does first, whenever it comes.
+    fn forget_the_dead(&mut self, nginx: &Nginx) -> Revision {
+        self.look(None, nginx)
+    }
+
+    fn look(&mut self, applied: Option<Revision>, nginx: &Nginx) -> Revision {
+        // No wait of a model's confsync is for a time, so any instant will do.
+        let any = Instant::now();
+        self.quiescence.look(applied, any, |id| nginx.all().any(|(pid, _)| pid == id.pid))
+    }
+}
+
+/// A step, told.
+pub(crate) type Name = &'static str;
+
+type Step = fn(&mut Balancer, &Scene, Etcd) -> bool;
+
+/// A step that cannot be made now is `false`.
+const STEPS: &[(Name, Step)] = &[
+    ("joins", joins),
+    ("reads the backends", reads),
+    ("signals its nginx", signals),
+    ("sees that its old workers shut down", sees),
+    ("has old workers that stop accepting", old_workers_shut_down),
+    ("has an oldest worker that ends", oldest_ends),
+    ("acknowledges", acknowledges),
+    (HARM[0], crashes),
+    (HARM[1], dies_with_its_machine),
+    (HARM[2], is_stopped_with_its_nginx),
+    (HARM[3], is_cut_off),
+    ("is started again", starts_again),
+    ("has its lease run out", lease_ends),
+];
+
+/// What need never happen.
+pub(crate) const HARM: [Name; 4] = [
+    "crashes, and its nginx goes on",
+    "dies with its machine",
+    "is stopped with its nginx",
+    "is cut off from etcd until its lease has run out",
+];
+
+fn joins(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
+    let late = scene.breaks(Rule::ReadBeforeJoin);
+    let Some(confsync) = &mut lb.confsync else { return false };
+    // Again, if its key went with a lease.
+    let missing = !confsync.joined || lb.keys.member.is_none();
+    if !missing || late && confsync.live.is_none() {
+        return false;
+    }
+    confsync.joined = true;
+    lb.keys.member = Some(Member { boot: lb.boot, left: false });
+    lb.unknown &= etcd.has(scene.whose);
+    true
+}
+
+fn reads(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
+    let early = scene.breaks(Rule::ReadBeforeJoin);
+    let unproven = scene.breaks(Rule::AckBeforeProof) && lb.boot > 1;
+    let Some(confsync) = &mut lb.confsync else { return false };
+    let news = confsync.seen.is_none_or(|(seen, _)| seen < etcd.revision);
+    if !(confsync.joined || early) || confsync.loading || !news {
+        return false;
+    }
+    let set = etcd.backends & scene.used;
+    confsync.seen = Some((etcd.revision, set));
+    if unproven && confsync.live.is_none() {
+        confsync.live = Some(set);
+    }
+    if confsync.live == Some(set) {
+        confsync.quiescence.live(Revision(etcd.revision));
+    }
+    true
+}
+
+fn signals(lb: &mut Balancer, scene: &Scene, _: Etcd) -> bool {
+    let Some(confsync) = &mut lb.confsync else { return false };
+    let Some((at, set)) = confsync.seen else { return false };
+    let owed = confsync.live != Some(set) && !confsync.loading;
+    if !owed || lb.nginx.accepting.is_some() {
+        return false;
+    }
+    lb.nginx.load(set);
+    confsync.loading = true;
+    if scene.breaks(Rule::AckAtSignal) {
+        confsync.prove(vec![], at, set);
+    }
+    true
+}
+
+fn sees(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+    let Some(confsync) = &mut lb.confsync else { return false };
+    let Some((at, set)) = confsync.seen.filter(|_| confsync.loading) else { return false };
+    if lb.nginx.accepting.is_some() {
+        return false;
+    }
+    confsync.prove(lb.nginx.old(), at, set);
+    true
+}
+
+fn old_workers_shut_down(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+    let Some(old) = lb.nginx.accepting.take() else { return false };
+    lb.nginx.finishing.push(old);
+    true
+}
+
+fn oldest_ends(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+    if lb.nginx.finishing.is_empty() {
+        return false;
+    }
+    lb.nginx.finishing.remove(0);
+    if let Some(confsync) = &mut lb.confsync {
+        confsync.forget_the_dead(&lb.nginx);
+    }
+    true
+}
+
+fn acknowledges(lb: &mut Balancer, scene: &Scene, _: Etcd) -> bool {
+    let Some(confsync) = lb.confsync.as_mut().filter(|c| c.joined) else { return false };
+    let Some((mut at, set)) = confsync.seen else { return false };
+    if scene.breaks(Rule::NoopsAreSilent) {
+        at = confsync.loaded_at;
+    }
+    let in_sync = confsync.live == Some(set);
+    let applied = in_sync.then_some(Revision(at));
+    let mut quiesced = confsync.look(applied, &lb.nginx);
+    if scene.breaks(Rule::QuiescedButOne) && in_sync {
+        quiesced = Revision(if lb.nginx.finishing.is_empty() { at } else { at - 1 });
+    }
+    let before = lb.keys.ack.filter(|ack| ack.boot == lb.boot);
+    let before = before.unwrap_or(Ack { boot: lb.boot, applied: 0, quiesced: 0 });
+    let ack = Ack {
+        boot: lb.boot,
+        applied: applied.unwrap_or_default().0.max(before.applied),
+        quiesced: quiesced.0.max(before.quiesced),
+    };
+    let news = lb.keys.ack != Some(ack);
+    lb.keys.ack = Some(ack);
+    news
+}
+
+fn crashes(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+    if lb.harmed || lb.confsync.take().is_none() {
+        return false;
+    }
+    lb.harmed = true;
+    true
+}
+
+fn dies_with_its_machine(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
+    let died = crashes(lb, scene, etcd);
+    if died {
+        lb.nginx = Nginx { generation: lb.nginx.generation, ..Nginx::default() };
+    }
+    died
+}
+
+/// Its nginx ends, then that is said, then confsync ends.
+fn is_stopped_with_its_nginx(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
+    let Some(confsync) = &lb.confsync else { return false };
+    let joined = confsync.joined;
+    let mut workers: Vec<_> = lb.nginx.all().collect();
+    if !dies_with_its_machine(lb, scene, etcd) {
+        return false;
+    }
+    if scene.breaks(Rule::LeftTooSoon) {
+        lb.nginx.finishing.append(&mut workers);
+    }
+    if joined {
+        lb.keys.member = Some(Member { boot: lb.boot, left: true });
+    }
+    true
+}
+
+fn is_cut_off(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+    let joined = lb.confsync.as_ref().is_some_and(|confsync| confsync.joined);
+    if lb.harmed || !joined || lb.keys.member.is_none() {
+        return false;
+    }
+    lb.harmed = true;
+    lb.lose_keys();
+    true
+}
+
+fn starts_again(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+    if lb.confsync.is_some() {
+        return false;
+    }
+    lb.boot += 1;
+    lb.confsync = Some(Confsync::default());
+    true
+}
+
+fn lease_ends(lb: &mut Balancer, scene: &Scene, _: Etcd) -> bool {
+    // Who is started again has a new lease when it has joined.
+    let ours = lb.confsync.as_ref().is_some_and(|confsync| confsync.joined);
+    let Some(member) = lb.keys.member.filter(|_| !ours) else { return false };
+    let gone = scene.breaks(Rule::LostIsGone) && !member.left;
+    lb.lose_keys();
+    lb.keys.member = gone.then_some(Member { left: true, ..member });
+    true
+}

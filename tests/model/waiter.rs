@@ -1,0 +1,135 @@
+//! The wait that is looked at: `register`'s own, shown pictures of etcd.
+
+use common::handshake::{self, Bookkeeping, Consumes};
+use common::model::{Entry, Revision, Snapshot};
+use register::drain::{Bounds, Goal, Progress, Verdict, Wait};
+use tokio::time::Instant;
+
+use crate::balancer::Keys;
+use crate::scene::{Etcd, Rule, Scene, Whose};
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Waiter {
+    /// It has not written to etcd.
+    Before,
+    Waiting(Waiting),
+    /// It has stopped, or told that it is ready. What is left to know of one load
+    /// balancer: whether it was named as one that did not confirm.
+    Over {
+        named: bool,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Waiting {
+    pub(crate) wait: Wait,
+    began: Instant,
+    now: Instant,
+}
+
+impl Waiting {
+    /// From the write on, which the revision is of.
+    pub(crate) fn begin(scene: &Scene, etcd: Etcd, now: Instant) -> Self {
+        let (key, goal) = match scene.whose {
+            Whose::Leaver if scene.breaks(Rule::StopAtApplied) => ("leaver", Goal::Joined),
+            Whose::Leaver => ("leaver", Goal::Left),
+            Whose::Joiner => ("joiner", Goal::Joined),
+        };
+        let change = etcd.revision - u64::from(scene.breaks(Rule::ReadyTooSoon));
+        let key = format!("/services/apache/{key}").parse().unwrap();
+        let wait = Wait::new(key, Revision(change), goal, Bounds::default(), now);
+        Self { wait, began: now, now }
+    }
+
+    /// Reads members and acknowledgements. `Some`: that ended the wait.
+    pub(crate) fn look(&mut self, keys: [Keys; 2]) -> Option<Verdict> {
+        let book = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
+        self.wait.observe(&picture(keys), &book, self.now);
+        self.verdict()
+    }
+
+    /// The clock jumps to the next bound.
+    pub(crate) fn time_passes(&mut self) -> Option<Verdict> {
+        if let Progress::Waiting { until } = self.wait.progress(self.now) {
+            self.now = until;
+        }
+        self.verdict()
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        match self.wait.progress(self.now) {
+            Progress::Over(verdict) => Some(verdict),
+            Progress::Waiting { .. } => None,
+        }
+    }
+
+    /// No wait is without a bound, and nobody is given up at once.
+    pub(crate) fn judge(&self) -> Result<(), String> {
+        match self.wait.progress(self.now) {
+            Progress::Waiting { until } if until <= self.now || until > self.wait.deadline() => {
+                Err("a wait without bound".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who is named was waited for.
+    pub(crate) fn judge_end(&self, verdict: &Verdict) -> Result<(), String> {
+        let waited = self.now - self.began;
+        if !verdict.confirmed && waited < Bounds::default().lost {
+            return Err(format!("`{verdict}` after {waited:?}"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the verdict says that load balancer `which` may not have followed. Without
+/// a look at etcd nobody is known, and that is said.
+pub(crate) fn names(verdict: &Verdict, which: usize) -> bool {
+    verdict.not_by.iter().any(|(name, _)| *name == name_of(which) || name == "etcd")
+}
+
+fn name_of(which: usize) -> String {
+    format!("lb-{which}")
+}
+
+fn picture(keys: [Keys; 2]) -> Snapshot {
+    let mut picture = Snapshot::default();
+    for (which, keys) in keys.iter().enumerate() {
+        if let Some(member) = keys.member {
+            let trees = vec!["/services/apache".to_owned()];
+            let member = handshake::Member {
+                host: "host".into(),
+                version: "1".into(),
+                boot: member.boot.to_string(),
+                advertise: None,
+                resources: vec![Consumes { name: "web".into(), trees }],
+                left: member.left,
+            };
+            add(&mut picture, format!("/confsync/members/{}", name_of(which)), &member);
+        }
+        if let Some(ack) = keys.ack {
+            let ack = handshake::Ack {
+                boot: ack.boot.to_string(),
+                applied: Revision(ack.applied),
+                quiesced: Revision(ack.quiesced),
+                held: vec![],
+                refused: None,
+            };
+            add(&mut picture, format!("/confsync/acks/web/{}", name_of(which)), &ack);
+        }
+    }
+    picture
+}
+
+fn add(picture: &mut Snapshot, key: String, value: &impl serde::Serialize) {
+    let entry = Entry {
+        key: key.clone(),
+        value: serde_json::to_vec(value).unwrap(),
+        created: Revision(1),
+        modified: Revision(1),
+        lease: 1,
+        ttl: None,
+    };
+    picture.entries.insert(key, entry);
+}
