@@ -1,6 +1,8 @@
 //! The load balancer's unit when confsync dies by violence: nginx outlives it, and never
 //! outlives the unit.
 
+use std::time::Duration;
+
 use tests::eventually::check;
 use tests::{Load, Machine, eventually, rack};
 
@@ -43,12 +45,19 @@ fn nginx_outlives_confsync_and_not_its_unit() {
         balancer.systemctl(&["restart", UNIT]).await;
         assert_ne!(master(balancer).await, before, "another nginx");
 
-        // It hangs in the middle of a stop, and is killed by an operator in a hurry.
-        balancer.systemctl(&["kill", "--kill-whom=main", "--signal=STOP", UNIT]).await;
+        // A stop waits for a request in flight, and an operator in a hurry kills confsync.
+        let load = Load::on(balancer.at(80)).slow_upload(Duration::from_secs(20)).start();
+        eventually("a request is in flight", || async {
+            let inside = ["ss", "-Htn", "state", "established", "sport", "=", ":80"];
+            let connections = balancer.ask(&inside).await?;
+            check(!connections.trim().is_empty(), || connections.clone())
+        })
+        .await;
         balancer.systemctl(&["stop", "--no-block", UNIT]).await;
         balancer.systemctl(&["kill", "--kill-whom=main", "--signal=KILL", UNIT]).await;
         balancer.systemctl(&["stop", UNIT]).await;
         nothing_is_left(balancer).await;
+        drop(load);
     });
 }
 
@@ -106,6 +115,11 @@ async fn master(balancer: &Machine<'_>) -> String {
     balancer.sh("pgrep --exact --pidfile /run/nginx.pid nginx").await
 }
 
+/// At once, most often; a stop that crosses a start of confsync takes a second.
 async fn nothing_is_left(balancer: &Machine<'_>) {
-    balancer.sh("! pgrep --exact nginx").await;
+    eventually("no nginx is left", || async {
+        let left = balancer.ask(&["pgrep", "--exact", "nginx"]).await?;
+        check(left.is_empty(), || left.clone())
+    })
+    .await;
 }
