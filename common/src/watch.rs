@@ -182,7 +182,9 @@ impl<S: Store> Follower<S> {
     fn publish(&mut self, snapshot: Snapshot) {
         self.view.send_modify(|view| {
             if let Some(before) = &view.snapshot
-                && (snapshot.revision < before.revision || snapshot.cluster != before.cluster)
+                && (snapshot.revision < before.revision
+                    || snapshot.cluster != before.cluster
+                    || snapshot.contradicts(before))
             {
                 tracing::warn!(
                     before = %before.revision, now = %snapshot.revision,

@@ -132,8 +132,8 @@ pub(super) fn spans(text: &str) -> Vec<String> {
 }
 
 /// Flags of others, and of confd, which `confsync` understands in a way of its own.
-const NOT_OURS: [&str; 6] =
-    ["--data-root", "--publish", "--pid", "--cap-add", "--keep-stage-file", "--ttl"];
+const NOT_OURS: [&str; 7] =
+    ["--no-block", "--data-root", "--publish", "--pid", "--cap-add", "--keep-stage-file", "--ttl"];
 
 #[test]
 fn every_flag_and_subcommand_that_prose_names_is_there() {

@@ -76,7 +76,7 @@ async fn h06_a_store_with_another_history_of_the_same_length_is_noticed(api: Api
     let put = async |n: u8| ctl.put(&format!("/services/apache/{n}"), &address(n)).await;
     put(1).await;
     let saved = scene.etcd.save().await;
-    let confsync = scene.confsync_in(&lab, api).arg("--reconcile").arg("1h").start();
+    let confsync = scene.confsync_in(&lab, api).flag("--interval", "1h").start();
     scene.live(&[1]).await;
     put(2).await;
     scene.live(&[1, 2]).await;

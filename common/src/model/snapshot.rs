@@ -148,6 +148,23 @@ impl Snapshot {
             && self.entries.values().zip(other.entries.values()).all(alike)
     }
 
+    /// Whether `earlier` cannot have come before this: a key as old as that picture is not
+    /// in it, or both are of one revision and differ. Then the store has another history, by
+    /// a restore from a backup, although its revision has not fallen.
+    ///
+    /// Not by `modified` alone: a v2 refresh moves it without an event.
+    #[must_use]
+    pub fn contradicts(&self, earlier: &Self) -> bool {
+        let old = |e: &&Entry| e.created.max(e.modified) <= earlier.revision;
+        let is_new = |entry: &Entry| {
+            let known = earlier.entries.get(&entry.key);
+            known.is_none_or(|k| k.created != entry.created || k.value != entry.value)
+        };
+        let lost_one =
+            self.revision == earlier.revision && self.entries.len() != earlier.entries.len();
+        lost_one || self.entries.values().filter(old).any(is_new)
+    }
+
     /// Applies one change. An older one than the picture is skipped, so a watch
     /// may overlap with the list that it follows.
     pub fn apply(&mut self, change: Change) {
@@ -165,18 +182,6 @@ impl Snapshot {
             }
             Change::TreeGone { tree, .. } => self.entries.retain(|key, _| !tree.covers(key)),
         }
-    }
-
-    /// Whether two pictures show the same keys and values, whatever their
-    /// revisions.
-    #[must_use]
-    pub fn same_values(&self, other: &Snapshot) -> bool {
-        self.entries.len() == other.entries.len()
-            && self
-                .entries
-                .values()
-                .zip(other.entries.values())
-                .all(|(a, b)| a.key == b.key && a.value == b.value)
     }
 }
 
@@ -202,6 +207,35 @@ mod tests {
             assert_eq!(tree.covers(key), covered, "{key}");
         }
         assert!("/".parse::<Tree>().unwrap().covers("no-slash"));
+    }
+
+    #[test]
+    fn another_history_contradicts_what_was_seen() {
+        let picture = |revision: u64, entries: &[Entry]| Snapshot {
+            revision: Revision(revision),
+            entries: entries.iter().map(|e| (e.key.clone(), e.clone())).collect(),
+            ..Snapshot::default()
+        };
+        let (one, two) = (entry("/a/1", "x", 3), entry("/a/2", "y", 5));
+        let seen = picture(5, &[one.clone(), two.clone()]);
+        let refreshed = Entry { modified: Revision(4), ..one.clone() };
+        for later in [
+            seen.clone(),
+            picture(9, std::slice::from_ref(&one)),
+            picture(9, &[refreshed, two.clone(), entry("/a/3", "z", 8)]),
+            picture(9, &[entry("/a/1", "other", 7), two.clone()]),
+        ] {
+            assert!(!later.contradicts(&seen), "{later:?}");
+        }
+        for fork in [
+            picture(5, std::slice::from_ref(&one)),
+            picture(5, &[one.clone(), entry("/a/3", "z", 5)]),
+            picture(9, &[one.clone(), entry("/a/3", "z", 4)]),
+            picture(9, &[entry("/a/1", "x", 4), two.clone()]),
+            picture(9, &[entry("/a/1", "other", 3), two]),
+        ] {
+            assert!(fork.contradicts(&seen), "{fork:?}");
+        }
     }
 
     #[test]

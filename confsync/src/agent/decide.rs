@@ -1,5 +1,6 @@
 //! What the newest picture of the keys asks for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::model::{Revision, Snapshot};
@@ -35,6 +36,7 @@ impl<S: Store> Agent<S> {
         let same = self.seen.as_ref().is_some_and(|seen| seen.says_the_same(&snapshot));
         if same && self.is_settled() && view.regressions == self.regressions {
             // Others wrote. A template that looks at the clock is not rendered for that.
+            self.seen = Some(Arc::clone(&snapshot));
             self.decided = snapshot.revision;
             self.parts.pipeline.wanted_still(snapshot.revision);
             return;

@@ -192,7 +192,9 @@ impl<S: Store> Agent<S> {
         let Some(snapshot) = &view.snapshot else {
             return view.stale.as_ref().is_some_and(|_| self.decided == Revision::default());
         };
-        let news = snapshot.revision != self.decided || view.regressions != self.regressions;
+        // Not by its revision: another history may have one of the same.
+        let known = self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, snapshot));
+        let news = !known || view.regressions != self.regressions;
         let debounce = self.parts.set.debounce();
         drop(view);
         if !news {
