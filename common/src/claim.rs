@@ -165,10 +165,10 @@ impl Claim {
             (None, Some(rival)) => {
                 let ours = match want.takeover {
                     Takeover::Any => true,
-                    Takeover::SameValue => rival.entry.value == want.value,
+                    Takeover::SameValue => *rival.entry.value == *want.value,
                 };
                 if ours && !record.settled {
-                    return Some(Guard::Value(rival.entry.value.clone()));
+                    return Some(Guard::Value(rival.entry.value.to_vec()));
                 }
                 (now >= rival.again).then_some(Guard::Absent)
             }
@@ -238,7 +238,7 @@ impl Claim {
             Written::Held { by: Some(entry), revision } if lease != 0 && entry.lease == lease => {
                 self.see(revision);
                 let mark = Mark { lease, modified: entry.modified };
-                let held = Held { value: entry.value, mark, at: entry.modified };
+                let held = Held { value: entry.value.to_vec(), mark, at: entry.modified };
                 self.record(&put.key).hold(held);
             }
             Written::Held { by: Some(entry), revision } => {
@@ -315,7 +315,7 @@ impl Claim {
                 Standing::Held { at: held.at, value: held.value.clone() }
             }
             Some(Record { rival: Some(rival), settled, .. }) if wanted || *settled => {
-                Standing::Rival { value: rival.entry.value.clone() }
+                Standing::Rival { value: rival.entry.value.to_vec() }
             }
             // It may be there: a write of ours was not answered, nor is its removal.
             Some(Record { doubt: Some(_), .. }) => Standing::Owed,

@@ -7,11 +7,13 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use common::model::{Backend, Entry, Prefix, Tree};
+use common::model::{Backend, Endpoint, Entry, Prefix, Tree};
 
 use crate::confdir::Values;
+use crate::template::Texts;
 
 /// How a resource reads its keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,78 +57,105 @@ pub struct Seen {
     /// Typed backends by raw key.
     pub backends: BTreeMap<Arc<str>, Arc<Registered>>,
     /// Values that may pass, backends among them. Bytes that are no text are replaced.
-    pub entries: BTreeMap<Arc<str>, Arc<str>>,
+    pub entries: Arc<Texts>,
     /// Withheld values.
     pub refused: Vec<Refused>,
+}
+
+/// What a resource makes of one entry.
+#[derive(Default)]
+struct Sorted<'k> {
+    /// What templates see of it, if it may pass.
+    shown: Option<Arc<str>>,
+    /// What it says as a backend, and of which service.
+    backend: Option<(&'k str, Backend)>,
+    /// Why it is not a backend, where it should be.
+    refused: Option<String>,
 }
 
 impl Reading {
     /// Sorts the entries of a snapshot into backends, other values and refusals.
     #[must_use]
     pub fn see(&self, entries: impl IntoIterator<Item: Borrow<Entry>>) -> Seen {
-        let mut seen = Seen::default();
-        for entry in entries {
-            let entry = entry.borrow();
-            if self.trees.iter().any(|tree| tree.covers(&entry.key)) {
-                self.see_one(entry, &mut seen);
-            }
-        }
-        seen
+        let mut backends = Vec::new();
+        let seen = self.see_each(entries, |key, registered| {
+            backends.extend(registered.map(|r| (Arc::clone(key), Arc::new(r))));
+        });
+        Seen { backends: backends.into_iter().collect(), ..seen }
     }
 
-    /// Whether an empty `seen` is a loss: a file made of settings has no backends to
+    /// As [`Reading::see`], but of each key that may pass hands on what it says as a backend,
+    /// instead of keeping it: for a single run of a template that knows keys alone, thousands
+    /// of records are not worth their memory.
+    #[must_use]
+    pub fn see_each(
+        &self,
+        entries: impl IntoIterator<Item: Borrow<Entry>>,
+        mut each: impl FnMut(&Arc<str>, Option<Registered>),
+    ) -> Seen {
+        let (mut shown, mut refused) = (Vec::new(), Vec::new());
+        // Shared with the backend before: they come by service.
+        let mut service: Arc<str> = "".into();
+        for entry in entries {
+            let entry = entry.borrow();
+            if !self.trees.iter().any(|tree| tree.covers(&entry.key)) {
+                continue;
+            }
+            let sorted = self.sort(entry);
+            let key = &entry.key;
+            refused.extend(sorted.refused.map(|why| Refused { key: key.to_string(), why }));
+            let Some(text) = sorted.shown else { continue };
+            let registered = sorted.backend.map(|(name, backend)| {
+                if *service != *name {
+                    service = name.into();
+                }
+                let raw = (*text.as_bytes() != *entry.value).then(|| entry.value.lossy());
+                Registered { service: Arc::clone(&service), backend, raw }
+            });
+            each(key, registered);
+            shown.push((Arc::clone(key), text));
+        }
+        // At once from a list, a map is made in less time and space than key by key.
+        Seen { entries: Arc::new(shown.into_iter().collect()), refused, ..Seen::default() }
+    }
+
+    /// Whether it is a loss if there are no backends: a file made of settings has none to
     /// lose.
     #[must_use]
-    pub fn is_about_backends(&self, seen: &Seen) -> bool {
+    pub fn is_about_backends(&self) -> bool {
         let prefix = self.prefix.as_str().trim_end_matches('/');
         let about = |tree: &Tree| {
             let bare = tree.path().strip_prefix(prefix).unwrap_or(tree.path());
             bare == self.services.as_str() || self.services.strip(bare).is_some()
         };
-        !seen.backends.is_empty() || self.trees.iter().any(about)
+        self.trees.iter().any(about)
     }
 
-    fn see_one(&self, entry: &Entry, seen: &mut Seen) {
-        let key: Arc<str> = entry.key.as_str().into();
-        let value = || Arc::from(String::from_utf8_lossy(&entry.value));
+    fn sort<'k>(&'k self, entry: &'k Entry) -> Sorted<'k> {
+        let raw = || Some(entry.value.lossy());
         let place = self.place(&entry.key);
-        let typed = place.is_some() && self.values != Values::Any;
         if place.is_none() && self.values != Values::Endpoint {
-            seen.entries.insert(key, value());
-            return;
+            return Sorted { shown: raw(), ..Sorted::default() };
         }
-        match (self.parse(&entry.value), place) {
-            (Ok(backend), Some(place)) => {
-                let vouched = match self.values {
-                    Values::Any => false,
-                    Values::Endpoint => true,
-                    Values::Typed => place.in_services,
-                };
-                let shown = if vouched { plain(&backend) } else { value() };
-                let raw = (shown.as_bytes() != entry.value).then(value);
-                seen.entries.insert(Arc::clone(&key), shown);
-                let service = seen.service(place.service);
-                seen.backends.insert(key, Arc::new(Registered { service, backend, raw }));
+        let in_services = place.as_ref().is_some_and(|place| place.in_services);
+        // The values of which only backends may pass.
+        let strict = match self.values {
+            Values::Any => false,
+            Values::Endpoint => true,
+            Values::Typed => in_services,
+        };
+        match self.parse(&entry.value) {
+            Ok(backend) => {
+                let shown = if strict { Some(plain(&backend, entry)) } else { raw() };
+                let backend = place.map(|place| (place.service, backend));
+                Sorted { shown, backend, refused: None }
             }
-            (Ok(backend), None) => {
-                seen.entries.insert(key, plain(&backend));
-            }
-            (Err(why), place) => {
-                let certain = place.as_ref().is_some_and(|place| place.in_services);
-                let withhold = match self.values {
-                    Values::Any => false,
-                    Values::Endpoint => true,
-                    Values::Typed => certain,
-                };
-                // A value outside the services' folder need not be a backend.
-                if certain || withhold {
-                    seen.refused.push(Refused { key: entry.key.clone(), why: why.clone() });
-                }
-                if !withhold {
-                    seen.entries.insert(key, value());
-                }
-                debug_assert!(typed || !withhold || self.values == Values::Endpoint);
-            }
+            // A value outside the services' folder need not be a backend.
+            Err(why) => Sorted {
+                shown: if strict { None } else { raw() },
+                backend: None,
+                refused: (in_services || strict).then_some(why),
+            },
         }
     }
 
@@ -155,15 +184,27 @@ impl Reading {
 
 /// What a template may print as it is: of the JSON form, which says more, the address.
 /// Its texts could hold anything, and its braces alone open a block in nginx.
-fn plain(backend: &Backend) -> Arc<str> {
+fn plain(backend: &Backend, entry: &Entry) -> Arc<str> {
+    // Nearly all are written as we would, and then shared.
+    if entry.text().is_some_and(|text| is_written(&backend.addr, text)) {
+        return entry.value.lossy();
+    }
     backend.addr.to_string().into()
 }
 
-impl Seen {
-    /// The name of a service, shared with the backend before: they come by service.
-    fn service(&self, name: &str) -> Arc<str> {
-        let last = self.backends.last_key_value().map(|(_, registered)| &registered.service);
-        last.filter(|last| &***last == name).map_or_else(|| name.into(), Arc::clone)
+/// Whether `text` is what `addr` prints.
+fn is_written(addr: &Endpoint, text: &str) -> bool {
+    let mut rest = Rest(text);
+    write!(rest, "{addr}").is_ok() && rest.0.is_empty()
+}
+
+/// What is left of a text after what was written.
+struct Rest<'t>(&'t str);
+
+impl fmt::Write for Rest<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::model::Endpoint;
 
 use crate::backends::{Registered, Seen};
-use crate::guard::{Evidence, Judgement, Outcome, Policy};
+use crate::guard::{Evidence, Judgement, Policy};
 
 /// What one resource believes.
 #[derive(Debug, Clone, Default)]
@@ -74,17 +74,10 @@ impl Belief {
         for key in &held {
             if let Some((key, (registered, value))) = self.believed.get_key_value(key.as_str()) {
                 seen.backends.insert(Arc::clone(key), Arc::clone(registered));
-                seen.entries.insert(Arc::clone(key), Arc::clone(value));
+                Arc::make_mut(&mut seen.entries).insert(Arc::clone(key), Arc::clone(value));
             }
         }
         held
-    }
-
-    /// Whether `seen`, the held included, may be rendered. With nothing in place
-    /// there is nothing to keep.
-    #[must_use]
-    pub fn weigh(&self, policy: &Policy, seen: &Seen, regressed: bool, in_place: bool) -> Outcome {
-        if in_place { policy.weigh(seen.backends.len(), regressed) } else { Outcome::Render }
     }
 
     /// `seen` is rendered: it is what is believed from now on.
@@ -128,7 +121,7 @@ mod tests {
             let registered = Registered { service: "apache".into(), backend, raw: None };
             let key: Arc<str> = format!("/services/apache/{id}").into();
             seen.backends.insert(Arc::clone(&key), Arc::new(registered));
-            seen.entries.insert(key, value.into());
+            Arc::make_mut(&mut seen.entries).insert(key, value.into());
         }
         seen
     }
@@ -172,13 +165,5 @@ mod tests {
         belief.retain(|key| key.ends_with('1'));
         assert!(belief.held().is_empty());
         assert_eq!(belief.doubt(&Policy::default(), &seen(&["1"]), false), None);
-    }
-
-    #[test]
-    fn with_nothing_in_place_there_is_nothing_to_keep() {
-        let belief = Belief::default();
-        let policy = Policy::default();
-        assert_eq!(belief.weigh(&policy, &seen(&[]), false, false), Outcome::Render);
-        assert!(matches!(belief.weigh(&policy, &seen(&[]), false, true), Outcome::Keep { .. }));
     }
 }

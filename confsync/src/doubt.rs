@@ -85,7 +85,7 @@ async fn leaving<S: Store>(store: &S, bookkeeping: &Bookkeeping) -> BTreeSet<Str
         tracing::warn!("cannot read who leaves on purpose; whoever still answers is held");
         return BTreeSet::new();
     };
-    let key = |value: &Vec<u8>| Some(serde_json::from_slice::<Leaving>(value).ok()?.key);
+    let key = |value: &[u8]| Some(serde_json::from_slice::<Leaving>(value).ok()?.key);
     marks.entries.values().filter_map(|entry| key(&entry.value)).collect()
 }
 

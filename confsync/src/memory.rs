@@ -7,20 +7,21 @@
 //!
 //! Losing the file costs that guard once, and nothing else.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use common::model::{Entry, Revision, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::backends::{Reading, Registered, Seen};
+use crate::backends::{Reading, Registered};
 use crate::belief::Belief;
 use crate::install::{InstallError, new_beside, note};
 use crate::render::Program;
 use crate::set::Set;
+use crate::template::Texts;
 
 /// The word in the file's name.
 const WORD: &str = "believed";
@@ -28,20 +29,15 @@ const WORD: &str = "believed";
 /// What was believed, and of which store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
-    cluster: u64,
-    revision: Revision,
-    backends: BTreeMap<Arc<str>, Arc<str>>,
+    /// The cluster that said it.
+    pub cluster: u64,
+    /// The revision at which it did.
+    pub revision: Revision,
+    /// The backends' keys and the values' own words.
+    pub backends: Arc<Texts>,
 }
 
-/// The same as it is in the file.
-#[derive(Serialize, Deserialize)]
-struct Written<'a> {
-    #[serde(flatten)]
-    of: Head,
-    backends: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-}
-
-/// Of which store the rest of the file is.
+/// The first line of the file: of which store the second is, where the backends are.
 #[derive(Serialize, Deserialize)]
 struct Head {
     cluster: u64,
@@ -59,39 +55,26 @@ impl Memory {
     #[must_use]
     pub fn of(snapshot: &Snapshot, belief: &Belief) -> Self {
         let text = |(key, _): (&str, &Registered)| {
-            let value = &snapshot.entries.get(key)?.value;
-            Some((key.into(), String::from_utf8_lossy(value).into()))
+            let entry = snapshot.entries.get(key)?;
+            Some((Arc::clone(&entry.key), entry.value.lossy()))
         };
-        Self {
-            cluster: snapshot.cluster,
-            revision: snapshot.revision,
-            backends: belief.backends().filter_map(text).collect(),
-        }
-    }
-
-    /// Of what is seen, when all of it is believed.
-    #[must_use]
-    pub fn of_seen(cluster: u64, revision: Revision, seen: &Seen) -> Self {
-        let text = |(key, registered): (&Arc<str>, &Arc<Registered>)| {
-            let value = registered.raw.as_ref().or_else(|| seen.entries.get(key));
-            (Arc::clone(key), value.cloned().unwrap_or_default())
-        };
-        Self { cluster, revision, backends: seen.backends.iter().map(text).collect() }
+        let backends = Arc::new(belief.backends().filter_map(text).collect());
+        Self { cluster: snapshot.cluster, revision: snapshot.revision, backends }
     }
 
     /// What is kept beside `dest`, if it is ahead of the store: the rest is not read, for
     /// it may be large. A file that is not there or not ours is no memory.
     #[must_use]
     pub fn load_if_ahead(dest: &Path, now: &Snapshot) -> Option<Self> {
-        let text = std::fs::read(note(dest, WORD)).ok()?;
-        let head: Head = serde_json::from_slice(&text).ok()?;
+        let mut file = BufReader::new(File::open(note(dest, WORD)).ok()?);
+        let mut line = String::new();
+        file.read_line(&mut line).ok()?;
+        let head: Head = serde_json::from_str(&line).ok()?;
         if !head.is_ahead_of(now) {
             return None;
         }
-        let Written { of, backends } = serde_json::from_slice(&text).ok()?;
-        let shared = |(key, value): (Cow<'_, str>, Cow<'_, str>)| (key.into(), value.into());
-        let backends = backends.into_iter().map(shared).collect();
-        Some(Self { cluster: of.cluster, revision: of.revision, backends })
+        let backends = serde_json::from_reader(file).ok()?;
+        Some(Self { cluster: head.cluster, revision: head.revision, backends })
     }
 
     /// Keeps it beside `dest`, whole or not at all. Nothing routed to is nothing to
@@ -110,12 +93,13 @@ impl Memory {
         }
         let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
         let mut temp = new_beside(&real)?;
-        let pairs = self.backends.iter();
-        let lent = pairs.map(|(key, value)| (Cow::Borrowed(&**key), Cow::Borrowed(&**value)));
-        let of = Head { cluster: self.cluster, revision: self.revision };
-        let written = Written { of, backends: lent.collect() };
-        let text = serde_json::to_vec(&written).map_err(|error| io(error.into()))?;
-        temp.write_all(&text).map_err(io)?;
+        let head = Head { cluster: self.cluster, revision: self.revision };
+        let mut file = BufWriter::new(&mut temp);
+        serde_json::to_writer(&mut file, &head).map_err(|error| io(error.into()))?;
+        file.write_all(b"\n").map_err(io)?;
+        serde_json::to_writer(&mut file, &self.backends).map_err(|error| io(error.into()))?;
+        file.flush().map_err(io)?;
+        drop(file);
         temp.persist(&path).map_err(|error| io(error.error))?;
         Ok(())
     }
@@ -124,8 +108,8 @@ impl Memory {
     #[must_use]
     pub fn belief(&self, reading: &Reading) -> Belief {
         let entry = |(key, value): (&Arc<str>, &Arc<str>)| Entry {
-            key: key.to_string(),
-            value: value.as_bytes().to_vec(),
+            key: Arc::clone(key),
+            value: Arc::clone(value).into(),
             created: self.revision,
             modified: self.revision,
             lease: 0,
@@ -188,13 +172,13 @@ mod tests {
     fn snapshot(cluster: u64, revision: u64) -> Snapshot {
         let entry = Entry {
             key: "/services/apache/a".into(),
-            value: b"10.0.0.1:80".to_vec(),
+            value: "10.0.0.1:80".into(),
             created: Revision(1),
             modified: Revision(1),
             lease: 0,
             ttl: None,
         };
-        let entries = [(entry.key.clone(), entry)].into();
+        let entries = [(Arc::clone(&entry.key), entry)].into();
         Snapshot { revision: Revision(revision), cluster, entries }
     }
 
@@ -209,8 +193,6 @@ mod tests {
         let mut belief = Belief::default();
         belief.adopt(&reading("/services").see(before.entries.values()), Default::default());
         let memory = Memory::of(&before, &belief);
-        let seen = reading("/services").see(before.entries.values());
-        assert_eq!(Memory::of_seen(1, Revision(7), &seen), memory);
         memory.save(&dest).unwrap();
         let found = Memory::load_if_ahead(&dest, &wiped).unwrap();
         assert_eq!(found, memory);
@@ -239,7 +221,9 @@ mod tests {
     fn a_file_that_is_torn_is_no_memory() {
         let folder = tempfile::tempdir().unwrap();
         let dest = folder.path().join("app.conf");
-        std::fs::write(note(&dest, WORD), "{\"cluster\":1,").unwrap();
-        assert_eq!(Memory::load_if_ahead(&dest, &snapshot(2, 1)), None);
+        for torn in ["{\"cluster\":1,", "{\"cluster\":1,\"revision\":7}\n{\"/a\":\"10.0"] {
+            std::fs::write(note(&dest, WORD), torn).unwrap();
+            assert_eq!(Memory::load_if_ahead(&dest, &snapshot(2, 1)), None, "{torn}");
+        }
     }
 }

@@ -1,29 +1,34 @@
 //! `run --once` and `run --dry-run`: one read, one decision, and an exit code that
 //! tells. No member key and no supervision.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use common::handshake::Bookkeeping;
-use common::model::{Revision, Snapshot};
+use common::model::{Entry, Revision, Snapshot};
 use common::runtime::{Exit, print};
 use common::store::{Etcd, Store, StoreError, connect};
 use diffy::DiffOptions;
 use tokio::time::Instant;
 
+use crate::backends::{Registered, Seen};
+use crate::belief::Belief;
+use crate::confdir::Resource;
 use crate::daemon::Config;
 use crate::doubt;
 use crate::guard::Outcome;
-use crate::install::{Candidate, Digest, current};
+use crate::install::{Candidate, Digest, Wanted, current};
 use crate::load::load;
 use crate::memory::Memory;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
 use crate::render::Program;
 use crate::set::Set;
-use crate::template::Engine;
+use crate::template::{Engine, Texts};
 
 /// How a single run is done.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +52,15 @@ struct Run<'r> {
 struct Rendered {
     candidates: Vec<Candidate>,
     memories: Vec<(PathBuf, Memory)>,
+}
+
+/// What a program renders from.
+struct Picture {
+    seen: Seen,
+    /// How many backends there are, the held included.
+    count: usize,
+    /// The backends with the values' own words; none while somebody is held.
+    routed: Option<Arc<Texts>>,
 }
 
 /// How long etcd may take to answer: whoever calls in a loop wants to know soon.
@@ -98,35 +112,85 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
     for program in &run.set.programs {
         let resource = &program.resource;
         let memory = Memory::load_if_ahead(&resource.dest, snapshot);
-        left -= 1;
-        let mut seen = match left {
-            0 => resource.reading.see(std::mem::take(&mut snapshot.entries).into_values()),
-            _ => resource.reading.see(snapshot.entries.values()),
-        };
-        for refused in &seen.refused {
-            tracing::warn!(key = refused.key, "value refused: {}", refused.why);
-        }
         let belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
-        let held =
-            doubt::hold(run.store, run.bookkeeping, resource, &belief, &mut seen, true).await;
+        left -= 1;
+        let picture = match left {
+            0 => {
+                let entries = std::mem::take(&mut snapshot.entries).into_values();
+                look(run, resource, &belief, entries).await
+            }
+            _ => look(run, resource, &belief, snapshot.entries.values()).await,
+        };
         let had = belief.backends().next().is_some();
-        let in_place = resource.dest.exists();
-        if (had || resource.reading.is_about_backends(&seen))
-            && let Outcome::Keep { why } = belief.weigh(&resource.policy, &seen, false, in_place)
+        // With nothing in place there is nothing to keep.
+        if resource.dest.exists()
+            && (had || picture.count > 0 || resource.reading.is_about_backends())
+            && let Outcome::Keep { why } = resource.policy.weigh(picture.count, false)
         {
             anyhow::bail!("{}: {why}; the last file stays", resource.name);
         }
-        if held.is_empty() {
-            let memory = Memory::of_seen(snapshot.cluster, snapshot.revision, &seen);
+        rendered.candidates.push(program.render(&picture.seen).map_err(anyhow::Error::msg)?);
+        if let Some(routed) = picture.routed {
+            let (cluster, revision) = (snapshot.cluster, snapshot.revision);
+            let memory = Memory { cluster, revision, backends: routed };
             rendered.memories.push((resource.dest.clone(), memory));
         }
-        if resource.engine == Engine::Go {
-            // Its templates know keys alone.
-            seen.backends.clear();
-        }
-        rendered.candidates.push(program.render(&seen).map_err(anyhow::Error::msg)?);
     }
     Ok(rendered)
+}
+
+async fn look(
+    run: &Run<'_>,
+    resource: &Resource,
+    belief: &Belief,
+    entries: impl Iterator<Item: Borrow<Entry>>,
+) -> Picture {
+    // A Go template knows keys alone, and to judge a picture by itself takes a number.
+    if resource.engine == Engine::Go && belief.backends().next().is_none() {
+        return glance(resource, entries);
+    }
+    let mut seen = resource.reading.see(entries);
+    say_refused(&seen);
+    let held = doubt::hold(run.store, run.bookkeeping, resource, belief, &mut seen, true).await;
+    let routed = held.is_empty().then(|| {
+        let value = |(key, r): (&Arc<str>, &Arc<Registered>)| {
+            let value = r.raw.as_ref().or_else(|| seen.entries.get(key))?;
+            Some((Arc::clone(key), Arc::clone(value)))
+        };
+        Arc::new(seen.backends.iter().filter_map(value).collect())
+    });
+    Picture { count: seen.backends.len(), seen, routed }
+}
+
+/// Counts the backends and lets their records go. What they say is nearly always just what
+/// templates see, and then kept once.
+fn glance(resource: &Resource, entries: impl Iterator<Item: Borrow<Entry>>) -> Picture {
+    let mut count = 0;
+    let mut otherwise = Vec::new();
+    let seen = resource.reading.see_each(entries, |key, registered| {
+        count += usize::from(registered.is_some());
+        match registered.map(|r| r.raw) {
+            Some(None) => {}
+            Some(raw) => otherwise.push((Arc::clone(key), raw)),
+            None => otherwise.push((Arc::clone(key), None)),
+        }
+    });
+    say_refused(&seen);
+    let mut routed = Arc::clone(&seen.entries);
+    for (key, raw) in otherwise {
+        let routed = Arc::make_mut(&mut routed);
+        match raw {
+            Some(raw) => routed.insert(key, raw),
+            None => routed.remove(&key),
+        };
+    }
+    Picture { seen, count, routed: Some(routed) }
+}
+
+fn say_refused(seen: &Seen) {
+    for refused in &seen.refused {
+        tracing::warn!(key = refused.key, "value refused: {}", refused.why);
+    }
 }
 
 async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: How) -> anyhow::Result<Exit> {
@@ -136,7 +200,7 @@ async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: How) -> anyhow::Result<
         return Ok(Exit::Done);
     }
     if how.sync_only {
-        write_only(run.set, &candidates)?;
+        write_only(run.set, &candidates.into())?;
         return Ok(Exit::Done);
     }
     let exit = apply(run.set, candidates, snapshot.revision).await?;
@@ -155,15 +219,16 @@ async fn apply(set: &Set, candidates: Vec<Candidate>, revision: Revision) -> any
     let targets = set.programs.iter().map(Program::target).collect();
     let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, Duration::ZERO)?;
     pipeline.once = true;
-    let wanted = Digest::of(&candidates);
-    let was_in_place = pipeline.ledger.on_disk() == Some(wanted);
+    let wanted = Wanted::from(candidates);
+    let digest = Some(wanted.digest());
+    let was_in_place = pipeline.ledger.on_disk() == digest;
     if was_in_place && !pipeline.unproven() {
         tracing::info!(set = set.name, "in sync");
         return Ok(Exit::Done);
     }
-    pipeline.want(candidates, revision);
+    pipeline.want(wanted, revision);
     pipeline.step(Instant::now()).await;
-    let in_place = pipeline.ledger.on_disk() == Some(wanted);
+    let in_place = pipeline.ledger.on_disk() == digest;
     match pipeline.trouble.take() {
         None => Ok(Exit::Done),
         // The files are right and whoever starts will read them.
@@ -187,14 +252,14 @@ fn only_commands(set: &Set) -> bool {
     set.programs.iter().all(|program| program.resource.nginx.is_none())
 }
 
-fn write_only(set: &Set, candidates: &[Candidate]) -> anyhow::Result<()> {
+fn write_only(set: &Set, wanted: &Wanted) -> anyhow::Result<()> {
     use crate::install::{Proof, StagedSet};
-    let targets: Vec<_> = candidates.iter().map(|c| c.target.clone()).collect();
-    if current(&targets)? == Some(Digest::of(candidates)) {
+    let targets: Vec<_> = wanted.files().iter().map(|c| c.target.clone()).collect();
+    if current(&targets)? == Some(wanted.digest()) {
         tracing::info!(set = set.name, "in sync");
         return Ok(());
     }
-    let staged = StagedSet::write(candidates)?;
+    let staged = StagedSet::write(wanted)?;
     let proof = Proof::nothing_to_ask(&staged);
     staged.accept(proof)?.install()?.commit()?;
     tracing::info!(set = set.name, "written");
@@ -247,15 +312,15 @@ pub fn from_file(path: &Path) -> anyhow::Result<Snapshot> {
             serde_json::Value::String(text) => text,
             other => other.to_string(),
         };
-        let entry = common::model::Entry {
-            key: key.clone(),
-            value: text.into_bytes(),
-            created: common::model::Revision(1),
-            modified: common::model::Revision(1),
+        let entry = Entry {
+            key: key.into(),
+            value: text.as_str().into(),
+            created: Revision(1),
+            modified: Revision(1),
             lease: 0,
             ttl: None,
         };
-        (key, entry)
+        (Arc::clone(&entry.key), entry)
     };
     Ok(Snapshot { entries: values.into_iter().map(entry).collect(), ..Snapshot::default() })
 }

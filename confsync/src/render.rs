@@ -91,8 +91,7 @@ impl Program {
     fn input(&self, seen: &Seen) -> Input {
         let prefix = &self.resource.reading.prefix;
         let bare = if prefix.as_str() == "/" { "" } else { prefix.as_str() };
-        let shared = |(key, value): (&Arc<str>, &Arc<str>)| (Arc::clone(key), Arc::clone(value));
-        let store = keys(seen.entries.iter().map(shared), bare);
+        let store = keys(&seen.entries, bare);
         for collision in &store.collisions {
             tracing::warn!(
                 kept = collision.kept,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use confsync::template::{Engine, Input, NamedBackend, Sources, Template, keys, starter};
 
@@ -11,7 +12,8 @@ fn input() -> Input {
         ("/services/apache/10.132.249.206", "10.132.249.206:7777"),
         ("/services/apache/10.132.249.212", "10.132.249.212:8888"),
     ];
-    let kv = keys(entries.map(|(key, value)| (key.into(), value.into())), "").kv;
+    let store = entries.map(|(key, value)| (key.into(), value.into())).into();
+    let kv = keys(&Arc::new(store), "").kv;
     let backends = entries
         .iter()
         .map(|(key, value)| NamedBackend {

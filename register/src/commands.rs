@@ -124,7 +124,7 @@ pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let mut rows = Vec::new();
     for entry in found.entries.values() {
         let left = store.time_left(entry).await?;
-        rows.push(Row { key: entry.key.clone(), value: entry.value.clone(), ttl: left });
+        rows.push(Row { key: entry.key.to_string(), value: entry.value.to_vec(), ttl: left });
     }
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text =

@@ -1,5 +1,7 @@
 //! The wait that is looked at: `register`'s own, shown pictures of etcd.
 
+use std::sync::Arc;
+
 use common::handshake::{self, Bookkeeping, Consumes};
 use common::model::{Entry, Revision, Snapshot};
 use register::drain::{Bounds, Goal, Progress, Verdict, Wait};
@@ -124,12 +126,12 @@ fn picture(keys: [Keys; 2]) -> Snapshot {
 
 fn add(picture: &mut Snapshot, key: String, value: &impl serde::Serialize) {
     let entry = Entry {
-        key: key.clone(),
-        value: serde_json::to_vec(value).unwrap(),
+        key: key.into(),
+        value: serde_json::to_string(value).unwrap().as_str().into(),
         created: Revision(1),
         modified: Revision(1),
         lease: 1,
         ttl: None,
     };
-    picture.entries.insert(key, entry);
+    picture.entries.insert(Arc::clone(&entry.key), entry);
 }

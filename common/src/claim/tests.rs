@@ -21,7 +21,7 @@ fn done(revision: u64) -> Option<Written> {
 
 fn found(value: &str, lease: i64) -> Entry {
     Entry {
-        key: key("a").to_string(),
+        key: key("a").as_str().into(),
         value: value.into(),
         created: Revision(1),
         modified: Revision(1),

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::key::{KeyError, Prefix};
+use super::raw::Raw;
 
 /// etcd's store revision (v3), or its index (v2). Grows with every write of
 /// anybody; falls only when the store was wiped or restored.
@@ -22,9 +24,9 @@ pub struct Revision(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The raw key.
-    pub key: String,
-    /// The raw value: etcd promises no encoding.
-    pub value: Vec<u8>,
+    pub key: Arc<str>,
+    /// The raw value.
+    pub value: Raw,
     /// When the key came into being.
     pub created: Revision,
     /// When its value was last written (a v3 keep-alive does not count, a v2
@@ -49,7 +51,7 @@ pub enum Change {
     /// The key is gone.
     Gone {
         /// Which.
-        key: String,
+        key: Arc<str>,
         /// Since when.
         at: Revision,
     },
@@ -71,14 +73,14 @@ pub struct Snapshot {
     /// may not.
     pub cluster: u64,
     /// The entries, by key.
-    pub entries: BTreeMap<String, Entry>,
+    pub entries: BTreeMap<Arc<str>, Entry>,
 }
 
 impl Entry {
     /// The value as text, if it is.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
-        std::str::from_utf8(&self.value).ok()
+        self.value.text()
     }
 }
 
@@ -175,7 +177,7 @@ impl Snapshot {
         self.revision = at;
         match change {
             Change::Put(entry) => {
-                self.entries.insert(entry.key.clone(), entry);
+                self.entries.insert(Arc::clone(&entry.key), entry);
             }
             Change::Gone { key, .. } => {
                 self.entries.remove(&key);
@@ -247,7 +249,7 @@ mod tests {
         picture.apply(Change::Put(entry("/a/2", "y", 6)));
         picture.apply(Change::Put(entry("/ab", "z", 7)));
         picture.apply(Change::TreeGone { tree: "/a".parse().unwrap(), at: Revision(8) });
-        assert_eq!(picture.entries.keys().collect::<Vec<_>>(), ["/ab"]);
+        assert_eq!(picture.entries.keys().map(|key| &**key).collect::<Vec<_>>(), ["/ab"]);
         picture.apply(Change::Gone { key: "/ab".into(), at: Revision(9) });
         assert_eq!((picture.entries.len(), picture.revision), (0, Revision(9)));
     }

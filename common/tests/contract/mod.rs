@@ -89,7 +89,7 @@ fn holder(written: Written) -> Entry {
 
 /// Keys and values of a picture.
 fn plain(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
-    snapshot.entries.values().map(|e| (e.key.as_str(), e.text().unwrap())).collect()
+    snapshot.entries.values().map(|e| (&*e.key, e.text().unwrap())).collect()
 }
 
 pub(crate) async fn guards_decide_and_say_what_stands_in_the_way<B: Bench>(bench: &mut B) {
@@ -198,12 +198,12 @@ pub(crate) async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
         for round in 0..WRITES {
             let name = format!("/web/{writer}/{}", round % 7);
             let value = format!("{round}");
-            let there = store.read(&[tree(&name)]).await.unwrap().entries.remove(&name);
+            let there = store.read(&[tree(&name)]).await.unwrap().entries.remove(name.as_str());
             let Some(there) = there else {
                 create(store, &name, &value, lease).await;
                 continue;
             };
-            let guard = Guard::Value(there.value);
+            let guard = Guard::Value(there.value.to_vec());
             let done = if round % 5 == 4 {
                 store.delete(&key(&name), &guard).await.unwrap()
             } else {
@@ -220,7 +220,7 @@ pub(crate) async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
             for change in event(&mut watch).await.unwrap() {
                 assert!(change.revision() >= last, "out of order: {change:?} after {last}");
                 last = change.revision();
-                let end = matches!(&change, Change::Put(entry) if entry.key == "/web/end");
+                let end = matches!(&change, Change::Put(entry) if *entry.key == *"/web/end");
                 picture.apply(change);
                 if end {
                     return picture;
@@ -298,7 +298,10 @@ pub(crate) async fn a_tree_ends_at_a_slash<B: Bench>(bench: &mut B) {
         ["/web/x-2/1", "/web/x/1", "/web/y/1"]
     );
     let changes = event(&mut watch).await.unwrap();
-    assert!(matches!(&changes[..], [Change::Put(entry)] if entry.key == "/web/x/1"), "{changes:?}");
+    assert!(
+        matches!(&changes[..], [Change::Put(entry)] if *entry.key == *"/web/x/1"),
+        "{changes:?}"
+    );
     // A tree may be one key, several trees may overlap, and `/` is everything.
     let one = store.read(&[tree("/web/x/1"), tree("/web2"), tree("/none")]).await.unwrap();
     assert_eq!(plain(&one).into_keys().collect::<Vec<_>>(), ["/web/x/1", "/web2/x"]);
@@ -315,7 +318,7 @@ pub(crate) async fn a_lease_that_runs_out_is_seen<B: Bench>(bench: &mut B) {
     bench.pass(short.ttl).await;
     let changes = event(&mut watch).await.unwrap();
     assert!(
-        matches!(&changes[..], [Change::Gone { key, .. }] if key == "/web/short"),
+        matches!(&changes[..], [Change::Gone { key, .. }] if **key == *"/web/short"),
         "{changes:?}"
     );
     let store = bench.store();
@@ -326,7 +329,7 @@ pub(crate) async fn a_lease_that_runs_out_is_seen<B: Bench>(bench: &mut B) {
         store.revoke(short).await.unwrap();
         store.revoke(long).await.unwrap();
         let changes = event(&mut watch).await.unwrap();
-        assert!(matches!(&changes[..], [Change::Gone { key, .. }] if key == "/web/long"));
+        assert!(matches!(&changes[..], [Change::Gone { key, .. }] if **key == *"/web/long"));
     } else {
         assert_eq!(renewed.unwrap().keys, [KeyState::Missing]);
     }
@@ -383,7 +386,7 @@ pub(crate) async fn odd_keys_and_values_survive<B: Bench>(bench: &mut B) {
         assert_eq!(plain(&read), BTreeMap::from([(name, value)]));
         let changes = event(&mut watch).await.unwrap();
         let [Change::Put(entry)] = &changes[..] else { panic!("{changes:?}") };
-        assert_eq!((entry.key.as_str(), entry.text(), entry.modified), (name, Some(value), at));
+        assert_eq!((&*entry.key, entry.text(), entry.modified), (name, Some(value), at));
     }
     let empty = Guard::Value(Vec::new());
     let done = put(store, "/web/empty", "no more", lease, &empty).await;
@@ -420,7 +423,7 @@ pub(crate) async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut 
     while !seen.contains(&"/web/b".to_owned()) {
         match event(&mut watch).await {
             Ok(changes) => seen.extend(changes.into_iter().map(|change| match change {
-                Change::Put(entry) => entry.key,
+                Change::Put(entry) => entry.key.to_string(),
                 other => format!("{other:?}"),
             })),
             Err(_) => watch = patiently(async || store.watch(&tree("/web"), at).await).await,

@@ -61,7 +61,7 @@ impl<S: Store> Agent<S> {
                 self.withheld = None;
                 self.refused = refused;
                 self.parts.pipeline.cause = cause::words(self.served.as_ref(), &self.routes());
-                self.parts.pipeline.want(candidates, snapshot.revision);
+                self.parts.pipeline.want(candidates.into(), snapshot.revision);
             }
             Err(why) => {
                 if self.withheld.as_ref() != Some(&why) {
@@ -99,8 +99,11 @@ impl<S: Store> Agent<S> {
             self.doubting |= !held.is_empty();
             let policy = &resource.policy;
             let had = belief.backends().next().is_some();
-            if (had || resource.reading.is_about_backends(&seen))
-                && let Outcome::Keep { why } = belief.weigh(policy, &seen, regressed, in_place)
+            let count = seen.backends.len();
+            // With nothing in place there is nothing to keep.
+            if in_place
+                && (had || count > 0 || resource.reading.is_about_backends())
+                && let Outcome::Keep { why } = policy.weigh(count, regressed)
             {
                 self.doubting |= regressed;
                 self.refused = seen.refused;

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +18,34 @@ use super::{Candidate, Target};
 /// SHA-256 over the dests, bytes, modes and owners of a set, in the set's order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
+
+/// The files of a set as they are wanted. Their digest is taken once, for they may be
+/// large; copies share them.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    files: Arc<[Candidate]>,
+    digest: Digest,
+}
+
+impl Wanted {
+    /// The files, in the set's order.
+    #[must_use]
+    pub fn files(&self) -> &[Candidate] {
+        &self.files
+    }
+
+    /// Their digest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl From<Vec<Candidate>> for Wanted {
+    fn from(files: Vec<Candidate>) -> Self {
+        Self { digest: Digest::of(&files), files: files.into() }
+    }
+}
 
 impl Digest {
     /// The digest of what is wanted; touches no file.

@@ -32,7 +32,7 @@ mod stamp;
 mod swap;
 mod target;
 
-pub use digest::{Digest, current};
+pub use digest::{Digest, Wanted, current};
 pub use error::InstallError;
 pub use recover::{Recovered, clean_stale, recover};
 pub use stage::{Proof, Staged, StagedSet};

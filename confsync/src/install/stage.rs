@@ -11,7 +11,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::names::{RANDOM, stage_prefix};
 use super::target::{Access, Place, make_folder, resolve};
-use super::{Candidate, CheckedSet, Digest, InstallError, Target};
+use super::{Candidate, CheckedSet, Digest, InstallError, Target, Wanted};
 
 /// One file of a set, written beside its dest and not checked. Dropping it removes
 /// the staged file.
@@ -113,17 +113,17 @@ impl StagedSet {
     ///
     /// # Errors
     /// When one cannot be written; nothing is left behind then.
-    pub fn write(candidates: &[Candidate]) -> Result<Self, InstallError> {
+    pub fn write(wanted: &Wanted) -> Result<Self, InstallError> {
         let mut places = BTreeSet::new();
-        let mut files = Vec::with_capacity(candidates.len());
-        for candidate in candidates {
+        let mut files = Vec::with_capacity(wanted.files().len());
+        for candidate in wanted.files() {
             let staged = Staged::write(candidate)?;
             if !places.insert(staged.real.clone()) {
                 return Err(InstallError::Twice(staged.real));
             }
             files.push(staged);
         }
-        Ok(Self { files, digest: Digest::of(candidates) })
+        Ok(Self { files, digest: wanted.digest() })
     }
 
     /// The files, in the order of the candidates.

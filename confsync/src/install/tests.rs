@@ -14,7 +14,7 @@ fn candidate(target: Target, bytes: &str) -> Candidate {
 }
 
 fn install(target: Target, bytes: &str) -> Result<InstalledSet, InstallError> {
-    let staged = StagedSet::write(&[candidate(target, bytes)])?;
+    let staged = StagedSet::write(&vec![candidate(target, bytes)].into())?;
     let proof = Proof::nothing_to_ask(&staged);
     staged.accept(proof)?.install()
 }
@@ -94,8 +94,8 @@ fn links_are_followed_and_stay() {
     assert!(!at("available/z").exists());
     assert_eq!(names(&at("available")), ["x"]);
     // Two names of one file are one file.
-    let both = [candidate(Target::new(at("x")), "1"), candidate(Target::new(at("y")), "2")];
-    assert!(matches!(StagedSet::write(&both), Err(InstallError::Twice(_))));
+    let both = vec![candidate(Target::new(at("x")), "1"), candidate(Target::new(at("y")), "2")];
+    assert!(matches!(StagedSet::write(&both.into()), Err(InstallError::Twice(_))));
     assert_eq!(names(&at("available")), ["x"]);
 }
 
@@ -141,7 +141,7 @@ fn only_stale_stage_files_of_ours_go() {
     {
         fs::write(dir.path().join(name), "").unwrap();
     }
-    let running = StagedSet::write(&[candidate(target.clone(), "held")]).unwrap();
+    let running = StagedSet::write(&vec![candidate(target.clone(), "held")].into()).unwrap();
     let gone = clean_stale(&target).unwrap();
     assert_eq!(gone, [dir.path().canonicalize().unwrap().join(".x.confsync-AbCd12")]);
     assert!(running.files()[0].path().exists());

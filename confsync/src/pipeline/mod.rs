@@ -23,8 +23,8 @@ use tokio::time::Instant;
 pub use record::{Counts, HISTORY, Load};
 
 use crate::install::{
-    Candidate, Digest, InstallError, InstalledSet, Recovered, StagedSet, Stamp, Target,
-    clean_stale, current, recover,
+    Digest, InstallError, InstalledSet, Recovered, StagedSet, Stamp, Target, Wanted, clean_stale,
+    current, recover,
 };
 use crate::ledger::{Ledger, Owed};
 use crate::nginx::{Master, is_alive};
@@ -39,8 +39,9 @@ pub struct Pipeline {
     targets: Vec<Target>,
     /// What is owed.
     pub ledger: Ledger,
-    candidates: Vec<Candidate>,
-    /// The revision that the candidates were rendered from.
+    /// Nothing before the first render.
+    wanted: Option<Wanted>,
+    /// The revision that it was rendered from.
     wanted_at: Revision,
     /// Swapped in, not proven yet: the previous files are still there.
     pending: Option<InstalledSet>,
@@ -104,7 +105,7 @@ impl Pipeline {
             name,
             proxy,
             targets,
-            candidates: Vec::new(),
+            wanted: None,
             wanted_at: Revision::default(),
             prove_first: pending.is_some(),
             pending,
@@ -148,13 +149,13 @@ impl Pipeline {
     }
 
     /// These files are wanted, rendered from this revision.
-    pub fn want(&mut self, candidates: Vec<Candidate>, revision: Revision) {
-        let digest = Digest::of(&candidates);
+    pub fn want(&mut self, wanted: Wanted, revision: Revision) {
+        let digest = wanted.digest();
         if self.ledger.wanted() != Some(digest) {
             self.ledger.want(digest);
             self.backoff.reset();
         }
-        (self.candidates, self.wanted_at) = (candidates, revision);
+        (self.wanted, self.wanted_at) = (Some(wanted), revision);
         if self.ledger.in_sync() {
             self.quiescence.live(revision);
             // What was refused is not wanted any more.
@@ -184,7 +185,7 @@ impl Pipeline {
     pub async fn look_at_disk(&mut self) {
         let stamp = Stamp::of(&self.targets);
         // Before the first render there is nothing to write instead.
-        if self.candidates.is_empty() || stamp == self.stamp {
+        if self.wanted.is_none() || stamp == self.stamp {
             return;
         }
         self.stamp = stamp;
@@ -273,8 +274,8 @@ impl Pipeline {
         if let Some(pending) = self.pending.take() {
             self.put_back(pending).await;
         }
-        let candidates = self.candidates.clone();
-        let staged = match blocking(move || StagedSet::write(&candidates)).await {
+        let Some(wanted) = self.wanted.clone() else { return false };
+        let staged = match blocking(move || StagedSet::write(&wanted)).await {
             Ok(staged) => staged,
             Err(error) => return self.failed(format!("cannot stage: {error}")),
         };

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::path::clean;
+use super::path::{clean, is_clean};
 
 /// One name for two keys: `/up/1` and `/up//1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,11 +18,14 @@ pub struct Collision {
     pub dropped: String,
 }
 
+/// Texts by name. There may be thousands, so copies share them.
+pub type Texts = BTreeMap<Arc<str>, Arc<str>>;
+
 /// The store of a template, and the keys that had to give way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     /// Name to value.
-    pub kv: BTreeMap<Arc<str>, Arc<str>>,
+    pub kv: Arc<Texts>,
     /// Worth a warning each.
     pub collisions: Vec<Collision>,
 }
@@ -32,55 +35,61 @@ pub struct Keys {
 /// The prefix is stripped as text, without a boundary, because confd does so.
 /// Of several keys with one name the one that needed no cleaning wins, else the
 /// first in byte order. confd lets chance decide, anew each time.
-pub fn keys(entries: impl IntoIterator<Item = (Arc<str>, Arc<str>)>, prefix: &str) -> Keys {
-    let mut sorted: Vec<(Arc<str>, Arc<str>)> = entries.into_iter().collect();
-    sorted.sort_unstable();
-    let mut chosen: BTreeMap<Arc<str>, (Arc<str>, Arc<str>)> = BTreeMap::new();
+#[must_use]
+pub fn keys(entries: &Arc<Texts>, prefix: &str) -> Keys {
+    if prefix.is_empty() && entries.keys().all(|key| is_clean(key)) {
+        return Keys { kv: Arc::clone(entries), collisions: Vec::new() };
+    }
+    let mut chosen: BTreeMap<Arc<str>, (&Arc<str>, &Arc<str>)> = BTreeMap::new();
     let mut collisions = Vec::new();
-    for (key, value) in sorted {
-        let rest = key.strip_prefix(prefix).unwrap_or(&key);
+    for (key, value) in entries.iter() {
+        let rest = key.strip_prefix(prefix).unwrap_or(key);
         let name = clean(&format!("/{rest}"));
         let untouched = name == rest;
         if let Some((other, _)) = chosen.get(name.as_str()) {
-            let (kept, dropped) = if untouched { (&key, other) } else { (other, &key) };
+            let (kept, dropped) = if untouched { (key, *other) } else { (*other, key) };
             let [kept, dropped] = [kept, dropped].map(ToString::to_string);
             collisions.push(Collision { name: name.clone(), kept, dropped });
             if !untouched {
                 continue;
             }
         }
-        let name = if *name == *key { Arc::clone(&key) } else { name.into() };
+        let name = if *name == **key { Arc::clone(key) } else { name.into() };
         chosen.insert(name, (key, value));
     }
-    Keys { kv: chosen.into_iter().map(|(name, (_, value))| (name, value)).collect(), collisions }
+    let kv = chosen.into_iter().map(|(name, (_, value))| (name, Arc::clone(value))).collect();
+    Keys { kv: Arc::new(kv), collisions }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(pairs: &[(&str, &str)]) -> Vec<(Arc<str>, Arc<str>)> {
-        pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    fn of(pairs: &[(&str, &str)]) -> Arc<Texts> {
+        Arc::new(pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
     }
 
     #[test]
     fn the_prefix_goes_and_the_rest_is_cleaned() {
-        let keys = keys(of(&[("/app/up/1", "a"), ("/app/up/2/", "b"), ("/apple", "c")]), "/app");
+        let keys = keys(&of(&[("/app/up/1", "a"), ("/app/up/2/", "b"), ("/apple", "c")]), "/app");
         let want = [("/le", "c"), ("/up/1", "a"), ("/up/2", "b")];
         let got: Vec<(&str, &str)> = keys.kv.iter().map(|(k, v)| (&**k, &**v)).collect();
         assert_eq!(got, want);
     }
 
     #[test]
-    fn a_collision_is_decided_the_same_way_each_time() {
-        let mut entries = vec![("/up/1/", "c"), ("/up//1", "b"), ("/up/1", "a")];
-        for _ in 0..entries.len() {
-            entries.rotate_left(1);
-            let keys = keys(of(&entries), "");
-            assert_eq!(keys.kv.get("/up/1").map(|value| &**value), Some("a"));
-            assert_eq!(keys.collisions.len(), 2);
-        }
-        let keys = keys(of(&[("/up/1/", "c"), ("/up//1", "b")]), "");
-        assert_eq!(keys.kv.get("/up/1").map(|value| &**value), Some("b"));
+    fn of_keys_with_one_name_the_clean_one_wins() {
+        let seen = keys(&of(&[("/up/1/", "c"), ("/up//1", "b"), ("/up/1", "a")]), "");
+        assert_eq!(seen.kv.get("/up/1").map(|value| &**value), Some("a"));
+        assert_eq!(seen.collisions.len(), 2);
+        let seen = keys(&of(&[("/up/1/", "c"), ("/up//1", "b")]), "");
+        assert_eq!(seen.kv.get("/up/1").map(|value| &**value), Some("b"));
+    }
+
+    #[test]
+    fn where_nothing_is_to_be_done_nothing_is_copied() {
+        let (clean, other) = (of(&[("/up/1", "a")]), of(&[("/up/1", "a"), ("/up/2/", "b")]));
+        assert!(Arc::ptr_eq(&keys(&clean, "").kv, &clean));
+        assert!(!Arc::ptr_eq(&keys(&other, "").kv, &other));
     }
 }

@@ -28,8 +28,8 @@ use common::model::Backend;
 
 pub use convert::{Unconvertible, convert};
 pub use error::{RenderError, TemplateError};
-pub use kv::{Collision, Keys, keys};
-pub use path::{BadPattern, Pattern, base, clean, dir, matches};
+pub use kv::{Collision, Keys, Texts, keys};
+pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
 
 use functions::Fault;
 
@@ -57,7 +57,7 @@ impl Engine {
 #[derive(Debug, Clone, Default)]
 pub struct Input {
     /// The resource's keys in confd's form; [`keys`] makes them.
-    pub kv: BTreeMap<Arc<str>, Arc<str>>,
+    pub kv: Arc<Texts>,
     /// The backends among them, in the order of their keys.
     pub backends: Vec<NamedBackend>,
 }
@@ -68,7 +68,7 @@ impl Input {
         kv: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         let kv = kv.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        Self { kv, backends: Vec::new() }
+        Self { kv: Arc::new(kv), backends: Vec::new() }
     }
 }
 

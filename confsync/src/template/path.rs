@@ -214,6 +214,13 @@ pub fn clean(path: &str) -> String {
     }
 }
 
+/// Whether an absolute path is as [`clean`] makes it; it then costs no copy.
+#[must_use]
+pub fn is_clean(path: &str) -> bool {
+    let parts = |rest: &str| rest.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    path == "/" || path.strip_prefix('/').is_some_and(parts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +275,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn clean_is_what_cleaning_leaves_as_it_is(path in "[a./]{0,12}") {
+            prop_assert_eq!(is_clean(&path), path.starts_with('/') && clean(&path) == path);
+        }
+
         #[test]
         fn any_pattern_on_any_name_is_an_answer(pattern in "[*?\\[\\]a-c/^\\\\-]{0,20}", name in "[a-c/]{0,40}") {
             let fit = matches(&pattern, &name);

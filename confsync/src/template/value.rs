@@ -58,7 +58,7 @@ pub(crate) enum Elem {
 pub(crate) struct List {
     /// What Go would say it is a slice of.
     pub(crate) elem: Elem,
-    items: Arc<[Value]>,
+    items: Arc<Vec<Value>>,
     depth: u16,
 }
 
@@ -95,19 +95,18 @@ impl List {
     /// [`TooDeep`].
     pub(crate) fn new(elem: Elem, items: Vec<Value>) -> Result<Self, TooDeep> {
         let depth = if elem == Elem::Any { depth_over(items.iter())? } else { 1 };
-        Ok(Self { elem, items: items.into(), depth })
+        Ok(Self { elem, items: Arc::new(items), depth })
     }
 
     /// A `[]string`.
     pub(crate) fn strings<S: Into<Arc<str>>>(items: impl IntoIterator<Item = S>) -> Self {
-        let items = items.into_iter().map(|s| Value::Str(s.into())).collect();
-        Self { elem: Elem::Str, items, depth: 1 }
+        Self::flat(Elem::Str, items.into_iter().map(|s| Value::Str(s.into())).collect())
     }
 
-    /// A slice of one flat type: ints, pairs, service records.
+    /// A slice of one flat type: texts, ints, pairs, service records.
     #[must_use]
     pub(crate) fn flat(elem: Elem, items: Vec<Value>) -> Self {
-        Self { elem, items: items.into(), depth: 1 }
+        Self { elem, items: Arc::new(items), depth: 1 }
     }
 
     /// The elements.
@@ -119,8 +118,8 @@ impl List {
     /// The elements between two places, which the caller has checked.
     #[must_use]
     pub(crate) fn part(&self, from: usize, to: usize) -> Self {
-        let items = self.items.get(from..to).unwrap_or_default().into();
-        Self { elem: self.elem, items, depth: self.depth }
+        let items = self.items.get(from..to).unwrap_or_default().to_vec();
+        Self { elem: self.elem, items: Arc::new(items), depth: self.depth }
     }
 }
 
@@ -160,6 +159,12 @@ impl Value {
     pub(crate) fn pair(key: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
         let fields = vec![("Key", Self::str(key)), ("Value", Self::str(value))];
         Self::Record(Arc::new(Record { name: "memkv.KVPair", fields }))
+    }
+
+    /// The text that it is, if it is one.
+    #[must_use]
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        if let Self::Str(text) = self { Some(text) } else { None }
     }
 
     /// Whether `if` takes it for true: not zero, not empty.

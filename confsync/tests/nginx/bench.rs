@@ -109,7 +109,7 @@ impl Bench {
 
     pub(crate) fn stage(&self, files: &[(&str, &[u8])]) -> StagedSet {
         let files: Vec<_> = files.iter().map(|(name, text)| self.candidate(name, *text)).collect();
-        StagedSet::write(&files).unwrap()
+        StagedSet::write(&files.into()).unwrap()
     }
 
     pub(crate) async fn install(&self, files: &[(&str, &[u8])]) -> InstalledSet {

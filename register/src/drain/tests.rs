@@ -12,7 +12,7 @@ fn book() -> Bookkeeping {
 fn entry(key: &str, value: &impl serde::Serialize) -> (String, Entry) {
     let entry = Entry {
         key: key.into(),
-        value: serde_json::to_vec(value).unwrap(),
+        value: serde_json::to_string(value).unwrap().as_str().into(),
         created: Revision(1),
         modified: Revision(1),
         lease: 1,
@@ -49,7 +49,11 @@ fn acked(lb: &str, ack: &Ack) -> (String, Entry) {
 }
 
 fn picture(entries: impl IntoIterator<Item = (String, Entry)>) -> Snapshot {
-    Snapshot { revision: Revision(R), cluster: 1, entries: entries.into_iter().collect() }
+    Snapshot {
+        revision: Revision(R),
+        cluster: 1,
+        entries: entries.into_iter().map(|(key, entry)| (key.into(), entry)).collect(),
+    }
 }
 
 fn wait(goal: Goal, now: Instant) -> Wait {

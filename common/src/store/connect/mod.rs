@@ -12,7 +12,7 @@ mod version;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use url::Url;
@@ -138,9 +138,8 @@ pub async fn connect(connection: &Connection) -> Result<Etcd, StoreError> {
     let door = Door::new(connection).await?;
     let mut errors = Vec::new();
     for (at, url) in door.endpoints.iter().enumerate() {
-        match door.knock(url).await {
-            Ok(Spoken::V3) => return Ok(Etcd::V3(door.v3(door.from(at))?)),
-            Ok(Spoken::V2) => return Ok(Etcd::V2(door.v2(door.from(at))?)),
+        match door.knock(at, url).await {
+            Ok(etcd) => return Ok(etcd),
             Err(error) => errors.push(error),
         }
     }
@@ -155,12 +154,6 @@ pub fn check_endpoint(text: &str, api: Api) -> Result<(), String> {
     address::parse(text, api).map(drop).map_err(|e| e.to_string())
 }
 
-/// What an endpoint answered.
-enum Spoken {
-    V3,
-    V2,
-}
-
 /// All that is needed to ask an endpoint.
 struct Door {
     endpoints: Vec<Url>,
@@ -168,7 +161,9 @@ struct Door {
     api: Api,
     user: Option<(String, String)>,
     tls: Option<v3::Tls>,
-    http: reqwest::Client,
+    material: Material,
+    /// Made when it is needed: v3 has no use for it.
+    http: OnceLock<reqwest::Client>,
     timeouts: Timeouts,
 }
 
@@ -184,7 +179,8 @@ impl Door {
             api: *api,
             user: credentials.as_ref().map(|c| (c.user.clone(), c.password.clone())),
             tls: secure.then(|| material.for_grpc()).transpose()?,
-            http: material.for_http(timeouts.connect)?,
+            material,
+            http: OnceLock::new(),
             timeouts: *timeouts,
         })
     }
@@ -210,7 +206,7 @@ impl Door {
 
     fn v2(&self, endpoints: Vec<Url>) -> Result<V2, StoreError> {
         let settings = v2::Settings {
-            client: self.http.clone(),
+            client: self.http()?,
             user: self.user.clone(),
             request: self.timeouts.request,
         };
@@ -218,13 +214,26 @@ impl Door {
         Ok(V2::new(rotation, settings))
     }
 
-    async fn knock(&self, url: &Url) -> Result<Spoken, StoreError> {
-        let v2 = || async { self.v2(vec![url.clone()])?.probe().await.map(|()| Spoken::V2) };
+    fn http(&self) -> Result<reqwest::Client, StoreError> {
+        if let Some(client) = self.http.get() {
+            return Ok(client.clone());
+        }
+        let client = self.material.for_http(self.timeouts.connect)?;
+        Ok(self.http.get_or_init(|| client).clone())
+    }
+
+    /// Asks the endpoint at this place, and goes on with the connection that answered.
+    async fn knock(&self, at: usize, url: &Url) -> Result<Etcd, StoreError> {
+        let v2 = || async {
+            let store = self.v2(self.from(at))?;
+            store.probe().await.map(|()| Etcd::V2(store))
+        };
         if self.api == Api::V2 {
             return v2().await;
         }
-        let error = match self.v3(vec![url.clone()])?.probe().await {
-            Ok(()) => return Ok(Spoken::V3),
+        let store = self.v3(self.from(at))?;
+        let error = match store.probe().await {
+            Ok(()) => return Ok(Etcd::V3(store)),
             Err(error) => error,
         };
         let silent = matches!(error, StoreError::Unreachable(_) | StoreError::Unsupported(_));
@@ -253,7 +262,7 @@ impl Door {
     async fn version(&self, url: &Url) -> Result<Version, StoreError> {
         let mut url = url.clone();
         url.set_path("/version");
-        let request = self.http.get(url).timeout(self.timeouts.request);
+        let request = self.http()?.get(url).timeout(self.timeouts.request);
         let cut =
             |e: reqwest::Error| StoreError::Unreachable(with_sources("", Some(&e.without_url())));
         let mut response = request.send().await.map_err(cut)?;

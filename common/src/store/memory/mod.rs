@@ -110,7 +110,7 @@ impl Memory {
 
     /// Deletes a key as somebody else would.
     pub fn remove(&self, key: &Key) {
-        self.change(|world| world.erase(&[key.as_str().to_owned()]));
+        self.change(|world| world.erase(&[key.as_str().into()]));
     }
 
     /// Every watch says how far it is, as etcd does every few minutes.
@@ -127,7 +127,7 @@ impl Memory {
     /// The value of a key, seen past any cut line.
     #[must_use]
     pub fn value(&self, key: &Key) -> Option<Vec<u8>> {
-        self.world().entries.get(key.as_str()).map(|entry| entry.value.clone())
+        self.world().entries.get(key.as_str()).map(|entry| entry.value.to_vec())
     }
 
     /// How many changes were ever written, deletions and expiries included. A
@@ -238,7 +238,7 @@ impl Store for Memory {
         self.reach().await?;
         Ok(self.change(|world| {
             if world.entries.contains_key(key.as_str()) && world.allows(key, guard) {
-                let revision = world.erase(&[key.as_str().to_owned()]);
+                let revision = world.erase(&[key.as_str().into()]);
                 Written::Done { revision, mark: Mark { lease: 0, modified: revision } }
             } else {
                 world.held(key)

@@ -1,6 +1,7 @@
 //! What the store in memory holds. Pure: no line, no waiting.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Change, Entry, Key, Revision, Snapshot, Tree};
@@ -11,7 +12,7 @@ use crate::store::{Guard, StoreError, Written};
 pub(super) struct World {
     pub(super) revision: Revision,
     pub(super) cluster: u64,
-    pub(super) entries: BTreeMap<String, Entry>,
+    pub(super) entries: BTreeMap<Arc<str>, Entry>,
     /// All changes after `compacted`, in order.
     history: Vec<Change>,
     pub(super) compacted: Revision,
@@ -35,7 +36,7 @@ struct Term {
 #[derive(Debug, Clone)]
 pub struct Saved {
     revision: Revision,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<Arc<str>, Entry>,
     leases: BTreeMap<i64, Term>,
 }
 
@@ -85,14 +86,15 @@ impl World {
         self.writes += 1;
         let modified = self.revision;
         let created = self.entries.get(key).map_or(modified, |entry| entry.created);
-        let entry = Entry { key: key.to_owned(), value, created, modified, lease, ttl: None };
-        self.entries.insert(key.to_owned(), entry.clone());
+        let value = value.as_slice().into();
+        let entry = Entry { key: key.into(), value, created, modified, lease, ttl: None };
+        self.entries.insert(Arc::clone(&entry.key), entry.clone());
         self.history.push(Change::Put(entry));
         modified
     }
 
     /// Deletes keys in one transaction.
-    pub(super) fn erase(&mut self, keys: &[String]) -> Revision {
+    pub(super) fn erase(&mut self, keys: &[Arc<str>]) -> Revision {
         let mut gone = Vec::new();
         for key in keys {
             gone.extend(self.entries.remove(key).map(|entry| entry.key));
@@ -110,7 +112,7 @@ impl World {
         let entry = self.entries.get(key.as_str());
         match guard {
             Guard::Absent => entry.is_none(),
-            Guard::Value(value) => entry.is_some_and(|entry| entry.value == *value),
+            Guard::Value(value) => entry.is_some_and(|entry| *entry.value == **value),
             Guard::Ours(mark) => entry.is_some_and(|entry| entry.lease == mark.lease),
         }
     }

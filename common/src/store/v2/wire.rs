@@ -3,6 +3,7 @@
 //! Its error codes are in the body, not in the HTTP status: a history that is gone
 //! is "401" inside a 400.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -170,8 +171,8 @@ impl Node {
     /// The node as an entry; a folder is none.
     pub(super) fn entry(&self) -> Option<Entry> {
         (!self.dir).then(|| Entry {
-            key: self.path().to_owned(),
-            value: self.value.clone().unwrap_or_default().into_bytes(),
+            key: self.path().into(),
+            value: self.value.as_deref().unwrap_or_default().into(),
             created: Revision(self.created_index),
             modified: Revision(self.modified_index),
             lease: 0,
@@ -188,7 +189,7 @@ impl Node {
     /// All entries at and below this node.
     pub(super) fn collect(&self, into: &mut Snapshot) {
         if let Some(entry) = self.entry() {
-            into.entries.insert(entry.key.clone(), entry);
+            into.entries.insert(Arc::clone(&entry.key), entry);
         }
         self.nodes.iter().for_each(|node| node.collect(into));
     }
@@ -200,19 +201,19 @@ impl Answer {
     pub(super) fn change(&self, watched: &Tree) -> Option<Change> {
         let at = Revision(self.node.modified_index);
         let gone = matches!(self.action.as_str(), "delete" | "expire" | "compareAndDelete");
-        let key = self.node.path().to_owned();
+        let key = self.node.path();
         if self.node.dir && gone {
             let tree: Tree = key.parse().ok()?;
             let concerns = watched.covers(tree.path()) || tree.covers(watched.path());
             return concerns.then_some(Change::TreeGone { tree, at });
         }
-        if !watched.covers(&key) {
+        if !watched.covers(key) {
             return None;
         }
         // A folder made in the place of a key ends the key.
         Some(match self.node.entry().filter(|_| !gone) {
             Some(entry) => Change::Put(entry),
-            None => Change::Gone { key, at },
+            None => Change::Gone { key: key.into(), at },
         })
     }
 }

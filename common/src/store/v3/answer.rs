@@ -27,24 +27,26 @@ pub(super) fn state(entry: Option<Entry>, lease: i64) -> KeyState {
 
 pub(super) fn first_entry(answer: TxnOpResponse) -> Option<Entry> {
     match answer {
-        TxnOpResponse::Get(mut got) => got.take_kvs().into_iter().next().and_then(entry),
+        TxnOpResponse::Get(got) => got.kvs().first().and_then(entry),
         _ => None,
     }
 }
 
 /// `None` for a key that is not UTF-8: nobody here can have a name for it.
-pub(super) fn entry(kv: KeyValue) -> Option<Entry> {
-    let (created, modified) = (revision(kv.create_revision()), revision(kv.mod_revision()));
-    let lease = kv.lease();
-    let (key, value) = kv.into_key_value();
-    match String::from_utf8(key) {
-        Ok(key) => Some(Entry { key, value, created, modified, lease, ttl: None }),
-        Err(error) => {
-            let key = error.as_bytes().escape_ascii();
-            tracing::debug!(%key, "skipping a key that is not UTF-8");
-            None
-        }
-    }
+pub(super) fn entry(kv: &KeyValue) -> Option<Entry> {
+    let Ok(key) = kv.key_str() else {
+        let key = kv.key().escape_ascii();
+        tracing::debug!(%key, "skipping a key that is not UTF-8");
+        return None;
+    };
+    Some(Entry {
+        key: key.into(),
+        value: kv.value().into(),
+        created: revision(kv.create_revision()),
+        modified: revision(kv.mod_revision()),
+        lease: kv.lease(),
+        ttl: None,
+    })
 }
 
 pub(super) fn revision_of(answer: &TxnResponse) -> Revision {

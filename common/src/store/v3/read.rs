@@ -1,7 +1,9 @@
-//! Whole trees at one revision: one transaction for the first page of each, then
-//! the rest at the revision of that transaction.
+//! Whole trees at one revision: that of the answer with the first page, at which all the
+//! rest is then asked for.
 
-use etcd_client::{GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse};
+use std::sync::Arc;
+
+use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse};
 
 use super::answer::{entry, revision};
 use super::error::Failure;
@@ -11,7 +13,7 @@ use crate::store::StoreError;
 
 /// Keys in one answer. Many small pages cost more than few large ones, because
 /// etcd counts the rest of the range for each.
-const PAGE: i64 = 5000;
+const PAGE: i64 = 2000;
 
 /// How often a read starts again when compaction overtakes it.
 const STARTS: usize = 3;
@@ -44,9 +46,9 @@ fn ranges(tree: &Tree) -> Vec<Range> {
     }
     let below = |end: char| format!("{path}{end}").into_bytes();
     vec![
-        Range { from: path.as_bytes().to_vec(), to: Vec::new() },
         // `0` is the character after `/`.
         Range { from: below('/'), to: below('0') },
+        Range { from: path.as_bytes().to_vec(), to: Vec::new() },
     ]
 }
 
@@ -69,37 +71,77 @@ type Tried<T> = Result<Result<T, Failure>, StoreError>;
 async fn read_once(store: &V3, link: &Link, trees: &[Tree], page: i64) -> Tried<Snapshot> {
     let mut all: Vec<Range> = trees.iter().flat_map(ranges).collect();
     all.dedup();
-    let late = all.split_off(all.len().min(MAX_OPS));
-    let ops =
-        |range: &Range| TxnOp::get(range.from.clone(), Some(range.options().with_limit(page)));
-    let txn = Txn::new().and_then(all.iter().map(ops).collect::<Vec<_>>());
-    let mut kv = link.kv();
-    let answer = match ask(store, link, kv.txn(txn)).await? {
-        Ok(answer) => answer,
+    let (mut snapshot, mut rest) = match begin(store, link, all, page).await? {
+        Ok(begun) => begun,
         Err(failure) => return Ok(Err(failure)),
     };
-    let header = answer
-        .header()
-        .map_or((Revision::default(), 0), |h| (revision(h.revision()), h.cluster_id()));
-    let mut snapshot = Snapshot { revision: header.0, cluster: header.1, ..Snapshot::default() };
-    let mut rest = late;
-    let parts = answer.op_responses();
-    // The parts are copies, and a page is large.
-    drop(answer);
-    for (range, part) in all.into_iter().zip(parts) {
-        if let TxnOpResponse::Get(part) = part {
-            rest.extend(take(&mut snapshot, part, &range));
+    let at = i64::try_from(snapshot.revision.0).unwrap_or(i64::MAX);
+    let options = |range: &Range| range.options().with_limit(page).with_revision(at);
+    let mut kv = link.kv();
+    let together = rest.split_off(rest.len().saturating_sub(MAX_OPS));
+    if !together.is_empty() {
+        let get = |range: &Range| TxnOp::get(range.from.clone(), Some(options(range)));
+        let txn = Txn::new().and_then(together.iter().map(get).collect::<Vec<_>>());
+        let parts = match ask(store, link, kv.txn(txn)).await? {
+            Ok(answer) => answer.op_responses(),
+            Err(failure) => return Ok(Err(failure)),
+        };
+        for (range, part) in together.iter().zip(parts) {
+            if let TxnOpResponse::Get(part) = part {
+                rest.extend(take(&mut snapshot, part, range));
+            }
         }
     }
     while let Some(range) = rest.pop() {
-        let at = i64::try_from(snapshot.revision.0).unwrap_or(i64::MAX);
-        let options = range.options().with_limit(page).with_revision(at);
-        match ask(store, link, kv.get(range.from.clone(), Some(options))).await? {
+        match ask(store, link, kv.get(range.from.clone(), Some(options(&range)))).await? {
             Ok(part) => rest.extend(take(&mut snapshot, part, &range)),
             Err(failure) => return Ok(Err(failure)),
         }
     }
     Ok(Ok(snapshot))
+}
+
+/// Reads the first range alone, to its end: of a transaction's answer only copies can be
+/// had, and most often nearly all keys are here. Returns the other ranges.
+async fn begin(
+    store: &V3,
+    link: &Link,
+    all: Vec<Range>,
+    page: i64,
+) -> Tried<(Snapshot, Vec<Range>)> {
+    let mut snapshot = Snapshot::default();
+    let mut kv = link.kv();
+    let mut ranges = all.into_iter();
+    let Some(first) = ranges.next() else {
+        // Without a tree there is still a revision to tell.
+        let answer = ask(store, link, kv.txn(Txn::new())).await?;
+        return Ok(answer.map(|answer| {
+            date(&mut snapshot, answer.header());
+            (snapshot, Vec::new())
+        }));
+    };
+    let mut left = Some(first);
+    while let Some(range) = left {
+        let mut options = range.options().with_limit(page);
+        if let Ok(at @ 1..) = i64::try_from(snapshot.revision.0) {
+            options = options.with_revision(at);
+        }
+        let part = match ask(store, link, kv.get(range.from.clone(), Some(options))).await? {
+            Ok(part) => part,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        date(&mut snapshot, part.header());
+        left = take(&mut snapshot, part, &range);
+    }
+    Ok(Ok((snapshot, ranges.collect())))
+}
+
+/// The first answer dates the picture.
+fn date(snapshot: &mut Snapshot, header: Option<&ResponseHeader>) {
+    if let (Some(header), Revision(0)) = (header, snapshot.revision) {
+        snapshot.revision = revision(header.revision());
+        snapshot.cluster = header.cluster_id();
+    }
 }
 
 /// One request; what a new start of the read can cure comes back inside.
@@ -122,9 +164,9 @@ async fn ask<T>(
 fn take(snapshot: &mut Snapshot, mut part: GetResponse, range: &Range) -> Option<Range> {
     let found = part.take_kvs();
     let last = found.last().map(KeyValue::key).filter(|_| part.more()).map(<[u8]>::to_vec);
-    let entries = found.into_iter().filter_map(entry);
+    let entries = found.into_iter().filter_map(|kv| entry(&kv));
     // Made in one go and joined, a map takes half of what it takes entry by entry.
-    let mut page = entries.map(|entry| (entry.key.clone(), entry)).collect();
+    let mut page = entries.map(|entry| (Arc::clone(&entry.key), entry)).collect();
     snapshot.entries.append(&mut page);
     let mut from = last?;
     from.push(0);

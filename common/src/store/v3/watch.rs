@@ -5,6 +5,7 @@
 //! away. So silence is looked into: every [`QUIET`] the member is asked for its
 //! revision by quorum, and the stream for a sign of life.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Event, EventType, WatchOptions, WatchResponse, WatchStream};
@@ -194,11 +195,11 @@ fn cancelled(message: &WatchResponse, seen: Revision, tree: &Tree) -> StoreError
     StoreError::Unreachable(format!("the server cancelled the watch: {reason}"))
 }
 
-fn change(event: &Event) -> Option<(String, Change)> {
-    let entry = entry(event.kv()?.clone())?;
-    let key = entry.key.clone();
+fn change(event: &Event) -> Option<(Arc<str>, Change)> {
+    let entry = entry(event.kv()?)?;
+    let key = Arc::clone(&entry.key);
     Some(match event.event_type() {
         EventType::Put => (key, Change::Put(entry)),
-        EventType::Delete => (key.clone(), Change::Gone { key, at: entry.modified }),
+        EventType::Delete => (Arc::clone(&key), Change::Gone { key, at: entry.modified }),
     })
 }

@@ -40,7 +40,7 @@ impl Files {
             bytes: format!("new {i}").into_bytes(),
         };
         let all: Vec<_> = self.targets.iter().enumerate().map(candidate).collect();
-        let staged = StagedSet::write(&all).unwrap();
+        let staged = StagedSet::write(&all.into()).unwrap();
         let proof = Proof::nothing_to_ask(&staged);
         staged.accept(proof).unwrap()
     }

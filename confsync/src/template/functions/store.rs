@@ -57,12 +57,12 @@ fn getv(call: &Call<'_>, args: &[Value]) -> Outcome {
 
 type Entry<'a> = (&'a Arc<str>, &'a Arc<str>);
 
-/// The keys that fit a pattern, in byte order. Only those that begin with its
-/// plain front are looked at.
-fn fitting<'a>(call: &Call<'a>, pattern: &str) -> Result<Vec<Entry<'a>>, Fault> {
+/// Does something with each key that fits a pattern, in byte order. Only those that
+/// begin with its plain front are looked at.
+fn fitting(call: &Call<'_>, pattern: &str, mut each: impl FnMut(Entry<'_>)) -> Result<(), Fault> {
     if call.kv.is_empty() {
         // confd reads the pattern only when it has a key to match.
-        return Ok(Vec::new());
+        return Ok(());
     }
     let read = Pattern::new(pattern).map_err(|e| {
         Fault::new(
@@ -70,30 +70,40 @@ fn fitting<'a>(call: &Call<'a>, pattern: &str) -> Result<Vec<Entry<'a>>, Fault> 
             "a `[` needs its `]`; a literal `[` or `*` is written `\\\\[`, `\\\\*`",
         )
     })?;
-    let all = beginning(call, &read.prefix())?.into_iter();
-    Ok(all.filter(|(key, _)| read.fits(key)).collect())
+    beginning(call, &read.prefix(), |(key, value)| {
+        if read.fits(key) {
+            each((key, value));
+        }
+    })
 }
 
-/// The keys that begin with a text, with their values. Costs a step each.
-fn beginning<'a>(call: &Call<'a>, text: &str) -> Result<Vec<Entry<'a>>, Fault> {
+/// Does something with each key that begins with a text. Costs a step each.
+fn beginning<'a>(
+    call: &Call<'a>,
+    text: &str,
+    mut each: impl FnMut(Entry<'a>),
+) -> Result<(), Fault> {
     let from = (Bound::Included(text), Bound::Unbounded);
     let all = call.kv.range::<str, _>(from).take_while(|(key, _)| key.starts_with(text));
-    let all: Vec<_> = all.collect();
-    call.budget.steps(all.len())?;
-    Ok(all)
+    for entry in all {
+        call.budget.steps(1)?;
+        each(entry);
+    }
+    Ok(())
 }
 
 fn gets(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let found = fitting(call, text(args, 0))?;
-    let pairs = found.into_iter().map(|(key, value)| pair(key, value)).collect();
+    let mut pairs = Vec::new();
+    fitting(call, text(args, 0), |(key, value)| pairs.push(pair(key, value)))?;
     Ok(Value::List(List::flat(Elem::Pair, pairs)))
 }
 
 fn getvs(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let found = fitting(call, text(args, 0))?;
-    let mut values: Vec<Arc<str>> = found.into_iter().map(|(_, value)| Arc::clone(value)).collect();
-    values.sort_unstable();
-    Ok(Value::List(List::strings(values)))
+    // There may be thousands, so they are sorted in the very list that is handed out.
+    let mut values = Vec::new();
+    fitting(call, text(args, 0), |(_, value)| values.push(Value::str(Arc::clone(value))))?;
+    values.sort_unstable_by(|a, b| a.as_text().cmp(&b.as_text()));
+    Ok(Value::List(List::flat(Elem::Str, values)))
 }
 
 /// The parts of a path as confd compares them: `/` has two, both empty, which is
@@ -113,7 +123,7 @@ fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
     let plain = dir.trim_end_matches('/');
     let begin = if path::clean(dir) == plain { plain } else { "" };
     let mut names = BTreeSet::new();
-    for (key, _) in beginning(call, begin)? {
+    beginning(call, begin, |(key, _)| {
         if **key == *dir {
             names.insert(path::base(key));
         } else if under(&prefix, &terms(&path::dir(key))) {
@@ -121,7 +131,7 @@ fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
             let rest = rest.strip_prefix('/').unwrap_or(rest);
             names.insert(rest.split('/').next().unwrap_or(rest));
         }
-    }
+    })?;
     Ok(Value::List(List::strings(names)))
 }
 
@@ -131,12 +141,12 @@ fn lsdir(call: &Call<'_>, args: &[Value]) -> Outcome {
     // not copied.
     let prefix = if dir == "/" { vec![String::new()] } else { terms(dir) };
     let mut names = BTreeSet::new();
-    for (key, _) in beginning(call, dir)? {
+    beginning(call, dir, |(key, _)| {
         let parts = terms(&path::dir(key));
         let name = parts.get(prefix.len()).filter(|name| !name.is_empty());
         if let Some(name) = name.filter(|_| under(&prefix, &parts)) {
             names.insert(name.clone());
         }
-    }
+    })?;
     Ok(Value::List(List::strings(names)))
 }

@@ -1,0 +1,99 @@
+//! A value as the store has it. Copies share their bytes, for there may be thousands of
+//! them, each looked at by several resources.
+//!
+//! Knows nothing of what it says. What must hold: bytes that are text are kept as text,
+//! so that two values are equal when their bytes are.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// The bytes of one key: etcd promises no encoding.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Raw(Form);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Form {
+    Text(Arc<str>),
+    Bytes(Arc<[u8]>),
+}
+
+impl Raw {
+    /// The value as text, if it is.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match &self.0 {
+            Form::Text(text) => Some(text),
+            Form::Bytes(_) => None,
+        }
+    }
+
+    /// The value as text; bytes that are none are replaced.
+    #[must_use]
+    pub fn lossy(&self) -> Arc<str> {
+        match &self.0 {
+            Form::Text(text) => Arc::clone(text),
+            Form::Bytes(bytes) => String::from_utf8_lossy(bytes).into(),
+        }
+    }
+}
+
+impl Deref for Raw {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Form::Text(text) => text.as_bytes(),
+            Form::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Raw {
+    fn from(bytes: &[u8]) -> Self {
+        Self(match std::str::from_utf8(bytes) {
+            Ok(text) => Form::Text(text.into()),
+            Err(_) => Form::Bytes(bytes.into()),
+        })
+    }
+}
+
+impl From<&str> for Raw {
+    fn from(text: &str) -> Self {
+        Self(Form::Text(text.into()))
+    }
+}
+
+impl From<Arc<str>> for Raw {
+    fn from(text: Arc<str>) -> Self {
+        Self(Form::Text(text))
+    }
+}
+
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_text_however_it_came() {
+        let value = Raw::from("ü:80".as_bytes());
+        assert_eq!(value, Raw::from("ü:80"));
+        assert_eq!((value.text(), &*value), (Some("ü:80"), "ü:80".as_bytes()));
+        assert!(Arc::ptr_eq(&value.lossy(), &value.lossy()), "shared, not copied");
+    }
+
+    #[test]
+    fn other_bytes_are_kept_and_shown_as_far_as_they_can_be() {
+        let value = Raw::from(&b"a\xff:80"[..]);
+        assert_eq!((value.text(), &*value), (None, &b"a\xff:80"[..]));
+        assert_eq!(
+            (&*value.lossy(), format!("{value:?}")),
+            ("a\u{fffd}:80", r#""a\xff:80""#.into())
+        );
+    }
+}
