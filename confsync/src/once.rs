@@ -15,7 +15,7 @@ use common::store::{Etcd, Store, StoreError, connect};
 use diffy::DiffOptions;
 use tokio::time::Instant;
 
-use crate::backends::{Registered, Seen};
+use crate::backends::{Reading, Registered, Seen};
 use crate::belief::Belief;
 use crate::confdir::Resource;
 use crate::daemon::Config;
@@ -147,7 +147,7 @@ async fn look(
 ) -> Picture {
     // A Go template knows keys alone, and to judge a picture by itself takes a number.
     if resource.engine == Engine::Go && belief.backends().next().is_none() {
-        return glance(resource, entries);
+        return glance(&resource.reading, entries);
     }
     let mut seen = resource.reading.see(entries);
     say_refused(&seen);
@@ -164,10 +164,10 @@ async fn look(
 
 /// Counts the backends and lets their records go. What they say is nearly always just what
 /// templates see, and then kept once.
-fn glance(resource: &Resource, entries: impl Iterator<Item: Borrow<Entry>>) -> Picture {
+fn glance(reading: &Reading, entries: impl Iterator<Item: Borrow<Entry>>) -> Picture {
     let mut count = 0;
     let mut otherwise = Vec::new();
-    let seen = resource.reading.see_each(entries, |key, registered| {
+    let seen = reading.see_each(entries, |key, registered| {
         count += usize::from(registered.is_some());
         match registered.map(|r| r.raw) {
             Some(None) => {}
@@ -328,6 +328,48 @@ pub fn from_file(path: &Path) -> anyhow::Result<Snapshot> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::confdir::Values;
+
+    #[test]
+    fn at_a_glance_backends_are_counted_and_remembered_in_their_own_words() {
+        let reading = Reading {
+            prefix: "/".parse().unwrap(),
+            services: "/services".parse().unwrap(),
+            trees: vec!["/services".parse().unwrap(), "/config".parse().unwrap()],
+            values: Values::Typed,
+            names: false,
+        };
+        let json = r#"{"addr":"10.0.0.2:80","weight":3}"#;
+        let look = |pairs: &[(&str, &str)]| {
+            let entry = |(key, value): &(&str, &str)| Entry {
+                key: (*key).into(),
+                value: (*value).into(),
+                created: Revision(1),
+                modified: Revision(1),
+                lease: 0,
+                ttl: None,
+            };
+            glance(&reading, pairs.iter().map(entry))
+        };
+        let texts = |texts: &Texts| -> Vec<(String, String)> {
+            texts.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+        };
+        let plain = ("/services/web/a", "10.0.0.1:80");
+        let picture = look(&[plain]);
+        let routed = picture.routed.unwrap();
+        assert!(Arc::ptr_eq(&routed, &picture.seen.entries), "kept once");
+
+        let poison = ("/services/web/c", "; }");
+        let picture = look(&[("/config/title", "Hi"), plain, ("/services/web/b", json), poison]);
+        let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        assert_eq!(picture.count, 2);
+        assert_eq!(texts(&picture.routed.unwrap()), own(&[plain, ("/services/web/b", json)]));
+        let shown = [("/config/title", "Hi"), plain, ("/services/web/b", "10.0.0.2:80")];
+        assert_eq!(texts(&picture.seen.entries), own(&shown));
+        assert_eq!(picture.seen.refused.len(), 1);
+    }
 
     #[test]
     fn a_difference_is_told_as_diff_tells_it() {
