@@ -18,9 +18,12 @@ help:
 setup:
 	@.ci/setup
 
+# The last of the three sees the programs as they are shipped: without the features that unit
+# tests add to the dependencies.
 lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) check --workspace --bins
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny check bans licenses sources; \
 	else \
