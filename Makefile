@@ -10,7 +10,7 @@ CARGO ?= cargo
 BENCH ?= put-to-served
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build lint test demo packages bench
+.PHONY: help setup lint test demo packages bench
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -18,25 +18,31 @@ help:
 setup:
 	@.ci/setup
 
-build: setup
-	$(CARGO) build --workspace --bins
-
+# The last of the three sees the programs as they are shipped: without the features that unit
+# tests add to the dependencies.
 lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) check --workspace --bins
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny check bans licenses sources; \
 	else \
 		echo "lint: cargo-deny is not installed, so licences and sources were not checked"; \
 	fi
 
-# The binaries on trial are built before, once, instead of by every test process.
-test: build
+# The binaries on trial are built before, once, instead of by every test process; and together
+# with the tests: alone they get a tokio without what unit tests need of it, and half of all
+# dependencies would be built a second time for the tests.
+#
+# Three tests to a core, because most of them wait: for a lease to end, a loss to be believed.
+# One that works counts as two (.config/nextest.toml).
+test: setup
+	$(CARGO) build --workspace --bins --tests
 	@folder="$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug"; \
 	export REGISTER_BIN="$$folder/register" CONFSYNC_BIN="$$folder/confsync" TESTBACKEND_BIN="$$folder/testbackend"; \
 	export TEST_SKIPPED="$$(mktemp)"; trap 'cat "$$TEST_SKIPPED"; rm -f "$$TEST_SKIPPED"' EXIT; \
 	if command -v cargo-nextest >/dev/null; then \
-		$(CARGO) nextest run --workspace && $(CARGO) test --workspace --doc; \
+		$(CARGO) nextest run --workspace --test-threads $$((3 * $$(nproc))) && $(CARGO) test --workspace --doc; \
 	else \
 		$(CARGO) test --workspace; \
 	fi

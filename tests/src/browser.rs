@@ -14,9 +14,11 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
+use crate::bins;
 use crate::eventually::{eventually, patience};
 use crate::lab::Lab;
 use crate::process::{Process, Spec};
+use crate::skip::skip;
 
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -45,13 +47,13 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts it. `None`, with a word on standard error, where there is no Chromium.
+    /// Starts it. `None`, and the test is said to be skipped, where there is no Chromium.
     pub async fn start(lab: &Lab) -> Option<Self> {
-        let path = std::env::var("PATH").unwrap_or_default();
-        if !std::env::split_paths(&path).any(|folder| folder.join("chromium").exists()) {
-            eprintln!("skipped: there is no `chromium` to show the page (package chromium)");
+        if !bins::on_path("chromium") {
+            skip("chromium is not installed: nobody looks at the page in a browser");
             return None;
         }
+        let path = std::env::var("PATH").unwrap_or_default();
         let home = lab.folder("browser");
         // Only a shell can hand over the descriptors 3 and 4.
         let script = "mkfifo in out && exec chromium \"$@\" 3<in 4>out";
