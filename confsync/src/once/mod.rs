@@ -1,7 +1,9 @@
 //! `run --once` and `run --dry-run`: one read, one decision, and an exit code that
 //! tells. No member key and no supervision.
 
-use std::borrow::Borrow;
+mod picture;
+mod show;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,25 +12,21 @@ use std::time::Duration;
 use anyhow::Context;
 use common::handshake::Bookkeeping;
 use common::model::{Entry, Revision, Snapshot};
-use common::runtime::{Exit, print};
+use common::runtime::Exit;
 use common::store::{Etcd, Store, StoreError, connect};
-use diffy::DiffOptions;
 use tokio::time::Instant;
 
-use crate::backends::{Reading, Registered, Seen};
-use crate::belief::Belief;
-use crate::confdir::Resource;
 use crate::daemon::Config;
-use crate::doubt;
 use crate::guard::Outcome;
-use crate::install::{Candidate, Digest, Wanted, current};
+use crate::install::{Candidate, Wanted, current};
 use crate::load::load;
 use crate::memory::Memory;
 use crate::pipeline::Pipeline;
 use crate::proxy::Proxy;
 use crate::render::Program;
 use crate::set::Set;
-use crate::template::{Engine, Texts};
+use picture::look;
+use show::show;
 
 /// How a single run is done.
 #[derive(Debug, Clone, Copy)]
@@ -52,15 +50,6 @@ struct Run<'r> {
 struct Rendered {
     candidates: Vec<Candidate>,
     memories: Vec<(PathBuf, Memory)>,
-}
-
-/// What a program renders from.
-struct Picture {
-    seen: Seen,
-    /// How many backends there are, the held included.
-    count: usize,
-    /// The backends with the values' own words; none while somebody is held.
-    routed: Option<Arc<Texts>>,
 }
 
 /// How long etcd may take to answer: whoever calls in a loop wants to know soon.
@@ -139,60 +128,6 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
     Ok(rendered)
 }
 
-async fn look(
-    run: &Run<'_>,
-    resource: &Resource,
-    belief: &Belief,
-    entries: impl Iterator<Item: Borrow<Entry>>,
-) -> Picture {
-    // A Go template knows keys alone, and to judge a picture by itself takes a number.
-    if resource.engine == Engine::Go && belief.backends().next().is_none() {
-        return glance(&resource.reading, entries);
-    }
-    let mut seen = resource.reading.see(entries);
-    say_refused(&seen);
-    let held = doubt::hold(run.store, run.bookkeeping, resource, belief, &mut seen, true).await;
-    let routed = held.is_empty().then(|| {
-        let value = |(key, r): (&Arc<str>, &Arc<Registered>)| {
-            let value = r.raw.as_ref().or_else(|| seen.entries.get(key))?;
-            Some((Arc::clone(key), Arc::clone(value)))
-        };
-        Arc::new(seen.backends.iter().filter_map(value).collect())
-    });
-    Picture { count: seen.backends.len(), seen, routed }
-}
-
-/// Counts the backends and lets their records go. What they say is nearly always just what
-/// templates see, and then kept once.
-fn glance(reading: &Reading, entries: impl Iterator<Item: Borrow<Entry>>) -> Picture {
-    let mut count = 0;
-    let mut otherwise = Vec::new();
-    let seen = reading.see_each(entries, |key, registered| {
-        count += usize::from(registered.is_some());
-        match registered.map(|r| r.raw) {
-            Some(None) => {}
-            Some(raw) => otherwise.push((Arc::clone(key), raw)),
-            None => otherwise.push((Arc::clone(key), None)),
-        }
-    });
-    say_refused(&seen);
-    let mut routed = Arc::clone(&seen.entries);
-    for (key, raw) in otherwise {
-        let routed = Arc::make_mut(&mut routed);
-        match raw {
-            Some(raw) => routed.insert(key, raw),
-            None => routed.remove(&key),
-        };
-    }
-    Picture { seen, count, routed: Some(routed) }
-}
-
-fn say_refused(seen: &Seen) {
-    for refused in &seen.refused {
-        tracing::warn!(key = refused.key, "value refused: {}", refused.why);
-    }
-}
-
 async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: How) -> anyhow::Result<Exit> {
     let Rendered { candidates, memories } = render(run, &mut snapshot).await?;
     if how.dry_run {
@@ -266,38 +201,6 @@ fn write_only(set: &Set, wanted: &Wanted) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what would be done.
-fn show(candidates: &[Candidate], diff: bool) -> anyhow::Result<()> {
-    for candidate in candidates {
-        let dest = &candidate.target.dest;
-        let before = std::fs::read(dest).unwrap_or_default();
-        let targets = [candidate.target.clone()];
-        if current(&targets)? == Some(Digest::of(std::slice::from_ref(candidate))) {
-            print(format_args!("{}: in sync\n", dest.display()));
-        } else if diff {
-            print(unified(dest, &before, &candidate.bytes));
-        } else {
-            print(format_args!(
-                "{}: would be written ({} bytes)\n",
-                dest.display(),
-                candidate.bytes.len()
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn unified(dest: &Path, before: &[u8], after: &[u8]) -> String {
-    let (before, after) = (String::from_utf8_lossy(before), String::from_utf8_lossy(after));
-    let name = dest.display().to_string();
-    DiffOptions::new()
-        .set_context_len(3)
-        .set_original_filename(name.clone())
-        .set_modified_filename(format!("{name} (wanted)"))
-        .create_patch(&before, &after)
-        .to_string()
-}
-
 /// Entries of a JSON object `{"/key": "value"}`, as a store would give them.
 ///
 /// # Errors
@@ -323,61 +226,4 @@ pub fn from_file(path: &Path) -> anyhow::Result<Snapshot> {
         (Arc::clone(&entry.key), entry)
     };
     Ok(Snapshot { entries: values.into_iter().map(entry).collect(), ..Snapshot::default() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::confdir::Values;
-
-    #[test]
-    fn at_a_glance_backends_are_counted_and_remembered_in_their_own_words() {
-        let reading = Reading {
-            prefix: "/".parse().unwrap(),
-            services: "/services".parse().unwrap(),
-            trees: vec!["/services".parse().unwrap(), "/config".parse().unwrap()],
-            values: Values::Typed,
-            names: false,
-        };
-        let json = r#"{"addr":"10.0.0.2:80","weight":3}"#;
-        let look = |pairs: &[(&str, &str)]| {
-            let entry = |(key, value): &(&str, &str)| Entry {
-                key: (*key).into(),
-                value: (*value).into(),
-                created: Revision(1),
-                modified: Revision(1),
-                lease: 0,
-                ttl: None,
-            };
-            glance(&reading, pairs.iter().map(entry))
-        };
-        let texts = |texts: &Texts| -> Vec<(String, String)> {
-            texts.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
-        };
-        let plain = ("/services/web/a", "10.0.0.1:80");
-        let picture = look(&[plain]);
-        let routed = picture.routed.unwrap();
-        assert!(Arc::ptr_eq(&routed, &picture.seen.entries), "kept once");
-
-        let poison = ("/services/web/c", "; }");
-        let picture = look(&[("/config/title", "Hi"), plain, ("/services/web/b", json), poison]);
-        let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-        };
-        assert_eq!(picture.count, 2);
-        assert_eq!(texts(&picture.routed.unwrap()), own(&[plain, ("/services/web/b", json)]));
-        let shown = [("/config/title", "Hi"), plain, ("/services/web/b", "10.0.0.2:80")];
-        assert_eq!(texts(&picture.seen.entries), own(&shown));
-        assert_eq!(picture.seen.refused.len(), 1);
-    }
-
-    #[test]
-    fn a_difference_is_told_as_diff_tells_it() {
-        let before = b"a\nb\nc\nd\ne\n";
-        let text = unified(Path::new("/etc/app.conf"), before, b"a\nb\nc\nd\nE\n");
-        let want =
-            "--- /etc/app.conf\n+++ /etc/app.conf (wanted)\n@@ -2,4 +2,4 @@\n b\n c\n d\n-e\n+E\n";
-        assert_eq!(text, want);
-        assert!(unified(Path::new("/x"), b"a", b"").contains("\\ No newline at end of file"));
-    }
 }
