@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::model::Prefix;
-
 use crate::backends::{Registered, Seen};
 use crate::confdir::{Mistake, Resource};
 use crate::install::{Candidate, Target};
@@ -88,6 +86,13 @@ impl Program {
         }
     }
 
+    /// Whether the template looks at typed backends: for one that does not, they may be
+    /// left out of what is seen.
+    #[must_use]
+    pub fn asks_for_backends(&self) -> bool {
+        self.template.asks_for_backends()
+    }
+
     fn input(&self, seen: &Seen) -> Input {
         let prefix = &self.resource.reading.prefix;
         let bare = if prefix.as_str() == "/" { "" } else { prefix.as_str() };
@@ -100,22 +105,20 @@ impl Program {
             );
         }
         let named = |(key, registered): (&Arc<str>, &Arc<Registered>)| NamedBackend {
-            key: strip(prefix, key),
-            service: registered.service.to_string(),
-            id: key.rsplit('/').next().unwrap_or_default().to_owned(),
+            key: match prefix.strip(key) {
+                Some(rest) if !bare.is_empty() => format!("/{rest}").into(),
+                _ => Arc::clone(key),
+            },
+            service: Arc::clone(&registered.service),
             backend: registered.backend.clone(),
         };
-        // Go templates know keys alone, and thousands of copies are not free.
-        let backends = match self.resource.engine {
-            Engine::Go => Vec::new(),
-            Engine::Handlebars => seen.backends.iter().map(named).collect(),
+        // Thousands of copies are not free.
+        let backends = match self.asks_for_backends() {
+            true => seen.backends.iter().map(named).collect(),
+            false => Vec::new(),
         };
         Input { kv: store.kv, backends }
     }
-}
-
-fn strip(prefix: &Prefix, key: &str) -> String {
-    prefix.strip(key).map_or_else(|| key.to_owned(), |rest| format!("/{rest}"))
 }
 
 /// `templates/partials/NAME.hbs` is `{{> NAME}}`.

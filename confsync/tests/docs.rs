@@ -35,11 +35,10 @@ fn blocks(page: &str) -> Vec<(usize, String, String)> {
 fn input(json: &str) -> Input {
     let kv: BTreeMap<String, String> = serde_json::from_str(json).unwrap();
     let backends = kv.iter().filter_map(|(key, value)| {
-        let (service, id) = key.strip_prefix("/services/")?.split_once('/')?;
+        let (service, _) = key.strip_prefix("/services/")?.split_once('/')?;
         Some(NamedBackend {
-            key: key.clone(),
-            service: service.to_owned(),
-            id: id.to_owned(),
+            key: key.as_str().into(),
+            service: service.into(),
             backend: Backend::parse(value.as_bytes()).unwrap(),
         })
     });

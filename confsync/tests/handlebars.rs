@@ -11,8 +11,8 @@ use confsync::template::{Engine, Input, NamedBackend, RenderError, Sources, Temp
 fn input() -> Input {
     let kv = [("/a", "plain"), ("/evil", "10.0.0.9:80; } server { listen 81"), ("/pair", "k=v")];
     let backend = Backend::parse(b"10.0.0.1:80").unwrap();
-    let key = "/services/web/1".to_owned();
-    let backend = NamedBackend { key, service: "web".into(), id: "1".into(), backend };
+    let key = "/services/web/1".into();
+    let backend = NamedBackend { key, service: "web".into(), backend };
     Input { backends: vec![backend], ..Input::of_keys(kv) }
 }
 

@@ -17,9 +17,8 @@ fn input() -> Input {
     let backends = entries
         .iter()
         .map(|(key, value)| NamedBackend {
-            key: (*key).to_owned(),
-            service: "apache".to_owned(),
-            id: key.rsplit('/').next().unwrap().to_owned(),
+            key: (*key).into(),
+            service: "apache".into(),
             backend: common::model::Backend::parse(value.as_bytes()).unwrap(),
         })
         .collect();

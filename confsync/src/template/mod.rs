@@ -72,17 +72,23 @@ impl Input {
     }
 }
 
-/// A backend with the names of its key.
+/// A backend with the names of its key. There may be thousands: texts are shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedBackend {
     /// The key in confd's form.
-    pub key: String,
+    pub key: Arc<str>,
     /// The service the key names.
-    pub service: String,
-    /// The instance the key names.
-    pub id: String,
+    pub service: Arc<str>,
     /// What its value says.
     pub backend: Backend,
+}
+
+impl NamedBackend {
+    /// The instance the key names.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or_default()
+    }
 }
 
 /// Where a template may take more text from.
@@ -123,6 +129,15 @@ impl Template {
                 .map(|program| Program::Handlebars(Box::new(program))),
         };
         on_own_stack(name, compile).map(|program| Self { program })
+    }
+
+    /// Whether it looks at typed backends; Go templates know keys alone.
+    #[must_use]
+    pub fn asks_for_backends(&self) -> bool {
+        match &self.program {
+            Program::Go(_) => false,
+            Program::Handlebars(program) => program.asks_for_backends(),
+        }
     }
 
     /// The output for these keys and backends.

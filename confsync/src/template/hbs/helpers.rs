@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use handlebars::{
-    Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext, RenderError,
-    RenderErrorReason, ScopedJson,
+    Context, Handlebars, Helper, HelperDef, HelperResult, Output, PathAndJson, RenderContext,
+    RenderError, RenderErrorReason, ScopedJson,
 };
 use serde_json::Value as Json;
 
-use super::{json, own, safe};
+use super::item::Leaf;
+use super::{each, json, own, safe};
 use crate::template::Input;
 use crate::template::functions::{self, Budget, Call, Fault, Function, Ty};
 use crate::template::go::builtins;
+use crate::template::value::Value;
 
 /// The helper that every `{{x}}` passes; no template can name it.
 pub(super) const SAFE: &str = " safe";
@@ -55,6 +57,13 @@ impl Helpers {
         matches!(name, "hostname" | "datetime")
     }
 
+    /// Whether this is a function of both languages whose arguments must have values.
+    #[expect(clippy::unused_self, reason = "asked beside the others")]
+    pub(super) fn is_function(&self, name: &str) -> bool {
+        let ours = own::HELPERS.iter().any(|(own, _)| *own == name);
+        functions::find(name).is_some() && !ours && !takes_missing(name)
+    }
+
     /// Whether a helper's result is nginx's own syntax and needs no check.
     #[expect(clippy::unused_self, reason = "asked beside the others")]
     pub(super) fn writes_nginx(&self, name: &str) -> bool {
@@ -66,6 +75,13 @@ impl Helpers {
 pub(super) struct State<'a> {
     pub(super) input: &'a Input,
     pub(super) budget: Budget,
+}
+
+impl State<'_> {
+    /// Pays for a run of a body: an iteration here costs what five do in a Go template.
+    pub(super) fn tick(&self) -> Result<(), Fault> {
+        self.budget.steps(5)
+    }
 }
 
 /// Puts all helpers into a registry.
@@ -80,6 +96,7 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>
         registry.register_helper(name, helper);
     }
     registry.unregister_helper("log");
+    each::register(registry, state);
     registry.register_helper(SAFE, Box::new(Safe { state: Arc::clone(state) }));
     registry.register_helper(RAW, Box::new(Raw));
     registry.register_helper(TICK, Box::new(Tick { state: Arc::clone(state) }));
@@ -95,18 +112,17 @@ pub(super) fn fail(fault: Fault) -> RenderError {
 }
 
 /// The arguments of a call; one that has no value is an error.
-pub(super) fn arguments<'h>(helper: &'h Helper<'_>) -> Result<Vec<&'h Json>, RenderError> {
-    helper
-        .params()
-        .iter()
-        .map(|param| {
-            if param.is_value_missing() {
-                Err(RenderError::strict_error(param.relative_path()))
-            } else {
-                Ok(param.value())
-            }
-        })
-        .collect()
+pub(super) fn arguments<'h>(params: &'h [PathAndJson<'_>]) -> Result<Vec<&'h Json>, RenderError> {
+    let argument = |param: &'h PathAndJson<'_>| match param.is_value_missing() {
+        true => Err(RenderError::strict_error(param.relative_path())),
+        false => Ok(param.value()),
+    };
+    params.iter().map(argument).collect()
+}
+
+/// These three exist to ask after what may be missing.
+fn takes_missing(name: &str) -> bool {
+    matches!(name, "default" | "coalesce" | "empty")
 }
 
 struct FunctionHelper<'a> {
@@ -114,26 +130,36 @@ struct FunctionHelper<'a> {
     state: Arc<State<'a>>,
 }
 
-impl FunctionHelper<'_> {
-    fn result(&self, args: &[&Json]) -> Result<Json, Fault> {
-        let Function { name, params, rest, call } = self.function;
-        let fixed = params.len();
-        if args.len() < fixed || (args.len() > fixed && rest.is_none()) {
-            let least = if rest.is_some() { "at least " } else { "" };
-            let what = format!("it needs {least}{fixed} arguments, not {}", args.len());
-            return Err(Fault::new(
-                what,
-                format!("see `{name}` in the documentation of the helpers"),
-            ));
-        }
-        let ty = |i: usize| params.get(i).copied().or(*rest).unwrap_or(Ty::Raw);
-        let values = args.iter().enumerate().map(|(i, arg)| json::to_value(arg, ty(i)));
-        let values = values.collect::<Result<Vec<_>, _>>()?;
-        let budget = &self.state.budget;
-        let value = call(&Call { kv: &self.state.input.kv, budget }, &values)?;
-        budget.made(&value)?;
-        Ok(json::from_value(&value))
+/// What a function makes of these arguments.
+pub(super) fn call_function(
+    function: &Function,
+    params: &[PathAndJson<'_>],
+    state: &State<'_>,
+) -> Result<Value, RenderError> {
+    let args = if takes_missing(function.name) {
+        params.iter().map(PathAndJson::value).collect()
+    } else {
+        arguments(params)?
+    };
+    let named = |fault| fail(named(function.name, &args, fault));
+    result(function, &args, state).map_err(named)
+}
+
+fn result(function: &Function, args: &[&Json], state: &State<'_>) -> Result<Value, Fault> {
+    let Function { name, params, rest, call } = function;
+    let fixed = params.len();
+    if args.len() < fixed || (args.len() > fixed && rest.is_none()) {
+        let least = if rest.is_some() { "at least " } else { "" };
+        let what = format!("it needs {least}{fixed} arguments, not {}", args.len());
+        return Err(Fault::new(what, format!("see `{name}` in the documentation of the helpers")));
     }
+    let ty = |i: usize| params.get(i).copied().or(*rest).unwrap_or(Ty::Raw);
+    let values = args.iter().enumerate().map(|(i, arg)| json::to_value(arg, ty(i)));
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    let budget = &state.budget;
+    let value = call(&Call { kv: &state.input.kv, budget }, &values)?;
+    budget.made(&value)?;
+    Ok(value)
 }
 
 impl HelperDef for FunctionHelper<'_> {
@@ -144,14 +170,8 @@ impl HelperDef for FunctionHelper<'_> {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        // These three exist to ask after what may be missing.
-        let args = if matches!(self.function.name, "default" | "coalesce" | "empty") {
-            helper.params().iter().map(|param| param.value()).collect()
-        } else {
-            arguments(helper)?
-        };
-        let named = |fault| named(self.function.name, &args, fault);
-        self.result(&args).map(ScopedJson::Derived).map_err(|fault| fail(named(fault)))
+        let value = call_function(self.function, helper.params(), &self.state)?;
+        Ok(ScopedJson::Derived(json::from_value(&value)))
     }
 }
 
@@ -180,7 +200,7 @@ impl HelperDef for OwnHelper<'_> {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        let args = arguments(helper)?;
+        let args = arguments(helper.params())?;
         let hash = |key: &str| helper.hash_get(key).map(|value| value.value().clone());
         let size: usize = args.iter().map(|arg| arg.as_array().map_or(1, Vec::len)).sum();
         let paid = self.state.budget.steps(1 + size);
@@ -202,19 +222,24 @@ impl HelperDef for Safe<'_> {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        let args = arguments(helper)?;
+        let args = arguments(helper.params())?;
         let expression = args.get(1).and_then(|e| e.as_str()).unwrap_or_default();
         let value = args.first().copied().unwrap_or(&Json::Null);
-        let checked = self.state.budget.steps(1).and_then(|()| match value {
-            Json::String(s) => safe::plain(s, expression),
-            Json::Array(_) | Json::Object(_) => Err(Fault::new(
-                format!("{expression} is a list or an object, not text"),
-                "walk it with `{{#each}}`, or write it with `join` or `toJson`",
-            )),
-            _ => Ok(()),
-        });
-        checked.map_err(fail)?;
+        safe_text(&Leaf::of(value), expression, &self.state.budget).map_err(fail)?;
         Ok(first(helper))
+    }
+}
+
+/// Whether a value may be written as it is.
+pub(super) fn safe_text(value: &Leaf<'_>, expression: &str, budget: &Budget) -> Result<(), Fault> {
+    budget.steps(1)?;
+    match value {
+        Leaf::Text(text) => safe::plain(text, expression),
+        Leaf::Other(json) if json.is_array() || json.is_object() => Err(Fault::new(
+            format!("{expression} is a list or an object, not text"),
+            "walk it with `{{#each}}`, or write it with `join` or `toJson`",
+        )),
+        Leaf::Other(_) => Ok(()),
     }
 }
 
@@ -232,8 +257,7 @@ impl HelperDef for Tick<'_> {
         _: &mut RenderContext<'reg, 'rc>,
         _: &mut dyn Output,
     ) -> HelperResult {
-        // An iteration here costs what five do in a Go template.
-        self.state.budget.steps(5).map_err(fail)
+        self.state.tick().map_err(fail)
     }
 }
 
@@ -248,7 +272,7 @@ impl HelperDef for Raw {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        arguments(helper)?;
+        arguments(helper.params())?;
         Ok(first(helper))
     }
 }

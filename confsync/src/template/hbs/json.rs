@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map as Object, Value as Json};
+use serde_json::Value as Json;
 
 use crate::template::functions::{Fault, Ty};
 use crate::template::value::{Elem, List, Map, Value};
@@ -96,9 +96,4 @@ fn any(json: &Json) -> Result<Value, Fault> {
             Value::Map(Map::new(entries?)?)
         }
     })
-}
-
-/// An object of these fields.
-pub(super) fn object<const N: usize>(fields: [(&str, Json); N]) -> Json {
-    Json::Object(fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Object<_, _>>())
 }

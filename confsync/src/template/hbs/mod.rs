@@ -4,9 +4,12 @@
 //! can be. `{{x}}` writes only what nginx takes for text both inside and outside
 //! quotes, and refuses the rest; `{{{x}}}` writes anything.
 
+mod each;
 mod helpers;
+mod item;
 mod json;
 mod own;
+mod plain;
 mod safe;
 mod tree;
 
@@ -20,10 +23,9 @@ use serde_json::Value as Json;
 
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Fault, MAX_TEXT, nearest, too_large};
-use super::{Input, NamedBackend, Sources};
-use common::model::Host;
+use super::{Input, Sources};
 use helpers::{Carried, Helpers, State};
-use tree::Tree;
+use tree::{Asks, Tree};
 
 /// A handlebars template with its partials, read and checked.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(super) struct Program {
     file: PathBuf,
     name: String,
     templates: BTreeMap<String, Template>,
+    asks: Asks,
 }
 
 /// The names of all helpers.
@@ -52,24 +55,29 @@ impl Program {
         let name = format!("/{}", file.display());
         let helpers = Helpers::new();
         let mut templates = BTreeMap::new();
-        let mut uses = BTreeMap::new();
+        let (mut uses, mut asks) = (BTreeMap::new(), Asks::default());
         for (partial, text) in &sources.partials {
             let file = PathBuf::from(format!("partials/{partial}.hbs"));
-            read(&file, partial, text, sources, &helpers, &mut uses)
-                .map(|template| templates.insert(partial.clone(), template))?;
+            let template = read(&file, partial, text, sources, &helpers, &mut uses, &mut asks)?;
+            templates.insert(partial.clone(), template);
         }
-        let main = read(file, &name, text, sources, &helpers, &mut uses)?;
+        let main = read(file, &name, text, sources, &helpers, &mut uses, &mut asks)?;
         templates.insert(name.clone(), main);
         if let Some(partial) = circle(&uses) {
             let what = format!("the partial `{partial}` uses itself, directly or through others");
             return Err(TemplateError::at(file, (0, 0), what.as_str().into()));
         }
-        Ok(Self { file: file.to_owned(), name, templates })
+        Ok(Self { file: file.to_owned(), name, templates, asks })
     }
 
     /// The file it was read from.
     pub(super) fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Whether it looks at the backends at all.
+    pub(super) fn asks_for_backends(&self) -> bool {
+        self.asks.any
     }
 
     /// The output for these keys and backends.
@@ -82,8 +90,11 @@ impl Program {
             registry.register_template(name, template.clone());
         }
         helpers::register(&mut registry, &state);
-        let backends = input.backends.iter().map(backend).collect();
-        let context = Context::from(json::object([("backends", Json::Array(backends))]));
+        let mut all = serde_json::Map::new();
+        if self.asks.whole {
+            all.insert("backends".into(), input.backends.iter().map(item::backend).collect());
+        }
+        let context = Context::from(Json::Object(all));
         let mut out = Bounded(Vec::new());
         let done = registry.render_with_context_to_write(&self.name, &context, &mut out);
         done.map_err(|error| self.failed(&error))?;
@@ -133,6 +144,7 @@ fn read(
     sources: &Sources,
     helpers: &Helpers,
     uses: &mut BTreeMap<String, BTreeSet<String>>,
+    asks: &mut Asks,
 ) -> Result<Template, TemplateError> {
     tree::check_nesting(text)
         .map_err(|(offset, fault)| TemplateError::at(file, place(text, offset), fault))?;
@@ -151,10 +163,14 @@ fn read(
         uses: uses_here,
         inline,
         moved: usize::from(!is_main),
+        chosen: 0,
+        shadowed: usize::from(!is_main),
+        asks: *asks,
     };
     tree.names(&template);
     tree.body(&mut template).map_err(|(place, fault)| TemplateError::at(file, place, fault))?;
-    let Tree { uses: used, inline, .. } = tree;
+    let Tree { uses: used, inline, asks: asked, .. } = tree;
+    *asks = asked;
     uses.entry(name.to_owned()).or_default().extend(used);
     for (inline, used) in inline {
         uses.entry(inline).or_default().extend(used);
@@ -179,26 +195,6 @@ fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<&str> {
         }
         false
     })
-}
-
-fn backend(named: &NamedBackend) -> Json {
-    let backend = &named.backend;
-    let host = match backend.addr.host() {
-        Host::V6(ip) => format!("[{ip}]"),
-        host => host.to_string(),
-    };
-    let meta = backend.meta.iter().map(|(k, v)| (k.clone(), Json::from(v.as_str()))).collect();
-    json::object([
-        ("addr", backend.addr.to_string().into()),
-        ("host", host.into()),
-        ("port", backend.addr.port().into()),
-        ("weight", backend.weight.into()),
-        ("zone", backend.zone.clone().into()),
-        ("meta", Json::Object(meta)),
-        ("key", named.key.as_str().into()),
-        ("service", named.service.as_str().into()),
-        ("id", named.id.as_str().into()),
-    ])
 }
 
 /// Refuses more than a config may have.

@@ -11,7 +11,7 @@ use handlebars::template::{
 use serde_json::Value as Json;
 
 use super::helpers::{Helpers, RAW, SAFE, TICK};
-use super::{NAMES, missing};
+use super::{NAMES, each, missing};
 use crate::template::functions::{Fault, nearest};
 
 /// Line and column, and what is wrong there.
@@ -62,6 +62,29 @@ pub(super) struct Tree<'a> {
     /// In how many bodies we are whose context is not the outermost: there any name
     /// may be a field. A partial is one from its start.
     pub(super) moved: usize,
+    /// In how many we are that see an item of a list, or what `with` chose, since the
+    /// partial we are in began.
+    pub(super) chosen: usize,
+    /// In how many we are where a name may mean a value from outside instead of a field:
+    /// partials, and blocks that name what they see.
+    pub(super) shadowed: usize,
+    /// What is asked of the backends.
+    pub(super) asks: Asks,
+}
+
+/// What templates ask of the backends. To know it saves making what nobody looks at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asks {
+    /// Anything at all.
+    pub(super) any: bool,
+    /// More than to walk them one by one: all of them as one value.
+    pub(super) whole: bool,
+}
+
+/// A name that may stand for all there is in the outermost context.
+fn is_everything(name: &str) -> bool {
+    let nowhere = |step: &str| matches!(step.trim_matches(['[', ']']), "" | "this" | "@root");
+    name.split(['.', '/']).all(nowhere)
 }
 
 impl Tree<'_> {
@@ -100,17 +123,7 @@ impl Tree<'_> {
                 self.call(call)?;
                 **call = self.checked(call, at, RAW);
             }
-            TemplateElement::HelperBlock(call) => {
-                self.block_name(call)?;
-                self.call(call)?;
-                let moves = matches!(call.name.as_name(), Some("each" | "with"));
-                if let Some(body) = &mut call.template {
-                    self.inner(body, moves)?;
-                }
-                if let Some(body) = &mut call.inverse {
-                    self.inner(body, false)?;
-                }
-            }
+            TemplateElement::HelperBlock(call) => self.block(call)?,
             TemplateElement::PartialExpression(partial)
             | TemplateElement::PartialBlock(partial) => {
                 self.partial(partial)?;
@@ -124,6 +137,43 @@ impl Tree<'_> {
         Ok(())
     }
 
+    fn block(&mut self, call: &mut HelperTemplate) -> Result<(), Found> {
+        self.block_name(call)?;
+        let name = call.name.as_name().unwrap_or_default();
+        let (is_each, moves) = (name == "each", matches!(name, "each" | "with"));
+        let of_backends = self.moved == 0 && each::is_of_backends(call);
+        self.asks.any |= of_backends;
+        if of_backends && !moves {
+            each::ask_for_any(call);
+        } else if !(of_backends && is_each) {
+            self.call(call)?;
+        }
+        let (chosen, named) = (usize::from(moves), usize::from(call.block_param.is_some()));
+        if let Some(body) = &mut call.template {
+            (self.chosen, self.shadowed) = (self.chosen + chosen, self.shadowed + named);
+            self.inner(body, moves)?;
+            (self.chosen, self.shadowed) = (self.chosen - chosen, self.shadowed - named);
+        }
+        if let Some(body) = &mut call.inverse {
+            self.inner(body, false)?;
+        }
+        if is_each && of_backends {
+            self.asks.whole |= !each::lend_backends(call);
+        } else if is_each && self.shadowed == 0 {
+            each::write_plainly(call, self.helpers);
+        }
+        Ok(())
+    }
+
+    /// A body that a partial will see, whoever calls it.
+    fn lent(&mut self, body: &mut Template) -> Result<(), Found> {
+        let chosen = std::mem::take(&mut self.chosen);
+        self.shadowed += 1;
+        self.inner(body, true)?;
+        (self.chosen, self.shadowed) = (chosen, self.shadowed - 1);
+        Ok(())
+    }
+
     /// A body inside a block or a partial.
     fn inner(&mut self, body: &mut Template, moves: bool) -> Result<(), Found> {
         self.moved += usize::from(moves);
@@ -134,7 +184,7 @@ impl Tree<'_> {
     }
 
     /// A call's name and those in its arguments.
-    fn call(&self, call: &HelperTemplate) -> Result<(), Found> {
+    fn call(&mut self, call: &HelperTemplate) -> Result<(), Found> {
         match call.name.as_name() {
             Some(name) if has_arguments(call) => self.known(name)?,
             Some(name) if !call.block && !self.helpers.stands_alone(name) => self.field(name)?,
@@ -145,14 +195,19 @@ impl Tree<'_> {
     }
 
     /// A name in the outermost context, where we know all there are.
-    fn field(&self, name: &str) -> Result<(), Found> {
+    fn field(&mut self, name: &str) -> Result<(), Found> {
+        let leaves = name.contains("..") || name.starts_with("@root");
+        let everything = is_everything(name) && (self.chosen == 0 || leaves);
+        if everything || name.contains("backends") {
+            self.asks = Asks { any: true, whole: true };
+        }
         let first = name.split(['.', '/', '[']).next().unwrap_or_default();
         let known =
             matches!(first, "" | "this") || first.starts_with('@') || NAMES.contains(&first);
         if known || self.moved > 0 { Ok(()) } else { Err(((0, 0), missing(Some(name)))) }
     }
 
-    fn parameter(&self, parameter: &Parameter) -> Result<(), Found> {
+    fn parameter(&mut self, parameter: &Parameter) -> Result<(), Found> {
         if let (Parameter::Path(_), Some(name)) = (parameter, parameter.as_name()) {
             return self.field(name);
         }
@@ -199,7 +254,7 @@ impl Tree<'_> {
         }
         self.uses.insert(name);
         if let Some(body) = &mut partial.template {
-            self.inner(body, true)?;
+            self.lent(body)?;
         }
         Ok(())
     }
@@ -220,7 +275,7 @@ impl Tree<'_> {
         self.partials.insert(name.clone());
         let outer = std::mem::take(&mut self.uses);
         if let Some(body) = &mut inline.template {
-            self.inner(body, true)?;
+            self.lent(body)?;
         }
         let used = std::mem::replace(&mut self.uses, outer);
         self.inline.entry(name).or_default().extend(used);
