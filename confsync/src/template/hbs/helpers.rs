@@ -4,24 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use handlebars::{
-    Context, Handlebars, Helper, HelperDef, HelperResult, Output, PathAndJson, RenderContext,
-    RenderError, RenderErrorReason, ScopedJson,
+    Context, Handlebars, Helper, HelperDef, PathAndJson, RenderContext, RenderError,
+    RenderErrorReason, ScopedJson,
 };
 use serde_json::Value as Json;
 
-use super::item::Leaf;
-use super::{each, json, own, safe};
+use super::{checks, json, loops, own};
 use crate::template::Input;
 use crate::template::functions::{self, Budget, Call, Fault, Function, Ty};
 use crate::template::go::builtins;
 use crate::template::value::Value;
-
-/// The helper that every `{{x}}` passes; no template can name it.
-pub(super) const SAFE: &str = " safe";
-/// The helper that `{{{x}}}` passes, and what is written for nginx.
-pub(super) const RAW: &str = " raw";
-/// The helper that counts steps.
-pub(super) const TICK: &str = " tick";
 
 /// What handlebars brings itself.
 const BUILT_IN: [&str; 14] = [
@@ -57,11 +49,10 @@ impl Helpers {
         matches!(name, "hostname" | "datetime")
     }
 
-    /// Whether this is a function of both languages whose arguments must have values.
+    /// Whether we make what it returns, and not handlebars.
     #[expect(clippy::unused_self, reason = "asked beside the others")]
-    pub(super) fn is_function(&self, name: &str) -> bool {
-        let ours = own::HELPERS.iter().any(|(own, _)| *own == name);
-        functions::find(name).is_some() && !ours && !takes_missing(name)
+    pub(super) fn is_ours(&self, name: &str) -> bool {
+        own(name).is_some() || functions::find(name).is_some()
     }
 
     /// Whether a helper's result is nginx's own syntax and needs no check.
@@ -96,10 +87,8 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>
         registry.register_helper(name, helper);
     }
     registry.unregister_helper("log");
-    each::register(registry, state);
-    registry.register_helper(SAFE, Box::new(Safe { state: Arc::clone(state) }));
-    registry.register_helper(RAW, Box::new(Raw));
-    registry.register_helper(TICK, Box::new(Tick { state: Arc::clone(state) }));
+    loops::register(registry, state);
+    checks::register(registry, state);
 }
 
 /// A fault as handlebars carries it; `super` unpacks it again.
@@ -120,23 +109,57 @@ pub(super) fn arguments<'h>(params: &'h [PathAndJson<'_>]) -> Result<Vec<&'h Jso
     params.iter().map(argument).collect()
 }
 
-/// These three exist to ask after what may be missing.
-fn takes_missing(name: &str) -> bool {
-    matches!(name, "default" | "coalesce" | "empty")
-}
-
 struct FunctionHelper<'a> {
     function: &'static Function,
     state: Arc<State<'a>>,
 }
 
+/// What a helper of ours returned, as it came.
+pub(super) enum Made {
+    Json(Json),
+    Value(Value),
+}
+
+fn own(name: &str) -> Option<own::Call> {
+    own::HELPERS.iter().find(|(own, _)| *own == name).map(|(_, call)| *call)
+}
+
+/// Calls the helper of ours that the first argument names with the others.
+pub(super) fn call_ours(helper: &Helper<'_>, state: &State<'_>) -> Result<Made, RenderError> {
+    let (name, params) = match helper.params().split_first() {
+        Some((name, params)) => (name.value().as_str().unwrap_or_default(), params),
+        None => return Err(RenderErrorReason::ParamNotFoundForIndex("each", 0).into()),
+    };
+    // As they are registered: the helper's own meaning before the function's.
+    match (own(name), functions::find(name)) {
+        (Some(call), _) => call_own(name, call, params, helper, state).map(Made::Json),
+        (None, Some(function)) => call_function(function, params, state).map(Made::Value),
+        (None, None) => Err(RenderErrorReason::HelperNotFound(name.to_owned()).into()),
+    }
+}
+
+fn call_own(
+    name: &str,
+    call: own::Call,
+    params: &[PathAndJson<'_>],
+    helper: &Helper<'_>,
+    state: &State<'_>,
+) -> Result<Json, RenderError> {
+    let args = arguments(params)?;
+    let hash = |key: &str| helper.hash_get(key).map(|value| value.value().clone());
+    let size: usize = args.iter().map(|arg| arg.as_array().map_or(1, Vec::len)).sum();
+    let paid = state.budget.steps(1 + size);
+    paid.and_then(|()| call(&args, &hash)).map_err(|fault| fail(named(name, &args, fault)))
+}
+
 /// What a function makes of these arguments.
-pub(super) fn call_function(
+fn call_function(
     function: &Function,
     params: &[PathAndJson<'_>],
     state: &State<'_>,
 ) -> Result<Value, RenderError> {
-    let args = if takes_missing(function.name) {
+    // These three exist to ask after what may be missing.
+    let args = if matches!(function.name, "default" | "coalesce" | "empty") {
         params.iter().map(PathAndJson::value).collect()
     } else {
         arguments(params)?
@@ -200,90 +223,7 @@ impl HelperDef for OwnHelper<'_> {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        let args = arguments(helper.params())?;
-        let hash = |key: &str| helper.hash_get(key).map(|value| value.value().clone());
-        let size: usize = args.iter().map(|arg| arg.as_array().map_or(1, Vec::len)).sum();
-        let paid = self.state.budget.steps(1 + size);
-        let done = paid.and_then(|()| (self.call)(&args, &hash));
-        done.map(ScopedJson::Derived).map_err(|fault| fail(named(self.name, &args, fault)))
-    }
-}
-
-/// `{{x}}`: the value, if nginx takes it for text wherever it stands.
-struct Safe<'a> {
-    state: Arc<State<'a>>,
-}
-
-impl HelperDef for Safe<'_> {
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        let args = arguments(helper.params())?;
-        let expression = args.get(1).and_then(|e| e.as_str()).unwrap_or_default();
-        let value = args.first().copied().unwrap_or(&Json::Null);
-        safe_text(&Leaf::of(value), expression, &self.state.budget).map_err(fail)?;
-        Ok(first(helper))
-    }
-}
-
-/// Whether a value may be written as it is.
-pub(super) fn safe_text(value: &Leaf<'_>, expression: &str, budget: &Budget) -> Result<(), Fault> {
-    budget.steps(1)?;
-    match value {
-        Leaf::Text(text) => safe::plain(text, expression),
-        Leaf::Other(json) if json.is_array() || json.is_object() => Err(Fault::new(
-            format!("{expression} is a list or an object, not text"),
-            "walk it with `{{#each}}`, or write it with `join` or `toJson`",
-        )),
-        Leaf::Other(_) => Ok(()),
-    }
-}
-
-/// Counts a run of a body, and writes nothing.
-struct Tick<'a> {
-    state: Arc<State<'a>>,
-}
-
-impl HelperDef for Tick<'_> {
-    fn call<'reg: 'rc, 'rc>(
-        &self,
-        _: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
-        _: &mut dyn Output,
-    ) -> HelperResult {
-        self.state.tick().map_err(fail)
-    }
-}
-
-/// `{{{x}}}`: the value as it is, if there is one.
-struct Raw;
-
-impl HelperDef for Raw {
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        arguments(helper.params())?;
-        Ok(first(helper))
-    }
-}
-
-/// The first argument, without a copy where there is something to point to.
-fn first<'rc>(helper: &Helper<'rc>) -> ScopedJson<'rc> {
-    match helper.param(0) {
-        Some(param) => match param.try_get_constant_value() {
-            Some(constant) => ScopedJson::Constant(constant),
-            None => ScopedJson::Derived(param.value().clone()),
-        },
-        None => ScopedJson::Derived(Json::Null),
+        call_own(self.name, self.call, helper.params(), helper, &self.state)
+            .map(ScopedJson::Derived)
     }
 }

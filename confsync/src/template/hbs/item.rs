@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use handlebars::{JsonRender, RenderError, RenderErrorReason};
+use handlebars::{JsonRender, JsonTruthy, RenderError, RenderErrorReason};
 use serde_json::{Map, Value as Json};
 
 use super::json;
@@ -35,6 +35,14 @@ impl<'a> Leaf<'a> {
         }
     }
 
+    /// Whether `if` takes it for true.
+    pub(super) fn is_true(&self) -> bool {
+        match self {
+            Self::Text(text) => !text.is_empty(),
+            Self::Other(json) => json.is_truthy(false),
+        }
+    }
+
     /// As it is written.
     pub(super) fn shown(&'a self) -> Cow<'a, str> {
         match self {
@@ -54,6 +62,44 @@ pub(super) trait Item {
     /// # Errors
     /// When a list is asked for what is not a number.
     fn at(&self, path: &[&str]) -> Found<'_>;
+}
+
+/// An item when its turn in a loop has come.
+pub(super) struct Turn<'i, I> {
+    pub(super) item: &'i I,
+    /// The name of a field of an object.
+    pub(super) key: Option<&'i str>,
+    pub(super) index: usize,
+    pub(super) last: bool,
+}
+
+/// What a body can ask of a turn.
+pub(super) enum Ask<'t> {
+    Field(Vec<&'t str>),
+    First,
+    Last,
+    Index,
+    Key,
+    /// The key of an object's item, the index of a list's.
+    Place,
+}
+
+impl<I: Item> Turn<'_, I> {
+    /// The value that is asked for.
+    ///
+    /// # Errors
+    /// When a list is asked for what is not a number.
+    pub(super) fn answer(&self, ask: &Ask<'_>) -> Found<'_> {
+        let key = self.key.map(|key| Leaf::Text(Cow::Borrowed(key)));
+        Ok(match ask {
+            Ask::Field(path) => return self.item.at(path),
+            Ask::First => Some(Leaf::made((self.index == 0).into())),
+            Ask::Last => Some(Leaf::made(self.last.into())),
+            Ask::Index => Some(Leaf::made(self.index.into())),
+            Ask::Key => key,
+            Ask::Place => Some(key.unwrap_or_else(|| Leaf::made(self.index.into()))),
+        })
+    }
 }
 
 fn index(name: &str) -> Result<usize, RenderError> {

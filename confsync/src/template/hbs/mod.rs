@@ -4,13 +4,19 @@
 //! can be. `{{x}}` writes only what nginx takes for text both inside and outside
 //! quotes, and refuses the rest; `{{{x}}}` writes anything.
 
+mod asks;
+mod checks;
 mod each;
 mod helpers;
 mod item;
 mod json;
+mod loops;
+mod nesting;
 mod own;
 mod plain;
 mod safe;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +30,9 @@ use serde_json::Value as Json;
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Fault, MAX_TEXT, nearest, too_large};
 use super::{Input, Sources};
+use asks::Asks;
 use helpers::{Carried, Helpers, State};
-use tree::{Asks, Tree};
+use tree::Tree;
 
 /// A handlebars template with its partials, read and checked.
 #[derive(Debug)]
@@ -51,23 +58,36 @@ impl Program {
         text: &str,
         sources: &Sources,
     ) -> Result<Self, TemplateError> {
+        Self::read(file, text, sources, true)
+    }
+
+    /// With `light`, loops are turned into cheaper ones; the output is the same.
+    fn read(
+        file: &Path,
+        text: &str,
+        sources: &Sources,
+        light: bool,
+    ) -> Result<Self, TemplateError> {
         // A partial cannot have this name: names of partials come from files.
         let name = format!("/{}", file.display());
-        let helpers = Helpers::new();
+        let mut reader = Reader {
+            sources,
+            light,
+            helpers: Helpers::new(),
+            uses: BTreeMap::new(),
+            asks: Asks { any: !light, whole: !light },
+        };
         let mut templates = BTreeMap::new();
-        let (mut uses, mut asks) = (BTreeMap::new(), Asks::default());
         for (partial, text) in &sources.partials {
             let file = PathBuf::from(format!("partials/{partial}.hbs"));
-            let template = read(&file, partial, text, sources, &helpers, &mut uses, &mut asks)?;
-            templates.insert(partial.clone(), template);
+            templates.insert(partial.clone(), reader.read(&file, partial, text)?);
         }
-        let main = read(file, &name, text, sources, &helpers, &mut uses, &mut asks)?;
-        templates.insert(name.clone(), main);
-        if let Some(partial) = circle(&uses) {
+        templates.insert(name.clone(), reader.read(file, &name, text)?);
+        if let Some(partial) = circle(&reader.uses) {
             let what = format!("the partial `{partial}` uses itself, directly or through others");
             return Err(TemplateError::at(file, (0, 0), what.as_str().into()));
         }
-        Ok(Self { file: file.to_owned(), name, templates, asks })
+        Ok(Self { file: file.to_owned(), name, templates, asks: reader.asks })
     }
 
     /// The file it was read from.
@@ -136,46 +156,48 @@ fn missing(path: Option<&str>) -> Fault {
     Fault::new(format!("`{path}` is not there"), remedy)
 }
 
-/// Reads one file; notes which partials it uses.
-fn read(
-    file: &Path,
-    name: &str,
-    text: &str,
-    sources: &Sources,
-    helpers: &Helpers,
-    uses: &mut BTreeMap<String, BTreeSet<String>>,
-    asks: &mut Asks,
-) -> Result<Template, TemplateError> {
-    tree::check_nesting(text)
-        .map_err(|(offset, fault)| TemplateError::at(file, place(text, offset), fault))?;
-    let mut template = Template::compile_with_name(text, name.to_owned()).map_err(|error| {
-        let what = error.reason().to_string();
-        let what = what.lines().next().unwrap_or_default().to_owned();
-        TemplateError::at(file, error.pos().unwrap_or((0, 0)), what.into())
-    })?;
-    let partials = sources.partials.keys().cloned().collect();
-    let (uses_here, inline) = (BTreeSet::new(), BTreeMap::new());
-    let is_main = !sources.partials.contains_key(name);
-    let mut tree = Tree {
-        source: text,
-        helpers,
-        partials,
-        uses: uses_here,
-        inline,
-        moved: usize::from(!is_main),
-        chosen: 0,
-        shadowed: usize::from(!is_main),
-        asks: *asks,
-    };
-    tree.names(&template);
-    tree.body(&mut template).map_err(|(place, fault)| TemplateError::at(file, place, fault))?;
-    let Tree { uses: used, inline, asks: asked, .. } = tree;
-    *asks = asked;
-    uses.entry(name.to_owned()).or_default().extend(used);
-    for (inline, used) in inline {
-        uses.entry(inline).or_default().extend(used);
+/// Reads files, one after the other, and notes what they use.
+struct Reader<'a> {
+    sources: &'a Sources,
+    light: bool,
+    helpers: Helpers,
+    uses: BTreeMap<String, BTreeSet<String>>,
+    asks: Asks,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, file: &Path, name: &str, text: &str) -> Result<Template, TemplateError> {
+        nesting::check(text)
+            .map_err(|(offset, fault)| TemplateError::at(file, place(text, offset), fault))?;
+        let mut template = Template::compile_with_name(text, name.to_owned()).map_err(|error| {
+            let what = error.reason().to_string();
+            let what = what.lines().next().unwrap_or_default().to_owned();
+            TemplateError::at(file, error.pos().unwrap_or((0, 0)), what.into())
+        })?;
+        let partials = self.sources.partials.keys().cloned().collect();
+        let is_partial = usize::from(self.sources.partials.contains_key(name));
+        let mut tree = Tree {
+            source: text,
+            helpers: &self.helpers,
+            light: self.light,
+            partials,
+            uses: BTreeSet::new(),
+            inline: BTreeMap::new(),
+            moved: is_partial,
+            chosen: 0,
+            shadowed: is_partial,
+            asks: self.asks,
+        };
+        tree.names(&template);
+        tree.body(&mut template).map_err(|(place, fault)| TemplateError::at(file, place, fault))?;
+        let Tree { uses, inline, asks, .. } = tree;
+        self.asks = asks;
+        self.uses.entry(name.to_owned()).or_default().extend(uses);
+        for (inline, used) in inline {
+            self.uses.entry(inline).or_default().extend(used);
+        }
+        Ok(template)
     }
-    Ok(template)
 }
 
 /// A partial that leads back to itself: rendering it would not end.

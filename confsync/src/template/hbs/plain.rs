@@ -1,4 +1,4 @@
-//! Bodies of loops that are text and fields alone, written without handlebars.
+//! Bodies of loops that are text, fields and `if` alone, written without handlebars.
 //!
 //! Most of a config is one such loop. For each field of each item handlebars copies a
 //! path, looks a helper up, and copies the value twice; here it is found and written.
@@ -8,23 +8,36 @@ use handlebars::template::{HelperTemplate, Parameter, Template, TemplateElement}
 use handlebars::{Output, Path, PathSeg, RenderContext, RenderError};
 use serde_json::Value as Json;
 
-use super::helpers::{RAW, SAFE, State, TICK, fail, safe_text};
-use super::item::Item;
+use super::checks::{RAW, SAFE, TICK, safe_text};
+use super::helpers::{State, fail};
+use super::item::{Ask, Item, Turn};
 
-/// A body of text and fields.
+/// A body of text, fields and `if`.
 pub(super) struct Plain<'t> {
     body: &'t Template,
     pieces: Vec<(usize, Piece<'t>)>,
 }
 
+/// What a block calls its items, and their places.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Names<'n> {
+    pub(super) item: Option<&'n str>,
+    pub(super) place: Option<&'n str>,
+}
+
 enum Piece<'t> {
     Tick,
     Text(&'t str),
-    Field {
-        path: Vec<&'t str>,
+    Value {
+        ask: Ask<'t>,
         name: &'t str,
         /// The expression as it was written, if its value must be safe.
         checked: Option<&'t str>,
+    },
+    If {
+        ask: Ask<'t>,
+        /// What is written if it is true, and if it is not.
+        bodies: [Option<Plain<'t>>; 2],
     },
 }
 
@@ -54,14 +67,15 @@ impl Written {
 }
 
 impl<'t> Plain<'t> {
-    /// Takes a body apart, if it is plain. `item` is the name that its block gives items.
-    pub(super) fn of(body: &'t Template, item: Option<&str>) -> Option<Self> {
+    /// Takes a body apart, if it is plain.
+    pub(super) fn of(body: &'t Template, names: Names<'_>) -> Option<Self> {
         let mut pieces = Vec::with_capacity(body.elements.len());
         for (place, element) in body.elements.iter().enumerate() {
             let piece = match element {
                 TemplateElement::RawString(text) => Piece::Text(text),
                 TemplateElement::Comment(_) => continue,
-                TemplateElement::HtmlExpression(call) => Piece::of(call, item)?,
+                TemplateElement::HtmlExpression(call) => Piece::value(call, names)?,
+                TemplateElement::HelperBlock(call) => Piece::condition(call, names)?,
                 _ => return None,
             };
             pieces.push((place, piece));
@@ -73,16 +87,16 @@ impl<'t> Plain<'t> {
     ///
     /// # Errors
     /// As handlebars has them, each at its place.
-    pub(super) fn write(
+    pub(super) fn write<I: Item>(
         &self,
-        item: &impl Item,
+        turn: &Turn<'_, I>,
         state: &State<'_>,
         written: &mut Written,
         out: &mut dyn Output,
     ) -> Result<(), RenderError> {
         for (place, piece) in &self.pieces {
-            piece.write(item, state, written, out).map_err(|mut error| {
-                if let Some(mapping) = self.body.mapping.get(*place) {
+            piece.write(turn, state, written, out).map_err(|mut error| {
+                if let (None, Some(mapping)) = (error.line_no, self.body.mapping.get(*place)) {
                     error.line_no = Some(mapping.0);
                     error.column_no = Some(mapping.1);
                 }
@@ -94,16 +108,12 @@ impl<'t> Plain<'t> {
 }
 
 impl<'t> Piece<'t> {
-    fn of(call: &'t HelperTemplate, item: Option<&str>) -> Option<Self> {
+    fn value(call: &'t HelperTemplate, names: Names<'_>) -> Option<Self> {
         let helper = call.name.as_name()?;
         if helper == TICK {
             return Some(Self::Tick);
         }
-        let [
-            Parameter::Path(Path::Relative((path, name))),
-            Parameter::Literal(Json::String(shown)),
-        ] = call.params.as_slice()
-        else {
+        let [value, Parameter::Literal(Json::String(shown))] = call.params.as_slice() else {
             return None;
         };
         let checked = match helper {
@@ -111,20 +121,33 @@ impl<'t> Piece<'t> {
             RAW => None,
             _ => return None,
         };
-        let named = path.iter().map(|segment| match segment {
-            PathSeg::Named(name) => Some(name.as_str()),
-            _ => None,
-        });
-        let mut path: Vec<&str> = named.collect::<Option<_>>()?;
-        if item.is_some() && path.first().copied() == item {
-            path.remove(0);
-        }
-        Some(Self::Field { path, name, checked })
+        Some(Self::Value { ask: ask(value, names)?, name: value.as_name()?, checked })
     }
 
-    fn write(
+    fn condition(call: &'t HelperTemplate, names: Names<'_>) -> Option<Self> {
+        let is_if = match call.name.as_name()? {
+            "if" => true,
+            "unless" => false,
+            _ => return None,
+        };
+        let [value] = call.params.as_slice() else { return None };
+        if !call.hash.is_empty() || call.block_param.is_some() {
+            return None;
+        }
+        let body = |body: &'t Option<Template>| match body {
+            Some(body) => Plain::of(body, names).map(Some),
+            None => Some(None),
+        };
+        let mut bodies = [body(&call.template)?, body(&call.inverse)?];
+        if !is_if {
+            bodies.reverse();
+        }
+        Some(Self::If { ask: ask(value, names)?, bodies })
+    }
+
+    fn write<I: Item>(
         &self,
-        item: &impl Item,
+        turn: &Turn<'_, I>,
         state: &State<'_>,
         written: &mut Written,
         out: &mut dyn Output,
@@ -132,14 +155,48 @@ impl<'t> Piece<'t> {
         match self {
             Self::Tick => state.tick().map_err(fail),
             Self::Text(text) => written.write(text, out),
-            Self::Field { path, name, checked } => {
+            Self::Value { ask, name, checked } => {
                 let missing = || RenderError::strict_error(Some(&(*name).to_owned()));
-                let leaf = item.at(path)?.ok_or_else(missing)?;
+                let leaf = turn.answer(ask)?.ok_or_else(missing)?;
                 if let Some(expression) = checked {
                     safe_text(&leaf, expression, &state.budget).map_err(fail)?;
                 }
                 written.write(&leaf.shown(), out)
             }
+            Self::If { ask, bodies: [then, otherwise] } => {
+                let is_true = turn.answer(ask)?.is_some_and(|leaf| leaf.is_true());
+                match if is_true { then } else { otherwise } {
+                    Some(body) => body.write(turn, state, written, out),
+                    None => Ok(()),
+                }
+            }
         }
+    }
+}
+
+/// What a parameter asks of a turn, if it is about nothing else.
+fn ask<'t>(parameter: &'t Parameter, names: Names<'_>) -> Option<Ask<'t>> {
+    let path = match parameter {
+        Parameter::Path(Path::Relative((path, _))) => path,
+        Parameter::Path(Path::Local((0, name, _))) => {
+            return match name.as_str() {
+                "first" => Some(Ask::First),
+                "last" => Some(Ask::Last),
+                "index" => Some(Ask::Index),
+                "key" => Some(Ask::Key),
+                _ => None,
+            };
+        }
+        _ => return None,
+    };
+    let named = path.iter().map(|segment| match segment {
+        PathSeg::Named(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let path: Vec<&str> = named.collect::<Option<_>>()?;
+    match path.split_first() {
+        Some((first, rest)) if Some(*first) == names.place => rest.is_empty().then_some(Ask::Place),
+        Some((first, rest)) if Some(*first) == names.item => Some(Ask::Field(rest.to_vec())),
+        _ => Some(Ask::Field(path)),
     }
 }

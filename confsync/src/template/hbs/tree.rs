@@ -10,49 +10,21 @@ use handlebars::template::{
 };
 use serde_json::Value as Json;
 
-use super::helpers::{Helpers, RAW, SAFE, TICK};
+use super::asks::Asks;
+use super::checks::{RAW, SAFE, TICK};
+use super::helpers::Helpers;
 use super::{NAMES, each, missing};
 use crate::template::functions::{Fault, nearest};
 
 /// Line and column, and what is wrong there.
 pub(super) type Found = ((usize, usize), Fault);
 
-/// How many of these may be open inside each other.
-const MAX_NESTING: usize = 64;
-
-/// Refuses what is nested so deep that reading it could exhaust the stack.
-///
-/// # Errors
-/// At the place where the bound is passed.
-pub(super) fn check_nesting(source: &str) -> Result<(), (usize, Fault)> {
-    let (mut blocks, mut brackets) = (0usize, 0usize);
-    let mut rest = source;
-    while let Some(at) = rest.find(['{', '(', '[', ')', ']', '}']) {
-        let here = source.len() - rest.len() + at;
-        let after = rest.get(at..).unwrap_or_default();
-        if after.starts_with("{{#") || after.starts_with("{{~#") || after.starts_with("{{{{") {
-            (blocks, brackets) = (blocks + 1, 0);
-        } else if after.starts_with("{{/") || after.starts_with("{{~/") {
-            (blocks, brackets) = (blocks.saturating_sub(1), 0);
-        } else if after.starts_with("}}") {
-            brackets = 0;
-        } else if after.starts_with(['(', '[', '{']) {
-            brackets += 1;
-        } else {
-            brackets = brackets.saturating_sub(1);
-        }
-        if blocks > MAX_NESTING || brackets > MAX_NESTING {
-            return Err((here, format!("nested more than {MAX_NESTING} deep").into()));
-        }
-        rest = after.get(1..).unwrap_or_default();
-    }
-    Ok(())
-}
-
 /// One template being read.
 pub(super) struct Tree<'a> {
     pub(super) source: &'a str,
     pub(super) helpers: &'a Helpers,
+    /// Whether loops become cheaper ones.
+    pub(super) light: bool,
     /// Partials that exist, by name.
     pub(super) partials: BTreeSet<String>,
     /// Partials this one uses.
@@ -70,21 +42,6 @@ pub(super) struct Tree<'a> {
     pub(super) shadowed: usize,
     /// What is asked of the backends.
     pub(super) asks: Asks,
-}
-
-/// What templates ask of the backends. To know it saves making what nobody looks at.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Asks {
-    /// Anything at all.
-    pub(super) any: bool,
-    /// More than to walk them one by one: all of them as one value.
-    pub(super) whole: bool,
-}
-
-/// A name that may stand for all there is in the outermost context.
-fn is_everything(name: &str) -> bool {
-    let nowhere = |step: &str| matches!(step.trim_matches(['[', ']']), "" | "this" | "@root");
-    name.split(['.', '/']).all(nowhere)
 }
 
 impl Tree<'_> {
@@ -141,7 +98,7 @@ impl Tree<'_> {
         self.block_name(call)?;
         let name = call.name.as_name().unwrap_or_default();
         let (is_each, moves) = (name == "each", matches!(name, "each" | "with"));
-        let of_backends = self.moved == 0 && each::is_of_backends(call);
+        let of_backends = self.light && self.moved == 0 && each::is_of_backends(call);
         self.asks.any |= of_backends;
         if of_backends && !moves {
             each::ask_for_any(call);
@@ -159,8 +116,8 @@ impl Tree<'_> {
         }
         if is_each && of_backends {
             self.asks.whole |= !each::lend_backends(call);
-        } else if is_each && self.shadowed == 0 {
-            each::write_plainly(call, self.helpers);
+        } else if is_each && self.light {
+            each::lighten(call, self.helpers, self.shadowed == 0);
         }
         Ok(())
     }
@@ -196,11 +153,7 @@ impl Tree<'_> {
 
     /// A name in the outermost context, where we know all there are.
     fn field(&mut self, name: &str) -> Result<(), Found> {
-        let leaves = name.contains("..") || name.starts_with("@root");
-        let everything = is_everything(name) && (self.chosen == 0 || leaves);
-        if everything || name.contains("backends") {
-            self.asks = Asks { any: true, whole: true };
-        }
+        self.asks.name(name, self.chosen > 0);
         let first = name.split(['.', '/', '[']).next().unwrap_or_default();
         let known =
             matches!(first, "" | "this") || first.starts_with('@') || NAMES.contains(&first);

@@ -1,0 +1,108 @@
+//! The helpers that `tree` puts around every expression: what is written is there, is
+//! safe where it must be, and is paid for.
+
+use std::sync::Arc;
+
+use handlebars::{
+    Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext, RenderError,
+    ScopedJson,
+};
+use serde_json::Value as Json;
+
+use super::helpers::{State, arguments, fail};
+use super::item::Leaf;
+use super::safe;
+use crate::template::functions::{Budget, Fault};
+
+/// The helper that every `{{x}}` passes; no template can name it.
+pub(super) const SAFE: &str = " safe";
+/// The helper that `{{{x}}}` passes, and what is written for nginx.
+pub(super) const RAW: &str = " raw";
+/// The helper that counts steps.
+pub(super) const TICK: &str = " tick";
+
+/// Puts them into a registry.
+pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>) {
+    registry.register_helper(SAFE, Box::new(Safe { state: Arc::clone(state) }));
+    registry.register_helper(RAW, Box::new(Raw));
+    registry.register_helper(TICK, Box::new(Tick { state: Arc::clone(state) }));
+}
+
+/// `{{x}}`: the value, if nginx takes it for text wherever it stands.
+struct Safe<'a> {
+    state: Arc<State<'a>>,
+}
+
+impl HelperDef for Safe<'_> {
+    fn call_inner<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+    ) -> Result<ScopedJson<'rc>, RenderError> {
+        let args = arguments(helper.params())?;
+        let expression = args.get(1).and_then(|e| e.as_str()).unwrap_or_default();
+        let value = args.first().copied().unwrap_or(&Json::Null);
+        safe_text(&Leaf::of(value), expression, &self.state.budget).map_err(fail)?;
+        Ok(first(helper))
+    }
+}
+
+/// Whether a value may be written as it is.
+pub(super) fn safe_text(value: &Leaf<'_>, expression: &str, budget: &Budget) -> Result<(), Fault> {
+    budget.steps(1)?;
+    match value {
+        Leaf::Text(text) => safe::plain(text, expression),
+        Leaf::Other(json) if json.is_array() || json.is_object() => Err(Fault::new(
+            format!("{expression} is a list or an object, not text"),
+            "walk it with `{{#each}}`, or write it with `join` or `toJson`",
+        )),
+        Leaf::Other(_) => Ok(()),
+    }
+}
+
+/// Counts a run of a body, and writes nothing.
+struct Tick<'a> {
+    state: Arc<State<'a>>,
+}
+
+impl HelperDef for Tick<'_> {
+    fn call<'reg: 'rc, 'rc>(
+        &self,
+        _: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+        _: &mut dyn Output,
+    ) -> HelperResult {
+        self.state.tick().map_err(fail)
+    }
+}
+
+/// `{{{x}}}`: the value as it is, if there is one.
+struct Raw;
+
+impl HelperDef for Raw {
+    fn call_inner<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+    ) -> Result<ScopedJson<'rc>, RenderError> {
+        arguments(helper.params())?;
+        Ok(first(helper))
+    }
+}
+
+/// The first argument, without a copy where there is something to point to.
+fn first<'rc>(helper: &Helper<'rc>) -> ScopedJson<'rc> {
+    match helper.param(0) {
+        Some(param) => match param.try_get_constant_value() {
+            Some(constant) => ScopedJson::Constant(constant),
+            None => ScopedJson::Derived(param.value().clone()),
+        },
+        None => ScopedJson::Derived(Json::Null),
+    }
+}

@@ -1,0 +1,242 @@
+//! `{{#each}}` where handlebars' own would make far more than it needs.
+//!
+//! Handlebars' loop over what a helper returned copies the list, then each item. These
+//! make an item when its turn comes, and with a plain body not even that.
+
+use std::sync::Arc;
+
+use handlebars::{
+    BlockContext, BlockParams, Context, Handlebars, Helper, HelperDef, HelperResult, Output,
+    RenderContext, RenderError, RenderErrorReason, Renderable, ScopedJson,
+};
+use serde_json::Value as Json;
+
+use super::each::{ANY, BACKENDS, OF, PLAIN, PLAIN_OF};
+use super::helpers::{Made, State, call_ours};
+use super::item::{self, Item, Turn};
+use super::json;
+use super::plain::{Names, Plain, Written};
+use crate::template::value::Value;
+
+/// Puts the loops into a registry.
+pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>) {
+    let state = || Arc::clone(state);
+    registry.register_helper(ANY, Box::new(AnyBackend { state: state() }));
+    let each = |over| Box::new(Each { over, state: state() });
+    registry.register_helper(BACKENDS, each(Over::Backends));
+    registry.register_helper(PLAIN, each(Over::Json));
+    registry.register_helper(OF, each(Over::Made { plain: false }));
+    registry.register_helper(PLAIN_OF, each(Over::Made { plain: true }));
+}
+
+struct AnyBackend<'a> {
+    state: Arc<State<'a>>,
+}
+
+impl HelperDef for AnyBackend<'_> {
+    fn call_inner<'reg: 'rc, 'rc>(
+        &self,
+        _: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+    ) -> Result<ScopedJson<'rc>, RenderError> {
+        Ok(ScopedJson::Derived(Json::Bool(!self.state.input.backends.is_empty())))
+    }
+}
+
+struct Each<'a> {
+    over: Over,
+    state: Arc<State<'a>>,
+}
+
+/// Where the items come from.
+#[derive(Clone, Copy)]
+enum Over {
+    Backends,
+    Json,
+    Made { plain: bool },
+}
+
+impl HelperDef for Each<'_> {
+    fn call<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        registry: &'reg Handlebars<'reg>,
+        data: &'rc Context,
+        context: &mut RenderContext<'reg, 'rc>,
+        out: &mut dyn Output,
+    ) -> HelperResult {
+        let plain = plain(helper);
+        let run = Run { helper, registry, data, context, out, state: &self.state };
+        match self.over {
+            Over::Backends => run.backends(plain.as_ref()),
+            Over::Json => {
+                let none = || RenderErrorReason::ParamNotFoundForIndex("each", 0);
+                let value = helper.param(0).ok_or_else(none)?;
+                run.json(plain.as_ref(), value.value(), value.relative_path())
+            }
+            Over::Made { plain: is_plain } => {
+                let plain = plain.as_ref().filter(|_| is_plain);
+                match call_ours(helper, &self.state)? {
+                    Made::Json(json) if plain.is_some() => run.json(plain, &json, None),
+                    Made::Json(json) => run.own_json(json),
+                    Made::Value(value) => run.value(plain, &value),
+                }
+            }
+        }
+    }
+}
+
+fn plain<'rc>(helper: &Helper<'rc>) -> Option<Plain<'rc>> {
+    let pair = helper.block_param_pair();
+    let item = helper.block_param().or(pair.map(|(item, _)| item));
+    Plain::of(helper.template()?, Names { item, place: pair.map(|(_, place)| place) })
+}
+
+/// One loop being run.
+struct Run<'l, 'a, 'reg, 'rc> {
+    helper: &'l Helper<'rc>,
+    registry: &'reg Handlebars<'reg>,
+    data: &'rc Context,
+    context: &'l mut RenderContext<'reg, 'rc>,
+    out: &'l mut dyn Output,
+    state: &'l State<'a>,
+}
+
+impl<'reg: 'rc, 'rc> Run<'_, '_, 'reg, 'rc> {
+    fn backends(self, plain: Option<&Plain<'_>>) -> HelperResult {
+        let backends = &self.state.input.backends;
+        if backends.is_empty() && self.helper.inverse().is_some() {
+            return self.nothing(None);
+        }
+        match plain {
+            Some(plain) => self.write(plain, backends.len(), backends.iter().map(unnamed)),
+            None => {
+                let made = backends.iter().map(|named| (None, item::backend(named)));
+                self.walk(backends.len(), made)
+            }
+        }
+    }
+
+    fn json(self, plain: Option<&Plain<'_>>, json: &Json, path: Option<&String>) -> HelperResult {
+        let may_be_empty = self.helper.inverse().is_none();
+        let Some(plain) = plain else { return Ok(()) };
+        match json {
+            Json::Array(items) if may_be_empty || !items.is_empty() => {
+                self.write(plain, items.len(), items.iter().map(unnamed))
+            }
+            Json::Object(fields) if may_be_empty || !fields.is_empty() => {
+                let items = fields.iter().map(|(key, item)| (Some(key.as_str()), item));
+                self.write(plain, fields.len(), items)
+            }
+            _ => self.nothing(path),
+        }
+    }
+
+    fn own_json(self, json: Json) -> HelperResult {
+        let may_be_empty = self.helper.inverse().is_none();
+        match json {
+            Json::Array(items) if may_be_empty || !items.is_empty() => {
+                self.walk(items.len(), items.into_iter().map(|item| (None, item)))
+            }
+            Json::Object(fields) if may_be_empty || !fields.is_empty() => {
+                self.walk(fields.len(), fields.into_iter().map(|(key, item)| (Some(key), item)))
+            }
+            _ => self.nothing(None),
+        }
+    }
+
+    fn value(self, plain: Option<&Plain<'_>>, value: &Value) -> HelperResult {
+        let may_be_empty = self.helper.inverse().is_none();
+        match (value, plain) {
+            (Value::List(list), Some(plain)) if may_be_empty || !list.items().is_empty() => {
+                self.write(plain, list.items().len(), list.items().iter().map(unnamed))
+            }
+            (Value::List(list), None) if may_be_empty || !list.items().is_empty() => {
+                let items = list.items().iter().map(|item| (None, json::from_value(item)));
+                self.walk(list.items().len(), items)
+            }
+            (value, plain) => match json::from_value(value) {
+                json if plain.is_some() => self.json(plain, &json, None),
+                json => self.own_json(json),
+            },
+        }
+    }
+
+    /// A loop with a plain body.
+    fn write<'i, I: Item + 'i>(
+        self,
+        plain: &Plain<'_>,
+        count: usize,
+        items: impl Iterator<Item = (Option<&'i str>, &'i I)>,
+    ) -> HelperResult {
+        let mut written = Written::default();
+        for (index, (key, item)) in items.enumerate() {
+            // So does handlebars at each body.
+            self.context.set_current_template_name(None);
+            let turn = Turn { item, key, index, last: index + 1 == count };
+            plain.write(&turn, self.state, &mut written, self.out)?;
+        }
+        written.tell(self.context);
+        Ok(())
+    }
+
+    /// A loop with any body: each item is the body's context.
+    fn walk(
+        self,
+        count: usize,
+        items: impl Iterator<Item = (Option<String>, Json)>,
+    ) -> HelperResult {
+        let Some(body) = self.helper.template() else { return Ok(()) };
+        self.context.push_block(BlockContext::new());
+        for (index, (key, item)) in items.enumerate() {
+            if let Some(block) = self.context.block_mut() {
+                block.set_local_var("first", (index == 0).into());
+                block.set_local_var("last", (index + 1 == count).into());
+                block.set_local_var("index", index.into());
+                let place = key.map_or_else(|| Json::from(index), Json::String);
+                if place.is_string() {
+                    block.set_local_var("key", place.clone());
+                }
+                name_item(self.helper, block, place, &item)?;
+                block.set_base_value(item);
+            }
+            body.render(self.registry, self.data, self.context, self.out)?;
+        }
+        self.context.pop_block();
+        Ok(())
+    }
+
+    /// What is written where there is nothing to loop over.
+    fn nothing(self, path: Option<&String>) -> HelperResult {
+        match self.helper.inverse() {
+            Some(inverse) => inverse.render(self.registry, self.data, self.context, self.out),
+            None => Err(RenderError::strict_error(path)),
+        }
+    }
+}
+
+fn unnamed<I>(item: &I) -> (Option<&str>, &I) {
+    (None, item)
+}
+
+/// Sets what `as |item place|` names.
+fn name_item<'rc>(
+    helper: &Helper<'rc>,
+    block: &mut BlockContext<'rc>,
+    place: Json,
+    item: &Json,
+) -> HelperResult {
+    let mut names = BlockParams::new();
+    if let Some(name) = helper.block_param() {
+        names.add_value(name, item.clone())?;
+    } else if let Some((name, of_place)) = helper.block_param_pair() {
+        names.add_value(name, item.clone())?;
+        names.add_value(of_place, place)?;
+    } else {
+        return Ok(());
+    }
+    block.set_block_params(names);
+    Ok(())
+}
