@@ -49,13 +49,7 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     if matches.get_flag("wait") {
         let signals = Signals::listen()?;
         let process = &removal.process;
-        let bounds = Bounds {
-            applied: process.drain.applied,
-            quiesced: process.drain.quiesced,
-            least: process.drain.min.unwrap_or_default(),
-            min_lbs: usize::try_from(process.min_lbs).unwrap_or(usize::MAX),
-            ..Bounds::default()
-        };
+        let bounds = process.bounds();
         let bookkeeping = Bookkeeping::below(&process.bookkeeping)?;
         let removed = Removed { key, value: &entry.value, at: revision };
         wait(&store, removed, &bookkeeping, &bounds, &signals.drain).await

@@ -66,8 +66,6 @@ pub fn port(text: &str) -> Result<u16, EndpointError> {
     if plain { text.parse().map_err(|_| refuse()) } else { Err(refuse()) }
 }
 
-/// RFC 1123 labels; the last must not be all digits, which removes `127.1` and
-/// `2130706433`, nor may any look like hexadecimal.
 /// What is most likely meant, for the common slips.
 fn advice(text: &str) -> &'static str {
     let port = |(_, port): (&str, &str)| port.bytes().all(|b| b.is_ascii_digit());
@@ -86,6 +84,8 @@ fn advice(text: &str) -> &'static str {
     }
 }
 
+/// RFC 1123 labels; the last must not be all digits, which removes `127.1` and
+/// `2130706433`, nor may any look like hexadecimal.
 fn is_name(text: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
@@ -105,12 +105,12 @@ impl FromStr for Host {
         if text.is_empty() {
             return Err(HostError::Empty);
         }
+        if let Ok(v4) = text.parse() {
+            return Ok(Host::V4(v4));
+        }
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
         if let Ok(v6) = bare.unwrap_or(text).parse() {
             return Ok(Host::V6(v6));
-        }
-        if let Ok(v4) = text.parse() {
-            return Ok(Host::V4(v4));
         }
         if is_name(text) {
             return Ok(Host::Name(text.to_owned()));

@@ -106,9 +106,9 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
         let picture = match left {
             0 => {
                 let entries = std::mem::take(&mut snapshot.entries).into_values();
-                look(run, resource, &belief, entries).await
+                look(run, program, &belief, entries).await
             }
-            _ => look(run, resource, &belief, snapshot.entries.values()).await,
+            _ => look(run, program, &belief, snapshot.entries.values()).await,
         };
         let had = belief.backends().next().is_some();
         // With nothing in place there is nothing to keep.
@@ -140,11 +140,13 @@ async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: How) -> anyhow::Result<
     }
     let exit = apply(run.set, candidates, snapshot.revision).await?;
     if exit == Exit::Done {
-        for (dest, memory) in memories {
-            if let Err(error) = memory.save(&dest) {
+        for (dest, memory) in &memories {
+            if let Err(error) = memory.save(dest) {
                 tracing::warn!(%error, "what is routed to is not remembered for the next run");
             }
         }
+        // The process ends, and the kernel takes back at once what would go text by text.
+        std::mem::forget(memories);
     }
     Ok(exit)
 }

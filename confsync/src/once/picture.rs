@@ -11,9 +11,9 @@ use common::model::Entry;
 use super::Run;
 use crate::backends::{Reading, Registered, Seen};
 use crate::belief::Belief;
-use crate::confdir::Resource;
 use crate::doubt;
-use crate::template::{Engine, Texts};
+use crate::render::Program;
+use crate::template::Texts;
 
 /// What a program renders from.
 pub(super) struct Picture {
@@ -27,12 +27,13 @@ pub(super) struct Picture {
 /// Sorts the entries, and looks into losses if something was believed before.
 pub(super) async fn look(
     run: &Run<'_>,
-    resource: &Resource,
+    program: &Program,
     belief: &Belief,
     entries: impl Iterator<Item: Borrow<Entry>>,
 ) -> Picture {
-    // A Go template knows keys alone, and to judge a picture by itself takes a number.
-    if resource.engine == Engine::Go && belief.backends().next().is_none() {
+    let resource = &program.resource;
+    // Many a template knows keys alone, and to judge a picture by itself takes a number.
+    if !program.asks_for_backends() && belief.backends().next().is_none() {
         return glance(&resource.reading, entries);
     }
     let mut seen = resource.reading.see(entries);

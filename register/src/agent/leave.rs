@@ -13,7 +13,7 @@ use common::store::Store;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Agent, Drain, End};
-use crate::drain::{Bounds, Goal, Verdict, Wait};
+use crate::drain::{Goal, Verdict, Wait};
 use crate::handshake::{Ending, wait_for_all, who};
 use crate::health::State;
 
@@ -189,13 +189,7 @@ impl<S: Store> Agent<S> {
 
     async fn await_load_balancers(&mut self, mut removed: BTreeMap<Key, Revision>) -> bool {
         let process = self.parts.config.process.clone();
-        let bounds = Bounds {
-            applied: process.drain.applied,
-            quiesced: process.drain.quiesced,
-            least: process.drain.min.unwrap_or_default(),
-            min_lbs: usize::try_from(process.min_lbs).unwrap_or(usize::MAX),
-            ..Bounds::default()
-        };
+        let bounds = process.bounds();
         // Twice: once more if the store is restored meanwhile and the keys come back.
         for _ in 0..2 {
             let now = Instant::now();

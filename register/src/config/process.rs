@@ -12,6 +12,7 @@ use super::errors::Complaints;
 use super::given::Raw;
 use super::reader::Reader;
 use super::service::{Service, Target};
+use crate::drain::Bounds;
 
 const BOOKKEEPING: &str = "/confsync";
 const APPLIED: Duration = Duration::from_secs(10);
@@ -35,6 +36,20 @@ pub struct Process {
     pub min_lbs: u32,
     /// How to leave.
     pub drain: Drain,
+}
+
+impl Process {
+    /// How long leaving waits for load balancers, and for how many.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            applied: self.drain.applied,
+            quiesced: self.drain.quiesced,
+            least: self.drain.min.unwrap_or_default(),
+            min_lbs: usize::try_from(self.min_lbs).unwrap_or(usize::MAX),
+            ..Bounds::default()
+        }
+    }
 }
 
 /// The bounds of leaving.

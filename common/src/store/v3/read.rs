@@ -13,7 +13,7 @@ use crate::store::StoreError;
 
 /// Keys in one answer. Many small pages cost more than few large ones, because
 /// etcd counts the rest of the range for each.
-const PAGE: i64 = 2000;
+const PAGE: i64 = 3500;
 
 /// How often a read starts again when compaction overtakes it.
 const STARTS: usize = 3;

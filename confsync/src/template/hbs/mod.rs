@@ -177,7 +177,7 @@ impl Reader<'_> {
         let partials = self.sources.partials.keys().cloned().collect();
         let is_partial = usize::from(self.sources.partials.contains_key(name));
         let mut tree = Tree {
-            source: text,
+            lines: text.lines().collect(),
             helpers: &self.helpers,
             light: self.light,
             partials,

@@ -21,7 +21,8 @@ pub(super) type Found = ((usize, usize), Fault);
 
 /// One template being read.
 pub(super) struct Tree<'a> {
-    pub(super) source: &'a str,
+    /// The lines of its source.
+    pub(super) lines: Vec<&'a str>,
     pub(super) helpers: &'a Helpers,
     /// Whether loops become cheaper ones.
     pub(super) light: bool,
@@ -261,7 +262,7 @@ impl Tree<'_> {
 
     /// The expression as it was written.
     fn shown(&self, (line, column): (usize, usize)) -> String {
-        let text = self.source.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let text = self.lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
         let from = text.char_indices().nth(column.saturating_sub(1)).map_or(0, |(at, _)| at);
         let text = text.get(from..).unwrap_or_default();
         let end = text.find("}}").map_or(text.len(), |at| at + 2);

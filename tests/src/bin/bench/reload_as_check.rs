@@ -51,7 +51,8 @@ async fn measure(size: usize, rounds: usize) -> anyhow::Result<[Times; 2]> {
         let way = round % 2;
         let bytes = site(&nginx, size, round + 1).into_bytes();
         let start = Instant::now();
-        let staged = StagedSet::write(&[Candidate { target: Target::new(nginx.site()), bytes }])?;
+        let staged =
+            StagedSet::write(&vec![Candidate { target: Target::new(nginx.site()), bytes }].into())?;
         let proof = match way {
             0 => by_name.check(&staged).await?.proof,
             _ => Proof::nothing_to_ask(&staged),

@@ -7,19 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use confsync::template::convert;
 use etcd_client::{Client, GetOptions};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use tests::{Confdir, Etcd, Lab, Nginx, bins, confdir};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::put_to_served::fill;
-
-/// A tick of `/proc/PID/stat`; 100 a second on every Linux that we know.
-const TICK: Duration = Duration::from_millis(10);
 
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -39,7 +38,7 @@ pub(crate) struct Args {
 /// What one run took.
 struct Spent {
     wall: Duration,
-    /// All threads, user and system; in ticks.
+    /// All threads, user and system.
     cpu: Duration,
     /// The most memory that was resident at once, in KiB.
     peak: u64,
@@ -142,41 +141,50 @@ fn resource(lab: &Lab, src: &str, template: &str, dest: &Path) -> Confdir {
     confdir
 }
 
+/// One run to be timed, which nobody looks at, and one whose memory is watched.
 async fn measure(command: &mut Command, dest: &Path) -> anyhow::Result<(Spent, Vec<u8>)> {
-    let _ = std::fs::remove_file(dest);
-    let start = Instant::now();
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let proc = PathBuf::from(format!("/proc/{}", child.id().context("it has no number")?));
-    let mut peak = 0;
-    // The peak is lost when the process ends, its times only when it has been waited for.
-    let cpu = loop {
-        let (ended, cpu) = stat(&proc)?;
-        if ended {
-            break cpu;
-        }
-        peak = peak.max(high_water(&proc).unwrap_or_default());
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    };
-    let wall = start.elapsed();
-    let exit = child.wait().await?;
-    if !exit.success() {
-        bail!("ended with {exit}");
-    }
+    let (start, before) = (Instant::now(), cpu_of_the_ended()?);
+    let exit = begin(command, dest)?.wait().await?;
+    let (wall, cpu) = (start.elapsed(), cpu_of_the_ended()? - before);
+    succeeded(exit)?;
     let written = std::fs::read(dest).with_context(|| dest.display().to_string())?;
+
+    let mut child = begin(command, dest)?;
+    let pid = child.id().context("it has no number")?;
+    let mut peak = 0;
+    let exit = loop {
+        // The peak is lost when the process ends.
+        peak = peak.max(high_water(pid).unwrap_or_default());
+        if let Ok(exit) = tokio::time::timeout(Duration::from_millis(1), child.wait()).await {
+            break exit?;
+        }
+    };
+    succeeded(exit)?;
     Ok((Spent { wall, cpu, peak }, written))
 }
 
-/// Whether it has ended, and how long it ran.
-fn stat(proc: &Path) -> anyhow::Result<(bool, Duration)> {
-    let text = std::fs::read_to_string(proc.join("stat"))?;
-    // The name, in parentheses, may hold anything.
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split(' ').collect();
-    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<u32>().ok()).unwrap_or_default();
-    Ok((fields.get(1) == Some(&"Z"), TICK * (ticks(12) + ticks(13))))
+fn begin(command: &mut Command, dest: &Path) -> anyhow::Result<Child> {
+    let _ = std::fs::remove_file(dest);
+    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
 }
 
-fn high_water(proc: &Path) -> Option<u64> {
-    let status = std::fs::read_to_string(proc.join("status")).ok()?;
+fn succeeded(exit: ExitStatus) -> anyhow::Result<()> {
+    if !exit.success() {
+        bail!("ended with {exit}");
+    }
+    Ok(())
+}
+
+/// What all of our processes that have ended ran together. `/proc` would tell ticks of
+/// 10 ms, cut off, which is all of a short run.
+fn cpu_of_the_ended() -> anyhow::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros = |time: TimeVal| u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec());
+    Ok(Duration::from_micros(micros(usage.user_time())? + micros(usage.system_time())?))
+}
+
+fn high_water(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
@@ -184,9 +192,8 @@ fn high_water(proc: &Path) -> Option<u64> {
 #[expect(clippy::cast_precision_loss, reason = "kibibytes of one process")]
 fn row(name: &str, spent: &[Spent]) -> [f64; 3] {
     let wall = median(spent.iter().map(|s| s.wall.as_secs_f64() * 1000.0));
-    let cpu = spent.iter().map(|s| s.cpu.as_secs_f64() * 1000.0).sum::<f64>() / spent.len() as f64;
+    let cpu = median(spent.iter().map(|s| s.cpu.as_secs_f64() * 1000.0));
     let peak = median(spent.iter().map(|s| s.peak as f64 / 1024.0));
-    // A tick is coarse; the mean of many runs is not.
     line([name, &format!("{wall:.1} ms"), &format!("{cpu:.1} ms"), &format!("{peak:.1} MiB")]);
     [wall, cpu, peak]
 }
