@@ -18,6 +18,7 @@ use std::time::Duration;
 use common::backoff::Backoff;
 use common::model::Revision;
 use prometheus_client::metrics::histogram::Histogram;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
 pub use record::{Counts, HISTORY, Load};
@@ -356,6 +357,10 @@ fn on_disk(targets: &[Target]) -> Option<Digest> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, InstallError> + Send + 'static,
 ) -> Result<T, InstallError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        // A single run: nobody else waits for this thread.
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
         Err(ended) => std::panic::resume_unwind(ended.into_panic()),
