@@ -81,12 +81,16 @@ async fn measure(size: usize, args: &Args, by: Follower<'_>) -> anyhow::Result<(
 
     let (mut first, mut only) = (Times::default(), Times::default());
     let quiet = Duration::from_millis(args.quiet_ms);
-    for to in [b, a].into_iter().cycle().take(args.rounds) {
+    // The first is not counted: it comes right after the start's own load, and waits for the
+    // minimum interval between loads.
+    for (round, to) in [b, a].into_iter().cycle().take(args.rounds + 1).enumerate() {
         let start = Instant::now();
         client.put(KEY, to.address().to_string(), None).await?;
         let (new, all) = follow(nginx.address(), to.name(), start, quiet).await?;
-        first.add(new);
-        only.add(all);
+        if round > 0 {
+            first.add(new);
+            only.add(all);
+        }
     }
     Ok((first, only))
 }
