@@ -137,6 +137,18 @@ fn refused(name: &str, text: &str) -> String {
     template.and_then(|t| t.render(&Input::of_keys(kv))).unwrap_err().to_string()
 }
 
+/// Without its DFA `regex` takes a thousand times as long for this, and a test
+/// that long is ended.
+#[test]
+fn many_repetitions_in_a_pattern_are_searched_for_in_one_pass() {
+    let text = r#"{{regexMatch "[a-z]{1,900}b" (repeat 500 (getv "/a"))}}"#;
+    let kv = BTreeMap::from([("/a".to_owned(), "x".repeat(1000))]);
+    let name = Path::new("t.tmpl");
+    let template = Template::compile(name, text, Engine::of(name), &Sources::default());
+    let rendered = template.and_then(|t| t.render(&Input::of_keys(kv)));
+    assert_eq!(rendered.unwrap(), "false");
+}
+
 /// Each of these runs a bound down to its end, which takes seconds in a debug build: the
 /// first alone by default, all with `FUZZ_BOUNDS=all`.
 #[test]
