@@ -103,8 +103,8 @@ impl Belief {
     }
 
     /// What is routed to, by key.
-    pub fn backends(&self) -> impl Iterator<Item = (&str, &Registered)> {
-        self.believed.iter().map(|(key, (registered, _))| (&**key, &**registered))
+    pub fn backends(&self) -> impl Iterator<Item = (&Arc<str>, &Registered)> {
+        self.believed.iter().map(|(key, (registered, _))| (key, &**registered))
     }
 }
 

@@ -2,9 +2,10 @@
 //! since the last one. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Where each key leads: address and weight.
-pub type Routes = BTreeMap<String, (String, u16)>;
+pub type Routes = BTreeMap<Arc<str>, (Arc<str>, u16)>;
 
 /// How many are named before the rest is counted.
 const NAMED: usize = 3;
@@ -13,8 +14,8 @@ const NAMED: usize = 3;
 #[must_use]
 pub fn words(before: Option<&Routes>, now: &Routes) -> String {
     let Some(before) = before else { return "start".to_owned() };
-    let addrs = |of: &Routes, keep: &dyn Fn(&String, &(String, u16)) -> bool| -> Vec<String> {
-        of.iter().filter(|(key, to)| keep(key, to)).map(|(_, to)| to.0.clone()).collect()
+    let addrs = |of: &Routes, keep: &dyn Fn(&str, &(Arc<str>, u16)) -> bool| -> Vec<String> {
+        of.iter().filter(|(key, to)| keep(key, to)).map(|(_, to)| to.0.to_string()).collect()
     };
     let joined = addrs(now, &|key, _| !before.contains_key(key));
     let left = addrs(before, &|key, _| !now.contains_key(key));
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     fn routes(all: &[(&str, u16)]) -> Routes {
-        all.iter().map(|(a, w)| (format!("/services/web/{a}"), ((*a).to_owned(), *w))).collect()
+        all.iter().map(|(a, w)| (format!("/services/web/{a}").into(), ((*a).into(), *w))).collect()
     }
 
     #[test]

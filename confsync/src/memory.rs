@@ -54,7 +54,7 @@ impl Memory {
     /// Of what is believed at this revision, in the values' own words.
     #[must_use]
     pub fn of(snapshot: &Snapshot, belief: &Belief) -> Self {
-        let text = |(key, _): (&str, &Registered)| {
+        let text = |(key, _): (&Arc<str>, &Registered)| {
             let entry = snapshot.entries.get(key)?;
             Some((Arc::clone(&entry.key), entry.value.lossy()))
         };

@@ -2,6 +2,7 @@
 //! service manager and `confsync status`. Says no more than is known.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::model::counted;
@@ -37,7 +38,7 @@ pub struct SetState {
     /// Why the last step failed, or why the newest revision is not rendered.
     pub trouble: Option<String>,
     /// The backends that are wanted, and those that are still routed to.
-    pub backends: Vec<BackendState>,
+    pub backends: Vec<Arc<BackendState>>,
     /// Values that were withheld, and why.
     pub refused: Vec<RefusedState>,
     /// Old generations that still finish requests.
@@ -55,15 +56,15 @@ pub struct SetState {
     pub load_seconds: Histogram,
 }
 
-/// One backend.
+/// One backend. What looks at thousands of them shares them and their texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackendState {
     /// Its key.
-    pub key: String,
+    pub key: Arc<str>,
     /// Its service.
-    pub service: String,
+    pub service: Arc<str>,
     /// Where it listens.
-    pub addr: String,
+    pub addr: Arc<str>,
     /// Its weight.
     pub weight: u16,
     /// Where it runs, if it says so.

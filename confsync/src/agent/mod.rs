@@ -79,7 +79,7 @@ pub struct Agent<S> {
     withheld: Option<String>,
     refused: Vec<Refused>,
     /// The backends as they were shown last.
-    shown: BTreeMap<String, BackendState>,
+    shown: BTreeMap<Arc<str>, Arc<BackendState>>,
     owed_since: Option<SystemTime>,
     doubting: bool,
     /// When to decide again although nothing changed.
@@ -100,10 +100,10 @@ impl<S: Store> Agent<S> {
     /// An agent that has not looked at anything yet.
     #[must_use]
     pub fn new(parts: Parts<S>) -> Self {
-        let live = |b: &&BackendState| b.live;
+        let live = |b: &&Arc<BackendState>| b.live;
         let served = parts.before.as_ref().filter(|before| before.live.is_some()).map(|before| {
             let routes = before.backends.iter().filter(live);
-            routes.map(|b| (b.key.clone(), (b.addr.clone(), b.weight))).collect()
+            routes.map(|b| (Arc::clone(&b.key), (Arc::clone(&b.addr), b.weight))).collect()
         });
         let shown = parts.before.iter().flat_map(|before| &before.backends);
         Self {
@@ -112,7 +112,7 @@ impl<S: Store> Agent<S> {
             first_change: None,
             withheld: None,
             refused: Vec::new(),
-            shown: shown.map(|b| (b.key.clone(), b.clone())).collect(),
+            shown: shown.map(|b| (Arc::clone(&b.key), Arc::clone(b))).collect(),
             owed_since: None,
             doubting: false,
             look_again: None,

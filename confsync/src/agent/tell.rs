@@ -1,6 +1,7 @@
 //! What stands, for whoever looks and for whoever waits to leave.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use common::handshake::Refusal;
@@ -119,43 +120,51 @@ impl<S: Store> Agent<S> {
 
     pub(super) fn routes(&self) -> Routes {
         let all = self.parts.beliefs.values().flat_map(Belief::backends);
-        let route = |b: &Backend| (b.addr.to_string(), b.weight);
-        all.map(|(key, registered)| (key.to_owned(), route(&registered.backend))).collect()
+        let route = |b: &Backend| (b.addr.to_string().into(), b.weight);
+        all.map(|(key, registered)| (Arc::clone(key), route(&registered.backend))).collect()
     }
 
-    fn backends(&mut self) -> Vec<BackendState> {
+    fn backends(&mut self) -> Vec<Arc<BackendState>> {
         let now = SystemTime::now();
         // What was routed to last is routed to only while that is still proven.
         let proven = self.parts.pipeline.ledger.proven().is_some() || self.live_before().is_some();
         let served = self.served.as_ref().filter(|_| proven);
-        let mut found: BTreeMap<String, BackendState> = BTreeMap::new();
+        let mut found = BTreeMap::new();
         for belief in self.parts.beliefs.values() {
             for (key, registered) in belief.backends() {
                 let backend = &registered.backend;
                 let (addr, weight) = (backend.addr.to_string(), backend.weight);
                 let route = served.and_then(|served| served.get(key));
+                let live = route.filter(|(at, share)| **at == *addr && *share == weight);
                 let state = BackendState {
-                    key: key.to_owned(),
-                    service: registered.service.to_string(),
-                    live: route.is_some_and(|(at, share)| *at == addr && *share == weight),
-                    addr,
+                    key: Arc::clone(key),
+                    service: Arc::clone(&registered.service),
+                    live: live.is_some(),
+                    addr: live.map_or_else(|| addr.into(), |(at, _)| Arc::clone(at)),
                     weight,
                     zone: backend.zone.clone(),
-                    held: belief.held().contains(key),
+                    held: belief.held().contains(&**key),
                     leaving: false,
                     since: self.shown.get(key).map_or(now, |shown| shown.since),
                 };
-                found.insert(key.to_owned(), state);
+                // Nearly all are as they were, and then kept once.
+                let same = self.shown.get(key).filter(|shown| ***shown == state);
+                found.insert(Arc::clone(key), same.map_or_else(|| Arc::new(state), Arc::clone));
             }
         }
         for (key, shown) in std::mem::take(&mut self.shown) {
             if let Some((addr, weight)) = served.and_then(|served| served.get(&key))
                 && !found.contains_key(&key)
             {
-                let (addr, weight) = (addr.clone(), *weight);
-                let still =
-                    BackendState { addr, weight, held: false, live: true, leaving: true, ..shown };
-                found.insert(key, still);
+                let still = BackendState {
+                    addr: Arc::clone(addr),
+                    weight: *weight,
+                    held: false,
+                    live: true,
+                    leaving: true,
+                    ..(*shown).clone()
+                };
+                found.insert(key, Arc::new(still));
             }
         }
         self.shown.clone_from(&found);
