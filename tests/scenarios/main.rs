@@ -75,6 +75,8 @@ mod hazards_store;
 mod machines;
 /// The load balancer's unit when confsync is killed.
 mod machines_killed;
+/// What cannot be written to standard output.
+mod output;
 /// The packages, installed and removed.
 mod packages;
 /// The page for people, in a real browser.
