@@ -65,6 +65,8 @@ mod hazards_daemon;
 mod hazards_files;
 /// Losses that are doubted: the guard.
 mod hazards_guard;
+/// confd's hazards about an nginx that is reloaded: what it runs is proven.
+mod hazards_nginx;
 /// confd's hazards about checks and reloads: owed until proven, bounded, together.
 mod hazards_reload;
 /// A service known by its commands, for scenarios where nginx is not the point.
