@@ -7,7 +7,7 @@ use anyhow::Context;
 use common::args::LogArgs;
 use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot, counted};
-use common::runtime::{Exit, Signals, Usage, print, start_log};
+use common::runtime::{Exit, Signals, Usage, print, print_bytes, start_log};
 use common::store::{Connection, Store, connect};
 
 use crate::args::{CheckArgs, Command, ConvertArgs, InitArgs, RenderArgs, RunArgs, StatusArgs};
@@ -111,8 +111,7 @@ async fn render(args: &RenderArgs) -> anyhow::Result<Exit> {
         eprintln!("{}: value refused: {}", refused.key, refused.why);
     }
     let candidate = program.render(&seen).map_err(anyhow::Error::msg)?;
-    use std::io::Write as _;
-    std::io::stdout().write_all(&candidate.bytes)?;
+    print_bytes(&candidate.bytes);
     Ok(Exit::Done)
 }
 

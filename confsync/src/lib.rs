@@ -44,3 +44,7 @@ pub mod settings;
 pub mod state;
 pub mod surface;
 pub mod template;
+
+#[cfg(test)]
+#[path = "../../tests/src/skip.rs"]
+pub mod skip;

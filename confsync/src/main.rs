@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::runtime::{Exit, Usage, exit_on};
+use common::runtime::{Exit, Usage, exit_on, printed};
 use confsync::args::{Cli, Command};
 use confsync::commands;
 use confsync::confd_words::confd_words;
@@ -18,8 +18,8 @@ fn main() -> ExitCode {
         Ok(cli) => exit_on(run(cli)),
         Err(error) => {
             // Help and version come this way too; they are no errors.
-            let _ = error.print();
-            if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+            printed(error.print());
+            if error.use_stderr() { Exit::Usage.into() } else { exit_on(Ok(Exit::Done)) }
         }
     }
 }

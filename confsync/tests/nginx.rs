@@ -15,3 +15,6 @@ mod measure;
 #[cfg(test)]
 #[path = "nginx/reload.rs"]
 mod reload;
+#[cfg(test)]
+#[path = "../../tests/src/skip.rs"]
+pub mod skip;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, CommandFactory};
-use common::runtime::{Exit, exit_on};
+use common::runtime::{Exit, exit_on, printed};
 use register::args::Cli;
 use register::commands;
 
@@ -16,13 +16,13 @@ fn main() -> ExitCode {
             // What stands behind `--` is a command, not a value.
             error.remove(ContextKind::Suggested);
             // Help and version come this way too; they are no errors.
-            let _ = error.print();
+            printed(error.print());
             let empty = ContextValue::String(String::new());
             if error.get(ContextKind::InvalidValue) == Some(&empty) {
                 let hint = "a variable in the unit file that is unset leaves nothing behind";
                 let _ = writeln!(std::io::stderr(), "\n  hint: {hint}");
             }
-            if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+            if error.use_stderr() { Exit::Usage.into() } else { exit_on(Ok(Exit::Done)) }
         }
     }
 }

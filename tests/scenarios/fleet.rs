@@ -11,24 +11,16 @@ use tests::eventually::check;
 use tests::skip::skip;
 use tests::{Api, Etcd, Load, Machine, eventually, rack, within};
 
+use crate::machines::{FILES, LOG_FORMAT};
+
 const FLEETCTL: &str = "/opt/bin/fleetctl";
-const FILES: [(&str, &str); 7] = [
+const UNITS: [(&str, &str); 3] = [
     ("/root/templates/apache@.service", include_str!("../../fleet-units/apache@.service")),
     (
         "/root/templates/apache-discovery@.service",
         include_str!("../../fleet-units/apache-discovery@.service"),
     ),
     ("/root/static/nginx-lb.service", include_str!("../../fleet-units/nginx-lb.service")),
-    ("/etc/apache2/instance.conf", include_str!("../../fleet-units/apache/instance.conf")),
-    (
-        "/etc/confsync/conf.d/nginx.toml",
-        include_str!("../../fleet-units/confdir/conf.d/nginx.toml.example"),
-    ),
-    (
-        "/etc/confsync/templates/nginx.tmpl",
-        include_str!("../../fleet-units/confdir/templates/nginx.tmpl"),
-    ),
-    ("/etc/nginx/conf.d/log.conf", super::machines::LOG_FORMAT),
 ];
 
 const FLEET: [(&str, &str); 2] = [
@@ -139,9 +131,10 @@ fn a_real_fleet_walks_the_tutorial() {
 
 /// The machine, its fleet, and the folders of the tutorial.
 async fn install(machine: &Machine<'_>, etcd: &Etcd) {
-    for (path, text) in FLEET.into_iter().chain(FILES) {
+    for (path, text) in [&FLEET[..], &UNITS, &FILES].concat() {
         machine.write(path, text);
     }
+    machine.write("/etc/nginx/conf.d/log.conf", LOG_FORMAT);
     let (ip, url) = (machine.ip(), etcd.url());
     let environment = format!("COREOS_PRIVATE_IPV4={ip}\nETCD_ENDPOINTS={url}\nETCD_API=v2\n");
     machine.write("/etc/environment", &environment);

@@ -4,20 +4,26 @@
 use tests::eventually::check;
 use tests::{Api, Etcd, Load, Machine, Rack, eventually, http, rack};
 
-const UNITS: [(&str, &str); 5] = [
+const UNITS: [(&str, &str); 3] = [
     ("/etc/systemd/system/apache@.service", include_str!("../../fleet-units/apache@.service")),
     (
         "/etc/systemd/system/apache-discovery@.service",
         include_str!("../../fleet-units/apache-discovery@.service"),
     ),
     ("/etc/systemd/system/nginx-lb.service", include_str!("../../fleet-units/nginx-lb.service")),
+];
+/// What the units need, whoever places them.
+pub(super) const FILES: [(&str, &str); 3] = [
     ("/etc/apache2/instance.conf", include_str!("../../fleet-units/apache/instance.conf")),
+    (
+        "/etc/confsync/conf.d/nginx.toml",
+        include_str!("../../fleet-units/confdir/conf.d/nginx.toml.example"),
+    ),
     (
         "/etc/confsync/templates/nginx.tmpl",
         include_str!("../../fleet-units/confdir/templates/nginx.tmpl"),
     ),
 ];
-const RESOURCE: &str = include_str!("../../fleet-units/confdir/conf.d/nginx.toml.example");
 pub(super) const LOG_FORMAT: &str = "log_format upstreamlog '[$time_local] $remote_addr passed to: \
     $upstream_addr: $request Upstream Response Time: $upstream_response_time Request time: \
     $request_time';";
@@ -46,10 +52,9 @@ impl<'a> Fleet<'a> {
 
     /// As the README of the units has it.
     async fn install(&self, machine: &Machine<'_>) {
-        for (path, text) in UNITS {
+        for (path, text) in UNITS.into_iter().chain(FILES) {
             machine.write(path, text);
         }
-        machine.write("/etc/confsync/conf.d/nginx.toml", RESOURCE);
         let (ip, etcd) = (machine.ip(), self.etcd.url());
         machine.write(
             "/etc/environment",

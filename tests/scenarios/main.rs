@@ -65,6 +65,8 @@ mod hazards_daemon;
 mod hazards_files;
 /// Losses that are doubted: the guard.
 mod hazards_guard;
+/// confd's hazards about an nginx that is reloaded: what it runs is proven.
+mod hazards_nginx;
 /// confd's hazards about checks and reloads: owed until proven, bounded, together.
 mod hazards_reload;
 /// A service known by its commands, for scenarios where nginx is not the point.
@@ -75,6 +77,8 @@ mod hazards_store;
 mod machines;
 /// The load balancer's unit when confsync is killed.
 mod machines_killed;
+/// What cannot be written to standard output.
+mod output;
 /// The packages, installed and removed.
 mod packages;
 /// The page for people, in a real browser.

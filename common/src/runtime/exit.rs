@@ -1,8 +1,9 @@
 //! Exit codes, and the one place where an error becomes words on stderr.
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use crate::store::StoreError;
 
@@ -41,9 +42,14 @@ impl From<Exit> for ExitCode {
 pub struct Usage(pub String);
 
 /// Maps the outcome of a program to its exit code, and prints an error with its
-/// causes, one a line.
+/// causes, one a line. What was done but could not be said on stdout, has failed.
 pub fn exit_on(outcome: anyhow::Result<Exit>) -> ExitCode {
+    let unwritten = UNWRITTEN.get();
+    if let Some(error) = unwritten {
+        tell(format_args!("error: cannot write the output\n  because {error}"));
+    }
     match outcome {
+        Ok(Exit::Done) if unwritten.is_some() => Exit::Failed.into(),
         Ok(exit) => exit.into(),
         Err(error) => {
             let mut causes = error.chain();
@@ -65,11 +71,30 @@ fn tell(text: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// To stdout, as it is. Who closed it, as `head` does, has seen enough; `print!`
-/// would panic.
+/// The first error of stdout. Remembered here, as C's streams remember theirs, so that
+/// no command can forget to hand it on.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// To stdout, as it is; `print!` would panic. An error is told by [`exit_on`].
 pub fn print(text: impl fmt::Display) {
-    let mut out = std::io::stdout().lock();
-    let _ = write!(out, "{text}").and_then(|()| out.flush());
+    let mut out = io::stdout().lock();
+    printed(write!(out, "{text}").and_then(|()| out.flush()));
+}
+
+/// The same with bytes.
+pub fn print_bytes(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    printed(out.write_all(bytes).and_then(|()| out.flush()));
+}
+
+/// How a write to stdout ended. Who closed it, as `head` does, has seen enough.
+pub fn printed(outcome: io::Result<()>) {
+    if let Err(error) = outcome
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        // Later ones follow from the first.
+        let _ = UNWRITTEN.set(error);
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use rustix::process::{getpid, set_child_subreaper};
 
 use super::*;
+use crate::skip::skip;
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(100);
@@ -173,7 +174,7 @@ async fn process_one_reaps() {
     match Command::argv("unshare", line, LONG).run().await {
         Ok(outcome) => assert!(outcome.output.text.contains("1 passed"), "{}", outcome.output),
         Err(e) if e.output().is_some_and(|o| o.text.contains("not permitted")) => {
-            eprintln!("skipped: this user may not make a namespace");
+            skip("this user may not make a namespace");
         }
         Err(e) => panic!("{e}"),
     }

@@ -8,6 +8,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, 
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::skip::skip;
 
 fn candidate(target: Target, bytes: &str) -> Candidate {
     Candidate { target, bytes: bytes.into() }
@@ -157,7 +158,7 @@ impl Mounted {
         let dir = tempdir().unwrap();
         let made = mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), Some(size));
         if made.is_err() {
-            eprintln!("skipped: this user may not mount");
+            skip("this user may not mount");
         }
         made.ok().map(|()| Self(dir))
     }

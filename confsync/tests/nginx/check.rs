@@ -9,6 +9,7 @@ use confsync::nginx::{CheckError, Warning};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::bench::{Bench, version};
+use crate::skip::skip;
 
 fn words(error: CheckError) -> String {
     match error {
@@ -207,8 +208,7 @@ async fn a_folder_that_cannot_be_written_is_checked_through_links() {
     };
     let nginx = confsync::nginx::Nginx::discover(settings).await.unwrap();
     let Some(_closed) = ReadOnly::make(&bench.path("etc")) else {
-        eprintln!("skipped: neither mounting nor modes can close the folder here");
-        return;
+        return skip("neither mounting nor modes can close the folder here");
     };
     let staged = bench.stage(&[("sites/version.conf", b"\noops;")]);
     let told = words(nginx.check(&staged).await.unwrap_err());

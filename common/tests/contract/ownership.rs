@@ -1,0 +1,132 @@
+//! Whose a key is: guards, marks, leases.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::model::{Change, Revision, Ttl};
+use common::store::{Guard, KeyState, Mark, Store, Written};
+
+use super::{Bench, create, event, holder, key, plain, put, tree, ttl};
+
+pub(crate) async fn guards_decide_and_say_what_stands_in_the_way<B: Bench>(bench: &mut B) {
+    let store = bench.store();
+    let mine = store.grant(Ttl::DEFAULT).await.unwrap();
+    let (at, mark) = create(store, "/web/a", "1", mine).await;
+    assert_eq!(mark.modified, at);
+
+    let by = holder(put(store, "/web/a", "2", mine, &Guard::Absent).await);
+    assert_eq!((by.text(), by.modified, by.lease), (Some("1"), at, mine.id));
+    holder(put(store, "/web/a", "2", mine, &Guard::Value(b"other".to_vec())).await);
+
+    let Written::Done { mark: taken, .. } =
+        put(store, "/web/a", "2", mine, &Guard::Value(b"1".to_vec())).await
+    else {
+        panic!("the value was right")
+    };
+    let Written::Done { revision, mark } =
+        put(store, "/web/a", "3", mine, &Guard::Ours(taken)).await
+    else {
+        panic!("it is ours")
+    };
+    assert!(revision > at && mark.modified == revision);
+
+    // A key of somebody else is not ours, and a missing one is nobody's.
+    let theirs = store.grant(Ttl::DEFAULT).await.unwrap();
+    let (_, foreign) = create(store, "/web/b", "x", theirs).await;
+    let wrong = Mark { lease: mine.id, modified: Revision(foreign.modified.0 - 1) };
+    holder(put(store, "/web/b", "4", mine, &Guard::Ours(wrong)).await);
+    for guard in [Guard::Value(b"".to_vec()), Guard::Value(b"x".to_vec()), Guard::Ours(mark)] {
+        let written = put(store, "/web/none", "5", mine, &guard).await;
+        assert!(matches!(written, Written::Held { by: None, .. }), "{guard:?}: {written:?}");
+    }
+    let picture = store.read(&[tree("/web")]).await.unwrap();
+    assert_eq!(plain(&picture), BTreeMap::from([("/web/a", "3"), ("/web/b", "x")]));
+    assert!(picture.revision >= revision);
+    assert_eq!(picture.entries["/web/a"].modified, revision);
+}
+
+pub(crate) async fn a_late_leaver_does_not_delete_a_successors_key<B: Bench>(bench: &mut B) {
+    let store = bench.store();
+    let (old, new) =
+        (store.grant(Ttl::DEFAULT).await.unwrap(), store.grant(Ttl::DEFAULT).await.unwrap());
+    let (_, mark) = create(store, "/web/a", "same", old).await;
+    let successor = put(store, "/web/a", "same", new, &Guard::Value(b"same".to_vec())).await;
+    let Written::Done { mark: successor, .. } = successor else { panic!("{successor:?}") };
+    let late = store.delete(&key("/web/a"), &Guard::Ours(mark)).await.unwrap();
+    assert_eq!(holder(late).text(), Some("same"));
+    assert!(
+        store
+            .delete(&key("/web/a"), &Guard::Absent)
+            .await
+            .is_ok_and(|w| holder(w).text().is_some())
+    );
+    let wrong = store.delete(&key("/web/a"), &Guard::Value(b"other".to_vec())).await.unwrap();
+    holder(wrong);
+    let done = store.delete(&key("/web/a"), &Guard::Ours(successor)).await.unwrap();
+    let Written::Done { revision, .. } = done else { panic!("{done:?}") };
+    assert!(revision > successor.modified);
+    for guard in [Guard::Ours(successor), Guard::Absent, Guard::Value(b"same".to_vec())] {
+        let gone = store.delete(&key("/web/a"), &guard).await.unwrap();
+        assert!(matches!(gone, Written::Held { by: None, .. }), "{guard:?}: {gone:?}");
+    }
+}
+
+pub(crate) async fn a_refresh_keeps_keys_and_wakes_no_watcher<B: Bench>(bench: &mut B) {
+    let store = bench.store();
+    let (mine, theirs) = (store.grant(ttl(5)).await.unwrap(), store.grant(ttl(5)).await.unwrap());
+    let mut marks = Vec::new();
+    for name in ["/web/a", "/web/b", "/web/gone"] {
+        marks.push((key(name), create(store, name, "x", mine).await.1));
+    }
+    let gone = marks[2].clone();
+    store.delete(&gone.0, &Guard::Ours(gone.1)).await.unwrap();
+    let taken = put(store, "/web/b", "y", theirs, &Guard::Value(b"x".to_vec())).await;
+    assert!(matches!(taken, Written::Done { .. }));
+    let start = store.read(&[tree("/web")]).await.unwrap().revision;
+    let mut watch = store.watch(&tree("/web"), start).await.unwrap();
+    for _ in 0..3 {
+        let renewed = store.renew(mine, &marks).await.unwrap().unwrap();
+        assert_eq!(renewed.ttl, mine.ttl);
+        assert!(renewed.revision >= start);
+        let [KeyState::Ours(mark), KeyState::Foreign(by), KeyState::Missing] = &renewed.keys[..]
+        else {
+            panic!("{:?}", renewed.keys)
+        };
+        assert_eq!(by.text(), Some("y"));
+        marks[0].1 = *mark;
+    }
+    let left = store.read(&[tree("/web/a")]).await.unwrap().entries["/web/a"].clone();
+    assert!(store.time_left(&left).await.unwrap().unwrap() > Duration::ZERO);
+    let (at, _) = create(store, "/web/later", "z", mine).await;
+    let changes = event(&mut watch).await.unwrap();
+    assert_eq!(changes[0].revision(), at, "a refresh woke the watcher: {changes:?}");
+    // The mark of the last refresh is good for a guarded delete.
+    let done = store.delete(&marks[0].0, &Guard::Ours(marks[0].1)).await.unwrap();
+    assert!(matches!(done, Written::Done { .. }), "{done:?}");
+}
+
+pub(crate) async fn a_lease_that_runs_out_is_seen<B: Bench>(bench: &mut B) {
+    let short = bench.store().grant(ttl(2)).await.unwrap();
+    let long = bench.store().grant(Ttl::DEFAULT).await.unwrap();
+    let (_, mark) = create(bench.store(), "/web/short", "x", short).await;
+    let (at, _) = create(bench.store(), "/web/long", "x", long).await;
+    let mut watch = bench.store().watch(&tree("/web"), at).await.unwrap();
+    bench.pass(short.ttl).await;
+    let changes = event(&mut watch).await.unwrap();
+    assert!(
+        matches!(&changes[..], [Change::Gone { key, .. }] if **key == *"/web/short"),
+        "{changes:?}"
+    );
+    let store = bench.store();
+    let renewed = store.renew(short, &[(key("/web/short"), mark)]).await.unwrap();
+    if bench.has_leases() {
+        assert_eq!(renewed, None);
+        assert_eq!(store.put(&key("/web/new"), b"x", short, &Guard::Absent).await, Ok(None));
+        store.revoke(short).await.unwrap();
+        store.revoke(long).await.unwrap();
+        let changes = event(&mut watch).await.unwrap();
+        assert!(matches!(&changes[..], [Change::Gone { key, .. }] if **key == *"/web/long"));
+    } else {
+        assert_eq!(renewed.unwrap().keys, [KeyState::Missing]);
+    }
+}

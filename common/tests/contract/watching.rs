@@ -1,0 +1,91 @@
+//! A read and the watch after it make one whole history.
+
+use std::time::Duration;
+
+use common::model::{Change, Ttl};
+use common::store::{Guard, Store, StoreError, Watch, WatchEvent, Written};
+use futures_util::{StreamExt, stream};
+use tokio::time::timeout;
+
+use super::{Bench, create, event, key, plain, put, tree};
+
+pub(crate) async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
+    const WRITERS: usize = 4;
+    const WRITES: usize = 40;
+    let store = bench.store();
+    let lease = store.grant(Ttl::DEFAULT).await.unwrap();
+    let writer = |writer: usize| async move {
+        for round in 0..WRITES {
+            let name = format!("/web/{writer}/{}", round % 7);
+            let value = format!("{round}");
+            let there = store.read(&[tree(&name)]).await.unwrap().entries.remove(name.as_str());
+            let Some(there) = there else {
+                create(store, &name, &value, lease).await;
+                continue;
+            };
+            let guard = Guard::Value(there.value.to_vec());
+            let done = if round % 5 == 4 {
+                store.delete(&key(&name), &guard).await.unwrap()
+            } else {
+                put(store, &name, &value, lease, &guard).await
+            };
+            assert!(matches!(done, Written::Done { .. }), "{done:?}");
+        }
+    };
+    let follower = async {
+        let mut picture = store.read(&[tree("/web")]).await.unwrap();
+        let mut watch = store.watch(&tree("/web"), picture.revision).await.unwrap();
+        let mut last = picture.revision;
+        loop {
+            for change in event(&mut watch).await.unwrap() {
+                assert!(change.revision() >= last, "out of order: {change:?} after {last}");
+                last = change.revision();
+                let end = matches!(&change, Change::Put(entry) if *entry.key == *"/web/end");
+                picture.apply(change);
+                if end {
+                    return picture;
+                }
+            }
+        }
+    };
+    let writers = async {
+        stream::iter(0..WRITERS).for_each_concurrent(WRITERS, writer).await;
+        create(store, "/web/end", "", lease).await;
+    };
+    let (followed, ()) = tokio::join!(follower, writers);
+    let read = store.read(&[tree("/web")]).await.unwrap();
+    assert_eq!(plain(&followed), plain(&read));
+    assert_eq!(followed.revision, read.revision);
+}
+
+pub(crate) async fn a_forgotten_history_asks_for_a_new_read<B: Bench>(bench: &mut B) {
+    let lease = bench.store().grant(Ttl::DEFAULT).await.unwrap();
+    let (old, _) = create(bench.store(), "/web/a", "1", lease).await;
+    create(bench.store(), "/web/b", "2", lease).await;
+    create(bench.store(), "/web/c", "3", lease).await;
+    bench.forget().await;
+    let store = bench.store();
+    let error = match store.watch(&tree("/web"), old).await {
+        Ok(mut watch) => event(&mut watch).await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error, StoreError::Compacted(old));
+    let read = store.read(&[tree("/web")]).await.unwrap();
+    assert_eq!(read.entries.len(), 3);
+    let mut watch = store.watch(&tree("/web"), read.revision).await.unwrap();
+    let (at, _) = create(store, "/web/d", "4", lease).await;
+    assert_eq!(event(&mut watch).await.unwrap()[0].revision(), at);
+}
+
+pub(crate) async fn a_watch_may_be_left_and_taken_up_again<B: Bench>(bench: &mut B) {
+    let store = bench.store();
+    let lease = store.grant(Ttl::DEFAULT).await.unwrap();
+    let start = store.read(&[tree("/web")]).await.unwrap().revision;
+    let mut watch = store.watch(&tree("/web"), start).await.unwrap();
+    for n in 0..20 {
+        let pending = timeout(Duration::from_millis(1), watch.next()).await;
+        assert!(!matches!(pending, Ok(Ok(WatchEvent::Changes(_)))), "{pending:?}");
+        let (at, _) = create(store, &format!("/web/{n}"), "x", lease).await;
+        assert_eq!(event(&mut watch).await.unwrap()[0].revision(), at);
+    }
+}

@@ -1,0 +1,62 @@
+//! What a subcommand has to say goes to standard output. Where that cannot take it, the
+//! command has failed; where somebody has read enough, it has not.
+
+use tests::{Api, Confdir, Daemon, bins};
+
+use crate::register_scene::{Scene, assert_ended};
+
+/// Every command whose result is what it prints.
+fn all(scene: &Scene) -> Vec<Daemon> {
+    let lab = &scene.lab;
+    let confdir = Confdir::empty(lab);
+    // Without a line end, which would have flushed it.
+    confdir.template("a.tmpl", "{{ range gets \"/services/*/*\" }}{{ .Value }}{{ end }}");
+    let dest = lab.folder("made").join("a.conf");
+    let toml = format!(
+        "[template]\nsrc = \"a.tmpl\"\ndest = \"{}\"\nkeys = [\"/services\"]\n",
+        dest.display()
+    );
+    confdir.toml("a", &toml);
+    let template = confdir.path().join("templates/a.tmpl").display().to_string();
+    let register = |name: &str| scene.command(name);
+    let confsync = |name: &str| Daemon::new(lab, name, bins::confsync()).arg(name);
+    let etcd = |daemon: Daemon| daemon.etcd(&scene.etcd, scene.api);
+    vec![
+        register("list"),
+        register("list").arg("--json"),
+        register("check").backend("apache", scene.backend.address()),
+        register("--help"),
+        confsync("check").confdir(&confdir),
+        etcd(confsync("render").confdir(&confdir)).arg("a"),
+        etcd(confsync("status")),
+        etcd(confsync("status")).arg("--json"),
+        etcd(confsync("run").confdir(&confdir)).arg("--dry-run"),
+        etcd(confsync("run").confdir(&confdir)).arg("--dry-run").arg("--diff"),
+        confsync("init").flag("--confdir", lab.folder("new").display().to_string()),
+        confsync("convert").arg(template),
+        confsync("--version"),
+        register("remove").backend("apache", scene.backend.address()),
+    ]
+}
+
+/// Runs them all, each by this line of a shell.
+async fn each(line: &str, code: i32, says: &[&str]) {
+    let scene = Scene::new(Api::V3).await;
+    scene.etcd.ctl(Api::V3).put(&scene.key(), &scene.value()).await;
+    for command in all(&scene) {
+        assert_ended(&command.under(&["sh", "-c", line]).run().await, code, says);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_cannot_be_written_is_a_failure() {
+    let says = ["error: cannot write the output", "because No space left on device"];
+    each("exec \"$0\" \"$@\" > /dev/full", 1, &says).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_nobody_reads_any_more_is_none() {
+    // The only reader goes before the command begins.
+    let pipe = "rm -f pipe && mkfifo pipe && exec 3<>pipe 4>pipe 3>&-";
+    each(&format!("{pipe} && exec \"$0\" \"$@\" >&4"), 0, &[]).await;
+}
