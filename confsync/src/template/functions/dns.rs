@@ -1,294 +1,311 @@
 //! The one question the standard library cannot ask a resolver: SRV records.
 //!
-//! Speaks to the servers of `/etc/resolv.conf` over UDP, and over TCP when the answer
-//! does not fit. Pure apart from `ask`: `query` and `records` turn names to bytes and
-//! bytes to records. Source: RFC 1035, RFC 2782.
+//! hickory-resolver speaks to the servers of `/etc/resolv.conf`; nothing is remembered
+//! from one look-up to the next. Which server is asked for which name, and in which order,
+//! is said here, for an empty answer empties a file. What must hold: "none" is the word of
+//! the first server that answers, and only if no name it was asked for made it fail. (The
+//! crate asks two servers at once and takes the faster, and its search forgets a failure
+//! when the next name does not exist.)
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const SRV: u16 = 33;
-const INTERNET: u16 = 1;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{Name, RData};
+use hickory_resolver::system_conf::parse_resolv_conf;
+use tokio::time::timeout;
 
-/// One server of a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) target: String,
-    pub(super) port: u16,
-    pub(super) priority: u16,
-    pub(super) weight: u16,
+/// The servers of a service, in no order; none when the name does not exist.
+///
+/// # Errors
+/// When the name is none, or no resolver gives an answer in time.
+pub(super) fn lookup(name: &str, patience: Duration) -> Result<Vec<SRV>, NetError> {
+    let work = || {
+        let conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let (config, options) = configuration(&conf)?;
+        let resolver = Resolver::new(config, &options)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(resolver.find(name, patience))
+    };
+    // The caller's thread may belong to a runtime, and inside one no other may run.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work)?;
+        thread.join().unwrap_or(Err(NetError::Message("the resolver panicked")))
+    })
 }
 
-/// What a resolver said.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Records(Vec<Record>),
-    /// The name, or a record of this kind, does not exist.
-    Nothing,
-    /// Longer than a datagram.
-    Truncated,
+/// What `resolv.conf` says; without a server there it is this machine's.
+fn configuration(conf: &str) -> Result<(ResolverConfig, ResolverOpts), NetError> {
+    parse_resolv_conf(conf)
+        .or_else(|_| parse_resolv_conf(format!("{conf}\nnameserver 127.0.0.1\n")))
 }
 
 /// Whom to ask, and what to append to short names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resolver {
-    pub(super) servers: Vec<SocketAddr>,
-    search: Vec<String>,
+struct Resolver {
+    /// One for each server.
+    servers: Vec<TokioResolver>,
+    search: Vec<Name>,
     dots: usize,
 }
 
 impl Resolver {
-    /// Reads `resolv.conf`; without a server there it is this machine's.
-    pub(super) fn parse(text: &str) -> Self {
-        let mut resolver = Self { servers: Vec::new(), search: Vec::new(), dots: 1 };
-        for line in text.lines() {
-            let mut words = line.split_whitespace();
-            match words.next() {
-                Some("nameserver") => {
-                    let ip = words.next().and_then(|ip| ip.parse::<IpAddr>().ok());
-                    resolver.servers.extend(ip.map(|ip| SocketAddr::new(ip, 53)));
-                }
-                Some("search" | "domain") => resolver.search = words.map(str::to_owned).collect(),
-                Some("options") => {
-                    let dots = words.find_map(|w| w.strip_prefix("ndots:")?.parse().ok());
-                    resolver.dots = dots.unwrap_or(resolver.dots);
-                }
-                _ => {}
-            }
-        }
-        if resolver.servers.is_empty() {
-            resolver.servers.push(SocketAddr::from(([127, 0, 0, 1], 53)));
-        }
-        resolver
+    fn new(config: ResolverConfig, options: &ResolverOpts) -> Result<Self, NetError> {
+        let (_, search, servers) = config.into_parts();
+        let alone = |server| {
+            let config = ResolverConfig::from_name_servers(vec![server]);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+                .with_options(options.clone())
+                .build()
+        };
+        let servers = servers.into_iter().map(alone).collect::<Result<_, _>>()?;
+        Ok(Self { servers, search, dots: options.ndots })
     }
 
     /// The full names to try, in order.
-    fn names(&self, name: &str) -> Vec<String> {
-        if name.ends_with('.') {
-            return vec![name.to_owned()];
+    fn names(&self, name: &str) -> Result<Vec<Name>, NetError> {
+        let name = Name::from_str_relaxed(name)?;
+        if name.num_labels() == 0 {
+            return Err(NetError::Message("this is no name"));
         }
-        let mut names: Vec<String> =
-            self.search.iter().map(|s| format!("{name}.{}.", s.trim_end_matches('.'))).collect();
-        let whole = format!("{name}.");
-        let at = if name.matches('.').count() >= self.dots { 0 } else { names.len() };
+        if name.is_fqdn() {
+            return Ok(vec![name]);
+        }
+        let whole = name.clone().append_domain(&Name::root())?;
+        let at = if usize::from(name.num_labels()) > self.dots { 0 } else { self.search.len() };
+        let names = self.search.iter().map(|domain| name.clone().append_domain(domain));
+        let mut names = names.collect::<Result<Vec<_>, _>>()?;
         names.insert(at, whole);
-        names
+        Ok(names)
     }
 
-    /// The servers of a service, in no order; none when the name does not exist.
-    ///
-    /// # Errors
-    /// When no resolver gives an answer in time.
-    pub(super) fn lookup(&self, name: &str, deadline: Instant) -> io::Result<Vec<Record>> {
-        let mut trouble = None;
-        for name in self.names(name) {
-            for server in &self.servers {
-                match ask(*server, &name, deadline) {
-                    Ok(Answer::Records(records)) => return Ok(records),
-                    Ok(_) => break,
-                    Err(error) => trouble = Some(error),
-                }
+    async fn find(&self, name: &str, patience: Duration) -> Result<Vec<SRV>, NetError> {
+        let names = self.names(name)?;
+        // A silent server must leave time for the next.
+        let share = patience / u32::try_from(self.servers.len()).unwrap_or(u32::MAX).max(1);
+        let mut trouble = NetError::NoConnections;
+        for server in &self.servers {
+            match timeout(share, ask(server, &names)).await {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(error)) => trouble = error,
+                Err(_) => trouble = NetError::Timeout,
             }
         }
-        trouble.map_or(Ok(Vec::new()), Err)
+        Err(trouble)
     }
 }
 
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-fn ask(server: SocketAddr, name: &str, deadline: Instant) -> io::Result<Answer> {
-    let id = fastrand::u16(..);
-    let question = query(id, name).ok_or(io::ErrorKind::InvalidInput)?;
-    let local: SocketAddr =
-        if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-    let socket = UdpSocket::bind(local)?;
-    socket.connect(server)?;
-    socket.send(&question)?;
-    let mut buffer = [0; 4096];
-    loop {
-        socket.set_read_timeout(Some(left(deadline)?))?;
-        let size = socket.recv(&mut buffer)?;
-        // A stray datagram is no answer; wait on.
-        match records(id, buffer.get(..size).unwrap_or_default()) {
-            Some(Ok(Answer::Truncated)) => return ask_stream(server, id, &question, deadline),
-            Some(answer) => return answer,
-            None => {}
+/// The records of the first name that has some.
+async fn ask(server: &TokioResolver, names: &[Name]) -> Result<Vec<SRV>, NetError> {
+    let mut trouble = None;
+    for name in names {
+        let answer = match server.srv_lookup(name.clone()).await {
+            Ok(answer) => answer,
+            Err(error) if is_none(&error) => continue,
+            Err(error) => {
+                trouble = Some(error);
+                continue;
+            }
+        };
+        let records = answer.answers().iter().filter_map(|record| match &record.data {
+            RData::SRV(record) => Some(record.clone()),
+            _ => None,
+        });
+        let records: Vec<SRV> = records.collect();
+        if !records.is_empty() {
+            return Ok(records);
         }
     }
+    trouble.map_or(Ok(Vec::new()), Err)
 }
 
-fn ask_stream(
-    server: SocketAddr,
-    id: u16,
-    question: &[u8],
-    deadline: Instant,
-) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&server, left(deadline)?)?;
-    stream.set_read_timeout(Some(left(deadline)?))?;
-    stream.set_write_timeout(Some(left(deadline)?))?;
-    let size = u16::try_from(question.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    stream.write_all(&size.to_be_bytes())?;
-    stream.write_all(question)?;
-    let mut size = [0; 2];
-    stream.read_exact(&mut size)?;
-    let mut bytes = vec![0; u16::from_be_bytes(size).into()];
-    stream.read_exact(&mut bytes)?;
-    records(id, &bytes).unwrap_or_else(|| Err(io::ErrorKind::InvalidData.into()))
-}
-
-/// A question; nothing for a name that no message can carry.
-fn query(id: u16, name: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One question, recursion wanted.
-    for word in [id, 0x0100, 1, 0, 0, 0] {
-        bytes.extend(word.to_be_bytes());
-    }
-    for label in name.trim_end_matches('.').split('.') {
-        let length = u8::try_from(label.len()).ok().filter(|n| (1..64).contains(n))?;
-        bytes.push(length);
-        bytes.extend(label.bytes());
-    }
-    bytes.push(0);
-    for word in [SRV, INTERNET] {
-        bytes.extend(word.to_be_bytes());
-    }
-    (bytes.len() <= 271).then_some(bytes)
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
-}
-
-/// The name at a place, and where what follows it begins.
-fn name(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
-    let mut text = String::new();
-    let mut end = None;
-    // A name may point to another; more jumps than this are a circle.
-    for _ in 0..128 {
-        let length = usize::from(*bytes.get(at)?);
-        if length == 0 {
-            return Some((text, end.unwrap_or(at + 1)));
-        }
-        if length >= 0xC0 {
-            end.get_or_insert(at + 2);
-            at = usize::from(word(bytes, at)? & 0x3FFF);
-            continue;
-        }
-        let label = bytes.get(at + 1..at + 1 + length)?;
-        text.push_str(&String::from_utf8_lossy(label));
-        text.push('.');
-        at += 1 + length;
-    }
-    None
-}
-
-/// What a message answers, if it is the answer to this question.
-fn records(id: u16, bytes: &[u8]) -> Option<io::Result<Answer>> {
-    let flags = word(bytes, 2)?;
-    if word(bytes, 0)? != id || flags & 0x8000 == 0 {
-        return None;
-    }
-    Some(match flags & 0xF {
-        _ if flags & 0x0200 != 0 => Ok(Answer::Truncated),
-        0 => body(bytes).ok_or_else(|| io::ErrorKind::InvalidData.into()),
-        3 => Ok(Answer::Nothing),
-        code => Err(io::Error::other(format!("the resolver answers with code {code}"))),
-    })
-}
-
-fn body(bytes: &[u8]) -> Option<Answer> {
-    let (questions, answers) = (word(bytes, 4)?, word(bytes, 6)?);
-    let mut at = 12;
-    for _ in 0..questions {
-        at = name(bytes, at)?.1 + 4;
-    }
-    let mut found = Vec::new();
-    for _ in 0..answers {
-        at = name(bytes, at)?.1;
-        let (kind, length) = (word(bytes, at)?, usize::from(word(bytes, at + 8)?));
-        let data = at + 10;
-        if kind == SRV {
-            let (priority, weight) = (word(bytes, data)?, word(bytes, data + 2)?);
-            let (port, target) = (word(bytes, data + 4)?, name(bytes, data + 6)?.0);
-            found.push(Record { target, port, priority, weight });
-        }
-        at = data + length;
-    }
-    Some(if found.is_empty() { Answer::Nothing } else { Answer::Records(found) })
+/// Whether the name, or a record of this kind, does not exist.
+fn is_none(error: &NetError) -> bool {
+    let NetError::Dns(DnsError::NoRecordsFound(none)) = error else { return false };
+    matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
-    /// The question's bytes turned into an answer with one record, its target
-    /// pointing back into the question.
-    fn answer(question: &[u8], code: u8) -> Vec<u8> {
-        let mut bytes = question.to_vec();
-        bytes[2] = 0x81;
-        bytes[3] = 0x80 | code;
-        if code == 0 {
-            bytes[7] = 1;
-            bytes.extend([0xC0, 12, 0, 33, 0, 1, 0, 0, 0, 60, 0, 10]);
-            bytes.extend([0, 1, 0, 5, 0x1F, 0x90, 1, b'h', 0xC0, 18]);
+    use hickory_resolver::config::NameServerConfig;
+    use hickory_resolver::proto::op::Message;
+    use hickory_resolver::proto::rr::Record;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, UdpSocket};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const NONE: Says = Ok(0);
+    const FAILS: Says = Err(ResponseCode::ServFail);
+
+    /// How many records a name has, or how asking for it fails.
+    type Says = Result<u16, ResponseCode>;
+
+    /// What a name server knows. Other names do not exist.
+    type Zone = &'static [(&'static str, Says)];
+
+    fn answer(zone: Zone, query: &[u8]) -> Message {
+        let query = Message::from_vec(query).unwrap();
+        let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
+        answer.add_queries(query.queries.clone());
+        let asked = query.queries[0].name();
+        let known = zone.iter().find(|(name, _)| *asked == Name::from_ascii(name).unwrap());
+        match known.map_or(Err(ResponseCode::NXDomain), |(_, says)| *says) {
+            Err(code) => answer.metadata.response_code = code,
+            Ok(count) => {
+                for port in 1..=count {
+                    let target = Name::from_ascii("h.example.").unwrap();
+                    let data = RData::SRV(SRV::new(1, 5, port, target));
+                    answer.add_answer(Record::from_rdata(asked.clone(), 60, data));
+                }
+            }
         }
-        bytes
+        answer
     }
 
-    #[test]
-    fn a_resolver_s_answer_is_read() {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let resolver = Resolver {
-            servers: vec![server.local_addr().unwrap()],
-            search: vec!["example".into()],
-            dots: 5,
-        };
-        let thread = std::thread::spawn(move || {
-            let mut buffer = [0; 512];
-            for code in [3, 0] {
-                let (size, from) = server.recv_from(&mut buffer).unwrap();
-                server.send_to(b"noise", from).unwrap();
-                server.send_to(&answer(&buffer[..size], code), from).unwrap();
+    /// A name server that needs TCP for what does not fit into a datagram.
+    async fn name_server(zone: Zone) -> NameServerConfig {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = UdpSocket::bind(address).await.unwrap();
+        tokio::spawn(async move {
+            let mut query = [0; 512];
+            while let Ok((len, from)) = socket.recv_from(&mut query).await {
+                let answer = answer(zone, &query[..len]);
+                let whole = answer.to_vec().unwrap();
+                let cut = answer.truncate().to_vec().unwrap();
+                let bytes = if whole.len() > 512 { cut } else { whole };
+                socket.send_to(&bytes, from).await.unwrap();
             }
         });
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let found = resolver.lookup("_http._tcp.web", deadline).unwrap();
-        thread.join().unwrap();
-        let want = Record { target: "h._tcp.web.".into(), port: 8080, priority: 1, weight: 5 };
-        assert_eq!(found, [want]);
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut query = vec![0; stream.read_u16().await.unwrap().into()];
+            stream.read_exact(&mut query).await.unwrap();
+            let bytes = answer(zone, &query).to_vec().unwrap();
+            stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+        });
+        at(address.port())
+    }
+
+    fn at(port: u16) -> NameServerConfig {
+        let mut server = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
+        server.connections.iter_mut().for_each(|connection| connection.port = port);
+        server
+    }
+
+    /// What these servers say to a name, with `resolv.conf`'s other lines.
+    async fn find(
+        servers: Vec<NameServerConfig>,
+        conf: &str,
+        name: &str,
+    ) -> Result<Vec<SRV>, NetError> {
+        let (config, options) = configuration(conf).unwrap();
+        let (_, search, _) = config.into_parts();
+        let config = ResolverConfig::from_parts(None, search, servers);
+        let resolver = Resolver::new(config, &options).unwrap();
+        resolver.find(name, PATIENCE).await
+    }
+
+    #[tokio::test]
+    async fn records_are_found_also_those_that_need_tcp() {
+        let zone: Zone = &[("_a._tcp.web.", Ok(1)), ("_b._tcp.web.", Ok(100))];
+        let server = name_server(zone).await;
+        let found = find(vec![server.clone()], "", "_A._tcp.WEB").await.unwrap();
+        assert_eq!(found, [SRV::new(1, 5, 1, Name::from_ascii("h.example.").unwrap())]);
+        // As Go prints it.
+        assert_eq!(found[0].target.to_ascii(), "h.example.");
+        assert_eq!(find(vec![server], "", "_b._tcp.web").await.unwrap().len(), 100);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_no_failure_and_a_failure_is_not_nothing() {
+        let zone: Zone = &[("none.", NONE), ("fails.", FAILS), ("fails.a.", FAILS)];
+        let server = || name_server(zone);
+        assert_eq!(find(vec![server().await], "", "missing").await.unwrap().len(), 0);
+        assert_eq!(find(vec![server().await], "", "none").await.unwrap().len(), 0);
+        let error = find(vec![server().await], "", "fails").await.unwrap_err();
+        assert!(error.to_string().contains("Server Failure"), "{error}");
+        // A name after it that does not exist says nothing of the one that failed.
+        assert!(find(vec![server().await], "search a b", "fails").await.is_err());
+        assert!(find(vec![server().await], "search b a", "fails").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_search_list_is_used() {
+        let zone: Zone = &[("_x._tcp.web.b.", Ok(2)), ("_x._tcp.web.a.", FAILS)];
+        let server = name_server(zone).await;
+        let conf = "search a b\noptions ndots:5\n";
+        assert_eq!(find(vec![server.clone()], conf, "_x._tcp.web").await.unwrap().len(), 2);
+        assert_eq!(find(vec![server], conf, "_x._tcp.web.").await.unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_first_server_s_word_counts_and_the_next_is_asked_when_it_has_none() {
+        let knows = name_server(&[("x.", Ok(3))]).await;
+        let knows_not = name_server(&[]).await;
+        let fails = name_server(&[("x.", FAILS)]).await;
+        assert_eq!(find(vec![knows_not, knows.clone()], "", "x").await.unwrap().len(), 0);
+        assert_eq!(find(vec![fails, knows], "", "x").await.unwrap().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_at_the_deadline() {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = at(silent.local_addr().unwrap().port());
+        let begun = tokio::time::Instant::now();
+        let error = find(vec![server.clone(), server], "search a b c", "x").await.unwrap_err();
+        assert!(matches!(error, NetError::Timeout), "{error}");
+        assert!(begun.elapsed() <= PATIENCE + Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_leaves_time_for_the_next() {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = at(silent.local_addr().unwrap().port());
+        let knows = name_server(&[("x.", Ok(3))]).await;
+        assert_eq!(find(vec![server, knows], "", "x").await.unwrap().len(), 3);
     }
 
     #[test]
     fn resolv_conf_is_read() {
-        let resolver = Resolver::parse(
-            "# x\nnameserver 10.0.0.1\nnameserver bad\nsearch a b.\noptions ndots:2\n",
-        );
-        assert_eq!(resolver.servers, ["10.0.0.1:53".parse().unwrap()]);
-        assert_eq!(resolver.names("x.y"), ["x.y.a.", "x.y.b.", "x.y."]);
-        assert_eq!(resolver.names("x.y.z"), ["x.y.z.", "x.y.z.a.", "x.y.z.b."]);
-        assert_eq!(resolver.names("x."), ["x."]);
-        assert_eq!(Resolver::parse("").servers, ["127.0.0.1:53".parse().unwrap()]);
+        let resolver = |conf: &str| {
+            let (config, options) = configuration(conf).unwrap();
+            Resolver::new(config, &options).unwrap()
+        };
+        let names = |resolver: &Resolver, name: &str| -> Vec<String> {
+            resolver.names(name).unwrap().iter().map(Name::to_ascii).collect()
+        };
+        let full =
+            resolver("# x\nnameserver 10.0.0.1\nnameserver bad\nsearch a b.\noptions ndots:2\n");
+        assert_eq!(full.servers.len(), 1);
+        assert_eq!(names(&full, "x.y"), ["x.y.a.", "x.y.b.", "x.y."]);
+        assert_eq!(names(&full, "x.y.z"), ["x.y.z.", "x.y.z.a.", "x.y.z.b."]);
+        assert_eq!(names(&full, "x."), ["x."]);
+        let (config, _) = configuration("").unwrap();
+        assert_eq!(config.name_servers()[0].ip, Ipv4Addr::LOCALHOST);
+        assert_eq!(names(&resolver(""), "x"), ["x."]);
     }
 
-    proptest! {
-        #[test]
-        fn any_message_is_an_answer_or_none(mut bytes: Vec<u8>, id: u16) {
-            if let Some(start) = bytes.get_mut(..4) {
-                start[..2].copy_from_slice(&id.to_be_bytes());
-                start[2] = 0x81;
-                start[3] &= 0xF0;
-            }
-            let _ = records(id, &bytes);
+    #[test]
+    fn a_name_that_no_message_can_carry_is_refused() {
+        let long = "x".repeat(64);
+        for name in ["", ".", "a..b", ".a", "a b", "a\0", &long, &"x.".repeat(128)] {
+            let (config, options) = configuration("").unwrap();
+            let resolver = Resolver::new(config, &options).unwrap();
+            assert!(resolver.names(name).is_err(), "{name}");
         }
+    }
 
-        #[test]
-        fn any_name_is_asked_or_refused(name: String) {
-            let _ = query(1, &name);
-        }
+    #[tokio::test]
+    async fn a_thread_inside_a_runtime_may_ask() {
+        assert!(lookup("a..b", PATIENCE).is_err());
     }
 }

@@ -5,10 +5,11 @@
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use super::dns::Resolver;
-use super::{Call, Fault, Function, Outcome, Ty, text};
+use hickory_resolver::proto::rr::rdata::SRV;
+
+use super::{Call, Fault, Function, Outcome, Ty, dns, text};
 use crate::template::time::Time;
 use crate::template::value::{Elem, List, Record, Value};
 
@@ -62,7 +63,7 @@ fn file_exists(_: &Call<'_>, args: &[Value]) -> Outcome {
 /// No answer is not the answer "none": that would empty the rendered file.
 fn unsure(name: &str, why: &str) -> Fault {
     let what = format!("looking up `{}`: {why}", name.escape_debug());
-    Fault::new(what, "is the resolver in /etc/resolv.conf reachable?")
+    Fault::new(what, "is the name right, and the resolver in /etc/resolv.conf reachable?")
 }
 
 /// The addresses of a name, sorted as text. A name that does not exist has none;
@@ -109,7 +110,6 @@ fn lookup_ipv6(_: &Call<'_>, args: &[Value]) -> Outcome {
     looked_up(args, |ip| ip.contains(':'))
 }
 
-/// The servers of a service, sorted as confd sorts them: by all fields as one text.
 fn lookup_srv(_: &Call<'_>, args: &[Value]) -> Outcome {
     let (service, proto, name) = (text(args, 0), text(args, 1), text(args, 2));
     let target = if service.is_empty() && proto.is_empty() {
@@ -117,20 +117,26 @@ fn lookup_srv(_: &Call<'_>, args: &[Value]) -> Outcome {
     } else {
         format!("_{service}._{proto}.{name}")
     };
-    let conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let found = Resolver::parse(&conf).lookup(&target, Instant::now() + LOOKUP);
-    let mut found = found.map_err(|e| unsure(&target, &e.to_string()))?;
-    found.sort_by_key(|r| format!("{}{}{}{}", r.target, r.port, r.priority, r.weight));
+    let found = dns::lookup(&target, LOOKUP).map_err(|e| unsure(&target, &e.to_string()))?;
+    Ok(Value::List(services(found)))
+}
+
+/// The servers of a service, sorted as confd sorts them: by all fields as one text.
+fn services(mut found: Vec<SRV>) -> List {
+    found.sort_by_cached_key(|r| {
+        format!("{}{}{}{}", r.target.to_ascii(), r.port, r.priority, r.weight)
+    });
     let records = found.into_iter().map(|r| {
         let fields = vec![
-            ("Target", Value::str(r.target)),
+            // With a dot at the end, as Go prints it.
+            ("Target", Value::str(r.target.to_ascii())),
             ("Port", Value::Int(r.port.into())),
             ("Priority", Value::Int(r.priority.into())),
             ("Weight", Value::Int(r.weight.into())),
         ];
         Value::Record(Arc::new(Record { name: "*net.SRV", fields }))
     });
-    Ok(Value::List(List::flat(Elem::Service, records.collect())))
+    List::flat(Elem::Service, records.collect())
 }
 
 /// The first address of an interface that fits; none is the empty text.
@@ -146,4 +152,28 @@ fn iface_ipv4(_: &Call<'_>, args: &[Value]) -> Outcome {
 
 fn iface_ipv6(_: &Call<'_>, args: &[Value]) -> Outcome {
     iface(args, IpAddr::is_ipv6)
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::rr::Name;
+
+    use super::*;
+
+    #[test]
+    fn services_are_sorted_by_all_fields_as_one_text() {
+        let record = |port, target| SRV::new(0, 1, port, Name::from_ascii(target).unwrap());
+        let found = vec![record(90, "b.x."), record(9, "a.x."), record(80, "b.x."), record(1, ".")];
+        let services = services(found);
+        let fields = services.items().iter().map(|service| match service {
+            Value::Record(record) => match record.fields[..2] {
+                [("Target", Value::Str(ref target)), ("Port", Value::Int(port))] => {
+                    format!("{target} {port}")
+                }
+                _ => panic!("{record:?}"),
+            },
+            _ => panic!("{service:?}"),
+        });
+        assert_eq!(fields.collect::<Vec<_>>(), [". 1", "a.x. 9", "b.x. 80", "b.x. 90"]);
+    }
 }
