@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Where each key leads: address and weight.
-pub type Routes = BTreeMap<Arc<str>, (Arc<str>, u16)>;
+/// Address and weight.
+pub type Route = (Arc<str>, u16);
+
+/// Where each key leads.
+pub type Routes = BTreeMap<Arc<str>, Route>;
 
 /// How many are named before the rest is counted.
 const NAMED: usize = 3;
@@ -14,7 +17,7 @@ const NAMED: usize = 3;
 #[must_use]
 pub fn words(before: Option<&Routes>, now: &Routes) -> String {
     let Some(before) = before else { return "start".to_owned() };
-    let addrs = |of: &Routes, keep: &dyn Fn(&str, &(Arc<str>, u16)) -> bool| -> Vec<String> {
+    let addrs = |of: &Routes, keep: &dyn Fn(&str, &Route) -> bool| -> Vec<String> {
         of.iter().filter(|(key, to)| keep(key, to)).map(|(_, to)| to.0.to_string()).collect()
     };
     let joined = addrs(now, &|key, _| !before.contains_key(key));

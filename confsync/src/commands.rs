@@ -7,7 +7,7 @@ use anyhow::Context;
 use common::args::LogArgs;
 use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot, counted};
-use common::runtime::{Exit, Signals, Usage, print, print_bytes, start_log};
+use common::runtime::{Exit, Signals, Usage, print, print_bytes, start_log, tell};
 use common::store::{Connection, Store, connect};
 
 use crate::args::{CheckArgs, Command, ConvertArgs, InitArgs, RenderArgs, RunArgs, StatusArgs};
@@ -54,17 +54,17 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
     let (loaded, mistakes) = match load::read(&confdir, &globals) {
         Ok(read) => read,
         Err(error) => {
-            eprintln!("{error}");
+            tell(&error);
             return Ok(Exit::Failed);
         }
     };
     for mistake in &mistakes {
-        eprintln!("{mistake}");
+        tell(mistake);
     }
     let mut wrong = mistakes.len();
     for note in notes.iter().chain(&loaded.notes) {
         let kind = if note.ignored { "" } else { "note: " };
-        eprintln!("{}: {kind}{}", note.file.display(), note.text);
+        tell(format_args!("{}: {kind}{}", note.file.display(), note.text));
         wrong += usize::from(note.ignored);
     }
     if let Some(data) = &args.data {
@@ -72,10 +72,10 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
         for program in loaded.sets.iter().flat_map(|set| &set.programs) {
             let seen = program.resource.reading.see(snapshot.entries.values());
             for refused in &seen.refused {
-                eprintln!("{}: value refused: {}", refused.key, refused.why);
+                tell(format_args!("{}: value refused: {}", refused.key, refused.why));
             }
             if let Err(error) = program.render(&seen) {
-                eprintln!("{error}");
+                tell(&error);
                 wrong += 1;
             }
         }
@@ -108,7 +108,7 @@ async fn render(args: &RenderArgs) -> anyhow::Result<Exit> {
     };
     let seen = program.resource.reading.see(snapshot.entries.values());
     for refused in &seen.refused {
-        eprintln!("{}: value refused: {}", refused.key, refused.why);
+        tell(format_args!("{}: value refused: {}", refused.key, refused.why));
     }
     let candidate = program.render(&seen).map_err(anyhow::Error::msg)?;
     print_bytes(&candidate.bytes);
@@ -173,7 +173,7 @@ fn convert(args: &ConvertArgs) -> anyhow::Result<Exit> {
         }
         Err(cannot) => {
             for place in cannot {
-                eprintln!("{}: {place}", args.template.display());
+                tell(format_args!("{}: {place}", args.template.display()));
             }
             Ok(Exit::Failed)
         }

@@ -8,7 +8,9 @@ use clap::{ArgMatches, FromArgMatches};
 use common::args::{LogArgs, StoreArgs};
 use common::model::{self, Tree};
 use common::reach::reach;
-use common::runtime::{Exit, Forwarded, Pulse, ServiceManager, Signals, Usage, print, start_log};
+use common::runtime::{
+    Exit, Forwarded, Pulse, ServiceManager, Signals, Usage, print, start_log, tell,
+};
 use common::store::{Connection, Store, connect};
 
 use crate::agent::{self, Child};
@@ -95,7 +97,7 @@ async fn stop_early(backend: Option<Child>) -> anyhow::Result<Exit> {
 pub async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let config = sources(matches).load().map_err(usage)?;
     for note in &config.notes {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
     let probes = prepare(&config.services).map_err(usage)?;
     let lines = crate::check::ask(&config.services, &probes).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use common::handshake::Bookkeeping;
 use common::model::{Backend, Key, Revision, Tree, format_span};
-use common::runtime::{Exit, Signals, print};
+use common::runtime::{Exit, Signals, print, tell};
 use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -91,7 +91,7 @@ async fn wait(
         let tell = |missing: &[String]| {
             let missing = who(missing);
             if last != missing {
-                eprintln!("waiting for {missing}");
+                tell(format_args!("waiting for {missing}"));
                 last = missing;
             }
         };

@@ -1,7 +1,7 @@
 //! What a subcommand has to say goes to standard output. Where that cannot take it, the
 //! command has failed; where somebody has read enough, it has not.
 
-use tests::{Api, Confdir, Daemon, bins};
+use tests::{Api, Confdir, Daemon, Lab, bins};
 
 use crate::register_scene::{Scene, assert_ended};
 
@@ -59,4 +59,14 @@ async fn output_that_nobody_reads_any_more_is_none() {
     // The only reader goes before the command begins.
     let pipe = "rm -f pipe && mkfifo pipe && exec 3<>pipe 4>pipe 3>&-";
     each(&format!("{pipe} && exec \"$0\" \"$@\" >&4"), 0, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn complaints_that_cannot_be_written_change_no_outcome() {
+    let lab = Lab::new();
+    let confdir = Confdir::empty(&lab);
+    confdir.toml("a", "[template]\nsrc = \"missing.tmpl\"\n");
+    let check = Daemon::new(&lab, "check", bins::confsync()).arg("check").confdir(&confdir);
+    let ended = check.under(&["sh", "-c", "exec \"$0\" \"$@\" 2> /dev/full"]).run().await;
+    assert_ended(&ended, 1, &[]);
 }

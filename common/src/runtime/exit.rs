@@ -66,8 +66,8 @@ pub fn exit_on(outcome: anyhow::Result<Exit>) -> ExitCode {
     }
 }
 
-/// To stderr; who closed it does not want to know.
-fn tell(text: fmt::Arguments<'_>) {
+/// A line to stderr, where `eprintln!` would panic; who closed it does not want to know.
+pub fn tell(text: impl fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

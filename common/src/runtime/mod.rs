@@ -10,7 +10,7 @@ mod pulse;
 mod reminder;
 mod signals;
 
-pub use exit::{Exit, Usage, exit_on, print, print_bytes, printed};
+pub use exit::{Exit, Usage, exit_on, print, print_bytes, printed, tell};
 pub use exposition::metrics;
 pub use http::{Answer, Body, Handler, HttpError, health, listens_at, plain, serve};
 pub use log::{LogFormat, start_log};
