@@ -82,7 +82,14 @@ const FLAGS: &[(&str, Becomes)] = &[
 pub fn confd_words(argv: Vec<OsString>) -> Result<Vec<OsString>, String> {
     let mut words = argv.into_iter();
     let Some(program) = words.next() else { return Ok(Vec::new()) };
-    let rest: Vec<OsString> = words.collect();
+    let mut rest: Vec<OsString> = words.collect();
+    // Who has learnt our `run` may have kept confd's flags.
+    if let [run, first, ..] = rest.as_slice()
+        && run == "run"
+        && is_confds(first)
+    {
+        rest.remove(0);
+    }
     let first = rest.first().map(|first| first.to_string_lossy().into_owned());
     match first.as_deref() {
         Some("-help" | "-h") => return Ok(vec![program, "--help".into()]),
@@ -138,6 +145,12 @@ fn rewrite(program: OsString, rest: Vec<OsString>) -> Result<Vec<OsString>, Stri
         }
     }
     Ok(out)
+}
+
+/// A flag as only confd writes them: of several letters behind a single dash.
+fn is_confds(word: &OsString) -> bool {
+    let text = word.to_string_lossy();
+    text.len() > 2 && text.starts_with('-') && !text.starts_with("--")
 }
 
 fn is_flag(word: &OsString) -> bool {
@@ -219,6 +232,7 @@ mod tests {
             assert_eq!(words(&format!("confsync {line}")).unwrap(), format!("{confd} {ours}"));
         }
         assert_eq!(words("confsync -confdir /c").unwrap(), "confsync run --confdir /c");
+        assert_eq!(words("confsync run -confdir /c").unwrap(), "confsync run --confdir /c");
         assert_eq!(words("confsync -version").unwrap(), "confsync --version");
     }
 
@@ -241,9 +255,13 @@ mod tests {
 
     #[test]
     fn our_own_lines_are_left_alone() {
-        for line in
-            ["confsync run --once", "confsync --help", "confsync", "confsync run -- nginx -g x"]
-        {
+        for line in [
+            "confsync run --once",
+            "confsync --help",
+            "confsync",
+            "confsync run -- nginx -g x",
+            "confsync run -h",
+        ] {
             assert_eq!(words(line).unwrap(), line);
         }
     }
