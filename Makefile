@@ -42,7 +42,7 @@ test: setup
 	export REGISTER_BIN="$$folder/register" CONFSYNC_BIN="$$folder/confsync" TESTBACKEND_BIN="$$folder/testbackend"; \
 	export TEST_SKIPPED="$$(mktemp)"; trap 'cat "$$TEST_SKIPPED"; rm -f "$$TEST_SKIPPED"' EXIT; \
 	if command -v cargo-nextest >/dev/null; then \
-		$(CARGO) nextest run --workspace --test-threads $$((3 * $$(nproc))) && $(CARGO) test --workspace --doc; \
+		$(CARGO) nextest run --workspace --test-threads $$((2 * $$(nproc))) && $(CARGO) test --workspace --doc; \
 	else \
 		$(CARGO) test --workspace; \
 	fi
