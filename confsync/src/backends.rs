@@ -150,11 +150,14 @@ impl Reading {
                 let backend = place.map(|place| (place.service, backend));
                 Sorted { shown, backend, refused: None }
             }
-            // A value outside the services' folder need not be a backend.
+            Err(why) if strict => Sorted { refused: Some(why), ..Sorted::default() },
+            // No backend to us, and text to the template, as confd has it. A value outside
+            // the services' folder need not be a backend.
             Err(why) => Sorted {
-                shown: if strict { None } else { raw() },
+                shown: raw(),
                 backend: None,
-                refused: (in_services || strict).then_some(why),
+                refused: in_services
+                    .then(|| format!("{why} (the template sees it as it is: values = \"any\")")),
             },
         }
     }
@@ -269,6 +272,8 @@ mod tests {
         let raw = reading(trees, Values::Any).see(&entries);
         assert!(raw.entries.contains_key("/services/apache/b"), "as confd does it");
         assert!(!raw.backends.contains_key("/services/apache/b"), "never typed");
+        let why: Vec<_> = raw.refused.iter().map(|r| &r.why).collect();
+        assert!(matches!(why[..], [w] if w.ends_with("as it is: values = \"any\")")), "{why:?}");
     }
 
     #[test]
