@@ -1,7 +1,7 @@
 //! The claim: what etcd has confirmed that we hold, and the one step owed next.
 //!
 //! Pure: no clock, no I/O; instants come in. Only an answer of the store moves it
-//! (the `record_*` methods), so there is one truth. Belief in a lease counts from
+//! (the `record_*` methods), so there is one truth. KnownBackends in a lease counts from
 //! *before* the request was sent: a slow answer never flatters us.
 //!
 //! It knows nothing of health. It is told what is wanted, key by key, and leads
@@ -14,12 +14,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::{Entry, Key, Revision, Ttl};
-use crate::store::{Guard, KeyState, Lease, Mark, Renewed, Written};
+use crate::store::{Guard, KeyState, Lease, Ownership, Renewed, WriteOutcome};
 
 mod terms;
 
 use terms::nothing_to_hold;
-pub use terms::{Aim, Delete, Put, Standing, Step, Takeover, Want, Wants, to_hold};
+pub use terms::{Aim, Delete, KeyStatus, Put, Step, Takeover, Want, Wants, to_hold};
 
 /// How many guarded writes go out at once.
 const BATCH: usize = 32;
@@ -55,7 +55,7 @@ struct Record {
 #[derive(Debug)]
 struct Held {
     value: Vec<u8>,
-    mark: Mark,
+    mark: Ownership,
     at: Revision,
 }
 
@@ -107,7 +107,7 @@ impl Claim {
         self.ttl.refresh().min(tenure.lease.ttl / 3)
     }
 
-    fn held(&self) -> impl Iterator<Item = (Key, Mark)> {
+    fn held(&self) -> impl Iterator<Item = (Key, Ownership)> {
         let mark = |(key, record): (&Key, &Record)| Some((key.clone(), record.held.as_ref()?.mark));
         self.keys.iter().filter_map(mark)
     }
@@ -141,7 +141,7 @@ impl Claim {
     fn guard_of_doubt(&self, value: &[u8]) -> Guard {
         match self.lease {
             Some(Tenure { lease: Lease { id, .. }, .. }) if id != 0 => {
-                Guard::Ours(Mark { lease: id, modified: Revision::default() })
+                Guard::Ours(Ownership { lease: id, modified: Revision::default() })
             }
             _ => Guard::Value(value.to_vec()),
         }
@@ -194,7 +194,7 @@ impl Claim {
     /// lease.
     pub fn record_renewal(
         &mut self,
-        asked: &[(Key, Mark)],
+        asked: &[(Key, Ownership)],
         answer: Option<Renewed>,
         sent: Instant,
     ) {
@@ -218,30 +218,32 @@ impl Claim {
 
     /// The server answered a guarded write sent at `sent`; `None`: it does not know
     /// the lease.
-    pub fn record_put(&mut self, put: &Put, answer: Option<Written>, sent: Instant) {
+    pub fn record_put(&mut self, put: &Put, answer: Option<WriteOutcome>, sent: Instant) {
         let Some(written) = answer else {
             self.lose_lease();
             return;
         };
         let lease = self.lease.map_or(0, |tenure| tenure.lease.id);
         match written {
-            Written::Done { revision, mark } => {
+            WriteOutcome::Done { revision, mark } => {
                 self.see(revision);
                 let held = Held { value: put.value.clone(), mark, at: revision };
                 self.record(&put.key).hold(held);
             }
-            Written::Held { by: None, revision } => {
+            WriteOutcome::Held { by: None, revision } => {
                 self.see(revision);
                 self.record(&put.key).vacate();
             }
             // An earlier try of ours, whose answer was lost.
-            Written::Held { by: Some(entry), revision } if lease != 0 && entry.lease == lease => {
+            WriteOutcome::Held { by: Some(entry), revision }
+                if lease != 0 && entry.lease == lease =>
+            {
                 self.see(revision);
-                let mark = Mark { lease, modified: entry.modified };
+                let mark = Ownership { lease, modified: entry.modified };
                 let held = Held { value: entry.value.to_vec(), mark, at: entry.modified };
                 self.record(&put.key).hold(held);
             }
-            Written::Held { by: Some(entry), revision } => {
+            WriteOutcome::Held { by: Some(entry), revision } => {
                 self.see(revision);
                 self.record(&put.key).meet(entry, sent);
             }
@@ -250,12 +252,12 @@ impl Claim {
 
     /// The server answered, at `now`, a guarded delete. Whatever it said, the key is
     /// not ours any more; what is found in its place was not removed.
-    pub fn record_withdrawal(&mut self, key: &Key, answer: &Written, now: Instant) {
-        let (Written::Done { revision, .. } | Written::Held { revision, .. }) = answer;
+    pub fn record_withdrawal(&mut self, key: &Key, answer: &WriteOutcome, now: Instant) {
+        let (WriteOutcome::Done { revision, .. } | WriteOutcome::Held { revision, .. }) = answer;
         self.see(*revision);
         let record = self.record(key);
         match answer {
-            Written::Held { by: Some(entry), .. } => record.meet(entry.clone(), now),
+            WriteOutcome::Held { by: Some(entry), .. } => record.meet(entry.clone(), now),
             _ => {
                 record.vacate();
                 record.removed = Some(*revision);
@@ -272,7 +274,7 @@ impl Claim {
 
     /// A refresh went out and no answer came. A v2 refresh moves the index by which
     /// we know our key; what has our value then may well be ours.
-    pub fn record_renewal_unanswered(&mut self, asked: &[(Key, Mark)]) {
+    pub fn record_renewal_unanswered(&mut self, asked: &[(Key, Ownership)]) {
         for (key, mark) in asked {
             if mark.lease == 0 {
                 self.record(key).settled = false;
@@ -309,19 +311,19 @@ impl Claim {
 
     /// What is known of `key`, given that it is wanted or not.
     #[must_use]
-    pub fn standing(&self, key: &Key, wanted: bool) -> Standing {
+    pub fn standing(&self, key: &Key, wanted: bool) -> KeyStatus {
         match self.keys.get(key) {
             Some(Record { held: Some(held), .. }) => {
-                Standing::Held { at: held.at, value: held.value.clone() }
+                KeyStatus::Held { at: held.at, value: held.value.clone() }
             }
             Some(Record { rival: Some(rival), settled, .. }) if wanted || *settled => {
-                Standing::Rival { value: rival.entry.value.to_vec() }
+                KeyStatus::Rival { value: rival.entry.value.to_vec() }
             }
             // It may be there: a write of ours was not answered, nor is its removal.
-            Some(Record { doubt: Some(_), .. }) => Standing::Owed,
-            _ if wanted => Standing::Owed,
-            Some(record) => Standing::Absent { removed: record.removed },
-            None => Standing::Absent { removed: None },
+            Some(Record { doubt: Some(_), .. }) => KeyStatus::Pending,
+            _ if wanted => KeyStatus::Pending,
+            Some(record) => KeyStatus::Absent { removed: record.removed },
+            None => KeyStatus::Absent { removed: None },
         }
     }
 

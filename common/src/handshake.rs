@@ -62,12 +62,12 @@ pub struct Ack {
     pub held: Vec<String>,
     /// The newest revision looked at, and why it is not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<Refusal>,
+    pub refused: Option<Rejection>,
 }
 
 /// A definite no: waiting longer will not help unless something changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct Rejection {
     /// Everything up to this revision was looked at.
     pub revision: Revision,
     /// In the operator's words.

@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::model::format_span;
-use crate::runtime::{Heart, Pulse, Reminder, ServiceManager};
+use crate::runtime::{Heartbeat, Liveness, Reminder, ServiceManager};
 use crate::store::{Connection, Etcd, StoreError, connect};
 
 /// How long one try may take, over all members, at the very most.
 const ATTEMPT: Duration = Duration::from_secs(120);
 
-/// Connects. `None`: `stop` came first. `pulse` shows that it goes on trying.
+/// Connects. `None`: `stop` came first. `liveness` shows that it goes on trying.
 ///
 /// # Errors
 /// What no waiting mends: access refused, an API that is not offered.
@@ -21,11 +21,11 @@ pub async fn reach(
     connection: &Connection,
     manager: &ServiceManager,
     stop: &CancellationToken,
-    pulse: &Pulse,
+    liveness: &Liveness,
 ) -> Result<Option<Etcd>, StoreError> {
-    let heart = pulse.heart("the search for etcd", ATTEMPT);
-    let outcome = search(connection, manager, stop, &heart).await;
-    heart.end();
+    let heartbeat = liveness.heartbeat("the search for etcd", ATTEMPT);
+    let outcome = search(connection, manager, stop, &heartbeat).await;
+    heartbeat.end();
     outcome
 }
 
@@ -33,13 +33,13 @@ async fn search(
     connection: &Connection,
     manager: &ServiceManager,
     stop: &CancellationToken,
-    heart: &Heart,
+    heartbeat: &Heartbeat,
 ) -> Result<Option<Etcd>, StoreError> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     let began = Instant::now();
     let mut wait = Reminder::at_once();
     loop {
-        heart.beat(ATTEMPT);
+        heartbeat.beat(ATTEMPT);
         let answer = stop.run_until_cancelled(connect(connection)).await;
         let error = match answer {
             None => return Ok(None),

@@ -2,7 +2,7 @@
 //! this process, tells what stands, and never gives up.
 //!
 //! It waits for etcd, never for a probe or a template; who wants keys writes a new
-//! [`Wants`] and goes on. Trouble with etcd changes nothing that is wanted.
+//! [`Wants`] and goes on. RequestFailure with etcd changes nothing that is wanted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::claim::{Claim, Delete, Put, Standing, Step, Wants, to_hold};
+use crate::claim::{Claim, Delete, KeyStatus, Put, Step, Wants, to_hold};
 use crate::model::{Key, Ttl};
 use crate::runtime::Reminder;
 use crate::store::{Store, StoreError};
 
 /// What the registrar knows, published whenever it changes.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
+pub struct RegistrarReport {
     /// The wishes that it has come to, and that the standings are about; the very same
     /// allocation that was sent.
     pub acted_on: Wants,
     /// Every key that is or was wanted.
-    pub keys: BTreeMap<Key, Standing>,
+    pub keys: BTreeMap<Key, KeyStatus>,
     /// Until when the store keeps our keys even if it hears nothing more.
     pub believed_until: Option<Instant>,
     /// Why etcd does not do as asked, and since when.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<RequestFailure>,
     /// Requests made and failed since the start.
     pub requests: u64,
     /// Of these, those without a good answer.
@@ -39,7 +39,7 @@ pub struct Report {
 
 /// etcd does not do as asked.
 #[derive(Debug, Clone)]
-pub struct Trouble {
+pub struct RequestFailure {
     /// Since when.
     pub since: Instant,
     /// What it said.
@@ -53,8 +53,8 @@ pub fn start<S: Store>(
     ttl: Ttl,
     wants: watch::Receiver<Wants>,
     shutdown: CancellationToken,
-) -> (watch::Receiver<Report>, tokio::task::JoinHandle<()>) {
-    let (sender, receiver) = watch::channel(Report::default());
+) -> (watch::Receiver<RegistrarReport>, tokio::task::JoinHandle<()>) {
+    let (sender, receiver) = watch::channel(RegistrarReport::default());
     let backoff = Backoff::new(Duration::from_millis(100), ttl.refresh().min(MAX_PAUSE));
     let registrar = Registrar {
         store,
@@ -76,7 +76,7 @@ struct Registrar<S> {
     ttl: Ttl,
     claim: Claim,
     wants: watch::Receiver<Wants>,
-    report: watch::Sender<Report>,
+    report: watch::Sender<RegistrarReport>,
     backoff: Backoff,
     outage: Option<Outage>,
 }
@@ -196,7 +196,7 @@ impl<S: Store> Registrar<S> {
     fn record_puts(
         &mut self,
         puts: &[Put],
-        answers: Vec<Result<Option<crate::store::Written>, StoreError>>,
+        answers: Vec<Result<Option<crate::store::WriteOutcome>, StoreError>>,
         sent: Instant,
     ) -> Result<(), StoreError> {
         let mut outcome = Ok(());
@@ -215,7 +215,7 @@ impl<S: Store> Registrar<S> {
     fn record_withdrawals(
         &mut self,
         deletes: &[Delete],
-        answers: Vec<Result<crate::store::Written, StoreError>>,
+        answers: Vec<Result<crate::store::WriteOutcome, StoreError>>,
     ) -> Result<(), StoreError> {
         let mut outcome = Ok(());
         for (delete, answer) in deletes.iter().zip(answers) {
@@ -273,7 +273,7 @@ impl<S: Store> Registrar<S> {
                 self.report.send_modify(|report| {
                     report.failures += 1;
                     let since = report.trouble.as_ref().map_or_else(Instant::now, |t| t.since);
-                    report.trouble = Some(Trouble { since, error });
+                    report.trouble = Some(RequestFailure { since, error });
                 });
                 Some(pause)
             }

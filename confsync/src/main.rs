@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::runtime::{Exit, Usage, exit_on, printed};
-use confsync::args::{Cli, Command};
-use confsync::commands;
-use confsync::confd_words::confd_words;
+use confsync::cli::args::{Cli, Command};
+use confsync::cli::commands;
+use confsync::cli::confd_flags::confd_words;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ use common::args::{LogArgs, StoreArgs};
 use common::model::{self, Tree};
 use common::reach::reach;
 use common::runtime::{
-    Exit, Forwarded, Pulse, ServiceManager, Signals, Usage, print, start_log, tell,
+    Exit, Forwarded, Liveness, ServiceManager, Signals, Usage, print, start_log, tell,
 };
 use common::store::{Connection, Store, connect};
 
@@ -38,14 +38,14 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let probes = prepare(&config.services).map_err(usage)?;
     let mut backend = supervise(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(agent::Snapshot::default());
-    let pulse = Pulse::default();
+    let liveness = Liveness::default();
     if let Some(addr) = config.process.status {
         let surface =
-            Surface { snapshot: published, pulse: pulse.clone(), manager: manager.clone() };
+            Surface { snapshot: published, liveness: liveness.clone(), manager: manager.clone() };
         surface.serve(addr, signals.abort.clone()).await?;
     }
     let store = tokio::select! {
-        store = reach(&connection, &manager, &signals.drain, &pulse) => store?,
+        store = reach(&connection, &manager, &signals.drain, &liveness) => store?,
         exit = ended(&mut backend) => {
             tracing::warn!(code = exit.code(), "the backend ended by itself");
             return Ok(Exit::Child(exit.code()));
@@ -55,8 +55,17 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         tracing::info!("ended before etcd was reached");
         return stop_early(backend).await;
     };
-    let parts =
-        agent::Parts { config, probes, sources, store, signals, manager, pulse, backend, publish };
+    let parts = agent::Parts {
+        config,
+        probes,
+        sources,
+        store,
+        signals,
+        manager,
+        liveness,
+        backend,
+        publish,
+    };
     agent::run(parts).await
 }
 

@@ -70,7 +70,7 @@ impl Limits {
 
 /// What is known of a service.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct ProbeReport {
     /// Whether it is to be registered.
     pub state: State,
     /// Since when.
@@ -101,7 +101,7 @@ pub struct Outcome {
 pub struct Probing {
     /// Always the newest report. It counts as changed when the state or the verdict
     /// changed, not with each probe.
-    pub report: watch::Receiver<Report>,
+    pub report: watch::Receiver<ProbeReport>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -116,7 +116,7 @@ pub fn start(
     spread: Duration,
 ) -> Probing {
     let begin = Instant::now() + spread.mul_f64(fastrand::f64());
-    let (tell, report) = watch::channel(Report::new(Instant::now()));
+    let (tell, report) = watch::channel(ProbeReport::new(Instant::now()));
     let probes = Arc::new(probes);
     let ask = move || round(Arc::clone(&probes), limits.clone());
     let task = tokio::spawn(follow(ask, policy, begin, fastrand::f64, tell, bell));
@@ -131,7 +131,7 @@ pub fn spread(services: usize) -> Duration {
     Duration::from_millis(others.min(5_000))
 }
 
-impl Report {
+impl ProbeReport {
     fn new(now: Instant) -> Self {
         Self { state: State::Starting, since: now, last: None, row: 0, probes: 0, failures: 0 }
     }
@@ -153,7 +153,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ProbeReport {
     /// The state and its reason in words, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = self.row;
@@ -171,7 +171,7 @@ async fn follow<A: Future<Output = Verdict>>(
     policy: Policy,
     begin: Instant,
     chance: impl Fn() -> f64,
-    tell: watch::Sender<Report>,
+    tell: watch::Sender<ProbeReport>,
     bell: Arc<Notify>,
 ) {
     let mut health = Health::new(policy, begin.into_std());

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use common::handshake::Bookkeeping;
 use common::model::{Backend, Key, Revision, Tree, format_span};
 use common::runtime::{Exit, Signals, print, tell};
-use common::store::{Connection, Etcd, Guard, Store, StoreError, Written, connect};
+use common::store::{Connection, Etcd, Guard, Store, StoreError, WriteOutcome, connect};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -118,8 +118,10 @@ async fn wait(
 /// Removes the key if it has this value; the revision at which it is gone.
 async fn take_away(store: &impl Store, key: &Key, value: &[u8]) -> anyhow::Result<Revision> {
     match store.delete(key, &Guard::Value(value.to_vec())).await? {
-        Written::Done { revision, .. } | Written::Held { by: None, revision } => Ok(revision),
-        Written::Held { by: Some(_), .. } => {
+        WriteOutcome::Done { revision, .. } | WriteOutcome::Held { by: None, revision } => {
+            Ok(revision)
+        }
+        WriteOutcome::Held { by: Some(_), .. } => {
             anyhow::bail!("{key} was written by somebody else just now: left alone")
         }
     }

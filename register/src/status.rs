@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use common::claim::Standing;
-use common::runtime::{Answer, Handler, HttpError, Pulse, ServiceManager, health, plain};
+use common::claim::KeyStatus;
+use common::runtime::{
+    Handler, HttpError, Liveness, ServiceManager, StatusResponse, health, plain,
+};
 use hyper::Request;
 use hyper::body::Incoming;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -31,7 +33,7 @@ pub struct Surface {
     /// What the loop published.
     pub snapshot: watch::Receiver<Snapshot>,
     /// The loops.
-    pub pulse: Pulse,
+    pub liveness: Liveness,
     /// What the service manager was told last.
     pub manager: ServiceManager,
 }
@@ -53,10 +55,10 @@ impl Surface {
 }
 
 impl Handler for Surface {
-    fn answer(&self, request: &Request<Incoming>) -> Answer {
+    fn answer(&self, request: &Request<Incoming>) -> StatusResponse {
         let snapshot = self.snapshot.borrow().clone();
         match request.uri().path() {
-            "/healthz" => health(&self.pulse),
+            "/healthz" => health(&self.liveness),
             "/readyz" => {
                 let code = if ready(&snapshot) { 200 } else { 503 };
                 plain(code, TEXT, format!("{}\n", self.words()))
@@ -80,7 +82,7 @@ impl Surface {
 
 /// Registered, not leaving, and what is registered is not about to run out unheard.
 fn ready(snapshot: &Snapshot) -> bool {
-    let held = |s: &Standing| matches!(s, Standing::Held { .. });
+    let held = |s: &KeyStatus| matches!(s, KeyStatus::Held { .. });
     let fresh = snapshot.registrar.believed_until.is_some_and(|until| until > Instant::now());
     let all = snapshot.services.values().all(|(_, standing)| held(standing));
     snapshot.ready && !snapshot.leaving && fresh && all
@@ -102,10 +104,10 @@ fn status(snapshot: &Snapshot, state: &str) -> serde_json::Value {
             "for_seconds": since,
             "last_probe": why,
             "registration": match standing {
-                Standing::Held { at, .. } => json!({ "held_at_revision": at }),
-                Standing::Owed => json!("owed"),
-                Standing::Absent { .. } => json!("absent"),
-                Standing::Rival { value } => json!({ "held_by": String::from_utf8_lossy(value) }),
+                KeyStatus::Held { at, .. } => json!({ "held_at_revision": at }),
+                KeyStatus::Pending => json!("owed"),
+                KeyStatus::Absent { .. } => json!("absent"),
+                KeyStatus::Rival { value } => json!({ "held_by": String::from_utf8_lossy(value) }),
             },
         })
     });
@@ -194,7 +196,7 @@ fn services(registry: &mut Registry, snapshot: &Snapshot) {
     let age = Family::<ByKey, Float>::default();
     for (key, (report, standing)) in &snapshot.services {
         let label = ByKey { key: key.to_string() };
-        let held = matches!(standing, Standing::Held { .. });
+        let held = matches!(standing, KeyStatus::Held { .. });
         registered.get_or_create(&label).set(i64::from(held));
         let up = report.as_ref().is_some_and(|report| report.state == State::Up);
         healthy.get_or_create(&label).set(i64::from(up));

@@ -4,8 +4,8 @@
 //! balancers and waits have no part in them.
 
 use common::model::Revision;
-use confsync::nginx::ProcessId;
-use confsync::quiescence::{Quiescence, Until};
+use confsync::apply::quiescence::{Quiescence, Until};
+use confsync::proxy::nginx::ProcessId;
 use tokio::time::Instant;
 
 use crate::scene::{Etcd, JOINER, LEAVER, Rule, Scene, Whose};

@@ -3,7 +3,7 @@
 //! comes back at any; a clock that may jump to the next bound at any time.
 //!
 //! What decides is the daemons' own code: `register::drain::Wait` and
-//! `confsync::quiescence::Quiescence`. Around it is the smallest world that can go
+//! `confsync::apply::quiescence::Quiescence`. Around it is the smallest world that can go
 //! wrong. A rule broken on purpose must be found out: [`Rule`].
 
 #![expect(

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use confsync::nginx::conf::parse;
+use confsync::proxy::nginx::conf::parse;
 use etcd_client::{Client, Txn, TxnOp};
 use fastrand::Rng;
 use tests::eventually::check;

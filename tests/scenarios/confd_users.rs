@@ -261,28 +261,3 @@ async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     assert_says(&ended.log, &["left alone"]);
     assert_eq!(fs::read_to_string(&toml).unwrap(), "mine");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn convert_writes_handlebars_or_says_what_it_cannot() {
-    let lab = Lab::new();
-    let file = lab.path().join("t.tmpl");
-    let convert = || {
-        let daemon = Daemon::new(&lab, "convert", bins::confsync()).arg("convert");
-        daemon.arg(file.display().to_string())
-    };
-    fs::write(&file, "{{ range getvs \"/services/apache/*\" }}\nserver {{ . }};\n{{ end }}")
-        .unwrap();
-    let ended = convert().run().await;
-    assert!(ended.exit.success(), "{}", ended.log);
-    assert_says(&ended.log, &["{{#each", "{{/each}}"]);
-
-    fs::write(&file, "{{ range gets \"/*\" }}\n{{ break }}{{ end }}").unwrap();
-    let ended = convert().run().await;
-    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
-    assert_says(&ended.log, &["t.tmpl", "2:", "break"]);
-
-    fs::remove_file(&file).unwrap();
-    let ended = convert().run().await;
-    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
-    assert_says(&ended.log, &["t.tmpl"]);
-}

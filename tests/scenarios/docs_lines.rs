@@ -8,7 +8,7 @@ use super::docs::{pages, spans};
 
 /// Where what the service manager is told is made, and of which functions.
 const WORDS: [(&str, &str, &str); 2] = [
-    ("confsync/src/state.rs", "pub fn words(&self)", "pub fn wanted_backends"),
+    ("confsync/src/status/state.rs", "pub fn words(&self)", "pub fn wanted_backends"),
     ("register/src/agent/words.rs", "pub(super) fn state", "/// The log line of a change in etcd"),
 ];
 

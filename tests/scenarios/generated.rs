@@ -28,7 +28,7 @@ async fn tried(lab: &Lab, program: &str, args: &[&str]) -> Output {
 async fn man_pages_have_every_flag_and_variable() {
     let lab = Lab::new();
     let folder = generate(&lab).await;
-    for program in [register::args::Cli::command(), confsync::args::Cli::command()] {
+    for program in [register::args::Cli::command(), confsync::cli::args::Cli::command()] {
         for command in program.get_subcommands() {
             let name = format!("{}-{}.1", program.get_name(), command.get_name());
             // A hyphen is written `\-`.

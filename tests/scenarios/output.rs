@@ -17,7 +17,6 @@ fn all(scene: &Scene) -> Vec<Daemon> {
         dest.display()
     );
     confdir.toml("a", &toml);
-    let template = confdir.path().join("templates/a.tmpl").display().to_string();
     let register = |name: &str| scene.command(name);
     let confsync = |name: &str| Daemon::new(lab, name, bins::confsync()).arg(name);
     let etcd = |daemon: Daemon| daemon.etcd(&scene.etcd, scene.api);
@@ -33,7 +32,6 @@ fn all(scene: &Scene) -> Vec<Daemon> {
         etcd(confsync("run").confdir(&confdir)).arg("--dry-run"),
         etcd(confsync("run").confdir(&confdir)).arg("--dry-run").arg("--diff"),
         confsync("init").flag("--confdir", lab.folder("new").display().to_string()),
-        confsync("convert").arg(template),
         confsync("--version"),
         register("remove").backend("apache", scene.backend.address()),
     ]

@@ -21,7 +21,7 @@ mod summary;
 mod upload;
 
 use client::Client;
-pub use summary::{Failure, Outcome, Seen, Summary};
+pub use summary::{Failure, Outcome, ParsedKeys, Summary};
 
 /// A plan for a load.
 #[derive(Debug, Clone)]

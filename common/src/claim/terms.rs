@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::model::{Key, Revision};
-use crate::store::{Guard, Lease, Mark};
+use crate::store::{Guard, Lease, Ownership};
 
 /// What is wanted at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum Step {
     /// A lease, because something is wanted and there is none.
     Grant,
     /// A refresh of the lease and of these keys.
-    Renew(Lease, Vec<(Key, Mark)>),
+    Renew(Lease, Vec<(Key, Ownership)>),
     /// Guarded writes, independent of each other.
     Put(Lease, Vec<Put>),
     /// Guarded deletes, independent of each other.
@@ -80,14 +80,14 @@ pub struct Delete {
 
 /// What is known of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum KeyStatus {
     /// Not there by our doing; removed at this revision if we removed it.
     Absent {
         /// The revision of our delete.
         removed: Option<Revision>,
     },
     /// Wanted, and not confirmed yet.
-    Owed,
+    Pending,
     /// The store confirmed it.
     Held {
         /// The revision of our write.

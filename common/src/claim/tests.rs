@@ -14,9 +14,9 @@ fn wants(pairs: &[(&str, &str)]) -> Wants {
 
 const LEASE: Lease = Lease { id: 7, ttl: Duration::from_secs(30) };
 
-fn done(revision: u64) -> Option<Written> {
+fn done(revision: u64) -> Option<WriteOutcome> {
     let revision = Revision(revision);
-    Some(Written::Done { revision, mark: Mark { lease: LEASE.id, modified: revision } })
+    Some(WriteOutcome::Done { revision, mark: Ownership { lease: LEASE.id, modified: revision } })
 }
 
 fn found(value: &str, lease: i64) -> Entry {
@@ -69,11 +69,11 @@ async fn a_held_key_is_refreshed_at_a_third_of_its_ttl_and_believed_from_before_
 async fn a_lost_lease_and_a_missing_key_lead_back_to_a_held_key() {
     let now = Instant::now();
     let (mut claim, wanted) = holding(now);
-    claim.record_renewal(&[(key("a"), Mark { lease: 7, modified: Revision(5) })], None, now);
+    claim.record_renewal(&[(key("a"), Ownership { lease: 7, modified: Revision(5) })], None, now);
     assert_eq!(claim.next(&wanted, now), Step::Grant);
 
     let (mut claim, wanted) = holding(now);
-    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    let asked = [(key("a"), Ownership { lease: 7, modified: Revision(5) })];
     claim.record_renewal(&asked, renewed(KeyState::Missing), now);
     assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Absent);
 }
@@ -83,7 +83,7 @@ async fn a_new_value_is_told_from_the_old_one_and_doubt_from_absence() {
     let now = Instant::now();
     let (mut claim, _) = holding(now);
     let other = wants(&[("a", "y")]);
-    let held = |at, value: &str| Standing::Held { at: Revision(at), value: value.into() };
+    let held = |at, value: &str| KeyStatus::Held { at: Revision(at), value: value.into() };
     assert_eq!(claim.standing(&key("a"), true), held(5, "x"));
     let put = only_put(claim.next(&other, now));
     claim.record_put(&put, done(6), now);
@@ -92,10 +92,10 @@ async fn a_new_value_is_told_from_the_old_one_and_doubt_from_absence() {
     let mut claim = Claim::new(Ttl::DEFAULT);
     claim.record_grant(LEASE, now);
     claim.record_put_unanswered(&only_put(claim.next(&other, now)));
-    assert_eq!(claim.standing(&key("a"), false), Standing::Owed, "it may be there");
-    let removed = Written::Held { by: None, revision: Revision(8) };
+    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Pending, "it may be there");
+    let removed = WriteOutcome::Held { by: None, revision: Revision(8) };
     claim.record_withdrawal(&key("a"), &removed, now);
-    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed: Some(Revision(8)) });
+    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Absent { removed: Some(Revision(8)) });
 }
 
 #[tokio::test]
@@ -105,14 +105,15 @@ async fn our_key_from_before_a_restart_is_taken_over_and_a_rivals_is_waited_for(
     let wanted = wants(&[("a", "x")]);
     claim.record_grant(LEASE, now);
     let put = only_put(claim.next(&wanted, now));
-    let held =
-        |value, lease| Some(Written::Held { by: Some(found(value, lease)), revision: Revision(3) });
+    let held = |value, lease| {
+        Some(WriteOutcome::Held { by: Some(found(value, lease)), revision: Revision(3) })
+    };
     claim.record_put(&put, held("x", 99), now);
     assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Value("x".into()));
 
     claim.record_put(&put, held("other", 99), now);
     assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
-    assert_eq!(claim.standing(&key("a"), true), Standing::Rival { value: "other".into() });
+    assert_eq!(claim.standing(&key("a"), true), KeyStatus::Rival { value: "other".into() });
     assert_eq!(only_put(claim.next(&wanted, now + LOOK_AGAIN)).guard, Guard::Absent);
 }
 
@@ -127,14 +128,14 @@ async fn what_an_earlier_life_left_is_cleared_once_and_only_with_our_value() {
     claim.record_withdrawal(&key("a"), &done(8).unwrap(), now);
     assert_eq!(claim.next(&cleared, now), Step::Idle);
     let removed = Some(Revision(8));
-    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed });
+    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Absent { removed });
 
     // What we held goes because it is ours, whatever its value; a successor's stays.
     let (claim, _) = holding(now);
     let Step::Withdraw(deletes) = claim.next(&cleared, now) else { panic!("a delete is owed") };
     assert!(matches!(deletes[0].guard, Guard::Ours(_)), "{deletes:?}");
     let (mut claim, _) = holding(now);
-    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    let asked = [(key("a"), Ownership { lease: 7, modified: Revision(5) })];
     claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 99))), now);
     assert_eq!(claim.next(&cleared, now), Step::Idle);
 }
@@ -143,7 +144,7 @@ async fn what_an_earlier_life_left_is_cleared_once_and_only_with_our_value() {
 async fn a_successor_with_our_value_is_not_fought() {
     let now = Instant::now();
     let (mut claim, wanted) = holding(now);
-    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    let asked = [(key("a"), Ownership { lease: 7, modified: Revision(5) })];
     claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 99))), now);
     assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
     // And leaving does not touch what is not ours.
@@ -153,23 +154,24 @@ async fn a_successor_with_our_value_is_not_fought() {
 #[tokio::test]
 async fn a_key_that_a_successor_took_unseen_is_told_from_one_that_we_removed() {
     let now = Instant::now();
-    let taken = |revision| Written::Held { by: Some(found("x", 99)), revision: Revision(revision) };
+    let taken =
+        |revision| WriteOutcome::Held { by: Some(found("x", 99)), revision: Revision(revision) };
     let (mut claim, _) = holding(now);
     claim.record_withdrawal(&key("a"), &taken(6), now);
     assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
-    assert_eq!(claim.standing(&key("a"), false), Standing::Rival { value: "x".into() });
+    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Rival { value: "x".into() });
 
     // A store that went backwards may show a key of ours: nothing is certain.
     let (mut claim, _) = holding(now);
     claim.record_withdrawal(&key("a"), &taken(2), now);
-    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed: None });
+    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Absent { removed: None });
 }
 
 #[tokio::test]
 async fn after_the_store_went_backwards_a_key_with_an_old_lease_of_ours_is_taken_over() {
     let now = Instant::now();
     let (mut claim, wanted) = holding(now);
-    let asked = [(key("a"), Mark { lease: 7, modified: Revision(5) })];
+    let asked = [(key("a"), Ownership { lease: 7, modified: Revision(5) })];
     let restored = Renewed {
         ttl: LEASE.ttl,
         revision: Revision(2),
@@ -188,13 +190,13 @@ async fn a_write_without_an_answer_is_found_again_or_withdrawn() {
     let put = only_put(claim.next(&wanted, now));
     claim.record_put_unanswered(&put);
     let Step::Withdraw(deletes) = claim.next(&wants(&[]), now) else { panic!("it may be there") };
-    assert_eq!(deletes[0].guard, Guard::Ours(Mark { lease: 7, modified: Revision(0) }));
+    assert_eq!(deletes[0].guard, Guard::Ours(Ownership { lease: 7, modified: Revision(0) }));
 
-    let ours = Written::Held { by: Some(found("x", 7)), revision: Revision(3) };
+    let ours = WriteOutcome::Held { by: Some(found("x", 7)), revision: Revision(3) };
     claim.record_put(&put, Some(ours), now);
     assert_eq!(
         claim.standing(&key("a"), true),
-        Standing::Held { at: Revision(1), value: "x".into() }
+        KeyStatus::Held { at: Revision(1), value: "x".into() }
     );
 }
 
@@ -206,8 +208,8 @@ async fn a_v2_refresh_without_an_answer_does_not_make_us_our_own_rival() {
     let v2 = Lease { id: 0, ..LEASE };
     claim.record_grant(v2, now);
     let put = only_put(claim.next(&wanted, now));
-    let mark = Mark { lease: 0, modified: Revision(5) };
-    claim.record_put(&put, Some(Written::Done { revision: Revision(5), mark }), now);
+    let mark = Ownership { lease: 0, modified: Revision(5) };
+    claim.record_put(&put, Some(WriteOutcome::Done { revision: Revision(5), mark }), now);
     let asked = [(key("a"), mark)];
     claim.record_renewal_unanswered(&asked);
     claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 0))), now);
@@ -219,10 +221,10 @@ async fn withdrawing_tells_the_revision_and_a_new_value_is_guarded() {
     let now = Instant::now();
     let (mut claim, _) = holding(now);
     let put = only_put(claim.next(&wants(&[("a", "y")]), now));
-    assert_eq!(put.guard, Guard::Ours(Mark { lease: 7, modified: Revision(5) }));
+    assert_eq!(put.guard, Guard::Ours(Ownership { lease: 7, modified: Revision(5) }));
     let Step::Withdraw(deletes) = claim.next(&wants(&[]), now) else { panic!("a delete is owed") };
     claim.record_withdrawal(&deletes[0].key, &done(8).unwrap(), now);
-    assert_eq!(claim.standing(&key("a"), false), Standing::Absent { removed: Some(Revision(8)) });
+    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Absent { removed: Some(Revision(8)) });
     assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
 }
 
@@ -250,7 +252,7 @@ impl Tiny {
                 let state = match &self.entry {
                     None => KeyState::Missing,
                     Some((_, id)) if *id == lease.id => {
-                        KeyState::Ours(Mark { lease: *id, modified: revision })
+                        KeyState::Ours(Ownership { lease: *id, modified: revision })
                     }
                     Some((value, id)) => KeyState::Foreign(found(value, *id)),
                 };
@@ -266,15 +268,15 @@ impl Tiny {
                     (Guard::Ours(mark), Some((_, id))) => *id == mark.lease,
                     _ => false,
                 };
-                let mark = Mark { lease: lease.id, modified: revision };
+                let mark = Ownership { lease: lease.id, modified: revision };
                 let answer = if !self.leases.contains(&lease.id) {
                     None
                 } else if holds {
                     self.entry = Some((String::from_utf8(put.value.clone()).unwrap(), lease.id));
-                    Some(Written::Done { revision, mark })
+                    Some(WriteOutcome::Done { revision, mark })
                 } else {
                     let by = self.entry.as_ref().map(|(value, id)| found(value, *id));
-                    Some(Written::Held { by, revision })
+                    Some(WriteOutcome::Held { by, revision })
                 };
                 claim.record_put(put, answer, now);
             }
@@ -336,7 +338,7 @@ proptest! {
             prop_assert_eq!(store.entry.map(|(value, _)| value), Some("x".to_owned()));
             let held = matches!(
                 claim.standing(&key("a"), true),
-                Standing::Held { .. }
+                KeyStatus::Held { .. }
             );
             prop_assert!(held, "the claim does not know that it holds the key");
         } else {

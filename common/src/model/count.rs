@@ -2,7 +2,7 @@
 
 /// `1 backend`, `2 backends`: for nouns whose plural ends in `s`.
 #[must_use]
-pub fn counted(n: usize, noun: &str) -> String {
+pub fn plural(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
@@ -12,8 +12,8 @@ mod tests {
 
     #[test]
     fn one_is_singular() {
-        assert_eq!(counted(0, "backend"), "0 backends");
-        assert_eq!(counted(1, "load balancer"), "1 load balancer");
-        assert_eq!(counted(2, "value"), "2 values");
+        assert_eq!(plural(0, "backend"), "0 backends");
+        assert_eq!(plural(1, "load balancer"), "1 load balancer");
+        assert_eq!(plural(2, "value"), "2 values");
     }
 }

@@ -10,7 +10,7 @@ mod span;
 mod ttl;
 
 pub use backend::{Backend, BackendError, MAX_WEIGHT};
-pub use count::counted;
+pub use count::plural;
 pub use endpoint::{Endpoint, EndpointError, Host, HostError, port};
 pub use key::{Key, KeyError, Prefix};
 pub use raw::Raw;

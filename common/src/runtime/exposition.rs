@@ -3,14 +3,14 @@
 
 use hyper::Request;
 
-use super::http::{Answer, plain};
+use super::http::{StatusResponse, plain};
 
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The answer that a scraper understands; `text` is in the OpenMetrics format.
 #[must_use]
-pub fn metrics<B>(request: &Request<B>, text: String) -> Answer {
+pub fn metrics<B>(request: &Request<B>, text: String) -> StatusResponse {
     let accepted = request.headers().get_all("accept").iter();
     let open = accepted
         .filter_map(|value| value.to_str().ok())

@@ -19,19 +19,19 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::pulse::Pulse;
+use super::liveness::Liveness;
 use crate::model::format_span;
 
 /// The body of an answer; streams (server-sent events) fit as well as text.
 pub type Body = BoxBody<Bytes, Infallible>;
 
 /// An answer.
-pub type Answer = Response<Body>;
+pub type StatusResponse = Response<Body>;
 
 /// Answers requests. Must not wait for anything: it reads a published state.
 pub trait Handler: Send + Sync + 'static {
     /// The answer to a request; only its head matters.
-    fn answer(&self, request: &Request<Incoming>) -> Answer;
+    fn answer(&self, request: &Request<Incoming>) -> StatusResponse;
 }
 
 /// The surface cannot be offered.
@@ -70,8 +70,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The answer of `/healthz`: whether every loop was heard of as it promised.
 #[must_use]
-pub fn health(pulse: &Pulse) -> Answer {
-    let late = pulse.late(Instant::now());
+pub fn health(liveness: &Liveness) -> StatusResponse {
+    let late = liveness.late(Instant::now());
     if late.is_empty() {
         return plain(200, TEXT, "ok\n");
     }
@@ -84,7 +84,7 @@ pub fn health(pulse: &Pulse) -> Answer {
 
 /// A plain answer with a content type.
 #[must_use]
-pub fn plain(status: u16, content_type: &str, text: impl Into<Bytes>) -> Answer {
+pub fn plain(status: u16, content_type: &str, text: impl Into<Bytes>) -> StatusResponse {
     Response::builder()
         .status(status)
         .header("content-type", content_type)
@@ -160,15 +160,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_is_stuck_is_not_healthy_whatever_answers() {
-        let pulse = Pulse::default();
-        let heart = pulse.heart("the agent of web", Duration::from_secs(30));
-        assert_eq!(health(&pulse).status(), 200);
+        let liveness = Liveness::default();
+        let heartbeat = liveness.heartbeat("the agent of web", Duration::from_secs(30));
+        assert_eq!(health(&liveness).status(), 200);
         tokio::time::advance(Duration::from_secs(31)).await;
-        let stuck = health(&pulse);
+        let stuck = health(&liveness);
         assert_eq!(stuck.status(), 503);
         let text = stuck.into_body().collect().await.map(|body| body.to_bytes());
         assert_eq!(text.as_deref().ok(), Some(&b"the agent of web: stuck, 1s overdue\n"[..]));
-        heart.beat(Duration::from_secs(30));
-        assert_eq!(health(&pulse).status(), 200);
+        heartbeat.beat(Duration::from_secs(30));
+        assert_eq!(health(&liveness).status(), 200);
     }
 }

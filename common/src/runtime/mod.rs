@@ -4,18 +4,18 @@
 mod exit;
 mod exposition;
 mod http;
+mod liveness;
 mod log;
 mod notify;
-mod pulse;
 mod reminder;
 mod signals;
 
 pub use exit::{Exit, Usage, exit_on, print, print_bytes, printed, tell};
 pub use exposition::metrics;
-pub use http::{Answer, Body, Handler, HttpError, health, listens_at, plain, serve};
+pub use http::{Body, Handler, HttpError, StatusResponse, health, listens_at, plain, serve};
+pub use liveness::{Heartbeat, Liveness, Overdue};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
-pub use pulse::{Heart, Late, Pulse};
 pub use reminder::Reminder;
 pub use signals::{Forwarded, Hangups, Signals};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::v2::{V2, V2Watch};
 use super::v3::{V3, V3Watch};
-use super::{Guard, Lease, Mark, Renewed, Store, StoreError, Watch, WatchEvent, Written};
+use super::{Guard, Lease, Ownership, Renewed, Store, StoreError, Watch, WatchEvent, WriteOutcome};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// etcd by either API.
@@ -72,7 +72,7 @@ impl Store for Etcd {
     async fn renew(
         &self,
         lease: Lease,
-        keys: &[(Key, Mark)],
+        keys: &[(Key, Ownership)],
     ) -> Result<Option<Renewed>, StoreError> {
         match self {
             Self::V3(store) => store.renew(lease, keys).await,
@@ -86,14 +86,14 @@ impl Store for Etcd {
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> Result<Option<Written>, StoreError> {
+    ) -> Result<Option<WriteOutcome>, StoreError> {
         match self {
             Self::V3(store) => store.put(key, value, lease, guard).await,
             Self::V2(store) => store.put(key, value, lease, guard).await,
         }
     }
 
-    async fn delete(&self, key: &Key, guard: &Guard) -> Result<Written, StoreError> {
+    async fn delete(&self, key: &Key, guard: &Guard) -> Result<WriteOutcome, StoreError> {
         match self {
             Self::V3(store) => store.delete(key, guard).await,
             Self::V2(store) => store.delete(key, guard).await,

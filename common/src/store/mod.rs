@@ -104,12 +104,12 @@ pub enum Guard {
     Value(Vec<u8>),
     /// The key is as we last wrote or refreshed it: with v3 bound to our lease,
     /// with v2 at the index of our last write or refresh.
-    Ours(Mark),
+    Ours(Ownership),
 }
 
 /// How a holder recognises its own key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct Ownership {
     /// The v3 lease it is bound to; 0 with v2.
     pub lease: i64,
     /// The revision of the last write (v3) or the last write or refresh (v2).
@@ -118,13 +118,13 @@ pub struct Mark {
 
 /// The outcome of a guarded write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteOutcome {
     /// Done, at this revision.
     Done {
         /// The revision of the write.
         revision: Revision,
         /// How to recognise the key from now on.
-        mark: Mark,
+        mark: Ownership,
     },
     /// Not done: the guard did not hold.
     Held {
@@ -150,7 +150,7 @@ pub struct Renewed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyState {
     /// Still ours, now recognised by this mark.
-    Ours(Mark),
+    Ours(Ownership),
     /// Not there any more.
     Missing,
     /// There, but written by somebody else.
@@ -219,7 +219,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn renew(
         &self,
         lease: Lease,
-        keys: &[(Key, Mark)],
+        keys: &[(Key, Ownership)],
     ) -> impl Future<Output = Result<Option<Renewed>, StoreError>> + Send;
 
     /// Writes a key bound to a lease if the guard holds. `None`: the server does
@@ -233,7 +233,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> impl Future<Output = Result<Option<Written>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<WriteOutcome>, StoreError>> + Send;
 
     /// Deletes a key if the guard holds. A missing key is `Held { by: None, .. }`.
     ///
@@ -243,7 +243,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         &self,
         key: &Key,
         guard: &Guard,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    ) -> impl Future<Output = Result<WriteOutcome, StoreError>> + Send;
 
     /// Ends a lease and with it every key bound to it. With v2 there is nothing to
     /// end; keys are deleted one by one.

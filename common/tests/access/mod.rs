@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::model::{Key, Revision, Tree, Ttl};
 use common::store::{
-    Api, Connection, Credentials, Guard, Store, StoreError, TlsFiles, Watch, WatchEvent, Written,
-    connect,
+    Api, Connection, Credentials, Guard, Store, StoreError, TlsFiles, Watch, WatchEvent,
+    WriteOutcome, connect,
 };
 use tokio::time::timeout;
 
@@ -65,7 +65,7 @@ async fn with_users(api: &str) -> EtcdServer {
 async fn write<S: Store>(store: &S, name: &str) -> Result<Revision, StoreError> {
     let lease = store.grant(Ttl::DEFAULT).await?;
     match store.put(&key(name), b"x", lease, &Guard::Absent).await? {
-        Some(Written::Done { revision, .. }) => Ok(revision),
+        Some(WriteOutcome::Done { revision, .. }) => Ok(revision),
         other => panic!("{other:?}"),
     }
 }

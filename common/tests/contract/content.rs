@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::model::{Change, Ttl};
-use common::store::{Guard, Store, Written};
+use common::store::{Guard, Store, WriteOutcome};
 use futures_util::{StreamExt, stream};
 
 use super::{Bench, create, event, holder, key, plain, put, tree, ttl};
@@ -88,6 +88,6 @@ pub(crate) async fn odd_keys_and_values_survive<B: Bench>(bench: &mut B) {
     }
     let empty = Guard::Value(Vec::new());
     let done = put(store, "/web/empty", "no more", lease, &empty).await;
-    assert!(matches!(done, Written::Done { .. }), "{done:?}");
+    assert!(matches!(done, WriteOutcome::Done { .. }), "{done:?}");
     holder(store.delete(&key("/web/empty"), &empty).await.unwrap());
 }

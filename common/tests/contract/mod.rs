@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::model::{Change, Entry, Key, Revision, Snapshot, Tree, Ttl};
-use common::store::{Guard, Lease, Mark, Store, StoreError, Watch, WatchEvent, Written};
+use common::store::{Guard, Lease, Ownership, Store, StoreError, Watch, WatchEvent, WriteOutcome};
 use tokio::time::timeout;
 
 pub(crate) use accidents::*;
@@ -78,20 +78,31 @@ async fn event<W: Watch>(watch: &mut W) -> Result<Vec<Change>, StoreError> {
     timeout(PATIENCE, changes).await.expect("the watch is silent")
 }
 
-async fn put<S: Store>(store: &S, name: &str, value: &str, lease: Lease, guard: &Guard) -> Written {
+async fn put<S: Store>(
+    store: &S,
+    name: &str,
+    value: &str,
+    lease: Lease,
+    guard: &Guard,
+) -> WriteOutcome {
     store.put(&key(name), value.as_bytes(), lease, guard).await.unwrap().unwrap()
 }
 
-async fn create<S: Store>(store: &S, name: &str, value: &str, lease: Lease) -> (Revision, Mark) {
+async fn create<S: Store>(
+    store: &S,
+    name: &str,
+    value: &str,
+    lease: Lease,
+) -> (Revision, Ownership) {
     match put(store, name, value, lease, &Guard::Absent).await {
-        Written::Done { revision, mark } => (revision, mark),
+        WriteOutcome::Done { revision, mark } => (revision, mark),
         held => panic!("{name}: {held:?}"),
     }
 }
 
-fn holder(written: Written) -> Entry {
+fn holder(written: WriteOutcome) -> Entry {
     match written {
-        Written::Held { by: Some(entry), .. } => entry,
+        WriteOutcome::Held { by: Some(entry), .. } => entry,
         other => panic!("nobody holds it: {other:?}"),
     }
 }

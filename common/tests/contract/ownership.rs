@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::model::{Change, Revision, Ttl};
-use common::store::{Guard, KeyState, Mark, Store, Written};
+use common::store::{Guard, KeyState, Ownership, Store, WriteOutcome};
 
 use super::{Bench, create, event, holder, key, plain, put, tree, ttl};
 
@@ -18,12 +18,12 @@ pub(crate) async fn guards_decide_and_say_what_stands_in_the_way<B: Bench>(bench
     assert_eq!((by.text(), by.modified, by.lease), (Some("1"), at, mine.id));
     holder(put(store, "/web/a", "2", mine, &Guard::Value(b"other".to_vec())).await);
 
-    let Written::Done { mark: taken, .. } =
+    let WriteOutcome::Done { mark: taken, .. } =
         put(store, "/web/a", "2", mine, &Guard::Value(b"1".to_vec())).await
     else {
         panic!("the value was right")
     };
-    let Written::Done { revision, mark } =
+    let WriteOutcome::Done { revision, mark } =
         put(store, "/web/a", "3", mine, &Guard::Ours(taken)).await
     else {
         panic!("it is ours")
@@ -33,11 +33,11 @@ pub(crate) async fn guards_decide_and_say_what_stands_in_the_way<B: Bench>(bench
     // A key of somebody else is not ours, and a missing one is nobody's.
     let theirs = store.grant(Ttl::DEFAULT).await.unwrap();
     let (_, foreign) = create(store, "/web/b", "x", theirs).await;
-    let wrong = Mark { lease: mine.id, modified: Revision(foreign.modified.0 - 1) };
+    let wrong = Ownership { lease: mine.id, modified: Revision(foreign.modified.0 - 1) };
     holder(put(store, "/web/b", "4", mine, &Guard::Ours(wrong)).await);
     for guard in [Guard::Value(b"".to_vec()), Guard::Value(b"x".to_vec()), Guard::Ours(mark)] {
         let written = put(store, "/web/none", "5", mine, &guard).await;
-        assert!(matches!(written, Written::Held { by: None, .. }), "{guard:?}: {written:?}");
+        assert!(matches!(written, WriteOutcome::Held { by: None, .. }), "{guard:?}: {written:?}");
     }
     let picture = store.read(&[tree("/web")]).await.unwrap();
     assert_eq!(plain(&picture), BTreeMap::from([("/web/a", "3"), ("/web/b", "x")]));
@@ -51,7 +51,7 @@ pub(crate) async fn a_late_leaver_does_not_delete_a_successors_key<B: Bench>(ben
         (store.grant(Ttl::DEFAULT).await.unwrap(), store.grant(Ttl::DEFAULT).await.unwrap());
     let (_, mark) = create(store, "/web/a", "same", old).await;
     let successor = put(store, "/web/a", "same", new, &Guard::Value(b"same".to_vec())).await;
-    let Written::Done { mark: successor, .. } = successor else { panic!("{successor:?}") };
+    let WriteOutcome::Done { mark: successor, .. } = successor else { panic!("{successor:?}") };
     let late = store.delete(&key("/web/a"), &Guard::Ours(mark)).await.unwrap();
     assert_eq!(holder(late).text(), Some("same"));
     assert!(
@@ -63,11 +63,11 @@ pub(crate) async fn a_late_leaver_does_not_delete_a_successors_key<B: Bench>(ben
     let wrong = store.delete(&key("/web/a"), &Guard::Value(b"other".to_vec())).await.unwrap();
     holder(wrong);
     let done = store.delete(&key("/web/a"), &Guard::Ours(successor)).await.unwrap();
-    let Written::Done { revision, .. } = done else { panic!("{done:?}") };
+    let WriteOutcome::Done { revision, .. } = done else { panic!("{done:?}") };
     assert!(revision > successor.modified);
     for guard in [Guard::Ours(successor), Guard::Absent, Guard::Value(b"same".to_vec())] {
         let gone = store.delete(&key("/web/a"), &guard).await.unwrap();
-        assert!(matches!(gone, Written::Held { by: None, .. }), "{guard:?}: {gone:?}");
+        assert!(matches!(gone, WriteOutcome::Held { by: None, .. }), "{guard:?}: {gone:?}");
     }
 }
 
@@ -81,7 +81,7 @@ pub(crate) async fn a_refresh_keeps_keys_and_wakes_no_watcher<B: Bench>(bench: &
     let gone = marks[2].clone();
     store.delete(&gone.0, &Guard::Ours(gone.1)).await.unwrap();
     let taken = put(store, "/web/b", "y", theirs, &Guard::Value(b"x".to_vec())).await;
-    assert!(matches!(taken, Written::Done { .. }));
+    assert!(matches!(taken, WriteOutcome::Done { .. }));
     let start = store.read(&[tree("/web")]).await.unwrap().revision;
     let mut watch = store.watch(&tree("/web"), start).await.unwrap();
     for _ in 0..3 {
@@ -102,7 +102,7 @@ pub(crate) async fn a_refresh_keeps_keys_and_wakes_no_watcher<B: Bench>(bench: &
     assert_eq!(changes[0].revision(), at, "a refresh woke the watcher: {changes:?}");
     // The mark of the last refresh is good for a guarded delete.
     let done = store.delete(&marks[0].0, &Guard::Ours(marks[0].1)).await.unwrap();
-    assert!(matches!(done, Written::Done { .. }), "{done:?}");
+    assert!(matches!(done, WriteOutcome::Done { .. }), "{done:?}");
 }
 
 pub(crate) async fn a_lease_that_runs_out_is_seen<B: Bench>(bench: &mut B) {

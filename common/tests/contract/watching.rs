@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::model::{Change, Ttl};
-use common::store::{Guard, Store, StoreError, Watch, WatchEvent, Written};
+use common::store::{Guard, Store, StoreError, Watch, WatchEvent, WriteOutcome};
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
@@ -29,7 +29,7 @@ pub(crate) async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
             } else {
                 put(store, &name, &value, lease, &guard).await
             };
-            assert!(matches!(done, Written::Done { .. }), "{done:?}");
+            assert!(matches!(done, WriteOutcome::Done { .. }), "{done:?}");
         }
     };
     let follower = async {

@@ -49,7 +49,7 @@ async fn renews_while_any_member_hangs(api: Api) {
             Err(error) => assert!(error.is_transient(), "{error}"),
         }
     };
-    let common::store::Written::Done { mut mark, .. } = written else { panic!("{written:?}") };
+    let common::store::WriteOutcome::Done { mut mark, .. } = written else { panic!("{written:?}") };
     for member in &members {
         member.hang();
         let started = Instant::now();
@@ -66,7 +66,7 @@ async fn renews_while_any_member_hangs(api: Api) {
             [KeyState::Ours(mark)] => *mark,
             // v2: an attempt that was given up has succeeded nevertheless.
             [KeyState::Foreign(entry)] if api == Api::V2 => {
-                common::store::Mark { lease: 0, modified: entry.modified }
+                common::store::Ownership { lease: 0, modified: entry.modified }
             }
             other => panic!("{other:?}"),
         };

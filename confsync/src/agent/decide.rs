@@ -8,10 +8,11 @@ use common::store::Store;
 use tokio::time::Instant;
 
 use super::Agent;
-use crate::backends::Refused;
-use crate::guard::Outcome;
-use crate::install::Candidate;
-use crate::{cause, doubt, memory};
+use crate::apply::install::Candidate;
+use crate::backends::RejectedValue;
+use crate::backends::loss_policy::RenderDecision;
+use crate::backends::{loss_check, saved};
+use crate::status::change_summary;
 
 /// How often a doubt is looked into again.
 const DOUBT_AGAIN: Duration = Duration::from_secs(2);
@@ -47,7 +48,7 @@ impl<S: Store> Agent<S> {
             self.parts.pipeline.forget_revisions();
         }
         if self.decided == Revision::default()
-            && memory::recall(&self.parts.set, &mut self.parts.beliefs, &snapshot)
+            && saved::recall(&self.parts.set, &mut self.parts.known_backends, &snapshot)
         {
             self.went_back = Some(Instant::now());
         }
@@ -60,7 +61,8 @@ impl<S: Store> Agent<S> {
             Ok((candidates, refused)) => {
                 self.withheld = None;
                 self.refused = refused;
-                self.parts.pipeline.cause = cause::words(self.served.as_ref(), &self.routes());
+                self.parts.pipeline.cause =
+                    change_summary::words(self.served.as_ref(), &self.routes());
                 self.parts.pipeline.want(candidates.into(), snapshot.revision);
             }
             Err(why) => {
@@ -85,17 +87,17 @@ impl<S: Store> Agent<S> {
         &mut self,
         snapshot: &Snapshot,
         regressed: bool,
-    ) -> Result<(Vec<Candidate>, Vec<Refused>), String> {
+    ) -> Result<(Vec<Candidate>, Vec<RejectedValue>), String> {
         let in_place = self.parts.pipeline.in_place();
         let (mut candidates, mut refused, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
         for program in &self.parts.set.programs {
             let mut seen = program.resource.reading.see(snapshot.entries.values());
             let name = program.resource.name.clone();
-            let belief = self.parts.beliefs.entry(name.clone()).or_default();
+            let belief = self.parts.known_backends.entry(name.clone()).or_default();
             let (store, bookkeeping) = (&self.parts.store, &self.parts.bookkeeping);
             let resource = &program.resource;
             let held =
-                doubt::hold(store, bookkeeping, resource, belief, &mut seen, regressed).await;
+                loss_check::hold(store, bookkeeping, resource, belief, &mut seen, regressed).await;
             self.doubting |= !held.is_empty();
             let policy = &resource.policy;
             let had = belief.backends().next().is_some();
@@ -103,7 +105,7 @@ impl<S: Store> Agent<S> {
             // With nothing in place there is nothing to keep.
             if in_place
                 && (had || count > 0 || resource.reading.is_about_backends())
-                && let Outcome::Keep { why } = policy.weigh(count, regressed)
+                && let RenderDecision::Keep { why } = policy.weigh(count, regressed)
             {
                 self.doubting |= regressed;
                 self.refused = seen.refused;
@@ -117,7 +119,7 @@ impl<S: Store> Agent<S> {
         }
         say_refused(&self.refused, &refused);
         for (name, seen, held) in adopted {
-            self.parts.beliefs.entry(name).or_default().adopt(&seen, held);
+            self.parts.known_backends.entry(name).or_default().adopt(&seen, held);
         }
         Ok((candidates, refused))
     }
@@ -130,11 +132,11 @@ impl<S: Store> Agent<S> {
             return;
         }
         self.remembered = applied;
-        memory::keep(&self.parts.set, &self.parts.beliefs, &snapshot).await;
+        saved::keep(&self.parts.set, &self.parts.known_backends, &snapshot).await;
     }
 }
 
-fn say_refused(before: &[Refused], now: &[Refused]) {
+fn say_refused(before: &[RejectedValue], now: &[RejectedValue]) {
     for refused in now.iter().filter(|r| !before.contains(r)) {
         tracing::warn!(key = refused.key, "value refused: {}", refused.why);
     }

@@ -13,21 +13,21 @@ use std::time::{Duration, SystemTime};
 
 use common::handshake::Bookkeeping;
 use common::model::{Revision, Snapshot};
-use common::runtime::{Heart, Pulse};
+use common::runtime::{Heartbeat, Liveness};
 use common::store::Store;
 use common::watch::View;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::Refused;
-use crate::belief::Belief;
-use crate::cause::Routes;
-use crate::ledger::Owed;
-use crate::members::Members;
-use crate::pipeline::Pipeline;
-use crate::set::Set;
-use crate::state::{BackendState, SetState};
+use crate::acks::members::LoadBalancerKeys;
+use crate::apply::ledger::Owed;
+use crate::apply::pipeline::Pipeline;
+use crate::backends::RejectedValue;
+use crate::backends::known::KnownBackends;
+use crate::config::reload_group::ReloadGroup;
+use crate::status::change_summary::Routes;
+use crate::status::state::{BackendState, GroupState};
 
 /// How often it is looked whether old workers are gone: soon after a load, later.
 const RETIRING_SOON: Duration = Duration::from_millis(10);
@@ -43,7 +43,7 @@ const LATE: Duration = Duration::from_secs(30);
 /// What an agent works with.
 pub struct Parts<S> {
     /// Its files.
-    pub set: Set,
+    pub set: ReloadGroup,
     /// How they get where they belong.
     pub pipeline: Pipeline,
     /// What the store says of its trees.
@@ -53,18 +53,18 @@ pub struct Parts<S> {
     /// Where the evidence is.
     pub bookkeeping: Bookkeeping,
     /// Who is told what is applied; `None` without a handshake.
-    pub members: Option<Members>,
+    pub members: Option<LoadBalancerKeys>,
     /// Where what stands is published.
-    pub publish: watch::Sender<SetState>,
+    pub publish: watch::Sender<GroupState>,
     /// Where it shows that it goes on.
-    pub pulse: Pulse,
+    pub liveness: Liveness,
     /// Rung when the operator asks for another try.
     pub again: Arc<Notify>,
     /// Beliefs of a set that this one replaces, by resource.
-    pub beliefs: BTreeMap<String, Belief>,
+    pub known_backends: BTreeMap<String, KnownBackends>,
     /// What was said last of a set that the same nginx ran before this one. It is shown
     /// until the first load; nothing is acknowledged by it.
-    pub before: Option<SetState>,
+    pub before: Option<GroupState>,
 }
 
 /// The agent of one set.
@@ -77,7 +77,7 @@ pub struct Agent<S> {
     first_change: Option<Instant>,
     /// Why the newest picture is not rendered.
     withheld: Option<String>,
-    refused: Vec<Refused>,
+    refused: Vec<RejectedValue>,
     /// The backends as they were shown last.
     shown: BTreeMap<Arc<str>, Arc<BackendState>>,
     owed_since: Option<SystemTime>,
@@ -93,7 +93,7 @@ pub struct Agent<S> {
     last_load: Option<Instant>,
     /// What was routed to when everything was live last.
     served: Option<Routes>,
-    heart: Heart,
+    heartbeat: Heartbeat,
 }
 
 impl<S: Store> Agent<S> {
@@ -121,17 +121,17 @@ impl<S: Store> Agent<S> {
             remembered: None,
             last_load: None,
             served,
-            heart: parts.pulse.heart(&format!("the agent of {}", parts.set.name), STEP),
+            heartbeat: parts.liveness.heartbeat(&format!("the agent of {}", parts.set.name), STEP),
             parts,
         }
     }
 
     /// Works until `shutdown`, and then once more if a load is owed by an install.
     /// Returns what it believes, for a successor.
-    pub async fn run(mut self, shutdown: CancellationToken) -> BTreeMap<String, Belief> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> BTreeMap<String, KnownBackends> {
         let mut now_due = true;
         loop {
-            self.heart.beat(STEP);
+            self.heartbeat.beat(STEP);
             now_due |= self.look_again.is_some_and(|at| Instant::now() >= at);
             if now_due || self.is_due() {
                 self.decide().await;
@@ -156,7 +156,7 @@ impl<S: Store> Agent<S> {
                 return self.end().await;
             }
             let until = self.next_look();
-            self.heart.beat(until.saturating_duration_since(Instant::now()) + LATE);
+            self.heartbeat.beat(until.saturating_duration_since(Instant::now()) + LATE);
             now_due = tokio::select! {
                 () = shutdown.cancelled() => continue,
                 () = sleep_until(until) => false,
@@ -177,13 +177,13 @@ impl<S: Store> Agent<S> {
     }
 
     /// A load that an install owes is carried out; nothing new is installed.
-    async fn end(mut self) -> BTreeMap<String, Belief> {
+    async fn end(mut self) -> BTreeMap<String, KnownBackends> {
         if self.parts.pipeline.ledger.owed(Instant::now()) == Owed::Reload {
             self.parts.pipeline.step(Instant::now()).await;
             self.tell();
         }
-        self.heart.end();
-        self.parts.beliefs
+        self.heartbeat.end();
+        self.parts.known_backends
     }
 
     /// Whether there is a picture to decide on, and its debounce is over.

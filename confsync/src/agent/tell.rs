@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use common::handshake::Refusal;
+use common::handshake::Rejection;
 use common::model::{Backend, Revision};
 use common::store::Store;
 use tokio::time::Instant;
 
 use super::Agent;
-use crate::belief::Belief;
-use crate::cause::Routes;
-use crate::install::Digest;
-use crate::members::Applied;
-use crate::pipeline::HISTORY;
-use crate::state::{BackendState, LoadState, RefusedState, SetState};
+use crate::acks::members::Applied;
+use crate::apply::install::Digest;
+use crate::apply::pipeline::HISTORY;
+use crate::backends::known::KnownBackends;
+use crate::status::change_summary::Routes;
+use crate::status::state::{BackendState, GroupState, LoadState, RefusedState};
 
 impl<S: Store> Agent<S> {
     /// Publishes what stands, and acknowledges it.
@@ -49,11 +49,12 @@ impl<S: Store> Agent<S> {
         }
         let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
         let why = self.withheld.clone().or(refusal);
-        let refused =
-            why.map(|why| Refusal { revision: self.decided, why: why.chars().take(500).collect() });
+        let refused = why
+            .map(|why| Rejection { revision: self.decided, why: why.chars().take(500).collect() });
         for program in &self.parts.set.programs {
             let name = &program.resource.name;
-            let held = self.parts.beliefs.get(name).map(|b| b.held().iter().cloned().collect());
+            let held =
+                self.parts.known_backends.get(name).map(|b| b.held().iter().cloned().collect());
             let said = Applied {
                 applied: applied.unwrap_or_default(),
                 quiesced,
@@ -64,7 +65,12 @@ impl<S: Store> Agent<S> {
         }
     }
 
-    fn state(&mut self, applied: Option<Revision>, quiesced: Revision, in_sync: bool) -> SetState {
+    fn state(
+        &mut self,
+        applied: Option<Revision>,
+        quiesced: Revision,
+        in_sync: bool,
+    ) -> GroupState {
         let backends = self.backends();
         let pipeline = &self.parts.pipeline;
         let short = |digest: Option<Digest>| digest.map(|d| d.short());
@@ -80,7 +86,7 @@ impl<S: Store> Agent<S> {
         let mut loads: Vec<LoadState> = before.chain(loads).collect();
         loads.drain(..loads.len().saturating_sub(HISTORY));
         let refused = self.refused.iter();
-        SetState {
+        GroupState {
             name: self.parts.set.name.clone(),
             files: self
                 .parts
@@ -119,7 +125,7 @@ impl<S: Store> Agent<S> {
     }
 
     pub(super) fn routes(&self) -> Routes {
-        let all = self.parts.beliefs.values().flat_map(Belief::backends);
+        let all = self.parts.known_backends.values().flat_map(KnownBackends::backends);
         let route = |b: &Backend| (b.addr.to_string().into(), b.weight);
         all.map(|(key, registered)| (Arc::clone(key), route(&registered.backend))).collect()
     }
@@ -130,7 +136,7 @@ impl<S: Store> Agent<S> {
         let proven = self.parts.pipeline.ledger.proven().is_some() || self.live_before().is_some();
         let served = self.served.as_ref().filter(|_| proven);
         let mut found = BTreeMap::new();
-        for belief in self.parts.beliefs.values() {
+        for belief in self.parts.known_backends.values() {
             for (key, registered) in belief.backends() {
                 let backend = &registered.backend;
                 let (addr, weight) = (backend.addr.to_string(), backend.weight);

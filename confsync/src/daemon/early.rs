@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::Context;
 use common::runtime::{Exit, ServiceManager, Signals};
 
-use crate::child::Child;
-use crate::load::Loaded;
-use crate::nginx::{Argv, Nginx};
+use crate::config::load::Loaded;
+use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::proxy::Proxy;
-use crate::set::{Loader, Set};
+use crate::proxy::child::Child;
+use crate::proxy::nginx::{Argv, Nginx};
 
 /// How long etcd may take before we go on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ pub(super) async fn start_without_etcd(
     if signals.drain.run_until_cancelled(tokio::time::sleep(PATIENCE)).await.is_none() {
         return std::future::pending().await;
     }
-    let there = |set: &Set| set.programs.iter().all(|p| p.resource.dest.exists());
+    let there = |set: &ReloadGroup| set.programs.iter().all(|p| p.resource.dest.exists());
     if !loaded.sets.iter().all(there) {
         tracing::info!("no files in place: waiting for etcd before {} is started", child.name());
         return std::future::pending().await;
@@ -58,8 +58,8 @@ pub(super) async fn start_without_etcd(
         .context(ChildLeft(code))
 }
 
-async fn nginx_of(sets: &[Set], argv: Option<&Argv>) -> anyhow::Result<Option<Nginx>> {
-    let by_name = |set: &&Set| matches!(set.loader, Loader::Nginx(_));
+async fn nginx_of(sets: &[ReloadGroup], argv: Option<&Argv>) -> anyhow::Result<Option<Nginx>> {
+    let by_name = |set: &&ReloadGroup| matches!(set.loader, Loader::Nginx(_));
     let Some(set) = sets.iter().find(by_name) else { return Ok(None) };
     Ok(Proxy::of(set, None, argv).await?.nginx().cloned())
 }

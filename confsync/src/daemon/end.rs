@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use super::Daemon;
 use super::join::holds;
+use crate::config::reload_group::ReloadGroup;
 use crate::proxy::Proxy;
-use crate::set::Set;
 
 /// How long the leave may take at most, and of that the word that it is one.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -24,7 +24,8 @@ impl Daemon {
         for running in &self.running {
             running.stop.cancel();
         }
-        let sets: Vec<Set> = self.running.iter().map(|running| running.set.clone()).collect();
+        let sets: Vec<ReloadGroup> =
+            self.running.iter().map(|running| running.set.clone()).collect();
         for running in self.running.drain(..) {
             let abort = self.signals.abort.clone();
             let _ = abort.run_until_cancelled(running.agent).await;
@@ -51,7 +52,7 @@ impl Daemon {
     /// pid file or commands) still does, and who drains must know: the member key
     /// then stays as it is until its lease ends or somebody takes over. A word of
     /// leaving stays as long: deleted at once, it would not be seen.
-    async fn leave(&mut self, sets: &[Set]) {
+    async fn leave(&mut self, sets: &[ReloadGroup]) {
         if self.routes_nothing(sets).await {
             self.members.left();
             if let Some((key, value)) = self.members.member_as_wanted() {
@@ -66,7 +67,7 @@ impl Daemon {
         self.registrar.abort();
     }
 
-    async fn routes_nothing(&self, sets: &[Set]) -> bool {
+    async fn routes_nothing(&self, sets: &[ReloadGroup]) -> bool {
         if self.child.is_some() {
             return true;
         }

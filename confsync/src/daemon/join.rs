@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::claim::Standing;
+use common::claim::KeyStatus;
 use common::handshake::Consumes;
 use common::model::Key;
 use common::registrar;
@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
-use crate::render::Program;
-use crate::set::Set;
+use crate::config::program::CompiledResource;
+use crate::config::reload_group::ReloadGroup;
 
 /// How long the member key may keep the first read waiting, once etcd answers.
 const JOIN: Duration = Duration::from_secs(3);
@@ -45,10 +45,10 @@ async fn see_joined(
     name: String,
     key: Key,
     value: Vec<u8>,
-    mut report: channel::Receiver<registrar::Report>,
+    mut report: channel::Receiver<registrar::RegistrarReport>,
     told: CancellationToken,
 ) {
-    let there = |report: &registrar::Report| {
+    let there = |report: &registrar::RegistrarReport| {
         holds(report, &key, &value)
             || report.trouble.as_ref().is_some_and(|trouble| !trouble.error.is_transient())
     };
@@ -62,7 +62,7 @@ async fn see_joined(
         }
         // The key of an earlier life is met before it is taken over; one that is still
         // there now is another's.
-        if matches!(report.borrow().keys.get(&key), Some(Standing::Rival { .. })) {
+        if matches!(report.borrow().keys.get(&key), Some(KeyStatus::Rival { .. })) {
             break false;
         }
     };
@@ -78,12 +78,12 @@ async fn see_joined(
     told.cancel();
 }
 
-pub(super) fn holds(report: &registrar::Report, key: &Key, value: &[u8]) -> bool {
-    matches!(report.keys.get(key), Some(Standing::Held { value: held, .. }) if held == value)
+pub(super) fn holds(report: &registrar::RegistrarReport, key: &Key, value: &[u8]) -> bool {
+    matches!(report.keys.get(key), Some(KeyStatus::Held { value: held, .. }) if held == value)
 }
 
-pub(super) fn consumed_by(sets: &[Set]) -> Vec<Consumes> {
-    let of = |program: &Program| Consumes {
+pub(super) fn consumed_by(sets: &[ReloadGroup]) -> Vec<Consumes> {
+    let of = |program: &CompiledResource| Consumes {
         name: program.resource.name.clone(),
         trees: program.resource.reading.trees.iter().map(ToString::to_string).collect(),
     };

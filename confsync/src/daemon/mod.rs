@@ -4,6 +4,7 @@
 mod early;
 mod end;
 mod join;
+pub mod once;
 mod reload;
 
 use std::collections::BTreeMap;
@@ -12,12 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::claim::Standing;
+use common::claim::KeyStatus;
 use common::handshake::{Bookkeeping, Consumes};
 use common::model::{Prefix, Ttl, format_span};
 use common::reach::reach;
 use common::registrar;
-use common::runtime::{Exit, Heart, Pulse, Reminder, ServiceManager, Signals};
+use common::runtime::{Exit, Heartbeat, Liveness, Reminder, ServiceManager, Signals};
 use common::store::{Connection, Etcd};
 use common::watch::{self, Options};
 use tokio::sync::{Notify, watch as channel};
@@ -28,19 +29,19 @@ pub(crate) use early::explain;
 use early::{EndedEarly, start_without_etcd};
 use join::consumed_by;
 
+use crate::acks::members::LoadBalancerKeys;
+use crate::acks::pace::paced;
 use crate::agent::{Agent, Parts};
-use crate::belief::Belief;
-use crate::child::{Child, Life};
-use crate::confdir::Globals;
-use crate::load::{Loaded, load};
-use crate::members::Members;
-use crate::nginx::Argv;
-use crate::pace::paced;
-use crate::pipeline::Pipeline;
+use crate::apply::pipeline::Pipeline;
+use crate::backends::known::KnownBackends;
+use crate::config::confdir::Globals;
+use crate::config::load::{Loaded, load};
+use crate::config::reload_group::ReloadGroup;
 use crate::proxy::Proxy;
-use crate::set::Set;
-use crate::state::{SetState, States};
-use crate::surface::{self, About, Onlookers};
+use crate::proxy::child::{Child, Life};
+use crate::proxy::nginx::Argv;
+use crate::status::state::{GroupState, States};
+use crate::status::{self, About, PageClients};
 
 /// What `run` was told, validated.
 #[derive(Debug, Clone)]
@@ -83,7 +84,7 @@ pub async fn run(config: Config, signals: Signals) -> anyhow::Result<Exit> {
     loaded.say_notes();
     let child = (!config.command.is_empty()).then(|| Child::new(config.command.clone()));
     tokio::spawn(async {
-        if let Err(error) = crate::command::reap_as_init().await {
+        if let Err(error) = crate::proxy::command::reap_as_init().await {
             tracing::warn!(%error, "orphans are not reaped");
         }
     });
@@ -98,25 +99,25 @@ struct Daemon {
     child: Option<Child>,
     argv: Option<Argv>,
     store: Etcd,
-    members: Members,
+    members: LoadBalancerKeys,
     registrar: JoinHandle<()>,
-    report: channel::Receiver<registrar::Report>,
-    running: Vec<RunningSet>,
+    report: channel::Receiver<registrar::RegistrarReport>,
+    running: Vec<RunningGroup>,
     states: channel::Sender<States>,
     about: channel::Sender<About>,
-    pulse: Pulse,
-    heart: Heart,
+    liveness: Liveness,
+    heartbeat: Heartbeat,
     ready: bool,
     /// What the member key is to name once the files of the new confdir are live.
     then_consumed: Option<Vec<Consumes>>,
 }
 
-struct RunningSet {
-    set: Set,
-    agent: JoinHandle<BTreeMap<String, Belief>>,
+struct RunningGroup {
+    set: ReloadGroup,
+    agent: JoinHandle<BTreeMap<String, KnownBackends>>,
     stop: CancellationToken,
     again: Arc<Notify>,
-    state: channel::Receiver<SetState>,
+    state: channel::Receiver<GroupState>,
 }
 
 impl Daemon {
@@ -130,21 +131,21 @@ impl Daemon {
         let argv = Argv::read(&config.command);
         let (states, published) = channel::channel(States::new());
         let (about, told) = channel::channel(About::new(config.name.clone()));
-        let (pulse, onlookers) = (Pulse::default(), Onlookers::default());
+        let (liveness, page_clients) = (Liveness::default(), PageClients::default());
         if let Some(addr) = config.status {
-            let sources = surface::Sources {
+            let sources = status::Sources {
                 states: published,
                 about: told,
-                pulse: pulse.clone(),
+                liveness: liveness.clone(),
                 manager: manager.clone(),
                 stopping: signals.drain.clone(),
-                onlookers: onlookers.clone(),
+                page_clients: page_clients.clone(),
             };
-            surface::serve(addr, sources, signals.abort.clone()).await?;
+            status::serve(addr, sources, signals.abort.clone()).await?;
         }
         let early = start_without_etcd(&manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {
-            store = reach(&config.connection, &manager, &signals.drain, &pulse) => store?,
+            store = reach(&config.connection, &manager, &signals.drain, &liveness) => store?,
             error = early => return Err(error),
         };
         let store = match store {
@@ -152,8 +153,8 @@ impl Daemon {
             None => anyhow::bail!(EndedEarly),
         };
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
-        let members = Members::new(config.name.clone(), boot(), bookkeeping);
-        onlookers.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
+        let members = LoadBalancerKeys::new(config.name.clone(), boot(), bookkeeping);
+        page_clients.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
         let wants = paced(members.wants());
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
@@ -170,8 +171,8 @@ impl Daemon {
             running: Vec::new(),
             states,
             about,
-            heart: pulse.heart("the main loop", CHORE),
-            pulse,
+            heartbeat: liveness.heartbeat("the main loop", CHORE),
+            liveness,
             ready: false,
             then_consumed: None,
         };
@@ -184,19 +185,20 @@ impl Daemon {
 
     async fn begin(
         &mut self,
-        set: Set,
-        beliefs: BTreeMap<String, Belief>,
-        before: Option<SetState>,
+        set: ReloadGroup,
+        known_backends: BTreeMap<String, KnownBackends>,
+        before: Option<GroupState>,
         joined: &CancellationToken,
     ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
-        let targets = set.programs.iter().map(crate::render::Program::target).collect();
+        let targets =
+            set.programs.iter().map(crate::config::program::CompiledResource::target).collect();
         let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
         let stop = CancellationToken::new();
         let after = Some(joined.clone());
         let options = Options { reconcile: self.config.reconcile, after, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
-        let (publish, state) = channel::channel(SetState::empty(&set.name));
+        let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());
         let parts = Parts {
             set: set.clone(),
@@ -206,13 +208,13 @@ impl Daemon {
             bookkeeping: self.members.bookkeeping().clone(),
             members: Some(self.members.clone()),
             publish,
-            pulse: self.pulse.clone(),
+            liveness: self.liveness.clone(),
             again: Arc::clone(&again),
-            beliefs,
+            known_backends,
             before,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
-        self.running.push(RunningSet { set, agent, stop, again, state });
+        self.running.push(RunningGroup { set, agent, stop, again, state });
         Ok(())
     }
 
@@ -223,7 +225,7 @@ impl Daemon {
         let mut beat = tokio::time::interval(every.min(Duration::from_secs(10)));
         let mut wait = Reminder::default();
         loop {
-            self.heart.beat(CHORE);
+            self.heartbeat.beat(CHORE);
             self.tell().await;
             if !self.ready {
                 wait.remind(&self.manager.words());
@@ -250,7 +252,7 @@ impl Daemon {
     /// One stuck agent is as bad as a stuck process: then the service manager is no
     /// longer told that all is well.
     fn watchdog(&self) {
-        let late = self.pulse.late(tokio::time::Instant::now());
+        let late = self.liveness.late(tokio::time::Instant::now());
         if late.is_empty() {
             self.manager.watchdog();
         }
@@ -264,7 +266,7 @@ impl Daemon {
         let report = self.report.borrow_and_update().clone();
         let key = self.members.member_as_wanted().map(|(key, _)| key);
         let standing = key.and_then(|key| report.keys.get(&key));
-        let joined = matches!(standing, Some(Standing::Held { .. }));
+        let joined = matches!(standing, Some(KeyStatus::Held { .. }));
         let requests = (report.requests, report.failures);
         self.about.send_if_modified(|about| {
             // The counters alone wake nobody.
@@ -291,7 +293,7 @@ impl Daemon {
                 tracing::error!("cannot start {}: {why}", child.name());
             }
         }
-        let words: Vec<String> = states.values().map(SetState::words).collect();
+        let words: Vec<String> = states.values().map(GroupState::words).collect();
         self.manager.status(&words.join(" | "));
         if !self.ready && states.values().all(|state| state.live.is_some()) {
             self.ready = true;
@@ -308,13 +310,13 @@ impl Daemon {
 }
 
 /// Resolves when the registrar tells something new.
-async fn report_changed(report: &mut channel::Receiver<registrar::Report>) {
+async fn report_changed(report: &mut channel::Receiver<registrar::RegistrarReport>) {
     if report.changed().await.is_err() {
         std::future::pending().await
     }
 }
 
-async fn any_changed(running: &mut [RunningSet]) {
+async fn any_changed(running: &mut [RunningGroup]) {
     let waits = running.iter_mut().map(|set| Box::pin(set.state.changed()));
     let waits: Vec<_> = waits.collect();
     if waits.is_empty() {

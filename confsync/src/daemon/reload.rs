@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Daemon;
 use super::join::{consumed_by, with_trees_of};
-use crate::load::load;
-use crate::render::Program;
-use crate::set::{Loader, Set};
+use crate::config::load::load;
+use crate::config::program::CompiledResource;
+use crate::config::reload_group::{Loader, ReloadGroup};
 
 impl Daemon {
     /// Reads the confdir again. What did not change is not touched, and a bad one
@@ -20,7 +20,8 @@ impl Daemon {
             }
         };
         loaded.say_notes();
-        let before: Vec<Set> = self.running.iter().map(|running| running.set.clone()).collect();
+        let before: Vec<ReloadGroup> =
+            self.running.iter().map(|running| running.set.clone()).collect();
         let (mut kept, mut ended) = (Vec::new(), Vec::new());
         for running in self.running.drain(..) {
             let same = loaded.sets.iter().any(|set| set.same_as(&running.set));
@@ -29,11 +30,11 @@ impl Daemon {
         self.running = kept;
         // Who asks for a reload may have mended what a set was refused for.
         self.running.iter().for_each(|running| running.again.notify_one());
-        let (mut beliefs, mut last) = (BTreeMap::new(), Vec::new());
+        let (mut known_backends, mut last) = (BTreeMap::new(), Vec::new());
         for running in ended {
             tracing::info!(set = running.set.name, "changed or gone");
             running.stop.cancel();
-            beliefs.extend(running.agent.await.unwrap_or_default());
+            known_backends.extend(running.agent.await.unwrap_or_default());
             last.push((running.set.loader, running.state.borrow().clone()));
         }
         // What was read so far is routed by until the new files are live.
@@ -45,8 +46,8 @@ impl Daemon {
             loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
         for set in new.collect::<Vec<_>>() {
             let name = set.name.clone();
-            let belief = |program: &Program| {
-                let (name, mut belief) = beliefs.remove_entry(&program.resource.name)?;
+            let belief = |program: &CompiledResource| {
+                let (name, mut belief) = known_backends.remove_entry(&program.resource.name)?;
                 let trees = &program.resource.reading.trees;
                 belief.retain(|key| trees.iter().any(|tree| tree.covers(key)));
                 Some((name, belief))

@@ -7,7 +7,6 @@
 //! What must hold: no template and no data makes it panic, hang, or grow without
 //! bound; an error says where, what, and what to do.
 
-mod convert;
 mod error;
 mod functions;
 mod go;
@@ -26,7 +25,6 @@ use std::sync::Arc;
 
 use common::model::Backend;
 
-pub use convert::{Unconvertible, convert};
 pub use error::{RenderError, TemplateError};
 pub use kv::{Collision, Keys, Texts, keys};
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
@@ -108,8 +106,8 @@ pub struct Template {
 
 #[derive(Debug)]
 enum Program {
-    Go(go::Program),
-    Handlebars(Box<hbs::Program>),
+    Go(go::GoTemplate),
+    Handlebars(Box<hbs::HandlebarsTemplate>),
 }
 
 impl Template {
@@ -124,8 +122,8 @@ impl Template {
         sources: &Sources,
     ) -> Result<Self, TemplateError> {
         let compile = || match engine {
-            Engine::Go => go::Program::compile(name, text, sources).map(Program::Go),
-            Engine::Handlebars => hbs::Program::compile(name, text, sources)
+            Engine::Go => go::GoTemplate::compile(name, text, sources).map(Program::Go),
+            Engine::Handlebars => hbs::HandlebarsTemplate::compile(name, text, sources)
                 .map(|program| Program::Handlebars(Box::new(program))),
         };
         on_own_stack(name, compile).map(|program| Self { program })

@@ -5,14 +5,14 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use confsync::command::{CommandError, Supervised};
-use confsync::install::{Candidate, InstalledSet, StagedSet, Target};
-use confsync::nginx::{Applied, CheckReport, Nginx, ReloadError, Settings};
+use confsync::apply::install::{Candidate, InstalledFiles, StagedFiles, Target};
+use confsync::proxy::command::{CommandError, Supervised};
+use confsync::proxy::nginx::{Applied, CheckReport, Nginx, ReloadError, Settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub(crate) use confsync::nginx::RELOAD_DEADLINE as DEADLINE;
+pub(crate) use confsync::proxy::nginx::RELOAD_DEADLINE as DEADLINE;
 
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,
@@ -107,12 +107,12 @@ impl Bench {
         Candidate { target: Target::new(self.path(name)), bytes: bytes.into() }
     }
 
-    pub(crate) fn stage(&self, files: &[(&str, &[u8])]) -> StagedSet {
+    pub(crate) fn stage(&self, files: &[(&str, &[u8])]) -> StagedFiles {
         let files: Vec<_> = files.iter().map(|(name, text)| self.candidate(name, *text)).collect();
-        StagedSet::write(&files.into()).unwrap()
+        StagedFiles::write(&files.into()).unwrap()
     }
 
-    pub(crate) async fn install(&self, files: &[(&str, &[u8])]) -> InstalledSet {
+    pub(crate) async fn install(&self, files: &[(&str, &[u8])]) -> InstalledFiles {
         let staged = self.stage(files);
         let CheckReport { proof, .. } = self.nginx.check(&staged).await.unwrap();
         staged.accept(proof).unwrap().install().unwrap()

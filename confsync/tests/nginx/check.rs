@@ -3,8 +3,8 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
-use confsync::install::Proof;
-use confsync::nginx::{CheckError, Warning};
+use confsync::apply::install::Proof;
+use confsync::proxy::nginx::{CheckError, Warning};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -13,7 +13,7 @@ use crate::skip::skip;
 
 fn words(error: CheckError) -> String {
     match error {
-        CheckError::Refused(words) => words,
+        CheckError::RejectedValue(words) => words,
         other => panic!("{other}"),
     }
 }
@@ -201,12 +201,12 @@ async fn a_folder_that_cannot_be_written_is_checked_through_links() {
     let main = main.replace("include sites", "include parts/*.conf; include ../sites");
     fs::write(bench.path("etc/nginx.conf"), main).unwrap();
     fs::write(bench.path("etc/parts/y.conf"), "map $uri $y { default 1; }\n").unwrap();
-    let settings = confsync::nginx::Settings {
+    let settings = confsync::proxy::nginx::Settings {
         conf: Some(bench.path("etc/nginx.conf")),
         prefix: Some(bench.dir.path().into()),
         ..Default::default()
     };
-    let nginx = confsync::nginx::Nginx::discover(settings).await.unwrap();
+    let nginx = confsync::proxy::nginx::Nginx::discover(settings).await.unwrap();
     let Some(_closed) = ReadOnly::make(&bench.path("etc")) else {
         return skip("neither mounting nor modes can close the folder here");
     };

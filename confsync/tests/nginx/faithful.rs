@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use confsync::install::{Candidate, Proof, StagedSet, Target};
+use confsync::apply::install::{Candidate, Proof, StagedFiles, Target};
 use proptest::prelude::*;
 
 use crate::bench::Bench;
@@ -73,7 +73,7 @@ async fn compare(old: &[Option<Vec<Line>>], new: &[Option<Vec<Line>>]) -> (Strin
             set.push(Candidate { target, bytes: text_of(lines, i).into_bytes() });
         }
     }
-    let staged = StagedSet::write(&set.into()).unwrap();
+    let staged = StagedFiles::write(&set.into()).unwrap();
     let before = bench.nginx.check(&staged).await;
     let before = before.map_or_else(|e| e.to_string(), |_| "good".into());
     let proof = Proof::nothing_to_ask(&staged);

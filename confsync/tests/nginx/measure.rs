@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use confsync::command::Command;
+use confsync::proxy::command::Command;
 
 use crate::bench::{Bench, DEADLINE, version};
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::claim::Standing;
+use common::claim::KeyStatus;
 use common::model::{Key, Revision};
 use common::store::Store;
 use tokio::sync::watch;
@@ -50,7 +50,7 @@ pub(super) async fn of_joining(joining: &mut Option<Joining>) -> Happened {
 impl<S: Store> Agent<S> {
     /// READY=1, or the wait for it, once every healthy service is registered. A wait
     /// for what is not there any more proves nothing and ends.
-    pub(super) fn become_ready(&mut self, standings: &BTreeMap<Key, Standing>) {
+    pub(super) fn become_ready(&mut self, standings: &BTreeMap<Key, KeyStatus>) {
         if self.ready {
             return;
         }
@@ -73,13 +73,13 @@ impl<S: Store> Agent<S> {
     /// The keys of everything healthy, if all of them are there.
     fn all_registered(
         &self,
-        standings: &BTreeMap<Key, Standing>,
+        standings: &BTreeMap<Key, KeyStatus>,
     ) -> Option<BTreeMap<Key, Revision>> {
         let mut registered = BTreeMap::new();
         for (key, running) in &self.running {
             match (running.said, standings.get(key)) {
                 (State::Down, _) => {}
-                (State::Up, Some(Standing::Held { at, .. })) => {
+                (State::Up, Some(KeyStatus::Held { at, .. })) => {
                     registered.insert(key.clone(), *at);
                 }
                 _ => return None,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::claim::{Aim, Standing, Takeover, Want};
+use common::claim::{Aim, KeyStatus, Takeover, Want};
 use common::model::{Key, Revision, format_span};
-use common::registrar::Report;
+use common::registrar::RegistrarReport;
 use common::runtime::Exit;
 use common::store::Store;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -125,19 +125,21 @@ impl<S: Store> Agent<S> {
     }
 
     fn held(&self) -> Vec<Key> {
-        let held = |(key, standing)| matches!(standing, Standing::Held { .. }).then_some(key);
+        let held = |(key, standing)| matches!(standing, KeyStatus::Held { .. }).then_some(key);
         self.standings().into_iter().filter_map(held).collect()
     }
 
     /// Keys that are there, or may be (a write is under way, or was not answered), or
     /// were there: who lost its health a moment ago may be routed to as yet.
     fn registered(&self) -> Vec<Key> {
-        let concerns = |key: &Key, standing: &Standing| match standing {
-            Standing::Held { .. } | Standing::Owed | Standing::Absent { removed: Some(_) } => true,
-            Standing::Absent { removed: None } => {
+        let concerns = |key: &Key, standing: &KeyStatus| match standing {
+            KeyStatus::Held { .. }
+            | KeyStatus::Pending
+            | KeyStatus::Absent { removed: Some(_) } => true,
+            KeyStatus::Absent { removed: None } => {
                 self.running.get(key).is_some_and(|running| running.said == State::Up)
             }
-            Standing::Rival { .. } => false,
+            KeyStatus::Rival { .. } => false,
         };
         let all = self.standings().into_iter();
         all.filter(|(key, standing)| concerns(key, standing)).map(|(key, _)| key).collect()
@@ -149,9 +151,9 @@ impl<S: Store> Agent<S> {
         let mut all: BTreeMap<Key, Want> = self.wants.borrow().as_ref().clone();
         all.extend(marks.clone());
         self.wants.send_replace(Arc::new(all));
-        let held = |report: &Report| {
+        let held = |report: &RegistrarReport| {
             let standing = |key| report.keys.get(key);
-            marks.keys().all(|key| matches!(standing(key), Some(Standing::Held { .. })))
+            marks.keys().all(|key| matches!(standing(key), Some(KeyStatus::Held { .. })))
         };
         self.until(until, held).await;
     }
@@ -164,7 +166,11 @@ impl<S: Store> Agent<S> {
         keys.iter().filter_map(mark).collect()
     }
 
-    pub(super) async fn until(&mut self, until: Instant, done: impl Fn(&Report) -> bool) -> bool {
+    pub(super) async fn until(
+        &mut self,
+        until: Instant,
+        done: impl Fn(&RegistrarReport) -> bool,
+    ) -> bool {
         let wait = self.report.wait_for(|report| done(report));
         let abort = self.parts.signals.abort.clone();
         tokio::select! {

@@ -14,11 +14,11 @@ mod words;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::claim::{Aim, Standing, Takeover, Want, Wants};
+use common::claim::{Aim, KeyStatus, Takeover, Want, Wants};
 use common::handshake::Bookkeeping;
 use common::model::Key;
-use common::registrar::{self, Report};
-use common::runtime::{Exit, Forwarded, Pulse, Reminder, ServiceManager, Signals};
+use common::registrar::{self, RegistrarReport};
+use common::runtime::{Exit, Forwarded, Liveness, Reminder, ServiceManager, Signals};
 use common::store::Store;
 use rustix::process::Signal;
 use tokio::sync::{Notify, watch};
@@ -50,7 +50,7 @@ pub struct Parts<S> {
     /// Who started us.
     pub manager: ServiceManager,
     /// Where the loop shows that it goes on.
-    pub pulse: Pulse,
+    pub liveness: Liveness,
     /// The backend, already started, if we supervise it.
     pub backend: Option<Child>,
     /// Where what stands is published, for the status surface.
@@ -70,9 +70,9 @@ pub struct Child {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// One entry a service, by key.
-    pub services: BTreeMap<Key, (Option<prober::Report>, Standing)>,
+    pub services: BTreeMap<Key, (Option<prober::ProbeReport>, KeyStatus)>,
     /// What the registrar knows.
-    pub registrar: Report,
+    pub registrar: RegistrarReport,
     /// Whether READY=1 was sent.
     pub ready: bool,
     /// Whether the end has begun: what was registered is being taken back.
@@ -147,10 +147,10 @@ struct Running {
     /// The state last acted on.
     said: State,
     /// The standing last logged.
-    logged: Standing,
+    logged: KeyStatus,
 }
 
-const NOTHING: Standing = Standing::Absent { removed: None };
+const NOTHING: KeyStatus = KeyStatus::Absent { removed: None };
 
 struct Agent<S> {
     parts: Parts<S>,
@@ -159,7 +159,7 @@ struct Agent<S> {
     limits: Limits,
     bell: Arc<Notify>,
     wants: watch::Sender<Wants>,
-    report: watch::Receiver<Report>,
+    report: watch::Receiver<RegistrarReport>,
     registrar: JoinHandle<()>,
     end_registrar: CancellationToken,
     ready: bool,
@@ -218,10 +218,10 @@ impl<S: Store> Agent<S> {
         let drain = self.parts.signals.drain.clone();
         let every = self.parts.manager.watchdog_interval();
         let mut beat = tokio::time::interval(every.unwrap_or(BEAT).min(BEAT));
-        let heart = self.parts.pulse.heart("the main loop", LATE);
+        let heartbeat = self.parts.liveness.heartbeat("the main loop", LATE);
         let mut wait = Reminder::default();
         loop {
-            heart.beat(LATE);
+            heartbeat.beat(LATE);
             self.parts.manager.watchdog();
             self.act();
             self.tell();
@@ -230,7 +230,7 @@ impl<S: Store> Agent<S> {
             }
             let happened = tokio::select! {
                 () = drain.cancelled() => {
-                    heart.end();
+                    heartbeat.end();
                     return End::Asked;
                 }
                 child = of_backend(&mut self.parts.backend) => child,
@@ -254,7 +254,7 @@ impl<S: Store> Agent<S> {
                     self.parts.backend.iter().for_each(|child| child.backend.signal(signal));
                 }
                 Happened::BackendLeft(code) => {
-                    heart.end();
+                    heartbeat.end();
                     return End::BackendLeft(code);
                 }
             }
@@ -292,11 +292,11 @@ impl<S: Store> Agent<S> {
 
     /// What is known of each key. What etcd confirmed is worth nothing when it has not
     /// been heard of for a whole TTL.
-    fn standings(&self) -> BTreeMap<Key, Standing> {
+    fn standings(&self) -> BTreeMap<Key, KeyStatus> {
         let report = self.report.borrow();
         let believed = report.believed_until.is_some_and(|until| Instant::now() < until);
         let standing = |key: &Key| match report.keys.get(key) {
-            Some(Standing::Held { .. }) if !believed => Standing::Owed,
+            Some(KeyStatus::Held { .. }) if !believed => KeyStatus::Pending,
             Some(standing) => standing.clone(),
             None => NOTHING,
         };

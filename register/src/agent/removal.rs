@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::claim::Standing;
+use common::claim::KeyStatus;
 use common::model::{Key, Revision, format_span};
-use common::registrar::Report;
-use common::store::{Guard, Store, Written};
+use common::registrar::RegistrarReport;
+use common::store::{Guard, Store, WriteOutcome};
 use tokio::time::{Instant, timeout_at};
 
 use super::Agent;
@@ -61,10 +61,10 @@ impl<S: Store> Agent<S> {
         let wants = Arc::new(self.marks(keys));
         self.wants.send_replace(Arc::clone(&wants));
         // What it says of older wishes proves nothing: a write may have been under way.
-        let gone = |report: &Report| {
+        let gone = |report: &RegistrarReport| {
             let let_go = |key| {
                 let standing = report.keys.get(key);
-                matches!(standing, None | Some(Standing::Absent { .. } | Standing::Rival { .. }))
+                matches!(standing, None | Some(KeyStatus::Absent { .. } | KeyStatus::Rival { .. }))
             };
             Arc::ptr_eq(&report.acted_on, &wants) && keys.iter().all(let_go)
         };
@@ -74,10 +74,10 @@ impl<S: Store> Agent<S> {
         let (mut removed, mut unknown) = (BTreeMap::new(), Vec::new());
         for key in keys {
             match self.report.borrow().keys.get(key) {
-                Some(Standing::Absent { removed: Some(at) }) => {
+                Some(KeyStatus::Absent { removed: Some(at) }) => {
                     removed.insert(key.clone(), *at);
                 }
-                Some(Standing::Rival { .. }) => {}
+                Some(KeyStatus::Rival { .. }) => {}
                 _ => unknown.push(key.clone()),
             }
         }
@@ -126,9 +126,9 @@ impl<S: Store> Agent<S> {
             let guard = Guard::Value(running.service.value.clone().into_bytes());
             let answer = timeout_at(until, self.parts.store.delete(key, &guard)).await;
             let found = match answer {
-                Ok(Ok(Written::Done { revision, .. })) => Found::Ours(revision),
-                Ok(Ok(Written::Held { by: None, revision })) => Found::Nothing(revision),
-                Ok(Ok(Written::Held { by: Some(_), .. })) => Found::Anothers,
+                Ok(Ok(WriteOutcome::Done { revision, .. })) => Found::Ours(revision),
+                Ok(Ok(WriteOutcome::Held { by: None, revision })) => Found::Nothing(revision),
+                Ok(Ok(WriteOutcome::Held { by: Some(_), .. })) => Found::Anothers,
                 _ => continue,
             };
             deleted.insert(key.clone(), found);

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use common::claim::Standing;
-use common::model::{Key, counted, format_span};
-use common::registrar::Report;
+use common::claim::KeyStatus;
+use common::model::{Key, format_span, plural};
+use common::registrar::RegistrarReport;
 
 use crate::drain::Verdict;
 use crate::health::State;
@@ -12,14 +12,14 @@ use crate::prober;
 
 /// One line for `systemctl status`.
 pub(super) fn state<'a>(
-    services: impl Iterator<Item = (&'a Key, prober::Report)>,
-    standings: &BTreeMap<Key, Standing>,
-    registrar: &Report,
+    services: impl Iterator<Item = (&'a Key, prober::ProbeReport)>,
+    standings: &BTreeMap<Key, KeyStatus>,
+    registrar: &RegistrarReport,
 ) -> String {
     let lines: Vec<(bool, String)> = services
         .map(|(key, report)| {
             let standing = standings.get(key);
-            let registered = matches!(standing, Some(Standing::Held { .. }));
+            let registered = matches!(standing, Some(KeyStatus::Held { .. }));
             (registered, one(key, &report, standing))
         })
         .collect();
@@ -29,8 +29,7 @@ pub(super) fn state<'a>(
             let registered = lines.iter().filter(|(registered, _)| *registered).count();
             let open: Vec<&str> =
                 lines.iter().filter(|(r, _)| !r).map(|(_, l)| l.as_str()).take(3).collect();
-            let mut text =
-                format!("{registered} of {} registered", counted(lines.len(), "service"));
+            let mut text = format!("{registered} of {} registered", plural(lines.len(), "service"));
             if !open.is_empty() {
                 text.push_str(&format!("; {}", open.join("; ")));
             }
@@ -45,19 +44,19 @@ pub(super) fn state<'a>(
     }
 }
 
-fn one(key: &Key, report: &prober::Report, standing: Option<&Standing>) -> String {
+fn one(key: &Key, report: &prober::ProbeReport, standing: Option<&KeyStatus>) -> String {
     match (report.state, standing) {
         (State::Starting, _) => format!("{key}: waiting for the backend{}", why(report)),
         (State::Down, _) => format!("{key}: not registered, the backend fails{}", why(report)),
-        (State::Up, Some(Standing::Held { .. })) => format!("{key}: registered"),
-        (State::Up, Some(Standing::Rival { value })) => {
+        (State::Up, Some(KeyStatus::Held { .. })) => format!("{key}: registered"),
+        (State::Up, Some(KeyStatus::Rival { value })) => {
             format!("{key}: waiting, `{}` holds it", shown(value))
         }
         (State::Up, _) => format!("{key}: healthy, registering"),
     }
 }
 
-fn why(report: &prober::Report) -> String {
+fn why(report: &prober::ProbeReport) -> String {
     match report.last.as_ref().map(|outcome| &outcome.verdict) {
         Some(crate::probe::Verdict::Fail(why)) => format!(" ({why})"),
         _ => String::new(),
@@ -65,25 +64,25 @@ fn why(report: &prober::Report) -> String {
 }
 
 /// The log line of a change in etcd; `ours` is the value that we want there.
-pub(super) fn say_standing(key: &Key, ours: &[u8], change: (&Standing, &Standing), away: bool) {
+pub(super) fn say_standing(key: &Key, ours: &[u8], change: (&KeyStatus, &KeyStatus), away: bool) {
     match change {
-        (Standing::Held { .. }, Standing::Held { .. }) => {}
-        (_, Standing::Held { .. }) => tracing::info!(%key, "registered"),
-        (Standing::Rival { value: one }, Standing::Rival { value: other }) if one == other => {}
-        (_, Standing::Rival { value }) if value == ours => tracing::info!(
+        (KeyStatus::Held { .. }, KeyStatus::Held { .. }) => {}
+        (_, KeyStatus::Held { .. }) => tracing::info!(%key, "registered"),
+        (KeyStatus::Rival { value: one }, KeyStatus::Rival { value: other }) if one == other => {}
+        (_, KeyStatus::Rival { value }) if value == ours => tracing::info!(
             %key,
             "the key has our value already: an earlier life's, which is taken over, or that of \
              another instance at the same address, which is waited for"
         ),
-        (_, Standing::Rival { value }) => {
+        (_, KeyStatus::Rival { value }) => {
             let holder = shown(value);
             tracing::warn!(%key, %holder, "another instance holds the key; waiting until it is gone");
         }
-        (Standing::Held { .. }, Standing::Absent { .. }) => tracing::info!(%key, "deregistered"),
-        (Standing::Held { .. }, Standing::Owed) if away => {
+        (KeyStatus::Held { .. }, KeyStatus::Absent { .. }) => tracing::info!(%key, "deregistered"),
+        (KeyStatus::Held { .. }, KeyStatus::Pending) if away => {
             tracing::warn!(%key, "etcd has been away for a whole TTL: the key may have run out");
         }
-        (Standing::Held { .. }, Standing::Owed) => {
+        (KeyStatus::Held { .. }, KeyStatus::Pending) => {
             tracing::warn!(%key, "etcd lost the key; registering again");
         }
         _ => {}
@@ -106,7 +105,7 @@ pub(super) fn say_served(verdict: &Verdict) {
 }
 
 /// The log line of a change.
-pub(super) fn say_state(key: &Key, report: &prober::Report) {
+pub(super) fn say_state(key: &Key, report: &prober::ProbeReport) {
     match report.state {
         State::Up => tracing::info!(%key, "the backend is healthy"),
         State::Down => tracing::warn!(%key, "the backend fails{}", why(report)),

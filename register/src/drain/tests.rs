@@ -1,5 +1,5 @@
 use super::*;
-use common::handshake::{Consumes, Refusal};
+use common::handshake::{Consumes, Rejection};
 use common::model::Entry;
 
 const KEY: &str = "/services/apache/10.0.0.1";
@@ -130,7 +130,7 @@ async fn a_refusal_ends_the_wait_with_its_text() {
     let now = Instant::now();
     let mut wait = wait(Goal::Left, now);
     let refused = Ack {
-        refused: Some(Refusal { revision: Revision(R), why: "on_empty = keep".into() }),
+        refused: Some(Rejection { revision: Revision(R), why: "on_empty = keep".into() }),
         ..ack("a", R - 1, R - 1)
     };
     wait.observe(&picture([member("a", false), acked("a", &refused)]), &book(), now);

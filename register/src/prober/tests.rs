@@ -27,7 +27,7 @@ fn begin(check: &str, limits: &Limits) -> Probing {
     start(vec![probe(check)], policy(), limits.clone(), bell, Duration::ZERO)
 }
 
-async fn until(probing: &mut Probing, state: State) -> Report {
+async fn until(probing: &mut Probing, state: State) -> ProbeReport {
     probing.report.wait_for(|report| report.state == state).await.unwrap().clone()
 }
 
@@ -48,7 +48,7 @@ async fn times(results: &str, took: Duration) -> Vec<f64> {
             Some(_) => Verdict::Fail("no".into()),
         }
     };
-    let (tell, _report) = watch::channel(Report::new(start));
+    let (tell, _report) = watch::channel(ProbeReport::new(start));
     let bell = Arc::new(Notify::new());
     let endless = follow(ask, policy(), start, || 0.5, tell, bell);
     assert!(tokio::time::timeout(Duration::from_secs(100), endless).await.is_err());
@@ -73,7 +73,7 @@ async fn a_dead_backend_is_down_within_fast_times_fall_and_a_deadline() {
     let mut probing = begin(&at, &Limits::default());
     until(&mut probing, State::Up).await;
     drop(listener);
-    let first = |report: &Report| report.last.as_ref().is_some_and(|o| !o.verdict.passed());
+    let first = |report: &ProbeReport| report.last.as_ref().is_some_and(|o| !o.verdict.passed());
     let noticed = probing.report.wait_for(first).await.unwrap().last.clone().unwrap().at;
     let report = until(&mut probing, State::Down).await;
     assert!(report.since - noticed <= Duration::from_secs(1) * 3 + Duration::from_secs(2));
@@ -144,7 +144,7 @@ async fn a_thousand_services_are_small_tasks() {
         until(probing, State::Up).await;
     }
     let probes = Arc::new(vec![probe("http")]);
-    let (tell, _report) = watch::channel(Report::new(Instant::now()));
+    let (tell, _report) = watch::channel(ProbeReport::new(Instant::now()));
     let ask = move || round(Arc::clone(&probes), Limits::default());
     let bell = Arc::new(Notify::new());
     let task = follow(ask, policy(), Instant::now(), fastrand::f64, tell, bell);

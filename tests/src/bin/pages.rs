@@ -17,7 +17,7 @@ fn main() -> anyhow::Result<()> {
     };
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     write(register::args::Cli::command(), &folder).context("register")?;
-    write(confsync::args::Cli::command(), &folder).context("confsync")
+    write(confsync::cli::args::Cli::command(), &folder).context("confsync")
 }
 
 /// What the pages of all subcommands end with.

@@ -26,7 +26,7 @@ pub enum Outcome {
 
 /// When a backend answered.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct ParsedKeys {
     /// For the first time since it was forgotten.
     pub first: Instant,
     /// For the last time.
@@ -61,7 +61,7 @@ pub struct Summary {
     /// No whole answer in time.
     pub timed_out: u64,
     /// Who answered, by name.
-    pub seen: BTreeMap<String, Seen>,
+    pub seen: BTreeMap<String, ParsedKeys>,
     /// The first failures, with their times.
     pub failures: Vec<Failure>,
 }
@@ -108,7 +108,7 @@ impl Summary {
             seen.last = now;
             seen.count += 1;
         } else if self.seen.len() < MOST_NAMES {
-            self.seen.insert(name.to_owned(), Seen { first: now, last: now, count: 1 });
+            self.seen.insert(name.to_owned(), ParsedKeys { first: now, last: now, count: 1 });
         }
     }
 
@@ -124,7 +124,7 @@ impl Summary {
         self.cut += other.cut;
         self.timed_out += other.timed_out;
         for (name, theirs) in other.seen {
-            let ours = self.seen.entry(name).or_insert(Seen { count: 0, ..theirs });
+            let ours = self.seen.entry(name).or_insert(ParsedKeys { count: 0, ..theirs });
             ours.first = ours.first.min(theirs.first);
             ours.last = ours.last.max(theirs.last);
             ours.count += theirs.count;

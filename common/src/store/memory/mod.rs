@@ -14,7 +14,9 @@ use tokio::time::timeout;
 
 pub use self::world::Saved;
 use self::world::World;
-use super::{Guard, KeyState, Lease, Mark, Renewed, Store, StoreError, Watch, WatchEvent, Written};
+use super::{
+    Guard, KeyState, Lease, Ownership, Renewed, Store, StoreError, Watch, WatchEvent, WriteOutcome,
+};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// A call to a store that hangs ends after this, as a real one's would.
@@ -197,15 +199,15 @@ impl Store for Memory {
     async fn renew(
         &self,
         lease: Lease,
-        keys: &[(Key, Mark)],
+        keys: &[(Key, Ownership)],
     ) -> Result<Option<Renewed>, StoreError> {
         self.reach().await?;
         let mut world = self.world();
         let Some(ttl) = world.renew(lease.id) else { return Ok(None) };
-        let state = |(key, _): &(Key, Mark)| match world.entries.get(key.as_str()) {
+        let state = |(key, _): &(Key, Ownership)| match world.entries.get(key.as_str()) {
             None => KeyState::Missing,
             Some(entry) if entry.lease == lease.id => {
-                KeyState::Ours(Mark { lease: lease.id, modified: entry.modified })
+                KeyState::Ours(Ownership { lease: lease.id, modified: entry.modified })
             }
             Some(entry) => KeyState::Foreign(entry.clone()),
         };
@@ -219,7 +221,7 @@ impl Store for Memory {
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> Result<Option<Written>, StoreError> {
+    ) -> Result<Option<WriteOutcome>, StoreError> {
         self.reach().await?;
         Ok(self.change(|world| {
             if !world.knows(lease.id) {
@@ -227,19 +229,22 @@ impl Store for Memory {
             }
             Some(if world.allows(key, guard) {
                 let revision = world.write(key.as_str(), value.to_vec(), lease.id);
-                Written::Done { revision, mark: Mark { lease: lease.id, modified: revision } }
+                WriteOutcome::Done {
+                    revision,
+                    mark: Ownership { lease: lease.id, modified: revision },
+                }
             } else {
                 world.held(key)
             })
         }))
     }
 
-    async fn delete(&self, key: &Key, guard: &Guard) -> Result<Written, StoreError> {
+    async fn delete(&self, key: &Key, guard: &Guard) -> Result<WriteOutcome, StoreError> {
         self.reach().await?;
         Ok(self.change(|world| {
             if world.entries.contains_key(key.as_str()) && world.allows(key, guard) {
                 let revision = world.erase(&[key.as_str().into()]);
-                Written::Done { revision, mark: Mark { lease: 0, modified: revision } }
+                WriteOutcome::Done { revision, mark: Ownership { lease: 0, modified: revision } }
             } else {
                 world.held(key)
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Change, Entry, Key, Revision, Snapshot, Tree};
-use crate::store::{Guard, StoreError, Written};
+use crate::store::{Guard, StoreError, WriteOutcome};
 
 /// Entries, history and leases.
 #[derive(Debug)]
@@ -117,8 +117,8 @@ impl World {
         }
     }
 
-    pub(super) fn held(&self, key: &Key) -> Written {
-        Written::Held { by: self.entries.get(key.as_str()).cloned(), revision: self.revision }
+    pub(super) fn held(&self, key: &Key) -> WriteOutcome {
+        WriteOutcome::Held { by: self.entries.get(key.as_str()).cloned(), revision: self.revision }
     }
 
     pub(super) fn grant(&mut self, ttl: Duration) -> i64 {

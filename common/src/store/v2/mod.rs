@@ -23,7 +23,7 @@ use url::Url;
 use self::http::{key_url, receive};
 use self::wire::{Answer, COMPARE, MISSING, NOT_A_FOLDER, Said};
 use super::rotation::{Rotation, place};
-use super::{Guard, KeyState, Lease, Mark, Renewed, Store, StoreError, Written};
+use super::{Guard, KeyState, Lease, Ownership, Renewed, Store, StoreError, WriteOutcome};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// Requests under way at the same time in one refresh of many keys.
@@ -168,39 +168,42 @@ impl V2 {
         key: &Key,
         params: Params<'_>,
         guard: &Guard,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WriteOutcome, StoreError> {
         let mut params = params;
         let index;
         match guard {
             Guard::Absent if method == Method::PUT => params.push(("prevExist", "false")),
             Guard::Value(value) if !value.is_empty() => params.push(("prevValue", text(value)?)),
             // The server ignores a `prevIndex` of 0 and refuses an empty `prevValue`.
-            Guard::Ours(Mark { modified, .. }) if modified.0 > 0 => {
+            Guard::Ours(Ownership { modified, .. }) if modified.0 > 0 => {
                 index = modified.to_string();
                 params.push(("prevIndex", &index));
             }
             Guard::Value(_) => {
                 let (found, revision) = self.obstacle(key).await?;
                 let Some(empty) = found.as_ref().filter(|entry| entry.value.is_empty()) else {
-                    return Ok(Written::Held { by: found, revision });
+                    return Ok(WriteOutcome::Held { by: found, revision });
                 };
                 index = empty.modified.to_string();
                 params.push(("prevIndex", &index));
             }
             Guard::Absent | Guard::Ours(_) => {
                 let (by, revision) = self.obstacle(key).await?;
-                return Ok(Written::Held { by, revision });
+                return Ok(WriteOutcome::Held { by, revision });
             }
         }
         match self.ask(method, key.as_str(), &params).await?.0 {
             Said::Done(Answer { node, .. }) => {
                 let revision = Revision(node.modified_index);
-                Ok(Written::Done { revision, mark: Mark { lease: 0, modified: revision } })
+                Ok(WriteOutcome::Done {
+                    revision,
+                    mark: Ownership { lease: 0, modified: revision },
+                })
             }
             Said::No(refusal) if refusal.error_code == NOT_A_FOLDER => Err(refusal.into()),
             Said::No(_) => {
                 let (by, revision) = self.obstacle(key).await?;
-                Ok(Written::Held { by, revision })
+                Ok(WriteOutcome::Held { by, revision })
             }
         }
     }
@@ -208,7 +211,7 @@ impl V2 {
     async fn refresh(
         &self,
         key: &Key,
-        mark: Mark,
+        mark: Ownership,
         ttl: Duration,
     ) -> Result<(KeyState, Revision), StoreError> {
         let (ttl, index) = (ttl.as_secs().to_string(), mark.modified.to_string());
@@ -222,7 +225,7 @@ impl V2 {
         match said {
             Said::Done(answer) => {
                 let modified = Revision(answer.node.modified_index);
-                Ok((KeyState::Ours(Mark { lease: 0, modified }), head.index))
+                Ok((KeyState::Ours(Ownership { lease: 0, modified }), head.index))
             }
             Said::No(refusal) if refusal.error_code == COMPARE => {
                 let (entry, index) = self.get(key.as_str()).await?;
@@ -271,7 +274,7 @@ impl Store for V2 {
     async fn renew(
         &self,
         lease: Lease,
-        keys: &[(Key, Mark)],
+        keys: &[(Key, Ownership)],
     ) -> Result<Option<Renewed>, StoreError> {
         let each: Vec<_> =
             keys.iter().map(|(key, mark)| self.refresh(key, *mark, lease.ttl)).collect();
@@ -291,13 +294,13 @@ impl Store for V2 {
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> Result<Option<Written>, StoreError> {
+    ) -> Result<Option<WriteOutcome>, StoreError> {
         let ttl = lease.ttl.as_secs().to_string();
         let params = vec![("value", text(value)?), ("ttl", ttl.as_str())];
         self.guarded(Method::PUT, key, params, guard).await.map(Some)
     }
 
-    async fn delete(&self, key: &Key, guard: &Guard) -> Result<Written, StoreError> {
+    async fn delete(&self, key: &Key, guard: &Guard) -> Result<WriteOutcome, StoreError> {
         self.guarded(Method::DELETE, key, Vec::new(), guard).await
     }
 

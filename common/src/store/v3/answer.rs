@@ -5,21 +5,21 @@ use std::time::Duration;
 use etcd_client::{KeyValue, TxnOpResponse, TxnResponse};
 
 use crate::model::{Entry, Revision};
-use crate::store::{KeyState, Mark, Written};
+use crate::store::{KeyState, Ownership, WriteOutcome};
 
-pub(super) fn written(answer: &TxnResponse, lease: i64) -> Written {
+pub(super) fn written(answer: &TxnResponse, lease: i64) -> WriteOutcome {
     let revision = revision_of(answer);
     if answer.succeeded() {
-        return Written::Done { revision, mark: Mark { lease, modified: revision } };
+        return WriteOutcome::Done { revision, mark: Ownership { lease, modified: revision } };
     }
-    Written::Held { by: answer.op_responses().into_iter().find_map(first_entry), revision }
+    WriteOutcome::Held { by: answer.op_responses().into_iter().find_map(first_entry), revision }
 }
 
 pub(super) fn state(entry: Option<Entry>, lease: i64) -> KeyState {
     match entry {
         None => KeyState::Missing,
         Some(entry) if entry.lease == lease => {
-            KeyState::Ours(Mark { lease, modified: entry.modified })
+            KeyState::Ours(Ownership { lease, modified: entry.modified })
         }
         Some(entry) => KeyState::Foreign(entry),
     }

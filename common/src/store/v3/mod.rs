@@ -25,7 +25,7 @@ use rustls::ClientConfig;
 use self::answer::{first_entry, revision, revision_of, seconds, state, written};
 use self::error::Failure;
 use super::rotation::{Rotation, Seat};
-use super::{Guard, Lease, Mark, Renewed, Store, StoreError, Written};
+use super::{Guard, Lease, Ownership, Renewed, Store, StoreError, WriteOutcome};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// etcd's default for `--max-txn-ops`.
@@ -218,7 +218,7 @@ impl Store for V3 {
     async fn renew(
         &self,
         lease: Lease,
-        keys: &[(Key, Mark)],
+        keys: &[(Key, Ownership)],
     ) -> Result<Option<Renewed>, StoreError> {
         let link = self.link().await?;
         // A stream for each refresh: it costs what a unary call costs, and leaves
@@ -255,7 +255,7 @@ impl Store for V3 {
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> Result<Option<Written>, StoreError> {
+    ) -> Result<Option<WriteOutcome>, StoreError> {
         let link = self.link().await?;
         let options = PutOptions::new().with_lease(lease.id);
         let txn = Txn::new()
@@ -267,7 +267,7 @@ impl Store for V3 {
         Ok(answer.map(|answer| written(&answer, lease.id)))
     }
 
-    async fn delete(&self, key: &Key, guard: &Guard) -> Result<Written, StoreError> {
+    async fn delete(&self, key: &Key, guard: &Guard) -> Result<WriteOutcome, StoreError> {
         let link = self.link().await?;
         let mut compares = compares(key, guard);
         // Without it, deleting what is absent would be "done".

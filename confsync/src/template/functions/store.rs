@@ -55,11 +55,11 @@ fn getv(call: &Call<'_>, args: &[Value]) -> Outcome {
     }
 }
 
-type Entry<'a> = (&'a Arc<str>, &'a Arc<str>);
+type KeyPair<'a> = (&'a Arc<str>, &'a Arc<str>);
 
 /// Does something with each key that fits a pattern, in byte order. Only those that
 /// begin with its plain front are looked at.
-fn fitting(call: &Call<'_>, pattern: &str, mut each: impl FnMut(Entry<'_>)) -> Result<(), Fault> {
+fn fitting(call: &Call<'_>, pattern: &str, mut each: impl FnMut(KeyPair<'_>)) -> Result<(), Fault> {
     if call.kv.is_empty() {
         // confd reads the pattern only when it has a key to match.
         return Ok(());
@@ -81,7 +81,7 @@ fn fitting(call: &Call<'_>, pattern: &str, mut each: impl FnMut(Entry<'_>)) -> R
 fn beginning<'a>(
     call: &Call<'a>,
     text: &str,
-    mut each: impl FnMut(Entry<'a>),
+    mut each: impl FnMut(KeyPair<'a>),
 ) -> Result<(), Fault> {
     let from = (Bound::Included(text), Bound::Unbounded);
     let all = call.kv.range::<str, _>(from).take_while(|(key, _)| key.starts_with(text));

@@ -6,7 +6,7 @@
 
 use gotmpl::parse::{BranchNode, ListNode, Node, Pos, SmolStr, TemplateNode};
 
-use super::Program;
+use super::GoTemplate;
 use super::include::Includes;
 use crate::template::error::{TemplateError, place};
 use crate::template::functions::{Budget, Call, Fault, MAX_TEXT, too_large};
@@ -28,7 +28,7 @@ pub(super) type Walked = Result<Flow, TemplateError>;
 
 /// One run of one file.
 pub(super) struct Exec<'a> {
-    pub(super) program: &'a Program,
+    pub(super) program: &'a GoTemplate,
     pub(super) call: Call<'a>,
     pub(super) includes: &'a Includes<'a>,
     pub(super) vars: Vec<(SmolStr, Value)>,
@@ -37,7 +37,7 @@ pub(super) struct Exec<'a> {
 }
 
 impl<'a> Exec<'a> {
-    pub(super) fn new(program: &'a Program, call: Call<'a>, includes: &'a Includes<'a>) -> Self {
+    pub(super) fn new(program: &'a GoTemplate, call: Call<'a>, includes: &'a Includes<'a>) -> Self {
         let out = Bounded::new(MAX_TEXT);
         Self { program, call, includes, vars: Vec::new(), out, nesting: 0 }
     }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use gotmpl::parse::{Expr, Pos};
 
-use super::Program;
+use super::GoTemplate;
 use super::exec::Exec;
 use crate::template::error::TemplateError;
 use crate::template::functions::{Fault, Ty};
@@ -108,7 +108,7 @@ impl Exec<'_> {
 
     fn included(&self, pos: Pos, file: &Path, data: &Value) -> Result<Value, TemplateError> {
         let text = read(file).map_err(|fault| self.stop(pos, fault))?;
-        let program = Program::read(file, &text)?;
+        let program = GoTemplate::read(file, &text)?;
         let text = Exec::new(&program, self.call, self.includes).run(data)?;
         let value = Value::str(text);
         self.budget().made(&value).map_err(|fault| self.stop(pos, fault))?;

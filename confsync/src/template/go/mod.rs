@@ -18,7 +18,7 @@ mod plain;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gotmpl::parse::{DefineNode, ListNode};
+use gotmpl::parse::ListNode;
 
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Call};
@@ -26,11 +26,10 @@ use super::value::Value;
 use super::{Input, Sources};
 use exec::Exec;
 use include::Includes;
-pub(super) use literal::text;
 
 /// A Go template, read and checked.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct GoTemplate {
     file: PathBuf,
     source: String,
     main: ListNode,
@@ -38,7 +37,7 @@ pub(super) struct Program {
     folder: Option<PathBuf>,
 }
 
-impl Program {
+impl GoTemplate {
     /// Reads and checks a template.
     pub(super) fn compile(
         name: &Path,
@@ -69,10 +68,4 @@ impl Program {
         let call = Call { kv: &input.kv, budget: &budget };
         Exec::new(self, call, &includes).run(&Value::Absent)
     }
-}
-
-/// A template that reads, as the parser gives it; [`text`] makes its strings Go's.
-pub(super) fn tree(text: &str) -> Result<(ListNode, Vec<DefineNode>), TemplateError> {
-    Program::read(Path::new("template"), text)?;
-    order::parse(text).map_err(|(at, fault)| TemplateError::at("template", place(text, at), fault))
 }

@@ -36,7 +36,7 @@ use tree::Tree;
 
 /// A handlebars template with its partials, read and checked.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct HandlebarsTemplate {
     file: PathBuf,
     name: String,
     templates: BTreeMap<String, Template>,
@@ -51,7 +51,7 @@ pub(super) fn names() -> Vec<&'static str> {
 /// What the outermost template sees.
 const NAMES: [&str; 1] = ["backends"];
 
-impl Program {
+impl HandlebarsTemplate {
     /// Reads and checks a template and all partials.
     pub(super) fn compile(
         file: &Path,

@@ -36,7 +36,7 @@ fn sources() -> Sources {
 
 /// Renders both ways and wants one answer.
 fn same(text: &str) -> Result<(), String> {
-    let read = |light| Program::read(Path::new("t.hbs"), text, &sources(), light);
+    let read = |light| HandlebarsTemplate::read(Path::new("t.hbs"), text, &sources(), light);
     let (light, own) = match (read(true), read(false)) {
         (Ok(light), Ok(own)) => (light, own),
         (Err(light), Err(own)) if light == own => return Ok(()),
@@ -74,7 +74,7 @@ fn who_asks_for_no_backends_gets_none_made() {
         ("{{#*inline \"i\"}}{{toJson this}}{{/inline}}{{> i}}", true, true),
     ] {
         let sources = Sources::default();
-        let program = Program::read(Path::new("t.hbs"), text, &sources, true).unwrap();
+        let program = HandlebarsTemplate::read(Path::new("t.hbs"), text, &sources, true).unwrap();
         assert_eq!(program.asks, Asks { any, whole }, "{text}");
     }
 }

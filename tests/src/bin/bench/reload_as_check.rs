@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use confsync::install::{Candidate, Proof, StagedSet, Target};
-use confsync::nginx::{Nginx as ByName, RELOAD_DEADLINE, Settings};
+use confsync::apply::install::{Candidate, Proof, StagedFiles, Target};
+use confsync::proxy::nginx::{Nginx as ByName, RELOAD_DEADLINE, Settings};
 use tests::{Lab, Nginx};
 
 use crate::times::Times;
@@ -51,8 +51,9 @@ async fn measure(size: usize, rounds: usize) -> anyhow::Result<[Times; 2]> {
         let way = round % 2;
         let bytes = site(&nginx, size, round + 1).into_bytes();
         let start = Instant::now();
-        let staged =
-            StagedSet::write(&vec![Candidate { target: Target::new(nginx.site()), bytes }].into())?;
+        let staged = StagedFiles::write(
+            &vec![Candidate { target: Target::new(nginx.site()), bytes }].into(),
+        )?;
         let proof = match way {
             0 => by_name.check(&staged).await?.proof,
             _ => Proof::nothing_to_ask(&staged),
@@ -64,7 +65,7 @@ async fn measure(size: usize, rounds: usize) -> anyhow::Result<[Times; 2]> {
             times.add(start.elapsed());
         }
         // The next begins at rest.
-        confsync::nginx::quiesced(&applied, Duration::from_secs(10)).await;
+        confsync::proxy::nginx::quiesced(&applied, Duration::from_secs(10)).await;
     }
     Ok(times)
 }

@@ -1,0 +1,225 @@
+//! This load balancer in etcd: the member key, and one acknowledgement a resource,
+//! all under one lease.
+//!
+//! It says what it is told and keeps two promises by itself: an acknowledgement
+//! never goes backwards within one life, and nothing is written while nothing
+//! changes (the registrar compares). The protocol is in `docs/handshake.md`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use common::claim::{Aim, Takeover, Want, Wants};
+use common::handshake::{Ack, Bookkeeping, Consumes, Member, Rejection};
+use common::model::{Key, KeyError, Revision};
+use tokio::sync::watch;
+
+/// What this load balancer publishes about itself.
+#[derive(Debug, Clone)]
+pub struct LoadBalancerKeys {
+    name: String,
+    boot: String,
+    bookkeeping: Bookkeeping,
+    wants: watch::Sender<Wants>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    member: Option<Member>,
+    acks: BTreeMap<String, Ack>,
+    regressions: u32,
+}
+
+/// What one resource can say about a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Every change up to here is in what new requests are routed by.
+    pub applied: Revision,
+    /// No worker is left that began before.
+    pub quiesced: Revision,
+    /// Keys held against the store.
+    pub held: Vec<String>,
+    /// Why the newest revision is not applied.
+    pub refused: Option<Rejection>,
+}
+
+impl LoadBalancerKeys {
+    /// `name` is this load balancer's, `boot` this life's.
+    #[must_use]
+    pub fn new(name: String, boot: String, bookkeeping: Bookkeeping) -> Self {
+        let (wants, _) = watch::channel(Wants::default());
+        Self { name, boot, bookkeeping, wants, state: Arc::default() }
+    }
+
+    /// What the registrar is to hold.
+    #[must_use]
+    pub fn wants(&self) -> watch::Receiver<Wants> {
+        self.wants.subscribe()
+    }
+
+    /// The name of this load balancer.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The member key.
+    ///
+    /// # Errors
+    /// When the name is not a path segment.
+    pub fn key(&self) -> Result<Key, KeyError> {
+        self.bookkeeping.member(&self.name)
+    }
+
+    /// The member key and the value it is to have; `None` before joining.
+    #[must_use]
+    pub fn member_as_wanted(&self) -> Option<(Key, Vec<u8>)> {
+        let key = self.key().ok()?;
+        let value = self.wants.borrow().get(&key)?.value.clone();
+        Some((key, value))
+    }
+
+    /// Where the bookkeeping is.
+    #[must_use]
+    pub fn bookkeeping(&self) -> &Bookkeeping {
+        &self.bookkeeping
+    }
+
+    /// Joins, or tells that what is rendered has changed.
+    pub fn join(&self, host: String, advertise: Option<String>, resources: Vec<Consumes>) {
+        self.change(|state| {
+            state.acks.retain(|name, _| resources.iter().any(|r| &r.name == name));
+            state.member = Some(Member {
+                host,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                boot: self.boot.clone(),
+                advertise,
+                resources,
+                left: false,
+            });
+        });
+    }
+
+    /// Tells that something else is rendered than was said when joining.
+    pub fn consume(&self, resources: Vec<Consumes>) {
+        self.change(|state| {
+            if let Some(member) = &mut state.member {
+                member.resources = resources;
+            }
+        });
+    }
+
+    /// Says what a resource has applied. Never goes backwards, whatever it is told,
+    /// unless the store itself did: `regressions` counts that.
+    pub fn acknowledge(&self, resource: &str, said: Applied, regressions: u32) {
+        self.change(|state| {
+            if state.regressions != regressions {
+                state.regressions = regressions;
+                state.acks.clear();
+            }
+            let before = state.acks.get(resource);
+            let floor =
+                |new: Revision, old: fn(&Ack) -> Revision| before.map_or(new, |b| old(b).max(new));
+            let ack = Ack {
+                boot: self.boot.clone(),
+                applied: floor(said.applied, |ack| ack.applied),
+                quiesced: floor(said.quiesced, |ack| ack.quiesced),
+                held: said.held,
+                refused: said.refused,
+            };
+            state.acks.insert(resource.to_owned(), ack);
+        });
+    }
+
+    /// A clean leave: nothing is routed from here any more.
+    pub fn left(&self) {
+        self.change(|state| {
+            if let Some(member) = &mut state.member {
+                member.left = true;
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let Ok(mut state) = self.state.lock() else { return };
+        change(&mut state);
+        let wants = self.as_wants(&state);
+        self.wants.send_if_modified(|before| {
+            let changed = **before != wants;
+            if changed {
+                *before = Arc::new(wants);
+            }
+            changed
+        });
+    }
+
+    fn as_wants(&self, state: &State) -> BTreeMap<Key, Want> {
+        let member = state.member.as_ref().and_then(|m| Some((self.key().ok()?, json(m))));
+        let acks = state.acks.iter().filter_map(|(resource, ack)| {
+            Some((self.bookkeeping.ack(resource, &self.name).ok()?, json(ack)))
+        });
+        let want = |(key, value)| (key, Want { value, takeover: Takeover::Any, aim: Aim::Hold });
+        member.into_iter().chain(acks).map(want).collect()
+    }
+}
+
+/// These structs hold only what JSON can say.
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members() -> LoadBalancerKeys {
+        let bookkeeping = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
+        LoadBalancerKeys::new("lb-1".into(), "boot".into(), bookkeeping)
+    }
+
+    fn said(applied: u64, quiesced: u64) -> Applied {
+        Applied {
+            applied: Revision(applied),
+            quiesced: Revision(quiesced),
+            held: vec![],
+            refused: None,
+        }
+    }
+
+    fn ack(members: &LoadBalancerKeys) -> Ack {
+        let wants = members.wants().borrow().clone();
+        let key: Key = "/confsync/acks/web/lb-1".parse().unwrap();
+        serde_json::from_slice(&wants[&key].value).unwrap()
+    }
+
+    #[test]
+    fn an_acknowledgement_never_goes_backwards_unless_the_store_did() {
+        let members = members();
+        members.acknowledge("web", said(7, 5), 0);
+        members.acknowledge("web", said(6, 6), 0);
+        assert_eq!((ack(&members).applied, ack(&members).quiesced), (Revision(7), Revision(6)));
+        members.acknowledge("web", said(2, 2), 1);
+        assert_eq!(ack(&members).applied, Revision(2));
+    }
+
+    #[test]
+    fn saying_the_same_again_wakes_nobody() {
+        let members = members();
+        let mut wants = members.wants();
+        members.acknowledge("web", said(1, 1), 0);
+        assert!(wants.has_changed().unwrap());
+        wants.mark_unchanged();
+        members.acknowledge("web", said(1, 1), 0);
+        assert!(!wants.has_changed().unwrap());
+    }
+
+    #[test]
+    fn leaving_is_said_in_the_member_key() {
+        let members = members();
+        members.join("host".into(), None, vec![]);
+        members.left();
+        let wants = members.wants().borrow().clone();
+        let member: Member = serde_json::from_slice(&wants.values().next().unwrap().value).unwrap();
+        assert!(member.left);
+    }
+}

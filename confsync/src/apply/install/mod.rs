@@ -1,0 +1,48 @@
+//! Files that replace others whole: stage beside, check, swap, keep the previous
+//! one until the new one is proven, put it back if it is not.
+//!
+//! ```text
+//! StagedFiles ──accept(Proof)──► CheckedFiles ──install──► InstalledFiles ─┬─ commit
+//!                                                                    └─ rollback
+//! ```
+//!
+//! What must hold:
+//! * bytes that no check has passed cannot be installed: only a [`Proof`] of these
+//!   very bytes opens the way, and the compiler sees to the order;
+//! * a set is swapped as a whole: if one file cannot be, those before it are put back;
+//! * whoever reads dest, at any moment and after a kill at any moment, reads the old
+//!   file or the new one, never a part (the one exception is `in_place`, which an
+//!   operator must ask for);
+//! * after a crash [`recover`] makes the set whole and finds the previous files, and
+//!   [`clean_stale`] removes what an earlier run of ours left, and nothing else.
+//!
+//! Everything here is plain blocking code. A swap costs two fsyncs, some 10 ms, so
+//! call it through `tokio::task::spawn_blocking`; a step once begun is then finished
+//! even if the caller goes away.
+//!
+//! This module knows nothing of templates, nginx or commands.
+
+mod digest;
+mod error;
+mod names;
+mod recover;
+mod slot;
+mod stage;
+mod stamp;
+mod swap;
+mod target;
+
+pub use digest::{Digest, Wanted, current};
+pub use error::InstallError;
+pub use recover::{Recovered, clean_stale, recover};
+pub use stage::{Proof, Staged, StagedFiles};
+pub use stamp::Stamp;
+pub use swap::{CheckedFiles, InstalledFiles};
+pub use target::{Candidate, Target};
+
+pub(crate) use names::note;
+pub(crate) use recover::clean_beside;
+pub(crate) use stage::new_beside;
+
+#[cfg(test)]
+mod tests;

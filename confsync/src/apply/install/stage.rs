@@ -1,0 +1,177 @@
+//! The first stage: bytes written whole beside dest, with their owner and mode,
+//! where no reader finds them.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
+
+use super::names::{RANDOM, stage_prefix};
+use super::target::{Access, Place, make_folder, resolve};
+use super::{Candidate, CheckedFiles, Digest, InstallError, Target, Wanted};
+
+/// One file of a set, written beside its dest and not checked. Dropping it removes
+/// the staged file.
+#[derive(Debug)]
+pub struct Staged {
+    pub(super) target: Target,
+    pub(super) real: PathBuf,
+    pub(super) path: TempPath,
+    /// Held open for its lock: `clean_stale` of another process leaves it alone.
+    file: File,
+    stamp: Stamp,
+}
+
+/// Files of one set, staged and not checked.
+#[derive(Debug)]
+pub struct StagedFiles {
+    files: Vec<Staged>,
+    digest: Digest,
+}
+
+/// That a check has passed these very bytes. Only checks make one.
+#[derive(Debug)]
+#[must_use]
+pub struct Proof {
+    digest: Digest,
+}
+
+impl Proof {
+    /// For a check that has passed `set`.
+    pub(crate) fn passed(set: &StagedFiles) -> Self {
+        Self { digest: set.digest }
+    }
+
+    /// For a resource that names no check, as confd allows.
+    pub fn nothing_to_ask(set: &StagedFiles) -> Self {
+        Self { digest: set.digest }
+    }
+}
+
+/// What tells whether a file was written to since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, i64, i64);
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self(meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
+    }
+}
+
+impl Staged {
+    fn write(candidate: &Candidate) -> Result<Self, InstallError> {
+        let target = candidate.target.clone();
+        make_folder(&target)?;
+        let Place { real, now } = resolve(&target.dest)?;
+        let mut temp = new_beside(&real)?;
+        let path = temp.path().to_owned();
+        temp.write_all(&candidate.bytes).map_err(InstallError::io("write", &path))?;
+        give(temp.as_file(), &path, Access::wanted(&target, now.as_ref()))?;
+        temp.as_file().sync_all().map_err(InstallError::io("write to disk", &path))?;
+        let meta = temp.as_file().metadata().map_err(InstallError::io("look at", &path))?;
+        let (file, path) = temp.into_parts();
+        Ok(Self { target, real, path, file, stamp: Stamp::of(&meta) })
+    }
+
+    /// The dest as the operator wrote it: the name to use in messages.
+    #[must_use]
+    pub fn dest(&self) -> &Path {
+        &self.target.dest
+    }
+
+    /// The file that dest means, behind links; it may not exist yet.
+    #[must_use]
+    pub fn real(&self) -> &Path {
+        &self.real
+    }
+
+    /// Where the unchecked bytes are.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn unaltered(&self) -> Result<(), InstallError> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(meta) if Stamp::of(&meta) == self.stamp => Ok(()),
+            Ok(_) => Err(InstallError::Altered(self.target.dest.clone())),
+            Err(e) => Err(InstallError::io("look at", &self.path)(e)),
+        }
+    }
+
+    pub(super) fn into_parts(self) -> (Target, PathBuf, TempPath, File) {
+        (self.target, self.real, self.path, self.file)
+    }
+}
+
+impl StagedFiles {
+    /// Writes every candidate beside its dest, whole and on disk, with owner and
+    /// mode. Dest is not touched.
+    ///
+    /// # Errors
+    /// When one cannot be written; nothing is left behind then.
+    pub fn write(wanted: &Wanted) -> Result<Self, InstallError> {
+        let mut places = BTreeSet::new();
+        let mut files = Vec::with_capacity(wanted.files().len());
+        for candidate in wanted.files() {
+            let staged = Staged::write(candidate)?;
+            if !places.insert(staged.real.clone()) {
+                return Err(InstallError::Twice(staged.real));
+            }
+            files.push(staged);
+        }
+        Ok(Self { files, digest: wanted.digest() })
+    }
+
+    /// The files, in the order of the candidates.
+    #[must_use]
+    pub fn files(&self) -> &[Staged] {
+        &self.files
+    }
+
+    /// The digest of what is staged.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Lets the set pass, on the proof that it was checked.
+    ///
+    /// # Errors
+    /// When the proof is of other bytes, or the staged files were changed since.
+    pub fn accept(self, proof: Proof) -> Result<CheckedFiles, InstallError> {
+        if proof.digest != self.digest {
+            return Err(InstallError::OtherProof);
+        }
+        self.files.iter().try_for_each(Staged::unaltered)?;
+        Ok(CheckedFiles::new(self.files, self.digest))
+    }
+}
+
+/// A new file of ours in the folder of `real`, readable by us alone, removed when
+/// dropped, and locked, so that no clean-up takes it for a stale one.
+pub(crate) fn new_beside(real: &Path) -> Result<NamedTempFile, InstallError> {
+    let folder = real.parent().unwrap_or(Path::new("/"));
+    let temp = tempfile::Builder::new()
+        .prefix(&stage_prefix(real.file_name().unwrap_or_default()))
+        .rand_bytes(RANDOM)
+        .tempfile_in(folder)
+        .map_err(InstallError::io("write in the folder", folder))?;
+    temp.as_file().lock().map_err(InstallError::io("lock", temp.path()))?;
+    Ok(temp)
+}
+
+/// Owner first: a change of owner clears the set-user-id bit of the mode.
+pub(super) fn give(file: &File, path: &Path, access: Access) -> Result<(), InstallError> {
+    let meta = file.metadata().map_err(InstallError::io("look at", path))?;
+    let uid = access.uid.filter(|uid| *uid != meta.uid());
+    let gid = access.gid.filter(|gid| *gid != meta.gid());
+    if uid.is_some() || gid.is_some() {
+        fchown(file, uid, gid).map_err(InstallError::io("set the owner of", path))?;
+    }
+    file.set_permissions(Permissions::from_mode(access.mode))
+        .map_err(InstallError::io("set the mode of", path))
+}

@@ -1,0 +1,178 @@
+//! The later stages: a set takes its place as a whole, and can be put back.
+//!
+//! Each way through is a list of small steps ([`Step`]), each of which is one change
+//! of the file system or leaves nothing half done. So a kill between any two of them
+//! can be played in a test.
+//!
+//! The order makes [`super::recover`] certain: every file has its mark (the previous
+//! content, or that there was none) before the first swap, and keeps it until the last
+//! is committed or put back. Marks for some files only therefore mean that no file is
+//! between old and new.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::slot::Slot;
+use super::{Digest, InstallError, Staged, Target};
+
+/// A set that passed its check and waits beside its dests.
+#[derive(Debug)]
+pub struct CheckedFiles {
+    swap: Swap,
+    digest: Digest,
+}
+
+/// A set that is in place. Its previous files are kept until [`Self::commit`] or
+/// [`Self::rollback`]; dropping it decides nothing, and [`super::recover`] finds it.
+#[derive(Debug)]
+#[must_use]
+pub struct InstalledFiles {
+    swap: Swap,
+}
+
+#[derive(Debug)]
+pub(super) struct Swap {
+    slots: Vec<Slot>,
+}
+
+/// One step on the way, of the file with this index or of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    Forget(usize),
+    Keep(usize),
+    Replace(usize),
+    PutBack(usize),
+    Sync(PathBuf),
+}
+
+impl CheckedFiles {
+    pub(super) fn new(files: Vec<Staged>, digest: Digest) -> Self {
+        Self { swap: Swap { slots: files.into_iter().map(Slot::staged).collect() }, digest }
+    }
+
+    /// The digest of what waits.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Puts every file in its place, keeping the previous ones.
+    ///
+    /// # Errors
+    /// When one cannot be; those before it are then back as they were, unless the
+    /// error is [`InstallError::Torn`].
+    pub fn install(mut self) -> Result<InstalledFiles, InstallError> {
+        for step in self.swap.way_in() {
+            if let Err(cause) = self.swap.perform(&step) {
+                return Err(match self.swap.go_back() {
+                    Ok(()) => cause,
+                    Err(restore) => {
+                        InstallError::Torn { cause: cause.into(), restore: restore.into() }
+                    }
+                });
+            }
+        }
+        Ok(InstalledFiles { swap: self.swap })
+    }
+}
+
+impl InstalledFiles {
+    pub(super) fn found(places: Vec<(Target, PathBuf)>) -> Self {
+        let slot = |(target, real)| Slot::found(target, real);
+        Self { swap: Swap { slots: places.into_iter().map(slot).collect() } }
+    }
+
+    /// The dests that were written in place, not replaced: worth a warning.
+    #[must_use]
+    pub fn in_place(&self) -> Vec<&Path> {
+        let slots = self.swap.slots.iter().filter(|s| s.in_place());
+        slots.map(|s| s.dest()).collect()
+    }
+
+    /// The new files are proven: the previous ones go.
+    ///
+    /// # Errors
+    /// When one cannot be removed. The files in place are not concerned.
+    pub fn commit(mut self) -> Result<(), InstallError> {
+        self.swap.walk(self.swap.forget().collect())
+    }
+
+    /// Puts the previous files back, all of them; where there was none, the new one
+    /// is removed.
+    ///
+    /// # Errors
+    /// When one cannot be put back; [`super::recover`] finds the set again.
+    pub fn rollback(mut self) -> Result<(), InstallError> {
+        self.swap.go_back()
+    }
+
+    /// How far a set got that was found after a crash.
+    pub(super) fn progress(&self) -> Progress {
+        let states: Vec<_> = self.swap.slots.iter().filter_map(Slot::is_replaced).collect();
+        match (states.contains(&true), states.contains(&false)) {
+            (true, true) => Progress::Between,
+            (false, true) => Progress::Old,
+            (_, false) => Progress::New,
+        }
+    }
+}
+
+/// How far a set got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Old,
+    Between,
+    New,
+}
+
+impl Swap {
+    pub(super) fn way_in(&self) -> Vec<Step> {
+        let each = 0..self.slots.len();
+        let keep = each.clone().map(Step::Keep);
+        self.forget().chain(keep).chain(each.map(Step::Replace)).chain(self.sync()).collect()
+    }
+
+    pub(super) fn way_back(&self) -> Vec<Step> {
+        let marked = self.slots.iter().enumerate().filter(|(_, s)| s.is_marked());
+        let back = marked.map(|(i, _)| Step::PutBack(i));
+        back.chain(self.sync()).chain(self.forget()).collect()
+    }
+
+    fn forget(&self) -> impl Iterator<Item = Step> + use<> {
+        (0..self.slots.len()).map(Step::Forget)
+    }
+
+    fn sync(&self) -> impl Iterator<Item = Step> + use<> {
+        let folders: BTreeSet<_> = self.slots.iter().filter_map(|s| s.real().parent()).collect();
+        folders.into_iter().map(|f| Step::Sync(f.to_owned())).collect::<Vec<_>>().into_iter()
+    }
+
+    fn walk(&mut self, steps: Vec<Step>) -> Result<(), InstallError> {
+        steps.iter().try_for_each(|step| self.perform(step))
+    }
+
+    /// Puts back as many as can be; unless that is all, every mark stays.
+    fn go_back(&mut self) -> Result<(), InstallError> {
+        let (back, rest): (Vec<_>, Vec<_>) =
+            self.way_back().into_iter().partition(|step| matches!(step, Step::PutBack(_)));
+        let errors: Vec<_> = back.iter().filter_map(|step| self.perform(step).err()).collect();
+        errors.into_iter().next().map_or(Ok(()), Err)?;
+        self.walk(rest)
+    }
+
+    pub(super) fn perform(&mut self, step: &Step) -> Result<(), InstallError> {
+        match step {
+            Step::Forget(i) => self.slots.get_mut(*i).map_or(Ok(()), Slot::forget),
+            Step::Keep(i) => self.slots.get_mut(*i).map_or(Ok(()), Slot::keep),
+            Step::Replace(i) => self.slots.get_mut(*i).map_or(Ok(()), Slot::replace),
+            Step::PutBack(i) => self.slots.get_mut(*i).map_or(Ok(()), Slot::put_back),
+            Step::Sync(folder) => File::open(folder)
+                .and_then(|f| f.sync_all())
+                .map_err(InstallError::io("write to disk the folder", folder)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

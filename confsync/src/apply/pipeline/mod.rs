@@ -1,0 +1,368 @@
+//! One set's way from what is wanted to what is proven: render, stage, check, swap,
+//! load, prove. One step at a time, each carried to its end; the ledger says which.
+//!
+//! What must hold:
+//! * what was refused never replaces what works, and is put back if it did;
+//! * a load stays owed until it is proven, across failures and restarts;
+//! * between a swap and its proof nothing else is swapped.
+//!
+//! This module knows nothing of etcd.
+
+mod load;
+mod record;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::backoff::Backoff;
+use common::model::Revision;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::Instant;
+
+pub use record::{Counts, HISTORY, Load};
+
+use crate::apply::install::{
+    Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
+    clean_stale, current, recover,
+};
+use crate::apply::ledger::{Ledger, Owed};
+use crate::apply::quiescence::Quiescence;
+use crate::proxy::nginx::{Master, is_alive};
+use crate::proxy::{NotPassed, Proxy};
+
+/// The pipeline of one set.
+#[derive(Debug)]
+pub struct Pipeline {
+    name: String,
+    proxy: Proxy,
+    targets: Vec<Target>,
+    /// What is owed.
+    pub ledger: Ledger,
+    /// Nothing before the first render.
+    wanted: Option<Wanted>,
+    /// The revision that it was rendered from.
+    wanted_at: Revision,
+    /// Swapped in, not proven yet: the previous files are still there.
+    pending: Option<InstalledFiles>,
+    /// Those are of an earlier run, and nobody has tried to load them since.
+    prove_first: bool,
+    quiescence: Quiescence,
+    /// Who runs what is live, if its end is to be watched for.
+    master: Option<Arc<Master>>,
+    /// The files as they were last looked at.
+    stamp: Stamp,
+    min_interval: Duration,
+    last_load: Option<Instant>,
+    backoff: Backoff,
+    /// Nobody tries again: there is one step only.
+    pub once: bool,
+    /// Why the last step failed, until one succeeds.
+    pub trouble: Option<String>,
+    /// The last loads, newest last.
+    pub history: VecDeque<Load>,
+    /// Loads proven and steps failed since the start.
+    pub counts: Counts,
+    /// How long proven loads took.
+    pub load_seconds: Histogram,
+    /// What made the next load due, in the operator's words.
+    pub cause: String,
+}
+
+impl Pipeline {
+    /// A pipeline for `targets`; looks at what an earlier run left on disk.
+    ///
+    /// # Errors
+    /// When the files cannot be looked at.
+    pub fn new(
+        name: String,
+        proxy: Proxy,
+        targets: Vec<Target>,
+        min_interval: Duration,
+    ) -> Result<Self, InstallError> {
+        proxy.clean_stale();
+        for target in &targets {
+            for stale in clean_stale(target)? {
+                tracing::info!(file = %stale.display(), "removed a left-over of an earlier run");
+            }
+        }
+        let pending = match recover(&targets)? {
+            Recovered::Nothing => None,
+            Recovered::PutBack => {
+                tracing::warn!(
+                    set = name,
+                    "an earlier run ended in a swap; the files of before it are back"
+                );
+                None
+            }
+            Recovered::Undecided(set) => {
+                tracing::warn!(set = name, "an earlier run ended before its files were proven");
+                Some(set)
+            }
+        };
+        Ok(Self {
+            ledger: Ledger::new(on_disk(&targets)),
+            name,
+            proxy,
+            targets,
+            wanted: None,
+            wanted_at: Revision::default(),
+            prove_first: pending.is_some(),
+            pending,
+            quiescence: Quiescence::default(),
+            master: None,
+            stamp: Stamp::default(),
+            min_interval,
+            last_load: None,
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            once: false,
+            trouble: None,
+            history: VecDeque::new(),
+            counts: Counts::default(),
+            load_seconds: crate::status::state::load_seconds(),
+            cause: "start".to_owned(),
+        })
+    }
+
+    /// Whether all files of the set are in place, whatever is in them.
+    #[must_use]
+    pub fn in_place(&self) -> bool {
+        self.ledger.on_disk().is_some()
+    }
+
+    /// Whether an earlier run left files in place that nothing has proven.
+    #[must_use]
+    pub fn unproven(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Whether whoever runs the files has been left alone so far, and runs.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.last_load.is_none() && self.proxy.is_running()
+    }
+
+    /// How its files are loaded.
+    #[must_use]
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// These files are wanted, rendered from this revision.
+    pub fn want(&mut self, wanted: Wanted, revision: Revision) {
+        let digest = wanted.digest();
+        if self.ledger.wanted() != Some(digest) {
+            self.ledger.want(digest);
+            self.backoff.reset();
+        }
+        (self.wanted, self.wanted_at) = (Some(wanted), revision);
+        if self.ledger.in_sync() {
+            self.quiescence.live(revision);
+            // What was refused is not wanted any more.
+            self.mended();
+        }
+    }
+
+    /// The same files are wanted at a later revision.
+    pub fn wanted_still(&mut self, revision: Revision) {
+        self.wanted_at = revision;
+        if self.ledger.in_sync() {
+            self.quiescence.live(revision);
+        }
+    }
+
+    /// What is in place is wanted as it is: nothing better can be had.
+    pub fn want_what_is_there(&mut self) {
+        if let Some(digest) = self.ledger.on_disk()
+            && self.ledger.wanted().is_none()
+        {
+            self.ledger.want(digest);
+        }
+    }
+
+    /// Looks whether somebody else has changed or removed what is in place: then it is
+    /// written again, for what etcd says is what counts.
+    pub async fn look_at_disk(&mut self) {
+        let stamp = Stamp::of(&self.targets);
+        // Before the first render there is nothing to write instead.
+        if self.wanted.is_none() || stamp == self.stamp {
+            return;
+        }
+        self.stamp = stamp;
+        let targets = self.targets.clone();
+        let Ok(found) = blocking(move || Ok(on_disk(&targets))).await else { return };
+        if found != self.ledger.on_disk() {
+            tracing::warn!(
+                set = self.name,
+                "the files in place were changed by somebody else and are written again (to keep a \
+                 change, make it in the template)"
+            );
+            self.cause = "changed by somebody else".to_owned();
+            self.ledger.installed(found);
+        }
+    }
+
+    /// What resolves when nginx, known by its pid file, ends.
+    pub fn master_gone(&self) -> impl Future<Output = ()> + use<> {
+        let master = self.master.clone();
+        async move {
+            match master {
+                Some(master) => master.gone().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Performs the step owed, if one is. `true`: there may be another.
+    pub async fn step(&mut self, now: Instant) -> bool {
+        match self.ledger.owed(now) {
+            Owed::Nothing | Owed::Later(_) => false,
+            Owed::Install => {
+                if !self.may_load(now) {
+                    return false;
+                }
+                let began = Instant::now();
+                // Files that an earlier run left unproven are tried first, once: those of
+                // before may name backends that have left.
+                if std::mem::take(&mut self.prove_first) && self.proxy.is_running() {
+                    self.load(began).await;
+                    return true;
+                }
+                let refusals = self.counts.refusals;
+                if self.install().await {
+                    self.load(began).await;
+                } else if self.counts.refusals > refusals {
+                    self.remember(began, self.trouble.clone());
+                }
+                true
+            }
+            Owed::Reload => {
+                if !self.may_load(now) {
+                    return false;
+                }
+                self.load(now).await;
+                true
+            }
+        }
+    }
+
+    /// The minimum interval and the bound on old generations delay a load; neither
+    /// drops it.
+    fn may_load(&mut self, now: Instant) -> bool {
+        if let Some(free) = self.last_load.map(|last| last + self.min_interval)
+            && free > now
+        {
+            self.ledger.pause(free);
+            return false;
+        }
+        if let Some(old) = self.proxy.crowded() {
+            tracing::warn!(
+                set = self.name,
+                old,
+                "waiting with the reload: too many old generations are still at work \
+                 (worker_shutdown_timeout bounds them)"
+            );
+            self.ledger.pause(now + Duration::from_secs(1));
+            return false;
+        }
+        true
+    }
+
+    async fn install(&mut self) -> bool {
+        // Nobody runs who could prove what is in place: it gives way to its
+        // predecessor, so that what is kept as previous was proven once.
+        if let Some(pending) = self.pending.take() {
+            self.put_back(pending).await;
+        }
+        let Some(wanted) = self.wanted.clone() else { return false };
+        let staged = match blocking(move || StagedFiles::write(&wanted)).await {
+            Ok(staged) => staged,
+            Err(error) => return self.failed(format!("cannot stage: {error}")),
+        };
+        let digest = staged.digest();
+        let proof = match self.proxy.check(&staged).await {
+            Ok(proof) => proof,
+            Err(NotPassed::RejectedValue(why)) => return self.refused(digest, why),
+            Err(NotPassed::Unknown(why)) => return self.failed(why),
+        };
+        match blocking(move || staged.accept(proof)?.install()).await {
+            Ok(installed) => {
+                for dest in installed.in_place() {
+                    tracing::warn!(
+                        dest = %dest.display(),
+                        "written in place, which is not atomic; mount its folder instead of the file"
+                    );
+                }
+                self.ledger.installed(Some(digest));
+                self.pending = Some(installed);
+                tracing::info!(set = self.name, digest = digest.short(), revision = %self.wanted_at, "installed");
+            }
+            Err(error) => {
+                self.ledger.installed(on_disk(&self.targets));
+                return self.failed(format!("cannot install: {error}"));
+            }
+        }
+        match self.proxy.check_installed().await {
+            Ok(()) => true,
+            Err(why) => {
+                self.roll_back().await;
+                self.refused(digest, why)
+            }
+        }
+    }
+
+    /// The revision that is proven to be live: that of the candidates, if what they
+    /// want is.
+    #[must_use]
+    pub fn applied(&self) -> Option<Revision> {
+        self.ledger.in_sync().then_some(self.wanted_at)
+    }
+
+    /// Every change up to here is in what every worker there is works by.
+    pub fn quiesced(&mut self, now: Instant) -> Revision {
+        self.quiescence.look(self.applied(), now, is_alive)
+    }
+
+    /// The operator asked: what was refused or failed is tried again now.
+    pub fn try_again(&mut self) {
+        self.ledger.forget_refusal();
+        self.backoff.reset();
+    }
+
+    /// The store went back: what was acknowledged before means nothing now.
+    pub fn forget_revisions(&mut self) {
+        self.quiescence.forget();
+    }
+
+    /// How many old generations are waited for.
+    #[must_use]
+    pub fn retiring(&self) -> usize {
+        self.quiescence.retiring()
+    }
+}
+
+fn on_disk(targets: &[Target]) -> Option<Digest> {
+    match current(targets) {
+        Ok(digest) => digest,
+        Err(error) => {
+            // What cannot be read is replaced, or the replacing tells why not.
+            tracing::warn!(%error, "cannot read what is in place");
+            None
+        }
+    }
+}
+
+/// Runs blocking file work to its end, even if the caller goes away.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, InstallError> + Send + 'static,
+) -> Result<T, InstallError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        // A single run: nobody else waits for this thread.
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    }
+}

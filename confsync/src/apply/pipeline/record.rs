@@ -1,0 +1,77 @@
+//! What became of the steps: counted, told, and kept for the status page.
+
+use std::time::{Duration, SystemTime};
+
+use common::model::{Revision, format_span};
+use tokio::time::Instant;
+
+use super::Pipeline;
+use crate::apply::install::Digest;
+
+/// Loads kept for the status page.
+pub const HISTORY: usize = 50;
+
+impl Pipeline {
+    pub(super) fn refused(&mut self, digest: Digest, why: String) -> bool {
+        self.counts.refusals += 1;
+        self.say_trouble(format!("refused: {why}"));
+        self.ledger.refuse(digest, why, Instant::now());
+        false
+    }
+
+    pub(super) fn failed(&mut self, why: String) -> bool {
+        self.counts.failures += 1;
+        let pause = self.backoff.after_failure(fastrand::f64());
+        let then = format!("; trying again in {}", format_span(pause));
+        self.say_trouble(if self.once { why } else { why + &then });
+        self.ledger.pause(Instant::now() + pause);
+        false
+    }
+
+    pub(super) fn say_trouble(&mut self, why: String) {
+        if self.trouble.as_ref() != Some(&why) {
+            tracing::error!(set = self.name, "{why}");
+        }
+        self.trouble = Some(why);
+    }
+
+    pub(super) fn mended(&mut self) {
+        if let Some(trouble) = self.trouble.take() {
+            tracing::info!(set = self.name, "mended: {trouble}");
+        }
+    }
+
+    pub(super) fn remember(&mut self, began: Instant, failed: Option<String>) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        let (took, revision, cause) = (began.elapsed(), self.wanted_at, self.cause.clone());
+        self.history.push_back(Load { at: SystemTime::now(), took, revision, cause, failed });
+    }
+}
+
+/// Counters for the metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Loads proven.
+    pub loads: u64,
+    /// Candidates refused, by a check or by whoever loads.
+    pub refusals: u64,
+    /// Steps that failed for another reason.
+    pub failures: u64,
+}
+
+/// One load, for the status page.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// When it ended.
+    pub at: SystemTime,
+    /// From the beginning of the check to the proof.
+    pub took: Duration,
+    /// The revision it made live.
+    pub revision: Revision,
+    /// What made it due.
+    pub cause: String,
+    /// `None` for success, else why not.
+    pub failed: Option<String>,
+}

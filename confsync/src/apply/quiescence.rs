@@ -1,0 +1,125 @@
+//! Up to which revision no worker is left that began before it.
+//!
+//! Pure. It is told of loads and asked again and again; who is alive is asked of
+//! the one who asks.
+
+use common::model::Revision;
+use tokio::time::Instant;
+
+use crate::proxy::nginx::ProcessId;
+
+/// What is known of the workers of before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Quiescence {
+    /// The newest revision that is live: what a load retires knows all up to here.
+    live: Revision,
+    retiring: Vec<Retiring>,
+    reached: Revision,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Retiring {
+    /// Up to here its workers know every change. Not further: one load may carry
+    /// many changes, and they know none of those.
+    knows: Revision,
+    until: Until,
+}
+
+/// How long workers of before are at work.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Until {
+    /// Until these are gone.
+    Gone(Vec<ProcessId>),
+    /// Nobody can tell; until this instant.
+    Then(Instant),
+}
+
+impl Quiescence {
+    /// What is live knows every change up to `revision`, without another load.
+    pub fn live(&mut self, revision: Revision) {
+        self.live = revision;
+    }
+
+    /// A load retired workers.
+    pub fn retire(&mut self, until: Until) {
+        self.retiring.push(Retiring { knows: self.live, until });
+    }
+
+    /// Looks again. `applied`: up to where what is wanted is live, if it is.
+    pub fn look(
+        &mut self,
+        applied: Option<Revision>,
+        now: Instant,
+        is_alive: impl Fn(ProcessId) -> bool,
+    ) -> Revision {
+        self.retiring.retain_mut(|retiring| match &mut retiring.until {
+            Until::Gone(pids) => {
+                pids.retain(|id| is_alive(*id));
+                !pids.is_empty()
+            }
+            Until::Then(at) => *at > now,
+        });
+        if let Some(applied) = applied {
+            let bound = self.retiring.iter().map(|retiring| retiring.knows).min();
+            let to = bound.map_or(applied, |bound| bound.min(applied));
+            self.reached = self.reached.max(to);
+        }
+        self.reached
+    }
+
+    /// The store went back: the revisions of before mean nothing now.
+    pub fn forget(&mut self) {
+        (self.live, self.reached) = (Revision::default(), Revision::default());
+        self.retiring.iter_mut().for_each(|retiring| retiring.knows = Revision::default());
+    }
+
+    /// How many old generations are waited for.
+    #[must_use]
+    pub fn retiring(&self) -> usize {
+        self.retiring.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pid(pid: i32) -> ProcessId {
+        ProcessId { pid, start: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_load_that_carries_many_changes_is_quiesced_for_none_of_them_before_its_end() {
+        let now = Instant::now();
+        let mut quiescence = Quiescence::default();
+        quiescence.live(Revision(5));
+        assert_eq!(quiescence.look(Some(Revision(5)), now, |_| false), Revision(5));
+        // One load for the changes 6, 7 and 8: the old worker knows neither.
+        quiescence.retire(Until::Gone(vec![pid(1)]));
+        quiescence.live(Revision(8));
+        assert_eq!(quiescence.look(Some(Revision(8)), now, |_| true), Revision(5));
+        // A no-op behind it changes nothing for that worker.
+        quiescence.live(Revision(9));
+        assert_eq!(quiescence.look(Some(Revision(9)), now, |_| true), Revision(5));
+        assert_eq!(quiescence.look(Some(Revision(9)), now, |_| false), Revision(9));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_worker_decides_and_what_was_reached_stays() {
+        let now = Instant::now();
+        let mut quiescence = Quiescence::default();
+        quiescence.live(Revision(3));
+        assert_eq!(quiescence.look(Some(Revision(3)), now, |_| false), Revision(3));
+        quiescence.retire(Until::Gone(vec![pid(1)]));
+        quiescence.live(Revision(4));
+        quiescence.retire(Until::Gone(vec![pid(2)]));
+        quiescence.live(Revision(5));
+        let old = |id: ProcessId| id == pid(2);
+        assert_eq!(quiescence.look(Some(Revision(5)), now, |_| true), Revision(3));
+        assert_eq!(quiescence.look(Some(Revision(5)), now, old), Revision(4));
+        assert_eq!(quiescence.look(None, now, old), Revision(4));
+        quiescence.forget();
+        assert_eq!(quiescence.look(Some(Revision(2)), now, old), Revision(0));
+        assert_eq!(quiescence.retiring(), 1);
+    }
+}

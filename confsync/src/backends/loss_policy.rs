@@ -1,0 +1,220 @@
+//! Is this set of backends to be believed?
+//!
+//! A store that was wiped, and a fleet whose leases ran out together, look just
+//! like a fleet that died. So an empty set, or the sudden loss of most of it, is
+//! believed only with evidence: who leaves on purpose says so, who refuses
+//! connections is dead; what still answers is held.
+//!
+//! Pure. Who asks the backends is elsewhere; this decides whether to ask, and what
+//! the answers mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What a resource says about losses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossPolicy {
+    /// What an empty set means.
+    pub on_empty: OnEmpty,
+    /// Fewer than this are not rendered; the last file stays.
+    pub min_backends: usize,
+    /// The largest share that may vanish at once without evidence, 0.0–1.0.
+    pub max_loss: f64,
+    /// How long after the store went backwards every loss is doubted.
+    pub grace: Duration,
+}
+
+/// What an empty set means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnEmpty {
+    /// The last file stays.
+    Keep,
+    /// It is rendered, after the grace.
+    Render,
+}
+
+impl Default for LossPolicy {
+    fn default() -> Self {
+        Self {
+            on_empty: OnEmpty::Keep,
+            min_backends: 0,
+            max_loss: 0.5,
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Evidence about a backend that vanished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossEvidence {
+    /// It left a mark that it leaves on purpose.
+    Leaving,
+    /// It accepted a connection.
+    Answers,
+    /// It refused one, or nothing answered in time.
+    Silent,
+}
+
+/// What to do with a new set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LossJudgement {
+    /// Render it.
+    Believe,
+    /// Ask about these keys first.
+    MissingBackends {
+        /// The keys that vanished.
+        missing: BTreeSet<String>,
+        /// In the operator's words.
+        why: String,
+    },
+}
+
+/// Whether what is left after the evidence may be rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RenderDecision {
+    /// Yes.
+    Render,
+    /// No: the last file stays.
+    Keep {
+        /// In the operator's words.
+        why: String,
+    },
+}
+
+impl LossPolicy {
+    /// Compares the set believed so far with what the store says now.
+    /// `regressed`: the store went backwards less than the grace ago.
+    #[must_use]
+    pub fn judge(
+        &self,
+        believed: &BTreeSet<String>,
+        now: &BTreeSet<String>,
+        regressed: bool,
+    ) -> LossJudgement {
+        let missing: BTreeSet<String> = believed.difference(now).cloned().collect();
+        if missing.is_empty() {
+            return LossJudgement::Believe;
+        }
+        let share = ratio(missing.len(), believed.len());
+        let why = if regressed {
+            format!(
+                "{} of {} vanished just after etcd went backwards",
+                missing.len(),
+                believed.len()
+            )
+        } else if now.is_empty() {
+            format!("all {} vanished", believed.len())
+        } else if share > self.max_loss {
+            format!("{} of {} vanished at once", missing.len(), believed.len())
+        } else {
+            return LossJudgement::Believe;
+        };
+        LossJudgement::MissingBackends { missing, why }
+    }
+
+    /// Which of the missing are held, given the evidence about them. No evidence
+    /// (nobody could be asked) counts for the backend.
+    #[must_use]
+    pub fn hold(
+        missing: &BTreeSet<String>,
+        evidence: &BTreeMap<String, LossEvidence>,
+    ) -> BTreeSet<String> {
+        let held = |key: &&String| matches!(evidence.get(*key), Some(LossEvidence::Answers) | None);
+        missing.iter().filter(held).cloned().collect()
+    }
+
+    /// Whether a set of `count`, the held among them, may be rendered. `first`:
+    /// nothing was ever rendered, so there is nothing to keep.
+    #[must_use]
+    pub fn weigh(&self, count: usize, regressed: bool) -> RenderDecision {
+        if count == 0 && self.on_empty == OnEmpty::Keep {
+            return RenderDecision::Keep {
+                why: "no backend is registered, and on_empty = \"keep\"".into(),
+            };
+        }
+        if count == 0 && regressed {
+            return RenderDecision::Keep {
+                why: "no backend is registered yet after etcd went backwards".into(),
+            };
+        }
+        if count < self.min_backends {
+            let why = format!("there are fewer than min_backends = {}: {count}", self.min_backends);
+            return RenderDecision::Keep { why };
+        }
+        RenderDecision::Render
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of backends are far below 2^52")]
+fn ratio(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set(ids: &[&str]) -> BTreeSet<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_believed_and_what_is_doubted() {
+        let policy = LossPolicy::default();
+        for (before, now, regressed, doubted, comment) in [
+            (&["a", "b", "c"][..], &["a", "b"][..], false, false, "one of three may go"),
+            (&["a", "b"], &["a"], false, false, "half may go: a deploy of two"),
+            (&["a", "b", "c"], &["a"], false, true, "most may not"),
+            (&["a"], &[], false, true, "nor the last"),
+            (&["a", "b", "c"], &["a", "b"], true, true, "nor any after a restore"),
+            (&[], &["a"], true, false, "joining is always believed"),
+            (&["a"], &["b", "c"], false, true, "a full replacement is a loss too"),
+        ] {
+            let judged = policy.judge(&set(before), &set(now), regressed);
+            assert_eq!(
+                matches!(judged, LossJudgement::MissingBackends { .. }),
+                doubted,
+                "{comment}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_leaves_on_purpose_or_is_silent_goes_and_who_answers_is_held() {
+        let missing = set(&["leaves", "answers", "silent", "unknown"]);
+        let evidence = [
+            ("leaves", LossEvidence::Leaving),
+            ("answers", LossEvidence::Answers),
+            ("silent", LossEvidence::Silent),
+        ];
+        let evidence = evidence.map(|(k, e)| (k.to_owned(), e)).into();
+        assert_eq!(LossPolicy::hold(&missing, &evidence), set(&["answers", "unknown"]));
+    }
+
+    #[test]
+    fn an_empty_set_is_kept_unless_asked_otherwise_and_never_right_after_a_restore() {
+        let keep = LossPolicy::default();
+        let render = LossPolicy { on_empty: OnEmpty::Render, ..LossPolicy::default() };
+        let two = LossPolicy { min_backends: 2, ..LossPolicy::default() };
+        assert!(matches!(keep.weigh(0, false), RenderDecision::Keep { .. }));
+        assert_eq!(render.weigh(0, false), RenderDecision::Render);
+        assert!(matches!(render.weigh(0, true), RenderDecision::Keep { .. }));
+        assert!(matches!(two.weigh(1, false), RenderDecision::Keep { .. }));
+        assert_eq!(two.weigh(2, true), RenderDecision::Render);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_who_left_on_purpose_is_ever_brought_back(
+            ids in proptest::collection::btree_set("[a-z]{1,3}", 0..20), picks: Vec<u8>,
+        ) {
+            let kinds = [LossEvidence::Leaving, LossEvidence::Answers, LossEvidence::Silent];
+            let evidence: BTreeMap<_, _> = ids.iter().cloned()
+                .zip(picks.iter().map(|p| kinds[usize::from(*p) % 3])).collect();
+            for held in LossPolicy::hold(&ids, &evidence) {
+                prop_assert_ne!(evidence.get(&held), Some(&LossEvidence::Leaving));
+            }
+        }
+    }
+}

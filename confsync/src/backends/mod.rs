@@ -1,0 +1,9 @@
+//! The registered backends: what the keys say, and whether a loss of them is real.
+
+pub mod known;
+pub mod loss_check;
+pub mod loss_policy;
+mod parse;
+pub mod saved;
+
+pub use parse::*;

@@ -1,0 +1,317 @@
+//! From a snapshot to what templates see: typed backends, refused values with
+//! their reasons, and the raw entries that may pass.
+//!
+//! Pure and deterministic: the same snapshot gives the same answer, sorted by key.
+//! One bad value is skipped and named; it never stops the others, and it never
+//! reaches nginx, not even `nginx -t`.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use common::model::{Backend, Endpoint, Entry, Prefix, Tree};
+
+use crate::config::confdir::Values;
+use crate::template::Texts;
+
+/// How a resource reads its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySelection {
+    /// Put before the resource's keys; `/` for none.
+    pub prefix: Prefix,
+    /// The services' folder below `prefix`, `/services` unless told otherwise.
+    pub services: Prefix,
+    /// The trees of the resource, with the prefix.
+    pub trees: Vec<Tree>,
+    /// Which values may pass.
+    pub values: Values,
+    /// Whether a DNS name may stand for an address.
+    pub names: bool,
+}
+
+/// A backend and where it is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredBackend {
+    /// The folder it is in: of `/services/apache/10.0.0.1`, `apache`.
+    pub service: Arc<str>,
+    /// What its value says.
+    pub backend: Backend,
+    /// The value as the store has it, if templates see another.
+    pub raw: Option<Arc<str>>,
+}
+
+/// A value that was withheld.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedValue {
+    /// The key.
+    pub key: String,
+    /// Why, without the raw value.
+    pub why: String,
+}
+
+/// What a resource may render from. Thousands of backends are nothing special, so its
+/// copies share their texts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ParsedKeys {
+    /// Typed backends by raw key.
+    pub backends: BTreeMap<Arc<str>, Arc<RegisteredBackend>>,
+    /// Values that may pass, backends among them. Bytes that are no text are replaced.
+    pub entries: Arc<Texts>,
+    /// Withheld values.
+    pub refused: Vec<RejectedValue>,
+}
+
+/// What a resource makes of one entry.
+#[derive(Default)]
+struct Sorted<'k> {
+    /// What templates see of it, if it may pass.
+    shown: Option<Arc<str>>,
+    /// What it says as a backend, and of which service.
+    backend: Option<(&'k str, Backend)>,
+    /// Why it is not a backend, where it should be.
+    refused: Option<String>,
+}
+
+impl KeySelection {
+    /// Sorts the entries of a snapshot into backends, other values and refusals.
+    #[must_use]
+    pub fn see(&self, entries: impl IntoIterator<Item: Borrow<Entry>>) -> ParsedKeys {
+        let mut backends = Vec::new();
+        let seen = self.see_each(entries, |key, registered| {
+            backends.extend(registered.map(|r| (Arc::clone(key), Arc::new(r))));
+        });
+        ParsedKeys { backends: backends.into_iter().collect(), ..seen }
+    }
+
+    /// As [`KeySelection::see`], but of each key that may pass hands on what it says as a backend,
+    /// instead of keeping it: for a single run of a template that knows keys alone, thousands
+    /// of records are not worth their memory.
+    #[must_use]
+    pub fn see_each(
+        &self,
+        entries: impl IntoIterator<Item: Borrow<Entry>>,
+        mut each: impl FnMut(&Arc<str>, Option<RegisteredBackend>),
+    ) -> ParsedKeys {
+        let (mut shown, mut refused) = (Vec::new(), Vec::new());
+        // Shared with the backend before: they come by service.
+        let mut service: Arc<str> = "".into();
+        for entry in entries {
+            let entry = entry.borrow();
+            if !self.trees.iter().any(|tree| tree.covers(&entry.key)) {
+                continue;
+            }
+            let sorted = self.sort(entry);
+            let key = &entry.key;
+            refused.extend(sorted.refused.map(|why| RejectedValue { key: key.to_string(), why }));
+            let Some(text) = sorted.shown else { continue };
+            let registered = sorted.backend.map(|(name, backend)| {
+                if *service != *name {
+                    service = name.into();
+                }
+                let raw = (*text.as_bytes() != *entry.value).then(|| entry.value.lossy());
+                RegisteredBackend { service: Arc::clone(&service), backend, raw }
+            });
+            each(key, registered);
+            shown.push((Arc::clone(key), text));
+        }
+        // At once from a list, a map is made in less time and space than key by key.
+        ParsedKeys {
+            entries: Arc::new(shown.into_iter().collect()),
+            refused,
+            ..ParsedKeys::default()
+        }
+    }
+
+    /// Whether it is a loss if there are no backends: a file made of settings has none to
+    /// lose.
+    #[must_use]
+    pub fn is_about_backends(&self) -> bool {
+        let prefix = self.prefix.as_str().trim_end_matches('/');
+        let about = |tree: &Tree| {
+            let bare = tree.path().strip_prefix(prefix).unwrap_or(tree.path());
+            bare == self.services.as_str() || self.services.strip(bare).is_some()
+        };
+        self.trees.iter().any(about)
+    }
+
+    fn sort<'k>(&'k self, entry: &'k Entry) -> Sorted<'k> {
+        let raw = || Some(entry.value.lossy());
+        let place = self.place(&entry.key);
+        if place.is_none() && self.values != Values::Endpoint {
+            return Sorted { shown: raw(), ..Sorted::default() };
+        }
+        let in_services = place.as_ref().is_some_and(|place| place.in_services);
+        // The values of which only backends may pass.
+        let strict = match self.values {
+            Values::Any => false,
+            Values::Endpoint => true,
+            Values::Typed => in_services,
+        };
+        match self.parse(&entry.value) {
+            Ok(backend) => {
+                let shown = if strict { Some(plain(&backend, entry)) } else { raw() };
+                let backend = place.map(|place| (place.service, backend));
+                Sorted { shown, backend, refused: None }
+            }
+            Err(why) if strict => Sorted { refused: Some(why), ..Sorted::default() },
+            // No backend to us, and text to the template, as confd has it. A value outside
+            // the services' folder need not be a backend.
+            Err(why) => Sorted {
+                shown: raw(),
+                backend: None,
+                refused: in_services
+                    .then(|| format!("{why} (the template sees it as it is: values = \"any\")")),
+            },
+        }
+    }
+
+    fn parse(&self, value: &[u8]) -> Result<Backend, String> {
+        let backend = Backend::parse(value).map_err(|e| e.to_string())?;
+        if self.names { Ok(backend) } else { backend.without_names().map_err(|e| e.to_string()) }
+    }
+
+    /// Where a backend's key is: `<services>/<service>/<id>`, or directly below a
+    /// tree of the resource.
+    fn place<'k>(&'k self, key: &'k str) -> Option<Place<'k>> {
+        let bare =
+            if self.prefix.as_str() == "/" { key } else { key.strip_prefix(self.prefix.as_str())? };
+        if let Some(rest) = self.services.strip(bare) {
+            let (service, id) = rest.split_once('/')?;
+            return Place::new(service, id, true);
+        }
+        let direct = |tree: &'k Tree| {
+            let folder: Prefix = tree.path().parse().ok()?;
+            let service = tree.path().rsplit('/').next()?;
+            Place::new(service, folder.strip(key)?, false)
+        };
+        self.trees.iter().find_map(direct)
+    }
+}
+
+/// What a template may print as it is: of the JSON form, which says more, the address.
+/// Its texts could hold anything, and its braces alone open a block in nginx.
+fn plain(backend: &Backend, entry: &Entry) -> Arc<str> {
+    // Nearly all are written as we would, and then shared.
+    if entry.text().is_some_and(|text| is_written(&backend.addr, text)) {
+        return entry.value.lossy();
+    }
+    backend.addr.to_string().into()
+}
+
+/// Whether `text` is what `addr` prints.
+fn is_written(addr: &Endpoint, text: &str) -> bool {
+    let mut rest = Rest(text);
+    write!(rest, "{addr}").is_ok() && rest.0.is_empty()
+}
+
+/// What is left of a text after what was written.
+struct Rest<'t>(&'t str);
+
+impl fmt::Write for Rest<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
+    }
+}
+
+struct Place<'k> {
+    service: &'k str,
+    in_services: bool,
+}
+
+impl<'k> Place<'k> {
+    /// The key of a backend ends with its id, and nothing is below it.
+    fn new(service: &'k str, id: &str, in_services: bool) -> Option<Self> {
+        let whole = !id.is_empty() && !id.contains('/') && !service.is_empty();
+        whole.then_some(Self { service, in_services })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::model::Revision;
+
+    fn entry(key: &str, value: &str) -> Entry {
+        Entry {
+            key: key.into(),
+            value: value.into(),
+            created: Revision(1),
+            modified: Revision(1),
+            lease: 0,
+            ttl: None,
+        }
+    }
+
+    fn reading(trees: &[&str], values: Values) -> KeySelection {
+        KeySelection {
+            prefix: "/".parse().unwrap(),
+            services: "/services".parse().unwrap(),
+            trees: trees.iter().map(|t| t.parse().unwrap()).collect(),
+            values,
+            names: false,
+        }
+    }
+
+    const POISON: &str = "10.0.0.9:80; } server { listen 81";
+
+    #[test]
+    fn one_poisoned_value_is_withheld_and_named_and_the_others_stay() {
+        let entries = [
+            entry("/services/apache/a", "10.0.0.1:80"),
+            entry("/services/apache/b", POISON),
+            entry("/config/title", "Hello"),
+            entry("/services2/x", "10.0.0.3:80"),
+        ];
+        let trees = &["/services/apache", "/config"];
+        for values in [Values::Typed, Values::Endpoint] {
+            let seen = reading(trees, values).see(&entries);
+            assert!(seen.backends.keys().map(|key| &**key).eq(["/services/apache/a"]));
+            assert!(!seen.entries.contains_key("/services/apache/b"));
+            assert!(seen.refused.iter().any(|r| r.key == "/services/apache/b"));
+            let title = seen.entries.contains_key("/config/title");
+            assert_eq!(title, values == Values::Typed, "{values:?}");
+        }
+        let raw = reading(trees, Values::Any).see(&entries);
+        assert!(raw.entries.contains_key("/services/apache/b"), "as confd does it");
+        assert!(!raw.backends.contains_key("/services/apache/b"), "never typed");
+        let why: Vec<_> = raw.refused.iter().map(|r| &r.why).collect();
+        assert!(matches!(why[..], [w] if w.ends_with("as it is: values = \"any\")")), "{why:?}");
+    }
+
+    #[test]
+    fn of_a_backend_in_json_templates_see_the_address_unless_all_may_pass() {
+        let json = r#"{"addr":"10.0.0.1:80","weight":3,"meta":{"x":"; } access_log /trap; {"}}"#;
+        let entries = [entry("/services/apache/a", json)];
+        for values in [Values::Typed, Values::Endpoint] {
+            let seen = reading(&["/services"], values).see(&entries);
+            assert_eq!(&*seen.entries["/services/apache/a"], "10.0.0.1:80", "{values:?}");
+            let registered = &seen.backends["/services/apache/a"];
+            assert_eq!((registered.backend.weight, registered.raw.as_deref()), (3, Some(json)));
+        }
+        let raw = reading(&["/services"], Values::Any).see(&entries);
+        assert_eq!(&*raw.entries["/services/apache/a"], json);
+        assert_eq!(raw.backends["/services/apache/a"].raw, None);
+    }
+
+    #[test]
+    fn the_service_comes_from_the_key() {
+        let entries = [
+            entry("/services/apache/a", "10.0.0.1:80"),
+            entry("/services/apache/a/deeper", "10.0.0.1:80"),
+            entry("/app/upstream/1", "10.0.0.2:80"),
+        ];
+        let seen = reading(&["/services", "/app/upstream"], Values::Typed).see(&entries);
+        let names: Vec<_> = seen.backends.iter().map(|(key, r)| (&**key, &*r.service)).collect();
+        assert_eq!(names, [("/app/upstream/1", "upstream"), ("/services/apache/a", "apache")]);
+    }
+
+    #[test]
+    fn a_prefix_stands_before_the_services() {
+        let mut reading = reading(&["/prod/services/apache"], Values::Typed);
+        reading.prefix = "/prod".parse().unwrap();
+        let seen = reading.see(&[entry("/prod/services/apache/a", "not one")]);
+        assert_eq!(seen.refused.len(), 1);
+    }
+}

@@ -1,0 +1,237 @@
+//! What a resource routed to when its file was last proven, kept beside the file.
+//!
+//! It is asked after a restart only, and counts only if the store went backwards
+//! meanwhile: a store whose history goes on is right about what is gone, while one that
+//! was wiped or restored is not. Without it, a restart after a wipe would take the half
+//! of the fleet that has registered again for all of it.
+//!
+//! Losing the file costs that guard once, and nothing else.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use common::model::{Entry, Revision, Snapshot};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::install::{InstallError, new_beside, note};
+use crate::backends::known::KnownBackends;
+use crate::backends::{KeySelection, RegisteredBackend};
+use crate::config::program::CompiledResource;
+use crate::config::reload_group::ReloadGroup;
+use crate::template::Texts;
+
+/// The word in the file's name.
+const WORD: &str = "believed";
+
+/// What was believed, and of which store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedBackends {
+    /// The cluster that said it.
+    pub cluster: u64,
+    /// The revision at which it did.
+    pub revision: Revision,
+    /// The backends' keys and the values' own words.
+    pub backends: Arc<Texts>,
+}
+
+/// The first line of the file: of which store the second is, where the backends are.
+#[derive(Serialize, Deserialize)]
+struct SavedHeader {
+    cluster: u64,
+    revision: Revision,
+}
+
+impl SavedHeader {
+    fn is_ahead_of(&self, now: &Snapshot) -> bool {
+        self.cluster != now.cluster || self.revision > now.revision
+    }
+}
+
+impl SavedBackends {
+    /// Of what is believed at this revision, in the values' own words.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, belief: &KnownBackends) -> Self {
+        let text = |(key, _): (&Arc<str>, &RegisteredBackend)| {
+            let entry = snapshot.entries.get(key)?;
+            Some((Arc::clone(&entry.key), entry.value.lossy()))
+        };
+        let backends = Arc::new(belief.backends().filter_map(text).collect());
+        Self { cluster: snapshot.cluster, revision: snapshot.revision, backends }
+    }
+
+    /// What is kept beside `dest`, if it is ahead of the store: the rest is not read, for
+    /// it may be large. A file that is not there or not ours is no memory.
+    #[must_use]
+    pub fn load_if_ahead(dest: &Path, now: &Snapshot) -> Option<Self> {
+        let mut file = BufReader::new(File::open(note(dest, WORD)).ok()?);
+        let mut line = String::new();
+        file.read_line(&mut line).ok()?;
+        let head: SavedHeader = serde_json::from_str(&line).ok()?;
+        if !head.is_ahead_of(now) {
+            return None;
+        }
+        let backends = serde_json::from_reader(file).ok()?;
+        Some(Self { cluster: head.cluster, revision: head.revision, backends })
+    }
+
+    /// Keeps it beside `dest`, whole or not at all. Nothing routed to is nothing to
+    /// lose, so then no file is kept.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, dest: &Path) -> Result<(), InstallError> {
+        let path = note(dest, WORD);
+        let io = |error: io::Error| InstallError::io("write", &path)(error);
+        if self.backends.is_empty() {
+            return match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
+                _ => Ok(()),
+            };
+        }
+        let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
+        let mut temp = new_beside(&real)?;
+        let head = SavedHeader { cluster: self.cluster, revision: self.revision };
+        let mut file = BufWriter::new(&mut temp);
+        serde_json::to_writer(&mut file, &head).map_err(|error| io(error.into()))?;
+        file.write_all(b"\n").map_err(io)?;
+        serde_json::to_writer(&mut file, &self.backends).map_err(|error| io(error.into()))?;
+        file.flush().map_err(io)?;
+        drop(file);
+        temp.persist(&path).map_err(|error| io(error.error))?;
+        Ok(())
+    }
+
+    /// What of it a resource would still route to.
+    #[must_use]
+    pub fn belief(&self, reading: &KeySelection) -> KnownBackends {
+        let entry = |(key, value): (&Arc<str>, &Arc<str>)| Entry {
+            key: Arc::clone(key),
+            value: Arc::clone(value).into(),
+            created: self.revision,
+            modified: self.revision,
+            lease: 0,
+            ttl: None,
+        };
+        let mut belief = KnownBackends::default();
+        let seen = reading.see(self.backends.iter().map(entry));
+        belief.adopt(&seen, std::collections::BTreeSet::new());
+        belief
+    }
+}
+
+/// At the start: whether the store went backwards while nobody looked. What was believed
+/// before then is believed again, and so doubted. A belief handed over is newer.
+pub fn recall(
+    set: &ReloadGroup,
+    known_backends: &mut BTreeMap<String, KnownBackends>,
+    now: &Snapshot,
+) -> bool {
+    let mut ahead = false;
+    for program in &set.programs {
+        let resource = &program.resource;
+        let Some(memory) = SavedBackends::load_if_ahead(&resource.dest, now) else { continue };
+        if !known_backends.contains_key(&resource.name) {
+            tracing::warn!(
+                resource = resource.name,
+                "etcd went backwards while we were away: it was wiped, or restored from a backup"
+            );
+            known_backends.insert(resource.name.clone(), memory.belief(&resource.reading));
+            ahead = true;
+        }
+    }
+    ahead
+}
+
+/// Keeps what is proven for the next start. A failure is told, and costs nothing else.
+pub async fn keep(
+    set: &ReloadGroup,
+    known_backends: &BTreeMap<String, KnownBackends>,
+    now: &Snapshot,
+) {
+    let memory = |program: &CompiledResource| {
+        let belief = known_backends.get(&program.resource.name)?;
+        Some((program.resource.dest.clone(), SavedBackends::of(now, belief)))
+    };
+    let memories: Vec<_> = set.programs.iter().filter_map(memory).collect();
+    let save = move || memories.iter().try_for_each(|(dest, memory)| memory.save(dest));
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(save).await {
+        tracing::warn!(%error, "what is routed to is not remembered for the next start");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::confdir::Values;
+
+    fn reading(tree: &str) -> KeySelection {
+        KeySelection {
+            prefix: "/".parse().unwrap(),
+            services: "/services".parse().unwrap(),
+            trees: vec![tree.parse().unwrap()],
+            values: Values::Typed,
+            names: false,
+        }
+    }
+
+    fn snapshot(cluster: u64, revision: u64) -> Snapshot {
+        let entry = Entry {
+            key: "/services/apache/a".into(),
+            value: "10.0.0.1:80".into(),
+            created: Revision(1),
+            modified: Revision(1),
+            lease: 0,
+            ttl: None,
+        };
+        let entries = [(Arc::clone(&entry.key), entry)].into();
+        Snapshot { revision: Revision(revision), cluster, entries }
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was_and_counts_only_against_a_store_that_went_backwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let dest = folder.path().join("app.conf");
+        let wiped = snapshot(2, 1);
+        assert_eq!(SavedBackends::load_if_ahead(&dest, &wiped), None);
+
+        let before = snapshot(1, 7);
+        let mut belief = KnownBackends::default();
+        belief.adopt(&reading("/services").see(before.entries.values()), Default::default());
+        let memory = SavedBackends::of(&before, &belief);
+        memory.save(&dest).unwrap();
+        let found = SavedBackends::load_if_ahead(&dest, &wiped).unwrap();
+        assert_eq!(found, memory);
+
+        assert_eq!(found.belief(&reading("/services")).backends().count(), 1);
+        assert_eq!(found.belief(&reading("/other")).backends().count(), 0);
+        for (cluster, revision, ahead) in [(1, 7, false), (1, 8, false), (1, 6, true), (2, 9, true)]
+        {
+            let now = snapshot(cluster, revision);
+            assert_eq!(SavedBackends::load_if_ahead(&dest, &now).is_some(), ahead);
+        }
+    }
+
+    #[test]
+    fn nothing_routed_to_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let dest = folder.path().join("app.conf");
+        std::fs::write(note(&dest, WORD), "{}").unwrap();
+        let memory = SavedBackends::of(&snapshot(1, 7), &KnownBackends::default());
+        memory.save(&dest).unwrap();
+        memory.save(&dest).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_torn_is_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let dest = folder.path().join("app.conf");
+        for torn in ["{\"cluster\":1,", "{\"cluster\":1,\"revision\":7}\n{\"/a\":\"10.0"] {
+            std::fs::write(note(&dest, WORD), torn).unwrap();
+            assert_eq!(SavedBackends::load_if_ahead(&dest, &snapshot(2, 1)), None, "{torn}");
+        }
+    }
+}

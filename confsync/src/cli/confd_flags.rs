@@ -1,0 +1,270 @@
+//! A command line meant for confd becomes one of ours: `confsync -onetime -node
+//! HOST:PORT …` is `confsync run --once --etcd HOST:PORT …`.
+//!
+//! Works on words alone. What means the same is taken, what cannot be done here is
+//! refused by name, and a line of our own is left as it is.
+
+use std::ffi::OsString;
+
+/// What becomes of a flag of confd.
+enum FlagMeaning {
+    /// A flag of ours that takes no value.
+    Switch(&'static str),
+    /// A flag of ours with the same value.
+    Value(&'static str),
+    /// Nothing: it is always so, or has no meaning here.
+    Nothing,
+    /// Nothing, and its value neither.
+    NothingOf,
+    /// An error; the reason and what to do.
+    Unsupported(&'static str),
+}
+
+use FlagMeaning::{Nothing, NothingOf, Switch, Unsupported, Value};
+
+const OTHER_STORE: &str = "it belongs to a store other than etcd, and only etcd is read here";
+
+const FLAGS: &[(&str, FlagMeaning)] = &[
+    ("onetime", Switch("--once")),
+    ("noop", Switch("--dry-run")),
+    ("sync-only", Switch("--sync-only")),
+    ("watch", Nothing),
+    ("basic-auth", Nothing),
+    ("interval", Value("--interval")),
+    ("node", Value("--etcd")),
+    ("backend", Value("--etcd-api")),
+    ("confdir", Value("--confdir")),
+    ("config-file", Value("--config-file")),
+    ("log-level", Value("--log-level")),
+    ("prefix", Value("--prefix")),
+    ("client-ca-keys", Value("--etcd-ca")),
+    ("client-cert", Value("--etcd-cert")),
+    ("client-key", Value("--etcd-key")),
+    ("username", Value("--etcd-user")),
+    ("srv-domain", Value("--etcd-srv")),
+    // The names of the SRV records say whether it is TLS.
+    ("scheme", NothingOf),
+    (
+        "keep-stage-file",
+        Unsupported("stage files are never kept; `confsync render` prints what would be written"),
+    ),
+    (
+        "client-insecure",
+        Unsupported("certificates are always checked; give --etcd-ca the CA that signed etcd's"),
+    ),
+    (
+        "password",
+        Unsupported(
+            "everybody can read arguments; set $ETCD_PASSWORD or give --etcd-password-file",
+        ),
+    ),
+    (
+        "srv-record",
+        Unsupported(
+            "_etcd-client-ssl._tcp and _etcd-client._tcp are looked up; give --etcd-srv the domain",
+        ),
+    ),
+    ("auth-token", Unsupported(OTHER_STORE)),
+    ("auth-type", Unsupported(OTHER_STORE)),
+    ("app-id", Unsupported(OTHER_STORE)),
+    ("user-id", Unsupported(OTHER_STORE)),
+    ("role-id", Unsupported(OTHER_STORE)),
+    ("secret-id", Unsupported(OTHER_STORE)),
+    ("path", Unsupported(OTHER_STORE)),
+    ("table", Unsupported(OTHER_STORE)),
+    ("separator", Unsupported(OTHER_STORE)),
+    ("file", Unsupported(OTHER_STORE)),
+    ("filter", Unsupported(OTHER_STORE)),
+];
+
+/// Rewrites a command line meant for confd; one that is not is left as it is.
+///
+/// # Errors
+/// A flag that means something we do not do, by name.
+pub fn confd_words(argv: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    let mut words = argv.into_iter();
+    let Some(program) = words.next() else { return Ok(Vec::new()) };
+    let mut rest: Vec<OsString> = words.collect();
+    // Who has learnt our `run` may have kept confd's flags.
+    if let [run, first, ..] = rest.as_slice()
+        && run == "run"
+        && is_confds(first)
+    {
+        rest.remove(0);
+    }
+    let first = rest.first().map(|first| first.to_string_lossy().into_owned());
+    match first.as_deref() {
+        Some("-help" | "-h") => return Ok(vec![program, "--help".into()]),
+        Some("-version") => return Ok(vec![program, "--version".into()]),
+        Some("--help" | "--version" | "-V") | None => {}
+        Some(first) if first.starts_with('-') => return rewrite(program, rest),
+        Some(_) => {}
+    }
+    Ok(std::iter::once(program).chain(rest).collect())
+}
+
+fn rewrite(program: OsString, rest: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    let mut out = vec![program, "run".into()];
+    if !rest.iter().any(names_confdir) && std::env::var_os("CONFSYNC_CONFDIR").is_none() {
+        out.extend(["--confdir".into(), "/etc/confd".into()]);
+    }
+    let mut words = rest.into_iter().peekable();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy().into_owned();
+        if text == "--" || !text.starts_with('-') {
+            out.push(word);
+            out.extend(words);
+            break;
+        }
+        let bare = text.trim_start_matches('-');
+        let (name, glued) = match bare.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (bare, None),
+        };
+        let Some((_, becomes)) = FLAGS.iter().find(|(known, _)| *known == name) else {
+            if !text.starts_with("--") {
+                return Err(format!(
+                    "-{name}: this flag is not known here; see `confsync run --help`"
+                ));
+            }
+            // One of ours; clap knows whether the next word is its value.
+            out.push(word);
+            out.extend(words.next_if(|next| glued.is_none() && !is_flag(next)));
+            continue;
+        };
+        let mut value = || {
+            let text = |word: OsString| word.to_string_lossy().into_owned();
+            let value = glued.clone().or_else(|| words.next().map(text));
+            value.ok_or_else(|| format!("-{name}: its value is missing"))
+        };
+        match becomes {
+            Switch(_) | Nothing if glued.as_deref() == Some("false") => {}
+            Switch(ours) => out.push((*ours).into()),
+            Nothing => {}
+            Value(ours) => out.extend([(*ours).into(), meant(name, value()?)?.into()]),
+            NothingOf => drop(value()?),
+            Unsupported(why) => return Err(format!("-{name}: {why}")),
+        }
+    }
+    Ok(out)
+}
+
+/// A flag as only confd writes them: of several letters behind a single dash.
+fn is_confds(word: &OsString) -> bool {
+    let text = word.to_string_lossy();
+    text.len() > 2 && text.starts_with('-') && !text.starts_with("--")
+}
+
+fn is_flag(word: &OsString) -> bool {
+    word.to_string_lossy().starts_with('-')
+}
+
+fn names_confdir(word: &OsString) -> bool {
+    let text = word.to_string_lossy();
+    let bare = text.trim_start_matches('-');
+    let name = bare.split('=').next().unwrap_or_default();
+    text.starts_with('-') && ["confdir", "config-file"].contains(&name)
+}
+
+/// Our word for a value of confd's.
+fn meant(name: &str, value: String) -> Result<String, String> {
+    Ok(match (name, value.as_str()) {
+        ("backend", "etcdv3") => "v3".into(),
+        // confd means v2; a server may have no v2 any more.
+        ("backend", "etcd") => "auto".into(),
+        ("backend", other) => {
+            return Err(format!("-backend {other}: only etcd is read here (etcd, etcdv3)"));
+        }
+        // A bare number of seconds.
+        ("interval", secs) if !secs.is_empty() && secs.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("{secs}s")
+        }
+        ("log-level", level) => log_level(level).to_owned(),
+        _ => value,
+    })
+}
+
+/// confd's levels are one more than ours.
+pub(crate) fn log_level(level: &str) -> &str {
+    match level {
+        "panic" | "fatal" => "error",
+        "warning" => "warn",
+        level => level,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<String, String> {
+        let argv = line.split(' ').map(OsString::from).collect();
+        let out = confd_words(argv)?;
+        Ok(out.iter().map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn the_tutorials_two_lines_for_confd() {
+        assert_eq!(
+            words(
+                "confsync -onetime -node 172.17.42.1:4001 -config-file /etc/confd/conf.d/nginx.toml"
+            )
+            .unwrap(),
+            "confsync run --once --etcd 172.17.42.1:4001 --config-file /etc/confd/conf.d/nginx.toml"
+        );
+        assert_eq!(
+            words("confsync -interval 10 -node 172.17.42.1:4001").unwrap(),
+            "confsync run --confdir /etc/confd --interval 10s --etcd 172.17.42.1:4001"
+        );
+    }
+
+    #[test]
+    fn what_means_the_same_is_taken() {
+        let confd = "confsync run --confdir /etc/confd";
+        for (line, ours) in [
+            ("-watch -backend etcdv3 --prefix=/p", "--etcd-api v3 --prefix /p"),
+            ("-noop -onetime=true -sync-only=false", "--dry-run --once"),
+            ("-backend=etcd -log-level=fatal", "--etcd-api auto --log-level error"),
+            ("-srv-domain x.org -scheme https", "--etcd-srv x.org"),
+            ("-username me -client-ca-keys /ca", "--etcd-user me --etcd-ca /ca"),
+            ("-node a:1 -node b:2", "--etcd a:1 --etcd b:2"),
+            ("-onetime --etcd-api v2 -node a:1", "--once --etcd-api v2 --etcd a:1"),
+            ("-onetime -- nginx -g x", "--once -- nginx -g x"),
+        ] {
+            assert_eq!(words(&format!("confsync {line}")).unwrap(), format!("{confd} {ours}"));
+        }
+        assert_eq!(words("confsync -confdir /c").unwrap(), "confsync run --confdir /c");
+        assert_eq!(words("confsync run -confdir /c").unwrap(), "confsync run --confdir /c");
+        assert_eq!(words("confsync -version").unwrap(), "confsync --version");
+    }
+
+    #[test]
+    fn the_rest_is_refused_by_name() {
+        for (line, part) in [
+            ("-backend consul", "consul"),
+            ("-password secret", "ETCD_PASSWORD"),
+            ("-keep-stage-file", "confsync render"),
+            ("-client-insecure", "--etcd-ca"),
+            ("-srv-record _x._tcp.y", "--etcd-srv"),
+            ("-auth-token x", "only etcd"),
+            ("-onetme", "-onetme"),
+            ("-onetime -node", "-node: its value is missing"),
+        ] {
+            let error = words(&format!("confsync {line}")).unwrap_err();
+            assert!(error.contains(part) && !error.contains("secret"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn our_own_lines_are_left_alone() {
+        for line in [
+            "confsync run --once",
+            "confsync --help",
+            "confsync",
+            "confsync run -- nginx -g x",
+            "confsync run -h",
+        ] {
+            assert_eq!(words(line).unwrap(), line);
+        }
+    }
+}

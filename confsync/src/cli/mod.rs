@@ -1,0 +1,7 @@
+//! The command line: arguments, settings from three sources, subcommands.
+
+pub mod args;
+pub mod commands;
+pub mod confd_flags;
+pub mod confd_toml;
+pub mod settings;

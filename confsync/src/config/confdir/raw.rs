@@ -1,0 +1,234 @@
+//! What a resource file says: TOML as people wrote it for confd and its fork.
+//!
+//! Keys match in any case, because confd's TOML library does that. Types are kept
+//! loose where confd is loose; meaning is given in `resource`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// A resource file.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct File {
+    pub template: Option<Template>,
+    pub nginx: Option<Nginx>,
+    pub backend: Option<BTreeMap<String, toml::Value>>,
+}
+
+/// `[template]`, and `[guard]` as another place for the last four.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Template {
+    pub src: Option<String>,
+    pub dest: Option<String>,
+    pub keys: Option<Vec<String>>,
+    pub prefix: Option<String>,
+    pub mode: Option<String>,
+    pub uid: Option<i64>,
+    pub gid: Option<i64>,
+    pub owner: Option<String>,
+    pub group: Option<String>,
+    pub check_cmd: Option<String>,
+    pub reload_cmd: Option<String>,
+    pub verify_cmd: Option<String>,
+    pub check_cmd_timeout: Option<toml::Value>,
+    pub reload_cmd_timeout: Option<toml::Value>,
+    pub quiesce_after: Option<toml::Value>,
+    pub min_reload_interval: Option<toml::Value>,
+    pub debounce: Option<toml::Value>,
+    pub output_format: Option<String>,
+    pub values: Option<String>,
+    pub names: Option<bool>,
+    pub make_directories: Option<bool>,
+    pub allow_in_place: Option<bool>,
+    pub on_empty: Option<String>,
+    pub min_backends: Option<i64>,
+    pub max_loss: Option<f64>,
+    pub grace: Option<toml::Value>,
+}
+
+/// `[nginx]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Nginx {
+    pub conf: Option<String>,
+    pub pid_file: Option<String>,
+    pub binary: Option<String>,
+    pub deadline: Option<toml::Value>,
+    pub max_old_generations: Option<i64>,
+}
+
+const TABLES: &[&str] = &["template", "nginx", "guard", "backend"];
+const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace"];
+const TEMPLATE: &[&str] = &[
+    "src",
+    "dest",
+    "keys",
+    "prefix",
+    "mode",
+    "uid",
+    "gid",
+    "owner",
+    "group",
+    "check_cmd",
+    "reload_cmd",
+    "verify_cmd",
+    "check_cmd_timeout",
+    "reload_cmd_timeout",
+    "quiesce_after",
+    "min_reload_interval",
+    "debounce",
+    "output_format",
+    "values",
+    "names",
+    "make_directories",
+    "allow_in_place",
+    "on_empty",
+    "min_backends",
+    "max_loss",
+    "grace",
+];
+const NGINX: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+
+/// Reads a file's text; the notes name keys that are ignored.
+///
+/// # Errors
+/// With line and column, from the TOML parser.
+pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| say(&e, text))?;
+    let mut notes = Vec::new();
+    let mut file = toml::Table::new();
+    for (name, value) in table {
+        let lower = name.to_lowercase();
+        let known = match lower.as_str() {
+            "template" => TEMPLATE,
+            "nginx" => NGINX,
+            "guard" => GUARD,
+            "backend" => {
+                file.insert(lower, value);
+                continue;
+            }
+            _ => {
+                notes.push(ignored(&name, TABLES, text));
+                continue;
+            }
+        };
+        let toml::Value::Table(inner) = value else {
+            return Err(format!("`{name}` must be a table: write it as [{lower}]"));
+        };
+        let target = if lower == "guard" { "template" } else { &lower };
+        let merged = file.entry(target).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let Some(merged) = merged.as_table_mut() else { continue };
+        for (key, value) in inner {
+            let lower = key.to_lowercase();
+            if known.contains(&lower.as_str()) {
+                merged.insert(lower, value);
+            } else {
+                notes.push(ignored(&key, known, text));
+            }
+        }
+    }
+    let file = File::deserialize(file).map_err(|error| mistyped(&error.to_string(), text))?;
+    Ok((file, notes))
+}
+
+/// A value of the wrong type, with its key and line: the parser says the key behind,
+/// as ``in `template.mode` ``.
+pub(crate) fn mistyped(error: &str, text: &str) -> String {
+    let (what, rest) = error.trim().split_once("\nin `").unwrap_or((error.trim(), ""));
+    let key = rest.trim_end_matches('`').rsplit('.').next().unwrap_or_default();
+    let remedy = match what.rsplit_once("expected ").map(|(_, ty)| ty) {
+        Some("a string") => "; put it in quotes",
+        Some("a sequence") => "; write a list: `[\"…\"]`",
+        Some("i64" | "u64") => "; write a whole number without quotes",
+        _ => "",
+    };
+    if key.is_empty() {
+        return what.to_owned();
+    }
+    format!("{}`{key}`: {what}{remedy}", line_of(key, text))
+}
+
+/// A mistake in the TOML itself, with its line and column.
+pub(crate) fn say(error: &toml::de::Error, text: &str) -> String {
+    let at = error.span().map_or(0, |span| span.start);
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("line {line}, column {column}: {}", error.message().trim())
+}
+
+fn ignored(key: &str, known: &[&str], text: &str) -> String {
+    let line = line_of(key, text);
+    let near = known
+        .iter()
+        .map(|k| (strsim::osa_distance(&key.to_lowercase(), k), k))
+        .filter(|(d, _)| *d <= 2)
+        .min()
+        .map_or(String::new(), |(_, k)| format!("; did you mean `{k}`?"));
+    format!("{line}`{key}` is not known here and is ignored{near}")
+}
+
+/// The line that a key begins, as the start of a message.
+fn line_of(key: &str, text: &str) -> String {
+    let begins = |line: &str| {
+        let line = line.trim_start().trim_start_matches('[');
+        line.get(..key.len()).is_some_and(|start| start.eq_ignore_ascii_case(key))
+    };
+    text.lines().position(begins).map_or(String::new(), |n| format!("line {}: ", n + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelt_keys_are_named_with_line_and_remedy() {
+        let (file, notes) =
+            parse("[template]\nSRC = \"a\"\ndest = \"b\"\nreload_cmnd = \"x\"\n").unwrap();
+        assert_eq!(file.template.unwrap().src.as_deref(), Some("a"));
+        assert_eq!(
+            notes,
+            ["line 4: `reload_cmnd` is not known here and is ignored; did you mean `reload_cmd`?"]
+        );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_with_its_key() {
+        let error = parse("[template]\nsrc = \"a\"\nMode = 644\n").unwrap_err();
+        assert_eq!(
+            error,
+            "line 3: `mode`: invalid type: integer `644`, expected a string; put it in quotes"
+        );
+        let error = parse("[template]\nkeys = \"/a\"\n").unwrap_err();
+        assert!(error.starts_with("line 2: `keys`: invalid type: string \"/a\""), "{error}");
+    }
+
+    #[test]
+    fn bad_toml_is_placed() {
+        let error = parse("[template]\nsrc = \n").unwrap_err();
+        assert!(error.starts_with("line 2, column 7"), "{error}");
+    }
+
+    /// The names in the first column of the tables below a heading.
+    fn documented(heading: &str) -> Vec<&'static str> {
+        let page = include_str!("../../../../docs/configuration.md");
+        let after = page.split_once(heading).unwrap().1;
+        let section = after.split("\n## ").next().unwrap();
+        let rows = section.lines().filter(|line| line.starts_with("| `"));
+        let first = rows.filter_map(|line| line.split('|').nth(1));
+        first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+    }
+
+    #[test]
+    fn every_key_is_on_the_page_and_no_other() {
+        for (heading, known) in [("## `[template]`", TEMPLATE), ("## `[nginx]`", NGINX)] {
+            let mut page = documented(heading);
+            let mut known = known.to_vec();
+            page.sort_unstable();
+            known.sort_unstable();
+            assert_eq!(page, known, "{heading}");
+        }
+        assert!(GUARD.iter().all(|key| TEMPLATE.contains(key)));
+    }
+}

@@ -1,0 +1,220 @@
+//! One resource, validated: what its file says, given meaning.
+
+mod fields;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::raw::{self, File};
+use super::{Globals, Note, users};
+use crate::backends::KeySelection;
+use crate::backends::loss_policy::LossPolicy;
+use crate::template::Engine;
+
+/// What is rendered, from where, to where, and how it is checked and loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// The stem of its file's name; its acknowledgements bear it.
+    pub name: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// The template.
+    pub src: PathBuf,
+    /// By the ending of `src`.
+    pub engine: Engine,
+    /// The file to write.
+    pub dest: PathBuf,
+    /// Permission bits; `None`: those of the file that is there, else 0644.
+    pub mode: Option<u32>,
+    /// Owner; `None`: that of the file that is there, else ours.
+    pub uid: Option<u32>,
+    /// Group; likewise.
+    pub gid: Option<u32>,
+    /// Whether missing folders above `dest` are created.
+    pub make_directories: bool,
+    /// Whether a `dest` that cannot be renamed over (a bind-mounted file) may be
+    /// overwritten in place, which is not atomic.
+    pub allow_in_place: bool,
+    /// Which keys, and what of their values may pass.
+    pub reading: KeySelection,
+    /// nginx by name; its check, signal and evidence are ours.
+    pub nginx: Option<Nginx>,
+    /// Run before the swap; `{{.src}}` is the candidate.
+    pub check: Option<Command>,
+    /// Run after the swap.
+    pub reload: Option<Command>,
+    /// Run after the reload; its success is the evidence.
+    pub verify: Option<Command>,
+    /// With commands only: how long after applied it counts as quiesced.
+    pub quiesce_after: Duration,
+    /// The least time between two reloads.
+    pub min_reload_interval: Duration,
+    /// How long changes are collected before the first is applied; 0 for at once.
+    pub debounce: Duration,
+    /// Whether losses are believed.
+    pub policy: LossPolicy,
+    /// The fork's `output_format`: the render must parse as this.
+    pub output_format: Option<String>,
+}
+
+/// Which values may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// All, as confd has it.
+    Any,
+    /// Those in the services' folder must be backends. The default with `[nginx]`.
+    Typed,
+    /// All must be backends.
+    Endpoint,
+}
+
+/// nginx, as a resource knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Nginx {
+    /// The main configuration.
+    pub conf: PathBuf,
+    /// Where the master's pid is; `None`: where the main configuration says.
+    pub pid_file: Option<PathBuf>,
+    /// The program.
+    pub binary: PathBuf,
+    /// How long a new generation may take to serve.
+    pub deadline: Duration,
+    /// With more old generations alive than this, the next reload waits.
+    pub max_old_generations: usize,
+}
+
+/// A command of the operator, run by the shell as confd does it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Command {
+    /// The text.
+    pub text: String,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+pub(super) type Mistakes = Vec<String>;
+
+/// Reads one resource file; none if there is a mistake in it.
+pub(super) fn read(
+    confdir: &Path,
+    path: &Path,
+    globals: &Globals,
+) -> (Option<Resource>, Vec<Note>, Mistakes) {
+    let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+    let (file, ignored) = match text.and_then(|text| raw::parse(&text)) {
+        Ok(read) => read,
+        Err(mistake) => return (None, Vec::new(), vec![mistake]),
+    };
+    let note = |text| Note { file: path.to_owned(), text, ignored: true };
+    let mut notes = ignored.into_iter().map(note).collect();
+    let mut reader = Reader { confdir, path, globals, mistakes: Vec::new() };
+    let resource = reader.resource(file, &mut notes);
+    (resource.filter(|_| reader.mistakes.is_empty()), notes, reader.mistakes)
+}
+
+struct Reader<'a> {
+    confdir: &'a Path,
+    path: &'a Path,
+    globals: &'a Globals,
+    mistakes: Mistakes,
+}
+
+impl Reader<'_> {
+    fn resource(&mut self, file: File, notes: &mut Vec<Note>) -> Option<Resource> {
+        self.refuse_other_backends(&file);
+        let Some(raw) = file.template else {
+            self.mistakes.push("there is no [template] table".into());
+            return None;
+        };
+        let commands = raw.check_cmd.is_some() || raw.reload_cmd.is_some();
+        let implied = self.globals.nginx_is_our_child && !commands;
+        let nginx = file.nginx.or_else(|| implied.then(raw::Nginx::default));
+        let nginx = nginx.map(|nginx| self.nginx(nginx));
+        let src = self.src(&raw);
+        let dest = self.dest(&raw);
+        let policy = self.policy(&raw);
+        let mut resource = Resource {
+            name: self.name(),
+            file: self.path.to_owned(),
+            engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
+            mode: self.mode(raw.mode.as_deref()),
+            uid: self.owner(raw.owner.as_deref(), raw.uid, "uid", users::uid),
+            gid: self.owner(raw.group.as_deref(), raw.gid, "gid", users::gid),
+            make_directories: raw.make_directories.unwrap_or(false),
+            allow_in_place: raw.allow_in_place.unwrap_or(false),
+            reading: self.reading(&raw, nginx.is_some()),
+            check: self.command(
+                raw.check_cmd.as_deref(),
+                raw.check_cmd_timeout.as_ref(),
+                "check_cmd_timeout",
+                30,
+            ),
+            reload: self.command(
+                raw.reload_cmd.as_deref(),
+                raw.reload_cmd_timeout.as_ref(),
+                "reload_cmd_timeout",
+                60,
+            ),
+            verify: self.command(raw.verify_cmd.as_deref(), None, "verify_cmd", 30),
+            quiesce_after: self.span(
+                raw.quiesce_after.as_ref(),
+                "quiesce_after",
+                Duration::from_secs(1),
+            ),
+            min_reload_interval: self.span(
+                raw.min_reload_interval.as_ref(),
+                "min_reload_interval",
+                self.globals.min_reload_interval,
+            ),
+            debounce: self.span(raw.debounce.as_ref(), "debounce", Duration::ZERO),
+            output_format: self.output_format(raw.output_format.as_deref()),
+            policy,
+            nginx,
+            src: src.unwrap_or_default(),
+            dest: dest.unwrap_or_default(),
+        };
+        self.note(&resource, raw.dest.as_deref(), notes);
+        if self.globals.sync_only {
+            (resource.nginx, resource.check, resource.reload, resource.verify) =
+                (None, None, None, None);
+        }
+        Some(resource)
+    }
+
+    fn name(&self) -> String {
+        self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    }
+
+    /// The fork lets a resource name another store; we speak to etcd alone.
+    fn refuse_other_backends(&mut self, file: &File) {
+        let Some(backend) = &file.backend else { return };
+        let name = backend.get("backend").or_else(|| backend.get("name"));
+        let name = name.and_then(toml::Value::as_str).unwrap_or("etcd");
+        if !["etcd", "etcdv3"].contains(&name) {
+            self.mistakes.push(format!("[backend] is `{name}`: only etcd is read here"));
+        }
+    }
+
+    /// Advice: allowed, and perhaps not meant.
+    fn note(&self, resource: &Resource, dest: Option<&str>, notes: &mut Vec<Note>) {
+        let mut say = |text: &str| {
+            notes.push(Note { file: self.path.to_owned(), text: text.to_owned(), ignored: false })
+        };
+        if resource.reading.trees.is_empty() {
+            say("`keys` is empty or missing: the template sees no key and nothing is watched");
+        }
+        if dest.is_some_and(|dest| Path::new(dest).is_relative()) {
+            say(&format!("dest is relative; from here it is {}", resource.dest.display()));
+        }
+        let check = resource.check.as_ref().filter(|_| resource.nginx.is_none());
+        if check.is_some_and(|check| !crate::proxy::command::names_src(&check.text)) {
+            say(
+                "check_cmd does not look at the candidate ({{.src}}), so it runs after the swap and the file \
+                 is put back if it fails; for nginx, an [nginx] table checks before the swap",
+            );
+        }
+        if resource.nginx.is_some() && (resource.check.is_some() || resource.reload.is_some()) {
+            say("with [nginx], check_cmd and reload_cmd are not needed and not run");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What an operator configures: the confdir with its resources, compiled templates,
+//! and which files are loaded together.
+//!
+//! Knows nothing of etcd's state or of running processes.
+
+pub mod confdir;
+pub mod load;
+pub mod output_format;
+pub mod program;
+pub mod reload_group;

@@ -1,0 +1,142 @@
+//! One resource's template, compiled, and what it makes of what is seen.
+//!
+//! Pure but for reading the template's files once, at the start or a reload of the
+//! confdir: a bad template stops the start, never a running daemon.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::apply::install::{Candidate, Target};
+use crate::backends::{ParsedKeys, RegisteredBackend};
+use crate::config::confdir::{Mistake, Resource};
+use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
+
+/// A resource ready to render.
+#[derive(Debug, Clone)]
+pub struct CompiledResource {
+    /// What its file says.
+    pub resource: Resource,
+    template: Arc<Template>,
+    text: String,
+    sources: Sources,
+}
+
+impl CompiledResource {
+    /// Reads and compiles a resource's template and partials.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is not a template, with the place.
+    pub fn compile(resource: Resource, confdir: &Path) -> Result<Self, Mistake> {
+        let src = resource.src.clone();
+        let mistake = |file: &Path, text: String| Mistake { file: file.to_owned(), text };
+        let text = std::fs::read_to_string(&src).map_err(|e| mistake(&src, e.to_string()))?;
+        let templates = confdir.join("templates");
+        let partials = match resource.engine {
+            Engine::Handlebars => partials(&templates.join("partials"))
+                .map_err(|(file, error)| mistake(&file, error.to_string()))?,
+            Engine::Go => BTreeMap::new(),
+        };
+        let sources = Sources { partials, templates: Some(templates) };
+        let template =
+            Template::compile(&src, &text, resource.engine, &sources).map_err(|error| {
+                // The error names the file itself; a mistake would name it twice.
+                let named = error.to_string();
+                let bare =
+                    named.strip_prefix(&format!("{}:", error.file.display())).unwrap_or(&named);
+                mistake(&error.file, bare.trim_start().to_owned())
+            })?;
+        Ok(Self { resource, template: Arc::new(template), text, sources })
+    }
+
+    /// Whether both would render the same from the same keys, and be installed and
+    /// loaded the same way.
+    #[must_use]
+    pub fn same_as(&self, other: &CompiledResource) -> bool {
+        self.resource == other.resource
+            && self.text == other.text
+            && self.sources.partials == other.sources.partials
+    }
+
+    /// What is to be in the resource's file.
+    ///
+    /// # Errors
+    /// In the template's words, with the place.
+    pub fn render(&self, seen: &ParsedKeys) -> Result<Candidate, String> {
+        let output = self.template.render(&self.input(seen)).map_err(|e| e.to_string())?;
+        if let Some(format) = &self.resource.output_format {
+            crate::config::output_format::validate(format, &output).map_err(|why| {
+                format!("{}: output_format = \"{format}\": {why}", self.resource.src.display())
+            })?;
+        }
+        Ok(Candidate { target: self.target(), bytes: output.into_bytes() })
+    }
+
+    /// Where the resource's file goes.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let resource = &self.resource;
+        Target {
+            dest: resource.dest.clone(),
+            mode: resource.mode,
+            uid: resource.uid,
+            gid: resource.gid,
+            make_directories: resource.make_directories,
+            allow_in_place: resource.allow_in_place,
+        }
+    }
+
+    /// Whether the template looks at typed backends: for one that does not, they may be
+    /// left out of what is seen.
+    #[must_use]
+    pub fn asks_for_backends(&self) -> bool {
+        self.template.asks_for_backends()
+    }
+
+    fn input(&self, seen: &ParsedKeys) -> Input {
+        let prefix = &self.resource.reading.prefix;
+        let bare = if prefix.as_str() == "/" { "" } else { prefix.as_str() };
+        let store = keys(&seen.entries, bare);
+        for collision in &store.collisions {
+            tracing::warn!(
+                kept = collision.kept,
+                dropped = collision.dropped,
+                "two keys have one name in templates; remove one of them"
+            );
+        }
+        let named = |(key, registered): (&Arc<str>, &Arc<RegisteredBackend>)| NamedBackend {
+            key: match prefix.strip(key) {
+                Some(rest) if !bare.is_empty() => format!("/{rest}").into(),
+                _ => Arc::clone(key),
+            },
+            service: Arc::clone(&registered.service),
+            backend: registered.backend.clone(),
+        };
+        // Thousands of copies are not free.
+        let backends = match self.asks_for_backends() {
+            true => seen.backends.iter().map(named).collect(),
+            false => Vec::new(),
+        };
+        Input { kv: store.kv, backends }
+    }
+}
+
+/// `templates/partials/NAME.hbs` is `{{> NAME}}`.
+fn partials(folder: &Path) -> Result<BTreeMap<String, String>, (PathBuf, std::io::Error)> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err((folder.to_owned(), error)),
+    };
+    let mut partials = BTreeMap::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|e| e == "hbs")
+            && let Some(stem) = path.file_stem()
+        {
+            let text = std::fs::read_to_string(&path).map_err(|e| (path.clone(), e))?;
+            partials.insert(stem.to_string_lossy().into_owned(), text);
+        }
+    }
+    Ok(partials)
+}

@@ -1,0 +1,235 @@
+//! `run --once` and `run --dry-run`: one read, one decision, and an exit code that
+//! tells. No member key and no supervision.
+
+mod picture;
+mod show;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use common::handshake::Bookkeeping;
+use common::model::{Entry, Revision, Snapshot};
+use common::runtime::Exit;
+use common::store::{Etcd, Store, StoreError, connect};
+use tokio::time::Instant;
+
+use crate::apply::install::{Candidate, Wanted, current};
+use crate::apply::pipeline::Pipeline;
+use crate::backends::loss_policy::RenderDecision;
+use crate::backends::saved::SavedBackends;
+use crate::config::load::load;
+use crate::config::program::CompiledResource;
+use crate::config::reload_group::ReloadGroup;
+use crate::daemon::Config;
+use crate::proxy::Proxy;
+use picture::look;
+use show::show;
+
+/// How a single run is done.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// Change nothing.
+    pub dry_run: bool,
+    /// With `dry_run`: show a diff.
+    pub diff: bool,
+    /// Write the files, ask and tell nobody.
+    pub sync_only: bool,
+}
+
+struct Run<'r> {
+    set: &'r ReloadGroup,
+    store: &'r Etcd,
+    bookkeeping: &'r Bookkeeping,
+}
+
+/// The files, and what to remember once they are live.
+#[derive(Default)]
+struct Rendered {
+    candidates: Vec<Candidate>,
+    memories: Vec<(PathBuf, SavedBackends)>,
+}
+
+/// How long etcd may take to answer: whoever calls in a loop wants to know soon.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Applies everything once.
+///
+/// # Errors
+/// When etcd does not answer, or a file cannot be made or is refused.
+pub async fn run(config: &Config, how: How) -> anyhow::Result<Exit> {
+    let loaded = load(&config.confdir, &config.globals)?;
+    loaded.say_notes();
+    let store = reach_soon(config).await.context("cannot read the keys")?;
+    let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
+    let mut exit = Exit::Done;
+    for set in &loaded.sets {
+        let snapshot = store.read(&set.trees()).await.context("cannot read the keys")?;
+        let run = Run { set, store: &store, bookkeeping: &bookkeeping };
+        let done = one(&run, snapshot, how).await.unwrap_or_else(|error| {
+            tracing::error!(set = set.name, "{error:#}");
+            Exit::Failed
+        });
+        if done != Exit::Done {
+            exit = done;
+        }
+    }
+    Ok(exit)
+}
+
+async fn reach_soon(config: &Config) -> Result<Etcd, StoreError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match connect(&config.connection).await {
+            Err(error) if error.is_transient() && Instant::now() < until => {
+                tracing::warn!(%error, "trying on");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Each picture is judged by itself, but for a store that went backwards since the
+/// files were last live. The last to look at the snapshot takes it apart: with
+/// thousands of backends each copy of them is most of the memory of the run.
+async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Rendered> {
+    let mut rendered = Rendered::default();
+    let mut left = run.set.programs.len();
+    for program in &run.set.programs {
+        let resource = &program.resource;
+        let memory = SavedBackends::load_if_ahead(&resource.dest, snapshot);
+        let belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
+        left -= 1;
+        let picture = match left {
+            0 => {
+                let entries = std::mem::take(&mut snapshot.entries).into_values();
+                look(run, program, &belief, entries).await
+            }
+            _ => look(run, program, &belief, snapshot.entries.values()).await,
+        };
+        let had = belief.backends().next().is_some();
+        // With nothing in place there is nothing to keep.
+        if resource.dest.exists()
+            && (had || picture.count > 0 || resource.reading.is_about_backends())
+            && let RenderDecision::Keep { why } = resource.policy.weigh(picture.count, false)
+        {
+            anyhow::bail!("{}: {why}; the last file stays", resource.name);
+        }
+        rendered.candidates.push(program.render(&picture.seen).map_err(anyhow::Error::msg)?);
+        if let Some(routed) = picture.routed {
+            let (cluster, revision) = (snapshot.cluster, snapshot.revision);
+            let memory = SavedBackends { cluster, revision, backends: routed };
+            rendered.memories.push((resource.dest.clone(), memory));
+        }
+    }
+    Ok(rendered)
+}
+
+async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: How) -> anyhow::Result<Exit> {
+    let Rendered { candidates, memories } = render(run, &mut snapshot).await?;
+    if how.dry_run {
+        show(&candidates, how.diff)?;
+        return Ok(Exit::Done);
+    }
+    if how.sync_only {
+        write_only(run.set, &candidates.into())?;
+        return Ok(Exit::Done);
+    }
+    let exit = apply(run.set, candidates, snapshot.revision).await?;
+    if exit == Exit::Done {
+        for (dest, memory) in &memories {
+            if let Err(error) = memory.save(dest) {
+                tracing::warn!(%error, "what is routed to is not remembered for the next run");
+            }
+        }
+        // The process ends, and the kernel takes back at once what would go text by text.
+        std::mem::forget(memories);
+    }
+    Ok(exit)
+}
+
+async fn apply(
+    set: &ReloadGroup,
+    candidates: Vec<Candidate>,
+    revision: Revision,
+) -> anyhow::Result<Exit> {
+    let proxy = Proxy::of(set, None, None).await?;
+    let targets = set.programs.iter().map(CompiledResource::target).collect();
+    let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, Duration::ZERO)?;
+    pipeline.once = true;
+    let wanted = Wanted::from(candidates);
+    let digest = Some(wanted.digest());
+    let was_in_place = pipeline.ledger.on_disk() == digest;
+    if was_in_place && !pipeline.unproven() {
+        tracing::info!(set = set.name, "in sync");
+        return Ok(Exit::Done);
+    }
+    pipeline.want(wanted, revision);
+    pipeline.step(Instant::now()).await;
+    let in_place = pipeline.ledger.on_disk() == digest;
+    match pipeline.trouble.take() {
+        None => Ok(Exit::Done),
+        // The files are right and whoever starts will read them.
+        Some(why) if in_place && !pipeline.proxy().is_running() => {
+            tracing::warn!(set = set.name, "{why}");
+            Ok(Exit::Done)
+        }
+        // Who starts the proxy after this has succeeded, in a loop as confd's users have
+        // it, would wait for ever: until then its reload_cmd fails. The run that wrote the
+        // file has failed; the reload stays owed.
+        Some(why) if in_place && was_in_place && only_commands(set) => {
+            tracing::warn!(set = set.name, "in place since an earlier run, though {why}");
+            Ok(Exit::Done)
+        }
+        // The pipeline has said why.
+        Some(_) => Ok(Exit::Failed),
+    }
+}
+
+fn only_commands(set: &ReloadGroup) -> bool {
+    set.programs.iter().all(|program| program.resource.nginx.is_none())
+}
+
+fn write_only(set: &ReloadGroup, wanted: &Wanted) -> anyhow::Result<()> {
+    use crate::apply::install::{Proof, StagedFiles};
+    let targets: Vec<_> = wanted.files().iter().map(|c| c.target.clone()).collect();
+    if current(&targets)? == Some(wanted.digest()) {
+        tracing::info!(set = set.name, "in sync");
+        return Ok(());
+    }
+    let staged = StagedFiles::write(wanted)?;
+    let proof = Proof::nothing_to_ask(&staged);
+    staged.accept(proof)?.install()?.commit()?;
+    tracing::info!(set = set.name, "written");
+    Ok(())
+}
+
+/// Entries of a JSON object `{"/key": "value"}`, as a store would give them.
+///
+/// # Errors
+/// When the file is not such an object.
+pub fn from_file(path: &Path) -> anyhow::Result<Snapshot> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("--data {}", path.display()))?;
+    let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text)
+        .with_context(|| format!("--data {}: not an object of key to value", path.display()))?;
+    let entry = |(key, value): (String, serde_json::Value)| {
+        let text = match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let entry = Entry {
+            key: key.into(),
+            value: text.as_str().into(),
+            created: Revision(1),
+            modified: Revision(1),
+            lease: 0,
+            ttl: None,
+        };
+        (Arc::clone(&entry.key), entry)
+    };
+    Ok(Snapshot { entries: values.into_iter().map(entry).collect(), ..Snapshot::default() })
+}

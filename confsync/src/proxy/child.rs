@@ -1,0 +1,267 @@
+//! The supervised child of `run -- COMMAND`: started once, when there is a good
+//! configuration; signalled and waited for by one task that owns it.
+//!
+//! What must hold: its exit is ours. Nobody starts it a second time; restarts are
+//! the service manager's. An nginx that outlived a killed run of ours is taken over
+//! as it runs; nothing serves between the two otherwise.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::proxy::command::Supervised;
+use crate::proxy::nginx::{Master, Nginx, StartError, is_alive};
+
+/// Where the child is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Not started: no good configuration yet.
+    Waiting,
+    /// It runs, with this process number.
+    Running(i32),
+    /// It left, with this exit code.
+    Left(u8),
+}
+
+/// What a start came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It read the files as they were at this start.
+    Now,
+    /// It ran already, by files that may be older.
+    Before,
+}
+
+/// A handle to the child. Clones mean the same child.
+#[derive(Debug, Clone)]
+pub struct Child {
+    orders: mpsc::Sender<Order>,
+    life: watch::Receiver<Life>,
+    name: Arc<str>,
+    /// Only one start at a time.
+    starting: Arc<Mutex<()>>,
+}
+
+enum Order {
+    Start {
+        nginx: Option<Box<Nginx>>,
+        deadline: Duration,
+        answer: oneshot::Sender<Result<Begun, String>>,
+    },
+    Signal(Signal),
+    Stop {
+        signal: Signal,
+        patience: Duration,
+    },
+}
+
+impl Child {
+    /// A child to be started later.
+    #[must_use]
+    pub fn new(argv: Vec<OsString>) -> Self {
+        let (orders, inbox) = mpsc::channel(16);
+        let (tell, life) = watch::channel(Life::Waiting);
+        let name = argv.first().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
+        tokio::spawn(own(argv, inbox, tell));
+        Self { orders, life, name: name.into(), starting: Arc::default() }
+    }
+
+    /// The program, as it was called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        *self.life.borrow()
+    }
+
+    /// Its process number, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        match self.life() {
+            Life::Running(pid) => Pid::from_raw(pid),
+            Life::Waiting | Life::Left(_) => None,
+        }
+    }
+
+    /// Starts it, unless it was started before. With `nginx` it counts as started
+    /// when its workers serve, and one left by a former run is taken over.
+    ///
+    /// # Errors
+    /// With its own last words.
+    pub async fn start(&self, nginx: Option<Nginx>, deadline: Duration) -> Result<Begun, String> {
+        let _one = self.starting.lock().await;
+        if self.life() != Life::Waiting {
+            return Ok(Begun::Before);
+        }
+        let (answer, told) = oneshot::channel();
+        let order = Order::Start { nginx: nginx.map(Box::new), deadline, answer };
+        if self.orders.send(order).await.is_err() {
+            return Err(format!("{} is gone", self.name));
+        }
+        told.await.unwrap_or_else(|_| Err(format!("{} is gone", self.name)))
+    }
+
+    /// Waits until it has left; its exit code.
+    pub async fn left(&self) -> u8 {
+        let mut life = self.life.clone();
+        let left = |life: &Life| matches!(life, Life::Left(_));
+        match life.wait_for(left).await.map(|life| *life) {
+            Ok(Life::Left(code)) => code,
+            _ => 1,
+        }
+    }
+
+    /// Forwards a signal to it, if it runs.
+    pub async fn signal(&self, signal: Signal) {
+        // A child that is gone needs none.
+        let _ = self.orders.send(Order::Signal(signal)).await;
+    }
+
+    /// Asks it to leave by `signal` and kills it after `patience`. Its exit code;
+    /// `None` if it was never started.
+    pub async fn stop(&self, signal: Signal, patience: Duration) -> Option<u8> {
+        if self.life() == Life::Waiting {
+            return None;
+        }
+        let _ = self.orders.send(Order::Stop { signal, patience }).await;
+        Some(self.left().await)
+    }
+}
+
+async fn own(argv: Vec<OsString>, mut inbox: mpsc::Receiver<Order>, life: watch::Sender<Life>) {
+    let mut child = loop {
+        match inbox.recv().await {
+            None => return,
+            Some(Order::Start { nginx, deadline, answer }) => {
+                match start(&argv, nginx, deadline, &life).await {
+                    Ok((child, begun)) => {
+                        let _ = answer.send(Ok(begun));
+                        break child;
+                    }
+                    Err((why, code)) => {
+                        let _ = answer.send(Err(why));
+                        life.send_replace(Life::Left(code));
+                        return;
+                    }
+                }
+            }
+            Some(Order::Signal(_) | Order::Stop { .. }) => {}
+        }
+    };
+    let code = loop {
+        let order = tokio::select! {
+            code = child.left() => break code,
+            order = inbox.recv() => order,
+        };
+        match order {
+            Some(Order::Signal(signal)) => child.signal(signal),
+            Some(Order::Stop { signal, patience }) => break child.stop(signal, patience).await,
+            Some(Order::Start { answer, .. }) => {
+                let _ = answer.send(Ok(Begun::Before));
+            }
+            // Every handle is gone: so are we, and the child with us.
+            None => break child.stop(Signal::TERM, Duration::from_secs(5)).await,
+        }
+    };
+    life.send_replace(Life::Left(code));
+}
+
+/// What runs for us.
+enum Kept {
+    Child(Box<Supervised>),
+    /// Not our child: its exit code is not told to us.
+    Survivor(Master),
+}
+
+impl Kept {
+    fn signal(&self, signal: Signal) {
+        // One that is gone needs none.
+        match self {
+            Self::Child(child) => drop(child.signal(signal)),
+            Self::Survivor(master) => drop(master.signal(signal)),
+        }
+    }
+
+    /// Waits until it has left by itself; the code to leave with. Safe to drop.
+    async fn left(&mut self) -> u8 {
+        match self {
+            Self::Child(child) => child.wait().await.map_or(1, |left| left.code()),
+            Self::Survivor(master) => {
+                master.gone().await;
+                1
+            }
+        }
+    }
+
+    async fn stop(&mut self, signal: Signal, patience: Duration) -> u8 {
+        let master = match self {
+            Self::Child(child) => {
+                return child.stop(signal, patience).await.map_or(1, |left| left.code());
+            }
+            Self::Survivor(master) => master,
+        };
+        let _ = master.signal(signal);
+        if timeout(patience, master.gone()).await.is_ok() {
+            return 0;
+        }
+        let workers = master.workers(&[]).unwrap_or_default();
+        let _ = master.signal(Signal::KILL);
+        // Workers outlive a master that was killed.
+        for worker in workers {
+            if let Some(pid) = Pid::from_raw(worker.id.pid).filter(|_| is_alive(worker.id)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        128 + 9
+    }
+}
+
+async fn start(
+    argv: &[OsString],
+    nginx: Option<Box<Nginx>>,
+    deadline: Duration,
+    life: &watch::Sender<Life>,
+) -> Result<(Kept, Begun), (String, u8)> {
+    let survivor = || match &nginx {
+        Some(nginx) => nginx.survivor(argv).map_err(|why| (why, 1)),
+        None => Ok(None),
+    };
+    if let Some(master) = survivor()? {
+        return Ok((take_over(master, life), Begun::Before));
+    }
+    let mut child = Supervised::start(argv).map_err(|e| (e.to_string(), 127))?;
+    if let Some(nginx) = &nginx {
+        match nginx.started(&mut child, deadline).await {
+            Ok(_) => {}
+            Err(StartError::Left { left, words }) => {
+                // One that was just starting when we looked has taken the ports since.
+                if let Some(master) = survivor()? {
+                    return Ok((take_over(master, life), Begun::Before));
+                }
+                return Err((format!("it ended at once ({left}): {words}"), left.code().max(1)));
+            }
+            Err(error) => {
+                let _ = child.stop(Signal::TERM, Duration::from_secs(5)).await;
+                return Err((error.to_string(), 1));
+            }
+        }
+    }
+    let pid = child.pid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    life.send_replace(Life::Running(pid));
+    Ok((Kept::Child(Box::new(child)), Begun::Now))
+}
+
+fn take_over(master: Master, life: &watch::Sender<Life>) -> Kept {
+    let pid = master.id().pid;
+    tracing::warn!(pid, "took over the nginx that an earlier run left serving");
+    life.send_replace(Life::Running(pid));
+    Kept::Survivor(master)
+}

@@ -1,0 +1,275 @@
+//! The only spawner of programs: each has a deadline, a process group of its own and
+//! a bound on what is kept of its output.
+//!
+//! What must hold:
+//! * a call ends at its deadline at the latest (and [`GRACE`]), whatever the program
+//!   and its children do; then its whole group is killed;
+//! * no more than the bound is kept of its output, the rest is read and counted;
+//! * a shell is used only where the user wrote a shell command (`check_cmd`,
+//!   `reload_cmd`);
+//! * dropping a running call kills the group.
+//!
+//! A child that the program leaves behind after it has exited in time is not killed:
+//! a reload command may start a daemon. Such a daemon must redirect its output, as
+//! daemons do; ours is closed when the command exits.
+//!
+//! This module knows nothing of nginx or of files to install.
+
+mod orphans;
+mod output;
+mod substitute;
+mod supervise;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::Child;
+use tokio::time::{Instant, sleep, timeout_at};
+
+pub use common::runtime::Forwarded;
+pub use orphans::reap_as_init;
+pub use output::Output;
+use output::{Bounded, drain};
+pub use substitute::{names_src, substitute};
+pub use supervise::{Left, Supervised, Tail};
+
+/// What a program gets between SIGTERM and SIGKILL once its deadline has passed.
+pub const GRACE: Duration = Duration::from_millis(250);
+/// As much of the output is kept unless told otherwise.
+pub const KEEP: usize = 16 * 1024;
+
+/// A program to run to its end.
+#[derive(Debug, Clone)]
+pub struct Command {
+    argv: Vec<OsString>,
+    shown: String,
+    deadline: Duration,
+    keep: usize,
+}
+
+/// A program that ended with exit code 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Standard output and standard error, in the order they came.
+    pub output: Output,
+    /// How long it ran.
+    pub took: Duration,
+}
+
+/// Why a program did not end with exit code 0.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It ended by itself with another code, or by a signal.
+    #[error("`{command}` failed ({}){output}", describe(*.status))]
+    RejectedValue {
+        /// The command as written.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said.
+        output: Output,
+    },
+    /// It was still running at its deadline and was killed with all its children.
+    #[error(
+        "`{command}` was still running after {} and was killed{output}",
+        common::model::format_span(*.after)
+    )]
+    TimedOut {
+        /// The command as written.
+        command: String,
+        /// The deadline.
+        after: Duration,
+        /// What it had said by then.
+        output: Output,
+    },
+    /// There is no such program in `PATH` that this user may run.
+    #[error("there is no program `{0}` for this user; install it, or give its full path")]
+    NotFound(String),
+    /// It could not be started or waited for.
+    #[error("cannot run `{command}`: {source}")]
+    Spawn {
+        /// The command as written.
+        command: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl CommandError {
+    /// What the program said, if it ran.
+    #[must_use]
+    pub fn output(&self) -> Option<&Output> {
+        match self {
+            Self::RejectedValue { output, .. } | Self::TimedOut { output, .. } => Some(output),
+            Self::NotFound(_) | Self::Spawn { .. } => None,
+        }
+    }
+}
+
+impl Command {
+    /// A line that the user wrote for a shell: run by `/bin/sh -c`, as confd does.
+    #[must_use]
+    pub fn shell(line: &str, deadline: Duration) -> Self {
+        let argv = ["/bin/sh", "-c", line].map(OsString::from).to_vec();
+        Self { argv, shown: line.to_owned(), deadline, keep: KEEP }
+    }
+
+    /// A program and its arguments, without a shell.
+    #[must_use]
+    pub fn argv<A: AsRef<OsStr>>(
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = A>,
+        deadline: Duration,
+    ) -> Self {
+        let mut argv = vec![program.as_ref().to_owned()];
+        argv.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
+        let shown = argv.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        Self { argv, shown, deadline, keep: KEEP }
+    }
+
+    /// Keeps as many bytes of the output, the first ones.
+    #[must_use]
+    pub fn keep(mut self, bytes: usize) -> Self {
+        self.keep = bytes;
+        self
+    }
+
+    /// Runs it to its end or to its deadline.
+    ///
+    /// # Errors
+    /// When it does not end with exit code 0.
+    pub async fn run(&self) -> Result<Outcome, CommandError> {
+        let begun = Instant::now();
+        let spawned = self.spawn();
+        let (mut running, mut pipe) = spawned.map_err(|e| self.not_started(e))?;
+        let mut output = Bounded::new(self.keep);
+        let ended = timeout_at(begun + self.deadline, async {
+            tokio::select! {
+                status = running.child.wait() => status,
+                () = drain(&mut pipe, &mut output) => running.child.wait().await,
+            }
+        })
+        .await;
+        match ended {
+            Ok(status) => {
+                running.over();
+                output.take_what_is_there(&pipe);
+                let status = status.map_err(|source| self.lost(source))?;
+                let (output, command) = (output.finish(), self.shown.clone());
+                if status.success() {
+                    Ok(Outcome { output, took: begun.elapsed() })
+                } else {
+                    Err(CommandError::RejectedValue { command, status, output })
+                }
+            }
+            Err(_) => {
+                running.end().await;
+                output.take_what_is_there(&pipe);
+                let (output, command) = (output.finish(), self.shown.clone());
+                Err(CommandError::TimedOut { command, after: self.deadline, output })
+            }
+        }
+    }
+
+    fn spawn(&self) -> io::Result<(Running, tokio::net::unix::pipe::Receiver)> {
+        let (program, arguments) = self.argv.split_first().ok_or(ErrorKind::InvalidInput)?;
+        let (read, write) = io::pipe()?;
+        let mut command = new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(write.try_clone()?)
+            .stderr(write)
+            .process_group(0)
+            .kill_on_drop(true);
+        let (child, ours) = orphans::spawn(&mut command)?;
+        let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(read.into())?;
+        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Ok((Running { child, group, _ours: ours }, pipe))
+    }
+
+    fn not_started(&self, source: io::Error) -> CommandError {
+        not_started(&self.argv, &self.shown, source)
+    }
+
+    fn lost(&self, source: io::Error) -> CommandError {
+        CommandError::Spawn { command: self.shown.clone(), source }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// A started program; dropped before its end, its group is killed.
+struct Running {
+    child: Child,
+    group: Option<Pid>,
+    _ours: orphans::Ours,
+}
+
+impl Running {
+    /// The leader has ended by itself and is reaped: its group number may be given
+    /// away, so nothing is sent to it any more.
+    fn over(&mut self) {
+        self.group = None;
+    }
+
+    /// The leader is not waited for until its group is killed, so the number of the
+    /// group stays ours.
+    async fn end(&mut self) {
+        self.kill(Signal::TERM);
+        sleep(GRACE).await;
+        self.kill(Signal::KILL);
+        self.over();
+        // Killed, so this ends; the error would be that somebody else reaped it.
+        let _ = self.child.wait().await;
+    }
+
+    fn kill(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // The one error is that nobody is left.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill(Signal::KILL);
+    }
+}
+
+fn not_started(argv: &[OsString], command: &str, source: io::Error) -> CommandError {
+    let program = argv.first().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    match source.kind() {
+        ErrorKind::NotFound => CommandError::NotFound(program),
+        // Of a bare name it means that one folder of `PATH` is closed to us.
+        ErrorKind::PermissionDenied if !program.contains('/') => CommandError::NotFound(program),
+        _ => CommandError::Spawn { command: command.to_owned(), source },
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this module gives deadline and group")]
+fn new(program: &OsStr) -> tokio::process::Command {
+    tokio::process::Command::new(program)
+}
+
+/// `exit code 1`, `killed by signal 9`.
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

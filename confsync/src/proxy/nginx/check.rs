@@ -1,0 +1,180 @@
+//! `nginx -t` on the full tree with the staged files in their places.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::shadow::{Shadow, Stand};
+use super::{Nginx, conf};
+use crate::apply::install::{InstallError, Proof, StagedFiles};
+use crate::proxy::command::{Command, CommandError, Output};
+
+/// A check that passed.
+#[derive(Debug)]
+pub struct CheckReport {
+    /// Opens the way to install the set.
+    pub proof: Proof,
+    /// What to tell the operator all the same.
+    pub warnings: Vec<Warning>,
+    /// How long nginx took.
+    pub took: Duration,
+}
+
+/// Something an operator should know about a set that passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// No include of the configuration reaches this file, so the check says nothing
+    /// of it. Right for a key or a password file, else a mistake.
+    NotIncluded {
+        /// The file.
+        dest: PathBuf,
+        /// The main file.
+        conf: PathBuf,
+    },
+    /// A `[warn]` of nginx.
+    Nginx(String),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotIncluded { dest, conf } => write!(
+                f,
+                "{} does not include {}: nginx would never read it as configuration",
+                conf.display(),
+                dest.display()
+            ),
+            Self::Nginx(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Why a set did not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// nginx refuses the configuration; its words, with the names of the dests.
+    #[error("nginx refuses the configuration: {0}")]
+    RejectedValue(String),
+    /// nginx could not be asked, or did not answer.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The copy for the check could not be made.
+    #[error("cannot prepare the check: {0}")]
+    Copy(#[from] InstallError),
+}
+
+impl Nginx {
+    /// Asks nginx about the whole configuration as it will be with this set in place.
+    /// Nothing live is touched, except for what `nginx -t` itself creates: log files,
+    /// folders and sockets that the configuration names. Needs no root.
+    ///
+    /// # Errors
+    /// When nginx refuses, cannot be asked, or does not answer by the deadline.
+    pub async fn check(&self, set: &StagedFiles) -> Result<CheckReport, CheckError> {
+        let (warnings, took) = self.ask(Stand::all(set)).await?;
+        Ok(CheckReport { proof: Proof::passed(set), warnings, took })
+    }
+
+    /// Asks nginx about the configuration as it is on disk.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub async fn check_current(&self) -> Result<Vec<Warning>, CheckError> {
+        self.ask(Vec::new()).await.map(|(warnings, _)| warnings)
+    }
+
+    async fn ask(&self, stands: Vec<Stand>) -> Result<(Vec<Warning>, Duration), CheckError> {
+        let conf = self.conf.clone();
+        let shadow = tokio::task::spawn_blocking(move || Shadow::build(&conf, &stands));
+        let shadow = shadow.await.map_err(|e| CommandError::Spawn {
+            command: "nginx -t".into(),
+            source: std::io::Error::other(e),
+        })??;
+        let command = self.test(&shadow);
+        match command.run().await {
+            Ok(outcome) => Ok((self.warnings(&shadow, &outcome.output), outcome.took)),
+            Err(CommandError::RejectedValue { output, .. }) => {
+                Err(CheckError::RejectedValue(reason(&shadow, &output)))
+            }
+            Err(CommandError::TimedOut { command, after, output }) => {
+                let text = shadow.translate(&output.text);
+                let (command, output) = (shadow.translate(&command), Output { text, ..output });
+                Err(CommandError::TimedOut { command, after, output }.into())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn test(&self, shadow: &Shadow) -> Command {
+        let mut arguments = vec![OsString::from("-t"), "-c".into(), shadow.main.clone().into()];
+        if let Some(prefix) = &self.settings.prefix {
+            arguments.extend(["-p".into(), prefix.into()]);
+        }
+        if let Some(globals) = self.settings.globals.as_deref().map(without_pid) {
+            arguments.extend(["-g".into(), globals.into()]);
+        }
+        Command::argv(&self.settings.binary, arguments, self.settings.check_deadline)
+    }
+
+    fn warnings(&self, shadow: &Shadow, output: &Output) -> Vec<Warning> {
+        let not_included =
+            |dest: &PathBuf| Warning::NotIncluded { dest: dest.clone(), conf: self.conf.clone() };
+        let said = said(&shadow.translate(&output.text), "[warn]").into_iter().map(Warning::Nginx);
+        shadow.unreached.iter().map(not_included).chain(said).collect()
+    }
+}
+
+/// The copy says where the pid file is; twice is an error.
+fn without_pid(globals: &str) -> String {
+    let directives = conf::parse(globals.as_bytes()).unwrap_or_default();
+    let pids = directives.iter().filter(|d| d.depth == 0 && d.name.as_ref() == b"pid");
+    let edits: Vec<_> = pids.map(|d| (d.span.clone(), Vec::new())).collect();
+    String::from_utf8_lossy(&conf::replace(globals.as_bytes(), &edits)).into_owned()
+}
+
+/// The lines that say why, without those that say that the test failed.
+fn reason(shadow: &Shadow, output: &Output) -> String {
+    let text = shadow.translate(output.text.trim());
+    let mut lines = Vec::new();
+    for line in ["[emerg]", "[alert]", "[crit]"].iter().flat_map(|level| said(&text, level)) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    if lines.is_empty() { text } else { lines.join("\n") }
+}
+
+/// The lines of one level, from the level on. Before it stands `nginx:` or, where
+/// standard error is the error log as well, the time; after it perhaps `12#12:`.
+fn said(text: &str, level: &str) -> Vec<String> {
+    let from_level = |line: &str| {
+        let (_, rest) = line.split_once(level)?;
+        let rest = rest.trim_start();
+        let process = |word: &str| word.bytes().all(|b| b.is_ascii_digit() || b == b'#');
+        let plain = rest.split_once(": ").filter(|(word, _)| process(word)).map(|(_, t)| t);
+        Some(format!("{level} {}", plain.unwrap_or(rest)))
+    };
+    text.lines().filter_map(from_level).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_level_with_and_without_a_time() {
+        let text = "nginx: [emerg] oops in /x:1\n2026/01/31 10:00:00 [emerg] 12#12: a: b\n\
+                    2026/01/31 10:00:00 [warn] 12#12: c\nnginx: configuration file test failed";
+        assert_eq!(said(text, "[emerg]"), ["[emerg] oops in /x:1", "[emerg] a: b"]);
+        assert_eq!(said(text, "[warn]"), ["[warn] c"]);
+        assert!(said("", "[warn]").is_empty());
+    }
+
+    #[test]
+    fn the_pid_of_the_command_line_is_taken_out() {
+        assert_eq!(without_pid("pid /run/x; daemon off;"), " daemon off;");
+        assert_eq!(without_pid("daemon off;"), "daemon off;");
+        assert_eq!(without_pid("daemon off"), "daemon off");
+    }
+}

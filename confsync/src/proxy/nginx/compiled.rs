@@ -1,0 +1,57 @@
+//! What nginx was built with, as `nginx -V` says.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::proxy::command::{Command, CommandError};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Compiled {
+    pub(super) prefix: PathBuf,
+    pub(super) conf: PathBuf,
+    pub(super) pid_file: PathBuf,
+    pub(super) error_log: PathBuf,
+}
+
+impl Compiled {
+    pub(super) async fn ask(binary: &Path) -> Result<Self, CommandError> {
+        let outcome = Command::argv(binary, ["-V"], DEADLINE).run().await?;
+        Ok(Self::read(&outcome.output.text))
+    }
+
+    /// What is not said is as nginx's `configure` has it.
+    fn read(text: &str) -> Self {
+        let said = |name: &str| {
+            let words = text.split_ascii_whitespace().map(|word| word.trim_matches('\''));
+            let mut values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            values.next().map(PathBuf::from)
+        };
+        let prefix = said("--prefix").unwrap_or_else(|| "/usr/local/nginx".into());
+        let under =
+            |told: Option<PathBuf>, usual: &str| prefix.join(told.unwrap_or_else(|| usual.into()));
+        Self {
+            conf: under(said("--conf-path"), "conf/nginx.conf"),
+            pid_file: under(said("--pid-path"), "logs/nginx.pid"),
+            error_log: under(said("--error-log-path"), "logs/error.log"),
+            prefix,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_build() {
+        let text = "nginx version: nginx/1.22.1\nconfigure arguments: --with-cc-opt='-g -O2' \
+                    --prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf --pid-path=/run/n.pid";
+        let compiled = Compiled::read(text);
+        assert_eq!(compiled.conf, Path::new("/etc/nginx/nginx.conf"));
+        assert_eq!(compiled.pid_file, Path::new("/run/n.pid"));
+        assert_eq!(compiled.error_log, Path::new("/usr/share/nginx/logs/error.log"));
+        assert_eq!(Compiled::read("").conf, Path::new("/usr/local/nginx/conf/nginx.conf"));
+    }
+}

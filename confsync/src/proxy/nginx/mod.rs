@@ -1,0 +1,187 @@
+//! nginx by name: is this candidate good, take it, and is it what you run now?
+//!
+//! * [`Nginx::check`] gives nginx the whole configuration with the staged files in the
+//!   place of their dests, before anything live is touched.
+//! * [`Nginx::reload`] signals the master and watches its workers until a new
+//!   generation serves and no old one takes connections; [`quiesced`] waits until the
+//!   old ones are gone.
+//! * [`Nginx::started`] is the same for a master that we started ourselves.
+//!
+//! What must hold: an exit code proves nothing, only workers do; no signal goes to a
+//! process that is not proven to be the master; nothing waits without a deadline.
+//!
+//! `nginx -s reload` is not used: it reads the configuration once more, and its exit
+//! code says only that a signal was sent.
+//!
+//! `nginx -t` makes the log files, folders and sockets that a configuration names, so
+//! values from outside must be validated before a check, not by it.
+
+mod argv;
+mod check;
+mod compiled;
+pub mod conf;
+mod evidence;
+mod include;
+mod lua;
+mod process;
+mod reload;
+mod shadow;
+mod start;
+mod survivor;
+mod words;
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+pub use argv::Argv;
+pub use check::{CheckError, CheckReport, Warning};
+use compiled::Compiled;
+pub use evidence::{Generation, judge, old_generations};
+pub use process::{Master, MasterError, ProcessId, Role, Worker, is_alive};
+pub use reload::{Applied, Quiesced, ReloadError, quiesced};
+pub use start::{StartError, Started};
+
+use crate::apply::install::{InstallError, clean_beside};
+use crate::proxy::command::{CommandError, Tail};
+
+/// How long a new generation may take to serve unless told otherwise. Five tries to
+/// bind a port take nginx 2.5 s.
+pub const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the operator says about nginx; everything else is asked of nginx itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The program; looked for in `PATH` if it is a bare name.
+    pub binary: PathBuf,
+    /// The main file (`-c`); without it the one nginx was built for.
+    pub conf: Option<PathBuf>,
+    /// The prefix (`-p`); without it the one nginx was built for.
+    pub prefix: Option<PathBuf>,
+    /// Directives from the command line (`-g`).
+    pub globals: Option<String>,
+    /// The pid file; without it what `globals`, the main file, or the build say.
+    pub pid_file: Option<PathBuf>,
+    /// How long a check may take. A name that does not resolve costs nginx 10 s.
+    pub check_deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            binary: "nginx".into(),
+            conf: None,
+            prefix: None,
+            globals: None,
+            pid_file: None,
+            check_deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Settings {
+    /// For `run -- nginx …`: what its own command line says wins.
+    #[must_use]
+    pub fn with_argv(mut self, argv: &Argv) -> Self {
+        self.binary.clone_from(&argv.binary);
+        self.conf = argv.conf.clone().or(self.conf);
+        self.prefix = argv.prefix.clone().or(self.prefix);
+        self.globals = argv.globals.clone().or(self.globals);
+        self
+    }
+}
+
+/// One nginx: its program, its main file and what they say of pid file and error log.
+#[derive(Debug, Clone)]
+pub struct Nginx {
+    settings: Settings,
+    conf: PathBuf,
+    prefix: PathBuf,
+    compiled: Compiled,
+    stderr: Option<Tail>,
+}
+
+impl Nginx {
+    /// Asks the program for what it was built with (`nginx -V`).
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub async fn discover(settings: Settings) -> Result<Self, CommandError> {
+        let compiled = Compiled::ask(&settings.binary).await?;
+        let prefix = settings.prefix.clone().unwrap_or_else(|| compiled.prefix.clone());
+        let conf = settings.conf.clone().unwrap_or_else(|| compiled.conf.clone());
+        let conf = prefix.join(conf);
+        Ok(Self { settings, conf, prefix, compiled, stderr: None })
+    }
+
+    /// Takes the standard error of a child as a second source of nginx's own words.
+    pub fn listen_to(&mut self, stderr: Tail) {
+        self.stderr = Some(stderr);
+    }
+
+    /// The main file.
+    #[must_use]
+    pub fn conf(&self) -> &Path {
+        &self.conf
+    }
+
+    /// Where the master writes its number, by what the main file says now.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        if let Some(told) = &self.settings.pid_file {
+            return told.clone();
+        }
+        let globals = self.settings.globals.as_deref().unwrap_or_default();
+        let from_globals = first_argument(globals.as_bytes(), b"pid").pop();
+        let told = from_globals.or_else(|| first_argument(&self.main_text(), b"pid").pop());
+        self.prefix.join(told.unwrap_or_else(|| self.compiled.pid_file.clone()))
+    }
+
+    /// The master that the pid file names, proven to be one.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be told.
+    pub fn master(&self) -> Result<Master, MasterError> {
+        Master::from_pid_file(&self.pid_file())
+    }
+
+    /// The master that is our own child.
+    ///
+    /// # Errors
+    /// When it is none (yet).
+    pub fn master_of(&self, child: Pid) -> Result<Master, MasterError> {
+        Master::from_pid(child)
+    }
+
+    /// Removes copies of the main file that an earlier run of ours left beside it.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or a file not removed.
+    pub fn clean_stale(&self) -> Result<Vec<PathBuf>, InstallError> {
+        clean_beside(&self.conf)
+    }
+
+    /// The files that the main error log goes to.
+    fn error_logs(&self) -> Vec<PathBuf> {
+        let mut logs = first_argument(&self.main_text(), b"error_log");
+        if logs.is_empty() {
+            logs.push(self.compiled.error_log.clone());
+        }
+        logs.into_iter().map(|log| self.prefix.join(log)).collect()
+    }
+
+    fn main_text(&self) -> Vec<u8> {
+        fs::read(&self.conf).unwrap_or_default()
+    }
+}
+
+/// The first argument of each directive `name` in the main context.
+fn first_argument(text: &[u8], name: &[u8]) -> Vec<PathBuf> {
+    let directives = conf::parse(text).unwrap_or_default();
+    let named = directives.iter().filter(|d| d.depth == 0 && !d.block && d.name == name);
+    let first = named.filter_map(|d| d.args.first());
+    first.map(|word| std::ffi::OsStr::from_bytes(word).into()).collect()
+}

@@ -1,0 +1,218 @@
+//! A reload, and what it takes to say that it happened.
+//!
+//! The order makes the proof: the files are swapped; then the master is seen waiting
+//! for work; then the workers are listed; then the signal goes. A generation that
+//! appears after that was read from the new files, whoever else may have signalled. And
+//! a master that waits again, has taken the signal and has forked nobody, refused.
+
+use std::time::Duration;
+
+use common::model::format_span;
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::evidence::{Generation, has_new, judge, old_generations};
+use super::process::{Master, MasterError, ProcessId, Role, is_alive};
+use super::words::{Mark, is_final};
+use super::{CheckError, Nginx};
+
+/// How long a master must be seen idle without new workers to have refused. One look
+/// is not enough: between taking a signal and blocking it there is a moment.
+const IDLE: Duration = Duration::from_millis(50);
+
+const SILENT: &str = "it gave no reason";
+
+/// A reload that is proven: a new generation serves, and no old worker accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The workers of before; those still there finish their requests.
+    pub old: Vec<ProcessId>,
+    /// How many old generations finish their requests now.
+    pub old_generations: usize,
+    /// From the signal to the proof.
+    pub took: Duration,
+}
+
+/// How waiting for the old workers ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quiesced {
+    /// None is left.
+    All {
+        /// How long it was waited for them.
+        took: Duration,
+    },
+    /// As many were left when time was up; they serve old requests.
+    Left(usize),
+}
+
+/// Why a reload is not proven.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// There is no master to signal.
+    #[error(transparent)]
+    Master(#[from] MasterError),
+    /// The master read the configuration and went on with the old one. Its words.
+    #[error("nginx went on with its old configuration: {0}")]
+    RejectedValue(String),
+    /// The master took the configuration, and the workers it started cannot work with
+    /// it. The old ones are on their way out: nothing serves until a configuration
+    /// that works is loaded, so put the previous one back and reload at once.
+    #[error("nginx's new workers cannot work, and NO WORKER SERVES: {0}")]
+    NoWorkers(String),
+    /// No proof by the deadline: no new worker serves, or an old one still accepts.
+    #[error("no new workers took over within {}: {words}", format_span(*.deadline))]
+    TimedOut {
+        /// The deadline.
+        deadline: Duration,
+        /// The master's words.
+        words: String,
+    },
+    /// The master ended.
+    #[error("nginx's master ended during the reload: {0}")]
+    Died(String),
+}
+
+impl Nginx {
+    /// Sends the master SIGHUP and waits for the proof that a new generation serves.
+    ///
+    /// # Errors
+    /// When the master refuses, ends, or does not get there by `deadline`. The old
+    /// configuration then serves on, except after [`ReloadError::Died`] and
+    /// [`ReloadError::NoWorkers`].
+    pub async fn reload(
+        &self,
+        master: &Master,
+        deadline: Duration,
+    ) -> Result<Applied, ReloadError> {
+        let until = Instant::now() + deadline;
+        let logs = self.mark_logs();
+        if !is_idle_by(master, until).await {
+            let words = self.explain(&logs, master, "it is busy with something else").await;
+            return Err(ReloadError::TimedOut { deadline, words });
+        }
+        let logs = self.mark_logs();
+        let before: Vec<_> = master.workers(&[])?.iter().map(|worker| worker.id).collect();
+        let sent = Instant::now();
+        master.signal(Signal::HUP)?;
+        match wait_for_proof(master, &before, &logs, until).await? {
+            Verdict::Applied { old_generations } => {
+                Ok(Applied { old: before, old_generations, took: sent.elapsed() })
+            }
+            Verdict::RejectedValue => {
+                Err(ReloadError::RejectedValue(self.explain(&logs, master, SILENT).await))
+            }
+            Verdict::NoWorkers => {
+                let words = logs.words_of_all();
+                let words = if words.is_empty() { SILENT.into() } else { words.join("\n") };
+                Err(ReloadError::NoWorkers(words))
+            }
+            Verdict::Died => Err(ReloadError::Died(self.explain(&logs, master, SILENT).await)),
+            Verdict::TimedOut => {
+                let words = self.explain(&logs, master, SILENT).await;
+                Err(ReloadError::TimedOut { deadline, words })
+            }
+        }
+    }
+
+    /// The master's words since the mark, else what a test of the files says, else
+    /// `otherwise`.
+    async fn explain(&self, logs: &Mark, master: &Master, otherwise: &str) -> String {
+        let words = logs.words(master.id().pid);
+        if !words.is_empty() {
+            return words.join("\n");
+        }
+        match self.check_current().await {
+            Err(CheckError::RejectedValue(words)) => words,
+            Ok(_) | Err(_) => otherwise.to_owned(),
+        }
+    }
+}
+
+enum Verdict {
+    Applied { old_generations: usize },
+    RejectedValue,
+    NoWorkers,
+    Died,
+    TimedOut,
+}
+
+async fn wait_for_proof(
+    master: &Master,
+    before: &[ProcessId],
+    logs: &Mark,
+    until: Instant,
+) -> Result<Verdict, MasterError> {
+    let mut pace = Pace::new();
+    let mut idle_since = None;
+    loop {
+        pace.wait().await;
+        let now = match master.workers(before) {
+            Ok(now) if master.is_alive() => now,
+            Ok(_) | Err(MasterError::NotRunning(_)) => return Ok(Verdict::Died),
+            Err(e) => return Err(e),
+        };
+        if judge(before, &now) >= Generation::Applied && !gave_up(logs, master) {
+            return Ok(Verdict::Applied { old_generations: old_generations(&now) });
+        }
+        let idle =
+            master.is_waiting() == Some(true) && (!has_new(before, &now) || gave_up(logs, master));
+        let since = *idle_since.get_or_insert_with(Instant::now);
+        if !idle {
+            idle_since = None;
+        } else if since.elapsed() >= IDLE {
+            let serves = now.iter().any(|worker| worker.role == Role::Serving);
+            return Ok(if serves { Verdict::RejectedValue } else { Verdict::NoWorkers });
+        }
+        if Instant::now() >= until {
+            return Ok(Verdict::TimedOut);
+        }
+    }
+}
+
+/// Waits until none of the old workers is left, for `cap` at the longest.
+pub async fn quiesced(applied: &Applied, cap: Duration) -> Quiesced {
+    let begun = Instant::now();
+    let mut pace = Pace::new();
+    loop {
+        let left = applied.old.iter().filter(|id| is_alive(**id)).count();
+        if left == 0 {
+            return Quiesced::All { took: begun.elapsed() };
+        }
+        if begun.elapsed() >= cap {
+            return Quiesced::Left(left);
+        }
+        pace.wait().await;
+    }
+}
+
+/// A worker that crashed just now and was started again looks like a new generation;
+/// the master's last word then says otherwise.
+fn gave_up(logs: &Mark, master: &Master) -> bool {
+    logs.words(master.id().pid).iter().any(|line| is_final(line))
+}
+
+/// Somebody else's reload may be under way; what it reads is not what we swapped in.
+async fn is_idle_by(master: &Master, until: Instant) -> bool {
+    let mut pace = Pace::new();
+    while master.is_alive() && master.is_waiting() == Some(false) {
+        if Instant::now() >= until {
+            return false;
+        }
+        pace.wait().await;
+    }
+    true
+}
+
+/// Looks often at first, 2 ms apart, then ever 20 ms: a look costs some 30 µs.
+pub(super) struct Pace(Duration);
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Self(Duration::from_millis(2))
+    }
+
+    pub(super) async fn wait(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 3 / 2).min(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,89 @@
+//! Evidence for an nginx that we started ourselves.
+
+use std::io;
+use std::time::Duration;
+
+use common::model::format_span;
+use tokio::time::{Instant, timeout};
+
+use super::Nginx;
+use super::process::{Master, MasterError, Role};
+use super::reload::Pace;
+use crate::proxy::command::{Left, Supervised};
+
+/// A master that is up, with workers that serve.
+#[derive(Debug)]
+pub struct Started {
+    /// The child, proven to be a master.
+    pub master: Master,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why a started nginx is not serving.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It left; with what it said last.
+    #[error("nginx ended at once ({left}): {words}")]
+    Left {
+        /// How.
+        left: Left,
+        /// The last lines of its standard error, or a hint.
+        words: String,
+    },
+    /// No worker serves by the deadline.
+    #[error("nginx runs, but no worker serves after {}: {words}", format_span(*.deadline))]
+    TimedOut {
+        /// The deadline.
+        deadline: Duration,
+        /// What it said meanwhile.
+        words: String,
+    },
+    /// It cannot be watched.
+    #[error("cannot watch nginx: {0}")]
+    Watch(#[from] io::Error),
+}
+
+impl Nginx {
+    /// Waits until `child` is a master with a worker that serves.
+    ///
+    /// # Errors
+    /// When it leaves or does not get there by `deadline`. It is not stopped then.
+    pub async fn started(
+        &self,
+        child: &mut Supervised,
+        deadline: Duration,
+    ) -> Result<Started, StartError> {
+        let begun = Instant::now();
+        let mut pace = Pace::new();
+        loop {
+            if let Some(master) = child.pid().and_then(serving) {
+                return Ok(Started { master, took: begun.elapsed() });
+            }
+            if begun.elapsed() >= deadline {
+                let words = child.stderr().since(0).join("\n");
+                return Err(StartError::TimedOut { deadline, words });
+            }
+            if let Ok(left) = timeout(Duration::ZERO, child.wait()).await {
+                let left = left?;
+                let words = said(left, &child.last_words().await);
+                return Err(StartError::Left { left, words });
+            }
+            pace.wait().await;
+        }
+    }
+}
+
+fn serving(pid: rustix::process::Pid) -> Option<Master> {
+    let master = Master::from_pid(pid).ok()?;
+    let workers: Result<_, MasterError> = master.workers(&[]);
+    workers.ok()?.iter().any(|worker| worker.role == Role::Serving).then_some(master)
+}
+
+fn said(left: Left, lines: &[String]) -> String {
+    match (left.code(), lines.is_empty()) {
+        (0, true) => "it went to the background; start it with -g 'daemon off;'".to_owned(),
+        (_, true) => "it said nothing".to_owned(),
+        _ => lines.join("\n"),
+    }
+}

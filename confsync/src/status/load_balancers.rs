@@ -1,0 +1,200 @@
+//! The load balancers as they describe themselves in etcd: who is here, what each
+//! has applied. Pure; for `confsync status` and the page.
+
+use std::collections::BTreeMap;
+
+use common::handshake::{Ack, Bookkeeping, Member};
+use common::model::{Snapshot, plural};
+use common::table::{self, Line, Paint, shown};
+use serde::Serialize;
+use serde_json::json;
+
+/// Every load balancer by name, with its acknowledgements by resource.
+pub type Fleet = BTreeMap<String, (Member, BTreeMap<String, Ack>)>;
+
+/// How one resource of one load balancer stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoadBalancerStatus {
+    /// The load balancer.
+    pub lb: String,
+    /// Its machine.
+    pub host: String,
+    /// The resource.
+    pub resource: String,
+    /// The revision it has applied; `None` before the first.
+    pub applied: Option<u64>,
+    /// The revision that no older worker is left of.
+    pub quiesced: Option<u64>,
+    /// Good, passing, or in need of somebody.
+    pub mood: Severity,
+    /// In the operator's words.
+    pub words: String,
+}
+
+/// Whether somebody should look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// All is as it should be.
+    Good,
+    /// It will pass by itself.
+    Wait,
+    /// It needs somebody.
+    Bad,
+}
+
+/// Makes sense of the bookkeeping keys; what does not parse is left out.
+#[must_use]
+pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
+    let mut fleet = Fleet::new();
+    for entry in found.entries.values() {
+        if let Some(lb) = bookkeeping.lb_of_member(&entry.key)
+            && let Ok(member) = serde_json::from_slice(&entry.value)
+        {
+            fleet.insert(lb.to_owned(), (member, BTreeMap::new()));
+        }
+    }
+    for entry in found.entries.values() {
+        if let Some((resource, lb)) = bookkeeping.parts_of_ack(&entry.key)
+            && let Some((_, acks)) = fleet.get_mut(lb)
+            && let Ok(ack) = serde_json::from_slice(&entry.value)
+        {
+            acks.insert(resource.to_owned(), ack);
+        }
+    }
+    fleet
+}
+
+/// One line a resource, in the order of names.
+#[must_use]
+pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
+    let of = |(lb, (member, acks)): (&String, &(Member, BTreeMap<String, Ack>))| {
+        let one = |resource: &common::handshake::Consumes| {
+            // What an earlier life of the process acknowledged counts for nothing.
+            let ack = acks.get(&resource.name).filter(|ack| ack.boot == member.boot);
+            let (mood, words) = words(member, ack);
+            let known = ack.filter(|ack| ack.applied.0 > 0);
+            LoadBalancerStatus {
+                lb: lb.clone(),
+                host: member.host.clone(),
+                resource: resource.name.clone(),
+                applied: known.map(|ack| ack.applied.0),
+                quiesced: known.map(|ack| ack.quiesced.0),
+                mood,
+                words,
+            }
+        };
+        member.resources.iter().map(one).collect::<Vec<_>>()
+    };
+    fleet.iter().flat_map(of).collect()
+}
+
+/// For programs.
+#[must_use]
+pub fn json(fleet: &Fleet, revision: u64) -> serde_json::Value {
+    let lbs = fleet
+        .iter()
+        .map(|(lb, (member, acks))| json!({ "name": lb, "member": member, "acks": acks }));
+    json!({ "revision": revision, "load_balancers": lbs.collect::<Vec<_>>() })
+}
+
+fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
+    match ack {
+        _ if member.left => (Severity::Wait, "left".into()),
+        None => (Severity::Wait, "has not applied anything yet".into()),
+        Some(Ack { refused: Some(refusal), .. }) => {
+            (Severity::Bad, format!("refused revision {}: {}", refusal.revision, refusal.why))
+        }
+        Some(ack) if !ack.held.is_empty() => {
+            (Severity::Bad, format!("holds {} against etcd", plural(ack.held.len(), "backend")))
+        }
+        Some(ack) if ack.quiesced < ack.applied => {
+            (Severity::Wait, "old workers finish requests".into())
+        }
+        Some(_) => (Severity::Good, "ok".into()),
+    }
+}
+
+const HEADINGS: [&str; 5] = ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED"];
+
+/// An aligned table; `colours` for a terminal.
+#[must_use]
+pub fn table(fleet: &Fleet, revision: u64, colours: bool) -> String {
+    if fleet.is_empty() {
+        return "no load balancer is registered\n".to_owned();
+    }
+    let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
+    let headings = HEADINGS.map(str::to_owned).to_vec();
+    let mut lines = vec![Line { cells: headings, note: "STATE".to_owned(), paint: Paint::Bold }];
+    lines.extend(standings(fleet).iter().map(|s| {
+        let paint = match s.mood {
+            Severity::Good => Paint::Plain,
+            Severity::Wait => Paint::Yellow,
+            Severity::Bad => Paint::Red,
+        };
+        let (applied, quiesced) = (number(s.applied), number(s.quiesced));
+        let cells = vec![shown(&s.lb), shown(&s.host), shown(&s.resource), applied, quiesced];
+        Line { cells, note: shown(&s.words), paint }
+    }));
+    table::table(&lines, colours) + &format!("etcd is at revision {revision}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::handshake::{Consumes, Rejection};
+    use common::model::Revision;
+
+    fn fleet() -> Fleet {
+        let member = |host: &str, left| Member {
+            host: host.into(),
+            version: "1".into(),
+            boot: "b".into(),
+            advertise: None,
+            resources: vec![Consumes { name: "web".into(), trees: vec!["/services".into()] }],
+            left,
+        };
+        let ack = |boot: &str, applied, quiesced, why: Option<&str>| Ack {
+            boot: boot.into(),
+            applied: Revision(applied),
+            quiesced: Revision(quiesced),
+            held: vec![],
+            refused: why.map(|why| Rejection { revision: Revision(9), why: why.into() }),
+        };
+        let all = [
+            ("lb-1", "edge-1", Some(ack("b", 8, 8, None))),
+            ("lb-2", "edge-2", Some(ack("b", 8, 7, None))),
+            ("lb-3", "e\u{1b}3", Some(ack("b", 7, 7, Some("no `upstream`\nhere")))),
+            ("lb-4", "edge-4", Some(ack("earlier", 8, 8, None))),
+        ];
+        let entry = |(lb, host, ack): (&str, &str, Option<Ack>)| {
+            let acks = ack.into_iter().map(|ack| ("web".to_owned(), ack)).collect();
+            (lb.to_owned(), (member(host, false), acks))
+        };
+        all.into_iter().map(entry).collect()
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_says_what_is_wrong() {
+        assert_eq!(
+            table(&fleet(), 9, false),
+            "\
+LOAD BALANCER  HOST      RESOURCE  APPLIED  QUIESCED  STATE
+lb-1           edge-1    web       8        8         ok
+lb-2           edge-2    web       8        7         old workers finish requests
+lb-3           e\\u{1b}3  web       7        7         refused revision 9: no `upstream`\\nhere
+lb-4           edge-4    web       -        -         has not applied anything yet
+etcd is at revision 9
+"
+        );
+        assert_eq!(table(&Fleet::new(), 9, true), "no load balancer is registered\n");
+    }
+
+    #[test]
+    fn colours_only_where_asked_for() {
+        assert!(!table(&fleet(), 9, false).contains('\u{1b}'));
+        let painted = table(&fleet(), 9, true);
+        assert!(painted.contains("\u{1b}[31mlb-3"), "{painted}");
+        assert!(painted.contains("\nlb-1 "), "{painted}");
+    }
+}

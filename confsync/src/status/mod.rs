@@ -1,0 +1,134 @@
+//! The HTTP surface of the load balancer's config process: `/healthz`, `/readyz`,
+//! `/metrics`, `/status`, and a page for people at `/` that `/events` keeps up to
+//! date.
+//!
+//! It reads what the agents published and says no more than that. Nothing here can
+//! hold the agents up: who is slow to read gets the newest state later.
+
+pub mod change_summary;
+mod document;
+mod events;
+pub mod load_balancers;
+mod metrics;
+mod page;
+mod page_clients;
+pub mod state;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use common::runtime::{
+    Handler, HttpError, Liveness, ServiceManager, StatusResponse, health, plain,
+};
+use hyper::Request;
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use page_clients::PageClients;
+
+use crate::status::state::{GroupState, States};
+
+/// How long something may be owed before the process counts as not ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What is known of the process besides its sets.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Its name among the load balancers.
+    pub name: String,
+    /// When it began.
+    pub started: SystemTime,
+    /// Whether etcd has confirmed the member key, so that who leaves waits for us.
+    pub joined: bool,
+    /// Requests about our own keys since the start, and those without a good answer.
+    pub requests: (u64, u64),
+}
+
+impl About {
+    /// Of a process that has not reached etcd yet.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self { name, started: SystemTime::now(), joined: false, requests: (0, 0) }
+    }
+}
+
+/// Where the surface reads.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The sets.
+    pub states: watch::Receiver<States>,
+    /// The process.
+    pub about: watch::Receiver<About>,
+    /// The loops.
+    pub liveness: Liveness,
+    /// What the service manager was told last.
+    pub manager: ServiceManager,
+    /// Cancelled once the process has begun to end.
+    pub stopping: CancellationToken,
+    /// Who looks at the page, and the other load balancers while somebody does.
+    pub page_clients: PageClients,
+}
+
+/// Serves the surface until `shutdown`.
+///
+/// # Errors
+/// When the address cannot be had.
+pub async fn serve(
+    addr: SocketAddr,
+    sources: Sources,
+    shutdown: CancellationToken,
+) -> Result<SocketAddr, HttpError> {
+    let page = page::Page::new();
+    common::runtime::serve(addr, Arc::new(StatusServer { sources, page }), shutdown).await
+}
+
+struct StatusServer {
+    sources: Sources,
+    page: page::Page,
+}
+
+impl Handler for StatusServer {
+    fn answer(&self, request: &Request<Incoming>) -> StatusResponse {
+        match request.uri().path() {
+            "/" => self.page.answer(),
+            "/events" => events::answer(self.sources.clone()),
+            "/healthz" => health(&self.sources.liveness),
+            "/readyz" => {
+                let (ready, words) = self.sources.ready();
+                plain(if ready { 200 } else { 503 }, TEXT, format!("{words}\n"))
+            }
+            "/metrics" => common::runtime::metrics(request, metrics::text(&self.sources)),
+            "/status" => {
+                let text = document::of(&self.sources, None).to_string();
+                plain(200, "application/json", text)
+            }
+            _ => plain(
+                404,
+                TEXT,
+                "there are / (a page), /healthz, /readyz, /metrics, /status and /events\n",
+            ),
+        }
+    }
+}
+
+impl Sources {
+    /// Whether traffic may be sent here, and why not, in words.
+    fn ready(&self) -> (bool, String) {
+        let states = self.states.borrow();
+        if self.stopping.is_cancelled() {
+            return (false, "stopping".to_owned());
+        }
+        if states.is_empty() {
+            let words = self.manager.words();
+            return (false, if words.is_empty() { "starting".to_owned() } else { words });
+        }
+        let late = self.liveness.late(tokio::time::Instant::now());
+        let ready = late.is_empty() && states.values().all(|state| state.ready(PATIENCE));
+        let words = states.values().map(GroupState::words);
+        let stuck = late.iter().map(|late| format!("{}: stuck", late.name));
+        (ready, words.chain(stuck).collect::<Vec<_>>().join("\n"))
+    }
+}

@@ -1,0 +1,138 @@
+//! Who looks at the page. While somebody does, the other load balancers are
+//! followed in etcd; while nobody does, that costs nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::handshake::Bookkeeping;
+use common::store::Store;
+use common::watch::{self, Options};
+use tokio::sync::{Notify, watch as channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::status::load_balancers::{self, Fleet};
+
+/// So many may look at once; the next is told to come back.
+const MOST: usize = 24;
+/// Who reloads the page looks again within this time.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Shared by all who look. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct PageClients {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    count: AtomicUsize,
+    changed: Notify,
+    fleet: channel::Sender<Option<Fleet>>,
+}
+
+/// Somebody looks, until this is dropped.
+#[derive(Debug)]
+pub(super) struct PageClient {
+    inner: Arc<Inner>,
+    /// The load balancers; `None` until etcd told.
+    pub(super) fleet: channel::Receiver<Option<Fleet>>,
+}
+
+impl Default for PageClients {
+    fn default() -> Self {
+        let (fleet, _) = channel::channel(None);
+        let inner = Inner { count: AtomicUsize::new(0), changed: Notify::new(), fleet };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+impl PageClients {
+    /// One more, unless there are too many.
+    pub(super) fn join(&self) -> Option<PageClient> {
+        let more = |count: usize| (count < MOST).then_some(count + 1);
+        self.inner.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        self.inner.changed.notify_one();
+        Some(PageClient { inner: Arc::clone(&self.inner), fleet: self.inner.fleet.subscribe() })
+    }
+
+    /// How many look.
+    pub(super) fn count(&self) -> usize {
+        self.inner.count.load(Ordering::SeqCst)
+    }
+
+    /// Follows the load balancers whenever somebody looks, until `shutdown`.
+    pub fn follow<S: Store>(
+        &self,
+        store: S,
+        bookkeeping: Bookkeeping,
+        shutdown: CancellationToken,
+    ) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let work = async {
+                loop {
+                    while this.count() == 0 {
+                        this.inner.changed.notified().await;
+                    }
+                    this.watch(store.clone(), &bookkeeping).await;
+                }
+            };
+            shutdown.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Publishes what etcd says, until nobody looks any more.
+    async fn watch<S: Store>(&self, store: S, bookkeeping: &Bookkeeping) {
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        let trees = vec![bookkeeping.members(), bookkeeping.acks()];
+        let mut view = watch::follow(store, trees, Options::default(), stop);
+        loop {
+            let found = view.borrow_and_update().snapshot.clone();
+            // An old picture of others is worth less than none.
+            self.inner
+                .fleet
+                .send_replace(found.map(|found| load_balancers::read(&found, bookkeeping)));
+            tokio::select! {
+                changed = view.changed() => if changed.is_err() { break },
+                () = self.nobody() => break,
+            }
+        }
+        self.inner.fleet.send_replace(None);
+    }
+
+    async fn nobody(&self) {
+        loop {
+            while self.count() > 0 {
+                self.inner.changed.notified().await;
+            }
+            tokio::time::sleep(LINGER).await;
+            if self.count() == 0 {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for PageClient {
+    fn drop(&mut self) {
+        self.inner.count.fetch_sub(1, Ordering::SeqCst);
+        self.inner.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_given_back() {
+        let page_clients = PageClients::default();
+        let mut all: Vec<_> = (0..MOST).map(|_| page_clients.join().unwrap()).collect();
+        assert!(page_clients.join().is_none());
+        all.pop();
+        assert_eq!(page_clients.count(), MOST - 1);
+        assert!(page_clients.join().is_some());
+    }
+}
