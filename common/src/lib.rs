@@ -9,11 +9,11 @@
 //! * [`handshake`] is the wire format of members and acknowledgements.
 //! * [`table`] aligns what a person reads at a terminal.
 //! * [`trust`] says which certificates of servers are believed.
+//! * [`settings`] makes command lines and reads flags, environment and files.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
 //! This crate knows nothing of probes, templates or nginx.
 
-pub mod args;
 pub mod backoff;
 pub mod claim;
 pub mod handshake;
@@ -21,6 +21,7 @@ pub mod model;
 pub mod reach;
 pub mod registrar;
 pub mod runtime;
+pub mod settings;
 pub mod store;
 pub mod table;
 pub mod trust;
