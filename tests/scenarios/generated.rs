@@ -71,7 +71,7 @@ async fn shells_complete_commands_flags_and_values() {
     generate(&lab).await;
     for (line, offered) in [
         ("register ru", "run"),
-        ("register run --serv", "--service"),
+        ("register run --por", "--port"),
         ("confsync st", "status"),
         ("confsync run --etcd-ap", "--etcd-api"),
         ("confsync run --etcd-api ", "auto v3 v2"),

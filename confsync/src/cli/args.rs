@@ -185,7 +185,7 @@ pub fn command() -> Command {
     let program = Command::new("confsync")
         .about("Renders the proxy's configuration from etcd and proves that the proxy runs it")
         .max_term_width(100);
-    subcommands().into_iter().fold(with_common_commands(program), Command::subcommand)
+    with_common_commands(subcommands().into_iter().fold(program, Command::subcommand))
 }
 
 fn subcommands() -> [Command; 5] {
