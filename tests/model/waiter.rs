@@ -103,7 +103,7 @@ fn picture(keys: [Keys; 2]) -> Snapshot {
             let member = handshake::Member {
                 host: "host".into(),
                 version: "1".into(),
-                boot: member.boot.to_string(),
+                instance_id: member.boot.to_string(),
                 advertise: None,
                 resources: vec![Consumes { name: "web".into(), trees }],
                 left: member.left,
@@ -112,11 +112,11 @@ fn picture(keys: [Keys; 2]) -> Snapshot {
         }
         if let Some(ack) = keys.ack {
             let ack = handshake::Ack {
-                boot: ack.boot.to_string(),
+                instance_id: ack.boot.to_string(),
                 applied: Revision(ack.applied),
                 quiesced: Revision(ack.quiesced),
-                held: vec![],
-                refused: None,
+                retained: vec![],
+                rejected: None,
             };
             add(&mut picture, format!("/confsync/acks/web/{}", name_of(which)), &ack);
         }

@@ -49,8 +49,10 @@ impl<S: Store> Agent<S> {
         }
         let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
         let why = self.withheld.clone().or(refusal);
-        let refused = why
-            .map(|why| Rejection { revision: self.decided, why: why.chars().take(500).collect() });
+        let refused = why.map(|why| Rejection {
+            revision: self.decided,
+            reason: why.chars().take(500).collect(),
+        });
         for program in &self.parts.set.programs {
             let name = &program.resource.name;
             let held =
@@ -95,7 +97,7 @@ impl<S: Store> Agent<S> {
                 .iter()
                 .map(|p| p.resource.dest.display().to_string())
                 .collect(),
-            stale: view.stale.as_ref().map(|stale| stale.why.clone()),
+            stale: view.stale.as_ref().map(|stale| stale.reason.to_string()),
             revision: self.decided.0,
             applied: applied.unwrap_or_default().0,
             quiesced: quiesced.0,
