@@ -116,6 +116,7 @@ fn picture(keys: [Keys; 2]) -> Snapshot {
                 applied: Revision(ack.applied),
                 quiesced: Revision(ack.quiesced),
                 held: vec![],
+                assumed: false,
                 refused: None,
             };
             add(&mut picture, format!("/confsync/acks/web/{}", name_of(which)), &ack);

@@ -49,8 +49,11 @@ impl<S: Store> Agent<S> {
         }
         let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
         let why = self.withheld.clone().or(refusal);
-        let refused = why
-            .map(|why| Rejection { revision: self.decided, why: why.chars().take(500).collect() });
+        let refused = why.map(|why| Rejection {
+            revision: self.decided,
+            why: why.chars().take(500).collect(),
+            too_few_backends: false,
+        });
         for program in &self.parts.set.programs {
             let name = &program.resource.name;
             let held =
