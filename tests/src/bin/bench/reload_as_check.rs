@@ -1,5 +1,5 @@
 //! Is it worth asking `nginx -t` before the swap? nginx checks a configuration once more
-//! when it is told to reload, and goes on with the old one if it will not do. Both ways in
+//! at SIGHUP, and goes on with the old one if it will not do. Both ways in
 //! turn, on the same nginx, with the same parts that confsync is made of.
 
 use std::fmt::Write as _;
