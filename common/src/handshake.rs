@@ -59,6 +59,10 @@ pub struct Ack {
     /// Keys that are absent from etcd and still routed to.
     #[serde(default, rename = "held", skip_serializing_if = "Vec::is_empty")]
     pub retained: Vec<String>,
+    /// `applied` and `quiesced` rest on the success of commands or on a span of time, not on
+    /// evidence. A drain that relies on this one is assumed, not confirmed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assumed: bool,
     /// The newest revision that was considered, and why it is not applied.
     #[serde(default, rename = "refused", skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejection>,
@@ -73,6 +77,10 @@ pub struct Rejection {
     /// The reason, for an operator.
     #[serde(rename = "why")]
     pub reason: String,
+    /// All that is missing is another backend: without the removed one there would be none, or
+    /// fewer than the resource asks for. A drain waits for one, within its bound.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub too_few_backends: bool,
 }
 
 /// The value of `leaving/<service>/<id>`: this key is removed on purpose, so no load balancer

@@ -13,9 +13,10 @@ pub enum Exit {
     Done,
     /// 1: failed.
     Failed,
-    /// 2: deregistered, but not every load balancer confirmed the drain in time.
+    /// 2: deregistered, but not every load balancer confirmed the drain.
     Unconfirmed,
-    /// 3: deregistered; at least one load balancer finished the drain without proof.
+    /// 3: deregistered, and some load balancer finished the drain without proof: it knows
+    /// its proxy by commands alone.
     Assumed,
     /// 64: the command line is wrong (`EX_USAGE`).
     Usage,

@@ -125,6 +125,7 @@ impl LoadBalancerKeys {
                 applied: floor(said.applied, |ack| ack.applied),
                 quiesced: floor(said.quiesced, |ack| ack.quiesced),
                 retained: said.held,
+                assumed: false,
                 rejected: said.refused,
             };
             state.acks.insert(resource.to_owned(), ack);

@@ -159,7 +159,12 @@ mod tests {
             applied: Revision(applied),
             quiesced: Revision(quiesced),
             retained: vec![],
-            rejected: reason.map(|r| Rejection { revision: Revision(9), reason: r.into() }),
+            assumed: false,
+            rejected: reason.map(|reason| Rejection {
+                revision: Revision(9),
+                reason: reason.into(),
+                too_few_backends: false,
+            }),
         };
         let all = [
             ("lb-1", "edge-1", Some(ack("b", 8, 8, None))),
