@@ -25,6 +25,8 @@ macro_rules! in_both_apis {
     };
 }
 
+/// The rooms of confsync import downwards only, as the docs show it.
+mod architecture;
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
 /// What the chaos has in common.

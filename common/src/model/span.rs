@@ -11,7 +11,7 @@ pub struct SpanError(String);
 /// Reads a span; a number without a unit is in seconds, as confd and most tools have it.
 ///
 /// # Errors
-/// When it is not one.
+/// With the text, cut to 40 characters.
 pub fn parse_span(text: &str) -> Result<Duration, SpanError> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u32>() {
@@ -20,8 +20,7 @@ pub fn parse_span(text: &str) -> Result<Duration, SpanError> {
     humantime::parse_duration(text).map_err(|_| SpanError(text.chars().take(40).collect()))
 }
 
-/// The span for a person: three digits are enough, `1.24s` rather than
-/// `1s 238ms 114us`.
+/// The span for a person, with three digits: `1.24s` rather than `1s 238ms 114us`.
 #[must_use]
 pub fn format_span(span: Duration) -> String {
     let ms = span.as_millis();

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::Shell;
 
-use crate::runtime::{Exit, exit_on, print, print_bytes, printed, tell};
+use crate::runtime::{Exit, exit_on, print, print_bytes, print_error, printed};
 
 /// With `version` and `completion`, whose names every tool of this kind has.
 #[must_use]
@@ -46,7 +46,9 @@ pub fn parse(program: &Command, words: Vec<OsString>) -> Result<ArgMatches, Exit
             printed(error.print());
             let empty = ContextValue::String(String::new());
             if error.get(ContextKind::InvalidValue) == Some(&empty) {
-                tell("\n  hint: a variable in the unit file that is unset leaves nothing behind");
+                print_error(
+                    "\n  hint: a variable in the unit file that is unset leaves nothing behind",
+                );
             }
             if error.use_stderr() { Err(Exit::Usage.into()) } else { Err(exit_on(Ok(Exit::Done))) }
         }

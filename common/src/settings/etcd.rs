@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{Environment, Group, Layer, Mistakes, Place, Reader, Setting};
-use crate::store::{Api, Connection, Credentials, Timeouts, TlsFiles, check_endpoint};
+use crate::store::{Api, Connection, Credentials, Password, Timeouts, TlsFiles, check_endpoint};
 
 /// Addresses of members.
 pub static ENDPOINTS: Setting = Setting::new(
@@ -179,6 +179,16 @@ fn connection(from: &mut Reader<'_>, environment: Environment<'_>) -> Connection
             from.wrong(one, format!("needs {} as well", other.flag()));
         }
     }
+    if discovery.is_some() && from.is_given(&ENDPOINTS) {
+        from.wrong(&SRV, "is given together with --etcd: one of them is enough");
+    }
+    // A credential that lies there for another use is none that was meant.
+    let tls_is_meant = from.is_meant(&CA) || from.is_meant(&CERT);
+    let plain = |endpoint: &String| endpoint.to_ascii_lowercase().starts_with("http://");
+    if tls_is_meant && discovery.is_none() && endpoints.iter().all(plain) {
+        let setting = if from.is_meant(&CA) { &CA } else { &CERT };
+        from.wrong(setting, "is for TLS, and every endpoint begins with http://");
+    }
     let credentials = credentials(from, environment);
     Connection { endpoints, discovery, api, tls, credentials, timeouts: Timeouts::default() }
 }
@@ -208,23 +218,18 @@ fn credentials(from: &mut Reader<'_>, environment: Environment<'_>) -> Option<Cr
         return None;
     }
     let password = match from.text(&PASSWORD_FILE) {
-        Some(file) => std::fs::read_to_string(&file)
-            .map(|text| text.lines().next().unwrap_or_default().to_owned())
-            .map_err(|error| from.wrong(&PASSWORD_FILE, format!("cannot read {file}: {error}")))
-            .ok(),
+        Some(file) => Password::File(PathBuf::from(file)),
         None => {
             let set = |name: &&str| environment(name).filter(|text| !text.is_empty());
             let found = PASSWORDS.iter().find_map(set).or(with_name);
-            if found.is_none() {
-                from.wrong(
-                    &USER,
-                    "needs a password: set $ETCD_PASSWORD or give --etcd-password-file",
-                );
-            }
-            found
+            let missing = "needs a password: set $ETCD_PASSWORD or give --etcd-password-file";
+            Password::Given(found.or_else(|| {
+                from.wrong(&USER, missing);
+                None
+            })?)
         }
     };
-    password.map(|password| Credentials { user, password })
+    Some(Credentials { user, password })
 }
 
 #[cfg(test)]
@@ -274,8 +279,19 @@ mod tests {
         assert!(endpoints(&["--etcd-user", "me"], &[]).unwrap_err().contains("ETCD_PASSWORD"));
         let both = endpoints(&["--user", "me:s3cret"], &[]).unwrap_err();
         assert!(both.contains("name alone") && !both.contains("s3cret"), "{both}");
-        let half = endpoints(&["--cert", "/c"], &[]).unwrap_err();
+        let half = endpoints(&["--etcd", "https://a", "--cert", "/c"], &[]).unwrap_err();
         assert_eq!(half, "--etcd-cert: needs --etcd-key as well");
+    }
+
+    #[test]
+    fn what_cannot_be_right_together_is_named() {
+        let plain = endpoints(&["--etcd-ca", "/ca.pem"], &[]).unwrap_err();
+        assert!(plain.starts_with("--etcd-ca: is for TLS"), "{plain}");
+        let two = endpoints(&["--etcd", "a:1", "--etcd-srv", "example.org"], &[]).unwrap_err();
+        assert!(two.starts_with("--etcd-srv: is given together with --etcd"), "{two}");
+        // Files are read when a connection is made.
+        let secure = ["--etcd", "https://a:1", "--etcd-ca", "/does/not/exist"];
+        assert!(endpoints(&secure, &[]).is_ok());
     }
 
     #[test]
@@ -290,7 +306,8 @@ mod tests {
         let from_tool = connect(&[], &tool).unwrap();
         assert_eq!((from_tool.api, from_tool.tls.ca), (Api::V2, Some("/ca".into())));
         let credentials = from_tool.credentials.unwrap();
-        assert_eq!((&*credentials.user, &*credentials.password), ("me", "s3cret"));
+        assert!(matches!(credentials.password, Password::Given(text) if text == "s3cret"));
+        assert_eq!(credentials.user, "me");
         let line = ["--endpoints", "a:1", "--cacert", "/x", "--cert", "/y", "--key", "/z"];
         let by_flags = connect(&line, &tool).unwrap();
         assert_eq!((by_flags.endpoints, by_flags.tls.ca), (vec!["a:1".into()], Some("/x".into())));
@@ -301,11 +318,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("etcd-ca"), "").unwrap();
         std::fs::write(folder.path().join("etcd-password"), "s3cret\n").unwrap();
+        let password = folder.path().join("etcd-password");
         let variables = [("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())];
         let found = connect(&["--etcd-user", "me"], &variables).unwrap();
         assert_eq!(found.tls.ca, Some(folder.path().join("etcd-ca")));
-        assert_eq!(found.credentials.unwrap().password, "s3cret");
-        let found = connect(&["--etcd-ca", "/mine"], &variables).unwrap();
+        let credentials = found.credentials.unwrap();
+        assert!(matches!(credentials.password, Password::File(file) if file == password));
+        let found = connect(&["--etcd", "a:1", "--etcd-ca", "/mine"], &variables).unwrap();
         assert_eq!(found.tls.ca, Some("/mine".into()));
     }
 }

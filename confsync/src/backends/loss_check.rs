@@ -6,17 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::handshake::{Bookkeeping, Leaving};
+use common::handshake::{Bookkeeping, LeaveMarker};
 use common::model::Endpoint;
 use common::store::Store;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::backends::ParsedKeys;
 use crate::backends::known::{KnownBackends, MissingBackends};
-use crate::backends::loss_policy::LossEvidence;
-use crate::config::confdir::Resource;
+use crate::backends::loss_policy::{LossEvidence, LossPolicy};
 
 /// How long a backend may take to accept a connection.
 const CONNECT: Duration = Duration::from_millis(1000);
@@ -57,19 +56,20 @@ pub async fn gather<S: Store>(
 pub async fn hold<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
-    resource: &Resource,
+    name: &str,
+    policy: &LossPolicy,
     belief: &KnownBackends,
     seen: &mut ParsedKeys,
     regressed: bool,
 ) -> BTreeSet<String> {
-    let Some(doubt) = belief.doubt(&resource.policy, seen, regressed) else {
+    let Some(doubt) = belief.doubt(policy, seen, regressed) else {
         return BTreeSet::new();
     };
     let evidence = gather(store, bookkeeping, &doubt).await;
     let held = belief.hold(seen, &evidence, &doubt);
     if &held != belief.held() {
         tracing::warn!(
-            resource = resource.name,
+            resource = name,
             held = held.len(),
             gone = doubt.missing.len() - held.len(),
             "{}: who still answers is held",
@@ -80,12 +80,12 @@ pub async fn hold<S: Store>(
 }
 
 async fn leaving<S: Store>(store: &S, bookkeeping: &Bookkeeping) -> BTreeSet<String> {
-    let read = timeout(CONNECT, store.read(&[bookkeeping.all_leaving()])).await;
-    let Ok(Ok(marks)) = read else {
+    let deadline = Instant::now() + CONNECT;
+    let Ok(marks) = store.read(&[bookkeeping.leave_markers()], deadline).await else {
         tracing::warn!("cannot read who leaves on purpose; whoever still answers is held");
         return BTreeSet::new();
     };
-    let key = |value: &[u8]| Some(serde_json::from_slice::<Leaving>(value).ok()?.key);
+    let key = |value: &[u8]| Some(serde_json::from_slice::<LeaveMarker>(value).ok()?.key);
     marks.entries.values().filter_map(|entry| key(&entry.value)).collect()
 }
 

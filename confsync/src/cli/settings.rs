@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use common::model::Prefix;
-use common::runtime::{LogFormat, listens_at};
+use common::runtime::{LogFormat, listen_address};
 use common::settings::{Environment, Layer, Mistakes, Reader, both, etcd, log};
 use common::store::Connection;
 
@@ -18,8 +18,7 @@ use crate::cli::args::{
 };
 use crate::cli::confd_toml::ConfdToml;
 use crate::config::confdir::{Globals, Note};
-use crate::daemon::Config;
-use crate::daemon::once::How;
+use crate::config::run::{RunConfig, SingleRun};
 use crate::proxy::nginx::Argv;
 
 /// Where the resources are and what applies to all of them.
@@ -35,9 +34,9 @@ pub struct ResourceSettings {
 #[derive(Debug)]
 pub struct RunSettings {
     /// For the daemon.
-    pub config: Config,
+    pub config: RunConfig,
     /// A single run instead; `None`: go on.
-    pub once: Option<How>,
+    pub once: Option<SingleRun>,
 }
 
 /// The command line of a subcommand with what is below it: the environment and `confd.toml`.
@@ -164,7 +163,7 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
         );
         from.wrong(&BOOKKEEPING, problem);
     }
-    let config = Config {
+    let config = RunConfig {
         confdir,
         globals,
         connection: Connection::default(),
@@ -173,7 +172,7 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
         advertise: from.text(&ADVERTISE),
         bookkeeping: bookkeeping?,
         ttl: from.get(&TTL, str::parse)?,
-        status: from.get(&LISTEN, listens_at),
+        status: from.get(&LISTEN, listen_address),
         stop_timeout: from.span(&STOP_TIMEOUT, Duration::ZERO..=YEAR),
         command,
     };
@@ -187,9 +186,9 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn once(from: &mut Reader<'_>) -> Option<How> {
+fn once(from: &mut Reader<'_>) -> Option<SingleRun> {
     let (once, dry_run) = (from.yes(&ONCE), from.yes(&DRY_RUN));
-    let how = How { dry_run, diff: from.yes(&DIFF), sync_only: from.yes(&SYNC_ONLY) };
+    let how = SingleRun { dry_run, diff: from.yes(&DIFF), sync_only: from.yes(&SYNC_ONLY) };
     if how.diff && !dry_run {
         from.wrong(&DIFF, "it goes with --dry-run");
     }

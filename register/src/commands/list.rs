@@ -1,7 +1,7 @@
 //! `register list`: who is registered, as a table for people or JSON for programs.
 //! Pure: rows in, text out.
 //!
-//! What a load balancer would refuse is shown with the reason, not left out: the
+//! What a load balancer would reject is shown with the reason, not left out: the
 //! list is where somebody looks who misses a backend.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use clap::ArgMatches;
 use common::model::{Backend, Prefix, Tree, format_span};
 use common::runtime::{Exit, print};
 use common::settings::{Layer, Mistakes, Reader, output};
-use common::store::{Store, connect};
-use common::table::{self, Line, Paint, shown};
+use common::store::{Store, connect, default_deadline, read_deadline};
+use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
 
 use super::setup::{start, variable};
@@ -33,10 +33,10 @@ struct Selection {
 pub(super) async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let (Selection { prefix, folder, json }, connection) = start(matches, selection(matches))?;
     let store = connect(&connection).await?;
-    let found = store.read(&[Tree::from(folder)]).await?;
+    let found = store.read(&[Tree::from(folder)], read_deadline()).await?;
     let mut rows = Vec::new();
     for entry in found.entries.values() {
-        let left = store.time_left(entry).await?;
+        let left = store.time_left(entry, default_deadline()).await?;
         rows.push(Row { key: entry.key.to_string(), value: entry.value.to_vec(), ttl: left });
     }
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -152,14 +152,17 @@ fn as_table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
 }
 
 fn cells(one: &Listed) -> Vec<String> {
-    let meta: Vec<String> =
-        one.meta.iter().map(|(key, value)| format!("{}={}", shown(key), shown(value))).collect();
+    let meta: Vec<String> = one
+        .meta
+        .iter()
+        .map(|(key, value)| format!("{}={}", escaped(key), escaped(value)))
+        .collect();
     vec![
-        shown(&one.service),
-        shown(&one.id),
+        escaped(&one.service),
+        escaped(&one.id),
         one.addr.clone().unwrap_or_default(),
         one.weight.map(|weight| weight.to_string()).unwrap_or_default(),
-        one.zone.as_deref().map(shown).unwrap_or_default(),
+        one.zone.as_deref().map(escaped).unwrap_or_default(),
         meta.join(" "),
         one.ttl_seconds.map_or("for ever".to_owned(), |s| format_span(Duration::from_secs(s))),
     ]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use common::model::format_span;
-use common::runtime::{Exit, Usage, print, tell};
+use common::runtime::{Exit, Usage, print, print_error};
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::probe::{Probe, Verdict};
 pub(super) async fn probe(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let config = sources(matches).load().map_err(Usage::from)?;
     for note in &config.notes {
-        tell(format_args!("note: {note}"));
+        print_error(format_args!("note: {note}"));
     }
     let probes = prepare(&config.services).map_err(Usage::from)?;
     let lines = ask(&config.services, &probes).await;

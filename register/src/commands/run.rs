@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ArgMatches;
-use common::reach::reach;
 use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage};
+use common::startup::wait_for_etcd;
 
 use super::setup::{sources, start};
 use crate::agent::{self, Child};
@@ -37,7 +37,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         surface.serve(addr, signals.abort.clone()).await?;
     }
     let store = tokio::select! {
-        store = reach(&connection, &manager, &signals.drain, &liveness) => store?,
+        store = wait_for_etcd(&connection, &manager, &signals.drain, &liveness) => store,
         exit = ended(&mut backend) => {
             tracing::warn!(code = exit.code(), "the backend ended by itself");
             return Ok(Exit::Child(exit.code()));

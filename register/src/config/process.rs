@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::{Prefix, Ttl, format_span, parse_span};
-use common::runtime::listens_at;
+use common::runtime::listen_address;
 use common::settings::Reader;
 
 use super::service::{Service, Target};
@@ -79,7 +79,7 @@ pub fn process(from: &mut Reader<'_>) -> Option<Process> {
         quiesced: from.span(&DRAIN_QUIESCED, most),
     };
     let wait_applied = from.get(&WAIT_APPLIED, wait_applied).flatten();
-    let status = from.get(&LISTEN, listens_at);
+    let status = from.get(&LISTEN, listen_address);
     Some(Process {
         bookkeeping: from.get(&BOOKKEEPING, str::parse)?,
         ttl: from.get(&TTL, str::parse)?,

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use confsync::apply::install::{Candidate, Proof, StagedFiles, Target};
+use confsync::install::{Candidate, Proof, StagedFiles, Target};
 use confsync::proxy::nginx::{Nginx as ByName, RELOAD_DEADLINE, Settings};
 use tests::{Lab, Nginx};
 
