@@ -116,7 +116,8 @@ mod tests {
                 "drain_quiesced",
                 "bookkeeping",
                 "wait_applied",
-                "listen"
+                "listen",
+                "allow_host"
             ]
         );
     }

@@ -1,7 +1,7 @@
 //! Every setting of `register`, named once: its flag, its variable, its key in
 //! `services.toml`, its help, its default. What it means is in [`crate::config`].
 
-use common::settings::{Group, Setting, output};
+use common::settings::{Group, Setting, output, status};
 
 /// Name of the service.
 pub static SERVICE: Setting = Setting::new(
@@ -261,17 +261,17 @@ pub static WAIT_APPLIED: Setting = Setting::new(
 pub static JOIN: Group = Group { heading: "Joining and leaving", settings: &[&WAIT_APPLIED] };
 
 /// Where status is served.
-pub static LISTEN: Setting = Setting::new(
-    "listen",
+pub static LISTEN: Setting = status::listen(
     "REGISTER_LISTEN",
-    "ADDR",
+    &["REGISTER_STATUS"],
     "Serve status, metrics and health of this process at this address, such as 127.0.0.1:9181",
-)
-.also_from(&["REGISTER_STATUS"])
-.formerly(&["status"]);
+);
+
+/// Names under which it may be asked.
+pub static ALLOW_HOST: Setting = status::allow_host("REGISTER_ALLOW_HOST");
 
 /// The process.
-pub static PROCESS: Group = Group { heading: "", settings: &[&LISTEN] };
+pub static PROCESS: Group = Group { heading: "Status", settings: &[&LISTEN, &ALLOW_HOST] };
 
 /// A file with services.
 pub static CONFIG: Setting = Setting::new(

@@ -5,7 +5,7 @@
 //! * [`Setting`] is a row of a table, [`Group`] some of them under one heading;
 //! * [`Layer`] is what one source says, or several laid over each other;
 //! * [`Reader`] makes types of the texts and collects every mistake with its place;
-//! * [`etcd`], [`log`] and [`output`] are the settings that both programs have;
+//! * [`etcd`], [`log`], [`output`] and [`status`] are the settings that both programs have;
 //! * [`cli`] is the frame of a program: words to matches, help, `version`, `completion`.
 //!
 //! What a setting means, and which values are wrong, is decided by the program.
@@ -17,6 +17,7 @@ pub mod log;
 mod mistakes;
 pub mod output;
 mod reader;
+pub mod status;
 
 pub use layer::{Given, Layer, Place};
 pub use mistakes::{Mistake, Mistakes, both};

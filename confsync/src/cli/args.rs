@@ -5,7 +5,7 @@
 
 use clap::{Arg, Command, value_parser};
 use common::settings::cli::with_common_commands;
-use common::settings::{Group, Setting, etcd, log, output, with_settings};
+use common::settings::{Group, Setting, etcd, log, output, status, with_settings};
 use std::ffi::OsString;
 
 /// Where the resources are.
@@ -120,14 +120,14 @@ pub static TTL: Setting = Setting::new(
 .default("15s");
 
 /// Where status is served.
-pub static LISTEN: Setting = Setting::new(
-    "listen",
+pub static LISTEN: Setting = status::listen(
     "CONFSYNC_LISTEN",
-    "ADDR",
+    &["CONFSYNC_STATUS"],
     "Serve status, metrics, health and a page for people at this address, such as 127.0.0.1:9180",
-)
-.also_from(&["CONFSYNC_STATUS"])
-.formerly(&["status"]);
+);
+
+/// Names under which it may be asked.
+pub static ALLOW_HOST: Setting = status::allow_host("CONFSYNC_ALLOW_HOST");
 
 /// How long the supervised command may take to end.
 pub static STOP_TIMEOUT: Setting = Setting::new(
@@ -152,6 +152,7 @@ pub static RUNNING: Group = Group {
         &BOOKKEEPING,
         &TTL,
         &LISTEN,
+        &ALLOW_HOST,
         &STOP_TIMEOUT,
     ],
 };

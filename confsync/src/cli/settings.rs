@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use common::model::Prefix;
-use common::runtime::{LogFormat, listen_address};
-use common::settings::{Environment, Layer, Mistakes, Reader, both, etcd, log};
+use common::runtime::LogFormat;
+use common::settings::{Environment, Layer, Mistakes, Reader, both, etcd, log, status};
 use common::store::Connection;
 
 use crate::cli::args::{
-    ADVERTISE, BOOKKEEPING, CONFD_CONFIG, CONFDIR, DIFF, DRY_RUN, INTERVAL, LISTEN,
+    ADVERTISE, ALLOW_HOST, BOOKKEEPING, CONFD_CONFIG, CONFDIR, DIFF, DRY_RUN, INTERVAL, LISTEN,
     MIN_RELOAD_INTERVAL, NAME, ONCE, PREFIX, RESOURCES, RUNNING, SERVICES, STOP_TIMEOUT, SYNC_ONLY,
     TTL,
 };
@@ -172,7 +172,7 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
         advertise: from.text(&ADVERTISE),
         bookkeeping: bookkeeping?,
         ttl: from.get(&TTL, str::parse)?,
-        status: from.get(&LISTEN, listen_address),
+        status: status::read(from, &LISTEN, &ALLOW_HOST),
         stop_timeout: from.span(&STOP_TIMEOUT, Duration::ZERO..=YEAR),
         command,
     };

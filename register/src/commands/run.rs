@@ -10,7 +10,7 @@ use common::startup::wait_for_etcd;
 use super::setup::{sources, start};
 use crate::agent::{self, Child};
 use crate::config::prepare;
-use crate::status::Surface;
+use crate::status::{self, StatusSources};
 use crate::supervise::Backend;
 
 /// Probes the backends and keeps their keys, until a signal ends it.
@@ -31,10 +31,10 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let mut backend = supervise(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(agent::Snapshot::default());
     let liveness = Liveness::default();
-    if let Some(addr) = config.process.status {
-        let surface =
-            Surface { snapshot: published, liveness: liveness.clone(), manager: manager.clone() };
-        surface.serve(addr, signals.abort.clone()).await?;
+    if let Some(server) = config.process.status.clone() {
+        let (liveness, manager) = (liveness.clone(), manager.clone());
+        let sources = StatusSources { snapshot: published, liveness, manager };
+        status::serve(server, sources, signals.abort.clone())?;
     }
     let store = tokio::select! {
         store = wait_for_etcd(&connection, &manager, &signals.drain, &liveness) => store,

@@ -2,17 +2,17 @@
 //! the status server. And the rules between services.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::{Prefix, Ttl, format_span, parse_span};
-use common::runtime::listen_address;
-use common::settings::Reader;
+use common::runtime::StatusServer;
+use common::settings::{Reader, status};
 
 use super::service::{Service, Target};
 use crate::drain::Bounds;
 use crate::settings::{
-    BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, LISTEN, MIN_LBS, TTL, WAIT_APPLIED,
+    ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, LISTEN, MIN_LBS, TTL,
+    WAIT_APPLIED,
 };
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -25,7 +25,7 @@ pub struct Process {
     /// Where load balancers publish members and acknowledgements.
     pub bookkeeping: Prefix,
     /// Where status is served; `None` for nowhere.
-    pub status: Option<SocketAddr>,
+    pub status: Option<StatusServer>,
     /// How long to wait until every load balancer serves a new instance, before it
     /// counts as ready; `None` for not at all.
     pub wait_applied: Option<Duration>,
@@ -79,7 +79,7 @@ pub fn process(from: &mut Reader<'_>) -> Option<Process> {
         quiesced: from.span(&DRAIN_QUIESCED, most),
     };
     let wait_applied = from.get(&WAIT_APPLIED, wait_applied).flatten();
-    let status = from.get(&LISTEN, listen_address);
+    let status = status::read(from, &LISTEN, &ALLOW_HOST);
     Some(Process {
         bookkeeping: from.get(&BOOKKEEPING, str::parse)?,
         ttl: from.get(&TTL, str::parse)?,

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use common::runtime::ListenAddress;
 use proptest::prelude::*;
 
 use super::*;
@@ -68,7 +69,10 @@ fn everything_can_be_said() {
     assert_eq!(config.command, ["apache2", "-DFOREGROUND"]);
     for (text, addr) in [(":9090", "0.0.0.0:9090"), ("localhost:9090", "127.0.0.1:9090")] {
         let config = apache(&format!("--status {text}")).unwrap();
-        assert_eq!(config.process.status, Some(addr.parse().unwrap()));
+        assert_eq!(
+            config.process.status.unwrap().address,
+            ListenAddress::Tcp(addr.parse().unwrap())
+        );
     }
     let spaced = apache("--wait-applied 20s").unwrap();
     assert_eq!(spaced.process.wait_applied, Some(Duration::from_secs(20)));
