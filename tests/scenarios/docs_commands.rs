@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tests::process::{Spec, run};
-use tests::{Etcd, Lab, bins, rack};
+use tests::{Etcd, Lab, bins, network};
 
 use super::docs::pages;
 
@@ -210,12 +210,12 @@ async fn in_a_folder(page: &str) {
 
 /// As root on a machine of its own, in root's home. What earlier pages lead to is there.
 fn on_a_machine(earlier: &'static [&'static str], page: &'static str) {
-    rack::scenario(move |rack| async move {
-        let machine = rack.machine("fresh", 20);
+    network::scenario(move |network| async move {
+        let machine = network.machine("fresh", 20);
         machine.boot().await;
         // What came with the checkout or with an installation.
         let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fleet-units");
-        let copy = Spec::new("cp", "cp", rack.lab().path()).args([
+        let copy = Spec::new("cp", "cp", network.lab().path()).args([
             Path::new("-r"),
             &units,
             &machine.path("/root"),

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::Agent;
 use crate::acks::members::Applied;
-use crate::apply::install::Digest;
 use crate::apply::pipeline::HISTORY;
 use crate::backends::known::KnownBackends;
+use crate::install::Digest;
 use crate::status::change_summary::Routes;
 use crate::status::state::{BackendState, GroupState, LoadState, RefusedState};
 

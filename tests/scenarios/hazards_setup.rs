@@ -8,7 +8,7 @@ use tests::etcd::Ctl;
 use tests::eventually::check;
 use tests::{Api, Confdir, Daemon, Etcd, Lab, eventually};
 
-pub(crate) struct Scene {
+pub(crate) struct Setup {
     pub(crate) etcd: Etcd,
     pub(crate) confdir: Confdir,
     pub(crate) folder: PathBuf,
@@ -17,19 +17,19 @@ pub(crate) struct Scene {
 pub(crate) const TEMPLATE: &str =
     "# backends\n{{range gets \"/services/apache/*\"}}server {{.Value}};\n{{end}}";
 
-impl Scene {
+impl Setup {
     /// etcd runs; the resource has the counting reload.
     pub(crate) async fn start(lab: &Lab) -> Self {
-        let scene = Self::prepare(lab, Etcd::start(lab).await);
-        scene.resource("app", &scene.reload());
-        scene
+        let setup = Self::prepare(lab, Etcd::start(lab).await);
+        setup.resource("app", &setup.reload());
+        setup
     }
 
     /// No resource yet, and etcd as it is.
     pub(crate) fn prepare(lab: &Lab, etcd: Etcd) -> Self {
-        let scene = Self { etcd, confdir: Confdir::empty(lab), folder: lab.folder("service") };
-        scene.confdir.template("app.tmpl", TEMPLATE);
-        scene
+        let setup = Self { etcd, confdir: Confdir::empty(lab), folder: lab.folder("service") };
+        setup.confdir.template("app.tmpl", TEMPLATE);
+        setup
     }
 
     /// `reload_cmd` that loads and counts.
