@@ -93,14 +93,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_error_is_logged_at_once_and_a_known_one_is_not() {
+        let (refused, denied) = ("connection refused", "wrong password");
         let mut log = OutageLog::default();
-        assert!(log.remind("connection refused"));
-        assert!(!log.remind("connection refused"));
-        assert!(log.remind("wrong password"));
-        assert!(!log.remind("connection refused"));
+        assert!(log.remind(refused));
+        assert!(!log.remind(refused));
+        assert!(log.remind(denied));
+        assert!(!log.remind(refused));
         let lines = (0..100).filter(|n| log.remind(&n.to_string())).count();
         assert_eq!(lines, DISTINCT_ERRORS - 2);
         tokio::time::advance(INTERVAL).await;
-        assert!(log.remind("connection refused"));
+        assert!(log.remind(refused));
     }
 }

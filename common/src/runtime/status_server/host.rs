@@ -28,10 +28,10 @@ impl AllowedHosts {
             return true;
         }
         let host = plain(host);
-        let private = |domain: &&str| {
-            host.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        let private = |domain: &str| {
+            host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
-        !host.contains('.') || PRIVATE.iter().any(|p| private(&p)) || self.0.contains(&host)
+        !host.contains('.') || PRIVATE.iter().any(|p| private(p)) || self.0.contains(&host)
     }
 }
 
