@@ -27,6 +27,13 @@ macro_rules! in_both_apis {
 
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// nginx's balancer in Lua on its own: choosing, counting, ejecting, holding.
+mod balancer;
+/// Every kind of request through the balancer is counted, and to the end.
+mod balancer_counts;
+/// The balancer's processes are killed, reloaded and upgraded.
+mod balancer_processes;
+mod balancer_scene;
 /// What the chaos has in common.
 mod chaos;
 /// Several files for one nginx: all or nothing.
