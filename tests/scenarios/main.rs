@@ -36,6 +36,8 @@ mod balancer_counts;
 /// The balancer's processes are killed, reloaded and upgraded.
 mod balancer_processes;
 mod balancer_scene;
+/// The upstreams of one nginx, set and confirmed as confsync does it.
+mod balancer_upstreams;
 /// What the chaos has in common.
 mod chaos;
 /// Several files for one nginx: all or nothing.

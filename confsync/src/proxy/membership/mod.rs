@@ -7,6 +7,7 @@
 //! * [`claims`] knows which workers live, and orders our writes before their reads.
 //! * [`nginx_text`] writes the lines of nginx's configuration that use a table.
 //! * [`worker_state`] asks a worker what it goes by.
+//! * [`upstreams`] is all of it for one nginx: set, confirm, and what is still in flight.
 //!
 //! This module knows nothing of etcd, templates or reloads.
 //!
@@ -23,4 +24,5 @@ pub mod layout;
 pub mod nginx_text;
 pub mod roster;
 pub mod table;
+pub mod upstreams;
 pub mod worker_state;
