@@ -232,7 +232,7 @@ impl LiveUpstreams {
     /// exactly.
     #[must_use]
     pub fn in_flight(&self, departed: &DepartedBackend) -> Option<u64> {
-        let Some(known) = self.upstreams.get(&departed.upstream) else { return None };
+        let known = self.upstreams.get(&departed.upstream)?;
         if !known.table.roster.leaving().any(|(_, slot)| slot == departed.slot) {
             // It was released, which needs that nothing is in flight.
             return Some(0);
