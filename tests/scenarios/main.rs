@@ -88,6 +88,8 @@ mod hazards_store;
 mod machines;
 /// The load balancer's unit when confsync is killed.
 mod machines_killed;
+/// The units when something is missing or wrong, and when they are told to read files again.
+mod machines_units;
 /// What cannot be written to standard output.
 mod output;
 /// The packages, installed and removed.
