@@ -20,7 +20,7 @@ const JITTER: f64 = 0.1;
 
 /// The rules for one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
+pub struct HealthPolicy {
     /// Passes in a row that bring it up.
     pub rise: NonZeroU32,
     /// Failures in a row that take it down.
@@ -35,7 +35,7 @@ pub struct Policy {
 
 /// What is known of the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum HealthState {
     /// Nothing is decided yet. It is not to be registered, but a registration from
     /// before our own restart is not to be taken away either.
     Starting,
@@ -48,9 +48,9 @@ pub enum State {
 /// The state machine of one service.
 #[derive(Debug, Clone)]
 pub struct Health {
-    policy: Policy,
+    policy: HealthPolicy,
     started: Instant,
-    state: State,
+    state: HealthState,
     /// Equal results in a row, ending with the last one.
     row: u32,
     passing: bool,
@@ -59,13 +59,13 @@ pub struct Health {
 impl Health {
     /// Nothing asked yet.
     #[must_use]
-    pub fn new(policy: Policy, now: Instant) -> Self {
-        Self { policy, started: now, state: State::Starting, row: 0, passing: false }
+    pub fn new(policy: HealthPolicy, now: Instant) -> Self {
+        Self { policy, started: now, state: HealthState::Starting, row: 0, passing: false }
     }
 
     /// What is known now.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> HealthState {
         self.state
     }
 
@@ -76,7 +76,7 @@ impl Health {
     }
 
     /// Takes in a result. Returns the new state if it is another one.
-    pub fn record(&mut self, passed: bool, now: Instant) -> Option<State> {
+    pub fn record(&mut self, passed: bool, now: Instant) -> Option<HealthState> {
         self.row = if self.passing == passed { self.row.saturating_add(1) } else { 1 };
         self.passing = passed;
         let next = self.judge(now);
@@ -87,14 +87,14 @@ impl Health {
         Some(next)
     }
 
-    fn judge(&self, now: Instant) -> State {
+    fn judge(&self, now: Instant) -> HealthState {
         let risen = self.passing && self.row >= self.policy.rise.get();
         let fallen = !self.passing && self.row >= self.policy.fall.get();
         let patient = now.saturating_duration_since(self.started) < self.policy.grace;
         match self.state {
-            _ if risen => State::Up,
-            State::Starting if fallen && !patient => State::Down,
-            State::Up if fallen => State::Down,
+            _ if risen => HealthState::Up,
+            HealthState::Starting if fallen && !patient => HealthState::Down,
+            HealthState::Up if fallen => HealthState::Down,
             state => state,
         }
     }
@@ -103,9 +103,9 @@ impl Health {
     #[must_use]
     pub fn changing(&self) -> bool {
         match self.state {
-            State::Starting => true,
-            State::Up => !self.passing,
-            State::Down => self.passing,
+            HealthState::Starting => true,
+            HealthState::Up => !self.passing,
+            HealthState::Down => self.passing,
         }
     }
 
@@ -124,7 +124,7 @@ fn jittered(gap: Duration, chance: f64) -> Duration {
     gap.mul_f64(1.0 - JITTER + 2.0 * JITTER * chance)
 }
 
-impl fmt::Display for State {
+impl fmt::Display for HealthState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Starting => "starting",
@@ -139,8 +139,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn policy(rise: u32, fall: u32, grace: u64) -> Policy {
-        Policy {
+    fn policy(rise: u32, fall: u32, grace: u64) -> HealthPolicy {
+        HealthPolicy {
             rise: NonZeroU32::new(rise).unwrap(),
             fall: NonZeroU32::new(fall).unwrap(),
             interval: Duration::from_secs(5),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     /// One result a second; the state after each, as a letter.
-    fn run(policy: Policy, results: &str) -> String {
+    fn run(policy: HealthPolicy, results: &str) -> String {
         let start = Instant::now();
         let mut health = Health::new(policy, start);
         let mut at = start;
@@ -158,9 +158,9 @@ mod tests {
             at += Duration::from_secs(1);
             health.record(c == 'P', at);
             match health.state() {
-                State::Starting => 's',
-                State::Up => 'U',
-                State::Down => 'D',
+                HealthState::Starting => 's',
+                HealthState::Up => 'U',
+                HealthState::Down => 'D',
             }
         });
         letters.collect()
@@ -226,9 +226,9 @@ mod tests {
                 let Some(state) = health.record(*passed, now) else { continue };
                 let row = results[..=i].iter().rev().take_while(|r| *r == passed).count();
                 match state {
-                    State::Up => prop_assert!(*passed && row >= rise as usize),
-                    State::Down => prop_assert!(!*passed && row >= fall as usize),
-                    State::Starting => prop_assert!(false, "nothing leads back to the start"),
+                    HealthState::Up => prop_assert!(*passed && row >= rise as usize),
+                    HealthState::Down => prop_assert!(!*passed && row >= fall as usize),
+                    HealthState::Starting => prop_assert!(false, "nothing leads back to the start"),
                 }
             }
         }
@@ -243,7 +243,7 @@ mod tests {
             for passed in before.into_iter().chain([last; 5]) {
                 health.record(passed, start);
             }
-            prop_assert_eq!(health.state(), if last { State::Up } else { State::Down });
+            prop_assert_eq!(health.state(), if last { HealthState::Up } else { HealthState::Down });
             prop_assert!(!health.changing());
         }
 

@@ -7,15 +7,14 @@
 //! * [`supervise`] runs the backend as a child, for `register run … -- COMMAND`.
 //! * [`commands`] are the subcommands.
 
-pub mod agent;
 pub mod cli;
 pub mod commands;
 pub mod config;
-pub mod drain;
 pub mod handshake;
 pub mod health;
 pub mod probe;
 pub mod prober;
 pub mod settings;
+pub mod sidekick;
 pub mod status;
 pub mod supervise;

@@ -5,7 +5,7 @@
 //! * a probe that hangs delays nobody: its own service waits for its deadline, the
 //!   others have tasks of their own;
 //! * so many services can fail at once as there are, without more connections or
-//!   processes than [`Limits`] allows. Waiting for a place is not counted against
+//!   processes than [`ProbeLimits`] allows. Waiting for a place is not counted against
 //!   the backend: the deadline begins when it is asked;
 //! * whoever reads the reports cannot hold the probing up.
 //!
@@ -17,15 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::health::{Health, Policy, State};
+use crate::health::{Health, HealthPolicy, HealthState};
 use crate::probe::{Cost, Probe, Verdict};
 
-/// Connections that probes of this process may have open at once: half of the 1024
-/// files that a process usually may.
+/// Connections that probes of this process may have open at once, if it may have twice as
+/// many files: the other half is a reserve for etcd, the log and the status server.
 const CONNECTIONS: usize = 512;
 
 /// Commands of `exec:` probes that may run at once.
@@ -33,18 +34,20 @@ const PROCESSES: usize = 32;
 
 /// How much all probers of a process may do at once. Clones share the bounds.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ProbeLimits {
     connections: Arc<Semaphore>,
     processes: Arc<Semaphore>,
 }
 
-impl Default for Limits {
+impl Default for ProbeLimits {
     fn default() -> Self {
-        Self::new(CONNECTIONS, PROCESSES)
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let share = usize::try_from(files / 2).unwrap_or(CONNECTIONS);
+        Self::new(share.clamp(1, CONNECTIONS), PROCESSES)
     }
 }
 
-impl Limits {
+impl ProbeLimits {
     fn new(connections: usize, processes: usize) -> Self {
         let bound = |n| Arc::new(Semaphore::new(n));
         Self { connections: bound(connections), processes: bound(processes) }
@@ -72,22 +75,58 @@ impl Limits {
 #[derive(Debug, Clone)]
 pub struct ProbeReport {
     /// Whether it is to be registered.
-    pub state: State,
+    pub state: HealthState,
     /// Since when.
     pub since: Instant,
     /// What the last probes found; `None` before the first answer.
-    pub last: Option<Outcome>,
+    pub last: Option<ProbeOutcome>,
     /// How many equal results in a row, ending with the last.
     pub row: u32,
     /// How many times it was probed.
     pub probes: u64,
     /// How many of them failed.
     pub failures: u64,
+    /// How many more could not be made.
+    pub not_made: u64,
+    /// The last of all of them.
+    pub history: ProbeHistory,
+}
+
+/// The last 64 probes, newest last: `P`assed, `F`ailed, `?` not made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProbeHistory {
+    count: u8,
+    passed: u64,
+    not_made: u64,
+}
+
+impl ProbeHistory {
+    fn push(&mut self, verdict: &Verdict) {
+        self.count = self.count.saturating_add(1).min(64);
+        self.passed = self.passed << 1 | u64::from(*verdict == Verdict::Pass);
+        let not_made = matches!(verdict, Verdict::NotMade(_));
+        self.not_made = self.not_made << 1 | u64::from(not_made);
+    }
+}
+
+impl fmt::Display for ProbeHistory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (0..self.count).rev().try_for_each(|age| {
+            let is = |bits: u64| bits >> age & 1 == 1;
+            f.write_str(if is(self.passed) {
+                "P"
+            } else if is(self.not_made) {
+                "?"
+            } else {
+                "F"
+            })
+        })
+    }
 }
 
 /// What the probes of a service found.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct ProbeOutcome {
     /// Passed if all did; otherwise every reason.
     pub verdict: Verdict,
     /// When the answer was complete.
@@ -110,8 +149,8 @@ pub struct Probing {
 #[must_use]
 pub fn start(
     probes: Vec<Probe>,
-    policy: Policy,
-    limits: Limits,
+    policy: HealthPolicy,
+    limits: ProbeLimits,
     bell: Arc<Notify>,
     spread: Duration,
 ) -> Probing {
@@ -133,21 +172,39 @@ pub fn spread(services: usize) -> Duration {
 
 impl ProbeReport {
     fn new(now: Instant) -> Self {
-        Self { state: State::Starting, since: now, last: None, row: 0, probes: 0, failures: 0 }
+        Self {
+            state: HealthState::Starting,
+            since: now,
+            last: None,
+            row: 0,
+            probes: 0,
+            failures: 0,
+            not_made: 0,
+            history: ProbeHistory::default(),
+        }
     }
 
-    /// Takes in an outcome. Tells whether readers want to know at once.
-    fn take(&mut self, outcome: Outcome, health: &mut Health) -> bool {
-        let passed = outcome.verdict.passed();
-        let state = health.record(passed, outcome.at.into_std());
-        let news = self.last.as_ref().is_none_or(|last| last.verdict != outcome.verdict);
+    /// Takes in an outcome. Whether it is news.
+    fn take(&mut self, outcome: ProbeOutcome, health: &mut Health) -> bool {
+        let state = match &outcome.verdict {
+            // Nothing is known of the backend, so its health stays as it is.
+            Verdict::NotMade(_) => {
+                self.not_made = self.not_made.saturating_add(1);
+                None
+            }
+            verdict => {
+                self.probes = self.probes.saturating_add(1);
+                self.failures = self.failures.saturating_add(u64::from(!verdict.passed()));
+                health.record(verdict.passed(), outcome.at.into_std())
+            }
+        };
         if let Some(state) = state {
             self.state = state;
             self.since = outcome.at;
         }
         self.row = health.row().0;
-        self.probes = self.probes.saturating_add(1);
-        self.failures = self.failures.saturating_add(u64::from(!passed));
+        self.history.push(&outcome.verdict);
+        let news = self.last.as_ref().is_none_or(|last| last.verdict != outcome.verdict);
         self.last = Some(outcome);
         state.is_some() || news
     }
@@ -161,6 +218,7 @@ impl fmt::Display for ProbeReport {
             None => write!(f, "{}, not asked yet", self.state),
             Some(Verdict::Pass) => write!(f, "{}, {row} passed in a row", self.state),
             Some(Verdict::Fail(why)) => write!(f, "{}, {row} failed in a row: {why}", self.state),
+            Some(Verdict::NotMade(why)) => write!(f, "{}, not probed: {why}", self.state),
         }
     }
 }
@@ -168,7 +226,7 @@ impl fmt::Display for ProbeReport {
 /// Asks, judges, publishes and waits, until nobody reads the reports any more.
 async fn follow<A: Future<Output = Verdict>>(
     ask: impl Fn() -> A,
-    policy: Policy,
+    policy: HealthPolicy,
     begin: Instant,
     chance: impl Fn() -> f64,
     tell: watch::Sender<ProbeReport>,
@@ -181,7 +239,7 @@ async fn follow<A: Future<Output = Verdict>>(
         let began = Instant::now();
         let verdict = ask().await;
         let ended = Instant::now();
-        let outcome = Outcome { verdict, at: ended, took: ended - began };
+        let outcome = ProbeOutcome { verdict, at: ended, took: ended - began };
         if tell.send_if_modified(|report| report.take(outcome, &mut health)) {
             bell.notify_one();
         }
@@ -189,20 +247,27 @@ async fn follow<A: Future<Output = Verdict>>(
     }
 }
 
-/// All probes of a service, side by side; all must pass.
-async fn round(probes: Arc<Vec<Probe>>, limits: Limits) -> Verdict {
+/// All probes of a service, side by side; all must pass. A definite failure counts more than
+/// a probe that was not made.
+async fn round(probes: Arc<Vec<Probe>>, limits: ProbeLimits) -> Verdict {
     if let [one] = probes.as_slice() {
         return limits.ask(one).await;
     }
     let limits = &limits;
-    let all = join_all(probes.iter().map(|probe| async move {
-        match limits.ask(probe).await {
-            Verdict::Pass => None,
-            Verdict::Fail(why) => Some(format!("{probe}: {why}")),
+    let all = join_all(probes.iter().map(|probe| async move { (probe, limits.ask(probe).await) }));
+    let (mut failed, mut not_made) = (Vec::new(), Vec::new());
+    for (probe, verdict) in all.await {
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Fail(why) => failed.push(format!("{probe}: {why}")),
+            Verdict::NotMade(why) => not_made.push(format!("{probe}: {why}")),
         }
-    }));
-    let reasons: Vec<String> = all.await.into_iter().flatten().collect();
-    if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail(reasons.join("; ")) }
+    }
+    match (failed.as_slice(), not_made.as_slice()) {
+        ([], []) => Verdict::Pass,
+        ([], _) => Verdict::NotMade(not_made.join("; ")),
+        _ => Verdict::Fail(failed.join("; ")),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use common::handshake::{self, Bookkeeping, Consumes};
 use common::model::{Entry, Revision, Snapshot};
-use register::drain::{Bounds, Goal, Progress, Verdict, Wait};
+use register::handshake::{
+    DrainResult, Goal, HandshakeResult, LoadBalancerWait, Progress, WaitBounds,
+};
 use tokio::time::Instant;
 
 use crate::balancer::Keys;
@@ -24,7 +26,7 @@ pub(crate) enum Waiter {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Waiting {
-    pub(crate) wait: Wait,
+    pub(crate) wait: LoadBalancerWait,
     began: Instant,
     now: Instant,
 }
@@ -33,32 +35,32 @@ impl Waiting {
     /// From the write on, which the revision is of.
     pub(crate) fn begin(setup: &Setup, etcd: Etcd, now: Instant) -> Self {
         let (key, goal) = match setup.role {
-            Role::Leaver if setup.breaks(Rule::StopAtApplied) => ("leaver", Goal::Joined),
-            Role::Leaver => ("leaver", Goal::Left),
-            Role::Joiner => ("joiner", Goal::Joined),
+            Role::Leaver if setup.breaks(Rule::StopAtApplied) => ("leaver", Goal::Served),
+            Role::Leaver => ("leaver", Goal::Drained),
+            Role::Joiner => ("joiner", Goal::Served),
         };
         let change = etcd.revision - u64::from(setup.breaks(Rule::ReadyTooSoon));
         let key = format!("/services/apache/{key}").parse().unwrap();
-        let wait = Wait::new(key, Revision(change), goal, Bounds::default(), now);
+        let wait = LoadBalancerWait::new(key, Revision(change), goal, WaitBounds::default(), now);
         Self { wait, began: now, now }
     }
 
     /// Reads members and acknowledgements. `Some`: that ended the wait.
-    pub(crate) fn look(&mut self, keys: [Keys; 2]) -> Option<Verdict> {
+    pub(crate) fn look(&mut self, keys: [Keys; 2]) -> Option<HandshakeResult> {
         let book = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
         self.wait.observe(&snapshot(keys), &book, self.now);
         self.verdict()
     }
 
     /// The clock jumps to the next bound.
-    pub(crate) fn time_passes(&mut self) -> Option<Verdict> {
+    pub(crate) fn time_passes(&mut self) -> Option<HandshakeResult> {
         if let Progress::Waiting { until } = self.wait.progress(self.now) {
             self.now = until;
         }
         self.verdict()
     }
 
-    fn verdict(&self) -> Option<Verdict> {
+    fn verdict(&self) -> Option<HandshakeResult> {
         match self.wait.progress(self.now) {
             Progress::Over(verdict) => Some(verdict),
             Progress::Waiting { .. } => None,
@@ -76,9 +78,9 @@ impl Waiting {
     }
 
     /// Who is named was waited for.
-    pub(crate) fn judge_end(&self, verdict: &Verdict) -> Result<(), String> {
+    pub(crate) fn judge_end(&self, verdict: &HandshakeResult) -> Result<(), String> {
         let waited = self.now - self.began;
-        if !verdict.confirmed && waited < Bounds::default().lost {
+        if verdict.summary() == DrainResult::Unconfirmed && waited < WaitBounds::default().lost {
             return Err(format!("`{verdict}` after {waited:?}"));
         }
         Ok(())
@@ -87,8 +89,8 @@ impl Waiting {
 
 /// Whether the verdict says that load balancer `which` may not have followed. Without
 /// a look at etcd no load balancer is known, and the verdict names etcd.
-pub(crate) fn names(verdict: &Verdict, which: usize) -> bool {
-    verdict.not_by.iter().any(|(name, _)| *name == name_of(which) || name == "etcd")
+pub(crate) fn names(verdict: &HandshakeResult, which: usize) -> bool {
+    verdict.unconfirmed.iter().any(|(name, _)| *name == name_of(which) || name == "etcd")
 }
 
 fn name_of(which: usize) -> String {

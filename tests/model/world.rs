@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use foldhash::{HashMap, HashMapExt};
-use register::drain::Verdict;
+use register::handshake::{DrainResult, HandshakeResult};
 use tokio::time::Instant;
 
 use crate::automaton::{Automaton, Interner, Number, Situation};
@@ -37,7 +37,7 @@ pub(crate) struct World {
 #[derive(Clone)]
 enum After {
     Waiting(Number),
-    Over(Rc<Verdict>),
+    Over(Rc<HandshakeResult>),
 }
 
 pub(crate) type Steps = Vec<(Step, State)>;
@@ -46,7 +46,7 @@ pub(crate) type Steps = Vec<(Step, State)>;
 pub(crate) struct Step {
     which: Option<usize>,
     name: &'static str,
-    verdict: Option<Rc<Verdict>>,
+    verdict: Option<Rc<HandshakeResult>>,
 }
 
 impl World {
@@ -129,7 +129,7 @@ impl World {
     fn wait(
         &mut self,
         at: (Number, Option<[Number; 2]>),
-        step: impl FnOnce(&mut Waiting) -> Option<Verdict>,
+        step: impl FnOnce(&mut Waiting) -> Option<HandshakeResult>,
     ) -> Result<After, String> {
         if let Some(known) = self.known.get(&at) {
             return Ok(known.clone());
@@ -163,7 +163,7 @@ impl World {
                 return next;
             }
         };
-        self.confirmed += usize::from(verdict.confirmed);
+        self.confirmed += usize::from(verdict.summary() == DrainResult::Confirmed);
         for which in [0, 1] {
             let named = names(&verdict, which);
             let mut alone = State { waiter: self.waiters.number(Waiter::Over { named }), ..state };

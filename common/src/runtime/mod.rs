@@ -7,6 +7,7 @@ mod gate;
 mod liveness;
 mod log;
 mod notify;
+mod process_metrics;
 mod reminder;
 mod signals;
 mod status_server;
@@ -17,6 +18,7 @@ pub use gate::Gate;
 pub use liveness::{Heartbeat, Liveness, Overdue};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
+pub use process_metrics::process_metrics;
 pub use reminder::{OutageLog, Reminder};
 pub use signals::{Forwarded, Hangups, Signals};
 pub use status_server::{

@@ -33,7 +33,7 @@ const AT_ONCE: usize = 32;
 
 /// What one probe found.
 #[derive(Debug)]
-struct Line {
+struct ProbeLine {
     /// The service's key.
     key: String,
     /// The check, as it can be written after `--check`.
@@ -46,33 +46,34 @@ struct Line {
 
 /// Asks every probe once. `probes` are those of `services`, in the same order, and
 /// so are the lines.
-async fn ask(services: &[Service], probes: &[Vec<Probe>]) -> Vec<Line> {
+async fn ask(services: &[Service], probes: &[Vec<Probe>]) -> Vec<ProbeLine> {
     let pairs = services.iter().zip(probes);
     let all = pairs.flat_map(|(service, probes)| probes.iter().map(move |p| one(service, p)));
     stream::iter(all).buffered(AT_ONCE).collect().await
 }
 
-async fn one(service: &Service, probe: &Probe) -> Line {
+async fn one(service: &Service, probe: &Probe) -> ProbeLine {
     let began = Instant::now();
     let verdict = probe.ask().await;
     let key = service.target.key.to_string();
-    Line { key, check: probe.to_string(), verdict, took: began.elapsed() }
+    ProbeLine { key, check: probe.to_string(), verdict, took: began.elapsed() }
 }
 
 /// Whether all of them passed. Exit code 0, else 1.
-fn healthy(lines: &[Line]) -> bool {
+fn healthy(lines: &[ProbeLine]) -> bool {
     lines.iter().all(|line| line.verdict.passed())
 }
 
 /// One line a probe.
-fn render(lines: &[Line]) -> String {
+fn render(lines: &[ProbeLine]) -> String {
     let mut text = String::new();
-    for Line { key, check, verdict, took } in lines {
+    for ProbeLine { key, check, verdict, took } in lines {
         let took = format_span(*took);
         // Writing into a text cannot fail.
         let _ = match verdict {
             Verdict::Pass => writeln!(text, "pass  {key}  {check}  ({took})"),
             Verdict::Fail(why) => writeln!(text, "FAIL  {key}  {check}  ({took}): {why}"),
+            Verdict::NotMade(why) => writeln!(text, "????  {key}  {check}  not made: {why}"),
         };
     }
     text
@@ -82,7 +83,7 @@ fn render(lines: &[Line]) -> String {
 mod tests {
     use super::*;
     use crate::config::Target;
-    use crate::health::Policy;
+    use crate::health::HealthPolicy;
     use crate::probe::{Check, HttpOptions};
     use std::num::NonZeroU32;
 
@@ -98,7 +99,7 @@ mod tests {
                 addr: addr.clone(),
             },
             timeout: Duration::from_secs(2),
-            policy: Policy {
+            policy: HealthPolicy {
                 rise: NonZeroU32::MIN,
                 fall: NonZeroU32::MIN,
                 interval: Duration::from_secs(5),

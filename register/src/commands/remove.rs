@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::setup::{sources, start, variable};
 use crate::config::Removal;
-use crate::drain::{Bounds, Goal, Wait};
-use crate::handshake::{Ending, wait_for_all, who};
+use crate::handshake::{
+    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitBounds, WaitsEnd, names_or_all,
+    wait_for_all,
+};
 use crate::settings::{REMOVAL, WAIT};
 
 /// How long it tries to connect to etcd: it stops a unit.
@@ -89,31 +91,31 @@ async fn wait(
     store: &impl Store,
     mut removed: Removed<'_>,
     bookkeeping: &Bookkeeping,
-    bounds: &Bounds,
+    bounds: &WaitBounds,
     abort: &CancellationToken,
 ) -> anyhow::Result<Exit> {
     let mut last = String::new();
     for _ in 0..2 {
         let (key, now) = (removed.key.clone(), Instant::now());
-        let wait = Wait::new(key, removed.at, Goal::Left, bounds.clone(), now);
+        let wait = LoadBalancerWait::new(key, removed.at, Goal::Drained, bounds.clone(), now);
         let tell = |missing: &[String]| {
-            let missing = who(missing);
+            let missing = names_or_all(missing);
             if last != missing {
                 print_error(format_args!("waiting for {missing}"));
                 last = missing;
             }
         };
         match wait_for_all(store, bookkeeping, vec![wait], tell, abort).await {
-            Ending::Verdicts(verdicts) => {
-                verdicts.iter().for_each(|verdict| print(format_args!("{verdict}\n")));
-                let confirmed = verdicts.iter().all(|verdict| verdict.confirmed);
-                return Ok(if confirmed { Exit::Done } else { Exit::Unconfirmed });
+            WaitsEnd::Results(results) => {
+                results.iter().for_each(|result| print(format_args!("{result}\n")));
+                let worst = results.iter().map(HandshakeResult::summary).max();
+                return Ok(worst.map_or(Exit::Done, DrainResult::exit));
             }
-            Ending::Aborted => {
-                print("unconfirmed: told to leave now\n");
+            WaitsEnd::Aborted => {
+                print("unconfirmed: a signal came\n");
                 return Ok(Exit::Unconfirmed);
             }
-            Ending::Regressed(to) => {
+            WaitsEnd::Regressed(to) => {
                 tracing::warn!(%to, "etcd went backwards meanwhile: removing again");
                 removed.at = take_away(store, removed.key, removed.value).await?;
             }
@@ -164,7 +166,7 @@ mod tests {
         store.set(&"/elsewhere".parse().unwrap(), "x");
         let at = take_away(&store, &key, b"10.0.0.1:80").await.unwrap();
 
-        let (abort, bounds) = (CancellationToken::new(), Bounds::default());
+        let (abort, bounds) = (CancellationToken::new(), WaitBounds::default());
         let removed = Removed { key: &key, value: b"10.0.0.1:80", at };
         let waiting = wait(&store, removed, &bookkeeping, &bounds, &abort);
         let restored = async {

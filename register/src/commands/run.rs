@@ -8,10 +8,10 @@ use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage}
 use common::startup::wait_for_etcd;
 
 use super::setup::{sources, start};
-use crate::agent::{self, Child};
 use crate::config::prepare;
-use crate::status::{self, StatusSources};
-use crate::supervise::Backend;
+use crate::sidekick::{self, SidekickParts, SupervisedBackend};
+use crate::status::{self, SidekickStatus, StatusSources};
+use crate::supervise::{self, Backend};
 
 /// Probes the backends and keeps their keys, until a signal ends it.
 ///
@@ -28,12 +28,12 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let services = config.services.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
     let probes = prepare(&config.services).map_err(Usage::from)?;
-    let mut backend = supervise(&config.command)?;
-    let (publish, published) = tokio::sync::watch::channel(agent::Snapshot::default());
+    let mut backend = start_backend(&config.command)?;
+    let (publish, published) = tokio::sync::watch::channel(SidekickStatus::default());
     let liveness = Liveness::default();
     if let Some(server) = config.process.status.clone() {
         let (liveness, manager) = (liveness.clone(), manager.clone());
-        let sources = StatusSources { snapshot: published, liveness, manager };
+        let sources = StatusSources { published, liveness, manager };
         status::serve(server, sources, signals.abort.clone())?;
     }
     let store = tokio::select! {
@@ -47,7 +47,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         tracing::info!("ended before etcd was reached");
         return stop_early(backend).await;
     };
-    let parts = agent::Parts {
+    let parts = SidekickParts {
         config,
         probes,
         sources,
@@ -58,35 +58,37 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         backend,
         publish,
     };
-    agent::run(parts).await
+    sidekick::run(parts).await
 }
 
-fn supervise(argv: &[String]) -> anyhow::Result<Option<Child>> {
+fn start_backend(argv: &[String]) -> anyhow::Result<Option<SupervisedBackend>> {
     if argv.is_empty() {
         return Ok(None);
     }
     let signals = Forwarded::listen().context("cannot listen to signals")?;
-    let backend = Backend::start(argv).map_err(|e| Usage(e.to_string()))?;
-    Ok(Some(Child { backend, signals }))
+    let process = Backend::start(argv).map_err(|e| Usage(e.to_string()))?;
+    Ok(Some(SupervisedBackend { process, signals }))
 }
 
 /// The end of the backend while etcd is still waited for. Signals reach it meanwhile.
-async fn ended(child: &mut Option<Child>) -> crate::supervise::Exit {
-    let Some(Child { backend, signals }) = child else { return std::future::pending().await };
+async fn ended(backend: &mut Option<SupervisedBackend>) -> supervise::Exit {
+    let Some(SupervisedBackend { process, signals }) = backend else {
+        return std::future::pending().await;
+    };
     loop {
         tokio::select! {
-            exit = backend.ended() => return exit.unwrap_or(crate::supervise::Exit::Code(1)),
-            signal = signals.next() => backend.signal(signal),
+            exit = process.ended() => return exit.unwrap_or(supervise::Exit::Code(1)),
+            signal = signals.next() => process.signal(signal),
         }
     }
 }
 
-/// Told to end while nothing was registered yet.
-async fn stop_early(backend: Option<Child>) -> anyhow::Result<Exit> {
+/// A signal came while nothing was registered yet.
+async fn stop_early(backend: Option<SupervisedBackend>) -> anyhow::Result<Exit> {
     match backend {
         None => Ok(Exit::Done),
-        Some(Child { mut backend, .. }) => {
-            Ok(Exit::Child(backend.stop(Duration::from_secs(30)).await?.code()))
+        Some(SupervisedBackend { mut process, .. }) => {
+            Ok(Exit::Child(process.stop(Duration::from_secs(30)).await?.code()))
         }
     }
 }

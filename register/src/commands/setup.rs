@@ -5,11 +5,11 @@ use common::runtime::{Usage, start_log};
 use common::settings::{Layer, Mistakes, both, etcd, log};
 use common::store::Connection;
 
-use crate::config::Sources;
+use crate::config::ConfigSources;
 
 /// Where the configuration of this command line comes from.
-pub(super) fn sources(matches: &ArgMatches) -> Sources {
-    Sources::new(matches, &variable, hostname())
+pub(super) fn sources(matches: &ArgMatches) -> ConfigSources {
+    ConfigSources::new(matches, &variable, hostname())
 }
 
 /// Starts the log. Returns `settings` and how etcd is reached, or what is wrong with any

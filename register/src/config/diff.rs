@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::model::Key;
 
-use super::{Config, Service};
+use super::{RegisterConfig, Service};
 
 /// The services of a new configuration against those of an old one, by key, in the
 /// order of keys.
@@ -23,11 +23,11 @@ pub struct Diff {
     pub restart: Vec<&'static str>,
 }
 
-impl Config {
+impl RegisterConfig {
     /// What has to be done to get from this configuration to `new`.
     #[must_use]
-    pub fn diff(&self, new: &Config) -> Diff {
-        let by_key = |config: &Config| -> BTreeMap<Key, Service> {
+    pub fn diff(&self, new: &RegisterConfig) -> Diff {
+        let by_key = |config: &RegisterConfig| -> BTreeMap<Key, Service> {
             config.services.iter().map(|s| (s.target.key.clone(), s.clone())).collect()
         };
         let mut old = by_key(self);
@@ -44,7 +44,7 @@ impl Config {
     }
 }
 
-fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
+fn differing(old: &RegisterConfig, new: &RegisterConfig) -> Vec<&'static str> {
     let (a, b) = (&old.process, &new.process);
     let pairs = [
         ("ttl", a.ttl == b.ttl),

@@ -5,7 +5,7 @@
 //! once, each with its place and a remedy, before anything starts. A configuration that
 //! was rejected changes nothing: on a reload the one before stays.
 //!
-//! Pure but for [`Sources::load`], which reads the file, and [`prepare`], which reads
+//! Pure but for [`ConfigSources::load`], which reads the file, and [`prepare`], which reads
 //! what checks need.
 
 mod diff;
@@ -19,7 +19,7 @@ use clap::ArgMatches;
 use common::settings::{Environment, Layer, Mistakes, Place, Reader};
 
 pub use diff::Diff;
-pub use process::{Drain, Process, Removal, process};
+pub use process::{DrainSpans, Process, Removal, process};
 pub use service::{Service, Target, prepare};
 
 use crate::settings::{CONFIG, HOST, PORT, SERVICE, in_file};
@@ -29,7 +29,7 @@ const COREOS_HOST: &str = "COREOS_PRIVATE_IPV4";
 
 /// Everything `register run` and `register probe` need, valid as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct RegisterConfig {
     /// At least one; no two with the same key.
     pub services: Vec<Service>,
     /// What holds for the whole process.
@@ -42,7 +42,7 @@ pub struct Config {
 
 /// Where the configuration comes from; kept to read the file again.
 #[derive(Debug, Clone)]
-pub struct Sources {
+pub struct ConfigSources {
     flags: Layer,
     fallback: Layer,
     file: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub struct Sources {
     hostname: String,
 }
 
-impl Sources {
+impl ConfigSources {
     /// What clap read for a subcommand. `hostname` is what `{hostname}` means.
     #[must_use]
     pub fn new(matches: &ArgMatches, environment: Environment<'_>, hostname: String) -> Self {
@@ -81,7 +81,7 @@ impl Sources {
     ///
     /// # Errors
     /// All mistakes at once; a file that cannot be read is one.
-    pub fn load(&self) -> Result<Config, Mistakes> {
+    pub fn load(&self) -> Result<RegisterConfig, Mistakes> {
         let Some(path) = &self.file else { return self.resolve(None) };
         let text = std::fs::read_to_string(path).map_err(|e| {
             let mut mistakes = Mistakes::default();
@@ -95,7 +95,7 @@ impl Sources {
     ///
     /// # Errors
     /// All mistakes at once.
-    pub fn resolve(&self, text: Option<&str>) -> Result<Config, Mistakes> {
+    pub fn resolve(&self, text: Option<&str>) -> Result<RegisterConfig, Mistakes> {
         let mut mistakes = Mistakes::default();
         let mut notes = Vec::new();
         let (defaults, tables) = self.tables(text, &mut mistakes);
@@ -114,7 +114,7 @@ impl Sources {
         let process = mistakes.none_or_some(process)?;
         notes.sort();
         notes.dedup();
-        Ok(Config { services, process, command: self.command.clone(), notes })
+        Ok(RegisterConfig { services, process, command: self.command.clone(), notes })
     }
 
     /// The settings of each service, and where one that is missing should be.

@@ -9,7 +9,7 @@ use common::runtime::StatusServer;
 use common::settings::{Reader, status};
 
 use super::service::{Service, Target};
-use crate::drain::Bounds;
+use crate::handshake::WaitBounds;
 use crate::settings::{
     ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, LISTEN, MIN_LBS, TTL,
     WAIT_APPLIED,
@@ -32,26 +32,26 @@ pub struct Process {
     /// Fewer load balancers than this make a drain unconfirmed.
     pub min_lbs: u32,
     /// How to leave.
-    pub drain: Drain,
+    pub drain: DrainSpans,
 }
 
 impl Process {
     /// How long leaving waits for load balancers, and for how many.
     #[must_use]
-    pub fn bounds(&self) -> Bounds {
-        Bounds {
+    pub fn bounds(&self) -> WaitBounds {
+        WaitBounds {
             applied: self.drain.applied,
             quiesced: self.drain.quiesced,
             least: self.drain.min,
             min_lbs: usize::try_from(self.min_lbs).unwrap_or(usize::MAX),
-            ..Bounds::default()
+            ..WaitBounds::default()
         }
     }
 }
 
 /// The bounds of leaving.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drain {
+pub struct DrainSpans {
     /// Wait at least this long after the key is gone, for readers that acknowledge
     /// nothing.
     pub min: Duration,
@@ -73,7 +73,7 @@ pub struct Removal {
 /// Reads what holds for the whole process; `None` after a mistake.
 pub fn process(from: &mut Reader<'_>) -> Option<Process> {
     let most = Duration::ZERO..=HOUR;
-    let drain = Drain {
+    let drain = DrainSpans {
         min: from.span(&DRAIN_MIN, most.clone()),
         applied: from.span(&DRAIN_APPLIED, most.clone()),
         quiesced: from.span(&DRAIN_QUIESCED, most),

@@ -11,7 +11,7 @@ use common::model::{
 use common::settings::{Mistakes, Reader, Setting};
 
 use super::process::HOUR;
-use crate::health::Policy;
+use crate::health::HealthPolicy;
 use crate::probe::{Check, HttpOptions, Probe, Trust};
 use crate::settings::{
     CHECK, CHECK_BODY, CHECK_CA, CHECK_HOST, CHECK_INSECURE, EXPECT, FALL, FAST_INTERVAL, GRACE,
@@ -41,7 +41,7 @@ pub struct Service {
     /// One probe's time, in total. Below the interval.
     pub timeout: Duration,
     /// When results change the state, and when to ask again.
-    pub policy: Policy,
+    pub policy: HealthPolicy,
 }
 
 /// Makes the checks of services ready, in the same order: reads CA files, looks for
@@ -251,7 +251,7 @@ fn unused(from: &mut Reader<'_>, settings: &[&Setting], used: bool, kind: &str) 
     }
 }
 
-fn policy(from: &mut Reader<'_>) -> (Duration, Policy) {
+fn policy(from: &mut Reader<'_>) -> (Duration, HealthPolicy) {
     let ms = Duration::from_millis;
     let interval = from.span(&INTERVAL, ms(100)..=HOUR);
     let mut fast = from.span(&FAST_INTERVAL, ms(50)..=HOUR);
@@ -278,5 +278,5 @@ fn policy(from: &mut Reader<'_>) -> (Duration, Policy) {
         |setting| NonZeroU32::new(from.number(setting, 1..=1_000)).unwrap_or(NonZeroU32::MIN);
     let (rise, fall) = (count(&RISE), count(&FALL));
     let grace = from.span(&GRACE, Duration::ZERO..=HOUR);
-    (timeout, Policy { rise, fall, interval, fast, grace })
+    (timeout, HealthPolicy { rise, fall, interval, fast, grace })
 }

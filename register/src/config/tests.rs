@@ -7,26 +7,26 @@ use super::*;
 use crate::cli;
 
 /// What a command line means, with these variables set, and `services.toml` if any.
-fn sources(line: &[&str], env: &[(&str, &str)]) -> Sources {
+fn sources(line: &[&str], env: &[(&str, &str)]) -> ConfigSources {
     let words = ["register"].iter().chain(line);
     let matches = cli::command().try_get_matches_from(words).unwrap();
     let (_, inner) = matches.subcommand().unwrap();
     let find = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-    Sources::new(inner, &find, "box-1".into())
+    ConfigSources::new(inner, &find, "box-1".into())
 }
 
-fn run(line: &str) -> Result<Config, String> {
+fn run(line: &str) -> Result<RegisterConfig, String> {
     let words: Vec<&str> = ["run"].into_iter().chain(line.split_whitespace()).collect();
     sources(&words, &[]).resolve(None).map_err(|e| e.to_string())
 }
 
 const APACHE: &str = "--service apache --host 10.0.0.1 --port 7777";
 
-fn apache(more: &str) -> Result<Config, String> {
+fn apache(more: &str) -> Result<RegisterConfig, String> {
     run(&format!("{APACHE} {more}"))
 }
 
-fn file(text: &str) -> Result<Config, String> {
+fn file(text: &str) -> Result<RegisterConfig, String> {
     sources(&["run", "--config", "services.toml"], &[])
         .resolve(Some(text))
         .map_err(|e| e.to_string())

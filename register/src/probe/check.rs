@@ -27,7 +27,7 @@ pub enum Check {
     /// Always healthy.
     None,
     /// A connection is accepted.
-    Tcp(Address),
+    Tcp(ProbeAddress),
     /// An HTTP answer is as expected.
     Http(Box<HttpCheck>),
     /// A command ends with 0.
@@ -36,7 +36,7 @@ pub enum Check {
 
 /// Where a check connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub enum ProbeAddress {
     /// An address or a name (IPv6 without brackets), and a port.
     Port {
         /// IP address or DNS name.
@@ -65,7 +65,7 @@ pub struct HttpCheck {
     /// How it is spoken.
     pub scheme: Scheme,
     /// Where to.
-    pub address: Address,
+    pub address: ProbeAddress,
     /// The `Host` header.
     pub authority: String,
     /// The name that the certificate must have, also sent as SNI.
@@ -187,8 +187,9 @@ impl Check {
             "h2c" => Scheme::H2c,
             _ => return Err(CheckError::Unknown(short(text))),
         };
-        let place = if rest.starts_with("unix:") { by_socket(rest) } else { by_url(scheme, rest) }?;
-        Ok(Self::Http(Box::new(place.check(scheme, options))))
+        let target =
+            if rest.starts_with("unix:") { by_socket(rest) } else { by_url(scheme, rest) }?;
+        Ok(Self::Http(Box::new(target.check(scheme, options))))
     }
 }
 
@@ -208,8 +209,8 @@ fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-fn address_of(own: &Endpoint) -> Address {
-    Address::Port { host: own.host().to_string(), port: own.port() }
+fn address_of(own: &Endpoint) -> ProbeAddress {
+    ProbeAddress::Port { host: own.host().to_string(), port: own.port() }
 }
 
 fn exec(command: &str) -> Result<Check, CheckError> {
@@ -218,11 +219,11 @@ fn exec(command: &str) -> Result<Check, CheckError> {
     if named { Ok(Check::Exec(argv)) } else { Err(CheckError::NoCommand) }
 }
 
-fn socket(path: &str) -> Result<Address, CheckError> {
+fn socket(path: &str) -> Result<ProbeAddress, CheckError> {
     // 108 bytes of `sun_path`, the last one being zero.
     let fits = path.len() <= 107 && !path.contains('\0');
     if fits && Path::new(path).is_absolute() {
-        Ok(Address::Unix(path.into()))
+        Ok(ProbeAddress::Unix(path.into()))
     } else {
         Err(CheckError::Socket(short(path)))
     }
@@ -248,7 +249,7 @@ fn url(rest: &str, scheme: &str) -> Result<Url, CheckError> {
     Ok(url)
 }
 
-fn tcp(text: &str, rest: &str) -> Result<Address, CheckError> {
+fn tcp(text: &str, rest: &str) -> Result<ProbeAddress, CheckError> {
     if !has_host(rest) {
         return Err(CheckError::NoHost(short(text)));
     }
@@ -264,38 +265,38 @@ fn bare_host(url: &Url) -> String {
 }
 
 /// Where an HTTP check goes, before the options say the rest.
-struct Place {
-    address: Address,
+struct HttpTarget {
+    address: ProbeAddress,
     authority: String,
     name: String,
     path: String,
 }
 
-fn by_socket(rest: &str) -> Result<Place, CheckError> {
+fn by_socket(rest: &str) -> Result<HttpTarget, CheckError> {
     let inner = rest.strip_prefix("unix:").unwrap_or(rest);
     let (path, uri) = inner.split_once(':').unwrap_or((inner, "/"));
     let at = url(&format!("localhost/{}", uri.trim_start_matches('/')), "http")?;
     let local = "localhost".to_owned();
     let address = socket(path)?;
-    Ok(Place { address, authority: local.clone(), name: local, path: path_of(&at) })
+    Ok(HttpTarget { address, authority: local.clone(), name: local, path: path_of(&at) })
 }
 
-fn by_url(scheme: Scheme, rest: &str) -> Result<Place, CheckError> {
+fn by_url(scheme: Scheme, rest: &str) -> Result<HttpTarget, CheckError> {
     let url = url(rest, if scheme == Scheme::Https { "https" } else { "http" })?;
     let name = bare_host(&url);
     let host = url.host_str().unwrap_or("");
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let port = url.port_or_known_default().filter(|port| *port != 0);
     let port = port.ok_or_else(|| CheckError::NoPort(short(rest)))?;
-    let address = Address::Port { host: name.clone(), port };
-    Ok(Place { address, authority, name, path: path_of(&url) })
+    let address = ProbeAddress::Port { host: name.clone(), port };
+    Ok(HttpTarget { address, authority, name, path: path_of(&url) })
 }
 
 fn path_of(url: &Url) -> String {
     url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()))
 }
 
-impl Place {
+impl HttpTarget {
     fn check(self, scheme: Scheme, options: &HttpOptions) -> HttpCheck {
         let name = options.host.as_deref().map(|host| match host.rsplit_once(':') {
             Some((name, port)) if port.parse::<u16>().is_ok() => name,
@@ -315,7 +316,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for ProbeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
@@ -340,11 +341,13 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("none"),
-            Self::Tcp(address @ Address::Port { .. }) => write!(f, "tcp://{address}"),
+            Self::Tcp(address @ ProbeAddress::Port { .. }) => write!(f, "tcp://{address}"),
             Self::Tcp(address) => address.fmt(f),
             Self::Http(http) => match &http.address {
-                Address::Unix(_) => write!(f, "{}://{}:{}", http.scheme, http.address, http.path),
-                Address::Port { .. } => {
+                ProbeAddress::Unix(_) => {
+                    write!(f, "{}://{}:{}", http.scheme, http.address, http.path)
+                }
+                ProbeAddress::Port { .. } => {
                     write!(f, "{}://{}{}", http.scheme, http.address, http.path)
                 }
             },

@@ -2,8 +2,8 @@
 //! socket.
 //!
 //! Names are resolved by the system's resolver, which blocks a thread. A silent
-//! name server must not collect threads, so only a few may be in it at a time; who
-//! finds no place in time fails, saying so.
+//! name server must not collect threads, so only a few may be in it at a time; a
+//! probe that finds no place in time is not made.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::check::Address;
-use super::deadline::{Deadline, words};
+use super::check::ProbeAddress;
+use super::deadline::{ProbeDeadline, ProbeFailure};
 
 /// How many names may be looked up at once, in the whole process.
 const LOOKUPS: usize = 8;
@@ -24,62 +24,78 @@ const LOOKUPS: usize = 8;
 static RESOLVER: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(LOOKUPS)));
 
 /// A connection to what is probed.
-pub(super) enum Stream {
+pub(super) enum ProbeStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Stream {
-    pub(super) async fn open(address: &Address, deadline: &Deadline) -> Result<Self, String> {
+impl ProbeStream {
+    pub(super) async fn open(
+        address: &ProbeAddress,
+        deadline: &ProbeDeadline,
+    ) -> Result<Self, ProbeFailure> {
+        let doing = format!("connecting to {address}");
         match address {
-            Address::Unix(path) => deadline
-                .step(&format!("connecting to {address}"), async {
-                    UnixStream::connect(path).await.map_err(|e| cannot(address, &e))
+            ProbeAddress::Unix(path) => deadline
+                .step(&doing, async {
+                    UnixStream::connect(path).await.map_err(|e| cannot_connect(address, &e))
                 })
                 .await
                 .map(Self::Unix),
-            Address::Port { host, port } => {
-                let doing = format!("looking up {host}");
-                let found = deadline.step(&doing, resolve(host, *port)).await?;
-                let doing = format!("connecting to {address}");
+            ProbeAddress::Port { host, port } => {
+                let found = resolve(host, *port, deadline).await?;
                 deadline.step(&doing, first(address, &found)).await.map(Self::Tcp)
             }
         }
     }
 }
 
-fn cannot(address: &Address, error: &io::Error) -> String {
-    format!("cannot connect to {address}: {}", words(error))
+fn cannot_connect(address: &ProbeAddress, error: &io::Error) -> ProbeFailure {
+    ProbeFailure::of(&format!("cannot connect to {address}"), error)
 }
 
 /// Tries the addresses in the resolver's order; the last refusal is the reason.
-async fn first(address: &Address, found: &[SocketAddr]) -> Result<TcpStream, String> {
-    let mut why = format!("{address} has no address");
+async fn first(address: &ProbeAddress, found: &[SocketAddr]) -> Result<TcpStream, ProbeFailure> {
+    let mut why = ProbeFailure::Unhealthy(format!("{address} has no address"));
     for at in found {
         match TcpStream::connect(at).await {
             Ok(stream) => return Ok(stream),
-            Err(e) => why = cannot(address, &e),
+            Err(error) => why = cannot_connect(address, &error),
         }
     }
     Err(why)
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+async fn resolve(
+    host: &str,
+    port: u16,
+    deadline: &ProbeDeadline,
+) -> Result<Vec<SocketAddr>, ProbeFailure> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let no = |e: &dyn std::fmt::Display| format!("cannot look up {host}: {e}");
-    let place = Arc::clone(&RESOLVER).acquire_owned().await.map_err(|e| no(&e))?;
-    let name = host.to_owned();
-    let lookup = tokio::task::spawn_blocking(move || {
-        // Held until the resolver comes back, however long nobody waits any more.
+    let place = deadline.place("name lookups", Arc::clone(&RESOLVER).acquire_owned()).await?;
+    let (answer, found) = tokio::sync::oneshot::channel();
+    let (name, doing) = (host.to_owned(), format!("cannot look up {host}"));
+    // A thread of our own: without one, tokio would end the task.
+    let lookup = std::thread::Builder::new().spawn(move || {
+        // Kept until the resolver comes back, however long nobody waits any more.
         let _place = place;
-        (name.as_str(), port).to_socket_addrs().map(Iterator::collect)
+        let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        // The probe may be over.
+        let _ = answer.send(addresses);
     });
-    lookup.await.map_err(|e| no(&e))?.map_err(|e: io::Error| no(&words(&e)))
+    lookup.map_err(|e| ProbeFailure::NotMade(format!("{doing}: {e}")))?;
+    let waiting = async {
+        match found.await {
+            Ok(addresses) => addresses.map_err(|error| ProbeFailure::of(&doing, &error)),
+            Err(_) => Err(ProbeFailure::NotMade(doing.clone())),
+        }
+    };
+    deadline.step(&format!("looking up {host}"), waiting).await
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ProbeStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -92,7 +108,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ProbeStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -13,11 +13,12 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-use super::deadline::{Deadline, words};
+use super::deadline::{ProbeDeadline, ProbeFailure, one_line};
 
 /// How much of the output is kept, in bytes.
 const KEPT: usize = 4 * 1024;
@@ -56,7 +57,7 @@ impl Drop for Group {
     }
 }
 
-pub(super) async fn ask(argv: &[String], deadline: &Deadline) -> Result<(), String> {
+pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(), ProbeFailure> {
     let mut child = start(argv)?;
     let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     let out = child.stdout.take();
@@ -71,7 +72,7 @@ pub(super) async fn ask(argv: &[String], deadline: &Deadline) -> Result<(), Stri
             .step(&doing, async {
                 loop {
                     tokio::select! {
-                        status = child.wait() => return status.map_err(|e| words(&e)),
+                        status = child.wait() => return status.map_err(|e| one_line(&e)),
                         () = &mut reading, if !read => read = true,
                     }
                 }
@@ -84,11 +85,12 @@ pub(super) async fn ask(argv: &[String], deadline: &Deadline) -> Result<(), Stri
         }
         status
     };
-    if status.success() { Ok(()) } else { Err(reason(status, &output)) }
+    if status.success() { Ok(()) } else { Err(reason(status, &output).into()) }
 }
 
-fn start(argv: &[String]) -> Result<Child, String> {
-    let (name, arguments) = argv.split_first().ok_or("there is no command to run")?;
+fn start(argv: &[String]) -> Result<Child, ProbeFailure> {
+    let (name, arguments) =
+        argv.split_first().ok_or_else(|| "there is no command to run".to_owned())?;
     #[expect(clippy::disallowed_methods, reason = "own process group, killed at the deadline")]
     let mut command = Command::new(name);
     command
@@ -101,7 +103,14 @@ fn start(argv: &[String]) -> Result<Child, String> {
     for name in common::runtime::PRIVATE {
         command.env_remove(name);
     }
-    command.spawn().map_err(|e| format!("cannot run `{name}`: {}", words(&e)))
+    command.spawn().map_err(|error| {
+        let doing = format!("cannot run `{name}`");
+        // No more processes; of a connection the same error would be the backend's.
+        if Errno::from_io_error(&error) == Some(Errno::AGAIN) {
+            return ProbeFailure::NotMade(format!("{doing}: {}", one_line(&error)));
+        }
+        ProbeFailure::of(&doing, &error)
+    })
 }
 
 async fn read_all(

@@ -2,11 +2,12 @@
 //!
 //! hyper rather than a whole client: no pool, no proxy, no redirects to switch
 //! off, and a fraction of the memory. Everything read is bounded: 64 KiB of
-//! headers, 64 KiB of body. As much of the body must come within the deadline; what
-//! comes after it is not asked for.
+//! headers, 64 KiB of body, a number of interim answers. As much of the body must come
+//! within the deadline; what comes after it is not waited for.
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,18 +20,26 @@ use hyper::rt::Executor;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::check::{HttpCheck, Scheme};
-use super::connect::Stream;
-use super::deadline::{Deadline, words};
+use super::connect::ProbeStream;
+use super::deadline::{ProbeDeadline, ProbeFailure, one_line};
 use super::tls::Connector;
 
 /// The most that is read of headers, and of a body; bytes.
 const LIMIT: usize = 64 * 1024;
 
-/// How long the rest of a body is heard out.
-const POLITE: Duration = Duration::from_millis(100);
+/// The most headers that an answer may have; 64 KiB of them count first.
+const HEADERS: usize = 1_000;
+
+/// The most interim answers (1xx) before the real one. A server that sends them for ever
+/// would keep a processor busy until the deadline.
+const INTERIM: usize = 20;
+
+/// How long the rest of a body is read.
+const DISCARD: Duration = Duration::from_millis(100);
 
 const AGENT: &str = concat!("register/", env!("CARGO_PKG_VERSION"));
 
@@ -41,20 +50,20 @@ type Ask = Request<Empty<Bytes>>;
 pub(super) async fn ask(
     check: &HttpCheck,
     tls: Option<&Connector>,
-    deadline: &Deadline,
-) -> Result<(), String> {
-    let stream = Stream::open(&check.address, deadline).await?;
+    deadline: &ProbeDeadline,
+) -> Result<(), ProbeFailure> {
+    let stream = ProbeStream::open(&check.address, deadline).await?;
     match (check.scheme, tls) {
-        (Scheme::H2c, _) => over_http2(check, stream, deadline).await,
-        (_, None) => over_http1(check, stream, deadline).await,
+        (Scheme::H2c, _) => Ok(over_http2(check, stream, deadline).await?),
+        (_, None) => Ok(over_http1(check, stream, deadline).await?),
         (_, Some(tls)) => {
             let secured = tls.secure(stream, &check.server_name, deadline).await?;
-            over_http1(check, secured, deadline).await
+            Ok(over_http1(check, secured, deadline).await?)
         }
     }
 }
 
-async fn over_http1<S>(check: &HttpCheck, stream: S, deadline: &Deadline) -> Result<(), String>
+async fn over_http1<S>(check: &HttpCheck, stream: S, deadline: &ProbeDeadline) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -62,17 +71,49 @@ where
     request.headers_mut().insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
     let mut builder = http1::Builder::new();
     // The case does not matter, but to the simplest of servers.
-    builder.max_buf_size(LIMIT).title_case_headers(true);
+    builder.max_buf_size(LIMIT).max_headers(HEADERS).title_case_headers(true);
     let shake = builder.handshake::<_, Empty<Bytes>>(TokioIo::new(stream));
-    let (mut sender, connection) = shake.await.map_err(|e| words(&e))?;
+    let (mut sender, connection) = shake.await.map_err(|e| one_line(&e))?;
+    let interim = Arc::new(Interim::default());
+    interim.count_on(&mut request);
     let exchange = async {
         let head = async { sender.send_request(request).await.map_err(|e| no_http(&e)) };
-        judge(check, deadline.step(HEAD, head).await?, deadline).await
+        let head = deadline.step(HEAD, async {
+            tokio::select! {
+                head = head => head,
+                () = interim.too_many.notified() => {
+                    Err(format!("more than {INTERIM} interim answers (1xx) and no real one"))
+                }
+            }
+        });
+        judge(check, head.await?, deadline).await
     };
     beside(exchange, connection).await
 }
 
-async fn over_http2(check: &HttpCheck, stream: Stream, deadline: &Deadline) -> Result<(), String> {
+/// Counts interim answers.
+#[derive(Default)]
+struct Interim {
+    count: AtomicUsize,
+    too_many: Notify,
+}
+
+impl Interim {
+    fn count_on(self: &Arc<Self>, request: &mut Ask) {
+        let this = Arc::clone(self);
+        hyper::ext::on_informational(request, move |_| {
+            if this.count.fetch_add(1, Ordering::Relaxed) >= INTERIM {
+                this.too_many.notify_one();
+            }
+        });
+    }
+}
+
+async fn over_http2(
+    check: &HttpCheck,
+    stream: ProbeStream,
+    deadline: &ProbeDeadline,
+) -> Result<(), String> {
     let request = request(check, format!("http://{}{}", check.authority, check.path))?;
     let tasks = Tasks::default();
     let _end = Ending(tasks.clone());
@@ -105,9 +146,9 @@ fn request(check: &HttpCheck, uri: String) -> Result<Ask, String> {
 
 fn no_http(error: &hyper::Error) -> String {
     if error.is_parse() {
-        format!("the answer is not HTTP as asked for: {}", words(error))
+        format!("the answer is not HTTP as asked for: {}", one_line(error))
     } else {
-        words(error)
+        one_line(error)
     }
 }
 
@@ -118,7 +159,7 @@ where
 {
     match select(pin!(exchange), pin!(connection)).await {
         Either::Left((done, _)) => done,
-        // The connection's end, good or bad, is also told to the exchange.
+        // The exchange learns of the connection's end, good or bad, as well.
         Either::Right((_, exchange)) => exchange.await,
     }
 }
@@ -126,7 +167,7 @@ where
 async fn judge(
     check: &HttpCheck,
     response: Response<Incoming>,
-    deadline: &Deadline,
+    deadline: &ProbeDeadline,
 ) -> Result<(), String> {
     let status = response.status();
     let mut body = response.into_body();
@@ -142,9 +183,9 @@ async fn judge(
     } else {
         Err(format!("status {status}, expected {}", check.expect))
     };
-    // The answer is known. A server that is still writing would log our leaving as
-    // an error, every time; so what little it has to say is heard out.
-    deadline.briefly(POLITE, hear_out(&mut body, &mut read)).await;
+    // The answer is known. A server that is still writing would log the closed connection as
+    // an error, every time; so a short rest is read.
+    deadline.briefly(DISCARD, discard(&mut body, &mut read)).await;
     verdict
 }
 
@@ -160,7 +201,7 @@ async fn whole(body: &mut Incoming, read: &mut usize) -> Result<(), String> {
 }
 
 fn breaks_off(error: &hyper::Error) -> String {
-    format!("the body breaks off: {}", words(error))
+    format!("the body breaks off: {}", one_line(error))
 }
 
 /// Looks for `wanted` in the first 64 KiB.
@@ -183,7 +224,7 @@ async fn find(wanted: &str, body: &mut Incoming, read: &mut usize) -> Result<(),
 }
 
 /// Reads the rest and drops it, as long as it stays within 64 KiB.
-async fn hear_out(body: &mut Incoming, read: &mut usize) {
+async fn discard(body: &mut Incoming, read: &mut usize) {
     while *read < LIMIT {
         let Some(Ok(frame)) = body.frame().await else { break };
         *read = read.saturating_add(frame.data_ref().map_or(0, Bytes::len));

@@ -2,8 +2,8 @@
 //!
 //! * [`Check`] is what an operator wrote, parsed; pure.
 //! * [`Probe`] is that check made ready: certificates read, command found.
-//! * [`Verdict`] is the answer. It is never an error: failing to ask is a
-//!   [`Verdict::Fail`] with the reason in words.
+//! * [`Verdict`] is the answer. It is never an error: a backend that cannot be asked has
+//!   failed, for a reason in words; a probe that we ourselves cannot make is no verdict.
 //!
 //! What must hold: one deadline covers everything a probe does, from resolving
 //! the name to the last byte read, so neither silence nor a byte a second can
@@ -25,12 +25,12 @@ mod tls;
 use std::fmt;
 use std::time::Duration;
 
-pub use check::{Address, Check, CheckError, HttpCheck, HttpOptions, Scheme};
+pub use check::{Check, CheckError, HttpCheck, HttpOptions, ProbeAddress, Scheme};
 pub use statuses::{StatusError, Statuses};
 pub use tls::Trust;
 
-use connect::Stream;
-use deadline::Deadline;
+use connect::ProbeStream;
+use deadline::{ProbeDeadline, ProbeFailure};
 
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub enum Verdict {
     Pass,
     /// It did not, or could not be asked. The reason is one line, fit for a log.
     Fail(String),
+    /// The probe was not made for want of resources of our own (files, processes, memory,
+    /// ports): nothing is known of the backend. The reason is one line.
+    NotMade(String),
 }
 
 impl Verdict {
@@ -101,16 +104,17 @@ impl Probe {
     /// Asks once. Answers within the timeout; dropping the future ends whatever
     /// it has begun, a child process included.
     pub async fn ask(&self) -> Verdict {
-        let deadline = Deadline::after(self.timeout);
+        let deadline = ProbeDeadline::after(self.timeout);
         let answer = match &self.check {
             Check::None => Ok(()),
-            Check::Tcp(address) => Stream::open(address, &deadline).await.map(drop),
+            Check::Tcp(address) => ProbeStream::open(address, &deadline).await.map(drop),
             Check::Http(http) => http::ask(http, self.tls.as_ref(), &deadline).await,
             Check::Exec(argv) => exec::ask(argv, &deadline).await,
         };
         match answer {
             Ok(()) => Verdict::Pass,
-            Err(why) => Verdict::Fail(why),
+            Err(ProbeFailure::Unhealthy(why)) => Verdict::Fail(why),
+            Err(ProbeFailure::NotMade(why)) => Verdict::NotMade(why),
         }
     }
 }

@@ -18,8 +18,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::connect::Stream;
-use super::deadline::{Deadline, words};
+use super::connect::ProbeStream;
+use super::deadline::{ProbeDeadline, one_line};
 
 /// Makes TLS out of a connection.
 #[derive(Clone)]
@@ -34,17 +34,17 @@ impl fmt::Debug for Connector {
 impl Connector {
     pub(super) async fn secure(
         &self,
-        stream: Stream,
+        stream: ProbeStream,
         name: &str,
-        deadline: &Deadline,
-    ) -> Result<TlsStream<Stream>, String> {
+        deadline: &ProbeDeadline,
+    ) -> Result<TlsStream<ProbeStream>, String> {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| format!("`{name}` is not a name that a certificate can have"))?;
         deadline
             .step("agreeing on TLS", async {
                 let secured = self.0.connect(name, stream).await;
                 secured.map_err(|e| {
-                    let why = words(&e);
+                    let why = one_line(&e);
                     format!("no TLS: {why}{}", advice(&why))
                 })
             })
@@ -76,7 +76,7 @@ fn connector(ca: Option<&Path>, insecure: bool) -> Result<Connector, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| words(&e))?;
+        .map_err(|e| one_line(&e))?;
     let builder = match (ca, insecure) {
         (_, true) => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))

@@ -6,8 +6,8 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::probe::{Check, HttpOptions, Trust};
 
-fn policy() -> Policy {
-    Policy {
+fn policy() -> HealthPolicy {
+    HealthPolicy {
         rise: NonZeroU32::new(2).unwrap(),
         fall: NonZeroU32::new(3).unwrap(),
         interval: Duration::from_secs(5),
@@ -22,12 +22,12 @@ fn probe(check: &str) -> Probe {
     Probe::prepare(check, Duration::from_secs(2), &mut Trust::default()).unwrap()
 }
 
-fn begin(check: &str, limits: &Limits) -> Probing {
+fn begin(check: &str, limits: &ProbeLimits) -> Probing {
     let bell = Arc::new(Notify::new());
     start(vec![probe(check)], policy(), limits.clone(), bell, Duration::ZERO)
 }
 
-async fn until(probing: &mut Probing, state: State) -> ProbeReport {
+async fn until(probing: &mut Probing, state: HealthState) -> ProbeReport {
     probing.report.wait_for(|report| report.state == state).await.unwrap().clone()
 }
 
@@ -70,14 +70,14 @@ async fn the_schedule_is_fast_while_something_may_change() {
 async fn a_dead_backend_is_down_within_fast_times_fall_and_a_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = format!("tcp://{}", listener.local_addr().unwrap());
-    let mut probing = begin(&at, &Limits::default());
-    until(&mut probing, State::Up).await;
+    let mut probing = begin(&at, &ProbeLimits::default());
+    until(&mut probing, HealthState::Up).await;
     drop(listener);
     let first = |report: &ProbeReport| report.last.as_ref().is_some_and(|o| !o.verdict.passed());
     let noticed = probing.report.wait_for(first).await.unwrap().last.clone().unwrap().at;
-    let report = until(&mut probing, State::Down).await;
+    let report = until(&mut probing, HealthState::Down).await;
     assert!(report.since - noticed <= Duration::from_secs(1) * 3 + Duration::from_secs(2));
-    let Some(Outcome { verdict: Verdict::Fail(why), .. }) = report.last else { panic!() };
+    let Some(ProbeOutcome { verdict: Verdict::Fail(why), .. }) = report.last else { panic!() };
     assert!(why.contains("refused"), "{why}");
     assert_eq!((report.row, report.failures), (3, 3));
     assert!(probing.report.borrow().to_string().starts_with("down, 3 failed in a row: cannot"));
@@ -87,13 +87,13 @@ async fn a_dead_backend_is_down_within_fast_times_fall_and_a_deadline() {
 async fn a_hung_backend_delays_no_other() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    let limits = Limits::default();
+    let limits = ProbeLimits::default();
     let mut hung = begin(&url, &limits);
     let mut well = begin("none", &limits);
     let start = Instant::now();
-    let report = until(&mut well, State::Up).await;
+    let report = until(&mut well, HealthState::Up).await;
     assert!(report.since - start < Duration::from_millis(1_200));
-    let report = until(&mut hung, State::Down).await;
+    let report = until(&mut hung, HealthState::Down).await;
     assert_eq!(report.last.unwrap().took.as_secs(), 2);
 }
 
@@ -101,10 +101,10 @@ async fn a_hung_backend_delays_no_other() {
 async fn waiting_for_a_place_is_no_failure() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = silent.local_addr().unwrap();
-    let limits = Limits::new(1, 1);
+    let limits = ProbeLimits::new(1, 1);
     let _hung = begin(&format!("http://{at}/"), &limits);
     let mut well = begin(&format!("tcp://{at}"), &limits);
-    let report = until(&mut well, State::Up).await;
+    let report = until(&mut well, HealthState::Up).await;
     assert_eq!(report.failures, 0);
 }
 
@@ -112,20 +112,49 @@ async fn waiting_for_a_place_is_no_failure() {
 async fn all_checks_must_pass_and_each_reason_is_told() {
     let bell = Arc::new(Notify::new());
     let probes = vec![probe("none"), probe("exec:false"), probe("tcp")];
-    let probing = start(probes, policy(), Limits::default(), Arc::clone(&bell), Duration::ZERO);
+    let probing =
+        start(probes, policy(), ProbeLimits::default(), Arc::clone(&bell), Duration::ZERO);
     bell.notified().await;
     let last = probing.report.borrow().last.clone().unwrap();
     let Verdict::Fail(why) = last.verdict else { panic!("it passed") };
     assert!(why.starts_with("exec:false: exit code 1; tcp://127.0.0.1:1: cannot"), "{why}");
 }
 
+#[test]
+fn a_probe_that_was_not_made_changes_no_health() {
+    let now = Instant::from_std(std::time::Instant::now());
+    let mut health = Health::new(policy(), now.into_std());
+    let mut report = ProbeReport::new(now);
+    let mut take = |verdict: Verdict| {
+        let outcome = ProbeOutcome { verdict, at: now, took: Duration::ZERO };
+        let news = report.take(outcome, &mut health);
+        (news, report.state, report.history.to_string())
+    };
+    let want = || Verdict::NotMade("too many open files".into());
+    take(Verdict::Pass);
+    assert_eq!(take(Verdict::Pass), (true, HealthState::Up, "PP".to_owned()));
+    for nth in 0..70 {
+        assert_eq!(take(want()).0, nth == 0, "the first of a row is news");
+    }
+    let (_, state, history) = take(Verdict::Fail("refused".into()));
+    assert_eq!((state, history), (HealthState::Up, format!("{}F", "?".repeat(63))));
+    take(Verdict::Fail("refused".into()));
+    assert_eq!(take(Verdict::Fail("refused".into())).1, HealthState::Down);
+    assert_eq!((report.probes, report.failures, report.not_made), (5, 3, 70));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_bell_rings_for_news_and_not_for_each_probe() {
     let bell = Arc::new(Notify::new());
-    let probing =
-        start(vec![probe("none")], policy(), Limits::default(), Arc::clone(&bell), Duration::ZERO);
+    let probing = start(
+        vec![probe("none")],
+        policy(),
+        ProbeLimits::default(),
+        Arc::clone(&bell),
+        Duration::ZERO,
+    );
     bell.notified().await;
-    assert_eq!(probing.report.borrow().state, State::Starting);
+    assert_eq!(probing.report.borrow().state, HealthState::Starting);
     bell.notified().await;
     assert_eq!(probing.report.borrow().to_string(), "up, 2 passed in a row");
     let quiet = tokio::time::timeout(Duration::from_secs(60), bell.notified()).await;
@@ -138,14 +167,14 @@ async fn a_thousand_services_are_small_tasks() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = format!("tcp://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { while listener.accept().await.is_ok() {} });
-    let limits = Limits::default();
+    let limits = ProbeLimits::default();
     let mut all: Vec<_> = (0..1_000).map(|_| begin(&at, &limits)).collect();
     for probing in &mut all {
-        until(probing, State::Up).await;
+        until(probing, HealthState::Up).await;
     }
     let probes = Arc::new(vec![probe("http")]);
     let (tell, _report) = watch::channel(ProbeReport::new(Instant::now()));
-    let ask = move || round(Arc::clone(&probes), Limits::default());
+    let ask = move || round(Arc::clone(&probes), ProbeLimits::default());
     let bell = Arc::new(Notify::new());
     let task = follow(ask, policy(), Instant::now(), fastrand::f64, tell, bell);
     let size = size_of_val(&task);

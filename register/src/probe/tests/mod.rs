@@ -31,6 +31,7 @@ async fn plain(check: &str) -> Verdict {
 fn why(verdict: Verdict) -> String {
     match verdict {
         Verdict::Pass => panic!("it passed"),
+        Verdict::NotMade(why) => panic!("not made: {why}"),
         Verdict::Fail(why) => {
             assert_eq!(why.lines().count(), 1, "{why}");
             why

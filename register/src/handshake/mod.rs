@@ -1,0 +1,16 @@
+//! The handshake with load balancers, from the backend's side: have all of them served
+//! this backend, or drained it?
+//!
+//! * [`wait`] decides what an acknowledgement means and how long to wait (pure);
+//! * [`result`] is how a wait ended, in types and in words (pure);
+//! * [`follow`] watches etcd for as many waits as there are.
+//!
+//! The protocol and its reasons are in `docs/handshake.md`.
+
+pub mod follow;
+pub mod result;
+pub mod wait;
+
+pub use follow::{WaitsEnd, names_or_all, wait_for_all};
+pub use result::{DrainResult, HandshakeResult};
+pub use wait::{Goal, LoadBalancerWait, Progress, WaitBounds};

@@ -1,0 +1,346 @@
+//! One wait for all load balancers, after a key was written or removed.
+//!
+//! Pure: snapshots of the member and acknowledgement keys come in, progress comes out.
+//! Every wait is bounded, and whoever did not confirm is named.
+//!
+//! Nobody is left out because of when they joined: a load balancer that lost its lease for
+//! a while joins late and still routes as before.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use common::handshake::{Ack, Bookkeeping, Member};
+use common::model::{Key, Revision, Snapshot};
+use tokio::time::Instant;
+
+use super::result::HandshakeResult;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Goal {
+    /// New requests are routed by a set that has the key.
+    Served,
+    /// No new request is routed to the key, and none is under way.
+    Drained,
+}
+
+/// How long each wait may last, and how many load balancers there must be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WaitBounds {
+    /// For `applied` from every member, from the change on.
+    pub applied: Duration,
+    /// For `quiesced` from every member, after `applied` from all.
+    pub quiesced: Duration,
+    /// How much longer to wait for a member whose lease ended: its proxy may still route.
+    pub lost: Duration,
+    /// At least this long in any case, for readers who do not acknowledge.
+    pub least: Duration,
+    /// With fewer members the result is unconfirmed.
+    pub min_lbs: usize,
+}
+
+/// What is known of one load balancer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LoadBalancerState {
+    /// It has acknowledged nothing that covers the change.
+    Silent,
+    /// Its member key cannot be read: nobody can say what it routes.
+    Unreadable,
+    /// New requests are routed by the change.
+    Applied {
+        /// By the success of commands, not by evidence.
+        assumed: bool,
+    },
+    /// And no older worker is left.
+    Quiesced {
+        /// By a span of time, not by evidence.
+        assumed: bool,
+    },
+    /// It routes on to this backend, because it does not accept the loss; it looks again.
+    Retaining,
+    /// It routes on to this backend until there is another one.
+    TooFew(String),
+    /// A definite no.
+    Rejected(String),
+    /// It left in order, or renders this key no more: it routes nothing by it.
+    Gone,
+    /// Its lease ended at this instant; its proxy may still route.
+    Lost(Instant),
+}
+
+/// One wait for all load balancers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LoadBalancerWait {
+    key: Key,
+    change: Revision,
+    goal: Goal,
+    bounds: WaitBounds,
+    began: Instant,
+    all_applied: Option<Instant>,
+    /// Why members could not be read so far; `None` once they were.
+    unread: Option<String>,
+    load_balancers: BTreeMap<String, LoadBalancerState>,
+}
+
+/// How far a wait is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Not over; look again at a new snapshot, or at this instant.
+    Waiting {
+        /// When a bound is next reached.
+        until: Instant,
+    },
+    /// Over.
+    Over(HandshakeResult),
+}
+
+impl LoadBalancerWait {
+    /// Begins to wait for what happened to `key` at revision `change`.
+    #[must_use]
+    pub fn new(key: Key, change: Revision, goal: Goal, bounds: WaitBounds, now: Instant) -> Self {
+        Self {
+            key,
+            change,
+            goal,
+            bounds,
+            began: now,
+            all_applied: None,
+            unread: Some("etcd has not answered".to_owned()),
+            load_balancers: BTreeMap::new(),
+        }
+    }
+
+    /// Members could not be read as yet, for this reason.
+    pub fn cannot_read(&mut self, why: &str) {
+        if let Some(unread) = &mut self.unread {
+            why.clone_into(unread);
+        }
+    }
+
+    /// Takes in a snapshot of members and acknowledgements.
+    pub fn observe(&mut self, snapshot: &Snapshot, bookkeeping: &Bookkeeping, now: Instant) {
+        self.unread = None;
+        let mut present = BTreeMap::new();
+        for entry in snapshot.entries.values() {
+            let Some(lb) = bookkeeping.member_name(&entry.key) else { continue };
+            let member = serde_json::from_slice(&entry.value).ok();
+            let known = self.load_balancers.contains_key(lb);
+            let state = match &member {
+                None => Some(LoadBalancerState::Unreadable),
+                Some(member) => self.state_of(lb, member, known, snapshot, bookkeeping),
+            };
+            present.extend(state.map(|state| (lb.to_owned(), state)));
+        }
+        for (lb, state) in &mut self.load_balancers {
+            match (present.remove(lb), &state) {
+                (Some(new), _) => *state = new,
+                (None, LoadBalancerState::Gone | LoadBalancerState::Lost(_)) => {}
+                (None, _) => *state = LoadBalancerState::Lost(now),
+            }
+        }
+        self.load_balancers.extend(present);
+        if self.all_applied.is_none() && !self.load_balancers.values().any(may_route_as_before) {
+            self.all_applied = Some(now);
+        }
+    }
+
+    /// What a member says; `None`: it has nothing to do with this key.
+    fn state_of(
+        &self,
+        lb: &str,
+        member: &Member,
+        known: bool,
+        snapshot: &Snapshot,
+        bookkeeping: &Bookkeeping,
+    ) -> Option<LoadBalancerState> {
+        let resources: Vec<&str> = member.consumers_of(&self.key).collect();
+        // Who left before, or never rendered this key, is nobody to wait for. Who stops
+        // rendering it does so when nothing routes by it any more.
+        if resources.is_empty() || member.left {
+            return known.then_some(LoadBalancerState::Gone);
+        }
+        let acks = resources.iter().map(|resource| {
+            let key = bookkeeping.ack(resource, lb).ok()?;
+            let ack = snapshot.entries.get(key.as_str())?;
+            serde_json::from_slice::<Ack>(&ack.value).ok()
+        });
+        // The resource that is furthest behind speaks for the member.
+        acks.map(|ack| self.judge(member, ack)).min_by_key(rank)
+    }
+
+    fn judge(&self, member: &Member, ack: Option<Ack>) -> LoadBalancerState {
+        use LoadBalancerState::{Applied, Quiesced, Rejected, Retaining, Silent, TooFew};
+        let Some(ack) = ack.filter(|ack| ack.instance_id == member.instance_id) else {
+            return Silent;
+        };
+        let retained = ack.retained.iter().any(|key| key == self.key.as_str());
+        if ack.applied >= self.change {
+            return match self.goal {
+                Goal::Drained if retained => Retaining,
+                _ if ack.quiesced >= self.change => Quiesced { assumed: ack.assumed },
+                _ => Applied { assumed: ack.assumed },
+            };
+        }
+        match ack.rejected.filter(|rejection| rejection.revision >= self.change) {
+            Some(rejection) if rejection.too_few_backends => TooFew(rejection.reason),
+            Some(rejection) => Rejected(rejection.reason),
+            None => Silent,
+        }
+    }
+
+    /// How far the wait is. Never `Waiting` past its bounds.
+    #[must_use]
+    pub fn progress(&self, now: Instant) -> Progress {
+        let bounds = self.load_balancers.values().filter_map(|state| self.bound_of(state));
+        let least = Some(self.began + self.bounds.least);
+        // No member yet may mean that they are just coming back, or that etcd could not
+        // be asked.
+        let few = self.load_balancers.len() < self.bounds.min_lbs || self.unread.is_some();
+        let few = few.then(|| self.began + self.bounds.applied);
+        match bounds.chain(least).chain(few).filter(|bound| *bound > now).min() {
+            Some(until) => Progress::Waiting { until },
+            None => Progress::Over(self.result()),
+        }
+    }
+
+    /// Until when this load balancer is waited for; `None`: it has said its last.
+    /// No bound lies past the deadline of the whole, however late members appear.
+    fn bound_of(&self, state: &LoadBalancerState) -> Option<Instant> {
+        use LoadBalancerState::{
+            Applied, Gone, Lost, Quiesced, Rejected, Retaining, Silent, TooFew, Unreadable,
+        };
+        let bound = match (state, self.goal) {
+            (Silent | Retaining | TooFew(_) | Unreadable, _) => self.began + self.bounds.applied,
+            (Applied { .. }, Goal::Drained) => {
+                let applied = self.all_applied.unwrap_or(self.began + self.bounds.applied);
+                applied + self.bounds.quiesced
+            }
+            (Lost(at), _) => *at + self.bounds.lost,
+            (Applied { .. }, Goal::Served) | (Quiesced { .. } | Rejected(_) | Gone, _) => {
+                return None;
+            }
+        };
+        Some(bound.min(self.deadline()))
+    }
+
+    fn result(&self) -> HandshakeResult {
+        use LoadBalancerState::{Applied, Gone, Quiesced};
+        let mut result = HandshakeResult::default();
+        for (lb, state) in &self.load_balancers {
+            match (state, self.goal) {
+                (Quiesced { assumed: true }, _) | (Applied { assumed: true }, Goal::Served) => {
+                    result.assumed.push(lb.clone());
+                }
+                (Quiesced { .. } | Gone, _) | (Applied { .. }, Goal::Served) => {
+                    result.confirmed.push(lb.clone());
+                }
+                (other, _) => result.unconfirmed.push((lb.clone(), other.to_string())),
+            }
+        }
+        let (there, wanted) = (self.load_balancers.len(), self.bounds.min_lbs);
+        if there < wanted {
+            let text = format!("{there} of at least {wanted} load balancers are registered");
+            result.unconfirmed.push(("--min-lbs".into(), text));
+        }
+        if let Some(why) = &self.unread {
+            let text = format!("cannot read which load balancers there are: {why}");
+            result.unconfirmed.push(("etcd".into(), text));
+        }
+        result
+    }
+
+    /// Whom the wait is for, and why.
+    pub fn missing(&self) -> impl Iterator<Item = String> {
+        let open = self.load_balancers.iter().filter(|(_, state)| self.bound_of(state).is_some());
+        open.map(|(lb, state)| format!("{lb} ({state})"))
+    }
+
+    /// The latest instant at which this wait can end.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        let most = self.bounds.applied + self.bounds.quiesced + self.bounds.lost;
+        self.began + most.max(self.bounds.least)
+    }
+
+    /// The key that was written or removed.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Whether the snapshot has what the change had undone: a key from before its
+    /// removal, back out of a backup. A key written after it is a successor's.
+    #[must_use]
+    pub fn is_undone(&self, snapshot: &Snapshot) -> bool {
+        self.goal == Goal::Drained
+            && snapshot.entries.get(self.key.as_str()).is_some_and(|e| e.created < self.change)
+    }
+
+    /// The revision of the change.
+    #[must_use]
+    pub fn change(&self) -> Revision {
+        self.change
+    }
+
+    /// The load balancers known.
+    #[must_use]
+    pub fn load_balancers(&self) -> &BTreeMap<String, LoadBalancerState> {
+        &self.load_balancers
+    }
+}
+
+/// Whether new requests may still be routed without the change.
+fn may_route_as_before(state: &LoadBalancerState) -> bool {
+    use LoadBalancerState::{Retaining, Silent, TooFew, Unreadable};
+    matches!(state, Silent | Unreadable | Retaining | TooFew(_))
+}
+
+/// From the furthest behind on.
+fn rank(state: &LoadBalancerState) -> u8 {
+    match state {
+        LoadBalancerState::Silent => 0,
+        LoadBalancerState::Unreadable => 1,
+        LoadBalancerState::Retaining => 2,
+        LoadBalancerState::TooFew(_) => 3,
+        LoadBalancerState::Rejected(_) => 4,
+        LoadBalancerState::Lost(_) => 5,
+        LoadBalancerState::Applied { .. } => 6,
+        LoadBalancerState::Quiesced { assumed: true } => 7,
+        LoadBalancerState::Quiesced { assumed: false } => 8,
+        LoadBalancerState::Gone => 9,
+    }
+}
+
+impl fmt::Display for LoadBalancerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("has not applied the change"),
+            Self::Unreadable => f.write_str("its member key cannot be read"),
+            Self::Applied { .. } => f.write_str("old workers still finish requests"),
+            Self::Quiesced { assumed: false } => f.write_str("confirmed"),
+            Self::Quiesced { assumed: true } => f.write_str("assumed"),
+            Self::Retaining => f.write_str("retains this backend, because too many left at once"),
+            Self::TooFew(why) => write!(f, "needs another backend first: {why}"),
+            Self::Rejected(why) => write!(f, "rejected: {why}"),
+            Self::Gone => f.write_str("left"),
+            Self::Lost(_) => f.write_str("lost: its lease ended"),
+        }
+    }
+}
+
+impl Default for WaitBounds {
+    fn default() -> Self {
+        Self {
+            applied: Duration::from_secs(10),
+            quiesced: Duration::from_secs(30),
+            lost: Duration::from_secs(5),
+            least: Duration::ZERO,
+            min_lbs: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

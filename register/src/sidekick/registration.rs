@@ -1,0 +1,209 @@
+//! Our side of the registrar: which keys are wanted, what etcd has confirmed of them, and
+//! how they are removed.
+//!
+//! It knows nothing of health or of load balancers.
+
+use std::collections::BTreeMap;
+
+use common::claim::{KeyStatus, Want, Wants};
+use common::model::{Key, Revision, Ttl};
+use common::registrar::{self, RegistrarReport};
+use common::store::{DeleteOutcome, Guard, Store};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// What is known of each key.
+pub(super) type KeyStatuses = BTreeMap<Key, KeyStatus>;
+
+/// The registrar's task and the channels to it.
+pub(super) struct Registration<S> {
+    store: S,
+    ttl: Ttl,
+    wants: watch::Sender<Wants>,
+    report: watch::Receiver<RegistrarReport>,
+    task: JoinHandle<()>,
+    end: CancellationToken,
+}
+
+/// What was at a key that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Our value; removed at this revision.
+    Ours(Revision),
+    /// Nothing, at this revision.
+    Nothing(Revision),
+    /// Another value, which stays.
+    Another,
+}
+
+impl<S: Store> Registration<S> {
+    pub(super) fn start(store: S, ttl: Ttl) -> Self {
+        let (wants, wanted) = watch::channel(Wants::default());
+        let end = CancellationToken::new();
+        let (report, task) = registrar::start(store.clone(), ttl, wanted, end.clone());
+        Self { store, ttl, wants, report, task, end }
+    }
+
+    pub(super) fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Has the registrar want exactly these keys; the version of that.
+    pub(super) fn want(&self, keys: BTreeMap<Key, Want>) -> u64 {
+        self.wants.send_if_modified(|wants| wants.replace(keys));
+        self.wants.borrow().version()
+    }
+
+    /// The same, with these keys besides what is wanted.
+    pub(super) fn want_also(&self, keys: BTreeMap<Key, Want>) {
+        let mut all: BTreeMap<Key, Want> = self.wants.borrow().clone().into();
+        all.extend(keys);
+        self.want(all);
+    }
+
+    /// Waits until the registrar has published something new.
+    pub(super) async fn changed(&mut self) {
+        // It ends only when it is asked to.
+        if self.report.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What the registrar has published last.
+    pub(super) fn report(&mut self) -> RegistrarReport {
+        self.report.borrow_and_update().clone()
+    }
+
+    /// What is known of these keys. What etcd confirmed is worth nothing when it has not
+    /// answered for a whole TTL.
+    pub(super) fn statuses<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> KeyStatuses {
+        let report = self.report.borrow();
+        let alive = report.lease_until.is_some_and(|until| Instant::now() < until);
+        let status = |key: &Key| match report.keys.get(key) {
+            Some(KeyStatus::Owned { .. }) if !alive => KeyStatus::Pending,
+            Some(status) => status.clone(),
+            None => KeyStatus::Absent { removed: None },
+        };
+        keys.map(|key| (key.clone(), status(key))).collect()
+    }
+
+    /// Waits until the registrar has reached this; `false` at the deadline, or when `abort`
+    /// was cancelled.
+    pub(super) async fn wait_for(
+        &mut self,
+        deadline: Instant,
+        abort: &CancellationToken,
+        reached: impl Fn(&RegistrarReport) -> bool,
+    ) -> bool {
+        let wait = timeout_at(deadline, self.report.wait_for(|report| reached(report)));
+        let found = abort.run_until_cancelled(wait).await;
+        matches!(found, Some(Ok(Ok(_))))
+    }
+
+    /// Removes keys, each of which was to have this value, and wants nothing but `keep` any
+    /// more. The revisions at which they are gone, without those that another instance owns
+    /// by now. `None`: etcd did not answer in time.
+    pub(super) async fn remove(
+        &mut self,
+        keys: &BTreeMap<Key, Vec<u8>>,
+        keep: BTreeMap<Key, Want>,
+        deadline: Instant,
+        abort: &CancellationToken,
+    ) -> Option<BTreeMap<Key, Revision>> {
+        let version = self.want(keep);
+        // What it reports of older wants proves nothing: a write may have been under way.
+        let gone = |report: &RegistrarReport| {
+            let gone = |key| {
+                let status = report.keys.get(key);
+                matches!(status, None | Some(KeyStatus::Absent { .. } | KeyStatus::Rival { .. }))
+            };
+            report.version >= version && keys.keys().all(gone)
+        };
+        if !self.wait_for(deadline, abort, gone).await {
+            return None;
+        }
+        let (mut removed, mut unknown) = (BTreeMap::new(), BTreeMap::new());
+        for (key, value) in keys {
+            match self.report.borrow().keys.get(key) {
+                Some(KeyStatus::Absent { removed: Some(at) }) => {
+                    removed.insert(key.clone(), *at);
+                }
+                Some(KeyStatus::Rival { .. }) => {}
+                _ => {
+                    unknown.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        // They went with the lease, nobody knows when: asked now, they are gone now.
+        removed.extend(self.remove_by_value(&unknown, deadline).await?);
+        Some(removed)
+    }
+
+    /// Removes what has these values, whatever lease it is bound to. `None`: etcd did not
+    /// answer in time.
+    pub(super) async fn remove_by_value(
+        &self,
+        keys: &BTreeMap<Key, Vec<u8>>,
+        deadline: Instant,
+    ) -> Option<BTreeMap<Key, Revision>> {
+        let found = self.delete(keys, deadline).await;
+        let gone = |(key, found)| match found {
+            Found::Ours(at) | Found::Nothing(at) => Some((key, at)),
+            Found::Another => None,
+        };
+        (found.len() == keys.len()).then(|| found.into_iter().filter_map(gone).collect())
+    }
+
+    /// Removes what an earlier instance of ours left; the revisions of what there was.
+    pub(super) async fn remove_left_over(
+        &self,
+        keys: &BTreeMap<Key, Vec<u8>>,
+        deadline: Instant,
+    ) -> BTreeMap<Key, Revision> {
+        let existed = |(key, found)| match found {
+            Found::Ours(at) => Some((key, at)),
+            Found::Nothing(_) | Found::Another => None,
+        };
+        self.delete(keys, deadline).await.into_iter().filter_map(existed).collect()
+    }
+
+    /// Left out: keys about which etcd did not answer.
+    async fn delete(
+        &self,
+        keys: &BTreeMap<Key, Vec<u8>>,
+        deadline: Instant,
+    ) -> BTreeMap<Key, Found> {
+        let mut all = BTreeMap::new();
+        for (key, value) in keys {
+            let guard = Guard::Value(value.clone());
+            let found = match self.store.delete(key, &guard, deadline).await {
+                Ok(DeleteOutcome::Deleted(revision)) => Found::Ours(revision),
+                Ok(DeleteOutcome::Missing(revision)) => Found::Nothing(revision),
+                Ok(DeleteOutcome::Taken { .. }) => Found::Another,
+                Err(_) => continue,
+            };
+            all.insert(key.clone(), found);
+        }
+        all
+    }
+
+    /// Until when etcd keeps our keys if it hears nothing more from us.
+    pub(super) fn lease_until(&self) -> Option<Instant> {
+        self.report.borrow().lease_until
+    }
+
+    /// Why etcd does not answer now, if it does not.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.report.borrow().failure.as_ref().map(|failure| failure.error.to_string())
+    }
+
+    /// Ends the registrar and its lease: the write at hand, a delete, the end of the lease.
+    pub(super) async fn end(self) {
+        self.want(BTreeMap::new());
+        self.end.cancel();
+        let last = Instant::now() + self.ttl.attempt() * 3;
+        let _ = timeout_at(last, self.task).await;
+    }
+}

@@ -1,0 +1,281 @@
+//! The loop of the sidekick and its departure, on a store in memory and with paused time.
+
+use common::claim::KeyStatus;
+use common::handshake::{Ack, Consumes, Member, Rejection};
+use common::model::{Key, Revision};
+use common::store::Memory;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::cli;
+use crate::config::prepare;
+use crate::handshake::DrainResult;
+use crate::status::DrainStatus;
+
+const APACHE: &str = "--service apache --host 10.0.0.1 --port 80 --check none";
+
+struct Rig {
+    store: Memory,
+    bookkeeping: Bookkeeping,
+    signals: Signals,
+    manager: ServiceManager,
+    status: watch::Receiver<SidekickStatus>,
+    task: JoinHandle<anyhow::Result<Exit>>,
+}
+
+impl Rig {
+    fn start(store: &Memory, more: &str) -> Self {
+        let line = format!("register run {APACHE} {more}");
+        let matches = cli::command().try_get_matches_from(line.split_whitespace()).unwrap();
+        let (_, matches) = matches.subcommand().unwrap();
+        let sources = ConfigSources::new(matches, &|_| None, "box-1".into());
+        let config = sources.load().unwrap();
+        let (publish, status) = watch::channel(SidekickStatus::default());
+        let (signals, manager) = (Signals::none(), ServiceManager::default());
+        let parts = SidekickParts {
+            probes: prepare(&config.services).unwrap(),
+            config,
+            sources,
+            store: store.clone(),
+            signals: signals.clone(),
+            manager: manager.clone(),
+            liveness: Liveness::default(),
+            backend: None,
+            publish,
+        };
+        let bookkeeping = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
+        let task = tokio::spawn(run(parts));
+        Self { store: store.clone(), bookkeeping, signals, manager, status, task }
+    }
+
+    async fn until(&mut self, reached: impl Fn(&SidekickStatus) -> bool) {
+        let wait = self.status.wait_for(|status| reached(status));
+        timeout(Duration::from_secs(3_600), wait).await.expect("it comes to that").unwrap();
+    }
+
+    async fn ready(&mut self) {
+        self.until(SidekickStatus::is_ready).await;
+    }
+
+    fn registered(&self) -> bool {
+        self.store.value(&key()).is_some()
+    }
+
+    async fn stopped(self) -> (Exit, DrainResult) {
+        self.signals.drain.cancel();
+        let exit = timeout(Duration::from_secs(3_600), self.task).await.expect("it ends");
+        let Some(DrainStatus::Over(result)) = self.status.borrow().drain.clone() else {
+            panic!("{:?}", self.status.borrow().drain)
+        };
+        (exit.unwrap().unwrap(), result)
+    }
+
+    fn join(&self, lb: &str) {
+        let member = Member {
+            host: lb.into(),
+            version: "1".into(),
+            instance_id: "i1".into(),
+            advertise: None,
+            resources: vec![Consumes { name: "web".into(), trees: vec!["/services".into()] }],
+            left: false,
+        };
+        self.set(self.bookkeeping.member(lb).unwrap(), &member);
+    }
+
+    /// Acknowledges every change up to now, in this way.
+    fn acknowledge(&self, lb: &str, more: impl Fn(&mut Ack)) {
+        let now = self.store.revision();
+        let mut ack = Ack {
+            instance_id: "i1".into(),
+            applied: now,
+            quiesced: now,
+            retained: vec![],
+            assumed: false,
+            rejected: None,
+        };
+        more(&mut ack);
+        self.set(self.bookkeeping.ack("web", lb).unwrap(), &ack);
+    }
+
+    fn set(&self, key: Key, value: &impl serde::Serialize) {
+        self.store.set(&key, serde_json::to_vec(value).unwrap());
+    }
+}
+
+fn key() -> Key {
+    "/services/apache/10.0.0.1".parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn healthy_is_registered_and_then_ready() {
+    let mut rig = Rig::start(&Memory::new(), "");
+    rig.ready().await;
+    assert_eq!(rig.store.value(&key()).as_deref(), Some(&b"10.0.0.1:80"[..]));
+    assert_eq!(rig.manager.last_status(), "/services/apache/10.0.0.1: registered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_is_away_changes_no_health_and_is_waited_for() {
+    let store = Memory::new();
+    store.cut();
+    let mut rig = Rig::start(&store, "");
+    rig.until(|status| status.registrar.failures > 3).await;
+    assert!(rig.manager.last_status().contains("healthy, registering"));
+    store.heal();
+    rig.ready().await;
+    // Away for longer than a TTL: the key may have ended, and it is not said to be there.
+    store.cut();
+    rig.until(|status| !status.is_ready()).await;
+    store.advance(Duration::from_secs(31));
+    store.heal();
+    rig.ready().await;
+    assert!(rig.registered());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_load_balancer_nothing_is_waited_for() {
+    let mut rig = Rig::start(&Memory::new(), "");
+    rig.ready().await;
+    let (store, began) = (rig.store.clone(), Instant::now());
+    assert_eq!(rig.stopped().await, (Exit::Done, DrainResult::NoLoadBalancer));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(store.value(&key()), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_confirms_assumes_or_is_silent() {
+    for (assumed, wanted) in [
+        (Some(false), (Exit::Done, DrainResult::Confirmed)),
+        (Some(true), (Exit::Assumed, DrainResult::Assumed)),
+        (None, (Exit::Unconfirmed, DrainResult::Unconfirmed)),
+    ] {
+        let mut rig = Rig::start(&Memory::new(), "");
+        rig.join("lb-1");
+        rig.ready().await;
+        let (store, bookkeeping) = (rig.store.clone(), rig.bookkeeping.clone());
+        if let Some(assumed) = assumed {
+            tokio::spawn(async move {
+                while store.value(&key()).is_some() {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                let now = store.revision();
+                let ack = Ack {
+                    instance_id: "i1".into(),
+                    applied: now,
+                    quiesced: now,
+                    retained: vec![],
+                    assumed,
+                    rejected: None,
+                };
+                let name = bookkeeping.ack("web", "lb-1").unwrap();
+                store.set(&name, serde_json::to_vec(&ack).unwrap());
+            });
+        }
+        assert_eq!(rig.stopped().await, wanted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_backend_waits_for_another_one_within_a_bound() {
+    let too_few = |ack: &mut Ack| {
+        ack.rejected = Some(Rejection {
+            revision: ack.applied,
+            reason: "no backend is registered, and on_empty = \"keep\"".into(),
+            too_few_backends: true,
+        });
+        (ack.applied, ack.quiesced) = (Revision(1), Revision(1));
+    };
+    for another_comes in [true, false] {
+        let mut rig = Rig::start(&Memory::new(), "");
+        rig.join("lb-1");
+        rig.ready().await;
+        rig.signals.drain.cancel();
+        rig.until(|status| matches!(status.drain, Some(DrainStatus::WaitingFor(_)))).await;
+        let began = Instant::now();
+        rig.acknowledge("lb-1", too_few);
+        let waits = |status: &SidekickStatus| {
+            matches!(&status.drain, Some(DrainStatus::WaitingFor(lbs))
+                if lbs.iter().any(|lb| lb.contains("needs another backend first")))
+        };
+        rig.until(waits).await;
+        if another_comes {
+            rig.store.set(&"/services/apache/10.0.0.2".parse().unwrap(), "10.0.0.2:80");
+            rig.acknowledge("lb-1", |_| {});
+            assert_eq!(rig.stopped().await, (Exit::Done, DrainResult::Confirmed));
+        } else {
+            assert_eq!(rig.stopped().await, (Exit::Unconfirmed, DrainResult::Unconfirmed));
+            let waited = began.elapsed().as_secs();
+            assert!((9..=11).contains(&waited), "{waited}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_cannot_be_read_leaves_a_drain_unconfirmed() {
+    let mut rig = Rig::start(&Memory::new(), "");
+    rig.store.set(&rig.bookkeeping.member("lb-1").unwrap(), "");
+    rig.ready().await;
+    assert_eq!(rig.stopped().await, (Exit::Unconfirmed, DrainResult::Unconfirmed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_held_back_until_load_balancers_serve_it_and_no_longer_than_that() {
+    let mut rig = Rig::start(&Memory::new(), "--wait-applied 20s");
+    rig.join("lb-1");
+    let began = Instant::now();
+    rig.until(|status| {
+        status.services.values().any(|s| matches!(s.registration, KeyStatus::Owned { .. }))
+    })
+    .await;
+    sleep(Duration::from_secs(5)).await;
+    assert!(!rig.status.borrow().ready);
+    assert!(rig.manager.last_status().contains("waiting to be served by lb-1"));
+    rig.acknowledge("lb-1", |ack| ack.quiesced = Revision(1));
+    rig.ready().await;
+    assert!(began.elapsed() < Duration::from_secs(8));
+
+    let mut late = Rig::start(&Memory::new(), "--wait-applied 20s");
+    late.join("lb-1");
+    let began = Instant::now();
+    late.ready().await;
+    assert!((20..=23).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_without_etcd_ends_with_the_lease() {
+    let mut rig = Rig::start(&Memory::new(), "--ttl 30s");
+    rig.join("lb-1");
+    rig.ready().await;
+    rig.store.cut();
+    let began = Instant::now();
+    assert_eq!(rig.stopped().await, (Exit::Unconfirmed, DrainResult::Unconfirmed));
+    assert!((15..=45).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_ends_the_waiting() {
+    let mut rig = Rig::start(&Memory::new(), "--drain-applied 10m");
+    rig.join("lb-1");
+    rig.ready().await;
+    rig.signals.drain.cancel();
+    rig.until(|status| matches!(status.drain, Some(DrainStatus::WaitingFor(_)))).await;
+    rig.signals.abort.cancel();
+    assert_eq!(rig.stopped().await, (Exit::Unconfirmed, DrainResult::Unconfirmed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_a_restored_store_has_again_are_removed_again() {
+    let mut rig = Rig::start(&Memory::new(), "");
+    rig.join("lb-1");
+    rig.ready().await;
+    let saved = rig.store.save();
+    rig.store.set(&"/elsewhere".parse().unwrap(), "x");
+    rig.signals.drain.cancel();
+    rig.until(|status| matches!(status.drain, Some(DrainStatus::WaitingFor(_)))).await;
+    rig.store.restore(&saved);
+    assert!(rig.registered());
+    let store = rig.store.clone();
+    assert_eq!(rig.stopped().await.0, Exit::Unconfirmed);
+    assert_eq!(store.value(&key()), None);
+}

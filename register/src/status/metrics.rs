@@ -1,0 +1,150 @@
+//! `/metrics`, in the OpenMetrics text format. Every name is in `docs/metrics.md`.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use common::claim::KeyStatus;
+use common::runtime::process_metrics;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Instant;
+
+use super::{DrainStatus, SidekickStatus};
+use crate::handshake::DrainResult;
+use crate::health::HealthState;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKey {
+    key: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
+type Float = Gauge<f64, AtomicU64>;
+
+/// Everything, as it is now.
+pub(super) fn text(status: &SidekickStatus) -> String {
+    let mut registry = Registry::default();
+    process_metrics(&mut registry);
+    let own = registry.sub_registry_with_prefix("register");
+    let version =
+        Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("revision", common::COMMIT)]);
+    own.register("build", "The program that runs", version);
+    let yes = |value: bool| number(if value { 1.0 } else { 0.0 });
+    own.register("ready", "Whether /readyz answers 200", yes(status.is_ready()));
+    own.register("leaving", "Whether the process is leaving", yes(status.drain.is_some()));
+    drain(own, status);
+    services(own, status);
+    etcd(own, status);
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
+fn drain(registry: &mut Registry, status: &SidekickStatus) {
+    let waiting_for = Gauge::<i64>::default();
+    let drains = Family::<ByResult, Counter>::default();
+    for result in DrainResult::ALL {
+        let ended = status.drain == Some(DrainStatus::Over(result));
+        drains.get_or_create(&ByResult { result: result.name() }).inc_by(u64::from(ended));
+    }
+    if let Some(DrainStatus::WaitingFor(missing)) = &status.drain {
+        waiting_for.set(i64::try_from(missing.len()).unwrap_or(i64::MAX));
+    }
+    let help = "Load balancers that have not finished the drain";
+    registry.register("drain_waits_for", help, waiting_for);
+    registry.register("drains", "Drains that have ended, by result", drains);
+}
+
+fn services(registry: &mut Registry, status: &SidekickStatus) {
+    let healthy = Family::<ByKey, Gauge>::default();
+    let registered = Family::<ByKey, Gauge>::default();
+    let probes = Family::<ByKey, Counter>::default();
+    let failures = Family::<ByKey, Counter>::default();
+    let not_made = Family::<ByKey, Counter>::default();
+    let took = Family::<ByKey, Float>::default();
+    let age = Family::<ByKey, Float>::default();
+    for (key, service) in &status.services {
+        let label = ByKey { key: key.to_string() };
+        let report = service.probes.borrow();
+        let owned = matches!(service.registration, KeyStatus::Owned { .. });
+        registered.get_or_create(&label).set(i64::from(owned));
+        healthy.get_or_create(&label).set(i64::from(report.state == HealthState::Up));
+        probes.get_or_create(&label).inc_by(report.probes);
+        failures.get_or_create(&label).inc_by(report.failures);
+        not_made.get_or_create(&label).inc_by(report.not_made);
+        if let Some(last) = &report.last {
+            took.get_or_create(&label).set(last.took.as_secs_f64());
+            age.get_or_create(&label).set(last.at.elapsed().as_secs_f64());
+        }
+    }
+    registry.register("healthy", "Whether the backend is healthy", healthy);
+    registry.register("registered", "Whether etcd has confirmed the key", registered);
+    registry.register("probes", "Probes since the start", probes);
+    registry.register("probe_failures", "Failed probes since the start", failures);
+    let help = "Probes that could not be made for want of resources of our own";
+    registry.register("probes_not_made", help, not_made);
+    let help = "How long the last probe took";
+    registry.register_with_unit("last_probe_duration", help, Unit::Seconds, took);
+    let help = "How long ago the last probe ended";
+    registry.register_with_unit("last_probe_age", help, Unit::Seconds, age);
+}
+
+fn etcd(registry: &mut Registry, status: &SidekickStatus) {
+    let report = &status.registrar;
+    registry.register("etcd_requests", "Requests to etcd", counter(report.requests));
+    registry.register("etcd_failures", "Failed requests to etcd", counter(report.failures));
+    let failing = report.failure.as_ref().map(|failure| failure.since.elapsed());
+    registry.register_with_unit(
+        "etcd_trouble",
+        "How long requests to etcd have failed",
+        Unit::Seconds,
+        number(failing.unwrap_or_default().as_secs_f64()),
+    );
+    let left = report.lease_until.map(|until| until.saturating_duration_since(Instant::now()));
+    registry.register_with_unit(
+        "lease_left",
+        "How long etcd keeps our keys if it hears nothing more from us",
+        Unit::Seconds,
+        number(left.unwrap_or(Duration::ZERO).as_secs_f64()),
+    );
+}
+
+fn number(value: f64) -> Float {
+    let gauge = Float::default();
+    gauge.set(value);
+    gauge
+}
+
+fn counter(value: u64) -> Counter {
+    let counter = Counter::default();
+    counter.inc_by(value);
+    counter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_drain_ended_is_counted() {
+        let drained = |drain| text(&SidekickStatus { drain: Some(drain), ..Default::default() });
+        let total = |result: &str| format!("register_drains_total{{result=\"{result}\"}}");
+        let waiting = drained(DrainStatus::WaitingFor(vec!["a".into(), "b".into()]));
+        assert!(waiting.contains("register_drain_waits_for 2\n"), "{waiting}");
+        for result in DrainResult::ALL {
+            assert!(waiting.contains(&format!("{} 0\n", total(result.name()))), "{waiting}");
+            let over = drained(DrainStatus::Over(result));
+            assert!(over.contains("register_drain_waits_for 0\n"), "{over}");
+            assert!(over.contains(&format!("{} 1\n", total(result.name()))), "{over}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The status of the sidekick: what the loop publishes, and its HTTP server with `/healthz`,
+//! `/readyz`, `/metrics` and `/status`.
+//!
+//! It reads what was published and says no more than that.
+
+mod document;
+mod metrics;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use common::claim::KeyStatus;
+use common::model::Key;
+use common::registrar::RegistrarReport;
+use common::runtime::{
+    Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse, StatusServer,
+    health, plain,
+};
+use hyper::Request;
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::handshake::DrainResult;
+use crate::prober::ProbeReport;
+
+/// What the loop publishes.
+#[derive(Debug, Clone, Default)]
+pub struct SidekickStatus {
+    /// By key.
+    pub services: BTreeMap<Key, ServiceStatus>,
+    /// What the registrar knows.
+    pub registrar: RegistrarReport,
+    /// Whether READY=1 was sent.
+    pub ready: bool,
+    /// How far the drain is, once the process leaves.
+    pub drain: Option<DrainStatus>,
+}
+
+/// One service.
+#[derive(Debug, Clone)]
+pub struct ServiceStatus {
+    /// What its probes found, always the newest.
+    pub probes: watch::Receiver<ProbeReport>,
+    /// What etcd has confirmed.
+    pub registration: KeyStatus,
+    /// The value that its key has when it is registered.
+    pub value: String,
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DrainStatus {
+    /// The keys are being removed.
+    Removing,
+    /// These load balancers have not finished, for this reason.
+    WaitingFor(Vec<String>),
+    /// It has ended.
+    Over(DrainResult),
+}
+
+impl SidekickStatus {
+    /// Registered, not leaving, and no key is about to end because etcd does not answer.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let owned = |s: &ServiceStatus| matches!(s.registration, KeyStatus::Owned { .. });
+        let fresh = self.registrar.lease_until.is_some_and(|until| until > Instant::now());
+        self.ready && self.drain.is_none() && fresh && self.services.values().all(owned)
+    }
+}
+
+/// What the status is read from.
+pub struct StatusSources {
+    /// What the loop published.
+    pub published: watch::Receiver<SidekickStatus>,
+    /// The loops.
+    pub liveness: Liveness,
+    /// What was last reported to the service manager.
+    pub manager: ServiceManager,
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Serves the status until `shutdown`.
+///
+/// # Errors
+/// When the system has no thread for it.
+pub fn serve(
+    server: StatusServer,
+    sources: StatusSources,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    server.serve(Arc::new(StatusHandler::new(sources)), shutdown)
+}
+
+type Published = watch::Receiver<SidekickStatus>;
+
+/// Answers from documents that all clients share.
+struct StatusHandler {
+    sources: StatusSources,
+    metrics: SharedMetrics<Published>,
+    status: SharedDocument<Published>,
+}
+
+impl StatusHandler {
+    fn new(sources: StatusSources) -> Self {
+        Self {
+            metrics: SharedMetrics::new(sources.published.clone()),
+            status: SharedDocument::new(sources.published.clone()),
+            sources,
+        }
+    }
+
+    /// What `systemctl status` shows, also when no service manager listens.
+    fn text(&self) -> String {
+        let text = self.sources.manager.last_status();
+        if text.is_empty() { "starting".to_owned() } else { text }
+    }
+}
+
+impl Handler for StatusHandler {
+    fn answer(&self, request: &Request<Incoming>) -> StatusResponse {
+        match request.uri().path() {
+            "/healthz" => health(&self.sources.liveness),
+            "/readyz" => {
+                let code = if self.sources.published.borrow().is_ready() { 200 } else { 503 };
+                plain(code, TEXT, format!("{}\n", self.text()))
+            }
+            "/metrics" => self.metrics.answer(request, |status| metrics::text(&status.borrow())),
+            "/status" => {
+                let text = self.status.get(|status| document::of(&status.borrow(), &self.text()));
+                plain(200, "application/json", text)
+            }
+            _ => plain(404, TEXT, "there are /healthz, /readyz, /metrics and /status\n"),
+        }
+    }
+}
