@@ -28,7 +28,8 @@ fn partials() -> Sources {
 
 fn render(text: &str) -> Result<String, RenderError> {
     let name = Path::new("web.hbs");
-    Template::compile(name, text, Engine::Handlebars, &partials())?.render(&input())
+    let template = Template::compile(name, text, Engine::Handlebars, &partials())?;
+    template.render(&input()).map(|text| String::from_utf8(text).unwrap())
 }
 
 #[test]

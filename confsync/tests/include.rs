@@ -8,7 +8,7 @@ fn render(folder: &Path, text: &str) -> Result<String, String> {
     let sources = Sources { templates: Some(folder.to_owned()), ..Sources::default() };
     let template = Template::compile(Path::new("main.tmpl"), text, Engine::Go, &sources);
     let rendered = template.and_then(|t| t.render(&Input::of_keys([("/name", "shop")])));
-    rendered.map_err(|error| error.to_string())
+    rendered.map(|text| String::from_utf8(text).unwrap()).map_err(|error| error.to_string())
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use common::model::{Entry, Revision, Snapshot};
+use common::model::{Entry, Raw, Revision, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::install::{InstallError, new_beside, note};
@@ -56,7 +56,7 @@ impl SavedBackends {
     pub fn of(snapshot: &Snapshot, belief: &KnownBackends) -> Self {
         let text = |(key, _): (&Arc<str>, &RegisteredBackend)| {
             let entry = snapshot.entries.get(key)?;
-            Some((Arc::clone(&entry.key), entry.value.lossy()))
+            Some((Arc::clone(&entry.key), entry.value.clone()))
         };
         let backends = Arc::new(belief.backends().filter_map(text).collect());
         Self { cluster: snapshot.cluster, revision: snapshot.revision, backends }
@@ -107,9 +107,9 @@ impl SavedBackends {
     /// What of it a resource would still route to.
     #[must_use]
     pub fn belief(&self, reading: &KeySelection) -> KnownBackends {
-        let entry = |(key, value): (&Arc<str>, &Arc<str>)| Entry {
+        let entry = |(key, value): (&Arc<str>, &Raw)| Entry {
             key: Arc::clone(key),
-            value: Arc::clone(value).into(),
+            value: value.clone(),
             created: self.revision,
             modified: self.revision,
             lease: 0,

@@ -18,7 +18,7 @@ pub struct CompiledResource {
     /// What its file says.
     pub resource: Resource,
     template: Arc<Template>,
-    text: String,
+    text: Vec<u8>,
     sources: Sources,
 }
 
@@ -30,7 +30,7 @@ impl CompiledResource {
     pub fn compile(resource: Resource, confdir: &Path) -> Result<Self, Mistake> {
         let src = resource.src.clone();
         let mistake = |file: &Path, text: String| Mistake { file: file.to_owned(), text };
-        let text = std::fs::read_to_string(&src).map_err(|e| mistake(&src, e.to_string()))?;
+        let text = std::fs::read(&src).map_err(|e| mistake(&src, e.to_string()))?;
         let templates = confdir.join("templates");
         let partials = match resource.engine {
             Engine::Handlebars => partials(&templates.join("partials"))
@@ -69,7 +69,7 @@ impl CompiledResource {
                 format!("{}: output_format = \"{format}\": {why}", self.resource.src.display())
             })?;
         }
-        Ok(Candidate { target: self.target(), bytes: output.into_bytes() })
+        Ok(Candidate { target: self.target(), bytes: output })
     }
 
     /// Where the resource's file goes.

@@ -14,6 +14,7 @@ mod hbs;
 mod kv;
 mod path;
 mod print;
+mod runes;
 mod sprintf;
 pub mod starter;
 mod time;
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::model::Backend;
+use common::model::{Backend, Raw};
 
 pub use error::{RenderError, TemplateError};
 pub use kv::{Collision, Keys, Texts, keys};
@@ -62,9 +63,7 @@ pub struct Input {
 
 impl Input {
     /// Keys in confd's form, without backends.
-    pub fn of_keys<K: Into<Arc<str>>, V: Into<Arc<str>>>(
-        kv: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
+    pub fn of_keys<K: Into<Arc<str>>, V: Into<Raw>>(kv: impl IntoIterator<Item = (K, V)>) -> Self {
         let kv = kv.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         Self { kv: Arc::new(kv), backends: Vec::new() }
     }
@@ -117,10 +116,11 @@ impl Template {
     /// When it is not a template, with the place and what to do.
     pub fn compile(
         name: &Path,
-        text: &str,
+        text: &(impl AsRef<[u8]> + ?Sized),
         engine: Engine,
         sources: &Sources,
     ) -> Result<Self, TemplateError> {
+        let text = text.as_ref();
         let compile = || match engine {
             Engine::Go => go::GoTemplate::compile(name, text, sources).map(Program::Go),
             Engine::Handlebars => hbs::HandlebarsTemplate::compile(name, text, sources)
@@ -142,7 +142,7 @@ impl Template {
     ///
     /// # Errors
     /// When a key is missing, a value does not fit, or a bound is reached.
-    pub fn render(&self, input: &Input) -> Result<String, RenderError> {
+    pub fn render(&self, input: &Input) -> Result<Vec<u8>, RenderError> {
         match &self.program {
             Program::Go(program) => on_own_stack(program.file(), || program.render(input)),
             Program::Handlebars(program) => on_own_stack(program.file(), || program.render(input)),

@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use common::model::Raw;
+
 use super::time::Time;
 
 /// How deep lists and maps may be nested; `encoding/json` data is far flatter.
@@ -26,8 +28,8 @@ pub(crate) enum Value {
     Int(i64),
     /// Go's `float64`, which every JSON number is.
     Float(f64),
-    /// Go's `string`, here always UTF-8.
-    Str(Arc<str>),
+    /// Go's `string`: bytes, most often UTF-8.
+    Str(Raw),
     /// A slice.
     List(List),
     /// A `map[string]interface{}`, sorted as Go prints it.
@@ -65,7 +67,7 @@ pub(crate) struct List {
 /// A map of values by name.
 #[derive(Debug, Clone)]
 pub(crate) struct Map {
-    entries: Arc<BTreeMap<Arc<str>, Value>>,
+    entries: Arc<BTreeMap<Raw, Value>>,
     depth: u16,
 }
 
@@ -99,7 +101,7 @@ impl List {
     }
 
     /// A `[]string`.
-    pub(crate) fn strings<S: Into<Arc<str>>>(items: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn strings<S: Into<Raw>>(items: impl IntoIterator<Item = S>) -> Self {
         Self::flat(Elem::Str, items.into_iter().map(|s| Value::Str(s.into())).collect())
     }
 
@@ -128,14 +130,14 @@ impl Map {
     ///
     /// # Errors
     /// [`TooDeep`].
-    pub(crate) fn new(entries: BTreeMap<Arc<str>, Value>) -> Result<Self, TooDeep> {
+    pub(crate) fn new(entries: BTreeMap<Raw, Value>) -> Result<Self, TooDeep> {
         let depth = depth_over(entries.values())?;
         Ok(Self { entries: Arc::new(entries), depth })
     }
 
     /// The entries, by name.
     #[must_use]
-    pub(crate) fn entries(&self) -> &BTreeMap<Arc<str>, Value> {
+    pub(crate) fn entries(&self) -> &BTreeMap<Raw, Value> {
         &self.entries
     }
 }
@@ -150,20 +152,20 @@ impl Record {
 
 impl Value {
     /// A string.
-    pub(crate) fn str(text: impl Into<Arc<str>>) -> Self {
+    pub(crate) fn str(text: impl Into<Raw>) -> Self {
         Self::Str(text.into())
     }
 
     /// A key with its value, as `get` and `gets` return it.
     #[must_use]
-    pub(crate) fn pair(key: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
+    pub(crate) fn pair(key: impl Into<Raw>, value: impl Into<Raw>) -> Self {
         let fields = vec![("Key", Self::str(key)), ("Value", Self::str(value))];
         Self::Record(Arc::new(Record { name: "memkv.KVPair", fields }))
     }
 
     /// The text that it is, if it is one.
     #[must_use]
-    pub(crate) fn as_text(&self) -> Option<&str> {
+    pub(crate) fn as_text(&self) -> Option<&[u8]> {
         if let Self::Str(text) = self { Some(text) } else { None }
     }
 

@@ -1,12 +1,14 @@
 //! JSON: reading it as Go's `encoding/json` does into `interface{}`, and writing it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use common::model::Raw;
 use serde_json::Value as Json;
 
 use super::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, text, too_large};
-use crate::template::print::{self, Bounded, Full, Sink};
+use crate::template::print::{self, BoundedText, Full};
+use crate::template::runes::to_str;
 use crate::template::value::{Elem, List, Map, TooDeep, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -32,7 +34,7 @@ pub(crate) fn value(json: Json) -> Result<Value, TooDeep> {
             Value::List(List::new(Elem::Any, items)?)
         }
         Json::Object(fields) => {
-            let entries: Result<BTreeMap<Arc<str>, Value>, TooDeep> =
+            let entries: Result<BTreeMap<Raw, Value>, TooDeep> =
                 fields.into_iter().map(|(k, v)| Ok((k.into(), value(v)?))).collect();
             Value::Map(Map::new(entries?)?)
         }
@@ -40,7 +42,8 @@ pub(crate) fn value(json: Json) -> Result<Value, TooDeep> {
 }
 
 fn read(call: &Call<'_>, args: &[Value]) -> Result<Value, Fault> {
-    let source = text(args, 0);
+    // Bytes that are no UTF-8 are replaced, as `encoding/json` does.
+    let source = &*text(args, 0);
     if source.len() > MAX_JSON {
         return Err(format!("JSON of {} bytes is too long", source.len()).into());
     }
@@ -91,7 +94,7 @@ fn to_pretty_json(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn written(args: &[Value], indent: Option<usize>) -> Outcome {
-    let mut out = Bounded::new(MAX_TEXT);
+    let mut out = BoundedText::new(MAX_TEXT);
     match write(&mut out, args.first().unwrap_or(&Value::Nil), indent) {
         Ok(()) => Ok(Value::str(out.into_text())),
         Err(Wrong::Full) => Err(too_large()),
@@ -110,24 +113,24 @@ impl From<Full> for Wrong {
     }
 }
 
-fn write(out: &mut Bounded, value: &Value, indent: Option<usize>) -> Result<(), Wrong> {
+fn write(out: &mut BoundedText, value: &Value, indent: Option<usize>) -> Result<(), Wrong> {
     match value {
         Value::Absent | Value::Nil => out.put("null")?,
         Value::Bool(b) => out.put(if *b { "true" } else { "false" })?,
-        Value::Int(n) => out.put(&n.to_string())?,
-        Value::Float(f) => out.put(&number(*f)?)?,
-        Value::Str(s) => string(out, s)?,
+        Value::Int(n) => out.put(n.to_string())?,
+        Value::Float(f) => out.put(number(*f)?)?,
+        Value::Str(s) => string(out, &to_str(s))?,
         Value::Time(time) => string(out, &time.format("2006-01-02T15:04:05.999999999Z07:00"))?,
         Value::List(list) => {
             let items = list.items().iter().map(|item| (None, item));
             group(out, ('[', ']'), items, indent)?;
         }
         Value::Map(map) => {
-            let items = map.entries().iter().map(|(k, v)| (Some(&**k), v));
+            let items = map.entries().iter().map(|(k, v)| (Some(to_str(k)), v));
             group(out, ('{', '}'), items, indent)?;
         }
         Value::Record(record) => {
-            let items = record.fields.iter().map(|(k, v)| (Some(*k), v));
+            let items = record.fields.iter().map(|(k, v)| (Some(Cow::Borrowed(*k)), v));
             group(out, ('{', '}'), items, indent)?;
         }
     }
@@ -135,9 +138,9 @@ fn write(out: &mut Bounded, value: &Value, indent: Option<usize>) -> Result<(), 
 }
 
 fn group<'a>(
-    out: &mut Bounded,
+    out: &mut BoundedText,
     (open, close): (char, char),
-    items: impl ExactSizeIterator<Item = (Option<&'a str>, &'a Value)>,
+    items: impl ExactSizeIterator<Item = (Option<Cow<'a, str>>, &'a Value)>,
     indent: Option<usize>,
 ) -> Result<(), Wrong> {
     let none = items.len() == 0;
@@ -149,16 +152,16 @@ fn group<'a>(
             out.put(",")?;
         }
         if let Some(depth) = inner {
-            out.put(&line(depth))?;
+            out.put(line(depth))?;
         }
         if let Some(name) = name {
-            string(out, name)?;
+            string(out, &name)?;
             out.put(if indent.is_some() { ": " } else { ":" })?;
         }
         write(out, item, inner)?;
     }
     if let Some(depth) = indent.filter(|_| !none) {
-        out.put(&line(depth))?;
+        out.put(line(depth))?;
     }
     out.put(close.encode_utf8(&mut [0; 4]))?;
     Ok(())
@@ -178,7 +181,7 @@ fn number(f: f64) -> Result<String, Wrong> {
 }
 
 /// A JSON string with the escapes Go adds for HTML.
-fn string(out: &mut Bounded, text: &str) -> Result<(), Full> {
+fn string(out: &mut BoundedText, text: &str) -> Result<(), Full> {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {

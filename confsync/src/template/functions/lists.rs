@@ -1,9 +1,10 @@
 //! Lists and maps: sorting, reversing, building, taking apart.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::{Call, Fault, Function, Outcome, Ty, entries, items, text};
+use common::model::Raw;
+
+use super::{Call, Fault, Function, Outcome, Ty, bytes, entries, items};
 use crate::template::value::{Elem, List, Map, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -62,7 +63,7 @@ fn map(_: &Call<'_>, args: &[Value]) -> Outcome {
     if !args.len().is_multiple_of(2) {
         return Err(Fault::new("invalid map call", "give names and values in pairs"));
     }
-    let mut entries: BTreeMap<Arc<str>, Value> = BTreeMap::new();
+    let mut entries: BTreeMap<Raw, Value> = BTreeMap::new();
     for pair in args.chunks_exact(2) {
         let [Value::Str(name), value] = pair else {
             return Err(Fault::new("map keys must be strings", "put the name in quotes"));
@@ -83,11 +84,11 @@ fn append(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn has_key(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::Bool(entries(args, 0).is_some_and(|map| map.entries().contains_key(text(args, 1)))))
+    Ok(Value::Bool(entries(args, 0).is_some_and(|map| map.entries().contains_key(bytes(args, 1)))))
 }
 
 fn keys(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let names: Vec<Arc<str>> =
+    let names: Vec<Raw> =
         entries(args, 0).map(|map| map.entries().keys().cloned().collect()).unwrap_or_default();
     Ok(Value::List(List::strings(names)))
 }
@@ -99,7 +100,7 @@ fn values(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn pluck(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let name = text(args, 0);
+    let name = bytes(args, 0);
     let found =
         (1..args.len()).filter_map(|i| entries(args, i)?.entries().get(name).cloned()).collect();
     Ok(Value::List(List::new(Elem::Any, found)?))

@@ -14,10 +14,12 @@ mod store;
 mod text;
 mod words;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::kv::Texts;
+use super::runes::to_str;
 use super::value::{Elem, List, Map, TooDeep, Value};
 
 /// The longest text a template may make, in bytes; also the longest output.
@@ -70,7 +72,7 @@ pub(crate) struct Function {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
     /// The keys and values of the resource.
-    pub(crate) kv: &'a BTreeMap<Arc<str>, Arc<str>>,
+    pub(crate) kv: &'a Texts,
     /// What the render may still spend.
     pub(crate) budget: &'a Budget,
 }
@@ -278,9 +280,15 @@ fn empty(elem: Elem) -> Value {
     Value::List(List::flat(elem, Vec::new()))
 }
 
-/// The text of an argument that the table says is one.
-fn text(args: &[Value], at: usize) -> &str {
-    if let Some(Value::Str(s)) = args.get(at) { s } else { "" }
+/// The bytes of an argument that the table says is a text.
+fn bytes(args: &[Value], at: usize) -> &[u8] {
+    if let Some(Value::Str(s)) = args.get(at) { s } else { b"" }
+}
+
+/// The text of an argument that the table says is one, read as Go reads runes: a byte that is
+/// no UTF-8 is U+FFFD.
+fn text(args: &[Value], at: usize) -> Cow<'_, str> {
+    to_str(bytes(args, at))
 }
 
 /// The number of an argument that the table says is one.

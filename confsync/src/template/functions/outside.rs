@@ -3,13 +3,15 @@
 //! Every answer may differ from render to render, so none belongs in a template
 //! whose output should change only with its keys. Look-ups have a deadline.
 
+use std::ffi::OsStr;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use hickory_resolver::proto::rr::rdata::SRV;
 
-use super::{Call, Fault, Function, Outcome, Ty, dns, text};
+use super::{Call, Fault, Function, Outcome, Ty, bytes, dns, text};
 use crate::template::time::Time;
 use crate::template::value::{Elem, List, Record, Value};
 
@@ -35,14 +37,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
 const LOOKUP: Duration = Duration::from_secs(5);
 
 fn getenv(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let name = text(args, 0);
+    let name = &*text(args, 0);
     // `std::env::var_os` panics on neither, but says nothing useful for them.
     let value = if name.is_empty() || name.contains(['=', '\0']) {
         None
     } else {
         std::env::var(name).ok().filter(|value| !value.is_empty())
     };
-    Ok(Value::str(value.unwrap_or_else(|| text(args, 1).to_owned())))
+    Ok(value.map_or_else(|| args.get(1).cloned().unwrap_or(Value::str("")), Value::str))
 }
 
 fn datetime(_: &Call<'_>, _: &[Value]) -> Outcome {
@@ -55,7 +57,7 @@ fn hostname(_: &Call<'_>, _: &[Value]) -> Outcome {
 }
 
 fn file_exists(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let missing = std::fs::metadata(text(args, 0))
+    let missing = std::fs::metadata(OsStr::from_bytes(bytes(args, 0)))
         .is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::NotFound));
     Ok(Value::Bool(!missing))
 }
@@ -94,7 +96,7 @@ fn addresses(host: &str) -> Result<Vec<String>, Fault> {
 }
 
 fn looked_up(args: &[Value], keep: fn(&String) -> bool) -> Outcome {
-    let found = addresses(text(args, 0))?.into_iter().filter(keep);
+    let found = addresses(&text(args, 0))?.into_iter().filter(keep);
     Ok(Value::List(List::strings(found)))
 }
 
@@ -113,7 +115,7 @@ fn lookup_ipv6(_: &Call<'_>, args: &[Value]) -> Outcome {
 fn lookup_srv(_: &Call<'_>, args: &[Value]) -> Outcome {
     let (service, proto, name) = (text(args, 0), text(args, 1), text(args, 2));
     let target = if service.is_empty() && proto.is_empty() {
-        name.to_owned()
+        name.into_owned()
     } else {
         format!("_{service}._{proto}.{name}")
     };
@@ -142,7 +144,7 @@ fn services(mut found: Vec<SRV>) -> List {
 /// The first address of an interface that fits; none is the empty text.
 fn iface(args: &[Value], keep: fn(&IpAddr) -> bool) -> Outcome {
     let all = if_addrs::get_if_addrs().unwrap_or_default();
-    let found = all.into_iter().filter(|i| i.name == text(args, 0)).map(|i| i.ip()).find(keep);
+    let found = all.into_iter().filter(|i| i.name == *text(args, 0)).map(|i| i.ip()).find(keep);
     Ok(Value::str(found.map(|ip| ip.to_string()).unwrap_or_default()))
 }
 
@@ -168,7 +170,7 @@ mod tests {
         let fields = services.items().iter().map(|service| match service {
             Value::Record(record) => match record.fields[..2] {
                 [("Target", Value::Str(ref target)), ("Port", Value::Int(port))] => {
-                    format!("{target} {port}")
+                    format!("{} {port}", target.lossy())
                 }
                 _ => panic!("{record:?}"),
             },

@@ -1,6 +1,7 @@
 //! Words: case as Go maps it, and names in snake, kebab and camel form.
 
-use super::{Call, Function, Outcome, Ty, text};
+use super::{Call, Function, Outcome, Ty, bytes, text};
+use crate::template::runes::runes;
 use crate::template::value::Value;
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -44,12 +45,12 @@ fn to_upper(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn to_lower(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(lower_all(text(args, 0))))
+    Ok(Value::str(lower_all(&text(args, 0))))
 }
 
 fn nospace(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let kept: String = text(args, 0).chars().filter(|c| !c.is_whitespace()).collect();
-    Ok(Value::str(kept))
+    let kept = runes(bytes(args, 0)).filter(|(rune, _)| !rune.is_whitespace());
+    Ok(Value::str(kept.flat_map(|(_, bytes)| bytes.iter().copied()).collect::<Vec<u8>>()))
 }
 
 /// Words end at `_`, `-`, a space, and before a capital: `HTTPServer` is two.
@@ -78,7 +79,7 @@ fn split(text: &str) -> Vec<String> {
 }
 
 fn joined(args: &[Value], separator: &str) -> Outcome {
-    let words: Vec<String> = split(text(args, 0)).iter().map(|w| lower_all(w)).collect();
+    let words: Vec<String> = split(&text(args, 0)).iter().map(|w| lower_all(w)).collect();
     Ok(Value::str(words.join(separator)))
 }
 
@@ -92,7 +93,7 @@ fn kebabcase(_: &Call<'_>, args: &[Value]) -> Outcome {
 
 fn camelcase(_: &Call<'_>, args: &[Value]) -> Outcome {
     let mut out = String::new();
-    for (i, word) in split(text(args, 0)).iter().enumerate() {
+    for (i, word) in split(&text(args, 0)).iter().enumerate() {
         let mut letters = word.chars().map(lower);
         if i > 0 {
             out.extend(letters.next().map(upper));

@@ -4,12 +4,12 @@
 use std::cell::RefCell;
 use std::path::{Component, Path, PathBuf};
 
-use gotmpl::parse::{Expr, Pos};
-
 use super::GoTemplate;
 use super::exec::Exec;
+use super::tree::Operand;
 use crate::template::error::TemplateError;
 use crate::template::functions::{Fault, Ty};
+use crate::template::runes::to_str;
 use crate::template::value::Value;
 
 /// How deep includes may be nested.
@@ -68,21 +68,21 @@ impl<'a> Includes<'a> {
     }
 }
 
-fn read(file: &Path) -> Result<String, Fault> {
+fn read(file: &Path) -> Result<Vec<u8>, Fault> {
     let failed = |e: std::io::Error| Fault::from(format!("include {}: {e}", file.display()));
     let size = std::fs::metadata(file).map_err(failed)?.len();
     if size > MAX_FILE {
         return Err(format!("include {}: {size} bytes are too many", file.display()).into());
     }
-    std::fs::read_to_string(file).map_err(failed)
+    std::fs::read(file).map_err(failed)
 }
 
 impl Exec<'_> {
     pub(super) fn include(
         &mut self,
         dot: &Value,
-        pos: Pos,
-        args: &[Expr],
+        at: usize,
+        args: &[Operand],
         piped: Option<Value>,
     ) -> Result<Value, TemplateError> {
         let mut values = Vec::new();
@@ -92,26 +92,26 @@ impl Exec<'_> {
         values.extend(piped);
         let Some(Value::Str(name)) = values.first() else {
             return Err(
-                self.stop(pos, Fault::new("include needs a name", "as in `include \"part.tmpl\"`"))
+                self.stop(at, Fault::new("include needs a name", "as in `include \"part.tmpl\"`"))
             );
         };
         let data = values.get(1).cloned().unwrap_or(Value::Absent).or_absent();
-        let ready = self.includes.find(name.as_ref()).and_then(|file| {
+        let ready = self.includes.find(&to_str(name)).and_then(|file| {
             self.includes.push(&file)?;
             Ok(file)
         });
-        let file = ready.map_err(|fault| self.stop(pos, fault))?;
-        let done = self.included(pos, &file, &data);
+        let file = ready.map_err(|fault| self.stop(at, fault))?;
+        let done = self.included(at, &file, &data);
         self.includes.open.borrow_mut().pop();
         done
     }
 
-    fn included(&self, pos: Pos, file: &Path, data: &Value) -> Result<Value, TemplateError> {
-        let text = read(file).map_err(|fault| self.stop(pos, fault))?;
+    fn included(&self, at: usize, file: &Path, data: &Value) -> Result<Value, TemplateError> {
+        let text = read(file).map_err(|fault| self.stop(at, fault))?;
         let program = GoTemplate::read(file, &text)?;
         let text = Exec::new(&program, self.call, self.includes).run(data)?;
         let value = Value::str(text);
-        self.budget().made(&value).map_err(|fault| self.stop(pos, fault))?;
+        self.budget().made(&value).map_err(|fault| self.stop(at, fault))?;
         Ok(value)
     }
 }

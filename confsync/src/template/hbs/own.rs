@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::{json, safe};
 use crate::template::functions::{Fault, MAX_TEXT, Ty, too_large};
+use crate::template::runes::to_str;
 use crate::template::sprintf;
 use crate::template::time::Time;
 
@@ -64,7 +65,7 @@ fn quote(args: &[&Json], hash: Hash<'_>) -> Result<Json, Fault> {
 }
 
 fn go_quote(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
-    Ok(sprintf::quote(&text(args, 0)?).into())
+    Ok(sprintf::quote(text(args, 0)?.as_bytes()).into())
 }
 
 /// Any text as a name that nginx takes for an upstream or a zone.
@@ -91,8 +92,8 @@ fn datetime(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
 fn printf(args: &[&Json], _: Hash<'_>) -> Result<Json, Fault> {
     let values = args.iter().skip(1).map(|arg| json::to_value(arg, Ty::Any));
     let values = values.collect::<Result<Vec<_>, _>>()?;
-    let made = sprintf::loose(&text(args, 0)?, &values, MAX_TEXT);
-    made.map(Json::String).map_err(|_| too_large())
+    let made = sprintf::loose(text(args, 0)?.as_bytes(), &values, MAX_TEXT);
+    made.map(|text| to_str(&text).into()).map_err(|_| too_large())
 }
 
 /// One item of a list or an object; nothing where there is none.

@@ -2,10 +2,10 @@
 
 use super::Spec;
 use super::verbs::{pad, sign};
-use crate::template::print::{self, Bounded, Full, Sink};
+use crate::template::print::{self, BoundedText, Full};
 
 /// Writes a float; false for a verb that is not one of floats.
-pub(super) fn real(out: &mut Bounded, spec: Spec, verb: char, f: f64) -> Result<bool, Full> {
+pub(super) fn real(out: &mut BoundedText, spec: Spec, verb: char, f: f64) -> Result<bool, Full> {
     if !matches!(verb, 'v' | 'g' | 'G' | 'e' | 'E' | 'f' | 'F' | 'b' | 'x' | 'X') {
         return Ok(false);
     }
@@ -16,7 +16,7 @@ pub(super) fn real(out: &mut Bounded, spec: Spec, verb: char, f: f64) -> Result<
             false if spec.space && !spec.plus => format!("{}Inf", sign(spec, f < 0.0)),
             false => format!("{}Inf", sign(infinite, f < 0.0)),
         };
-        pad(out, Spec { zero: false, ..spec }, &word)?;
+        pad(out, Spec { zero: false, ..spec }, word)?;
         return Ok(true);
     }
     let size = f.abs();
