@@ -60,6 +60,10 @@ pub struct Ack {
     /// their loss is doubted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<String>,
+    /// `applied` and `quiesced` rest on the success of commands or on a span of time,
+    /// not on evidence. A drain that counts on this one is assumed, not confirmed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assumed: bool,
     /// The newest revision looked at, and why it is not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Rejection>,
@@ -72,6 +76,10 @@ pub struct Rejection {
     pub revision: Revision,
     /// In the operator's words.
     pub why: String,
+    /// All that is missing is another backend: without the removed one there would be
+    /// none, or fewer than the resource asks for. A drain waits for one, within its bound.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub too_few_backends: bool,
 }
 
 /// Keys that a backend leaves on purpose: the value of `leaving/<service>/<id>`.

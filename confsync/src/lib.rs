@@ -12,6 +12,8 @@
 
 pub mod template;
 
+pub mod install;
+
 pub mod backends;
 
 pub mod config;

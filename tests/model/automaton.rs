@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
 
-use crate::balancer::{Balancer, HARM, Keys, Name};
-use crate::scene::{Etcd, Scene, Whose};
+use crate::balancer::{Balancer, FAULTS, Keys, Name};
+use crate::setup::{Etcd, Role, Setup};
 
 /// Few enough that many of them fit; one more is a panic.
 pub(crate) type Number = u16;
@@ -41,7 +41,7 @@ pub(crate) struct Move {
 impl Move {
     /// Whether it comes without being helped, sooner or later.
     pub(crate) fn is_certain(&self) -> bool {
-        !HARM.contains(&self.name)
+        !FAULTS.contains(&self.name)
     }
 }
 
@@ -53,22 +53,23 @@ impl Situation {
 }
 
 impl Automaton {
-    pub(crate) fn of(scene: &Scene) -> Self {
-        let mut met = Met::default();
+    pub(crate) fn of(setup: &Setup) -> Self {
+        let mut interner = Interner::default();
         let first = [Balancer::steady(), Balancer::starting()];
-        let first = first.map(|balancer| met.number((balancer, Etcd::FIRST)));
+        let first = first.map(|balancer| interner.number((balancer, Etcd::FIRST)));
         let mut all = Vec::new();
-        while let Some((balancer, etcd)) = met.at(all.len()) {
-            let moves = balancer.steps(scene, etcd);
-            let moves = moves.map(|(name, to)| Move { name, to: met.number((to, etcd)) });
+        while let Some((balancer, etcd)) = interner.at(all.len()) {
+            let moves = balancer.steps(setup, etcd);
+            let moves = moves.map(|(name, to)| Move { name, to: interner.number((to, etcd)) });
             all.push(Situation {
                 keys: balancer.keys,
                 etcd,
-                routes_as_before: balancer.routes_as_before(scene),
+                routes_as_before: balancer.routes_as_before(setup),
                 moves: moves.collect(),
-                looked_at: met.number((balancer.looked_at(), etcd)),
-                written: Whose::BOTH
-                    .map(|whose| met.number((balancer.clone(), etcd.write(whose).unwrap_or(etcd)))),
+                looked_at: interner.number((balancer.looked_at(), etcd)),
+                written: Role::BOTH.map(|role| {
+                    interner.number((balancer.clone(), etcd.write(role).unwrap_or(etcd)))
+                }),
             });
         }
         Self { first, all }
@@ -79,19 +80,19 @@ impl Automaton {
     }
 }
 
-/// Everything of one kind that was met, by number.
-pub(crate) struct Met<T> {
+/// Each distinct value once, by number.
+pub(crate) struct Interner<T> {
     numbers: HashMap<Rc<T>, Number>,
     all: Vec<Rc<T>>,
 }
 
-impl<T> Default for Met<T> {
+impl<T> Default for Interner<T> {
     fn default() -> Self {
         Self { numbers: HashMap::new(), all: Vec::new() }
     }
 }
 
-impl<T: Eq + Hash + Clone> Met<T> {
+impl<T: Eq + Hash + Clone> Interner<T> {
     pub(crate) fn number(&mut self, what: T) -> Number {
         if let Some(number) = self.numbers.get(&what) {
             return *number;

@@ -8,14 +8,14 @@ use confsync::apply::quiescence::{Quiescence, Until};
 use confsync::proxy::nginx::ProcessId;
 use tokio::time::Instant;
 
-use crate::scene::{Etcd, JOINER, LEAVER, Rule, Scene, Whose};
+use crate::setup::{Etcd, JOINER, LEAVER, Role, Rule, Setup};
 
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Balancer {
     confsync: Option<Confsync>,
     nginx: Nginx,
-    /// It was harmed once.
-    harmed: bool,
+    /// A fault befell it once.
+    faulted: bool,
     boot: u8,
     pub(crate) keys: Keys,
     /// The one who waits has seen it.
@@ -47,9 +47,9 @@ pub(crate) struct Ack {
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct Confsync {
     joined: bool,
-    /// The newest picture: up to which revision, and the backends that the file has.
+    /// The newest snapshot: up to which revision, and the backends that the file has.
     seen: Option<(u64, u8)>,
-    /// The file proven to be live; a load is owed while it differs from `seen`.
+    /// The file proven to be live; a load is pending while it differs from `seen`.
     live: Option<u8>,
     /// The revision at which it was loaded.
     loaded_at: u64,
@@ -103,13 +103,13 @@ impl Balancer {
     /// Whether it routes as before the write of the one who waits: to the leaver, now or
     /// later, or new requests by a file without the joiner. Who cannot know of it is not
     /// to blame.
-    pub(crate) fn routes_as_before(&self, scene: &Scene) -> bool {
-        let routes = match scene.whose {
-            Whose::Leaver => self.nginx.all().any(|(_, set)| set & LEAVER != 0),
-            Whose::Joiner => {
+    pub(crate) fn routes_as_before(&self, setup: &Setup) -> bool {
+        let routes = match setup.role {
+            Role::Leaver => self.nginx.all().any(|(_, set)| set & LEAVER != 0),
+            Role::Joiner => {
                 let old = self.nginx.accepting.map(|(_, set)| set);
                 let mut sets = self.nginx.serving.into_iter().chain(old);
-                scene.used & JOINER != 0 && sets.any(|set| set & JOINER == 0)
+                setup.used & JOINER != 0 && sets.any(|set| set & JOINER == 0)
             }
         };
         routes && !self.unknown
@@ -131,11 +131,11 @@ impl Balancer {
     }
 
     /// Everything that may happen to it next.
-    pub(crate) fn steps(&self, scene: &Scene, etcd: Etcd) -> impl Iterator<Item = (Name, Self)> {
-        let may = |name: &Name| !HARM.contains(name) || scene.harm.contains(name);
+    pub(crate) fn steps(&self, setup: &Setup, etcd: Etcd) -> impl Iterator<Item = (Name, Self)> {
+        let may = |name: &Name| !FAULTS.contains(name) || setup.faults.contains(name);
         STEPS.iter().filter(move |(name, _)| may(name)).filter_map(move |(name, step)| {
             let mut next = self.clone();
-            step(&mut next, scene, etcd).then_some((*name, next))
+            step(&mut next, setup, etcd).then_some((*name, next))
         })
     }
 }
@@ -179,38 +179,38 @@ impl Confsync {
     }
 }
 
-/// A step, told.
+/// A step in words.
 pub(crate) type Name = &'static str;
 
-type Step = fn(&mut Balancer, &Scene, Etcd) -> bool;
+type Step = fn(&mut Balancer, &Setup, Etcd) -> bool;
 
 /// A step that cannot be made now is `false`.
 const STEPS: &[(Name, Step)] = &[
     ("joins", joins),
     ("reads the backends", reads),
     ("signals its nginx", signals),
-    ("sees that its old workers shut down", sees),
+    ("sees that its old workers shut down", observes),
     ("has old workers that stop accepting", old_workers_shut_down),
     ("has an oldest worker that ends", oldest_ends),
     ("acknowledges", acknowledges),
-    (HARM[0], crashes),
-    (HARM[1], dies_with_its_machine),
-    (HARM[2], is_stopped_with_its_nginx),
-    (HARM[3], is_cut_off),
+    (FAULTS[0], crashes),
+    (FAULTS[1], dies_with_its_machine),
+    (FAULTS[2], is_stopped_with_its_nginx),
+    (FAULTS[3], is_cut_off),
     ("is started again", starts_again),
     ("has its lease run out", lease_ends),
 ];
 
 /// What need never happen.
-pub(crate) const HARM: [Name; 4] = [
+pub(crate) const FAULTS: [Name; 4] = [
     "crashes, and its nginx goes on",
     "dies with its machine",
     "is stopped with its nginx",
     "is cut off from etcd until its lease has run out",
 ];
 
-fn joins(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
-    let late = scene.breaks(Rule::ReadBeforeJoin);
+fn joins(lb: &mut Balancer, setup: &Setup, etcd: Etcd) -> bool {
+    let late = setup.breaks(Rule::ReadBeforeJoin);
     let Some(confsync) = &mut lb.confsync else { return false };
     // Again, if its key went with a lease.
     let missing = !confsync.joined || lb.keys.member.is_none();
@@ -219,19 +219,19 @@ fn joins(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
     }
     confsync.joined = true;
     lb.keys.member = Some(Member { boot: lb.boot, left: false });
-    lb.unknown &= etcd.has(scene.whose);
+    lb.unknown &= etcd.has(setup.role);
     true
 }
 
-fn reads(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
-    let early = scene.breaks(Rule::ReadBeforeJoin);
-    let unproven = scene.breaks(Rule::AckBeforeProof) && lb.boot > 1;
+fn reads(lb: &mut Balancer, setup: &Setup, etcd: Etcd) -> bool {
+    let early = setup.breaks(Rule::ReadBeforeJoin);
+    let unproven = setup.breaks(Rule::AckBeforeProof) && lb.boot > 1;
     let Some(confsync) = &mut lb.confsync else { return false };
     let news = confsync.seen.is_none_or(|(seen, _)| seen < etcd.revision);
     if !(confsync.joined || early) || confsync.loading || !news {
         return false;
     }
-    let set = etcd.backends & scene.used;
+    let set = etcd.backends & setup.used;
     confsync.seen = Some((etcd.revision, set));
     if unproven && confsync.live.is_none() {
         confsync.live = Some(set);
@@ -242,22 +242,22 @@ fn reads(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
     true
 }
 
-fn signals(lb: &mut Balancer, scene: &Scene, _: Etcd) -> bool {
+fn signals(lb: &mut Balancer, setup: &Setup, _: Etcd) -> bool {
     let Some(confsync) = &mut lb.confsync else { return false };
     let Some((at, set)) = confsync.seen else { return false };
-    let owed = confsync.live != Some(set) && !confsync.loading;
-    if !owed || lb.nginx.accepting.is_some() {
+    let pending = confsync.live != Some(set) && !confsync.loading;
+    if !pending || lb.nginx.accepting.is_some() {
         return false;
     }
     lb.nginx.load(set);
     confsync.loading = true;
-    if scene.breaks(Rule::AckAtSignal) {
+    if setup.breaks(Rule::AckAtSignal) {
         confsync.prove(vec![], at, set);
     }
     true
 }
 
-fn sees(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+fn observes(lb: &mut Balancer, _: &Setup, _: Etcd) -> bool {
     let Some(confsync) = &mut lb.confsync else { return false };
     let Some((at, set)) = confsync.seen.filter(|_| confsync.loading) else { return false };
     if lb.nginx.accepting.is_some() {
@@ -267,13 +267,13 @@ fn sees(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
     true
 }
 
-fn old_workers_shut_down(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+fn old_workers_shut_down(lb: &mut Balancer, _: &Setup, _: Etcd) -> bool {
     let Some(old) = lb.nginx.accepting.take() else { return false };
     lb.nginx.finishing.push(old);
     true
 }
 
-fn oldest_ends(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+fn oldest_ends(lb: &mut Balancer, _: &Setup, _: Etcd) -> bool {
     if lb.nginx.finishing.is_empty() {
         return false;
     }
@@ -284,16 +284,16 @@ fn oldest_ends(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
     true
 }
 
-fn acknowledges(lb: &mut Balancer, scene: &Scene, _: Etcd) -> bool {
+fn acknowledges(lb: &mut Balancer, setup: &Setup, _: Etcd) -> bool {
     let Some(confsync) = lb.confsync.as_mut().filter(|c| c.joined) else { return false };
     let Some((mut at, set)) = confsync.seen else { return false };
-    if scene.breaks(Rule::NoopsAreSilent) {
+    if setup.breaks(Rule::NoopsAreSilent) {
         at = confsync.loaded_at;
     }
     let in_sync = confsync.live == Some(set);
     let applied = in_sync.then_some(Revision(at));
     let mut quiesced = confsync.look(applied, &lb.nginx);
-    if scene.breaks(Rule::QuiescedButOne) && in_sync {
+    if setup.breaks(Rule::QuiescedButOne) && in_sync {
         quiesced = Revision(if lb.nginx.finishing.is_empty() { at } else { at - 1 });
     }
     let before = lb.keys.ack.filter(|ack| ack.boot == lb.boot);
@@ -308,31 +308,31 @@ fn acknowledges(lb: &mut Balancer, scene: &Scene, _: Etcd) -> bool {
     news
 }
 
-fn crashes(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
-    if lb.harmed || lb.confsync.take().is_none() {
+fn crashes(lb: &mut Balancer, _: &Setup, _: Etcd) -> bool {
+    if lb.faulted || lb.confsync.take().is_none() {
         return false;
     }
-    lb.harmed = true;
+    lb.faulted = true;
     true
 }
 
-fn dies_with_its_machine(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
-    let died = crashes(lb, scene, etcd);
+fn dies_with_its_machine(lb: &mut Balancer, setup: &Setup, etcd: Etcd) -> bool {
+    let died = crashes(lb, setup, etcd);
     if died {
         lb.nginx = Nginx { generation: lb.nginx.generation, ..Nginx::default() };
     }
     died
 }
 
-/// Its nginx ends, then that is said, then confsync ends.
-fn is_stopped_with_its_nginx(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bool {
+/// Its nginx ends, then its member key is marked as left, then confsync ends.
+fn is_stopped_with_its_nginx(lb: &mut Balancer, setup: &Setup, etcd: Etcd) -> bool {
     let Some(confsync) = &lb.confsync else { return false };
     let joined = confsync.joined;
     let mut workers: Vec<_> = lb.nginx.all().collect();
-    if !dies_with_its_machine(lb, scene, etcd) {
+    if !dies_with_its_machine(lb, setup, etcd) {
         return false;
     }
-    if scene.breaks(Rule::LeftTooSoon) {
+    if setup.breaks(Rule::LeftTooSoon) {
         lb.nginx.finishing.append(&mut workers);
     }
     if joined {
@@ -341,17 +341,17 @@ fn is_stopped_with_its_nginx(lb: &mut Balancer, scene: &Scene, etcd: Etcd) -> bo
     true
 }
 
-fn is_cut_off(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+fn is_cut_off(lb: &mut Balancer, _: &Setup, _: Etcd) -> bool {
     let joined = lb.confsync.as_ref().is_some_and(|confsync| confsync.joined);
-    if lb.harmed || !joined || lb.keys.member.is_none() {
+    if lb.faulted || !joined || lb.keys.member.is_none() {
         return false;
     }
-    lb.harmed = true;
+    lb.faulted = true;
     lb.lose_keys();
     true
 }
 
-fn starts_again(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
+fn starts_again(lb: &mut Balancer, _: &Setup, _: Etcd) -> bool {
     if lb.confsync.is_some() {
         return false;
     }
@@ -360,11 +360,11 @@ fn starts_again(lb: &mut Balancer, _: &Scene, _: Etcd) -> bool {
     true
 }
 
-fn lease_ends(lb: &mut Balancer, scene: &Scene, _: Etcd) -> bool {
+fn lease_ends(lb: &mut Balancer, setup: &Setup, _: Etcd) -> bool {
     // Who is started again has a new lease when it has joined.
     let ours = lb.confsync.as_ref().is_some_and(|confsync| confsync.joined);
     let Some(member) = lb.keys.member.filter(|_| !ours) else { return false };
-    let gone = scene.breaks(Rule::LostIsGone) && !member.left;
+    let gone = setup.breaks(Rule::LostIsGone) && !member.left;
     lb.lose_keys();
     lb.keys.member = gone.then_some(Member { left: true, ..member });
     true

@@ -8,14 +8,14 @@ use register::drain::{Bounds, Goal, Progress, Verdict, Wait};
 use tokio::time::Instant;
 
 use crate::balancer::Keys;
-use crate::scene::{Etcd, Rule, Scene, Whose};
+use crate::setup::{Etcd, Role, Rule, Setup};
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Waiter {
     /// It has not written to etcd.
     Before,
     Waiting(Waiting),
-    /// It has stopped, or told that it is ready. What is left to know of one load
+    /// It has stopped, or reported that it is ready. What is left to know of one load
     /// balancer: whether it was named as one that did not confirm.
     Over {
         named: bool,
@@ -31,13 +31,13 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// From the write on, which the revision is of.
-    pub(crate) fn begin(scene: &Scene, etcd: Etcd, now: Instant) -> Self {
-        let (key, goal) = match scene.whose {
-            Whose::Leaver if scene.breaks(Rule::StopAtApplied) => ("leaver", Goal::Joined),
-            Whose::Leaver => ("leaver", Goal::Left),
-            Whose::Joiner => ("joiner", Goal::Joined),
+    pub(crate) fn begin(setup: &Setup, etcd: Etcd, now: Instant) -> Self {
+        let (key, goal) = match setup.role {
+            Role::Leaver if setup.breaks(Rule::StopAtApplied) => ("leaver", Goal::Joined),
+            Role::Leaver => ("leaver", Goal::Left),
+            Role::Joiner => ("joiner", Goal::Joined),
         };
-        let change = etcd.revision - u64::from(scene.breaks(Rule::ReadyTooSoon));
+        let change = etcd.revision - u64::from(setup.breaks(Rule::ReadyTooSoon));
         let key = format!("/services/apache/{key}").parse().unwrap();
         let wait = Wait::new(key, Revision(change), goal, Bounds::default(), now);
         Self { wait, began: now, now }
@@ -46,7 +46,7 @@ impl Waiting {
     /// Reads members and acknowledgements. `Some`: that ended the wait.
     pub(crate) fn look(&mut self, keys: [Keys; 2]) -> Option<Verdict> {
         let book = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
-        self.wait.observe(&picture(keys), &book, self.now);
+        self.wait.observe(&snapshot(keys), &book, self.now);
         self.verdict()
     }
 
@@ -86,7 +86,7 @@ impl Waiting {
 }
 
 /// Whether the verdict says that load balancer `which` may not have followed. Without
-/// a look at etcd nobody is known, and that is said.
+/// a look at etcd no load balancer is known, and the verdict names etcd.
 pub(crate) fn names(verdict: &Verdict, which: usize) -> bool {
     verdict.not_by.iter().any(|(name, _)| *name == name_of(which) || name == "etcd")
 }
@@ -95,8 +95,8 @@ fn name_of(which: usize) -> String {
     format!("lb-{which}")
 }
 
-fn picture(keys: [Keys; 2]) -> Snapshot {
-    let mut picture = Snapshot::default();
+fn snapshot(keys: [Keys; 2]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
     for (which, keys) in keys.iter().enumerate() {
         if let Some(member) = keys.member {
             let trees = vec!["/services/apache".to_owned()];
@@ -108,7 +108,7 @@ fn picture(keys: [Keys; 2]) -> Snapshot {
                 resources: vec![Consumes { name: "web".into(), trees }],
                 left: member.left,
             };
-            add(&mut picture, format!("/confsync/members/{}", name_of(which)), &member);
+            add(&mut snapshot, format!("/confsync/members/{}", name_of(which)), &member);
         }
         if let Some(ack) = keys.ack {
             let ack = handshake::Ack {
@@ -116,15 +116,16 @@ fn picture(keys: [Keys; 2]) -> Snapshot {
                 applied: Revision(ack.applied),
                 quiesced: Revision(ack.quiesced),
                 held: vec![],
+                assumed: false,
                 refused: None,
             };
-            add(&mut picture, format!("/confsync/acks/web/{}", name_of(which)), &ack);
+            add(&mut snapshot, format!("/confsync/acks/web/{}", name_of(which)), &ack);
         }
     }
-    picture
+    snapshot
 }
 
-fn add(picture: &mut Snapshot, key: String, value: &impl serde::Serialize) {
+fn add(snapshot: &mut Snapshot, key: String, value: &impl serde::Serialize) {
     let entry = Entry {
         key: key.into(),
         value: serde_json::to_string(value).unwrap().as_str().into(),
@@ -133,5 +134,5 @@ fn add(picture: &mut Snapshot, key: String, value: &impl serde::Serialize) {
         lease: 1,
         ttl: None,
     };
-    picture.entries.insert(Arc::clone(&entry.key), entry);
+    snapshot.entries.insert(Arc::clone(&entry.key), entry);
 }

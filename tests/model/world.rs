@@ -7,8 +7,8 @@ use foldhash::{HashMap, HashMapExt};
 use register::drain::Verdict;
 use tokio::time::Instant;
 
-use crate::automaton::{Automaton, Met, Number, Situation};
-use crate::scene::{Scene, Whose};
+use crate::automaton::{Automaton, Interner, Number, Situation};
+use crate::setup::{Role, Setup};
 use crate::waiter::{Waiter, Waiting, names};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,12 +22,12 @@ pub(crate) struct State {
 const NOBODY: Number = Number::MAX;
 
 pub(crate) struct World {
-    scene: Scene,
+    setup: Setup,
     start: Instant,
     lbs: Automaton,
     /// The keys of each situation, numbered.
     keys: Vec<Number>,
-    waiters: Met<Waiter>,
+    waiters: Interner<Waiter>,
     /// Where a look at these keys, or the clock, leads.
     known: HashMap<(Number, Option<[Number; 2]>), After>,
     pub(crate) confirmed: usize,
@@ -50,15 +50,15 @@ pub(crate) struct Step {
 }
 
 impl World {
-    pub(crate) fn new(scene: Scene, lbs: Automaton) -> (Self, State) {
+    pub(crate) fn new(setup: Setup, lbs: Automaton) -> (Self, State) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let start = runtime.block_on(async { Instant::now() });
-        let mut waiters = Met::default();
+        let mut waiters = Interner::default();
         let first = State { waiter: waiters.number(Waiter::Before), lbs: lbs.first };
-        let mut keys = Met::default();
+        let mut keys = Interner::default();
         let keys = lbs.all.iter().map(|lb| keys.number(lb.keys)).collect();
         let known = HashMap::new();
-        (Self { scene, start, lbs, keys, waiters, known, confirmed: 0 }, first)
+        (Self { setup, start, lbs, keys, waiters, known, confirmed: 0 }, first)
     }
 
     /// Everything that may happen next, or what must not be.
@@ -94,12 +94,12 @@ impl World {
     fn of_backends(&mut self, state: State, steps: &mut Steps) -> Result<(), String> {
         let Some((_, lb)) = self.here(state).next() else { return Ok(()) };
         let etcd = lb.etcd;
-        for (by, whose) in Whose::BOTH.into_iter().enumerate() {
-            let Some(etcd) = etcd.write(whose) else { continue };
+        for (by, role) in Role::BOTH.into_iter().enumerate() {
+            let Some(etcd) = etcd.write(role) else { continue };
             let written = |lb| if lb == NOBODY { lb } else { self.lbs.get(lb).written[by] };
             let mut after = State { lbs: state.lbs.map(written), ..state };
-            if whose == self.scene.whose {
-                let waiting = Waiting::begin(&self.scene, etcd, self.start);
+            if role == self.setup.role {
+                let waiting = Waiting::begin(&self.setup, etcd, self.start);
                 waiting.judge()?;
                 after.waiter = self.waiters.number(Waiter::Waiting(waiting));
             }
@@ -173,7 +173,7 @@ impl World {
         state
     }
 
-    /// Who was not named has let go of the leaver, or taken up the joiner.
+    /// A load balancer that was not named has dropped the leaver, or has taken the joiner.
     fn judge(&self, state: State) -> Result<(), String> {
         let Waiter::Over { named: false } = self.waiters.get(state.waiter) else { return Ok(()) };
         match self.here(state).find(|(_, lb)| lb.routes_as_before) {

@@ -9,14 +9,14 @@ use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx, bins, e
 const GOOD: &str = "# the last good file\n";
 
 /// etcd with one backend in it, and an nginx whose file is a good one.
-struct Scene {
+struct Setup {
     etcd: Etcd,
     nginx: Nginx,
     confdir: Confdir,
     _backend: Backend,
 }
 
-async fn scene(lab: &Lab) -> Scene {
+async fn setup(lab: &Lab) -> Setup {
     let etcd = Etcd::start(lab).await;
     let backend = Backend::start(lab, "one").await;
     let value = backend.address().to_string();
@@ -24,10 +24,10 @@ async fn scene(lab: &Lab) -> Scene {
     let nginx = Nginx::prepare(lab);
     let confdir = Confdir::tutorial(lab, &nginx);
     fs::write(nginx.site(), GOOD).unwrap();
-    Scene { etcd, nginx, confdir, _backend: backend }
+    Setup { etcd, nginx, confdir, _backend: backend }
 }
 
-impl Scene {
+impl Setup {
     fn confsync(&self, lab: &Lab) -> Daemon {
         Daemon::confsync(lab).etcd(&self.etcd, Api::V3).confdir(&self.confdir)
     }
@@ -43,61 +43,61 @@ fn assert_says(log: &str, all: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_with_a_syntax_error_is_named_with_its_line() {
     let lab = Lab::new();
-    let scene = scene(&lab).await;
-    scene.confdir.edit("templates/nginx.tmpl", |text| text.replace("{{ end }}", "{{ edn }}"));
+    let setup = setup(&lab).await;
+    setup.confdir.edit("templates/nginx.tmpl", |text| text.replace("{{ end }}", "{{ edn }}"));
 
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["templates/nginx.tmpl", "4:4", "\"edn\"", "`end`"]);
-    assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
+    assert_eq!(setup.nginx.rendered().unwrap(), GOOD);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_template_is_named() {
     let lab = Lab::new();
-    let scene = scene(&lab).await;
-    fs::remove_file(scene.confdir.path().join("templates/nginx.tmpl")).unwrap();
+    let setup = setup(&lab).await;
+    fs::remove_file(setup.confdir.path().join("templates/nginx.tmpl")).unwrap();
 
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["templates/nginx.tmpl"]);
-    assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
+    assert_eq!(setup.nginx.rendered().unwrap(), GOOD);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_config_that_nginx_refuses_is_not_installed() {
     let lab = Lab::new();
-    let scene = scene(&lab).await;
-    scene.confdir.edit("templates/nginx.tmpl", |text| text + "serber { listen 80; }\n");
+    let setup = setup(&lab).await;
+    setup.confdir.edit("templates/nginx.tmpl", |text| text + "serber { listen 80; }\n");
 
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["unknown directive", "serber"]);
     assert_eq!(ended.log.matches("unknown directive").count(), 1, "{}", ended.log);
-    assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
+    assert_eq!(setup.nginx.rendered().unwrap(), GOOD);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_that_nginx_refuses_leaves_it_serving_and_is_got_over() {
     let lab = Lab::new();
-    let scene = scene(&lab).await;
-    let ctl = scene.etcd.ctl(Api::V3);
+    let setup = setup(&lab).await;
+    let ctl = setup.etcd.ctl(Api::V3);
     // A template that trusts a key which is no backend: what it holds becomes a directive.
-    scene.confdir.edit("conf.d/nginx.toml", |toml| {
+    setup.confdir.edit("conf.d/nginx.toml", |toml| {
         toml.replace("[\"/services/apache\"]", "[\"/services/apache\", \"/settings\"]")
     });
-    scene.confdir.edit("templates/nginx.tmpl", |text| {
+    setup.confdir.edit("templates/nginx.tmpl", |text| {
         "{{ range gets \"/settings/*\" }}{{ .Value }}\n{{ end }}".to_owned() + &text
     });
-    let confsync = scene.confsync(&lab).supervising(&scene.nginx).start();
+    let confsync = setup.confsync(&lab).supervising(&setup.nginx).start();
     confsync.ready().await;
-    let good = scene.nginx.rendered().unwrap();
-    let load = Load::on(scene.nginx.address()).start();
+    let good = setup.nginx.rendered().unwrap();
+    let load = Load::on(setup.nginx.address()).start();
     load.answered("one").await;
 
     ctl.put("/settings/extra", "nonsense on;").await;
     confsync.logged("unknown directive").await;
-    assert_eq!(scene.nginx.rendered().unwrap(), good);
+    assert_eq!(setup.nginx.rendered().unwrap(), good);
 
     let two = Backend::start(&lab, "two").await;
     ctl.put("/services/apache/two", &two.address().to_string()).await;
@@ -109,36 +109,36 @@ async fn data_that_nginx_refuses_leaves_it_serving_and_is_got_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_value_is_withheld_and_the_others_are_served() {
     let lab = Lab::new();
-    let scene = scene(&lab).await;
-    let ctl = scene.etcd.ctl(Api::V3);
+    let setup = setup(&lab).await;
+    let ctl = setup.etcd.ctl(Api::V3);
     let trap = lab.path().join("made-by-nginx");
     let poison =
         format!("127.0.0.1:80; }} access_log {}; upstream x {{ server 1.2.3.4:5", trap.display());
     ctl.put("/services/apache/evil", &poison).await;
 
-    let confsync = scene.confsync(&lab).supervising(&scene.nginx).start();
+    let confsync = setup.confsync(&lab).supervising(&setup.nginx).start();
     confsync.ready().await;
     confsync.logged("/services/apache/evil").await;
     eventually("an answer of one", || async {
-        let answer = scene.nginx.get("/").await?;
+        let answer = setup.nginx.get("/").await?;
         check(answer.body == "one\n", || answer.body.clone())
     })
     .await;
-    assert!(!scene.nginx.rendered().unwrap().contains("1.2.3.4"), "poison in nginx's file");
+    assert!(!setup.nginx.rendered().unwrap().contains("1.2.3.4"), "poison in nginx's file");
     assert!(!trap.exists(), "nginx saw the poison");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_misspelt_key_is_named_and_check_makes_it_an_error() {
     let lab = Lab::new();
-    let scene = scene(&lab).await;
-    scene.confdir.edit("conf.d/nginx.toml", |toml| toml.replace("mode =", "mdoe ="));
+    let setup = setup(&lab).await;
+    setup.confdir.edit("conf.d/nginx.toml", |toml| toml.replace("mode =", "mdoe ="));
 
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_says(&ended.log, &["nginx.toml", "mdoe", "mode"]);
 
     let check = Daemon::new(&lab, "confsync check", bins::confsync()).arg("check");
-    let ended = check.confdir(&scene.confdir).run().await;
+    let ended = check.confdir(&setup.confdir).run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["nginx.toml", "mdoe", "mode"]);
 }
@@ -190,11 +190,11 @@ async fn an_etcd_that_is_not_there_is_named_and_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn once_without_etcd_fails_and_leaves_the_file() {
     let lab = Lab::new();
-    let scene = scene(&lab).await;
-    scene.etcd.stop().await;
+    let setup = setup(&lab).await;
+    setup.etcd.stop().await;
 
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
-    assert_says(&ended.log, &[&scene.etcd.address().to_string()]);
-    assert_eq!(scene.nginx.rendered().unwrap(), GOOD);
+    assert_says(&ended.log, &[&setup.etcd.address().to_string()]);
+    assert_eq!(setup.nginx.rendered().unwrap(), GOOD);
 }

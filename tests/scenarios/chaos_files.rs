@@ -1,4 +1,4 @@
-//! Two files for one nginx: both or neither, whatever is refused and whoever is killed.
+//! Two files for one nginx: both or neither, whatever is rejected and whichever process is killed.
 //!
 //! `CHAOS_ROUNDS` says how often (6).
 
@@ -8,21 +8,21 @@ use tests::eventually::check;
 use tests::{Api, Confdir, Daemon, Etcd, Lab, Load, Nginx, eventually};
 
 use crate::chaos::{
-    Churn, Fleet, Looking, Names, UPSTREAM, marked, pause, read_whole, server, settled, times,
+    Backends, Churn, Looking, Names, UPSTREAM, marked, pause, read_whole, server, settled, times,
 };
 
 const RESOURCE: &str = "[template]\nsrc = \"NAME.tmpl\"\ndest = \"DEST\"\nkeys = [\"/services/apache\", \
                         \"/settings\"]\n[nginx]\nconf = \"CONF\"\npid_file = \"PID\"\n";
 const SETTINGS: &str = "{{ range gets \"/settings/*\" }}{{ .Value }}\n{{ end }}";
 
-struct Scene<'a> {
+struct Setup<'a> {
     lab: &'a Lab,
     etcd: Etcd,
     nginx: Nginx,
     confdir: Confdir,
 }
 
-impl Scene<'_> {
+impl Setup<'_> {
     fn file(&self, name: &str) -> PathBuf {
         self.nginx.folder().join(format!("sites-enabled/{name}.conf"))
     }
@@ -45,8 +45,9 @@ impl Scene<'_> {
     }
 
     /// Whom the two files name, if they agree.
-    fn both(&self, fleet: &Fleet) -> Result<Names, String> {
-        let (a, b) = (read_whole(&self.file("a"), fleet)?, read_whole(&self.file("b"), fleet)?);
+    fn both(&self, backends: &Backends) -> Result<Names, String> {
+        let (a, b) =
+            (read_whole(&self.file("a"), backends)?, read_whole(&self.file("b"), backends)?);
         check(a == b, || format!("the two files differ: {a:?} and {b:?}"))?;
         Ok(a)
     }
@@ -56,52 +57,52 @@ impl Scene<'_> {
 async fn both_files_or_neither() {
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
-    let fleet = Fleet::start(&lab, &etcd).await;
+    let backends = Backends::start(&lab, &etcd).await;
     let nginx = Nginx::prepare(&lab);
-    let scene = Scene { lab: &lab, etcd, nginx, confdir: Confdir::empty(&lab) };
-    scene.resource("a", &marked(UPSTREAM));
-    scene.resource("b", &marked(&(server(&scene.nginx) + SETTINGS)));
-    let mut confsync = scene.confsync();
+    let setup = Setup { lab: &lab, etcd, nginx, confdir: Confdir::empty(&lab) };
+    setup.resource("a", &marked(UPSTREAM));
+    setup.resource("b", &marked(&(server(&setup.nginx) + SETTINGS)));
+    let mut confsync = setup.confsync();
     confsync.ready().await;
-    let load = Load::on(scene.nginx.address()).clients(2).start();
-    let looking = Looking::at(vec![scene.file("a"), scene.file("b")], &fleet);
+    let load = Load::on(setup.nginx.address()).clients(2).start();
+    let looking = Looking::at(vec![setup.file("a"), setup.file("b")], &backends);
 
     for round in 0..times("CHAOS_ROUNDS", 6) {
-        // Killed while all goes well: what is torn is mended by the next.
-        let churn = Churn::start(&fleet);
+        // Killed while all goes well: what is torn is repaired by the next.
+        let churn = Churn::start(&backends);
         pause(50..600).await;
         confsync.kill().await;
-        churn.end(&fleet).await;
-        confsync = scene.confsync();
+        churn.end(&backends).await;
+        confsync = setup.confsync();
         confsync.ready().await;
-        settled(&fleet, &load).await;
-        assert_eq!(scene.both(&fleet).unwrap(), fleet.registered());
+        settled(&backends, &load).await;
+        assert_eq!(setup.both(&backends).unwrap(), backends.registered());
 
         // One of the two is refused: neither changes, also when others come and go.
-        let before = fleet.registered();
+        let before = backends.registered();
         let refusals = confsync.log().matches("refused: ").count();
-        fleet.toggle("b0", &format!("nonsense{round} on;")).await;
+        backends.toggle("b0", &format!("nonsense{round} on;")).await;
         confsync.logged(&format!("nonsense{round}")).await;
         assert!(confsync.log().matches("refused: ").count() > refusals, "{}", confsync.log());
-        fleet.toggle("b1", "").await;
+        backends.toggle("b1", "").await;
         eventually("the refusal of the next change", || async {
             let count = confsync.log().matches(&format!("\"nonsense{round}\"")).count();
             let again = count > 1 || confsync.log().matches("refused: ").count() > refusals;
             check(again, || confsync.log())
         })
         .await;
-        assert_eq!(scene.both(&fleet).unwrap(), before);
+        assert_eq!(setup.both(&backends).unwrap(), before);
         if round % 2 == 0 {
             confsync.kill().await;
-            confsync = scene.confsync();
+            confsync = setup.confsync();
             // It can promise nothing yet, and what runs stays.
             confsync.logged(&format!("nonsense{round}")).await;
-            assert_eq!(scene.both(&fleet).unwrap(), before);
+            assert_eq!(setup.both(&backends).unwrap(), before);
         }
-        fleet.toggle("b1", "").await;
-        fleet.toggle("b0", "# all is well again").await;
-        settled(&fleet, &load).await;
-        assert_eq!(scene.both(&fleet).unwrap(), fleet.registered());
+        backends.toggle("b1", "").await;
+        backends.toggle("b0", "# all is well again").await;
+        settled(&backends, &load).await;
+        assert_eq!(setup.both(&backends).unwrap(), backends.registered());
         looking.assert_whole();
     }
     let summary = load.stop().await;

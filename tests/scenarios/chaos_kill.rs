@@ -17,7 +17,7 @@ use tests::daemon::Running;
 use tests::eventually::check;
 use tests::{Api, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx, Signal, eventually};
 
-use crate::chaos::{Churn, Fleet, Looking, UPSTREAM, marked, pause, server, settled, times};
+use crate::chaos::{Backends, Churn, Looking, UPSTREAM, marked, pause, server, settled, times};
 
 const SLOW_NGINX: &str = "#!/bin/sh\ncase \" $* \" in\n*' -V '*) ;;\n*' -t '*) echo check >> MARKS; sleep 0.1 ;;\n\
                           *) echo start >> MARKS; sleep 0.2 ;;\nesac\nexec nginx \"$@\"\n";
@@ -31,7 +31,7 @@ enum Step {
     Check,
     /// The files are swapped.
     Installed,
-    /// nginx was told, and has not done it yet.
+    /// nginx has the signal pending and has not reloaded yet.
     Reload,
     /// It is proven, the previous files are about to go.
     Live,
@@ -44,21 +44,21 @@ const STEPS: [Step; 8] = {
     [Check, Installed, Reload, Live, Random, Start, Random, Random]
 };
 
-struct Scene<'a> {
+struct Setup<'a> {
     lab: &'a Lab,
     etcd: Etcd,
     nginx: Nginx,
     confdir: Confdir,
-    fleet: Arc<Fleet>,
+    backends: Arc<Backends>,
     wrapper: PathBuf,
     marks: PathBuf,
     supervising: bool,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> Setup<'a> {
     async fn new(lab: &'a Lab, supervising: bool) -> Self {
         let etcd = Etcd::start(lab).await;
-        let fleet = Fleet::start(lab, &etcd).await;
+        let backends = Backends::start(lab, &etcd).await;
         let nginx = Nginx::prepare(lab);
         let confdir = Confdir::tutorial(lab, &nginx);
         confdir.template("nginx.tmpl", &marked(&(UPSTREAM.to_owned() + &server(&nginx))));
@@ -68,7 +68,7 @@ impl<'a> Scene<'a> {
         fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
         let binary = format!("binary = \"{}\"\n", wrapper.display());
         confdir.edit("conf.d/nginx.toml", |toml| toml + &binary);
-        Self { lab, etcd, nginx, confdir, fleet, wrapper, marks, supervising }
+        Self { lab, etcd, nginx, confdir, backends, wrapper, marks, supervising }
     }
 
     fn confsync(&self) -> Running {
@@ -120,13 +120,13 @@ impl<'a> Scene<'a> {
     }
 
     /// A stopped master has its SIGHUP pending until it goes on. One that was stopped in the
-    /// middle of a reload is told nothing more: it goes on, and is stopped again.
+    /// middle of a reload gets no second signal: it goes on, and is stopped again.
     async fn kill_in_a_reload(&self, confsync: &Running) {
         let master = self.nginx.master().and_then(Pid::from_raw).unwrap();
-        eventually("nginx was told", || async {
+        eventually("SIGHUP is pending in nginx", || async {
             kill_process(master, Signal::STOP).unwrap();
             for _ in 0..100 {
-                if is_told(master)? {
+                if sighup_is_pending(master)? {
                     return Ok(());
                 }
                 pause(10..11).await;
@@ -145,14 +145,14 @@ impl<'a> Scene<'a> {
         confsync.ready().await;
         let load =
             Load::on(self.nginx.address()).clients(3).think(Duration::from_millis(3)).start();
-        let looking = Looking::at(vec![self.nginx.site()], &self.fleet);
+        let looking = Looking::at(vec![self.nginx.site()], &self.backends);
         for step in STEPS.into_iter().cycle().take(kills) {
-            let churn = Churn::start(&self.fleet);
+            let churn = Churn::start(&self.backends);
             self.kill_at(step, &confsync).await;
-            churn.end(&self.fleet).await;
+            churn.end(&self.backends).await;
             confsync = self.confsync();
             confsync.ready().await;
-            settled(&self.fleet, &load).await;
+            settled(&self.backends, &load).await;
             looking.assert_whole();
             assert!(load.so_far().failed() == 0, "after {step:?}: {}", load.so_far());
         }
@@ -174,7 +174,7 @@ impl<'a> Scene<'a> {
 }
 
 /// Whether a SIGHUP is pending.
-fn is_told(master: Pid) -> Result<bool, String> {
+fn sighup_is_pending(master: Pid) -> Result<bool, String> {
     let status = format!("/proc/{}/status", master.as_raw_nonzero());
     let status = fs::read_to_string(status).map_err(|e| e.to_string())?;
     let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
@@ -186,18 +186,18 @@ fn is_told(master: Pid) -> Result<bool, String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_beside_nginx() {
     let lab = Lab::new();
-    let scene = Scene::new(&lab, false).await;
-    fs::write(scene.nginx.site(), "").unwrap();
-    let _nginx = scene.nginx.start().await;
-    scene.kill_again_and_again().await;
+    let setup = Setup::new(&lab, false).await;
+    fs::write(setup.nginx.site(), "").unwrap();
+    let _nginx = setup.nginx.start().await;
+    setup.kill_again_and_again().await;
 }
 
 /// nginx is confsync's child. It goes on, and the next confsync takes it over.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_above_nginx() {
     let lab = Lab::new();
-    let scene = Scene::new(&lab, true).await;
-    scene.kill_again_and_again().await;
+    let setup = Setup::new(&lab, true).await;
+    setup.kill_again_and_again().await;
 }
 
 /// The kill comes while nginx is starting: the next confsync must neither wait for ever
@@ -205,42 +205,42 @@ async fn kill_above_nginx() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_while_nginx_starts() {
     let lab = Lab::new();
-    let scene = Scene::new(&lab, true).await;
-    let confsync = scene.confsync();
+    let setup = Setup::new(&lab, true).await;
+    let confsync = setup.confsync();
     eventually("nginx is being started", || async {
-        check(scene.marks("start") > 0, || confsync.log())
+        check(setup.marks("start") > 0, || confsync.log())
     })
     .await;
     confsync.kill().await;
     // As a service manager would: one that ended is started again.
-    let mut confsync = scene.confsync();
+    let mut confsync = setup.confsync();
     eventually("a confsync that is ready", || {
         if confsync.process().exit().is_some() {
-            confsync = scene.confsync();
+            confsync = setup.confsync();
         }
         let ready = confsync.notified().iter().any(|line| line == "READY=1");
         let log = confsync.log();
         async move { check(ready, || log) }
     })
     .await;
-    let load = Load::on(scene.nginx.address()).clients(2).start();
-    settled(&scene.fleet, &load).await;
+    let load = Load::on(setup.nginx.address()).clients(2).start();
+    settled(&setup.backends, &load).await;
     load.stop().await.assert_none_failed();
     assert_eq!(confsync.stop().await, Exit::Code(0), "{}", confsync.log());
-    assert_eq!(scene.nginx.master(), None);
+    assert_eq!(setup.nginx.master(), None);
 }
 
 /// Two confsyncs over one nginx would fight: the second says so and ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_confsync_over_the_same_nginx_ends() {
     let lab = Lab::new();
-    let scene = Scene::new(&lab, true).await;
-    let first = scene.confsync();
+    let setup = Setup::new(&lab, true).await;
+    let first = setup.confsync();
     first.ready().await;
-    let second = scene.confsync();
+    let second = setup.confsync();
     assert_eq!(second.wait_exit().await, Exit::Code(1), "{}", second.log());
     assert!(second.log().contains("another confsync"), "{}", second.log());
-    let load = Load::on(scene.nginx.address()).start();
-    settled(&scene.fleet, &load).await;
+    let load = Load::on(setup.nginx.address()).start();
+    settled(&setup.backends, &load).await;
     load.stop().await.assert_none_failed();
 }

@@ -26,7 +26,7 @@ async fn stopped_wiped_and_restored(api: Api) {
     gone.backend.die().await;
     let third = cluster.join(&lab, "apache-3").await;
     third.sidekick.ready().await;
-    cluster.members.push(third);
+    cluster.instances.push(third);
     right_again(&cluster, &load).await;
 
     cluster.etcd.stop().await;
@@ -47,7 +47,7 @@ async fn stopped_wiped_and_restored(api: Api) {
     // It follows what comes, by the revisions of the older history.
     let late = cluster.join(&lab, "late").await;
     late.sidekick.ready().await;
-    cluster.members.push(late);
+    cluster.instances.push(late);
     right_again(&cluster, &load).await;
     let summary = load.stop().await;
     println!("{summary}");
@@ -56,17 +56,17 @@ async fn stopped_wiped_and_restored(api: Api) {
 
 /// All sidekicks hold their keys, and nginx answers from exactly their backends.
 async fn right_again(cluster: &Cluster, load: &Load) {
-    for member in &cluster.members {
-        cluster.registered(member).await;
+    for instance in &cluster.instances {
+        cluster.registered(instance).await;
     }
-    let names = cluster.members.iter().map(|member| member.backend.name().to_owned());
+    let names = cluster.instances.iter().map(|instance| instance.backend.name().to_owned());
     let wanted: BTreeSet<String> = names.collect();
     within(Duration::from_secs(60), "nginx answers from exactly the registered", || {
         let wanted = &wanted;
         async move {
             load.forget_answers();
             load.more(60).await;
-            let seen: BTreeSet<String> = load.so_far().seen.into_keys().collect();
+            let seen: BTreeSet<String> = load.so_far().answers.into_keys().collect();
             let file = cluster.nginx.rendered()?;
             let servers = file.matches("server 127.").count();
             let right = &seen == wanted && servers == wanted.len();

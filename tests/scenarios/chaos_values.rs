@@ -13,7 +13,7 @@ use fastrand::Rng;
 use tests::eventually::check;
 use tests::{Api, Confdir, Daemon, Etcd, Lab, Load, Nginx, eventually};
 
-use crate::chaos::{Fleet, Names, settled, times};
+use crate::chaos::{Backends, Names, settled, times};
 
 const BATCH: usize = 100;
 const RESOURCE: &str = "[template]\nsrc = \"SRC\"\ndest = \"DEST\"\nkeys = [\"/services/apache\"]\nVALUES\n[nginx]\n\
@@ -144,7 +144,7 @@ async fn no_value_changes_the_structure() {
     println!("CHAOS_SEED={seed}");
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
-    let fleet = Fleet::start(&lab, &etcd).await;
+    let backends = Backends::start(&lab, &etcd).await;
     let nginx = Nginx::prepare(&lab);
     let confdir = Confdir::empty(&lab);
     let mut sites = Vec::new();
@@ -174,7 +174,7 @@ async fn no_value_changes_the_structure() {
     let loads: Vec<_> =
         sites.iter().map(|(listen, _)| Load::on(*listen).clients(2).start()).collect();
 
-    let good = fleet.address("b0");
+    let good = backends.address("b0");
     let trap = lab.folder("trap");
     let mut attacker = Attacker { random: Rng::with_seed(seed as u64), good, trap: trap.clone() };
     let mut client = Client::connect([etcd.url()], None).await.unwrap();
@@ -187,8 +187,8 @@ async fn no_value_changes_the_structure() {
         // A good one comes or goes behind them, so all of them were seen once it has. The
         // good address that the attacks name stays.
         let others = Names::from(["b1", "b2", "b3"].map(str::to_owned));
-        fleet.toggle(others.iter().nth(done / BATCH % others.len()).unwrap(), "").await;
-        let wanted = fleet.addresses();
+        backends.toggle(others.iter().nth(done / BATCH % others.len()).unwrap(), "").await;
+        let wanted = backends.addresses();
         for ((_, file), before) in sites.iter().zip(&before) {
             eventually("the good servers, and they alone", || async {
                 let (rest, servers) = structure(&fs::read(file).unwrap())?;
@@ -198,7 +198,7 @@ async fn no_value_changes_the_structure() {
             .await;
         }
         // All three get the same; one is asked at a time.
-        settled(&fleet, &loads[done / BATCH % loads.len()]).await;
+        settled(&backends, &loads[done / BATCH % loads.len()]).await;
     }
     assert!(confsync.log().contains("/services/apache/evil000"), "{}", confsync.log());
     assert_eq!(fs::read_dir(trap).unwrap().count(), 0, "nginx was made to touch a file");

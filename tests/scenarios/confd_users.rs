@@ -7,7 +7,7 @@ use tests::daemon::Ended;
 use tests::eventually::check;
 use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx, bins, eventually};
 
-/// `confsync` with confd's words; the command line is all there is.
+/// `confsync` with confd's arguments; the command line is all there is.
 fn as_confd(lab: &Lab) -> Daemon {
     Daemon::new(lab, "confsync as confd", bins::confsync())
 }

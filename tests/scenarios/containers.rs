@@ -25,10 +25,10 @@ const SECOND: &str = "10.77.0.12:8888";
 
 #[test]
 fn the_tutorials_units_lose_nothing_in_containers() {
-    images::scenario(&["apache", "nginx_lb"], |rack, images| async move {
-        let etcd = Etcd::prepare_at(rack.lab(), (rack.ip(), 2379).into());
-        let (first, second) = (rack.machine("web1", 11), rack.machine("web2", 12));
-        let balancer = rack.machine("lb", 10);
+    images::scenario(&["apache", "nginx_lb"], |network, images| async move {
+        let etcd = Etcd::prepare_at(network.lab(), (network.ip(), 2379).into());
+        let (first, second) = (network.machine("web1", 11), network.machine("web2", 12));
+        let balancer = network.machine("lb", 10);
         tokio::join!(etcd.up(), first.boot(), second.boot(), balancer.boot());
         for machine in [&first, &second, &balancer] {
             install(machine, &etcd).await;
@@ -144,8 +144,8 @@ fn compose_walks_the_tutorial_on_one_machine() {
         return tests::skip::skip("docker-compose is not installed");
     }
     const NAMES: &[&str] = &["etcd", "apache", "register", "nginx_lb"];
-    images::scenario(NAMES, |rack, images| async move {
-        let machine = rack.machine("walk", 10);
+    images::scenario(NAMES, |network, images| async move {
+        let machine = network.machine("walk", 10);
         machine.boot().await;
         images.load(&machine, NAMES).await;
         let file = include_str!("../../fleet-units/docker/compose.yml");

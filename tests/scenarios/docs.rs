@@ -12,15 +12,10 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every page, by its name below the repository.
+/// Every page whose commands and names are tried, by its name below the repository.
 pub(super) fn pages() -> Vec<(String, String)> {
     let mut names = vec!["README.md".to_owned(), "fleet-units/README.md".to_owned()];
-    for entry in fs::read_dir(docs().join("docs")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        if name.ends_with(".md") {
-            names.push(format!("docs/{name}"));
-        }
-    }
+    below("docs", &mut names);
     names.sort();
     let read = |name: String| {
         let text = fs::read_to_string(docs().join(&name)).unwrap();
@@ -29,28 +24,59 @@ pub(super) fn pages() -> Vec<(String, String)> {
     names.into_iter().map(read).collect()
 }
 
+fn below(folder: &str, names: &mut Vec<String>) {
+    for entry in fs::read_dir(docs().join(folder)).unwrap().map(|entry| entry.unwrap()) {
+        let name = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+        if entry.path().is_dir() {
+            below(&name, names);
+        } else if name.ends_with(".md") {
+            names.push(name);
+        }
+    }
+}
+
+/// A page is read in a terminal and reviewed line by line.
+const WIDTH: usize = 100;
+
+#[test]
+fn no_line_of_a_page_is_too_long() {
+    let mut all = pages();
+    for name in ["CHANGELOG.md", "fleet-units/docker/README.md"] {
+        all.push((name.to_owned(), fs::read_to_string(docs().join(name)).unwrap()));
+    }
+    let long = |(name, text): &(String, String)| {
+        let lines = text.lines().enumerate();
+        let long = lines.filter(|(_, line)| line.chars().count() > WIDTH);
+        long.map(|(nth, line)| format!("{name}:{}: {line}", nth + 1)).collect::<Vec<_>>()
+    };
+    let long: Vec<String> = all.iter().flat_map(long).collect();
+    assert!(long.is_empty(), "more than {WIDTH} characters:\n{}", long.join("\n"));
+}
+
 /// `docs/flags.md` as the parsers have it.
 fn flags() -> String {
-    let mut text = "# Flags\n\nA flag beats its variable in the environment, and that beats a file. Spans are written \
-         `500ms`, `30s`, `2m`.\nThis page is made from the programs: `UPDATE_DOCS=1 cargo test -p tests \
-         docs::flags` writes it anew.\n"
+    let mut text = "# Flags\n\n\
+        A flag beats its variable in the environment, and that beats a file. Spans are written `500ms`,\n\
+        `30s`, `2m`. This page is made from the programs: `UPDATE_DOCS=1 cargo test -p tests docs::flags`\n\
+        writes it anew.\n"
         .to_owned();
     for program in [register::args::Cli::command(), confsync::cli::args::Cli::command()] {
         for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
             write!(text, "\n## {} {}\n", program.get_name(), command.get_name()).unwrap();
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            write!(text, "\n{about}.\n\n{}", table(command)).unwrap();
+            write!(text, "\n{about}.\n\n{}", list(command)).unwrap();
         }
     }
     text
 }
 
-fn table(command: &Command) -> String {
-    let mut text =
-        "| flag | environment | default | what it says |\n|---|---|---|---|\n".to_owned();
-    for arg in
-        command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
-    {
+/// One item for each flag: its names, its default, what it says.
+fn list(command: &Command) -> String {
+    let mut text = String::new();
+    let hidden = |arg: &&clap::Arg| {
+        arg.is_hide_set() || ["help", "version"].contains(&arg.get_id().as_str())
+    };
+    for arg in command.get_arguments().filter(|arg| !hidden(arg)) {
         let value = arg.get_value_names().unwrap_or_default().first();
         let value = value.filter(|_| arg.get_action().takes_values()).map(|name| name.to_string());
         let name = match (arg.get_long(), value) {
@@ -59,11 +85,9 @@ fn table(command: &Command) -> String {
             (None, value) if arg.is_last_set() => format!("-- {}…", value.unwrap_or_default()),
             (None, value) => value.unwrap_or_default(),
         };
-        let env = arg.get_env().map(|env| format!("`{}`", env.to_string_lossy()));
-        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        let help = help.replace('\n', " ").replace('|', "\\|");
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default().replace('\n', " ");
         // Settings that files know too have their default in words.
-        let (help, said) =
+        let (help, worded) =
             match help.rsplit_once(" [default: ").or(help.rsplit_once(" [default span: ")) {
                 Some((help, default)) => {
                     (help.to_owned(), Some(default.trim_end_matches(']').to_owned()))
@@ -72,12 +96,35 @@ fn table(command: &Command) -> String {
             };
         let given =
             arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
-        let default = given.filter(|_| arg.get_action().takes_values()).or(said);
-        let default = default.map(|default| format!("`{}`", default.trim_matches('`')));
-        let (env, default) = (env.unwrap_or_default(), default.unwrap_or_default());
-        writeln!(text, "| `{name}` | {env} | {default} | {help} |").unwrap();
+        let default = given.filter(|_| arg.get_action().takes_values()).or(worded);
+        let env = arg.get_env().map(|env| format!("`{}`", env.to_string_lossy()));
+        let default = default.map(|default| format!("default `{}`", default.trim_matches('`')));
+        let beside: Vec<String> = env.into_iter().chain(default).collect();
+        let beside = match beside.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", beside.join("; ")),
+        };
+        text.push_str(&item(&format!("`{name}`{beside}: {help}.")));
     }
     text
+}
+
+/// An item of a list, wrapped.
+fn item(text: &str) -> String {
+    let mut lines = String::from("*");
+    let mut width = 1;
+    for word in text.split(' ') {
+        let more = word.chars().count() + 1;
+        if width + more > WIDTH - 4 {
+            lines.push_str("\n ");
+            width = 1;
+        }
+        lines.push(' ');
+        lines.push_str(word);
+        width += more;
+    }
+    lines.push('\n');
+    lines
 }
 
 #[test]

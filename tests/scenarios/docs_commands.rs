@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tests::process::{Spec, run};
-use tests::{Etcd, Lab, bins, rack};
+use tests::{Etcd, Lab, bins, network};
 
 use super::docs::pages;
 
@@ -198,15 +198,15 @@ async fn commands_in_the_pages_run_as_shown() {
 
 /// As root on a machine of its own, in root's home.
 fn on_a_machine(page: &'static str) {
-    rack::scenario(move |rack| async move {
+    network::scenario(move |network| async move {
         let (_, text) = pages().into_iter().find(|(name, _)| name == page).unwrap();
         let all = commands(&text, "console machine");
         assert!(!all.is_empty(), "{page} has commands for a machine");
-        let machine = rack.machine("fresh", 20);
+        let machine = network.machine("fresh", 20);
         machine.boot().await;
         // What came with the checkout or with an installation.
         let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fleet-units");
-        let copy = Spec::new("cp", "cp", rack.lab().path()).args([
+        let copy = Spec::new("cp", "cp", network.lab().path()).args([
             Path::new("-r"),
             &units,
             &machine.path("/root"),

@@ -1,4 +1,4 @@
-//! docs/operations.md has every line that an operator can meet: what the daemons tell the
+//! docs/operations.md has every line that an operator can meet: what the daemons report to the
 //! service manager, and what they log as a warning or an error. Read from the sources.
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::docs::{pages, spans};
 
-/// Where what the service manager is told is made, and of which functions.
+/// Where the status for the service manager is made, and of which functions.
 const WORDS: [(&str, &str, &str); 2] = [
     ("confsync/src/status/state.rs", "pub fn words(&self)", "pub fn wanted_backends"),
     ("register/src/agent/words.rs", "pub(super) fn state", "/// The log line of a change in etcd"),

@@ -1,4 +1,4 @@
-//! The tutorial with a real fleet, for whoever has one: `FLEETD` and `FLEETCTL` name the
+//! The tutorial with a real fleet, where one is installed: `FLEETD` and `FLEETCTL` name the
 //! programs (fleet 1.0). fleet places the units of `fleet-units/` on four machines, and moves
 //! them when one of them loses its power.
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tests::etcd::Ctl;
 use tests::eventually::check;
 use tests::skip::skip;
-use tests::{Api, Etcd, Load, Machine, eventually, rack, within};
+use tests::{Api, Etcd, Load, Machine, eventually, network, within};
 
 use crate::machines::{FILES, LOG_FORMAT};
 
@@ -43,12 +43,12 @@ fn a_real_fleet_walks_the_tutorial() {
     let [Some(fleetd), Some(fleetctl)] = programs else {
         return skip("FLEETD and FLEETCTL name no fleet to try");
     };
-    rack::scenario(|rack| async move {
-        let etcd = Etcd::prepare_at(rack.lab(), (rack.ip(), 4001).into());
+    network::scenario(|network| async move {
+        let etcd = Etcd::prepare_at(network.lab(), (network.ip(), 4001).into());
         etcd.up().await;
         let mut machines = Vec::new();
         for host in 11..15 {
-            let machine = rack.machine(&name(host), host);
+            let machine = network.machine(&name(host), host);
             machine.boot().await;
             for (program, file) in [("fleetd", &fleetd), ("fleetctl", &fleetctl)] {
                 fs::create_dir_all(machine.path("/opt/bin")).unwrap();

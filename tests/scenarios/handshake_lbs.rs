@@ -182,7 +182,7 @@ async fn one_cut_off_from_etcd_is_lost_and_comes_back(api: Api) {
     let exit = fleet.first_leaves(&load).await;
     assert_eq!(exit, Exit::Code(2), "{}", fleet.log());
     names(&fleet, "lb-2", "lost: its lease ran out");
-    fleet.lbs[1].link.mend();
+    fleet.lbs[1].link.restore();
     fleet.follows_again(&fleet.lbs[1]).await;
     // Its member key comes back by itself, soon after its watch.
     eventually("lb-2 is a member again", || async {

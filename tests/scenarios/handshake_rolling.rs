@@ -69,7 +69,7 @@ impl Site {
         confsync
     }
 
-    fn load(&self) -> tests::load::Plan {
+    fn load(&self) -> tests::load::Profile {
         Load::on(self.nginx.address()).deadline(Duration::from_secs(20))
     }
 }

@@ -1,4 +1,4 @@
-//! What is said in the handshake, and what it waits for: refusals with their text,
+//! The messages of the handshake, and what it waits for: refusals with their text,
 //! no-ops, the bounds and flags of `register`, silence while nothing happens.
 
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ async fn stopped_with(sidekick: &Running, code: i32, words: &str) {
 async fn the_last_backend_hears_why_it_is_kept(api: Api) {
     let lab = Lab::new();
     let cluster = Cluster::start(&lab, api, 1).await;
-    stopped_with(&cluster.members[0].sidekick, 2, "on_empty = \"keep\"").await;
+    stopped_with(&cluster.instances[0].sidekick, 2, "on_empty = \"keep\"").await;
 }
 
 async fn a_file_that_nginx_refuses_is_told_in_its_words(api: Api) {
@@ -324,6 +324,6 @@ async fn other_trees_after_a_hangup_are_acknowledged(api: Api) {
     cluster.confsync.signal(Signal::HUP);
     cluster.serves(other.address()).await;
     // Who is read no more is not waited for; who is, is.
-    stopped_with(&cluster.members[0].sidekick, 0, "drain ").await;
+    stopped_with(&cluster.instances[0].sidekick, 0, "drain ").await;
     stopped_with(&tomcat, 2, "on_empty = \"keep\"").await;
 }

@@ -1,5 +1,5 @@
 //! The real HAProxy, which confsync knows only by commands: a candidate is checked, the
-//! master is told to reload, and a request proves that it has.
+//! master is signalled to reload, and a request proves that it has.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tests::eventually::check;
 use tests::process::{Process, Spec};
 use tests::{Api, Confdir, Daemon, Etcd, Lab, Load, eventually, http};
 
-use crate::chaos::{Fleet, settled};
+use crate::chaos::{Backends, settled};
 
 /// Every answer says by which file it was made.
 const TEMPLATE: &str = r#"global
@@ -87,7 +87,7 @@ async fn start(lab: &Lab, listen: SocketAddr) -> Process {
 async fn it_follows_by_commands_and_refuses_what_is_bad() {
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
-    let fleet = Fleet::start(&lab, &etcd).await;
+    let backends = Backends::start(&lab, &etcd).await;
     let listen = lab.free();
     let _haproxy = start(&lab, listen).await;
     let cfg = lab.path().join("haproxy.cfg");
@@ -95,40 +95,40 @@ async fn it_follows_by_commands_and_refuses_what_is_bad() {
     let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir).start();
     confsync.ready().await;
     let load = Load::on(listen).clients(2).think(Duration::from_millis(3)).start();
-    settled(&fleet, &load).await;
+    settled(&backends, &load).await;
 
     // One leaves, another comes back, under the load.
-    fleet.toggle("b3", "").await;
-    settled(&fleet, &load).await;
-    fleet.toggle("b3", "").await;
-    settled(&fleet, &load).await;
+    backends.toggle("b3", "").await;
+    settled(&backends, &load).await;
+    backends.toggle("b3", "").await;
+    settled(&backends, &load).await;
 
     // What HAProxy refuses replaces nothing.
     let good = fs::read_to_string(&cfg).unwrap();
-    fleet.toggle("b5", "no-such-keyword 1").await;
+    backends.toggle("b5", "no-such-keyword 1").await;
     confsync.logged("check_cmd").await;
     confsync.logged("no-such-keyword").await;
     assert_eq!(fs::read_to_string(&cfg).unwrap(), good);
 
-    // And when it is mended, what came meanwhile is followed.
-    fleet.toggle("b6", "# mended").await;
-    settled(&fleet, &load).await;
+    // And when it has recovered, what came meanwhile is followed.
+    backends.toggle("b6", "# mended").await;
+    settled(&backends, &load).await;
     let summary = load.stop().await;
     summary.assert_none_failed();
     eventually("the file names who is registered", || async {
         let text = fs::read_to_string(&cfg).unwrap();
         let servers = text.matches("    server ").count();
-        check(servers == fleet.registered().len(), || text)
+        check(servers == backends.registered().len(), || text)
     })
     .await;
 }
 
-/// A HAProxy that is not there: the file is right, the reload stays owed and says so.
+/// A HAProxy that is not there: the file is right, the reload stays pending, visibly.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_nobody_took_stays_owed() {
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
-    let fleet = Fleet::start(&lab, &etcd).await;
+    let backends = Backends::start(&lab, &etcd).await;
     let listen = lab.free();
     let confdir = prepare(&lab, listen);
     let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir).start();
@@ -138,6 +138,6 @@ async fn a_reload_that_nobody_took_stays_owed() {
     let _haproxy = start(&lab, listen).await;
     confsync.ready().await;
     let load = Load::on(listen).start();
-    settled(&fleet, &load).await;
+    settled(&backends, &load).await;
     load.stop().await.assert_none_failed();
 }

@@ -11,44 +11,44 @@ use tests::{
     within,
 };
 
-use crate::hazards_scene::{Scene, address, is_root, rendered};
+use crate::hazards_setup::{Setup, address, is_root, rendered};
 
 /// nginx by name: `bad_config::a_poisoned_value_is_withheld_and_the_others_are_served`. Here
 /// a Go template of confd's, for any service.
 #[tokio::test(flavor = "multi_thread")]
 async fn h18_values_that_are_no_endpoints_are_withheld_from_go_templates_too() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.resource("app", &(scene.reload() + "values = \"endpoint\"\n"));
-    scene.put(1).await;
+    let setup = Setup::start(&lab).await;
+    setup.resource("app", &(setup.reload() + "values = \"endpoint\"\n"));
+    setup.put(1).await;
     let evil = "10.0.0.9:80; } server { listen 81; } upstream x { server 127.0.0.1:1";
-    scene.ctl().put("/services/apache/0", evil).await;
-    scene.ctl().put("/services/apache/2", "10.0.0.2:").await;
-    let confsync = scene.confsync(&lab).start();
-    scene.live(&[1]).await;
+    setup.ctl().put("/services/apache/0", evil).await;
+    setup.ctl().put("/services/apache/2", "10.0.0.2:").await;
+    let confsync = setup.confsync(&lab).start();
+    setup.live(&[1]).await;
     for key in ["/services/apache/0", "/services/apache/2"] {
         confsync.logged(key).await;
     }
-    // A value that is mended is taken, whatever was refused before.
-    scene.put(2).await;
-    scene.live(&[1, 2]).await;
+    // A corrected value is taken, whatever was rejected before.
+    setup.put(2).await;
+    setup.live(&[1, 2]).await;
 }
 
 /// Keys that collapse to one name, and the time of day: neither loads anything again.
 #[tokio::test(flavor = "multi_thread")]
 async fn h19_a_render_that_wavers_loads_nothing_by_itself() {
     let lab = Lab::new();
-    let scene = Scene::prepare(&lab, Etcd::start(&lab).await);
-    scene.confdir.template(
+    let setup = Setup::prepare(&lab, Etcd::start(&lab).await);
+    setup.confdir.template(
         "app.tmpl",
         "# {{datetime}}\n{{range gets \"/up/*\"}}server {{.Value}};\n{{end}}",
     );
-    scene.resource("app", &(scene.reload() + "keys = [\"/up\"]\n"));
+    setup.resource("app", &(setup.reload() + "keys = [\"/up\"]\n"));
     for (key, n) in [("/up/1", 1), ("/up//1", 2), ("/up/1/", 3)] {
-        scene.ctl().put(key, &address(n)).await;
+        setup.ctl().put(key, &address(n)).await;
     }
     let confsync =
-        scene.confsync(&lab).flag("--interval", "200ms").env("LOG_LEVEL", "info,common=debug");
+        setup.confsync(&lab).flag("--interval", "200ms").env("LOG_LEVEL", "info,common=debug");
     let confsync = confsync.start();
     confsync.logged("two keys have one name").await;
     eventually("ten full reads", || async {
@@ -57,18 +57,18 @@ async fn h19_a_render_that_wavers_loads_nothing_by_itself() {
         check(reads >= 10, || format!("{reads}"))
     })
     .await;
-    assert_eq!(scene.loads(), 1, "{}", confsync.log());
-    assert_eq!(scene.text("live").lines().count(), 2, "one of the three");
+    assert_eq!(setup.loads(), 1, "{}", confsync.log());
+    assert_eq!(setup.text("live").lines().count(), 2, "one of the three");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h22_health_is_what_is_proven() {
     let lab = Lab::new();
-    let scene = Scene::prepare(&lab, Etcd::prepare(&lab));
-    scene.resource("app", &scene.reload_after("test ! -e broken"));
-    scene.flag("broken");
+    let setup = Setup::prepare(&lab, Etcd::prepare(&lab));
+    setup.resource("app", &setup.reload_after("test ! -e broken"));
+    setup.flag("broken");
     let place = lab.free();
-    let confsync = scene.confsync(&lab).flag("--status", place.to_string()).start();
+    let confsync = setup.confsync(&lab).flag("--status", place.to_string()).start();
     let readyz = |status: u16, words: &'static str| {
         within(Duration::from_secs(60), format!("/readyz {status} {words}"), move || async move {
             let answer = http::get(place, "/readyz").await?;
@@ -78,34 +78,34 @@ async fn h22_health_is_what_is_proven() {
     };
     readyz(503, "waiting for etcd").await;
     assert_eq!(http::get(place, "/healthz").await.unwrap().status, 200);
-    scene.etcd.up().await;
-    scene.put(1).await;
+    setup.etcd.up().await;
+    setup.put(1).await;
     // The file is written and nothing is proven: not ready, also for the service manager.
     eventually("the file is written", || async {
-        check(scene.text("app.conf") == rendered(&[1]), || scene.text("app.conf"))
+        check(setup.text("app.conf") == rendered(&[1]), || setup.text("app.conf"))
     })
     .await;
     readyz(503, "reload_cmd").await;
     assert!(!confsync.notified().iter().any(|line| line == "READY=1"));
-    scene.unflag("broken");
-    scene.live(&[1]).await;
+    setup.unflag("broken");
+    setup.live(&[1]).await;
     confsync.ready().await;
     readyz(200, "live").await;
 
-    // What is owed is shown at once, and is unhealthy when it lasts.
-    scene.flag("broken");
-    scene.put(2).await;
+    // What is pending is shown at once, and is unhealthy when it lasts.
+    setup.flag("broken");
+    setup.put(2).await;
     eventually("the metrics say so", || async {
         let metrics = http::get(place, "/metrics").await?.body;
         check(metrics.contains("confsync_in_sync{set=\"app\"} 0"), || metrics.clone())
     })
     .await;
     readyz(503, "reload_cmd").await;
-    scene.unflag("broken");
-    scene.live(&[1, 2]).await;
+    setup.unflag("broken");
+    setup.live(&[1, 2]).await;
     readyz(200, "live").await;
     // A watch that is cut is not followed, and says so at once.
-    scene.etcd.kill().await;
+    setup.etcd.kill().await;
     readyz(503, "etcd").await;
 }
 
@@ -167,14 +167,14 @@ async fn h25_a_bad_confdir_on_sighup_changes_nothing_and_a_good_one_never_stops_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_supervised_commands_exit_code_is_ours() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
-    let marker = scene.file("started").display().to_string();
-    let script = format!("cat {} > {marker}; exit 7", scene.file("app.conf").display());
-    let child = scene.confsync(&lab).arg("--").arg("sh").arg("-c").arg(script);
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let marker = setup.file("started").display().to_string();
+    let script = format!("cat {} > {marker}; exit 7", setup.file("app.conf").display());
+    let child = setup.confsync(&lab).arg("--").arg("sh").arg("-c").arg(script);
     let ended = child.run().await;
     assert_eq!(ended.exit, Exit::Code(7), "{}", ended.log);
-    assert_eq!(scene.text("started"), rendered(&[1]), "it started before its file was there");
+    assert_eq!(setup.text("started"), rendered(&[1]), "it started before its file was there");
 }
 
 /// In a container: PID 1, orphans are its children.
@@ -226,20 +226,20 @@ async fn as_pid_1_it_serves_reaps_orphans_and_ends_with_its_nginx() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_shows_the_difference_and_changes_nothing() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
-    scene.put(2).await;
-    let ended = scene.confsync(&lab).arg("--dry-run").arg("--diff").run().await;
+    setup.put(2).await;
+    let ended = setup.confsync(&lab).arg("--dry-run").arg("--diff").run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
     let line = format!("+server {};", address(2));
     assert!(ended.log.contains(&line), "no {line} in {}", ended.log);
-    assert_eq!((scene.text("app.conf"), scene.loads()), (rendered(&[1]), 1));
+    assert_eq!((setup.text("app.conf"), setup.loads()), (rendered(&[1]), 1));
 
-    let ended = scene.confsync(&lab).arg("--once").run().await;
-    assert_eq!((ended.exit, scene.loads()), (Exit::Code(0), 2), "{}", ended.log);
-    let ended = scene.confsync(&lab).arg("--dry-run").arg("--diff").run().await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
+    assert_eq!((ended.exit, setup.loads()), (Exit::Code(0), 2), "{}", ended.log);
+    let ended = setup.confsync(&lab).arg("--dry-run").arg("--diff").run().await;
     assert!(ended.log.contains("in sync"), "{}", ended.log);
 }
 

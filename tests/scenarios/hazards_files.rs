@@ -1,5 +1,5 @@
 //! Files: what readers see is the old one or the new one, with the right owner and mode,
-//! on disk; links are followed, mounts are told, and nothing of ours is left lying about.
+//! on disk; links are followed, mounts are reported, and nothing of ours is left lying about.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tests::eventually::check;
 use tests::{Daemon, Exit, Lab, eventually};
 
-use crate::hazards_scene::{Scene, is_root, rendered};
+use crate::hazards_setup::{Setup, is_root, rendered};
 
 #[track_caller]
 fn assert_says(log: &str, all: &[&str]) {
@@ -31,23 +31,23 @@ fn left_over(folder: &Path) -> Vec<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn h10_a_check_that_does_not_look_at_the_candidate_is_asked_after_the_swap() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    let dest = scene.file("app.conf").display().to_string();
+    let setup = Setup::start(&lab).await;
+    let dest = setup.file("app.conf").display().to_string();
     let check_cmd = format!("check_cmd = '! grep -q 127.0.0.66 {dest}'\n");
-    scene.resource("app", &(scene.reload() + &check_cmd));
-    scene.put(1).await;
-    let confsync = scene.confsync(&lab).start();
-    scene.live(&[1]).await;
-    scene.put(66).await;
+    setup.resource("app", &(setup.reload() + &check_cmd));
+    setup.put(1).await;
+    let confsync = setup.confsync(&lab).start();
+    setup.live(&[1]).await;
+    setup.put(66).await;
     confsync.logged("refused: check_cmd").await;
     eventually("the file of before is back", || async {
-        check(scene.text("app.conf") == rendered(&[1]), || scene.text("app.conf"))
+        check(setup.text("app.conf") == rendered(&[1]), || setup.text("app.conf"))
     })
     .await;
-    assert_eq!(scene.text("live"), rendered(&[1]), "a file was loaded that its check refuses");
-    scene.ctl().del("/services/apache/66").await;
-    scene.put(2).await;
-    scene.live(&[1, 2]).await;
+    assert_eq!(setup.text("live"), rendered(&[1]), "a file was loaded that its check refuses");
+    setup.ctl().del("/services/apache/66").await;
+    setup.put(2).await;
+    setup.live(&[1, 2]).await;
 }
 
 /// Run once in a mount namespace of its own, prepared by this shell line.
@@ -62,46 +62,46 @@ async fn h13_a_file_mounted_by_itself_is_refused_by_name_unless_allowed() {
         return;
     }
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
-    let (source, dest) = (scene.file("source"), scene.file("app.conf"));
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let (source, dest) = (setup.file("source"), setup.file("app.conf"));
     fs::write(&source, "old\n").unwrap();
     fs::write(&dest, "").unwrap();
     let mount = format!("mount --bind {} {}", source.display(), dest.display());
 
-    let ended = in_mounts(scene.confsync(&lab).arg("--once"), &mount).run().await;
+    let ended = in_mounts(setup.confsync(&lab).arg("--once"), &mount).run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["mounted as a single file", "allow_in_place"]);
-    assert_eq!((scene.text("source"), scene.loads()), ("old\n".to_owned(), 0));
+    assert_eq!((setup.text("source"), setup.loads()), ("old\n".to_owned(), 0));
 
-    scene.resource("app", &(scene.reload() + "allow_in_place = true\n"));
-    let ended = in_mounts(scene.confsync(&lab).arg("--once"), &mount).run().await;
+    setup.resource("app", &(setup.reload() + "allow_in_place = true\n"));
+    let ended = in_mounts(setup.confsync(&lab).arg("--once"), &mount).run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
     assert_says(&ended.log, &["written in place, which is not atomic"]);
-    assert_eq!((scene.text("source"), scene.text("live")), (rendered(&[1]), rendered(&[1])));
+    assert_eq!((setup.text("source"), setup.text("live")), (rendered(&[1]), rendered(&[1])));
 }
 
-/// As the system calls tell: the file, then the rename, then the folder.
+/// As the system calls show: the file, then the rename, then the folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn h14_a_file_is_on_disk_before_it_takes_its_place_and_its_name_after() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
-    let trace = scene.file("trace");
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let trace = setup.file("trace");
     let calls = "trace=fsync,fdatasync,rename,renameat,renameat2";
     let words = ["strace", "-f", "-y", "-e", calls, "-o", &trace.display().to_string()];
     if !["/usr/bin/strace", "/usr/local/bin/strace"].iter().any(|p| Path::new(p).exists()) {
         return;
     }
-    let ended = scene.confsync(&lab).arg("--once").under(&words).run().await;
+    let ended = setup.confsync(&lab).arg("--once").under(&words).run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
-    let trace = scene.text("trace");
+    let trace = setup.text("trace");
     let at = |what: &str, found: &dyn Fn(&str) -> bool| {
         let at = trace.lines().position(found);
         at.unwrap_or_else(|| panic!("no {what} in:\n{trace}"))
     };
-    let dest = format!("{}\"", scene.file("app.conf").display());
-    let folder = format!("{}>", scene.folder.display());
+    let dest = format!("{}\"", setup.file("app.conf").display());
+    let folder = format!("{}>", setup.folder.display());
     let file =
         at("fsync of the file", &|l| l.contains("sync(") && l.contains(".app.conf.confsync-"));
     let swap = at("rename", &|l| l.contains("rename") && l.contains(&dest));
@@ -112,45 +112,45 @@ async fn h14_a_file_is_on_disk_before_it_takes_its_place_and_its_name_after() {
 #[tokio::test(flavor = "multi_thread")]
 async fn h15_stage_files_of_a_killed_run_are_removed_and_no_others() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    let flag = scene.file("hold").display().to_string();
+    let setup = Setup::start(&lab).await;
+    let flag = setup.file("hold").display().to_string();
     let check_cmd = format!("check_cmd = 'test ! -e {flag} || exec sleep 1000 # {{{{.src}}}}'\n");
-    scene.resource("app", &(scene.reload() + &check_cmd));
-    scene.put(1).await;
-    scene.flag("hold");
-    scene.flag(".app.conf.mine");
-    scene.flag(".app.conf123456");
-    let confsync = scene.confsync(&lab).start();
+    setup.resource("app", &(setup.reload() + &check_cmd));
+    setup.put(1).await;
+    setup.flag("hold");
+    setup.flag(".app.conf.mine");
+    setup.flag(".app.conf123456");
+    let confsync = setup.confsync(&lab).start();
     eventually("a stage file", || async {
-        check(left_over(&scene.folder).len() == 1, || format!("{:?}", left_over(&scene.folder)))
+        check(left_over(&setup.folder).len() == 1, || format!("{:?}", left_over(&setup.folder)))
     })
     .await;
     // No glob of nginx takes a file that begins with a dot.
-    let name = left_over(&scene.folder).first().unwrap().file_name().unwrap().to_owned();
+    let name = left_over(&setup.folder).first().unwrap().file_name().unwrap().to_owned();
     assert!(name.to_string_lossy().starts_with('.'));
     confsync.kill().await;
-    scene.unflag("hold");
+    setup.unflag("hold");
 
-    let _confsync = scene.confsync(&lab).start();
-    scene.live(&[1]).await;
+    let _confsync = setup.confsync(&lab).start();
+    setup.live(&[1]).await;
     eventually("nothing is left over", || async {
-        check(left_over(&scene.folder).is_empty(), || format!("{:?}", left_over(&scene.folder)))
+        check(left_over(&setup.folder).is_empty(), || format!("{:?}", left_over(&setup.folder)))
     })
     .await;
-    assert!(scene.file(".app.conf.mine").exists() && scene.file(".app.conf123456").exists());
+    assert!(setup.file(".app.conf.mine").exists() && setup.file(".app.conf123456").exists());
 }
 
 /// confd's flag for keeping stage files makes its fork write in place.
 #[tokio::test(flavor = "multi_thread")]
 async fn h16_every_write_is_a_new_file_whatever_confds_flags_say() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
+    let setup = Setup::start(&lab).await;
     let confd = || {
         Daemon::new(&lab, "confsync as confd", tests::bins::confsync())
             .arg("-onetime")
-            .flag("-node", scene.etcd.address().to_string())
+            .flag("-node", setup.etcd.address().to_string())
             .flag("-backend", "etcdv3")
-            .flag("-confdir", scene.confdir.path().display().to_string())
+            .flag("-confdir", setup.confdir.path().display().to_string())
             .flag("-log-level", "info")
     };
     let ended = confd().arg("-keep-stage-file").run().await;
@@ -158,28 +158,28 @@ async fn h16_every_write_is_a_new_file_whatever_confds_flags_say() {
     assert_says(&ended.log, &["-keep-stage-file", "never kept"]);
     let mut inodes = Vec::new();
     for n in 1..=2 {
-        scene.put(n).await;
+        setup.put(n).await;
         let ended = confd().run().await;
         assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
         // Held open, so that its number is not given to another.
-        let file = fs::File::open(scene.file("app.conf")).unwrap();
+        let file = fs::File::open(setup.file("app.conf")).unwrap();
         inodes.push((file.metadata().unwrap().ino(), file));
     }
     assert_ne!(inodes[0].0, inodes[1].0, "written in place");
-    assert_eq!(left_over(&scene.folder), Vec::<PathBuf>::new());
+    assert_eq!(left_over(&setup.folder), Vec::<PathBuf>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h17_a_dest_that_is_a_link_stays_one_and_its_target_changes() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
+    let setup = Setup::start(&lab).await;
     let available = lab.folder("sites-available");
     fs::write(available.join("app"), "old\n").unwrap();
-    symlink("../sites-available/app", scene.file("app.conf")).unwrap();
-    scene.put(1).await;
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    symlink("../sites-available/app", setup.file("app.conf")).unwrap();
+    setup.put(1).await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
-    let link = fs::read_link(scene.file("app.conf")).unwrap();
+    let link = fs::read_link(setup.file("app.conf")).unwrap();
     assert_eq!(link, Path::new("../sites-available/app"));
     assert_eq!(fs::read_to_string(available.join("app")).unwrap(), rendered(&[1]));
     assert_eq!(left_over(&available), Vec::<PathBuf>::new());
@@ -188,17 +188,17 @@ async fn h17_a_dest_that_is_a_link_stays_one_and_its_target_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn h26_modes_are_octal_and_dollars_and_flags_are_what_they_say() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
+    let setup = Setup::start(&lab).await;
     let shell = format!(
         "mode = \"644\"\nreload_cmd = 'x=$(echo hi); (exit 3); echo \"$x $?\" > {}'\n",
-        scene.file("live").display()
+        setup.file("live").display()
     );
-    scene.resource("app", &shell);
-    scene.put(1).await;
+    setup.resource("app", &shell);
+    setup.put(1).await;
     // confd lets its file beat the command line.
-    let file = scene.file("confd.toml");
+    let file = setup.file("confd.toml");
     fs::write(&file, "prefix = \"/elsewhere\"\nbackend = \"etcdv3\"\n").unwrap();
-    let ended = scene
+    let ended = setup
         .confsync(&lab)
         .arg("--once")
         .flag("--config-file", file.display().to_string())
@@ -206,13 +206,13 @@ async fn h26_modes_are_octal_and_dollars_and_flags_are_what_they_say() {
         .run()
         .await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
-    assert_eq!(scene.text("app.conf"), rendered(&[1]));
-    let mode = fs::metadata(scene.file("app.conf")).unwrap().permissions().mode();
+    assert_eq!(setup.text("app.conf"), rendered(&[1]));
+    let mode = fs::metadata(setup.file("app.conf")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o644);
-    assert_eq!(scene.text("live"), "hi 3\n");
+    assert_eq!(setup.text("live"), "hi 3\n");
 
-    scene.resource("app", "mode = \"0688\"\n");
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    setup.resource("app", "mode = \"0688\"\n");
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert!(!ended.exit.success());
     assert_says(&ended.log, &["mode = \"0688\" is not an octal mode"]);
 }
@@ -225,40 +225,40 @@ async fn h26_an_owner_that_cannot_be_set_stops_the_swap() {
         return;
     }
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
-    fs::write(scene.file("app.conf"), "old\n").unwrap();
-    scene.resource("app", &(scene.reload() + "uid = 12345\n"));
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    fs::write(setup.file("app.conf"), "old\n").unwrap();
+    setup.resource("app", &(setup.reload() + "uid = 12345\n"));
     let without = ["setpriv", "--bounding-set=-chown", "--inh-caps=-chown"];
-    let ended = scene.confsync(&lab).arg("--once").under(&without).run().await;
+    let ended = setup.confsync(&lab).arg("--once").under(&without).run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["owner", "not permitted"]);
-    assert_eq!((scene.text("app.conf"), scene.loads()), ("old\n".to_owned(), 0));
-    assert_eq!(left_over(&scene.folder), Vec::<PathBuf>::new());
+    assert_eq!((setup.text("app.conf"), setup.loads()), ("old\n".to_owned(), 0));
+    assert_eq!(left_over(&setup.folder), Vec::<PathBuf>::new());
 
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
-    assert_eq!(fs::metadata(scene.file("app.conf")).unwrap().uid(), 12345);
+    assert_eq!(fs::metadata(setup.file("app.conf")).unwrap().uid(), 12345);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_are_made_only_when_asked_for() {
     let lab = Lab::new();
-    let scene = Scene::prepare(&lab, tests::Etcd::start(&lab).await);
-    let dest = scene.file("not/there/app.conf");
+    let setup = Setup::prepare(&lab, tests::Etcd::start(&lab).await);
+    let dest = setup.file("not/there/app.conf");
     let toml = format!(
         "[template]\nsrc = \"app.tmpl\"\ndest = \"{}\"\nkeys = [\"/services/apache\"]\n",
         dest.display()
     );
-    scene.confdir.toml("app", &toml);
-    scene.put(1).await;
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    setup.confdir.toml("app", &toml);
+    setup.put(1).await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["does not exist", "make_directories = true"]);
-    assert!(!scene.file("not").exists());
+    assert!(!setup.file("not").exists());
 
-    scene.confdir.toml("app", &(toml + "make_directories = true\n"));
-    let ended = scene.confsync(&lab).arg("--once").run().await;
+    setup.confdir.toml("app", &(toml + "make_directories = true\n"));
+    let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
     assert_eq!(fs::read_to_string(dest).unwrap(), rendered(&[1]));
 }
@@ -269,18 +269,18 @@ async fn full_and_read_only_disks_are_named_and_the_last_file_stays() {
         return;
     }
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
+    let setup = Setup::start(&lab).await;
     let long = "# a long comment\n".repeat(2000);
-    scene.confdir.template("app.tmpl", &(long + crate::hazards_scene::TEMPLATE));
-    scene.put(1).await;
+    setup.confdir.template("app.tmpl", &(long + crate::hazards_setup::TEMPLATE));
+    setup.put(1).await;
     let disk = lab.folder("disk");
     let dest = disk.join("app.conf");
-    scene.confdir.edit("conf.d/app.toml", |toml| {
-        let own = scene.file("app.conf").display().to_string();
+    setup.confdir.edit("conf.d/app.toml", |toml| {
+        let own = setup.file("app.conf").display().to_string();
         toml.replace(&own, &dest.display().to_string())
     });
     let mount = |options: &str, then: &str| {
-        let (disk, dest, kept) = (disk.display(), dest.display(), scene.file("kept"));
+        let (disk, dest, kept) = (disk.display(), dest.display(), setup.file("kept"));
         let kept = kept.display();
         // What is in the file after the run is copied to where the test can see it.
         format!(
@@ -288,41 +288,41 @@ async fn full_and_read_only_disks_are_named_and_the_last_file_stays() {
              {{ \"$@\"; code=$?; cp {dest} {kept}; exit $code; }} && true"
         )
     };
-    let full = in_mounts(scene.confsync(&lab).arg("--once"), &mount("16k", "true")).run().await;
+    let full = in_mounts(setup.confsync(&lab).arg("--once"), &mount("16k", "true")).run().await;
     assert_eq!(full.exit, Exit::Code(1), "{}", full.log);
     assert_says(&full.log, &["No space left", "app.conf"]);
-    assert_eq!(scene.text("kept"), "old\n");
+    assert_eq!(setup.text("kept"), "old\n");
 
     let remount = format!("mount -o remount,ro {}", disk.display());
-    let read_only = in_mounts(scene.confsync(&lab).arg("--once"), &mount("1m", &remount));
+    let read_only = in_mounts(setup.confsync(&lab).arg("--once"), &mount("1m", &remount));
     let read_only = read_only.run().await;
     assert_eq!(read_only.exit, Exit::Code(1), "{}", read_only.log);
     assert_says(&read_only.log, &["Read-only file system", "app.conf"]);
-    assert_eq!((scene.text("kept"), scene.loads()), ("old\n".to_owned(), 0));
+    assert_eq!((setup.text("kept"), setup.loads()), ("old\n".to_owned(), 0));
 }
 
 /// confd's users know a file that somebody changed by hand to be written again.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_changed_or_removed_by_hand_are_written_and_loaded_again() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
-    let confsync = scene.confsync(&lab).start();
-    scene.live(&[1]).await;
-    let dest = scene.file("app.conf");
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let confsync = setup.confsync(&lab).start();
+    setup.live(&[1]).await;
+    let dest = setup.file("app.conf");
     let right = || async {
-        let text = scene.text("app.conf");
+        let text = setup.text("app.conf");
         check(text == rendered(&[1]), || text)
     };
 
     fs::write(&dest, "by hand").unwrap();
     eventually("the file is as etcd says", right).await;
-    eventually("and loaded", || async { check(scene.loads() >= 2, || scene.loads().to_string()) })
+    eventually("and loaded", || async { check(setup.loads() >= 2, || setup.loads().to_string()) })
         .await;
     confsync.logged("changed by somebody else").await;
 
     fs::remove_file(&dest).unwrap();
     eventually("the file is there again", right).await;
-    scene.put(2).await;
-    scene.live(&[1, 2]).await;
+    setup.put(2).await;
+    setup.live(&[1, 2]).await;
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tests::eventually::check;
 use tests::{Api, Backend, Etcd, Lab, Nginx, Signal, eventually, within};
 
-use crate::hazards_scene::{Scene, address, rendered};
+use crate::hazards_setup::{Setup, address, rendered};
 
 in_both_apis!(
     h05_no_change_around_a_watch_is_lost,
@@ -18,117 +18,117 @@ in_both_apis!(
 /// time; none of them may need a later one to be seen.
 async fn h05_no_change_around_a_watch_is_lost(api: Api) {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    let _confsync = scene.confsync_in(&lab, api).start();
-    let ctl = scene.etcd.ctl(api);
+    let setup = Setup::start(&lab).await;
+    let _confsync = setup.confsync_in(&lab, api).start();
+    let ctl = setup.etcd.ctl(api);
     for round in 1..=9 {
         ctl.put(&format!("/services/apache/{round}"), &address(round)).await;
     }
-    scene.live(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
+    setup.live(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
     for round in 2..=9 {
         ctl.del(&format!("/services/apache/{round}")).await;
         let left: Vec<u8> = [1].into_iter().chain(round + 1..=9).collect();
-        scene.live(&left).await;
+        setup.live(&left).await;
     }
 }
 
 /// The very next write is followed, with its revision far below those of before.
 async fn h06_a_wiped_store_is_followed_again(api: Api) {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    let ctl = scene.etcd.ctl(api);
+    let setup = Setup::start(&lab).await;
+    let ctl = setup.etcd.ctl(api);
     for n in 1..=9 {
         ctl.put(&format!("/services/apache/{n}"), &address(n)).await;
     }
-    let confsync = scene.confsync_in(&lab, api).start();
-    scene.live(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
+    let confsync = setup.confsync_in(&lab, api).start();
+    setup.live(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
 
-    scene.etcd.wipe().await;
+    setup.etcd.wipe().await;
     ctl.put("/services/apache/7", &address(7)).await;
     // The others are asked, and refuse connections.
-    scene.live(&[7]).await;
+    setup.live(&[7]).await;
     ctl.put("/services/apache/8", &address(8)).await;
-    scene.live(&[7, 8]).await;
+    setup.live(&[7, 8]).await;
     assert!(confsync.log().contains("went backwards"), "{}", confsync.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h06_a_restored_store_is_followed_again() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
-    let saved = scene.etcd.save().await;
-    let _confsync = scene.confsync(&lab).start();
-    scene.put(2).await;
-    scene.put(3).await;
-    scene.live(&[1, 2, 3]).await;
-    scene.etcd.restore(&saved).await;
-    scene.put(4).await;
-    scene.live(&[1, 4]).await;
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let saved = setup.etcd.save().await;
+    let _confsync = setup.confsync(&lab).start();
+    setup.put(2).await;
+    setup.put(3).await;
+    setup.live(&[1, 2, 3]).await;
+    setup.etcd.restore(&saved).await;
+    setup.put(4).await;
+    setup.live(&[1, 4]).await;
 }
 
 /// While confsync is suspended etcd is restored and written to, until its revision is what
 /// confsync has seen: nothing has gone backwards, and two keys are not what they were.
 async fn h06_a_store_with_another_history_of_the_same_length_is_noticed(api: Api) {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    let ctl = scene.etcd.ctl(api);
+    let setup = Setup::start(&lab).await;
+    let ctl = setup.etcd.ctl(api);
     let put = async |n: u8| ctl.put(&format!("/services/apache/{n}"), &address(n)).await;
     put(1).await;
-    let saved = scene.etcd.save().await;
-    let confsync = scene.confsync_in(&lab, api).flag("--interval", "1h").start();
-    scene.live(&[1]).await;
+    let saved = setup.etcd.save().await;
+    let confsync = setup.confsync_in(&lab, api).flag("--interval", "1h").start();
+    setup.live(&[1]).await;
     put(2).await;
-    scene.live(&[1, 2]).await;
+    setup.live(&[1, 2]).await;
 
     confsync.signal(Signal::STOP);
-    scene.etcd.restore(&saved).await;
+    setup.etcd.restore(&saved).await;
     put(3).await;
     confsync.signal(Signal::CONT);
-    scene.live(&[1, 3]).await;
+    setup.live(&[1, 3]).await;
     put(4).await;
-    scene.live(&[1, 3, 4]).await;
+    setup.live(&[1, 3, 4]).await;
 }
 
 /// Nobody who looks was there when the store went: the new confsync still knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn h06_a_restart_after_a_wipe_still_doubts_the_losses() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
+    let setup = Setup::start(&lab).await;
     let (one, two) = (Backend::start(&lab, "one").await, Backend::start(&lab, "two").await);
     let put = async |backend: &Backend| {
         let key = format!("/services/apache/{}", backend.name());
-        scene.ctl().put(&key, &backend.address().to_string()).await;
+        setup.ctl().put(&key, &backend.address().to_string()).await;
     };
     put(&one).await;
     put(&two).await;
     let line = |backend: &Backend| format!("server {};", backend.address());
-    let confsync = scene.confsync(&lab).start();
+    let confsync = setup.confsync(&lab).start();
     let has = |backend: &Backend, wanted: bool| {
-        let (line, scene) = (line(backend), &scene);
+        let (line, setup) = (line(backend), &setup);
         eventually(format!("{line} {wanted}"), move || {
-            let live = scene.text("live");
+            let live = setup.text("live");
             let right = live.contains(&line) == wanted;
             async move { check(right, || live) }
         })
     };
     has(&one, true).await;
     has(&two, true).await;
-    scene.appears(".app.conf.confsync-believed").await;
+    setup.appears(".app.conf.confsync-believed").await;
     let _ = confsync.stop().await;
 
-    scene.etcd.wipe().await;
+    setup.etcd.wipe().await;
     put(&one).await;
-    let before = scene.loads();
-    let confsync = scene.confsync(&lab).start();
+    let before = setup.loads();
+    let confsync = setup.confsync(&lab).start();
     confsync.logged("who still answers is held").await;
     eventually("the first load of the new one", || async {
-        check(scene.loads() > before, || "none".to_owned())
+        check(setup.loads() > before, || "none".to_owned())
     })
     .await;
     has(&one, true).await;
     has(&two, true).await;
-    // It is let go as soon as it is silent.
+    // It is dropped as soon as it does not answer.
     two.die().await;
     has(&two, false).await;
     has(&one, true).await;
@@ -137,25 +137,25 @@ async fn h06_a_restart_after_a_wipe_still_doubts_the_losses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn h07_compaction_past_the_watch_is_got_over() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
-    let confsync = scene.confsync(&lab).start();
-    scene.live(&[1]).await;
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let confsync = setup.confsync(&lab).start();
+    setup.live(&[1]).await;
 
     // It misses a change, its connection, and the history in between.
     confsync.signal(Signal::STOP);
-    scene.put(2).await;
-    scene.put(3).await;
-    scene.ctl().del("/services/apache/2").await;
-    let status = scene.ctl().run(&["get", "/", "-w", "json"]).await.ok();
+    setup.put(2).await;
+    setup.put(3).await;
+    setup.ctl().del("/services/apache/2").await;
+    let status = setup.ctl().run(&["get", "/", "-w", "json"]).await.ok();
     let revision = serde_json::from_str::<serde_json::Value>(&status).unwrap();
     let revision = revision["header"]["revision"].to_string();
-    let _ = scene.ctl().run(&["compact", &revision]).await.ok();
-    scene.etcd.restart().await;
+    let _ = setup.ctl().run(&["compact", &revision]).await.ok();
+    setup.etcd.restart().await;
     confsync.signal(Signal::CONT);
-    scene.live(&[1, 3]).await;
-    scene.put(4).await;
-    scene.live(&[1, 3, 4]).await;
+    setup.live(&[1, 3]).await;
+    setup.put(4).await;
+    setup.live(&[1, 3, 4]).await;
 }
 
 /// Connections stay open and nothing comes: after a while that is called stale, and it
@@ -163,21 +163,21 @@ async fn h07_compaction_past_the_watch_is_got_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn h08_a_silent_etcd_is_noticed_and_followed_again() {
     let lab = Lab::new();
-    let scene = Scene::start(&lab).await;
-    scene.put(1).await;
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
     let place = lab.free();
-    let confsync = scene.confsync(&lab).flag("--status", place.to_string()).start();
-    scene.live(&[1]).await;
+    let confsync = setup.confsync(&lab).flag("--status", place.to_string()).start();
+    setup.live(&[1]).await;
     confsync.ready().await;
-    scene.etcd.freeze();
+    setup.etcd.freeze();
     within(Duration::from_secs(90), "the silence is noticed", || async {
         let answer = tests::http::get(place, "/readyz").await?;
         check(answer.status == 503, || answer.body)
     })
     .await;
-    scene.etcd.thaw();
-    scene.put(2).await;
-    scene.live(&[1, 2]).await;
+    setup.etcd.thaw();
+    setup.put(2).await;
+    setup.live(&[1, 2]).await;
     eventually("ready again", || async {
         let answer = tests::http::get(place, "/readyz").await?;
         check(answer.status == 200, || answer.body)
@@ -192,9 +192,9 @@ async fn h08_an_expired_token_is_renewed_and_narrow_rights_suffice() {
     let lab = Lab::new();
     let etcd = Etcd::prepare(&lab).arg("--auth-token-ttl").arg("2");
     etcd.up().await;
-    let scene = Scene::prepare(&lab, etcd);
-    scene.resource("app", &scene.reload());
-    let ctl = scene.ctl();
+    let setup = Setup::prepare(&lab, etcd);
+    setup.resource("app", &setup.reload());
+    let ctl = setup.ctl();
     let put = async |n: u8| {
         let key = format!("/services/apache/{n}");
         let _ = ctl.run(&["--user", "root:secret", "put", &key, &address(n)]).await.ok();
@@ -212,9 +212,9 @@ async fn h08_an_expired_token_is_renewed_and_narrow_rights_suffice() {
         let _ = ctl.run(words).await.ok();
     }
     put(1).await;
-    let confsync = scene.confsync(&lab).flag("--etcd-user", "lb").env("ETCD_PASSWORD", "word");
+    let confsync = setup.confsync(&lab).flag("--etcd-user", "lb").env("ETCD_PASSWORD", "word");
     let confsync = confsync.start();
-    scene.live(&[1]).await;
+    setup.live(&[1]).await;
 
     let start = Instant::now();
     within(Duration::from_secs(20), "three lifetimes of the token", || async {
@@ -222,11 +222,11 @@ async fn h08_an_expired_token_is_renewed_and_narrow_rights_suffice() {
     })
     .await;
     put(2).await;
-    scene.live(&[1, 2]).await;
-    scene.etcd.restart().await;
+    setup.live(&[1, 2]).await;
+    setup.etcd.restart().await;
     put(3).await;
     within(Duration::from_secs(30), "followed after the restart", || async {
-        check(scene.text("live") == rendered(&[1, 2, 3]), || scene.text("live"))
+        check(setup.text("live") == rendered(&[1, 2, 3]), || setup.text("live"))
     })
     .await;
     assert!(!confsync.log().contains("word"), "the password is in the log");
@@ -262,19 +262,19 @@ async fn h09_an_emptied_prefix_leaves_a_file_that_nginx_starts_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn h24_a_start_before_etcd_ends_when_etcd_is_there() {
     let lab = Lab::new();
-    let scene = Scene::prepare(&lab, Etcd::prepare(&lab));
-    scene.resource("app", &scene.reload());
+    let setup = Setup::prepare(&lab, Etcd::prepare(&lab));
+    setup.resource("app", &setup.reload());
     let nobody = format!("http://{}", lab.free());
     let confsync = tests::Daemon::confsync(&lab)
-        .flag("--etcd", format!("{nobody},{}", scene.etcd.url()))
-        .confdir(&scene.confdir)
+        .flag("--etcd", format!("{nobody},{}", setup.etcd.url()))
+        .confdir(&setup.confdir)
         .flag("--interval", "1h")
         .start();
-    confsync.logged(&scene.etcd.address().to_string()).await;
-    scene.etcd.up().await;
-    scene.put(1).await;
+    confsync.logged(&setup.etcd.address().to_string()).await;
+    setup.etcd.up().await;
+    setup.put(1).await;
     within(Duration::from_secs(30), "live", || async {
-        check(scene.text("live") == rendered(&[1]), || scene.text("live"))
+        check(setup.text("live") == rendered(&[1]), || setup.text("live"))
     })
     .await;
 }

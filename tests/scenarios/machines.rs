@@ -2,7 +2,7 @@
 //! they are, with real Apaches, started, restarted, killed and rebooted.
 
 use tests::eventually::check;
-use tests::{Api, Etcd, Load, Machine, Rack, eventually, http, rack};
+use tests::{Api, Etcd, Load, Machine, Network, eventually, http, network};
 
 const UNITS: [(&str, &str); 3] = [
     ("/etc/systemd/system/apache@.service", include_str!("../../fleet-units/apache@.service")),
@@ -12,7 +12,7 @@ const UNITS: [(&str, &str); 3] = [
     ),
     ("/etc/systemd/system/nginx-lb.service", include_str!("../../fleet-units/nginx-lb.service")),
 ];
-/// What the units need, whoever places them.
+/// What the units need, however they were installed.
 pub(super) const FILES: [(&str, &str); 3] = [
     ("/etc/apache2/instance.conf", include_str!("../../fleet-units/apache/instance.conf")),
     (
@@ -37,10 +37,10 @@ pub(super) struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    pub(super) async fn boot(rack: &'a Rack) -> Self {
-        let etcd = Etcd::prepare_at(rack.lab(), (rack.ip(), 2379).into());
-        let (first, second) = (rack.machine("web1", 11), rack.machine("web2", 12));
-        let balancer = rack.machine("lb", 10);
+    pub(super) async fn boot(network: &'a Network) -> Self {
+        let etcd = Etcd::prepare_at(network.lab(), (network.ip(), 2379).into());
+        let (first, second) = (network.machine("web1", 11), network.machine("web2", 12));
+        let balancer = network.machine("lb", 10);
         let ((), a, b, c) = tokio::join!(etcd.up(), first.boot(), second.boot(), balancer.boot());
         eprintln!("booted in {a:?}, {b:?}, {c:?}");
         let fleet = Self { etcd, first, second, balancer };
@@ -94,8 +94,8 @@ impl<'a> Fleet<'a> {
 
 #[test]
 fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
-    rack::scenario(|rack| async move {
-        let fleet = Fleet::boot(&rack).await;
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
         let load = fleet.start().await;
         let ctl = fleet.etcd.ctl(Api::V3);
         let keys = ["/services/apache/10.77.0.11", "/services/apache/10.77.0.12"];
@@ -134,8 +134,8 @@ fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
 
 #[test]
 fn whoever_is_killed_comes_back() {
-    rack::scenario(|rack| async move {
-        let fleet = Fleet::boot(&rack).await;
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
         let load = fleet.start().await;
         let (first, balancer) = (&fleet.first, &fleet.balancer);
 
@@ -172,7 +172,7 @@ fn whoever_is_killed_comes_back() {
         balancer.says("nginx-lb", "2 backends live").await;
         assert_eq!(http::get(balancer.at(80), "/").await.unwrap().status, 200);
 
-        // The Status line tells what is wrong, too.
+        // The Status line also says what is wrong.
         first.sh("systemctl kill --signal=STOP apache@7777").await;
         first.says("apache-discovery@7777", "not registered, the backend fails").await;
         balancer.says("nginx-lb", "1 backend live").await;

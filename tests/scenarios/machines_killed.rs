@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tests::eventually::check;
-use tests::{Load, Machine, eventually, rack};
+use tests::{Load, Machine, eventually, network};
 
 use super::machines::{Fleet, kill};
 
@@ -12,8 +12,8 @@ const UNIT: &str = "nginx-lb";
 
 #[test]
 fn nginx_outlives_confsync_and_not_its_unit() {
-    rack::scenario(|rack| async move {
-        let fleet = Fleet::boot(&rack).await;
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
         let load = fleet.start().await;
         let balancer = &fleet.balancer;
 
@@ -26,7 +26,7 @@ fn nginx_outlives_confsync_and_not_its_unit() {
         balancer.systemctl(&["kill", "--kill-whom=main", "--signal=ABRT", UNIT]).await;
         fleet.both_answer(&load).await;
         assert_eq!(master(balancer).await, first, "the same nginx all the time");
-        // It does as it is told by the newest confsync.
+        // It obeys the newest confsync.
         fleet.second.systemctl(&["stop", "apache@8888"]).await;
         balancer.says(UNIT, "1 backend live").await;
         fleet.second.systemctl(&["start", "apache@8888"]).await;
@@ -63,8 +63,8 @@ fn nginx_outlives_confsync_and_not_its_unit() {
 
 #[test]
 fn nginx_serves_while_confsync_cannot_start() {
-    rack::scenario(|rack| async move {
-        let fleet = Fleet::boot(&rack).await;
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
         let load = fleet.start().await;
         let balancer = &fleet.balancer;
 

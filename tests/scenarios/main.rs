@@ -25,6 +25,8 @@ macro_rules! in_both_apis {
     };
 }
 
+/// The rooms of confsync import downwards only, as the docs show it.
+mod architecture;
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
 /// What the chaos has in common.
@@ -45,7 +47,7 @@ mod containers;
 mod docs;
 /// The commands of the documentation, run.
 mod docs_commands;
-/// The documentation explains every line that the daemons say or log.
+/// The documentation explains every line that the daemons log or report.
 mod docs_lines;
 /// The tutorial with a real fleet.
 mod fleet;
@@ -55,7 +57,7 @@ mod generated;
 mod handshake_lbs;
 /// Rolling restarts under load.
 mod handshake_rolling;
-/// The words of the handshake: refusals, no-ops, bounds, signals, flags.
+/// The messages of the handshake: refusals, no-ops, bounds, signals, flags.
 mod handshake_words;
 /// The real HAProxy, by commands.
 mod haproxy;
@@ -63,14 +65,14 @@ mod haproxy;
 mod hazards_daemon;
 /// confd's hazards about files: durable, atomic, faithful, cleaned up after.
 mod hazards_files;
-/// Losses that are doubted: the guard.
+/// Losses that are not certain: the guard.
 mod hazards_guard;
 /// confd's hazards about an nginx that is reloaded: what it runs is proven.
 mod hazards_nginx;
-/// confd's hazards about checks and reloads: owed until proven, bounded, together.
+/// confd's hazards about checks and reloads: pending until proven, bounded, together.
 mod hazards_reload;
 /// A service known by its commands, for scenarios where nginx is not the point.
-mod hazards_scene;
+mod hazards_setup;
 /// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
 mod hazards_store;
 /// The tutorial on machines with a real systemd.
@@ -91,9 +93,9 @@ mod register_health;
 mod register_lease;
 /// `register`: two instances of one key, restarts, stops at any moment.
 mod register_rivals;
-mod register_scene;
 /// `register`: many services in one process.
 mod register_services;
+mod register_setup;
 /// `register`: the backend as its child.
 mod register_supervises;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.

@@ -3,11 +3,11 @@
 
 use tests::{Api, Confdir, Daemon, Lab, bins};
 
-use crate::register_scene::{Scene, assert_ended};
+use crate::register_setup::{Setup, assert_ended};
 
 /// Every command whose result is what it prints.
-fn all(scene: &Scene) -> Vec<Daemon> {
-    let lab = &scene.lab;
+fn all(setup: &Setup) -> Vec<Daemon> {
+    let lab = &setup.lab;
     let confdir = Confdir::empty(lab);
     // Without a line end, which would have flushed it.
     confdir.template("a.tmpl", "{{ range gets \"/services/*/*\" }}{{ .Value }}{{ end }}");
@@ -17,13 +17,13 @@ fn all(scene: &Scene) -> Vec<Daemon> {
         dest.display()
     );
     confdir.toml("a", &toml);
-    let register = |name: &str| scene.command(name);
+    let register = |name: &str| setup.command(name);
     let confsync = |name: &str| Daemon::new(lab, name, bins::confsync()).arg(name);
-    let etcd = |daemon: Daemon| daemon.etcd(&scene.etcd, scene.api);
+    let etcd = |daemon: Daemon| daemon.etcd(&setup.etcd, setup.api);
     vec![
         register("list"),
         register("list").arg("--json"),
-        register("check").backend("apache", scene.backend.address()),
+        register("check").backend("apache", setup.backend.address()),
         register("--help"),
         confsync("check").confdir(&confdir),
         etcd(confsync("render").confdir(&confdir)).arg("a"),
@@ -33,15 +33,15 @@ fn all(scene: &Scene) -> Vec<Daemon> {
         etcd(confsync("run").confdir(&confdir)).arg("--dry-run").arg("--diff"),
         confsync("init").flag("--confdir", lab.folder("new").display().to_string()),
         confsync("--version"),
-        register("remove").backend("apache", scene.backend.address()),
+        register("remove").backend("apache", setup.backend.address()),
     ]
 }
 
 /// Runs them all, each by this line of a shell.
 async fn each(line: &str, code: i32, says: &[&str]) {
-    let scene = Scene::new(Api::V3).await;
-    scene.etcd.ctl(Api::V3).put(&scene.key(), &scene.value()).await;
-    for command in all(&scene) {
+    let setup = Setup::new(Api::V3).await;
+    setup.etcd.ctl(Api::V3).put(&setup.key(), &setup.value()).await;
+    for command in all(&setup) {
         assert_ended(&command.under(&["sh", "-c", line]).run().await, code, says);
     }
 }

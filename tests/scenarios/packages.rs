@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tests::process::{Spec, run};
 use tests::skip::skip;
-use tests::{Api, Etcd, Lab, Machine, bins, rack};
+use tests::{Api, Etcd, Lab, Machine, bins, network};
 
 const BUILD: Duration = Duration::from_secs(120);
 
@@ -56,17 +56,17 @@ fn packages_are_installed_upgraded_and_removed() {
     if !bins::on_path("cargo-deb") {
         return skip("cargo-deb is not installed (`make packages` installs it)");
     }
-    rack::scenario(|rack| async move {
-        let pages = Spec::new("pages", env!("CARGO_BIN_EXE_pages"), rack.lab().path())
-            .args([rack.lab().path().join("target/release/generated")]);
+    network::scenario(|network| async move {
+        let pages = Spec::new("pages", env!("CARGO_BIN_EXE_pages"), network.lab().path())
+            .args([network.lab().path().join("target/release/generated")]);
         let _ = run(pages, BUILD).await.ok();
-        let pages = rack.lab().path().join("target/release/generated");
+        let pages = network.lab().path().join("target/release/generated");
         let gzip = Spec::new("gzip", "sh", pages).args(["-c", "gzip -9n *.1"]);
         let _ = run(gzip, BUILD).await.ok();
         let (first, second) =
-            (packages(rack.lab(), "0.1.0-1").await, packages(rack.lab(), "0.1.0-2").await);
-        let etcd = Etcd::prepare_at(rack.lab(), (rack.ip(), 2379).into());
-        let machine = rack.machine("fresh", 20);
+            (packages(network.lab(), "0.1.0-1").await, packages(network.lab(), "0.1.0-2").await);
+        let etcd = Etcd::prepare_at(network.lab(), (network.ip(), 2379).into());
+        let machine = network.machine("fresh", 20);
         tokio::join!(etcd.up(), machine.boot());
 
         install(&machine, &first).await;

@@ -97,7 +97,7 @@ async fn the_page_follows_the_backends() {
     assert_eq!(browser.eval("document.title").await, "No word from edge-1");
     let hero = "getComputedStyle(document.querySelector('h1')).color";
     let grey = browser.eval(hero).await;
-    // It comes back, mended: the page finds it again by itself.
+    // It comes back: the page finds it again by itself.
     confdir.edit("templates/nginx.hbs", |text| text.replace("proxy_pas ", "proxy_pass "));
     let _lb1 = balancer("edge-1", status, &nginx, &confdir);
     browser.shows("document.title === '2 backends live · edge-1'").await;

@@ -3,7 +3,7 @@
 
 use tests::{Api, Backend, Behaviour, Daemon, Lab};
 
-use crate::register_scene::{Scene, assert_ended};
+use crate::register_setup::{Setup, assert_ended};
 
 in_both_apis!(
     a_json_value_says_all_of_it,
@@ -14,76 +14,76 @@ in_both_apis!(
 );
 
 async fn a_json_value_says_all_of_it(api: Api) {
-    let scene = Scene::new(api).await;
-    let sidekick = scene.sidekick().flag("--value", "json").flag("--weight", "3");
+    let setup = Setup::new(api).await;
+    let sidekick = setup.sidekick().flag("--value", "json").flag("--weight", "3");
     let sidekick = sidekick.flag("--zone", "a").flag("--meta", "v=2").start();
     sidekick.ready().await;
-    let value: serde_json::Value = serde_json::from_str(&scene.now().await.unwrap()).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&setup.now().await.unwrap()).unwrap();
     let wanted = serde_json::json!({
-        "addr": scene.value(), "weight": 3, "zone": "a", "meta": {"v": "2"}
+        "addr": setup.value(), "weight": 3, "zone": "a", "meta": {"v": "2"}
     });
     assert_eq!(value, wanted);
 }
 
 async fn names_of_keys_are_made_of_host_port_and_hostname(api: Api) {
-    let scene = Scene::new(api).await;
-    let sidekick = scene.sidekick().flag("--prefix", "/web/live");
+    let setup = Setup::new(api).await;
+    let sidekick = setup.sidekick().flag("--prefix", "/web/live");
     let sidekick = sidekick.flag("--id", "{hostname}-{host}:{port}").start();
     sidekick.ready().await;
-    let keys = scene.etcd.ctl(api).ls("/web/live").await;
-    let end = format!("-{}", scene.value());
+    let keys = setup.etcd.ctl(api).ls("/web/live").await;
+    let end = format!("-{}", setup.value());
     let found = keys.iter().any(|k| k.starts_with("/web/live/apache/") && k.ends_with(&end));
     assert!(found, "{keys:?}");
 
-    let wrong = scene.sidekick().flag("--id", "{prot}").run().await;
+    let wrong = setup.sidekick().flag("--id", "{prot}").run().await;
     assert_ended(&wrong, 64, &["--id", "only {host}, {port} and {hostname} are known"]);
 }
 
 /// `HOST_IP` and `ETCD_PORT` say where etcd is, `COREOS_PRIVATE_IPV4` where we are.
 async fn the_variables_of_the_tutorial_are_enough(api: Api) {
-    let scene = Scene::new(api).await;
-    let etcd = scene.etcd.address();
-    let sidekick = Daemon::register(&scene.lab)
+    let setup = Setup::new(api).await;
+    let etcd = setup.etcd.address();
+    let sidekick = Daemon::register(&setup.lab)
         .flag("--service", "apache")
-        .flag("--port", scene.backend.port().to_string())
+        .flag("--port", setup.backend.port().to_string())
         .flag("--etcd-api", api.flag())
-        .env("COREOS_PRIVATE_IPV4", scene.backend.ip().to_string())
+        .env("COREOS_PRIVATE_IPV4", setup.backend.ip().to_string())
         .env("HOST_IP", etcd.ip().to_string())
         .env("ETCD_PORT", etcd.port().to_string())
         .start();
     sidekick.ready().await;
-    assert_eq!(scene.now().await, Some(scene.value()));
+    assert_eq!(setup.now().await, Some(setup.value()));
 }
 
 async fn only_what_is_ours_is_removed(api: Api) {
-    let scene = Scene::new(api).await;
-    let ctl = scene.etcd.ctl(api);
-    let remove = || scene.command("remove").backend("apache", scene.backend.address());
+    let setup = Setup::new(api).await;
+    let ctl = setup.etcd.ctl(api);
+    let remove = || setup.command("remove").backend("apache", setup.backend.address());
     assert_ended(&remove().run().await, 0, &["is not registered"]);
 
-    ctl.put(&scene.key(), "10.9.9.9:80").await;
+    ctl.put(&setup.key(), "10.9.9.9:80").await;
     assert_ended(&remove().run().await, 1, &["10.9.9.9:80", "left alone"]);
-    assert_eq!(scene.now().await.as_deref(), Some("10.9.9.9:80"));
+    assert_eq!(setup.now().await.as_deref(), Some("10.9.9.9:80"));
 
-    ctl.put(&scene.key(), &format!("{{\"addr\":\"{}\",\"weight\":2}}", scene.value())).await;
+    ctl.put(&setup.key(), &format!("{{\"addr\":\"{}\",\"weight\":2}}", setup.value())).await;
     assert_ended(&remove().run().await, 0, &["removed"]);
-    assert_eq!(scene.now().await, None);
+    assert_eq!(setup.now().await, None);
 }
 
 async fn a_list_shows_everybody_with_the_time_left(api: Api) {
-    let scene = Scene::new(api).await;
-    let list = || scene.command("list");
+    let setup = Setup::new(api).await;
+    let list = || setup.command("list");
     assert_ended(&list().run().await, 0, &["nobody is registered under /services"]);
-    let _sidekick = scene.started(scene.with_ttl("10m")).await;
-    scene.etcd.ctl(api).put("/services/web/broken", "no address").await;
+    let _sidekick = setup.started(setup.with_ttl("10m")).await;
+    setup.etcd.ctl(api).put("/services/web/broken", "no address").await;
 
     let table = list().run().await;
-    let parts = ["SERVICE", "TTL LEFT", &scene.value(), "for ever", "refused: "];
+    let parts = ["SERVICE", "TTL LEFT", &setup.value(), "for ever", "refused: "];
     assert_ended(&table, 0, &parts);
 
     let json = list().flag("--service", "apache").arg("--json").run().await;
     let rows: serde_json::Value = serde_json::from_str(&json.log).unwrap();
-    assert_eq!(rows.pointer("/0/key").unwrap(), &scene.key());
+    assert_eq!(rows.pointer("/0/key").unwrap(), &setup.key());
     let left = rows.pointer("/0/ttl_seconds").and_then(serde_json::Value::as_u64);
     assert!(left.is_some_and(|left| (1..=600).contains(&left)), "{rows}");
     assert_eq!(rows.as_array().map(Vec::len), Some(1));
@@ -91,10 +91,10 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_check_now_by_exit_code_and_in_words() {
-    let scene = Scene::new(Api::V3).await;
-    let check = || scene.command("check").backend("apache", scene.backend.address());
+    let setup = Setup::new(Api::V3).await;
+    let check = || setup.command("check").backend("apache", setup.backend.address());
     assert_ended(&check().run().await, 0, &["pass"]);
-    scene.backend.behave(Behaviour::Status(500));
+    setup.backend.behave(Behaviour::Status(500));
     assert_ended(&check().run().await, 1, &["FAIL", "500"]);
     assert_ended(&check().flag("--check", "tcp").run().await, 0, &["pass", "tcp"]);
     let exec = check().flag("--check", "exec:sh -c 'echo disk full >&2; exit 3'");
@@ -104,19 +104,19 @@ async fn one_check_now_by_exit_code_and_in_words() {
 /// Two backends on one host, told apart by the port in the name.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_on_one_host_do_not_meet() {
-    let scene = Scene::new(Api::V3).await;
-    let two = Backend::start(&scene.lab, "two").await;
+    let setup = Setup::new(Api::V3).await;
+    let two = Backend::start(&setup.lab, "two").await;
     let mut sidekicks = Vec::new();
-    for backend in [&scene.backend, &two] {
-        let sidekick = Daemon::register(&scene.lab).backend("apache", backend.address());
-        let sidekick = sidekick.etcd(&scene.etcd, Api::V3).quick();
+    for backend in [&setup.backend, &two] {
+        let sidekick = Daemon::register(&setup.lab).backend("apache", backend.address());
+        let sidekick = sidekick.etcd(&setup.etcd, Api::V3).quick();
         sidekicks.push(sidekick.flag("--id", "{host}:{port}").start());
     }
     for sidekick in &sidekicks {
         sidekick.ready().await;
     }
     let _ = sidekicks.remove(0).stop().await;
-    let keys = scene.etcd.ctl(Api::V3).ls("/services").await;
+    let keys = setup.etcd.ctl(Api::V3).ls("/services").await;
     assert_eq!(keys, [format!("/services/apache/{}", two.address())]);
 }
 

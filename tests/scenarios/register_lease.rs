@@ -6,7 +6,7 @@ use std::time::Duration;
 use tests::{Api, eventually, eventually::check};
 use tests::{Backend, Daemon, Etcd, Lab, Signal};
 
-use crate::register_scene::{Scene, TTL, outlast, saw, says};
+use crate::register_setup::{Setup, TTL, outlast, saw, says};
 
 in_both_apis!(
     paused_longer_than_its_ttl_it_registers_again,
@@ -21,30 +21,30 @@ in_both_apis!(
 );
 
 async fn paused_longer_than_its_ttl_it_registers_again(api: Api) {
-    let scene = Scene::new(api).await;
-    let sidekick = scene.started(scene.sidekick()).await;
+    let setup = Setup::new(api).await;
+    let sidekick = setup.started(setup.sidekick()).await;
     sidekick.signal(Signal::STOP);
-    scene.gone().await;
+    setup.gone().await;
     sidekick.signal(Signal::CONT);
-    scene.registered().await;
+    setup.registered().await;
     says(&sidekick, "registered").await;
 }
 
 async fn a_hung_etcd_stops_no_probing_and_changes_no_health(api: Api) {
-    let scene = Scene::new(api).await;
-    let sidekick = scene.started(scene.sidekick()).await;
-    scene.etcd.freeze();
+    let setup = Setup::new(api).await;
+    let sidekick = setup.started(setup.sidekick()).await;
+    setup.etcd.freeze();
     says(&sidekick, "not reachable").await;
     // Longer than the TTL, and probed all the while.
-    let probed = scene.backend.requests();
+    let probed = setup.backend.requests();
     outlast(TTL * 2).await;
     eventually("more probes", || async {
-        let now = scene.backend.requests();
+        let now = setup.backend.requests();
         check(now >= probed + 3, || format!("{probed} and now {now}"))
     })
     .await;
-    scene.etcd.thaw();
-    scene.registered().await;
+    setup.etcd.thaw();
+    setup.registered().await;
     eventually("no trouble any more", || async {
         let status = sidekick.status().unwrap_or_default();
         check(status.ends_with(": registered"), || status)
@@ -62,77 +62,77 @@ async fn etcd_away_at_the_start_is_waited_for(api: Api) {
     says(&sidekick, &format!("waiting for etcd at {}", etcd.url())).await;
     etcd.up().await;
     sidekick.ready().await;
-    let scene = Scene { api, backend, etcd, lab };
-    scene.registered().await;
+    let setup = Setup { api, backend, etcd, lab };
+    setup.registered().await;
 }
 
 async fn etcd_away_for_less_than_the_ttl_costs_nothing(api: Api) {
-    let scene = Scene::new(api).await;
+    let setup = Setup::new(api).await;
     let ttl = Duration::from_secs(8);
-    let _sidekick = scene.started(scene.with_ttl("8s")).await;
-    let created = scene.created().await;
-    scene.etcd.kill().await;
-    scene.etcd.up().await;
+    let _sidekick = setup.started(setup.with_ttl("8s")).await;
+    let created = setup.created().await;
+    setup.etcd.kill().await;
+    setup.etcd.up().await;
     // v2 counts on while it is away: only a refresh afterwards keeps the key this long.
     outlast(ttl + TTL).await;
-    assert_eq!(scene.created().await, created, "the key was away");
+    assert_eq!(setup.created().await, created, "the key was away");
 }
 
 async fn etcd_away_for_longer_than_the_ttl_is_come_back_from(api: Api) {
-    let scene = Scene::new(api).await;
-    let sidekick = scene.started(scene.sidekick()).await;
-    scene.etcd.stop().await;
+    let setup = Setup::new(api).await;
+    let sidekick = setup.started(setup.sidekick()).await;
+    setup.etcd.stop().await;
     says(&sidekick, "not reachable").await;
     outlast(TTL * 2).await;
-    scene.etcd.up().await;
-    scene.registered().await;
+    setup.etcd.up().await;
+    setup.registered().await;
     assert!(!sidekick.log().contains("the backend fails"), "{}", sidekick.log());
 }
 
 async fn wiped_it_is_filled_again(api: Api) {
-    let scene = Scene::new(api).await;
-    let sidekick = scene.started(scene.with_ttl("6s")).await;
-    scene.etcd.wipe().await;
-    scene.registered().await;
+    let setup = Setup::new(api).await;
+    let sidekick = setup.started(setup.with_ttl("6s")).await;
+    setup.etcd.wipe().await;
+    setup.registered().await;
     let _ = sidekick.stop().await;
-    assert_eq!(scene.now().await, None);
+    assert_eq!(setup.now().await, None);
 }
 
 /// The revision falls, and what we hold was never there.
 async fn restored_to_before_it_was_registered(api: Api) {
-    let scene = Scene::new(api).await;
-    let saved = scene.etcd.save().await;
-    let sidekick = scene.started(scene.with_ttl("6s")).await;
-    scene.etcd.restore(&saved).await;
-    scene.registered().await;
+    let setup = Setup::new(api).await;
+    let saved = setup.etcd.save().await;
+    let sidekick = setup.started(setup.with_ttl("6s")).await;
+    setup.etcd.restore(&saved).await;
+    setup.registered().await;
     outlast(Duration::from_secs(8)).await;
-    assert_eq!(scene.now().await, Some(scene.value()), "{}", sidekick.log());
+    assert_eq!(setup.now().await, Some(setup.value()), "{}", sidekick.log());
 }
 
 /// The revision falls, and our key is there, bound to a lease of our predecessor's.
 async fn restored_to_an_earlier_life(api: Api) {
-    let scene = Scene::new(api).await;
-    let first = scene.started(scene.with_ttl("6s")).await;
-    let saved = scene.etcd.save().await;
-    scene.registered().await;
+    let setup = Setup::new(api).await;
+    let first = setup.started(setup.with_ttl("6s")).await;
+    let saved = setup.etcd.save().await;
+    setup.registered().await;
     let _ = first.stop().await;
-    let second = scene.started(scene.with_ttl("6s")).await;
-    scene.etcd.restore(&saved).await;
+    let second = setup.started(setup.with_ttl("6s")).await;
+    setup.etcd.restore(&saved).await;
     // Well after the old lease has run out.
     outlast(Duration::from_secs(12)).await;
-    scene.registered().await;
-    let created = scene.created().await;
+    setup.registered().await;
+    let created = setup.created().await;
     outlast(Duration::from_secs(8)).await;
-    assert_eq!(scene.created().await, created, "it lapsed:\n{}", second.log());
+    assert_eq!(setup.created().await, created, "it lapsed:\n{}", second.log());
 }
 
 async fn a_deleted_key_comes_back_while_the_lease_lives(api: Api) {
-    let scene = Scene::new(api).await;
-    let sidekick = scene.started(scene.sidekick()).await;
-    let watcher = scene.watch().await;
-    scene.etcd.ctl(api).del(&scene.key()).await;
-    let key = scene.key();
+    let setup = Setup::new(api).await;
+    let sidekick = setup.started(setup.sidekick()).await;
+    let watcher = setup.watch().await;
+    setup.etcd.ctl(api).del(&setup.key()).await;
+    let key = setup.key();
     saw(&watcher, &[format!("DELETE {key}"), format!("PUT {key}")]).await;
     sidekick.logged("registering again").await;
-    scene.registered().await;
+    setup.registered().await;
 }

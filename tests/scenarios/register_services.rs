@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tests::eventually::check;
 use tests::{Api, Backend, Behaviour, Daemon, Signal, eventually};
 
-use crate::register_scene::{Scene, assert_ended, saw};
+use crate::register_setup::{Setup, assert_ended, saw};
 
 in_both_apis!(a_reload_touches_nothing_but_what_changed);
 
@@ -16,8 +16,8 @@ const DEFAULTS: &str = "[defaults]\nid = \"{host}:{port}\"\nttl = \"30s\"\ninter
 struct File(PathBuf);
 
 impl File {
-    fn new(scene: &Scene) -> Self {
-        Self(scene.lab.path().join("services.toml"))
+    fn new(setup: &Setup) -> Self {
+        Self(setup.lab.path().join("services.toml"))
     }
 
     fn write(&self, services: &[(&str, &Backend, &str)]) {
@@ -30,16 +30,16 @@ impl File {
 }
 
 async fn a_reload_touches_nothing_but_what_changed(api: Api) {
-    let scene = Scene::new(api).await;
-    let one = &scene.backend;
-    let two = Backend::start(&scene.lab, "two").await;
-    let three = Backend::start(&scene.lab, "three").await;
-    let file = File::new(&scene);
+    let setup = Setup::new(api).await;
+    let one = &setup.backend;
+    let two = Backend::start(&setup.lab, "two").await;
+    let three = Backend::start(&setup.lab, "three").await;
+    let file = File::new(&setup);
     file.write(&[("apache", one, ""), ("web", &two, "")]);
-    let sidekick = Daemon::register(&scene.lab).etcd(&scene.etcd, api);
+    let sidekick = Daemon::register(&setup.lab).etcd(&setup.etcd, api);
     let sidekick = sidekick.flag("--config", file.0.display().to_string()).start();
     sidekick.ready().await;
-    let watcher = scene.watch().await;
+    let watcher = setup.watch().await;
     let key = |service: &str, at: &Backend| format!("/services/{service}/{}", at.address());
     let reloaded = |times: usize| {
         let sidekick = &sidekick;
@@ -70,7 +70,7 @@ async fn a_reload_touches_nothing_but_what_changed(api: Api) {
     sidekick.logged("`/nowhere/check` cannot be executed").await;
     saw(&watcher, &seen).await;
 
-    // The new probes of one count: it goes when it is sick, and for no other reason.
+    // The new probes of one count: it goes when it is unhealthy, and for no other reason.
     file.write(&[("apache", one, "interval = \"400ms\"\n"), ("web", &three, "")]);
     sidekick.signal(Signal::HUP);
     reloaded(2).await;
@@ -81,15 +81,15 @@ async fn a_reload_touches_nothing_but_what_changed(api: Api) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_wrong_with_a_file_is_said_at_once() {
-    let scene = Scene::new(Api::V3).await;
-    let file = File::new(&scene);
+    let setup = Setup::new(Api::V3).await;
+    let file = File::new(&setup);
     file.write(&[
-        ("apache", &scene.backend, ""),
-        ("apache", &scene.backend, "interval = \"20s\"\ntimeout = \"1s\"\n"),
-        ("web", &scene.backend, "check = \"http://:80/\"\n"),
-        ("api", &scene.backend, "check = \"exec:/nowhere/check\"\nprot = 1\n"),
+        ("apache", &setup.backend, ""),
+        ("apache", &setup.backend, "interval = \"20s\"\ntimeout = \"1s\"\n"),
+        ("web", &setup.backend, "check = \"http://:80/\"\n"),
+        ("api", &setup.backend, "check = \"exec:/nowhere/check\"\nprot = 1\n"),
     ]);
-    let run = Daemon::register(&scene.lab).etcd(&scene.etcd, Api::V3);
+    let run = Daemon::register(&setup.lab).etcd(&setup.etcd, Api::V3);
     let run = run.flag("--config", file.0.display().to_string());
     let parts = [
         "two services would write this key",

@@ -143,7 +143,7 @@ async fn ready_only_while_it_is_true() {
     confsync.stop().await;
 }
 
-/// Who looks costs little, and not more than so many may: the next is told to come back.
+/// Readers cost little, and their number is bounded: the next is asked to retry.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_have_a_bound_and_places_are_given_back() {
     let lab = Lab::new();

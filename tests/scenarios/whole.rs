@@ -21,18 +21,18 @@ in_both_apis!(
 async fn a_backend_dies_and_comes_back(api: Api) {
     let lab = Lab::new();
     let cluster = Cluster::start(&lab, api, 3).await;
-    let [_, member, _] = &cluster.members[..] else { unreachable!() };
-    let backend = &member.backend;
+    let [_, instance, _] = &cluster.instances[..] else { unreachable!() };
+    let backend = &instance.backend;
     let load = cluster.load().clients(4).start();
     load.answered(backend.name()).await;
 
     backend.die().await;
-    cluster.unregistered(member).await;
+    cluster.unregistered(instance).await;
     cluster.dropped(backend.address()).await;
 
     load.forget_answers();
     backend.come_up().await;
-    cluster.registered(member).await;
+    cluster.registered(instance).await;
     cluster.serves(backend.address()).await;
     load.answered(backend.name()).await;
     // nginx asks the next backend when one refuses a GET.
@@ -50,9 +50,9 @@ async fn etcd_restarts_and_nobody_notices(api: Api) {
     let late = cluster.join(&lab, "late").await;
     late.sidekick.ready().await;
     load.answered("late").await;
-    for member in &cluster.members {
-        cluster.registered(member).await;
-        cluster.serves(member.backend.address()).await;
+    for instance in &cluster.instances {
+        cluster.registered(instance).await;
+        cluster.serves(instance.backend.address()).await;
     }
     load.stop().await.assert_none_failed();
 }
@@ -70,8 +70,8 @@ async fn etcd_hangs_and_wakes_up(api: Api) {
     })
     .await;
     cluster.etcd.thaw();
-    for member in &cluster.members {
-        cluster.registered(member).await;
+    for instance in &cluster.instances {
+        cluster.registered(instance).await;
     }
     let late = cluster.join(&lab, "late").await;
     late.sidekick.ready().await;
@@ -85,9 +85,9 @@ async fn etcd_is_wiped_and_everybody_registers_again(api: Api) {
     let load = cluster.load().clients(2).start();
 
     cluster.etcd.wipe().await;
-    for member in &cluster.members {
-        cluster.registered(member).await;
-        cluster.serves(member.backend.address()).await;
+    for instance in &cluster.instances {
+        cluster.registered(instance).await;
+        cluster.serves(instance.backend.address()).await;
     }
     let late = cluster.join(&lab, "late").await;
     late.sidekick.ready().await;
@@ -173,12 +173,12 @@ async fn the_service_manager_hears_from_both() {
     confsync.ready().await;
 
     for daemon in [sidekick, confsync] {
-        daemon.told("WATCHDOG=1", 3).await;
-        // The main loops go on without etcd and with a sick backend.
+        daemon.notified_times("WATCHDOG=1", 3).await;
+        // The main loops go on without etcd and with a failing backend.
         etcd.freeze();
         backend.behave(Behaviour::Hang);
         let so_far = daemon.notified().iter().filter(|line| *line == "WATCHDOG=1").count();
-        daemon.told("WATCHDOG=1", so_far + 3).await;
+        daemon.notified_times("WATCHDOG=1", so_far + 3).await;
         etcd.thaw();
         assert!(daemon.status().is_some_and(|status| !status.is_empty()), "no STATUS=");
         let _ = daemon.stop().await;

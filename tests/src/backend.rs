@@ -1,5 +1,5 @@
-//! A web backend inside the test: it answers with its name, and can be sick in all the
-//! ways backends are: wrong status, slow, silent, dripping, gone.
+//! A web backend inside the test: it answers with its name, and can fail in all the
+//! ways backends do: wrong status, slow, silent, dripping, gone.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ pub enum Behaviour {
     Drip,
 }
 
-/// What a backend is told and what it has seen.
+/// How a backend is to answer, and what it has counted.
 #[derive(Debug)]
 pub struct State {
     name: String,

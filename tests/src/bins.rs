@@ -79,7 +79,7 @@ fn build(folder: &Path) {
     let mut spec = Spec::new("cargo build", cargo, workspace).args(["build", "--bins", "--quiet"]);
     for (name, value) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        // What cargo tells a test about its package would make it build everything anew.
+        // The variables that describe the test's own package would make it build everything anew.
         let about_us = name.starts_with("CARGO_PKG") || name.starts_with("CARGO_MANIFEST");
         if !about_us {
             spec = spec.env(&name, value);

@@ -47,7 +47,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts it. `None`, and the test is said to be skipped, where there is no Chromium.
+    /// Starts it. `None`, with a note that the test is skipped, where there is no Chromium.
     pub async fn start(lab: &Lab) -> Option<Self> {
         if !bins::on_path("chromium") {
             skip("chromium is not installed: nobody looks at the page in a browser");

@@ -9,18 +9,18 @@ use crate::daemon::{Daemon, Running};
 use crate::etcd::{Api, Etcd};
 use crate::eventually::{check, eventually};
 use crate::lab::Lab;
-use crate::load::{Load, Plan};
+use crate::load::{Load, Profile};
 use crate::nginx::Nginx;
 
 /// A backend and the sidekick that registers it.
-pub struct Member {
+pub struct Instance {
     /// The web server.
     pub backend: Backend,
     /// Its `register`.
     pub sidekick: Running,
 }
 
-impl Member {
+impl Instance {
     /// Its key in etcd.
     #[must_use]
     pub fn key(&self) -> String {
@@ -41,7 +41,7 @@ pub struct Cluster {
     /// confsync.
     pub confsync: Running,
     /// The backends with their sidekicks.
-    pub members: Vec<Member>,
+    pub instances: Vec<Instance>,
 }
 
 impl Cluster {
@@ -50,33 +50,33 @@ impl Cluster {
     /// them.
     pub async fn start(lab: &Lab, api: Api, backends: usize) -> Self {
         let etcd = Etcd::start(lab).await;
-        let mut members = Vec::new();
+        let mut instances = Vec::new();
         for nth in 1..=backends {
-            members.push(join(lab, &etcd, api, &format!("apache-{nth}")).await);
+            instances.push(join(lab, &etcd, api, &format!("apache-{nth}")).await);
         }
         // All are there before confsync looks, so its first file has all of them.
-        for member in &members {
-            member.sidekick.ready().await;
+        for instance in &instances {
+            instance.sidekick.ready().await;
         }
         let nginx = Nginx::prepare(lab);
         let confdir = Confdir::tutorial(lab, &nginx);
         let confsync = Daemon::confsync(lab).etcd(&etcd, api).confdir(&confdir);
         let confsync = confsync.supervising(&nginx).start();
-        let cluster = Self { api, etcd, nginx, confdir, confsync, members };
+        let cluster = Self { api, etcd, nginx, confdir, confsync, instances };
         cluster.confsync.ready().await;
-        for member in &cluster.members {
-            cluster.serves(member.backend.address()).await;
+        for instance in &cluster.instances {
+            cluster.serves(instance.backend.address()).await;
         }
         cluster
     }
 
     /// Starts one more backend with its sidekick. It need not be served yet.
-    pub async fn join(&self, lab: &Lab, name: &str) -> Member {
+    pub async fn join(&self, lab: &Lab, name: &str) -> Instance {
         join(lab, &self.etcd, self.api, name).await
     }
 
     /// A load on nginx.
-    pub fn load(&self) -> Plan {
+    pub fn load(&self) -> Profile {
         Load::on(self.nginx.address())
     }
 
@@ -98,11 +98,11 @@ impl Cluster {
         })
     }
 
-    /// Waits until etcd has the member's key.
+    /// Waits until etcd has the instance's key.
     #[track_caller]
-    pub fn registered(&self, member: &Member) -> impl Future<Output = ()> {
-        let (ctl, key) = (self.etcd.ctl(self.api), member.key());
-        let value = member.backend.address().to_string();
+    pub fn registered(&self, instance: &Instance) -> impl Future<Output = ()> {
+        let (ctl, key) = (self.etcd.ctl(self.api), instance.key());
+        let value = instance.backend.address().to_string();
         eventually(format!("{key} = {value}"), move || {
             let (ctl, key, value) = (ctl.clone(), key.clone(), value.clone());
             async move {
@@ -112,10 +112,10 @@ impl Cluster {
         })
     }
 
-    /// Waits until etcd has the member's key no more.
+    /// Waits until etcd has the instance's key no more.
     #[track_caller]
-    pub fn unregistered(&self, member: &Member) -> impl Future<Output = ()> {
-        let (ctl, key) = (self.etcd.ctl(self.api), member.key());
+    pub fn unregistered(&self, instance: &Instance) -> impl Future<Output = ()> {
+        let (ctl, key) = (self.etcd.ctl(self.api), instance.key());
         eventually(format!("no {key}"), move || {
             let (ctl, key) = (ctl.clone(), key.clone());
             async move {
@@ -126,9 +126,9 @@ impl Cluster {
     }
 }
 
-async fn join(lab: &Lab, etcd: &Etcd, api: Api, name: &str) -> Member {
+async fn join(lab: &Lab, etcd: &Etcd, api: Api, name: &str) -> Instance {
     let backend = Backend::start_at((lab.another_ip(), 8080).into(), name).await;
     let sidekick = Daemon::register(lab).named(&format!("sidekick of {name}"));
     let sidekick = sidekick.backend("apache", backend.address()).etcd(etcd, api).quick().start();
-    Member { backend, sidekick }
+    Instance { backend, sidekick }
 }

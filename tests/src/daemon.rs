@@ -1,5 +1,5 @@
-//! A daemon on trial: its command line in a scrubbed environment, what it tells the
-//! service manager, what it logs, how it ends.
+//! A daemon on trial: its command line in a scrubbed environment, what it reports to
+//! the service manager, what it logs, how it ends.
 
 use std::net::SocketAddr;
 use std::panic::Location;
@@ -169,7 +169,7 @@ impl Daemon {
 pub struct Ended {
     /// How.
     pub exit: Exit,
-    /// All it said.
+    /// Its whole output.
     pub log: String,
 }
 
@@ -180,13 +180,13 @@ pub struct Running {
 }
 
 impl Running {
-    /// All it said so far.
+    /// Its output so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// What it told the service manager, one `NAME=value` each, oldest first.
+    /// What it sent to the service manager, one `NAME=value` each, oldest first.
     #[must_use]
     pub fn notified(&self) -> Vec<String> {
         self.notify.received()
@@ -225,17 +225,17 @@ impl Running {
             if let Some(exit) = self.process.exit() {
                 panic!("{place}: not ready but ended with {exit}:\n{}", self.log());
             }
-            Err(format!("told so far: {notified:?}; log:\n{}", self.log()))
+            Err(format!("notified so far: {notified:?}; log:\n{}", self.log()))
         })
     }
 
-    /// Waits until it has told the service manager this line `times` times.
+    /// Waits until it has sent this line to the service manager `times` times.
     #[track_caller]
-    pub fn told(&self, line: &str, times: usize) -> impl Future<Output = ()> {
+    pub fn notified_times(&self, line: &str, times: usize) -> impl Future<Output = ()> {
         eventually(format!("{line} to the service manager"), move || async move {
             let notified = self.notified();
-            let count = notified.iter().filter(|told| *told == line).count();
-            check(count >= times, || format!("told so far: {notified:?}"))
+            let count = notified.iter().filter(|sent| *sent == line).count();
+            check(count >= times, || format!("notified so far: {notified:?}"))
         })
     }
 

@@ -78,7 +78,7 @@ impl Etcd {
     pub fn prepare_at(lab: &Lab, client: SocketAddr) -> Self {
         let v3 = Ctl::new(Api::V3, client, lab.path());
         let v2 = Ctl::new(Api::V2, client, lab.path());
-        lab.teller(move || format!("---- keys\n{}{}", v2.dump_now(), v3.dump_now()));
+        lab.report_with(move || format!("---- keys\n{}{}", v2.dump_now(), v3.dump_now()));
         Self {
             shared: lab.shared(),
             client,

@@ -1,7 +1,7 @@
 //! Container images of `fleet-units/docker/`, built by a real Docker, and machines that
 //! run them with a real Docker of their own.
 //!
-//! An engine of our own builds them, outside of the rack, because apt needs the world. What it
+//! An engine of our own builds them, outside of the network, because apt needs the world. What it
 //! builds it keeps in the target folder, so the first run alone makes the base image
 //! (`debootstrap`) and asks apt. It runs in a PID namespace and ends with the test. Where any of
 //! this cannot be done, the scenario is skipped, loudly ([`crate::skip`]).
@@ -16,8 +16,8 @@ use rustix::process::{Pid, geteuid, kill_process};
 use crate::bins;
 use crate::eventually::{check, patience, within};
 use crate::lab::Lab;
+use crate::network::{self, Machine, Network};
 use crate::process::{Output, Process, Signal, Spec, run};
-use crate::rack::{self, Machine, Rack};
 use crate::skip::skip;
 
 const BASE: &str = include_str!("images/base.sh");
@@ -32,16 +32,16 @@ pub struct Images {
     folder: PathBuf,
 }
 
-/// Runs a scenario inside a new rack, with images, or skips it and says why. `names` are
+/// Runs a scenario inside a new network, with images, or skips it and says why. `names` are
 /// folders of `fleet-units/docker/`; the images are called `user_name/NAME`.
-pub fn scenario<F>(names: &[&str], run: impl FnOnce(Rack, Images) -> F + Send + 'static)
+pub fn scenario<F>(names: &[&str], run: impl FnOnce(Network, Images) -> F + Send + 'static)
 where
     F: Future<Output = ()>,
 {
     let lab = Lab::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.expect("a runtime").block_on(Images::build(&lab, names)) {
-        Ok(images) => rack::scenario(move |rack| run(rack, images)),
+        Ok(images) => network::scenario(move |network| run(network, images)),
         Err(why) => skip(&why),
     }
 }

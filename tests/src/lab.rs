@@ -17,14 +17,14 @@ use crate::process::{Process, Signal, Spec};
 use crate::report;
 use crate::workdir::Workdir;
 
-/// Something that can tell about its state in a report.
-pub(crate) type Teller = Box<dyn Fn() -> String + Send>;
+/// A part of the report: what etcd has, for example.
+pub(crate) type Reporter = Box<dyn Fn() -> String + Send>;
 
 /// What the parts of a lab share with it.
 pub(crate) struct Shared {
     pub(crate) path: PathBuf,
     pub(crate) processes: Mutex<Vec<Process>>,
-    pub(crate) tellers: Mutex<Vec<Teller>>,
+    pub(crate) reporters: Mutex<Vec<Reporter>>,
 }
 
 impl Shared {
@@ -54,7 +54,7 @@ impl Lab {
         let shared = Shared {
             path: workdir.path().to_owned(),
             processes: Mutex::default(),
-            tellers: Mutex::default(),
+            reporters: Mutex::default(),
         };
         let addresses = Mutex::new(vec![Loopback::take()]);
         Self { workdir, addresses, shared: Arc::new(shared) }
@@ -107,15 +107,15 @@ impl Lab {
         Arc::clone(&self.shared)
     }
 
-    pub(crate) fn teller(&self, teller: impl Fn() -> String + Send + 'static) {
-        self.shared.tellers.lock().unwrap().push(Box::new(teller));
+    pub(crate) fn report_with(&self, reporter: impl Fn() -> String + Send + 'static) {
+        self.shared.reporters.lock().unwrap().push(Box::new(reporter));
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", report::tell(&self.shared));
+            eprintln!("{}", report::render(&self.shared));
             let path = self.workdir.keep();
             eprintln!("the folder is kept: {}", path.display());
         }

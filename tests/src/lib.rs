@@ -3,10 +3,10 @@
 //! scenarios run side by side.
 //!
 //! * [`lab`] owns a scenario's folder, addresses and processes, and puts all of them
-//!   away; when the scenario fails it tells everything it knows ([`report`]).
+//!   away; when the scenario fails it prints a [`report`].
 //! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
-//! * [`rack`] is a network of machines that each run a real systemd; [`images`] are the
+//! * [`network`] is a network of machines that each run a real systemd; [`images`] are the
 //!   container images that a real Docker runs there.
 //! * [`browser`] is a Chromium that looks at the status page.
 //! * [`process`] is the only spawner, [`eventually`] the only way to wait for a
@@ -36,16 +36,16 @@ pub mod images;
 pub mod lab;
 pub mod link;
 pub mod load;
+pub mod network;
 pub mod nginx;
 pub mod process;
-pub mod rack;
 pub mod report;
 pub mod skip;
 pub mod workdir;
 
 pub use backend::{Backend, Behaviour};
 pub use browser::Browser;
-pub use cluster::{Cluster, Member};
+pub use cluster::{Cluster, Instance};
 pub use confdir::Confdir;
 pub use daemon::Daemon;
 pub use etcd::{Api, Etcd};
@@ -53,6 +53,6 @@ pub use eventually::{eventually, within};
 pub use lab::Lab;
 pub use link::Link;
 pub use load::Load;
+pub use network::{Machine, Network};
 pub use nginx::Nginx;
 pub use process::{Exit, Signal};
-pub use rack::{Machine, Rack};

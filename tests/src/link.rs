@@ -45,8 +45,8 @@ impl Link {
         self.cut.send_replace(true);
     }
 
-    /// Mends it.
-    pub fn mend(&self) {
+    /// Carries again, for new connections.
+    pub fn restore(&self) {
         self.cut.send_replace(false);
     }
 }
@@ -59,7 +59,7 @@ impl Drop for Link {
 
 async fn pass(mut from: TcpStream, to: SocketAddr, mut is_cut: watch::Receiver<bool>) {
     if *is_cut.borrow() {
-        // Nothing is said until it is mended; then the other side tries again.
+        // Silence until it is restored; then the other side tries again.
         let _ = is_cut.wait_for(|cut| !cut).await;
         return;
     }

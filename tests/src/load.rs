@@ -21,12 +21,12 @@ mod summary;
 mod upload;
 
 use client::Client;
-pub use summary::{Failure, Outcome, ParsedKeys, Summary};
+pub use summary::{Answers, Failure, Outcome, Summary};
 
-/// A plan for a load.
+/// A profile for a load.
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct Plan {
+pub struct Profile {
     to: SocketAddr,
     path: String,
     clients: usize,
@@ -47,8 +47,8 @@ pub struct Load {
 impl Load {
     /// One client, `GET /`, a new connection for each request, 1 ms between requests,
     /// 10 s for an answer.
-    pub fn on(to: SocketAddr) -> Plan {
-        Plan {
+    pub fn on(to: SocketAddr) -> Profile {
+        Profile {
             to,
             path: "/".to_owned(),
             clients: 1,
@@ -66,17 +66,17 @@ impl Load {
         self.summary.lock().unwrap().clone()
     }
 
-    /// Forgets who has answered, so that the next first answer is a new one.
+    /// Forgets all answers, so that the next first answer is a new one.
     pub fn forget_answers(&self) {
-        self.summary.lock().unwrap().seen.clear();
+        self.summary.lock().unwrap().answers.clear();
     }
 
     /// Waits until `name` has answered (since it was last forgotten); says when it did.
     #[track_caller]
     pub fn answered(&self, name: &str) -> impl Future<Output = Instant> {
         eventually(format!("an answer of {name}"), move || async move {
-            let seen = self.so_far().seen;
-            seen.get(name).map(|seen| seen.first).ok_or_else(|| format!("answers: {seen:?}"))
+            let answers = self.so_far().answers;
+            answers.get(name).map(|of| of.first).ok_or_else(|| format!("answers: {answers:?}"))
         })
     }
 
@@ -98,7 +98,7 @@ impl Load {
     }
 }
 
-impl Plan {
+impl Profile {
     /// So many clients at once.
     pub fn clients(mut self, clients: usize) -> Self {
         self.clients = clients;
@@ -167,21 +167,26 @@ impl Plan {
     }
 }
 
-async fn ask_on(plan: Plan, summary: Arc<Mutex<Summary>>, mut stopping: watch::Receiver<bool>) {
-    let mut client = Client::new(plan.to);
+async fn ask_on(
+    profile: Profile,
+    summary: Arc<Mutex<Summary>>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let mut client = Client::new(profile.to);
     while !*stopping.borrow() {
         let start = Instant::now();
         let asked = async {
-            match plan.upload {
-                Some(span) => upload::upload(plan.to, &plan.path, span).await,
-                None => client.ask(plan.request()).await,
+            match profile.upload {
+                Some(span) => upload::upload(profile.to, &profile.path, span).await,
+                None => client.ask(profile.request()).await,
             }
         };
-        let outcome = tokio::time::timeout(plan.deadline, asked).await.unwrap_or(Outcome::TimedOut);
-        if !plan.keep_alive || outcome == Outcome::TimedOut {
+        let outcome =
+            tokio::time::timeout(profile.deadline, asked).await.unwrap_or(Outcome::TimedOut);
+        if !profile.keep_alive || outcome == Outcome::TimedOut {
             client.disconnect();
         }
         summary.lock().unwrap().count(outcome, start);
-        let _ = tokio::time::timeout(plan.think, stopping.wait_for(|stop| *stop)).await;
+        let _ = tokio::time::timeout(profile.think, stopping.wait_for(|stop| *stop)).await;
     }
 }

@@ -246,7 +246,7 @@ fn read_lines(
     });
 }
 
-/// The exit is told after the output has been read, unless a grandchild keeps the
+/// The exit is published after the output has been read, unless a grandchild keeps the
 /// pipe open.
 fn wait_for_exit(
     mut child: Child,

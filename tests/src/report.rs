@@ -1,5 +1,5 @@
-//! What a failing scenario tells: every process with its command, its end and what it
-//! said, what the parts know (keys in etcd), the folder, and the files in it that
+//! The report of a failing scenario: every process with its command, its end and its
+//! output, what the parts add (keys in etcd), the folder, and the files in it that
 //! people write or read.
 
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ const MOST_TEXT: usize = 6_000;
 const SHOWN: [&str; 6] = ["conf", "toml", "tmpl", "hbs", "log", "cfg"];
 
 /// Everything, as text.
-pub(crate) fn tell(shared: &Shared) -> String {
+pub(crate) fn render(shared: &Shared) -> String {
     let mut text = String::from("\n======== report ========\n");
     let processes = shared.processes.lock().map(|all| all.clone()).unwrap_or_default();
     for process in &processes {
@@ -22,8 +22,8 @@ pub(crate) fn tell(shared: &Shared) -> String {
         let _ = writeln!(text, "$ {}", process.line());
         text.push_str(tail(&process.log()));
     }
-    for teller in shared.tellers.lock().iter().flat_map(|all| all.iter()) {
-        text.push_str(tail(&teller()));
+    for reporter in shared.reporters.lock().iter().flat_map(|all| all.iter()) {
+        text.push_str(tail(&reporter()));
     }
     let files = files_below(&shared.path);
     let _ = writeln!(text, "---- files below {}", shared.path.display());

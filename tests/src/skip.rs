@@ -1,4 +1,4 @@
-//! What cannot be tried here is skipped, and said so.
+//! A test that cannot run here is skipped, and says so.
 //!
 //! The line goes to standard error, where a runner may hide it for a test that passes, and
 //! to the end of the file `TEST_SKIPPED` names; `make test` prints that at its end.

@@ -15,8 +15,11 @@ pub enum Exit {
     Done,
     /// 1: failed.
     Failed,
-    /// 2: left, but not every load balancer confirmed that it let go.
+    /// 2: deregistered, but not every load balancer confirmed the drain.
     Unconfirmed,
+    /// 3: deregistered, and some load balancer finished the drain without proof: it knows
+    /// its proxy by commands alone.
+    Assumed,
     /// 64: the command line or a configuration file is wrong (`EX_USAGE`).
     Usage,
     /// The code of a supervised child.
@@ -29,6 +32,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Unconfirmed => 2,
+            Exit::Assumed => 3,
             Exit::Usage => 64,
             Exit::Child(code) => code,
         })

@@ -125,6 +125,7 @@ impl LoadBalancerKeys {
                 applied: floor(said.applied, |ack| ack.applied),
                 quiesced: floor(said.quiesced, |ack| ack.quiesced),
                 held: said.held,
+                assumed: false,
                 refused: said.refused,
             };
             state.acks.insert(resource.to_owned(), ack);

@@ -7,11 +7,11 @@ use common::model::{Revision, Snapshot};
 use common::store::Store;
 use tokio::time::Instant;
 
-use super::Agent;
-use crate::apply::install::Candidate;
+use super::{Agent, remember};
 use crate::backends::RejectedValue;
+use crate::backends::loss_check;
 use crate::backends::loss_policy::RenderDecision;
-use crate::backends::{loss_check, saved};
+use crate::install::Candidate;
 use crate::status::change_summary;
 
 /// How often a doubt is looked into again.
@@ -48,7 +48,7 @@ impl<S: Store> Agent<S> {
             self.parts.pipeline.forget_revisions();
         }
         if self.decided == Revision::default()
-            && saved::recall(&self.parts.set, &mut self.parts.known_backends, &snapshot)
+            && remember::recall(&self.parts.set, &mut self.parts.known_backends, &snapshot)
         {
             self.went_back = Some(Instant::now());
         }
@@ -96,8 +96,16 @@ impl<S: Store> Agent<S> {
             let belief = self.parts.known_backends.entry(name.clone()).or_default();
             let (store, bookkeeping) = (&self.parts.store, &self.parts.bookkeeping);
             let resource = &program.resource;
-            let held =
-                loss_check::hold(store, bookkeeping, resource, belief, &mut seen, regressed).await;
+            let held = loss_check::hold(
+                store,
+                bookkeeping,
+                &name,
+                &resource.policy,
+                belief,
+                &mut seen,
+                regressed,
+            )
+            .await;
             self.doubting |= !held.is_empty();
             let policy = &resource.policy;
             let had = belief.backends().next().is_some();
@@ -132,7 +140,7 @@ impl<S: Store> Agent<S> {
             return;
         }
         self.remembered = applied;
-        saved::keep(&self.parts.set, &self.parts.known_backends, &snapshot).await;
+        remember::keep(&self.parts.set, &self.parts.known_backends, &snapshot).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! finished, also when the end was asked for meanwhile.
 
 mod decide;
+mod remember;
 mod tell;
 
 use std::collections::BTreeMap;

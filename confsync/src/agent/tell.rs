@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::Agent;
 use crate::acks::members::Applied;
-use crate::apply::install::Digest;
 use crate::apply::pipeline::HISTORY;
 use crate::backends::known::KnownBackends;
+use crate::install::Digest;
 use crate::status::change_summary::Routes;
 use crate::status::state::{BackendState, GroupState, LoadState, RefusedState};
 
@@ -49,8 +49,11 @@ impl<S: Store> Agent<S> {
         }
         let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
         let why = self.withheld.clone().or(refusal);
-        let refused = why
-            .map(|why| Rejection { revision: self.decided, why: why.chars().take(500).collect() });
+        let refused = why.map(|why| Rejection {
+            revision: self.decided,
+            why: why.chars().take(500).collect(),
+            too_few_backends: false,
+        });
         for program in &self.parts.set.programs {
             let name = &program.resource.name;
             let held =

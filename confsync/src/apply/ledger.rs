@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::apply::install::Digest;
+use crate::install::Digest;
 
 /// The ledger of one set of files.
 #[derive(Debug, Clone, Default)]
@@ -163,8 +163,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn digest(n: u8) -> Digest {
-        let target = crate::apply::install::Target::new("/x");
-        Digest::of(&[crate::apply::install::Candidate { target, bytes: vec![n] }])
+        let target = crate::install::Target::new("/x");
+        Digest::of(&[crate::install::Candidate { target, bytes: vec![n] }])
     }
 
     fn now() -> Instant {

@@ -15,8 +15,7 @@ use tokio::time::timeout;
 
 use crate::backends::ParsedKeys;
 use crate::backends::known::{KnownBackends, MissingBackends};
-use crate::backends::loss_policy::LossEvidence;
-use crate::config::confdir::Resource;
+use crate::backends::loss_policy::{LossEvidence, LossPolicy};
 
 /// How long a backend may take to accept a connection.
 const CONNECT: Duration = Duration::from_millis(1000);
@@ -57,19 +56,20 @@ pub async fn gather<S: Store>(
 pub async fn hold<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
-    resource: &Resource,
+    name: &str,
+    policy: &LossPolicy,
     belief: &KnownBackends,
     seen: &mut ParsedKeys,
     regressed: bool,
 ) -> BTreeSet<String> {
-    let Some(doubt) = belief.doubt(&resource.policy, seen, regressed) else {
+    let Some(doubt) = belief.doubt(policy, seen, regressed) else {
         return BTreeSet::new();
     };
     let evidence = gather(store, bookkeeping, &doubt).await;
     let held = belief.hold(seen, &evidence, &doubt);
     if &held != belief.held() {
         tracing::warn!(
-            resource = resource.name,
+            resource = name,
             held = held.len(),
             gone = doubt.missing.len() - held.len(),
             "{}: who still answers is held",

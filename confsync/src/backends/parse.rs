@@ -12,8 +12,18 @@ use std::sync::Arc;
 
 use common::model::{Backend, Endpoint, Entry, Prefix, Raw, Tree};
 
-use crate::config::confdir::Values;
 use crate::template::Texts;
+
+/// Which values templates may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// All, as confd has it.
+    Any,
+    /// Those in the services' folder must be backends. The default with `[nginx]`.
+    Typed,
+    /// All must be backends.
+    Endpoint,
+}
 
 /// How a resource reads its keys.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,8 +13,7 @@ use common::store::Connection;
 use crate::cli::args::{ConfdirArgs, RunArgs};
 use crate::cli::confd_toml::ConfdToml;
 use crate::config::confdir::{Globals, Note};
-use crate::daemon::Config;
-use crate::daemon::once::How;
+use crate::config::run::{RunConfig, SingleRun};
 use crate::proxy::nginx::Argv;
 
 /// Where the resources are when nobody says.
@@ -35,9 +34,9 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Told {
     /// For the daemon.
-    pub config: Config,
+    pub config: RunConfig,
     /// A single run instead; `None`: go on.
-    pub once: Option<How>,
+    pub once: Option<SingleRun>,
     /// What an operator should know of `confd.toml`.
     pub notes: Vec<Note>,
 }
@@ -66,7 +65,7 @@ pub fn log_level(confdir: &ConfdirArgs, log: &LogArgs) -> String {
     told.unwrap_or_else(|| log.level()).to_owned()
 }
 
-/// How etcd is reached.
+/// SingleRun etcd is reached.
 ///
 /// # Errors
 /// [`Usage`] with every mistake.
@@ -175,7 +174,7 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
     let status = status.and_then(|text| read("--status", text, &mut mistakes, listens_at));
     match (bookkeeping, ttl, reconcile) {
         (Some(bookkeeping), Some(ttl), Some(reconcile)) if mistakes.is_empty() => {
-            let config = Config {
+            let config = RunConfig {
                 confdir,
                 globals,
                 connection,
@@ -194,10 +193,14 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
     }
 }
 
-fn once(args: &RunArgs, file: &ConfdToml) -> Option<How> {
+fn once(args: &RunArgs, file: &ConfdToml) -> Option<SingleRun> {
     let dry_run = args.dry_run || file.noop;
     let sync_only = args.sync_only || file.sync_only;
-    (args.once || file.onetime || dry_run).then_some(How { dry_run, diff: args.diff, sync_only })
+    (args.once || file.onetime || dry_run).then_some(SingleRun {
+        dry_run,
+        diff: args.diff,
+        sync_only,
+    })
 }
 
 fn host_name() -> String {

@@ -8,3 +8,5 @@ pub mod load;
 pub mod output_format;
 pub mod program;
 pub mod reload_group;
+pub mod run;
+pub mod substitute;

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::apply::install::{Candidate, Target};
 use crate::backends::{ParsedKeys, RegisteredBackend};
 use crate::config::confdir::{Mistake, Resource};
+use crate::install::{Candidate, Target};
 use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
 
 /// A resource ready to render.

@@ -8,18 +8,16 @@ pub mod once;
 mod reload;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::claim::KeyStatus;
 use common::handshake::{Bookkeeping, Consumes};
-use common::model::{Prefix, Ttl, format_span};
+use common::model::format_span;
 use common::reach::reach;
 use common::registrar;
 use common::runtime::{Exit, Heartbeat, Liveness, Reminder, ServiceManager, Signals};
-use common::store::{Connection, Etcd};
+use common::store::Etcd;
 use common::watch::{self, Options};
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
@@ -34,41 +32,14 @@ use crate::acks::pace::paced;
 use crate::agent::{Agent, Parts};
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
-use crate::config::confdir::Globals;
 use crate::config::load::{Loaded, load};
 use crate::config::reload_group::ReloadGroup;
+use crate::config::run::RunConfig;
 use crate::proxy::Proxy;
 use crate::proxy::child::{Child, Life};
 use crate::proxy::nginx::Argv;
 use crate::status::state::{GroupState, States};
 use crate::status::{self, About, PageClients};
-
-/// What `run` was told, validated.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The confdir.
-    pub confdir: PathBuf,
-    /// What applies to all resources.
-    pub globals: Globals,
-    /// How etcd is reached.
-    pub connection: Connection,
-    /// How often everything is read again.
-    pub reconcile: Duration,
-    /// This load balancer's name.
-    pub name: String,
-    /// Where clients reach it.
-    pub advertise: Option<String>,
-    /// Where our own keys are.
-    pub bookkeeping: Prefix,
-    /// How long the member key outlives its last refresh.
-    pub ttl: Ttl,
-    /// Where the surface listens.
-    pub status: Option<std::net::SocketAddr>,
-    /// How long the child may take to end.
-    pub stop_timeout: Duration,
-    /// The child; empty for none.
-    pub command: Vec<OsString>,
-}
 
 /// A round of the main loop, a new confdir or the end included: agents finish what
 /// they are at.
@@ -78,7 +49,7 @@ const CHORE: Duration = Duration::from_secs(330);
 ///
 /// # Errors
 /// When the confdir is bad at the start, or etcd refuses us.
-pub async fn run(config: Config, signals: Signals) -> anyhow::Result<Exit> {
+pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
     let manager = ServiceManager::default();
     let loaded = load(&config.confdir, &config.globals)?;
     loaded.say_notes();
@@ -93,7 +64,7 @@ pub async fn run(config: Config, signals: Signals) -> anyhow::Result<Exit> {
 }
 
 struct Daemon {
-    config: Config,
+    config: RunConfig,
     signals: Signals,
     manager: ServiceManager,
     child: Option<Child>,
@@ -122,7 +93,7 @@ struct RunningGroup {
 
 impl Daemon {
     async fn start(
-        config: Config,
+        config: RunConfig,
         signals: Signals,
         manager: ServiceManager,
         child: Option<Child>,

@@ -9,11 +9,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::apply::install::{Proof, StagedFiles};
 use crate::config::confdir::{self, Resource};
 use crate::config::reload_group::{Loader, ReloadGroup};
+use crate::config::substitute::{names_src, substitute};
+use crate::install::{Proof, StagedFiles};
 use crate::proxy::child::{Begun, Child, Life};
-use crate::proxy::command::{Command, CommandError, names_src, substitute};
+use crate::proxy::command::{Command, CommandError};
 use crate::proxy::nginx::{
     Applied, Argv, CheckError, Master, MasterError, Nginx, ProcessId, ReloadError, Settings,
 };

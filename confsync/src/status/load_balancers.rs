@@ -159,7 +159,12 @@ mod tests {
             applied: Revision(applied),
             quiesced: Revision(quiesced),
             held: vec![],
-            refused: why.map(|why| Rejection { revision: Revision(9), why: why.into() }),
+            assumed: false,
+            refused: why.map(|why| Rejection {
+                revision: Revision(9),
+                why: why.into(),
+                too_few_backends: false,
+            }),
         };
         let all = [
             ("lb-1", "edge-1", Some(ack("b", 8, 8, None))),

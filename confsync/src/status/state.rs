@@ -9,6 +9,8 @@ use common::model::plural;
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Serialize, Serializer};
 
+use crate::apply::pipeline::load_seconds;
+
 /// What one set's agent knows.
 #[derive(Debug, Clone, Serialize)]
 pub struct GroupState {
@@ -103,13 +105,6 @@ pub struct LoadState {
     pub revision: u64,
     /// Why it failed.
     pub failed: Option<String>,
-}
-
-/// An empty histogram of load durations: 10 ms, where nginx is at best, to the 41 s
-/// that only a hanging check takes.
-#[must_use]
-pub fn load_seconds() -> Histogram {
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.01, 2.0, 13))
 }
 
 /// Everything, by set.

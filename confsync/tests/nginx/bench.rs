@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use confsync::apply::install::{Candidate, InstalledFiles, StagedFiles, Target};
+use confsync::install::{Candidate, InstalledFiles, StagedFiles, Target};
 use confsync::proxy::command::{CommandError, Supervised};
 use confsync::proxy::nginx::{Applied, CheckReport, Nginx, ReloadError, Settings};
 use tempfile::TempDir;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
-use confsync::apply::install::Proof;
+use confsync::install::Proof;
 use confsync::proxy::nginx::{CheckError, Warning};
 
 use rustix::mount::{MountFlags, UnmountFlags};

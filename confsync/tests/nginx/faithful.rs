@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use confsync::apply::install::{Candidate, Proof, StagedFiles, Target};
+use confsync::install::{Candidate, Proof, StagedFiles, Target};
 use proptest::prelude::*;
 
 use crate::bench::Bench;

@@ -40,6 +40,7 @@ fn ack(lb: &str, applied: u64, quiesced: u64) -> Ack {
         applied: Revision(applied),
         quiesced: Revision(quiesced),
         held: vec![],
+        assumed: false,
         refused: None,
     }
 }
@@ -130,7 +131,11 @@ async fn a_refusal_ends_the_wait_with_its_text() {
     let now = Instant::now();
     let mut wait = wait(Goal::Left, now);
     let refused = Ack {
-        refused: Some(Rejection { revision: Revision(R), why: "on_empty = keep".into() }),
+        refused: Some(Rejection {
+            revision: Revision(R),
+            why: "on_empty = keep".into(),
+            too_few_backends: false,
+        }),
         ..ack("a", R - 1, R - 1)
     };
     wait.observe(&picture([member("a", false), acked("a", &refused)]), &book(), now);

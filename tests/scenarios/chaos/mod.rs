@@ -13,7 +13,7 @@ use tests::eventually::check;
 use tests::{Backend, Etcd, Lab, Load, Nginx, within};
 use tokio::task::JoinHandle;
 
-/// Backends there are; never fewer registered than the guard believes at once.
+/// Backends there are; never fewer registered than the guard accepts at once.
 const BACKENDS: usize = 8;
 const FEWEST: usize = 5;
 const SETTLE: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ pub(crate) fn times(variable: &str, default: usize) -> usize {
 }
 
 /// Backends, and which of them are registered.
-pub(crate) struct Fleet {
+pub(crate) struct Backends {
     backends: Vec<Backend>,
     client: tokio::sync::Mutex<Client>,
     past: Mutex<Past>,
@@ -39,7 +39,7 @@ struct Past {
     ever: BTreeSet<Names>,
 }
 
-impl Fleet {
+impl Backends {
     /// All are up and registered.
     pub(crate) async fn start(lab: &Lab, etcd: &Etcd) -> Arc<Self> {
         let client = Client::connect([etcd.url()], None).await.unwrap();
@@ -47,11 +47,11 @@ impl Fleet {
         for nth in 0..BACKENDS {
             backends.push(Backend::start(lab, &format!("b{nth}")).await);
         }
-        let fleet = Self { backends, client: client.into(), past: Mutex::default() };
-        for backend in &fleet.backends {
-            fleet.toggle(backend.name(), "").await;
+        let backends = Self { backends, client: client.into(), past: Mutex::default() };
+        for backend in &backends.backends {
+            backends.toggle(backend.name(), "").await;
         }
-        Arc::new(fleet)
+        Arc::new(backends)
     }
 
     pub(crate) fn registered(&self) -> Names {
@@ -87,7 +87,7 @@ impl Fleet {
         let backend = self.backends.iter().find(|b| b.name() == name).unwrap();
         let mut ops = Vec::new();
         {
-            // What will be true is known before etcd tells anybody.
+            // The new set is recorded before etcd can send it to a watcher.
             let mut past = self.past.lock().unwrap();
             if past.now.remove(name) {
                 ops.push(TxnOp::delete(key, None));
@@ -117,19 +117,19 @@ impl Fleet {
 pub(crate) struct Churn(JoinHandle<()>);
 
 impl Churn {
-    pub(crate) fn start(fleet: &Arc<Fleet>) -> Self {
-        let fleet = Arc::clone(fleet);
+    pub(crate) fn start(backends: &Arc<Backends>) -> Self {
+        let backends = Arc::clone(backends);
         Self(tokio::spawn(async move {
             loop {
-                fleet.change().await;
+                backends.change().await;
                 pause(20..80).await;
             }
         }))
     }
 
     /// Ends it between two changes.
-    pub(crate) async fn end(mut self, fleet: &Fleet) {
-        let quiet = fleet.client.lock().await;
+    pub(crate) async fn end(mut self, backends: &Backends) {
+        let quiet = backends.client.lock().await;
         self.0.abort();
         let _ = (&mut self.0).await;
         drop(quiet);
@@ -164,7 +164,7 @@ pub(crate) fn server(nginx: &Nginx) -> String {
 }
 
 /// Reads a file rendered from [`marked`]: whom it names, if it is whole.
-pub(crate) fn read_whole(file: &Path, fleet: &Fleet) -> Result<Names, String> {
+pub(crate) fn read_whole(file: &Path, backends: &Backends) -> Result<Names, String> {
     let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let torn = |why: &str| format!("{} is torn: {why}\n{text}", file.display());
     let lines: Vec<&str> = text.lines().collect();
@@ -180,7 +180,7 @@ pub(crate) fn read_whole(file: &Path, fleet: &Fleet) -> Result<Names, String> {
     if !servers.is_empty() && servers != first.split_whitespace().collect::<Vec<_>>() {
         return Err(torn("the servers are not those of the first line"));
     }
-    first.split_whitespace().map(|address| fleet.name_of(address)).collect()
+    first.split_whitespace().map(|address| backends.name_of(address)).collect()
 }
 
 /// Reads files again and again: each is there, whole, and of a set that was registered.
@@ -190,14 +190,16 @@ pub(crate) struct Looking {
 }
 
 impl Looking {
-    pub(crate) fn at(files: Vec<PathBuf>, fleet: &Arc<Fleet>) -> Self {
+    pub(crate) fn at(files: Vec<PathBuf>, backends: &Arc<Backends>) -> Self {
         let looks = Arc::new(Mutex::new(Ok(0)));
-        let (fleet, result) = (Arc::clone(fleet), Arc::clone(&looks));
+        let (backends, result) = (Arc::clone(backends), Arc::clone(&looks));
         let task = tokio::spawn(async move {
             loop {
                 for file in &files {
-                    let seen = read_whole(file, &fleet).and_then(|names| {
-                        check(fleet.was_ever(&names), || format!("{names:?} was never registered"))
+                    let seen = read_whole(file, &backends).and_then(|names| {
+                        check(backends.was_ever(&names), || {
+                            format!("{names:?} was never registered")
+                        })
                     });
                     let mut result = result.lock().unwrap();
                     match (seen, &mut *result) {
@@ -229,14 +231,14 @@ impl Drop for Looking {
 
 /// Waits until nginx answers from exactly the registered backends. Nothing may change
 /// meanwhile.
-pub(crate) async fn settled(fleet: &Fleet, load: &Load) {
-    let wanted = fleet.registered();
+pub(crate) async fn settled(backends: &Backends, load: &Load) {
+    let wanted = backends.registered();
     within(SETTLE, "nginx answers from exactly the registered backends", || {
         let wanted = &wanted;
         async move {
             load.forget_answers();
             load.more(80).await;
-            let seen: Names = load.so_far().seen.into_keys().collect();
+            let seen: Names = load.so_far().answers.into_keys().collect();
             check(&seen == wanted, || format!("{seen:?} instead of {wanted:?}"))
         }
     })

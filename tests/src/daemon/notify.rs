@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const MOST_LINES: usize = 10_000;
 
-/// Collects what a daemon tells.
+/// Collects the lines that a daemon sends.
 pub(super) struct Notify {
     path: PathBuf,
     lines: Arc<Mutex<Vec<String>>>,

@@ -24,9 +24,9 @@ pub enum Outcome {
     TimedOut,
 }
 
-/// When a backend answered.
+/// How often and when one backend answered.
 #[derive(Debug, Clone, Copy)]
-pub struct ParsedKeys {
+pub struct Answers {
     /// For the first time since it was forgotten.
     pub first: Instant,
     /// For the last time.
@@ -60,8 +60,8 @@ pub struct Summary {
     pub cut: u64,
     /// No whole answer in time.
     pub timed_out: u64,
-    /// Who answered, by name.
-    pub seen: BTreeMap<String, ParsedKeys>,
+    /// Answers by the name of the backend.
+    pub answers: BTreeMap<String, Answers>,
     /// The first failures, with their times.
     pub failures: Vec<Failure>,
 }
@@ -77,7 +77,7 @@ impl Default for Summary {
             stale_reuse: 0,
             cut: 0,
             timed_out: 0,
-            seen: BTreeMap::new(),
+            answers: BTreeMap::new(),
             failures: Vec::new(),
         }
     }
@@ -88,7 +88,7 @@ impl Summary {
         match &outcome {
             Outcome::Ok(name) => {
                 self.ok += 1;
-                return self.saw(name);
+                return self.count_answer(name);
             }
             Outcome::Status(status) => *self.statuses.entry(*status).or_default() += 1,
             Outcome::Connect(_) => self.connect += 1,
@@ -102,13 +102,13 @@ impl Summary {
         }
     }
 
-    fn saw(&mut self, name: &str) {
+    fn count_answer(&mut self, name: &str) {
         let now = Instant::now();
-        if let Some(seen) = self.seen.get_mut(name) {
-            seen.last = now;
-            seen.count += 1;
-        } else if self.seen.len() < MOST_NAMES {
-            self.seen.insert(name.to_owned(), ParsedKeys { first: now, last: now, count: 1 });
+        if let Some(answers) = self.answers.get_mut(name) {
+            answers.last = now;
+            answers.count += 1;
+        } else if self.answers.len() < MOST_NAMES {
+            self.answers.insert(name.to_owned(), Answers { first: now, last: now, count: 1 });
         }
     }
 
@@ -123,8 +123,8 @@ impl Summary {
         self.stale_reuse += other.stale_reuse;
         self.cut += other.cut;
         self.timed_out += other.timed_out;
-        for (name, theirs) in other.seen {
-            let ours = self.seen.entry(name).or_insert(ParsedKeys { count: 0, ..theirs });
+        for (name, theirs) in other.answers {
+            let ours = self.answers.entry(name).or_insert(Answers { count: 0, ..theirs });
             ours.first = ours.first.min(theirs.first);
             ours.last = ours.last.max(theirs.last);
             ours.count += theirs.count;

@@ -42,7 +42,7 @@ impl Output {
     /// Standard output of a command that must have succeeded.
     ///
     /// # Panics
-    /// When it failed, with all it said.
+    /// When it failed, with its output.
     #[track_caller]
     #[must_use]
     pub fn ok(&self) -> String {

@@ -1,4 +1,4 @@
-//! What a process said, bounded.
+//! The output of a process, bounded.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

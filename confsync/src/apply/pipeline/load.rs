@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::Pipeline;
 use super::{blocking, on_disk};
-use crate::apply::install::InstalledFiles;
 use crate::apply::quiescence::Until;
+use crate::install::InstalledFiles;
 use crate::proxy::{Live, NotLoaded, Old};
 
 impl Pipeline {

@@ -21,14 +21,14 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
-pub use record::{Counts, HISTORY, Load};
+pub use record::{Counts, HISTORY, Load, load_seconds};
 
-use crate::apply::install::{
+use crate::apply::ledger::{Ledger, Owed};
+use crate::apply::quiescence::Quiescence;
+use crate::install::{
     Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
     clean_stale, current, recover,
 };
-use crate::apply::ledger::{Ledger, Owed};
-use crate::apply::quiescence::Quiescence;
 use crate::proxy::nginx::{Master, is_alive};
 use crate::proxy::{NotPassed, Proxy};
 
@@ -120,7 +120,7 @@ impl Pipeline {
             trouble: None,
             history: VecDeque::new(),
             counts: Counts::default(),
-            load_seconds: crate::status::state::load_seconds(),
+            load_seconds: record::load_seconds(),
             cause: "start".to_owned(),
         })
     }

@@ -3,10 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use common::model::{Revision, format_span};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::time::Instant;
 
 use super::Pipeline;
-use crate::apply::install::Digest;
+use crate::install::Digest;
 
 /// Loads kept for the status page.
 pub const HISTORY: usize = 50;
@@ -59,6 +60,13 @@ pub struct Counts {
     pub refusals: u64,
     /// Steps that failed for another reason.
     pub failures: u64,
+}
+
+/// An empty histogram of load durations: 10 ms, where nginx is at best, to the 41 s
+/// that only a hanging check takes.
+#[must_use]
+pub fn load_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 13))
 }
 
 /// One load, for the status page.

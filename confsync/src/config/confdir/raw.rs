@@ -210,14 +210,14 @@ mod tests {
         assert!(error.starts_with("line 2, column 7"), "{error}");
     }
 
-    /// The names in the first column of the tables below a heading.
+    /// The names that the list below a heading begins its items with.
     fn documented(heading: &str) -> Vec<&'static str> {
         let page = include_str!("../../../../docs/configuration.md");
         let after = page.split_once(heading).unwrap().1;
         let section = after.split("\n## ").next().unwrap();
-        let rows = section.lines().filter(|line| line.starts_with("| `"));
-        let first = rows.filter_map(|line| line.split('|').nth(1));
-        first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+        let items = section.lines().filter(|line| line.starts_with("* `"));
+        let names = items.filter_map(|line| line.split(" (").next());
+        names.flat_map(|names| names.split('`').skip(1).step_by(2)).collect()
     }
 
     #[test]

@@ -57,17 +57,6 @@ pub struct Resource {
     pub output_format: Option<String>,
 }
 
-/// Which values may pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Values {
-    /// All, as confd has it.
-    Any,
-    /// Those in the services' folder must be backends. The default with `[nginx]`.
-    Typed,
-    /// All must be backends.
-    Endpoint,
-}
-
 /// nginx, as a resource knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Nginx {
@@ -207,7 +196,7 @@ impl Reader<'_> {
             say(&format!("dest is relative; from here it is {}", resource.dest.display()));
         }
         let check = resource.check.as_ref().filter(|_| resource.nginx.is_none());
-        if check.is_some_and(|check| !crate::proxy::command::names_src(&check.text)) {
+        if check.is_some_and(|check| !crate::config::substitute::names_src(&check.text)) {
             say(
                 "check_cmd does not look at the candidate ({{.src}}), so it runs after the swap and the file \
                  is put back if it fails; for nginx, an [nginx] table checks before the swap",

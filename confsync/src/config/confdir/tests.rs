@@ -1,4 +1,5 @@
 use super::*;
+use crate::backends::Values;
 use crate::backends::loss_policy::OnEmpty;
 use crate::template::Engine;
 use std::time::Duration;

@@ -16,28 +16,17 @@ use common::runtime::Exit;
 use common::store::{Etcd, Store, StoreError, connect};
 use tokio::time::Instant;
 
-use crate::apply::install::{Candidate, Wanted, current};
 use crate::apply::pipeline::Pipeline;
 use crate::backends::loss_policy::RenderDecision;
 use crate::backends::saved::SavedBackends;
 use crate::config::load::load;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
-use crate::daemon::Config;
+use crate::config::run::{RunConfig, SingleRun};
+use crate::install::{Candidate, Wanted, current};
 use crate::proxy::Proxy;
 use picture::look;
 use show::show;
-
-/// How a single run is done.
-#[derive(Debug, Clone, Copy)]
-pub struct How {
-    /// Change nothing.
-    pub dry_run: bool,
-    /// With `dry_run`: show a diff.
-    pub diff: bool,
-    /// Write the files, ask and tell nobody.
-    pub sync_only: bool,
-}
 
 struct Run<'r> {
     set: &'r ReloadGroup,
@@ -59,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When etcd does not answer, or a file cannot be made or is refused.
-pub async fn run(config: &Config, how: How) -> anyhow::Result<Exit> {
+pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
     let loaded = load(&config.confdir, &config.globals)?;
     loaded.say_notes();
     let store = reach_soon(config).await.context("cannot read the keys")?;
@@ -79,7 +68,7 @@ pub async fn run(config: &Config, how: How) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-async fn reach_soon(config: &Config) -> Result<Etcd, StoreError> {
+async fn reach_soon(config: &RunConfig) -> Result<Etcd, StoreError> {
     let until = Instant::now() + PATIENCE;
     loop {
         match connect(&config.connection).await {
@@ -128,7 +117,7 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
     Ok(rendered)
 }
 
-async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: How) -> anyhow::Result<Exit> {
+async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: SingleRun) -> anyhow::Result<Exit> {
     let Rendered { candidates, memories } = render(run, &mut snapshot).await?;
     if how.dry_run {
         show(&candidates, how.diff)?;
@@ -194,7 +183,7 @@ fn only_commands(set: &ReloadGroup) -> bool {
 }
 
 fn write_only(set: &ReloadGroup, wanted: &Wanted) -> anyhow::Result<()> {
-    use crate::apply::install::{Proof, StagedFiles};
+    use crate::install::{Proof, StagedFiles};
     let targets: Vec<_> = wanted.files().iter().map(|c| c.target.clone()).collect();
     if current(&targets)? == Some(wanted.digest()) {
         tracing::info!(set = set.name, "in sync");

@@ -38,8 +38,16 @@ pub(super) async fn look(
     }
     let mut seen = resource.reading.see(entries);
     say_refused(&seen);
-    let held =
-        loss_check::hold(run.store, run.bookkeeping, resource, belief, &mut seen, true).await;
+    let held = loss_check::hold(
+        run.store,
+        run.bookkeeping,
+        &resource.name,
+        &resource.policy,
+        belief,
+        &mut seen,
+        true,
+    )
+    .await;
     let routed = held.is_empty().then(|| {
         let value = |(key, r): (&Arc<str>, &Arc<RegisteredBackend>)| {
             let value = r.raw.as_ref().or_else(|| seen.entries.get(key))?;
@@ -86,7 +94,7 @@ mod tests {
     use super::*;
     use common::model::Revision;
 
-    use crate::config::confdir::Values;
+    use crate::backends::Values;
 
     #[test]
     fn at_a_glance_backends_are_counted_and_remembered_in_their_own_words() {

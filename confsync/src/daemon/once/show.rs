@@ -5,7 +5,7 @@ use std::path::Path;
 use common::runtime::print;
 use diffy::DiffOptions;
 
-use crate::apply::install::{Candidate, Digest, current};
+use crate::install::{Candidate, Digest, current};
 
 /// Says what would be done.
 pub(super) fn show(candidates: &[Candidate], diff: bool) -> anyhow::Result<()> {

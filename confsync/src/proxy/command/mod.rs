@@ -17,7 +17,6 @@
 
 mod orphans;
 mod output;
-mod substitute;
 mod supervise;
 
 use std::ffi::{OsStr, OsString};
@@ -34,7 +33,6 @@ pub use common::runtime::Forwarded;
 pub use orphans::reap_as_init;
 pub use output::Output;
 use output::{Bounded, drain};
-pub use substitute::{names_src, substitute};
 pub use supervise::{Left, Supervised, Tail};
 
 /// What a program gets between SIGTERM and SIGKILL once its deadline has passed.

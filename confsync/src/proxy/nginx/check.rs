@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::shadow::{Shadow, Stand};
 use super::{Nginx, conf};
-use crate::apply::install::{InstallError, Proof, StagedFiles};
+use crate::install::{InstallError, Proof, StagedFiles};
 use crate::proxy::command::{Command, CommandError, Output};
 
 /// A check that passed.

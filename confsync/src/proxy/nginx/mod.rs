@@ -45,7 +45,7 @@ pub use process::{Master, MasterError, ProcessId, Role, Worker, is_alive};
 pub use reload::{Applied, Quiesced, ReloadError, quiesced};
 pub use start::{StartError, Started};
 
-use crate::apply::install::{InstallError, clean_beside};
+use crate::install::{InstallError, clean_beside};
 use crate::proxy::command::{CommandError, Tail};
 
 /// How long a new generation may take to serve unless told otherwise. Five tries to

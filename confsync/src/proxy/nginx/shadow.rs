@@ -22,7 +22,7 @@ use tempfile::{NamedTempFile, TempDir};
 
 use super::conf::{Directive, Edit, parse, quote, replace};
 use super::include;
-use crate::apply::install::{InstallError, StagedFiles, new_beside};
+use crate::install::{InstallError, StagedFiles, new_beside};
 
 /// Deeper includes are left as they are; nginx itself would run out of open files on
 /// a circle.

@@ -152,7 +152,8 @@ fn directive<'f>(
         out.put(format!("%!{verb}(BADINDEX)"))?;
     } else if let Some(arg) = args.take() {
         let other = if args.loose { other_number(verb, arg) } else { None };
-        if verb == 'v' {
+        // `%w` is for errors, of which a template has none: it is refused, and shown as `%v`.
+        if matches!(verb, 'v' | 'w') {
             (spec.syntax, spec.sharp) = (spec.sharp, false);
             (spec.names, spec.plus) = (spec.plus, false);
         }

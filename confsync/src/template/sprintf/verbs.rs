@@ -25,6 +25,11 @@ pub(super) fn value(
         ('T' | 'v', Value::Absent | Value::Nil) => pad(out, spec, "<nil>"),
         ('T', _) => pad(out, spec, cut(spec, arg.type_name().as_bytes())),
         (_, Value::Absent | Value::Nil) => out.put(format!("%!{verb}(<nil>)")),
+        ('w', _) => {
+            out.put(format!("%!w({}=", arg.type_name()))?;
+            value(out, spec, 'v', arg)?;
+            out.put(")")
+        }
         (_, Value::List(_) | Value::Map(_) | Value::Record(_)) if spec.syntax => {
             syntax(out, spec, arg)
         }
@@ -139,7 +144,9 @@ fn integer(out: &mut BoundedText, spec: Spec, verb: char, n: i64) -> Result<bool
             let code = n.cast_unsigned();
             let known = u32::try_from(code).ok().and_then(char::from_u32).filter(|c| is_print(*c));
             let shown = known.filter(|_| spec.sharp).map(|c| format!(" '{c}'")).unwrap_or_default();
-            let text = format!("U+{code:0least$X}{shown}");
+            let digits = format!("{code:X}");
+            let zeros = "0".repeat(least.saturating_sub(digits.len()));
+            let text = format!("U+{zeros}{digits}{shown}");
             pad(out, Spec { zero: false, ..spec }, &text)?;
             return Ok(true);
         }

@@ -1,6 +1,6 @@
 //! drain: from SIGTERM to the end of `register`, with an nginx that has nothing to do.
 //!
-//! nginx itself takes its part: its master waits 100 ms before it tells old workers to
+//! nginx itself takes its part: its master waits 100 ms before it signals old workers to
 //! go. So the same nginx is reloaded in each round without us as well, from SIGHUP until
 //! no old worker is left. What a drain takes above that is ours and etcd's.
 

@@ -41,7 +41,7 @@ enum Question {
     Detection(detection::Args),
     /// A whole single run with many backends: how long, how much memory?
     Render(render::Args),
-    /// A backend is told to stop: how long until every load balancer has let go?
+    /// A backend gets SIGTERM: how long until every load balancer has drained it?
     Drain(drain::Args),
 }
 

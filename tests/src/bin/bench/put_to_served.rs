@@ -129,7 +129,7 @@ async fn follow(
         } else {
             last_old = now;
         }
-        // A panic, so that the lab tells what everybody said.
+        // A panic, so that the lab prints its report.
         assert!(now < LONGEST, "not served within {LONGEST:?}: {answer:?}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -1,12 +1,12 @@
 //! Is it worth asking `nginx -t` before the swap? nginx checks a configuration once more
-//! when it is told to reload, and goes on with the old one if it will not do. Both ways in
+//! at SIGHUP, and goes on with the old one if it will not do. Both ways in
 //! turn, on the same nginx, with the same parts that confsync is made of.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use confsync::apply::install::{Candidate, Proof, StagedFiles, Target};
+use confsync::install::{Candidate, Proof, StagedFiles, Target};
 use confsync::proxy::nginx::{Nginx as ByName, RELOAD_DEADLINE, Settings};
 use tests::{Lab, Nginx};
 

@@ -3,7 +3,7 @@
 //! Go template, the same in handlebars, and confd's `-onetime` if it is there. Of
 //! the Go template all must make the same bytes.
 //!
-//! What nobody can be faster than is told as well: a bare request for the same keys.
+//! The lower bound is printed as well: a bare request for the same keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -180,7 +180,7 @@ fn succeeded(exit: ExitStatus) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What all of our processes that have ended ran together. `/proc` would tell ticks of
+/// What all of our processes that have ended ran together. `/proc` counts ticks of
 /// 10 ms, cut off, which is all of a short run.
 fn cpu_of_the_ended() -> anyhow::Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;

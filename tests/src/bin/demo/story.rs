@@ -1,4 +1,4 @@
-//! What happens in the demo, told as it happens.
+//! The steps of the demo, each printed as it happens.
 
 use std::time::{Duration, Instant};
 

@@ -15,8 +15,8 @@ const BACKENDS: usize = 3;
 const API: Api = Api::V3;
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How often a sidekick probes, and how often in a row a probe must fail to be believed.
-/// The story says so, since by this a death is found out.
+/// How often a sidekick probes, and how often in a row a probe must fail to count.
+/// The output says so, since that bounds how soon a death is detected.
 pub(crate) const PROBES: (&str, &str) = ("500ms", "2");
 
 /// A backend: its web server and the sidekick beside it.
@@ -109,7 +109,7 @@ impl<'a> World<'a> {
         Mark(self.watcher.timed().len())
     }
 
-    /// When etcd told its watchers of this event, behind the mark.
+    /// When etcd sent this event to its watchers, behind the mark.
     pub(crate) async fn event(&self, mark: Mark, what: &str, key: &str) -> Instant {
         let wanted = format!("{what} {key}");
         eventually(format!("{wanted} in etcd"), || async {
@@ -124,8 +124,8 @@ impl<'a> World<'a> {
     /// When a client first got this backend's answer, behind the mark.
     pub(crate) async fn first_answer(&self, name: &str) -> Instant {
         eventually(format!("an answer of {name}"), || async {
-            let seen = self.counted().seen;
-            seen.get(name).map(|seen| seen.first).ok_or_else(|| format!("{seen:?}"))
+            let answers = self.counted().answers;
+            answers.get(name).map(|of| of.first).ok_or_else(|| format!("{answers:?}"))
         })
         .await
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
 
-use super::{Command, Nginx, Reader, Values};
-use crate::backends::KeySelection;
+use super::{Command, Nginx, Reader};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
+use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, Template};
 
 impl Reader<'_> {

@@ -1,12 +1,12 @@
 //! Machines with a systemd of their own: throw-away containers on a bridge.
 //!
-//! A rack is a process that holds a network namespace with the bridge and a mount namespace
+//! A network is a process that holds a network namespace with the bridge and a mount namespace
 //! with the machines' disks; each [`Machine`] is a PID namespace. They end with their
 //! processes, and these with the thread of the scenario, so nothing of them outlives a
 //! test, however it ends. Only the control groups are folders that somebody must remove:
-//! the rack does, also those of a test that was killed.
+//! the network does, also those of a test that was killed.
 //!
-//! [`scenario`] runs on a thread inside the rack's network: what is started there (etcd, a
+//! [`scenario`] runs on a thread inside the network's network: what is started there (etcd, a
 //! load) is a host on the bridge. Where the kernel or our rights do not allow all this,
 //! the scenario is skipped, loudly ([`crate::skip`]).
 
@@ -30,7 +30,7 @@ mod machine;
 
 pub use machine::Machine;
 
-const BOOT: &str = include_str!("rack/boot.sh");
+const BOOT: &str = include_str!("network/boot.sh");
 const HOLD: &str = "set -e; disks=$1
 mount --make-rprivate /
 mount -t tmpfs -o size=4g,mode=700 tmpfs \"$disks\"
@@ -46,27 +46,28 @@ echo held
 exec sleep infinity";
 const CGROUP: &str = "lab-machine";
 
-/// Runs a scenario inside a new rack, or skips it and says why.
-pub fn scenario<F>(run: impl FnOnce(Rack) -> F + Send + 'static)
+/// Runs a scenario inside a new network, or skips it and says why.
+pub fn scenario<F>(run: impl FnOnce(Network) -> F + Send + 'static)
 where
     F: Future<Output = ()>,
 {
     // Entering a network is for the rest of a thread's life.
     let name = thread::current().name().unwrap_or_default().to_owned();
-    let thread = thread::Builder::new().name(name).spawn(move || match Rack::start(Lab::new()) {
-        Ok(rack) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(run(rack));
-        }
-        Err(why) => skip(&why),
-    });
+    let thread =
+        thread::Builder::new().name(name).spawn(move || match Network::start(Lab::new()) {
+            Ok(network) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(run(network));
+            }
+            Err(why) => skip(&why),
+        });
     if let Err(panic) = thread.expect("a thread").join() {
         std::panic::resume_unwind(panic);
     }
 }
 
 /// A network and the disks of its machines.
-pub struct Rack {
+pub struct Network {
     holder: Process,
     cgroups: PathBuf,
     disks: PathBuf,
@@ -74,7 +75,7 @@ pub struct Rack {
     lab: Lab,
 }
 
-impl Rack {
+impl Network {
     /// Holds the namespaces and enters the network. `Err`: why that cannot be done here.
     fn start(lab: Lab) -> Result<Self, String> {
         if !geteuid().is_root() {
@@ -90,7 +91,7 @@ impl Rack {
         let boot = lab.path().join("boot.sh");
         fs::write(&boot, BOOT).map_err(|e| e.to_string())?;
         let disks = lab.folder("disks");
-        let spec = bound_to_us("rack", lab.path())
+        let spec = bound_to_us("network", lab.path())
             .args(["unshare", "--net", "--mount", "sh", "-c", HOLD, "sh"])
             .args([&disks]);
         let holder = lab.spawn(spec);

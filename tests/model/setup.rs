@@ -1,6 +1,6 @@
-//! What is explored: whose wait, and which rule is broken.
+//! What is explored: the wait of which backend, and which rule is broken.
 
-use crate::balancer::{HARM, Name};
+use crate::balancer::{FAULTS, Name};
 
 /// The leaver's key, and the joiner's.
 pub(crate) const LEAVER: u8 = 1;
@@ -9,12 +9,12 @@ pub(crate) const JOINER: u8 = 2;
 /// The backend whose wait is looked at. Waits read and never write, so the two have
 /// nothing to do with each other: the other backend is its write to etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whose {
+pub(crate) enum Role {
     Leaver,
     Joiner,
 }
 
-impl Whose {
+impl Role {
     pub(crate) const BOTH: [Self; 2] = [Self::Leaver, Self::Joiner];
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Rule {
     QuiescedButOne,
     /// A restarted confsync acknowledges what is on disk, without a load of its own.
     AckBeforeProof,
-    /// "Left" is said while old workers finish.
+    /// The member key says "left" while old workers finish.
     LeftTooSoon,
     /// Only what changed the file is acknowledged.
     NoopsAreSilent,
@@ -42,18 +42,18 @@ pub(crate) enum Rule {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scene {
-    pub(crate) whose: Whose,
+pub(crate) struct Setup {
+    pub(crate) role: Role,
     /// The backends that the template uses; a change of another leaves the file as it was.
     pub(crate) used: u8,
     /// What may befall each load balancer, once.
-    pub(crate) harm: &'static [Name],
+    pub(crate) faults: &'static [Name],
     pub(crate) broken: Option<Rule>,
 }
 
-impl Scene {
-    pub(crate) fn of(whose: Whose) -> Self {
-        Self { whose, used: LEAVER | JOINER, harm: &HARM[..3], broken: None }
+impl Setup {
+    pub(crate) fn of(role: Role) -> Self {
+        Self { role, used: LEAVER | JOINER, faults: &FAULTS[..3], broken: None }
     }
 
     pub(crate) fn breaks(&self, rule: Rule) -> bool {
@@ -73,17 +73,17 @@ impl Etcd {
     pub(crate) const FIRST: Self = Self { revision: 5, backends: LEAVER };
 
     /// The write of one of them; `None` if it was made.
-    pub(crate) fn write(self, whose: Whose) -> Option<Self> {
-        let backends = match whose {
-            Whose::Leaver => self.backends & !LEAVER,
-            Whose::Joiner => self.backends | JOINER,
+    pub(crate) fn write(self, role: Role) -> Option<Self> {
+        let backends = match role {
+            Role::Leaver => self.backends & !LEAVER,
+            Role::Joiner => self.backends | JOINER,
         };
         let revision = self.revision + 1;
         (backends != self.backends).then_some(Self { revision, backends })
     }
 
     /// Whether that write was made.
-    pub(crate) fn has(self, whose: Whose) -> bool {
-        self.write(whose).is_none()
+    pub(crate) fn has(self, role: Role) -> bool {
+        self.write(role).is_none()
     }
 }

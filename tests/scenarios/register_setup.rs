@@ -7,18 +7,18 @@ use tests::etcd::Watcher;
 use tests::eventually::check;
 use tests::{Api, Backend, Daemon, Etcd, Lab, bins, eventually, http, within};
 
-/// The TTL of [`Scene::sidekick`].
+/// The TTL of [`Setup::sidekick`].
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 
 /// One backend beside one etcd.
-pub(crate) struct Scene {
+pub(crate) struct Setup {
     pub(crate) api: Api,
     pub(crate) backend: Backend,
     pub(crate) etcd: Etcd,
     pub(crate) lab: Lab,
 }
 
-impl Scene {
+impl Setup {
     pub(crate) async fn new(api: Api) -> Self {
         let lab = Lab::new();
         let etcd = Etcd::start(&lab).await;
@@ -130,7 +130,7 @@ pub(crate) async fn saw(watcher: &Watcher, wanted: &[String]) {
     .await;
 }
 
-/// Waits until the service manager was last told something with this in it.
+/// Waits until the service manager last received a status with this in it.
 pub(crate) async fn says(sidekick: &Running, text: &str) {
     eventually(format!("STATUS= with `{text}`"), || async {
         let status = sidekick.status().unwrap_or_default();

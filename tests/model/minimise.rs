@@ -14,7 +14,7 @@ use crate::balancer::Name;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Action {
     Own,
-    Harm(Name),
+    Fault(Name),
     LookedAt,
     Written(usize),
 }
@@ -24,8 +24,8 @@ enum Action {
 type Signature = BTreeSet<(Action, Number)>;
 
 impl Automaton {
-    pub(crate) fn lumped(&self) -> Self {
-        let mut blocks = self.what_shows();
+    pub(crate) fn minimised(&self) -> Self {
+        let mut blocks = self.observable();
         loop {
             let signatures = self.signatures(&blocks);
             let refined = number(blocks.iter().zip(signatures));
@@ -36,7 +36,7 @@ impl Automaton {
         }
     }
 
-    fn what_shows(&self) -> Vec<Number> {
+    fn observable(&self) -> Vec<Number> {
         number(self.all.iter().map(|s| (s.keys, s.etcd, s.routes_as_before)))
     }
 
@@ -84,24 +84,24 @@ impl Automaton {
             let shows = |step: &Move| step.is_certain().then_some(step.to) != Some(*number);
             let moves = situation.moves.iter().map(|step| Move { to: block(step.to), ..*step });
             let moves: Vec<Move> = moves.filter(shows).collect();
-            let lump = all.entry(*number).or_insert_with(|| Situation {
+            let class = all.entry(*number).or_insert_with(|| Situation {
                 moves: Vec::new(),
                 looked_at: block(situation.looked_at),
                 written: situation.written.map(block),
                 ..situation.clone()
             });
-            lump.moves.extend(moves);
+            class.moves.extend(moves);
         }
-        for lump in all.values_mut() {
-            lump.moves.sort_unstable_by_key(|step| (action(step), step.to));
-            lump.moves.dedup_by_key(|step| (action(step), step.to));
+        for class in all.values_mut() {
+            class.moves.sort_unstable_by_key(|step| (action(step), step.to));
+            class.moves.dedup_by_key(|step| (action(step), step.to));
         }
         Self { first: self.first.map(block), all: all.into_values().collect() }
     }
 }
 
 fn action(step: &Move) -> Action {
-    if step.is_certain() { Action::Own } else { Action::Harm(step.name) }
+    if step.is_certain() { Action::Own } else { Action::Fault(step.name) }
 }
 
 /// The same number for what is the same, from zero on.

@@ -8,7 +8,7 @@ use tests::etcd::Ctl;
 use tests::eventually::check;
 use tests::{Api, Confdir, Daemon, Etcd, Lab, eventually};
 
-pub(crate) struct Scene {
+pub(crate) struct Setup {
     pub(crate) etcd: Etcd,
     pub(crate) confdir: Confdir,
     pub(crate) folder: PathBuf,
@@ -17,19 +17,19 @@ pub(crate) struct Scene {
 pub(crate) const TEMPLATE: &str =
     "# backends\n{{range gets \"/services/apache/*\"}}server {{.Value}};\n{{end}}";
 
-impl Scene {
+impl Setup {
     /// etcd runs; the resource has the counting reload.
     pub(crate) async fn start(lab: &Lab) -> Self {
-        let scene = Self::prepare(lab, Etcd::start(lab).await);
-        scene.resource("app", &scene.reload());
-        scene
+        let setup = Self::prepare(lab, Etcd::start(lab).await);
+        setup.resource("app", &setup.reload());
+        setup
     }
 
     /// No resource yet, and etcd as it is.
     pub(crate) fn prepare(lab: &Lab, etcd: Etcd) -> Self {
-        let scene = Self { etcd, confdir: Confdir::empty(lab), folder: lab.folder("service") };
-        scene.confdir.template("app.tmpl", TEMPLATE);
-        scene
+        let setup = Self { etcd, confdir: Confdir::empty(lab), folder: lab.folder("service") };
+        setup.confdir.template("app.tmpl", TEMPLATE);
+        setup
     }
 
     /// `reload_cmd` that loads and counts.
@@ -141,13 +141,13 @@ fn the_page_names_scenarios_that_exist() {
             format!("mod {stem};\n{}", fs::read_to_string(path).unwrap())
         })
         .collect();
-    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| H")).collect();
-    assert_eq!(rows.len(), 26);
-    for (n, row) in rows.iter().enumerate() {
-        let cells: Vec<&str> = row.split(" | ").collect();
-        assert_eq!(cells.len(), 4, "{row}");
-        assert_eq!(cells.first().unwrap().trim_start_matches("| "), format!("H{}", n + 1));
-        let named = cells.last().unwrap().split('`').skip(1).step_by(2);
+    let sections: Vec<&str> = page.split("\n## ").skip(1).filter(|s| s.starts_with('H')).collect();
+    assert_eq!(sections.len(), 26);
+    for (n, section) in sections.iter().enumerate() {
+        assert!(section.starts_with(&format!("H{}. ", n + 1)), "{section}");
+        let (_, named) = section.split_once("* Shown by: ").expect("a scenario");
+        let (named, _) = named.split_once("\n\n").unwrap_or((named, ""));
+        let named = named.split('`').skip(1).step_by(2);
         for name in named {
             let bare = name.rsplit("::").next().unwrap();
             let there = [format!("fn {bare}("), format!("mod {bare};")];

@@ -1,11 +1,11 @@
 #!/bin/sh
-# boot.sh DISK NAME ADDRESS PORT RACK CGROUP [FILE=PATH...]
+# boot.sh DISK NAME ADDRESS PORT NETWORK CGROUP [FILE=PATH...]
 # Boots the machine's own systemd as PID 1 of a throw-away container. Its disk is an overlay
 # over / that lies in DISK and outlives a reboot; each FILE (a program on trial) is bound to
 # its PATH. eth0 gets ADDRESS, and its other end, PORT, goes on the bridge in the network
-# namespace of process RACK. The number of PID 1 as we see it is written to DISK/leader.
+# namespace of process NETWORK. The number of PID 1 as we see it is written to DISK/leader.
 set -eu
-disk=$1 name=$2 address=$3 port=$4 rack=$5 cgroup=$6
+disk=$1 name=$2 address=$3 port=$4 network=$5 cgroup=$6
 
 if [ "${INSIDE:-}" != yes ]; then
 	mkdir -p "$cgroup" "$disk"
@@ -19,8 +19,8 @@ fi
 read -r leader _ </proc/self/stat
 mount --make-rprivate /
 
-ip link add eth0 type veth peer name "$port" netns "/proc/$rack/ns/net"
-nsenter "--net=/proc/$rack/ns/net" ip link set "$port" master br0 up
+ip link add eth0 type veth peer name "$port" netns "/proc/$network/ns/net"
+nsenter "--net=/proc/$network/ns/net" ip link set "$port" master br0 up
 ip address add "$address/24" dev eth0
 ip link set lo up
 ip link set eth0 up

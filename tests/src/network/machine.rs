@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Rack, bound_to_us, remove_cgroup};
+use super::{Network, bound_to_us, remove_cgroup};
 use crate::bins;
 use crate::eventually::{check, eventually, patience, within};
 use crate::process::{Process, Spec, run};
@@ -17,9 +17,9 @@ const UP: Duration = Duration::from_secs(60);
 const COMMAND: Duration = Duration::from_secs(100);
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A machine of a rack. Dropping it cuts its power.
+/// A machine of a network. Dropping it cuts its power.
 pub struct Machine<'a> {
-    rack: &'a Rack,
+    network: &'a Network,
     name: String,
     ip: Ipv4Addr,
     disk: PathBuf,
@@ -29,13 +29,13 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(rack: &'a Rack, name: &str, ip: Ipv4Addr) -> Self {
+    pub(super) fn new(network: &'a Network, name: &str, ip: Ipv4Addr) -> Self {
         Self {
-            rack,
+            network,
             name: name.to_owned(),
             ip,
-            disk: rack.disks.join(name),
-            cgroup: rack.cgroup(name),
+            disk: network.disks.join(name),
+            cgroup: network.cgroup(name),
             boots: AtomicU32::new(0),
             power: Mutex::default(),
         }
@@ -60,7 +60,7 @@ impl<'a> Machine<'a> {
     /// When it is not up within 60 s.
     pub async fn boot(&self) -> Duration {
         let begun = Instant::now();
-        let process = self.rack.lab().spawn(self.spec());
+        let process = self.network.lab().spawn(self.spec());
         *self.power.lock().unwrap() = Some(process.clone());
         within(UP, format!("{} is up", self.name), || async {
             if let Some(exit) = process.exit() {
@@ -75,37 +75,37 @@ impl<'a> Machine<'a> {
 
     fn spec(&self) -> Spec {
         let boot = self.boots.fetch_add(1, Ordering::Relaxed);
-        let holder = self.rack.holder.pid().to_string();
+        let holder = self.network.holder.pid().to_string();
         let programs = [("register", bins::register()), ("confsync", bins::confsync())];
         let programs = programs.map(|(name, file)| {
             let file = file.canonicalize().expect("a program's path");
             format!("{}=/usr/local/bin/{name}", file.display())
         });
-        let _ = fs::remove_file(self.seen_from_rack("leader"));
-        bound_to_us(&self.name, self.rack.lab().path())
+        let _ = fs::remove_file(self.seen_from_network("leader"));
+        bound_to_us(&self.name, self.network.lab().path())
             .args(["nsenter", "--target", &holder, "--mount", "--", "sh"])
-            .args([&self.rack.boot, &self.disk])
+            .args([&self.network.boot, &self.disk])
             .args([&self.name, &self.ip.to_string(), &format!("{}-{boot}", self.name), &holder])
             .args([&self.cgroup])
             .args(programs)
     }
 
-    /// The disks are mounted in the rack's namespace alone.
-    fn seen_from_rack(&self, file: &str) -> PathBuf {
+    /// The disks are mounted in the network's namespace alone.
+    fn seen_from_network(&self, file: &str) -> PathBuf {
         let disk = self.disk.strip_prefix("/").unwrap_or(&self.disk);
-        Path::new(&format!("/proc/{}/root", self.rack.holder.pid())).join(disk).join(file)
+        Path::new(&format!("/proc/{}/root", self.network.holder.pid())).join(disk).join(file)
     }
 
     /// The process number of its PID 1, as we see it.
     fn leader(&self) -> Result<String, String> {
-        let text = fs::read_to_string(self.seen_from_rack("leader"))
+        let text = fs::read_to_string(self.seen_from_network("leader"))
             .map_err(|e| format!("{} has not booted: {e}", self.name))?;
         Ok(text.trim().to_owned())
     }
 
     fn command(&self, words: &[&str]) -> Result<Spec, String> {
         let leader = self.leader()?;
-        Ok(Spec::new(&self.name, "nsenter", self.rack.lab().path())
+        Ok(Spec::new(&self.name, "nsenter", self.network.lab().path())
             .args(["--target", &leader, "--all", "--", "env", "-i", PATH])
             .args(words))
     }

@@ -1,0 +1,207 @@
+//! The structure of confsync, held against its sources: the rooms import downwards only, the
+//! modules of a room in one direction only, and docs/architecture.md shows what is so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules that are being rewritten, and may have circles until then.
+const OPEN: [&str; 4] = ["template/go", "template/hbs", "template/sprintf", "cli"];
+
+/// What each room or module imports of its neighbours.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn source() -> PathBuf {
+    workspace().join("confsync/src")
+}
+
+/// The rooms, lowest first, as `lib.rs` lists them.
+fn rooms() -> Vec<String> {
+    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
+    let (text, _) = text.split_once("#[cfg(test)]").unwrap();
+    let name = |line: &str| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned());
+    text.lines().filter_map(name).collect()
+}
+
+/// The files of a module: `name.rs`, and everything in the folder `name`.
+fn files(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let (file, inside) = (folder.join(format!("{name}.rs")), folder.join(name));
+    let mut found: Vec<PathBuf> = file.is_file().then_some(file).into_iter().collect();
+    let mut open = vec![inside];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs")
+                && !path.ends_with("tests.rs")
+            {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The modules right below a folder.
+fn modules(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let module = |path: PathBuf| {
+        let name = path.file_stem()?.to_str()?.to_owned();
+        let is = path.is_dir() || path.extension().is_some_and(|ending| ending == "rs");
+        (is && !["mod", "lib", "main", "tests"].contains(&name.as_str())).then_some(name)
+    };
+    entries.filter_map(module).collect()
+}
+
+/// The first names after `prefix::` in a source, of a list in braces each.
+fn names_after(text: &str, prefix: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, _) in text.match_indices(prefix) {
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| c == ':' || c == '_' || c.is_alphanumeric()) {
+            continue;
+        }
+        let rest = &text[at + prefix.len()..];
+        let list = rest.strip_prefix('{').map_or_else(|| vec![rest], top_level);
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        for item in list {
+            let item = item.trim_start();
+            let name = item.split(|c| !word(c)).next().unwrap_or_default();
+            names.insert(name.to_owned());
+        }
+    }
+    names
+}
+
+/// The items of a list in braces, without those inside of further braces.
+fn top_level(list: &str) -> Vec<&str> {
+    let (mut items, mut depth, mut from) = (Vec::new(), 0, 0);
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                items.push(&list[from..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                items.push(&list[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+/// What is compiled into the program: no comment, no test.
+fn code_of(text: &str) -> String {
+    let (text, _) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((text, ""));
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// What the modules of the folder at `path` below `src` import of each other.
+fn imports(path: &[&str]) -> Imports {
+    let folder = path.iter().fold(source(), |folder, part| folder.join(part));
+    let known = modules(&folder);
+    let whole = format!("crate::{}", path.iter().map(|p| format!("{p}::")).collect::<String>());
+    let mut all = Imports::new();
+    for name in &known {
+        let mut found = BTreeSet::new();
+        for file in files(&folder, name) {
+            let text = code_of(&fs::read_to_string(&file).unwrap());
+            found.extend(names_after(&text, &whole));
+            // From `a.rs` or `a/mod.rs`, `super::b` is a sibling; from `a/c.rs` it takes two.
+            let inside = file.strip_prefix(folder.join(name)).unwrap_or(Path::new("mod.rs"));
+            let depth = inside.components().count() - usize::from(inside.ends_with("mod.rs"));
+            found.extend(names_after(&text, &"super::".repeat(depth + 1)));
+        }
+        found.retain(|other| other != name && known.contains(other));
+        all.insert(name.clone(), found);
+    }
+    all
+}
+
+/// A circle of modules that import each other, if there is one.
+fn circle(imports: &Imports) -> Option<Vec<String>> {
+    fn walk(at: &str, way: &mut Vec<String>, imports: &Imports) -> bool {
+        if let Some(begins) = way.iter().position(|name| name == at) {
+            way.drain(..begins);
+            return true;
+        }
+        way.push(at.to_owned());
+        for next in imports.get(at).into_iter().flatten() {
+            if walk(next, way, imports) {
+                return true;
+            }
+        }
+        way.pop();
+        false
+    }
+    imports.keys().find_map(|name| {
+        let mut way = Vec::new();
+        walk(name, &mut way, imports).then_some(way)
+    })
+}
+
+#[test]
+fn imports_are_read_as_written() {
+    let text = "use crate::a::B;\nuse crate::{c, d::{e, f}};\nlet x = other::crate::g;\n";
+    let names: BTreeSet<String> = ["a", "c", "d"].map(str::to_owned).into();
+    assert_eq!(names_after(text, "crate::"), names);
+    let of = |pairs: &[(&str, &str)]| -> Imports {
+        let one = |(a, b): &(&str, &str)| ((*a).to_owned(), BTreeSet::from([(*b).to_owned()]));
+        pairs.iter().map(one).collect()
+    };
+    assert_eq!(circle(&of(&[("a", "b"), ("b", "c")])), None);
+    assert_eq!(circle(&of(&[("a", "b"), ("b", "c"), ("c", "b")])).unwrap(), ["b", "c"]);
+}
+
+#[test]
+fn a_room_imports_none_above_it() {
+    let (rooms, imports) = (rooms(), imports(&[]));
+    assert!(rooms.len() > 8, "lib.rs lists the rooms: {rooms:?}");
+    let floor = |name: &str| rooms.iter().position(|room| room == name);
+    let mut wrong = Vec::new();
+    for (room, imported) in &imports {
+        let Some(here) = floor(room) else { continue };
+        let above = imported.iter().filter(|other| floor(other).is_some_and(|at| at > here));
+        wrong.extend(above.map(|other| format!("{room} imports {other}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_modules_of_a_room_import_each_other_in_one_direction() {
+    let mut circles = BTreeMap::new();
+    for room in rooms() {
+        for module in modules(&source().join(&room)) {
+            let name = format!("{room}/{module}");
+            circles.extend(circle(&imports(&[&room, &module])).map(|way| (name, way)));
+        }
+        circles.extend(circle(&imports(&[&room])).map(|way| (room, way)));
+    }
+    circles.retain(|name, _| !OPEN.contains(&name.as_str()));
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+/// A block of `room  what it imports`, the highest room first.
+#[test]
+fn the_picture_of_the_rooms_in_the_docs_is_true() {
+    let imports = imports(&[]);
+    let line = |room: &String| {
+        let below = imports[room].iter().cloned().collect::<Vec<_>>().join(" ");
+        format!("{room:<9} {below}").trim_end().to_owned()
+    };
+    let picture: Vec<String> = rooms().iter().rev().map(line).collect();
+    let page = fs::read_to_string(workspace().join("docs/architecture.md")).unwrap();
+    let (_, rest) = page.split_once("```text\ncli ").expect("architecture.md shows the rooms");
+    let (shown, _) = rest.split_once("```").unwrap();
+    let shown = format!("cli {shown}");
+    assert_eq!(shown.lines().collect::<Vec<_>>(), picture, "\n{}\n", picture.join("\n"));
+}
