@@ -62,6 +62,7 @@ pub(crate) struct List {
     pub(crate) elem: Elem,
     items: Arc<Vec<Value>>,
     depth: u16,
+    is_nil: bool,
 }
 
 /// A map of values by name.
@@ -69,6 +70,7 @@ pub(crate) struct List {
 pub(crate) struct Map {
     entries: Arc<BTreeMap<Raw, Value>>,
     depth: u16,
+    is_nil: bool,
 }
 
 /// A struct with named fields.
@@ -97,7 +99,7 @@ impl List {
     /// [`TooDeep`].
     pub(crate) fn new(elem: Elem, items: Vec<Value>) -> Result<Self, TooDeep> {
         let depth = if elem == Elem::Any { depth_over(items.iter())? } else { 1 };
-        Ok(Self { elem, items: Arc::new(items), depth })
+        Ok(Self { elem, items: Arc::new(items), depth, is_nil: false })
     }
 
     /// A `[]string`.
@@ -108,7 +110,19 @@ impl List {
     /// A slice of one flat type: texts, ints, pairs, service records.
     #[must_use]
     pub(crate) fn flat(elem: Elem, items: Vec<Value>) -> Self {
-        Self { elem, items: Arc::new(items), depth: 1 }
+        Self { elem, items: Arc::new(items), depth: 1, is_nil: false }
+    }
+
+    /// The lack of a list, which Go takes for an empty one nearly everywhere.
+    #[must_use]
+    pub(crate) fn nil(elem: Elem) -> Self {
+        Self { is_nil: true, ..Self::flat(elem, Vec::new()) }
+    }
+
+    /// Whether it is the lack of one.
+    #[must_use]
+    pub(crate) fn is_nil(&self) -> bool {
+        self.is_nil
     }
 
     /// The elements.
@@ -121,7 +135,7 @@ impl List {
     #[must_use]
     pub(crate) fn part(&self, from: usize, to: usize) -> Self {
         let items = self.items.get(from..to).unwrap_or_default().to_vec();
-        Self { elem: self.elem, items: Arc::new(items), depth: self.depth }
+        Self { items: Arc::new(items), ..self.clone() }
     }
 }
 
@@ -132,7 +146,19 @@ impl Map {
     /// [`TooDeep`].
     pub(crate) fn new(entries: BTreeMap<Raw, Value>) -> Result<Self, TooDeep> {
         let depth = depth_over(entries.values())?;
-        Ok(Self { entries: Arc::new(entries), depth })
+        Ok(Self { entries: Arc::new(entries), depth, is_nil: false })
+    }
+
+    /// The lack of a map, which Go takes for an empty one nearly everywhere.
+    #[must_use]
+    pub(crate) fn nil() -> Self {
+        Self { entries: Arc::default(), depth: 1, is_nil: true }
+    }
+
+    /// Whether it is the lack of one.
+    #[must_use]
+    pub(crate) fn is_nil(&self) -> bool {
+        self.is_nil
     }
 
     /// The entries, by name.

@@ -1,6 +1,5 @@
 //! JSON: reading it as Go's `encoding/json` does into `interface{}`, and writing it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use common::model::Raw;
@@ -8,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, text, too_large};
 use crate::template::print::{self, BoundedText, Full};
-use crate::template::runes::to_str;
+use crate::template::runes::runes;
 use crate::template::value::{Elem, List, Map, TooDeep, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -60,7 +59,7 @@ fn read(call: &Call<'_>, args: &[Value]) -> Result<Value, Fault> {
 fn json(call: &Call<'_>, args: &[Value]) -> Outcome {
     match read(call, args)? {
         object @ Value::Map(_) => Ok(object),
-        Value::Nil => Ok(Value::Map(Map::new(BTreeMap::new())?)),
+        Value::Nil => Ok(Value::Map(Map::nil())),
         Value::List(_) => Err(Fault::new(
             "cannot unmarshal array into Go value of type map[string]interface {}",
             "for an array there is `jsonArray`",
@@ -72,7 +71,7 @@ fn json(call: &Call<'_>, args: &[Value]) -> Outcome {
 fn json_array(call: &Call<'_>, args: &[Value]) -> Outcome {
     match read(call, args)? {
         array @ Value::List(_) => Ok(array),
-        Value::Nil => Ok(Value::List(List::flat(Elem::Any, Vec::new()))),
+        Value::Nil => Ok(Value::List(List::nil(Elem::Any))),
         Value::Map(_) => Err(Fault::new(
             "cannot unmarshal object into Go value of type []interface {}",
             "for an object there is `json`",
@@ -119,18 +118,22 @@ fn write(out: &mut BoundedText, value: &Value, indent: Option<usize>) -> Result<
         Value::Bool(b) => out.put(if *b { "true" } else { "false" })?,
         Value::Int(n) => out.put(n.to_string())?,
         Value::Float(f) => out.put(number(*f)?)?,
-        Value::Str(s) => string(out, &to_str(s))?,
-        Value::Time(time) => string(out, &time.format("2006-01-02T15:04:05.999999999Z07:00"))?,
+        Value::Str(s) => string(out, s)?,
+        Value::Time(time) => {
+            string(out, time.format("2006-01-02T15:04:05.999999999Z07:00").as_bytes())?;
+        }
+        Value::List(list) if list.is_nil() => out.put("null")?,
+        Value::Map(map) if map.is_nil() => out.put("null")?,
         Value::List(list) => {
             let items = list.items().iter().map(|item| (None, item));
             group(out, ('[', ']'), items, indent)?;
         }
         Value::Map(map) => {
-            let items = map.entries().iter().map(|(k, v)| (Some(to_str(k)), v));
+            let items = map.entries().iter().map(|(k, v)| (Some(&**k), v));
             group(out, ('{', '}'), items, indent)?;
         }
         Value::Record(record) => {
-            let items = record.fields.iter().map(|(k, v)| (Some(Cow::Borrowed(*k)), v));
+            let items = record.fields.iter().map(|(k, v)| (Some(k.as_bytes()), v));
             group(out, ('{', '}'), items, indent)?;
         }
     }
@@ -140,7 +143,7 @@ fn write(out: &mut BoundedText, value: &Value, indent: Option<usize>) -> Result<
 fn group<'a>(
     out: &mut BoundedText,
     (open, close): (char, char),
-    items: impl ExactSizeIterator<Item = (Option<Cow<'a, str>>, &'a Value)>,
+    items: impl ExactSizeIterator<Item = (Option<&'a [u8]>, &'a Value)>,
     indent: Option<usize>,
 ) -> Result<(), Wrong> {
     let none = items.len() == 0;
@@ -155,7 +158,7 @@ fn group<'a>(
             out.put(line(depth))?;
         }
         if let Some(name) = name {
-            string(out, &name)?;
+            string(out, name)?;
             out.put(if indent.is_some() { ": " } else { ":" })?;
         }
         write(out, item, inner)?;
@@ -180,12 +183,14 @@ fn number(f: f64) -> Result<String, Wrong> {
     Ok(format!("{f}"))
 }
 
-/// A JSON string with the escapes Go adds for HTML.
-fn string(out: &mut BoundedText, text: &str) -> Result<(), Full> {
+/// A JSON string with the escapes Go adds for HTML. Of a byte that is no UTF-8 only that there
+/// was one is kept.
+fn string(out: &mut BoundedText, text: &[u8]) -> Result<(), Full> {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
-    for c in text.chars() {
+    for (c, bytes) in runes(text) {
         match c {
+            char::REPLACEMENT_CHARACTER if bytes.len() == 1 => quoted.push_str("\\ufffd"),
             '"' => quoted.push_str("\\\""),
             '\\' => quoted.push_str("\\\\"),
             '\n' => quoted.push_str("\\n"),

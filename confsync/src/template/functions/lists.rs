@@ -38,6 +38,9 @@ fn reverse(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn sorted(args: &[Value], elem: Elem, length: fn(&Value) -> usize) -> Outcome {
+    if let Some(Value::List(list)) = args.first().filter(|list| !list.is_true()) {
+        return Ok(Value::List(list.clone()));
+    }
     let mut items = items(args, 0).to_vec();
     items.sort_by_key(length);
     Ok(Value::List(List::flat(elem, items)))
@@ -101,9 +104,13 @@ fn values(_: &Call<'_>, args: &[Value]) -> Outcome {
 
 fn pluck(_: &Call<'_>, args: &[Value]) -> Outcome {
     let name = bytes(args, 0);
-    let found =
-        (1..args.len()).filter_map(|i| entries(args, i)?.entries().get(name).cloned()).collect();
-    Ok(Value::List(List::new(Elem::Any, found)?))
+    let found = (1..args.len()).filter_map(|i| entries(args, i)?.entries().get(name).cloned());
+    let found: Vec<Value> = found.collect();
+    Ok(Value::List(if found.is_empty() {
+        List::nil(Elem::Any)
+    } else {
+        List::new(Elem::Any, found)?
+    }))
 }
 
 /// A struct is empty when all its fields are.

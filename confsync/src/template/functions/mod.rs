@@ -10,12 +10,12 @@ mod dns;
 mod lists;
 mod numbers;
 mod outside;
+mod regex;
 mod store;
 mod text;
 mod words;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::kv::Texts;
@@ -183,10 +183,11 @@ pub(crate) fn too_large() -> Fault {
     )
 }
 
-const TABLES: [&[Function]; 7] = [
+const TABLES: [&[Function]; 8] = [
     store::FUNCTIONS,
     text::FUNCTIONS,
     words::FUNCTIONS,
+    regex::FUNCTIONS,
     lists::FUNCTIONS,
     numbers::FUNCTIONS,
     data::FUNCTIONS,
@@ -252,7 +253,7 @@ impl Ty {
             (Self::Strings, Value::Absent) => return Ok(empty(Elem::Str)),
             (Self::Pairs, Value::Absent) => return Ok(empty(Elem::Pair)),
             (Self::Items, Value::Absent) => return Ok(empty(Elem::Any)),
-            (Self::Map, Value::Absent) => return Ok(Value::Map(Map::new(BTreeMap::new())?)),
+            (Self::Map, Value::Absent) => return Ok(Value::Map(Map::nil())),
             _ => false,
         };
         if fits {
@@ -277,7 +278,7 @@ impl Ty {
 }
 
 fn empty(elem: Elem) -> Value {
-    Value::List(List::flat(elem, Vec::new()))
+    Value::List(List::nil(elem))
 }
 
 /// The bytes of an argument that the table says is a text.

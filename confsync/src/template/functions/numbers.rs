@@ -49,6 +49,9 @@ fn seq(_: &Call<'_>, args: &[Value]) -> Outcome {
             "the order is `seq FIRST LAST`",
         ));
     }
+    if first > last {
+        return Ok(Value::List(List::nil(Elem::Int)));
+    }
     Ok(Value::List(List::flat(Elem::Int, (first..=last).map(Value::Int).collect())))
 }
 

@@ -97,7 +97,12 @@ fn beginning<'a>(
 fn gets(call: &Call<'_>, args: &[Value]) -> Outcome {
     let mut pairs = Vec::new();
     fitting(call, &text(args, 0), |(key, value)| pairs.push(pair(key, value)))?;
-    Ok(Value::List(List::flat(Elem::Pair, pairs)))
+    // With nothing found confd has no list at all, which JSON shows as `null`.
+    Ok(Value::List(if pairs.is_empty() {
+        List::nil(Elem::Pair)
+    } else {
+        List::flat(Elem::Pair, pairs)
+    }))
 }
 
 fn getvs(call: &Call<'_>, args: &[Value]) -> Outcome {

@@ -6,7 +6,7 @@ use bstr::ByteSlice;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Call, Fault, Function, MAX_ITEMS, MAX_TEXT, Outcome, Ty, bytes, int, items, text, too_large,
+    Call, Fault, Function, MAX_ITEMS, MAX_TEXT, Outcome, Ty, bytes, int, items, too_large,
 };
 use crate::template::path;
 use crate::template::runes::runes;
@@ -35,22 +35,25 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "quote", params: &[Ty::Str], rest: None, call: quote },
     Function { name: "squote", params: &[Ty::Str], rest: None, call: squote },
     Function { name: "sha256sum", params: &[Ty::Str], rest: None, call: sha256sum },
-    Function { name: "regexMatch", params: &[Ty::Str, Ty::Str], rest: None, call: regex_match },
-    Function { name: "regexFind", params: &[Ty::Str, Ty::Str], rest: None, call: regex_find },
-    Function {
-        name: "regexReplaceAll",
-        params: &[Ty::Str, Ty::Str, Ty::Str],
-        rest: None,
-        call: regex_replace,
-    },
 ];
 
 fn base(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(path::base(&text(args, 0))))
+    Ok(Value::str(of_path(bytes(args, 0), |path| path::base(path).to_owned())))
 }
 
 fn dir(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(path::dir(&text(args, 0))))
+    Ok(Value::str(of_path(bytes(args, 0), path::dir)))
+}
+
+/// A part of a path, which only `/` and `.` divide: bytes that are no UTF-8 stay.
+fn of_path(path: &[u8], part: impl Fn(&str) -> String) -> Vec<u8> {
+    match std::str::from_utf8(path) {
+        Ok(path) => part(path).into_bytes(),
+        Err(_) => {
+            let one_by_one: String = path.iter().copied().map(char::from).collect();
+            part(&one_by_one).chars().filter_map(|c| u8::try_from(c).ok()).collect()
+        }
+    }
 }
 
 fn split(_: &Call<'_>, args: &[Value]) -> Outcome {
@@ -170,43 +173,4 @@ fn squote(_: &Call<'_>, args: &[Value]) -> Outcome {
 fn sha256sum(_: &Call<'_>, args: &[Value]) -> Outcome {
     let digest = Sha256::digest(bytes(args, 0));
     Ok(Value::str(digest.iter().map(|b| format!("{b:02x}")).collect::<String>()))
-}
-
-fn regex(args: &[Value]) -> Result<regex::Regex, Fault> {
-    regex::RegexBuilder::new(&text(args, 0)).size_limit(1 << 20).build().map_err(|e| {
-        Fault::new(
-            format!("error parsing regexp: {}", e.to_string().lines().last().unwrap_or_default()),
-            "the pattern comes first: `regexMatch PATTERN TEXT`",
-        )
-    })
-}
-
-fn regex_match(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let whole = text(args, 1);
-    call.budget.steps(100 + whole.len() / 16)?;
-    Ok(Value::Bool(regex(args)?.is_match(&whole)))
-}
-
-fn regex_find(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let whole = text(args, 1);
-    call.budget.steps(100 + whole.len() / 16)?;
-    Ok(Value::str(regex(args)?.find(&whole).map_or("", |m| m.as_str())))
-}
-
-fn regex_replace(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let (regex, whole, with) = (regex(args)?, text(args, 1), text(args, 2));
-    call.budget.steps(100 + whole.len() / 16)?;
-    let mut out = String::new();
-    let mut from = 0;
-    for found in regex.captures_iter(&whole) {
-        let Some(all) = found.get(0) else { continue };
-        out.push_str(whole.get(from..all.start()).unwrap_or_default());
-        found.expand(&with, &mut out);
-        from = all.end();
-        if out.len() > MAX_TEXT {
-            return Err(too_large());
-        }
-    }
-    out.push_str(whole.get(from..).unwrap_or_default());
-    Ok(Value::str(out))
 }

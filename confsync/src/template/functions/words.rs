@@ -1,7 +1,6 @@
 //! Words: case as Go maps it, and names in snake, kebab and camel form.
 
-use super::{Call, Function, Outcome, Ty, bytes, text};
-use crate::template::runes::runes;
+use super::{Call, Function, Outcome, Ty, text};
 use crate::template::value::Value;
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -49,8 +48,8 @@ fn to_lower(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn nospace(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let kept = runes(bytes(args, 0)).filter(|(rune, _)| !rune.is_whitespace());
-    Ok(Value::str(kept.flat_map(|(_, bytes)| bytes.iter().copied()).collect::<Vec<u8>>()))
+    let kept: String = text(args, 0).chars().filter(|c| !c.is_whitespace()).collect();
+    Ok(Value::str(kept))
 }
 
 /// Words end at `_`, `-`, a space, and before a capital: `HTTPServer` is two.

@@ -75,6 +75,12 @@ pub(super) struct Parser<'s> {
     definitions: Definitions,
 }
 
+/// What ended a body, and where.
+enum BodyEnd {
+    Else(usize),
+    End(usize),
+}
+
 /// What one action is to the block it is in.
 enum BlockItem {
     Node(GoNode),
@@ -246,8 +252,8 @@ impl<'s> Parser<'s> {
         Ok(BlockItem::Else(open))
     }
 
-    /// A body up to its `end` or `else`; whether it was `else`, and where.
-    fn body(&mut self) -> Parsed<(Vec<GoNode>, Option<usize>)> {
+    /// A body up to its `end` or `else`, and which it was.
+    fn body(&mut self) -> Parsed<(Vec<GoNode>, BodyEnd)> {
         let mut body = Vec::new();
         loop {
             if self.peek_behind_space()?.kind == LexemeKind::Eof {
@@ -255,8 +261,8 @@ impl<'s> Parser<'s> {
             }
             match self.item()? {
                 BlockItem::Node(node) => body.push(node),
-                BlockItem::Else(at) => return Ok((body, Some(at))),
-                BlockItem::End(_) => return Ok((body, None)),
+                BlockItem::Else(at) => return Ok((body, BodyEnd::Else(at))),
+                BlockItem::End(at) => return Ok((body, BodyEnd::End(at))),
             }
         }
     }
@@ -282,9 +288,9 @@ impl<'s> Parser<'s> {
         let is_loop = usize::from(word == "range");
         let pipe = self.pipeline(Context::Block(word), LexemeKind::RightDelim)?;
         self.scope.loops += is_loop;
-        let (body, other) = self.body()?;
+        let (body, ended) = self.body()?;
         self.scope.loops -= is_loop;
-        if other.is_none() {
+        if let BodyEnd::End(_) = ended {
             return Ok(BranchNode { at, pipe, body, otherwise: None });
         }
         let next = self.peek()?;
@@ -301,8 +307,8 @@ impl<'s> Parser<'s> {
             let remedy = "`else if` belongs to `if` and `else with` to `with`; here write `{{else}}` and a block of its own";
             return fault(next.at, what, remedy);
         }
-        let (otherwise, second) = self.body()?;
-        if let Some(second) = second {
+        let (otherwise, ended) = self.body()?;
+        if let BodyEnd::Else(second) = ended {
             let what = format!("a second {{{{else}}}} in one {{{{{word}}}}}");
             return fault(second, what, "is an {{end}} missing before it?");
         }
@@ -335,16 +341,16 @@ impl<'s> Parser<'s> {
         Ok(TemplateNode { at, name, pipe })
     }
 
-    /// A body with a scope of its own, up to its `end`.
-    fn own_body(&mut self, word: &'static str, open: usize) -> Parsed<Vec<GoNode>> {
+    /// A body with a scope of its own, and the place of its `end`.
+    fn own_body(&mut self, word: &'static str, open: usize) -> Parsed<(Vec<GoNode>, usize)> {
         self.open.push((word, open));
         let outer = std::mem::take(&mut self.scope);
-        let (body, other) = self.deeper(open, Self::body)?;
+        let (body, ended) = self.deeper(open, Self::body)?;
         self.scope = outer;
         self.open.pop();
-        match other {
-            None => Ok(body),
-            Some(at) => fault(at, "{{else}} outside `if`, `range` or `with`", "remove it"),
+        match ended {
+            BodyEnd::End(at) => Ok((body, at)),
+            BodyEnd::Else(at) => fault(at, "{{else}} outside `if`, `range` or `with`", "remove it"),
         }
     }
 
@@ -352,19 +358,20 @@ impl<'s> Parser<'s> {
     fn block(&mut self, open: usize, at: usize) -> Parsed<TemplateNode> {
         let name = self.template_name("block")?;
         let pipe = self.pipeline(Context::Block("block"), LexemeKind::RightDelim)?;
-        let body = self.own_body("block", open)?;
-        self.define(name.clone(), body, open)?;
+        let (body, end) = self.own_body("block", open)?;
+        self.define(name.clone(), body, end)?;
         Ok(TemplateNode { at, name, pipe: Some(pipe) })
     }
 
     fn definition(&mut self, open: usize) -> Parsed<()> {
         let name = self.template_name("define")?;
         self.close("define clause")?;
-        let body = self.own_body("define", open)?;
-        self.define(name, body, open)
+        let (body, end) = self.own_body("define", open)?;
+        self.define(name, body, end)
     }
 
-    /// An empty definition gives way to one that is not.
+    /// An empty definition gives way to one that is not. As in Go a second one is a mistake when
+    /// it has ended.
     fn define(&mut self, name: Vec<u8>, body: Vec<GoNode>, at: usize) -> Parsed<()> {
         match self.definitions.get(&name) {
             Some(known) if !is_empty(known) => {

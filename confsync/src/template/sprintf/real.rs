@@ -37,7 +37,7 @@ pub(super) fn real(out: &mut BoundedText, spec: Spec, verb: char, f: f64) -> Res
             out.put(sign)?;
             pad(out, Spec { width: Some(width.saturating_sub(sign.len())), ..spec }, &digits)?;
         }
-        _ => pad(out, Spec { zero: false, ..spec }, &format!("{sign}{digits}"))?,
+        _ => pad(out, Spec { zero: false, ..spec }, format!("{sign}{digits}"))?,
     }
     Ok(true)
 }

@@ -173,7 +173,7 @@ fn integer(out: &mut BoundedText, spec: Spec, verb: char, n: i64) -> Result<bool
         'X' if spec.sharp => "0X",
         _ => "",
     };
-    pad(out, Spec { zero: false, ..spec }, &format!("{sign}{prefix}{digits}"))?;
+    pad(out, Spec { zero: false, ..spec }, format!("{sign}{prefix}{digits}"))?;
     Ok(true)
 }
 
@@ -195,7 +195,7 @@ fn text(out: &mut BoundedText, spec: Spec, verb: char, s: &[u8]) -> Result<bool,
                 None => pad(out, spec, quoted(s, spec.plus))?,
             }
         }
-        'x' | 'X' => pad(out, spec, &bytes(spec, verb, s))?,
+        'x' | 'X' => pad(out, spec, bytes(spec, verb, s))?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -225,6 +225,8 @@ fn bytes(spec: Spec, verb: char, s: &[u8]) -> String {
 fn syntax(out: &mut BoundedText, spec: Spec, arg: &Value) -> Result<(), Full> {
     match arg {
         Value::Absent | Value::Nil => out.put("interface {}(nil)"),
+        Value::List(list) if list.is_nil() => out.put(format!("{}(nil)", arg.type_name())),
+        Value::Map(map) if map.is_nil() => out.put(format!("{}(nil)", arg.type_name())),
         Value::List(list) => {
             out.put(arg.type_name())?;
             out.put("{")?;
