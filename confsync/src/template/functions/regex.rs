@@ -215,7 +215,7 @@ mod tests {
             let found = regex.find(text.as_bytes()).map(|found| found.as_bytes());
             assert_eq!(found, Some(want.as_bytes()), "{pattern}");
         }
-        for pattern in ["(", "*", "[", "a**", r"\8", "(?=a)", r"\u00e9", r"\h"] {
+        for pattern in ["(", "*", "[", r"\8", "(?=a)", r"\u00e9", r"\h"] {
             assert!(compile(&[Value::str(pattern)]).is_err(), "{pattern}");
         }
     }
