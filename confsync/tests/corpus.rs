@@ -9,7 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use confsync::local::LocalSystem;
 use confsync::template::{Engine, Input, Sources, Template};
 
 fn corpus() -> PathBuf {
@@ -24,7 +26,7 @@ fn render(case: &Path, kv: &BTreeMap<String, String>) -> Result<Vec<u8>, String>
     let text = std::fs::read(case.join("template.tmpl")).unwrap();
     let sources = Sources { templates: Some(case.to_owned()), ..Sources::default() };
     let template = Template::compile(Path::new("t.tmpl"), &text, Engine::Go, &sources);
-    let input = Input::of_keys(kv.clone());
+    let input = Input { system: Arc::new(LocalSystem), ..Input::of_keys(kv.clone()) };
     template.and_then(|t| t.render(&input)).map_err(|e| e.to_string())
 }
 

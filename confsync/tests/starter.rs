@@ -22,7 +22,7 @@ fn input() -> Input {
             backend: common::model::Backend::parse(value.as_bytes()).unwrap(),
         })
         .collect();
-    Input { kv, backends }
+    Input { kv, backends, ..Input::default() }
 }
 
 fn render(name: &str, text: &str, input: &Input) -> String {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::backends::{ParsedKeys, RegisteredBackend};
 use crate::config::confdir::{Mistake, Resource};
 use crate::install::{Candidate, Target};
+use crate::local::LocalSystem;
 use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
 
 /// A resource ready to render.
@@ -117,7 +118,7 @@ impl CompiledResource {
             true => seen.backends.iter().map(named).collect(),
             false => Vec::new(),
         };
-        Input { kv: store.kv, backends }
+        Input { kv: store.kv, backends, system: Arc::new(LocalSystem) }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Two languages with the same functions. Go's `text/template`, so that a confd
 //! installation renders byte for byte as before; and handlebars, our own, strict and
-//! safe for nginx. Knows nothing of etcd, TOML, files to write or processes to signal.
+//! safe for nginx. Knows nothing of etcd, TOML, files to write or processes to signal; what
+//! a template may ask of the system (clock, environment, names, files) is passed in.
 //!
 //! What must hold: no template and no data makes it panic, hang, or grow without
 //! bound; an error says where, what, and what to do.
@@ -17,6 +18,7 @@ mod print;
 mod runes;
 mod sprintf;
 pub mod starter;
+mod system;
 mod time;
 mod value;
 
@@ -29,6 +31,8 @@ use common::model::{Backend, Raw};
 pub use error::{RenderError, TemplateError};
 pub use kv::{Collision, Keys, Texts, keys};
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
+
+pub use system::{IncludeError, IncludedFile, NoSystem, ServiceRecord, System};
 
 use functions::Fault;
 
@@ -53,19 +57,27 @@ impl Engine {
 }
 
 /// What a template renders.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Input {
     /// The resource's keys in confd's form; [`keys`] makes them.
     pub kv: Arc<Texts>,
     /// The backends among them, in the order of their keys.
     pub backends: Vec<NamedBackend>,
+    /// What may be asked besides; [`NoSystem`] unless told otherwise.
+    pub system: Arc<dyn System>,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Self { kv: Arc::default(), backends: Vec::new(), system: Arc::new(NoSystem) }
+    }
 }
 
 impl Input {
-    /// Keys in confd's form, without backends.
+    /// Keys in confd's form, without backends, on [`NoSystem`].
     pub fn of_keys<K: Into<Arc<str>>, V: Into<Raw>>(kv: impl IntoIterator<Item = (K, V)>) -> Self {
         let kv = kv.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        Self { kv: Arc::new(kv), backends: Vec::new() }
+        Self { kv: Arc::new(kv), ..Self::default() }
     }
 }
 

@@ -6,7 +6,6 @@
 //! confd's to the edge; where they are not, `docs/confd.md` says so.
 
 mod data;
-mod dns;
 mod lists;
 mod numbers;
 mod outside;
@@ -20,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::kv::Texts;
 use super::runes::to_str;
+use super::system::System;
 use super::value::{Elem, List, Map, TooDeep, Value};
 
 /// The longest text a template may make, in bytes; also the longest output.
@@ -75,6 +75,8 @@ pub(crate) struct Call<'a> {
     pub(crate) kv: &'a Texts,
     /// What the render may still spend.
     pub(crate) budget: &'a Budget,
+    /// What may be asked of the system.
+    pub(crate) system: &'a dyn System,
 }
 
 /// A function's answer.

@@ -64,7 +64,7 @@ impl GoTemplate {
     pub(super) fn render(&self, input: &Input) -> Result<Vec<u8>, TemplateError> {
         let budget = Budget::default();
         let includes = Includes::new(self.folder.as_deref());
-        let call = Call { kv: &input.kv, budget: &budget };
+        let call = Call { kv: &input.kv, budget: &budget, system: &*input.system };
         Exec::new(self, call, &includes).run(&Value::Absent)
     }
 }
