@@ -14,7 +14,9 @@ fn docs() -> PathBuf {
 
 /// Every page whose commands and names are tried, by its name below the repository.
 pub(super) fn pages() -> Vec<(String, String)> {
-    let mut names = vec!["README.md".to_owned(), "fleet-units/README.md".to_owned()];
+    let mut names = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "fleet-units/README.md"]
+        .map(str::to_owned)
+        .to_vec();
     below("docs", &mut names);
     names.sort();
     let read = |name: String| {
@@ -46,11 +48,74 @@ fn no_line_of_a_page_is_too_long() {
     }
     let long = |(name, text): &(String, String)| {
         let lines = text.lines().enumerate();
-        let long = lines.filter(|(_, line)| line.chars().count() > WIDTH);
+        // The address of a link cannot be broken.
+        let broken = |line: &str| line.trim().contains(' ') || !line.contains("](http");
+        let long = lines.filter(|(_, line)| line.chars().count() > WIDTH && broken(line));
         long.map(|(nth, line)| format!("{name}:{}: {line}", nth + 1)).collect::<Vec<_>>()
     };
     let long: Vec<String> = all.iter().flat_map(long).collect();
     assert!(long.is_empty(), "more than {WIDTH} characters:\n{}", long.join("\n"));
+}
+
+/// The targets of a page's links, without those that lead out of the repository.
+fn links(text: &str) -> Vec<String> {
+    let mut inside = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        inside ^= line.trim_start().starts_with("```");
+        let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        found.extend(targets.filter(|_| !inside).map(str::to_owned));
+    }
+    found.retain(|target| !target.contains("://"));
+    found
+}
+
+/// The anchors of a page: its headings as forges and renderers spell them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| {
+        let line = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = line.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.collect::<String>().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for (name, text) in pages() {
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let folder = docs().join(&name).parent().unwrap().to_owned();
+            let path = if file.is_empty() { docs().join(&name) } else { folder.join(file) };
+            assert!(path.exists(), "{name}: {link} leads nowhere");
+            if !anchor.is_empty() {
+                let there = anchors(&fs::read_to_string(&path).unwrap());
+                assert!(there.contains(&anchor.to_owned()), "{name}: no heading for {link}");
+            }
+        }
+    }
+}
+
+/// The index names every page of its folder.
+#[test]
+fn the_index_leads_to_every_page() {
+    let index = fs::read_to_string(docs().join("docs/README.md")).unwrap();
+    let links = links(&index);
+    for (name, _) in pages() {
+        let Some(name) = name.strip_prefix("docs/") else { continue };
+        let there = links.iter().any(|link| link.split('#').next() == Some(name));
+        assert!(there || name == "README.md", "docs/README.md does not lead to {name}");
+    }
+}
+
+/// The oldest Rust is said in Cargo.toml alone: a second place would be forgotten.
+#[test]
+fn no_page_repeats_the_oldest_rust() {
+    let version = env!("CARGO_PKG_RUST_VERSION");
+    for (name, text) in pages() {
+        assert!(!text.contains(&format!("Rust {version}")), "{name}: say it in Cargo.toml alone");
+    }
 }
 
 /// `docs/flags.md` as the parsers have it.
@@ -141,6 +206,8 @@ fn flags_are_those_of_the_programs() {
 /// `error` of handlebars.md by `confsync/tests/docs.rs`.
 const KINDS: [&str; 10] =
     ["console", "console machine", "hbs", "text", "error", "json", "toml", "ini", "yaml", "go"];
+/// Pages for developers, whose commands build and test: what runs them is what they run.
+const FOR_DEVELOPERS: [&str; 1] = ["CONTRIBUTING.md"];
 
 #[test]
 fn no_block_hides_a_command_that_nobody_runs() {
@@ -150,7 +217,9 @@ fn no_block_hides_a_command_that_nobody_runs() {
         for (nth, line) in text.lines().enumerate() {
             let place = format!("{name}:{}: {line}", nth + 1);
             if let Some(kind) = line.trim_start().strip_prefix("```") {
-                assert!(inside || KINDS.contains(&kind.trim()), "{place}: a block of what kind?");
+                let developers = kind == "sh" && FOR_DEVELOPERS.contains(&name.as_str());
+                let known = KINDS.contains(&kind.trim()) || developers;
+                assert!(inside || known, "{place}: a block of what kind?");
                 inside = !inside;
             } else if !inside {
                 let indented = line.starts_with("    ") && before.is_empty();
@@ -179,8 +248,16 @@ pub(super) fn spans(text: &str) -> Vec<String> {
 }
 
 /// Flags of others, and of confd, which `confsync` understands in a way of its own.
-const NOT_OURS: [&str; 7] =
-    ["--no-block", "--data-root", "--publish", "--pid", "--cap-add", "--keep-stage-file", "--ttl"];
+const NOT_OURS: [&str; 8] = [
+    "--no-block",
+    "--data-root",
+    "--publish",
+    "--pid",
+    "--cap-add",
+    "--keep-stage-file",
+    "--ttl",
+    "--enable-v2",
+];
 
 #[test]
 fn every_flag_and_subcommand_that_prose_names_is_there() {

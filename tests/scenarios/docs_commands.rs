@@ -19,18 +19,35 @@ use tests::{Etcd, Lab, bins, network};
 use super::docs::pages;
 
 /// Commands that are not run as they stand, what is done in their place, and why.
-const IN_PLACE: [(&str, &str, &str); 6] = [
+const IN_PLACE: [(&str, &str, &str); 5] = [
     ("make demo", "true", "runs this repository's demo, which needs its checkout"),
     ("make test", "true", "is what runs this"),
-    ("make packages", "true", "the scenario `packages` builds and installs them"),
     ("apt-get install", "true", "the machine has them, and no network"),
-    ("dpkg -i", "true", "the binaries on trial are there; the scenario `packages` installs them"),
+    ("dpkg -i", INSTALL, "the scenario `packages` builds and installs them"),
     ("fleetctl", "true", "no fleet runs here; the units are tried on machines of their own"),
 ];
 
+/// What the packages install, of the programs on trial.
+const INSTALL: &str = "
+ln -sf /usr/local/bin/register /usr/local/bin/confsync /usr/bin/
+cp /root/fleet-units/packages/*.service /lib/systemd/system/
+mkdir -p /etc/register; cp --no-clobber /root/fleet-units/packages/services.toml /etc/register/
+for name in register confsync; do
+    cp --no-clobber /root/fleet-units/packages/$name.default /etc/default/$name
+done
+systemctl daemon-reload";
+
 /// Commands that change nothing.
-const LOOKING: [&str; 6] =
-    ["register list", "confsync status", "curl ", "etcdctl get", "systemctl status", "cat "];
+const LOOKING: [&str; 8] = [
+    "register list",
+    "confsync status",
+    "curl ",
+    "etcdctl get",
+    "etcdctl endpoint",
+    "systemctl status",
+    "journalctl",
+    "cat ",
+];
 
 /// A command of a page and the output that it shows.
 struct Shown {
@@ -112,7 +129,7 @@ look() { # COMMAND TEXT...: again until every text is there
     local command=$1 tries=300 out said
     shift
     while :; do
-        out=$(eval \"$command\"); said=$?
+        out=$(eval \"$command\" 2>&1); said=$?
         for text; do [[ $out == *\"$text\"* ]] || said=1; done
         [ $said = 0 ] && break
         [ $((tries--)) -gt 0 ] || break
@@ -186,22 +203,14 @@ async fn session(page: &str, all: &[Shown]) {
     compare(page, all, &ended.stdout());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_in_the_pages_run_as_shown() {
-    for (name, text) in pages() {
-        let all = commands(&text, "console");
-        if !all.is_empty() {
-            session(&name, &all).await;
-        }
-    }
+async fn in_a_folder(page: &str) {
+    let (_, text) = pages().into_iter().find(|(name, _)| name == page).unwrap();
+    session(page, &commands(&text, "console")).await;
 }
 
-/// As root on a machine of its own, in root's home.
-fn on_a_machine(page: &'static str) {
+/// As root on a machine of its own, in root's home. What earlier pages lead to is there.
+fn on_a_machine(earlier: &'static [&'static str], page: &'static str) {
     network::scenario(move |network| async move {
-        let (_, text) = pages().into_iter().find(|(name, _)| name == page).unwrap();
-        let all = commands(&text, "console machine");
-        assert!(!all.is_empty(), "{page} has commands for a machine");
         let machine = network.machine("fresh", 20);
         machine.boot().await;
         // What came with the checkout or with an installation.
@@ -212,20 +221,57 @@ fn on_a_machine(page: &'static str) {
             &machine.path("/root"),
         ]);
         let _ = run(copy, Duration::from_secs(20)).await.ok();
-        machine.write("/root/session.sh", &script(&all, str::to_owned));
-        let said = machine
-            .sh("cd /root; rm -f one two *.log; HOME=/root exec bash session.sh </dev/null")
-            .await;
-        compare(page, &all, &said);
+        machine.sh("cd /root; rm -f one two *.log").await;
+        let all = pages();
+        let commands = |page: &&str| {
+            let (_, text) = all.iter().find(|(name, _)| name == page).unwrap();
+            commands(text, "console machine")
+        };
+        // One shell for all of them: it keeps what runs in the background.
+        let mut shown: Vec<Shown> = earlier.iter().flat_map(commands).collect();
+        shown.extend(commands(&page));
+        machine.write("/root/session.sh", &script(&shown, str::to_owned));
+        let printed = machine.sh("cd /root; HOME=/root exec bash session.sh </dev/null").await;
+        compare(page, &shown, &printed);
     });
 }
 
-#[test]
-fn the_readme_leads_from_nothing_to_a_pair_that_serves() {
-    on_a_machine("README.md");
+/// One test for each page, so that they run side by side, and the list of all.
+macro_rules! sessions {
+    (in_a_folder: $($plain:ident = $page:literal),+;
+     on_a_machine: $($machine:ident = $after:expr, $machine_page:literal),+ $(;)?) => {
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $plain() {
+            in_a_folder($page).await;
+        })+
+        $(#[test]
+        fn $machine() {
+            on_a_machine(&$after, $machine_page);
+        })+
+        const IN_A_FOLDER: &[&str] = &[$($page),+];
+        const ON_A_MACHINE: &[&str] = &[$($machine_page),+];
+    };
+}
+
+sessions! {
+    in_a_folder:
+    coming_from_confd = "docs/migration.md",
+    operations = "docs/operations.md";
+
+    on_a_machine:
+    the_readme_leads_from_nothing_to_a_pair_in_service = [], "README.md",
+    the_readme_of_the_units_leads_to_units_that_serve = [], "fleet-units/README.md",
+    an_upgrade_and_the_way_back = ["README.md"], "docs/how-to/upgrade.md";
 }
 
 #[test]
-fn the_readme_of_the_units_leads_to_units_that_serve() {
-    on_a_machine("fleet-units/README.md");
+fn every_page_with_commands_is_run() {
+    for (kind, run) in [("console", IN_A_FOLDER), ("console machine", ON_A_MACHINE)] {
+        let all = pages();
+        let with = all.iter().filter(|(_, text)| !commands(text, kind).is_empty());
+        let with: Vec<&str> = with.map(|(name, _)| name.as_str()).collect();
+        let mut run = run.to_vec();
+        run.sort_unstable();
+        assert_eq!(run, with, "pages with blocks of `{kind}`, and those that a test runs");
+    }
 }

@@ -105,6 +105,21 @@ async fn every_metric_that_is_spoken_of_is_served() {
     promtool_reads(&lab, &served).await;
 }
 
+/// Whoever is woken by an alert is led to what to do.
+#[test]
+fn every_alert_has_a_section_of_what_to_do() {
+    let page = include_str!("../../docs/troubleshooting.md");
+    let rules: Vec<&str> = ALERTS.split("- alert: ").skip(1).collect();
+    assert!(rules.len() > 10, "the rules were read");
+    for rule in rules {
+        let name = rule.lines().next().unwrap();
+        assert!(page.contains(&format!("\n### {name}\n")), "troubleshooting.md lacks {name}");
+        let link = format!("runbook_url: \"troubleshooting.md#{}\"", name.to_lowercase());
+        assert!(rule.contains(&link), "{name}: {link}");
+        assert!(rule.contains("severity: page") != rule.contains("severity: ticket"), "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_only_while_it_is_true() {
     let lab = Lab::new();

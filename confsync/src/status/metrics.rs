@@ -60,7 +60,7 @@ fn process(registry: &mut Registry, sources: &Sources) {
         yes(about.joined),
     );
     let page_clients = u32::try_from(sources.page_clients.count()).unwrap_or(u32::MAX);
-    registry.register("onlookers", "Browsers that follow the page", one(page_clients.into()));
+    registry.register("page_clients", "Browsers that follow the page", one(page_clients.into()));
     let total = |value: u64| {
         let counter = Counter::<u64>::default();
         counter.inc_by(value);
