@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use common::model::Backend;
+use confsync::local::LocalSystem;
 use confsync::template::{Engine, Input, NamedBackend, Sources, Template, helpers};
 
 fn page() -> String {
@@ -42,7 +44,8 @@ fn input(json: &str) -> Input {
             backend: Backend::parse(value.as_bytes()).unwrap(),
         })
     });
-    Input { backends: backends.collect(), ..Input::of_keys(kv.clone()) }
+    let system = Arc::new(LocalSystem);
+    Input { backends: backends.collect(), system, ..Input::of_keys(kv.clone()) }
 }
 
 #[test]

@@ -162,6 +162,20 @@ impl Template {
     }
 }
 
+/// Renders a command line that is a Go template, with these texts as the fields of its dot.
+///
+/// # Errors
+/// When it is no template, or fails.
+pub fn command_line(line: &str, fields: &[(&str, &str)]) -> Result<String, TemplateError> {
+    let name = Path::new("command");
+    let render = || {
+        let program = go::GoTemplate::compile(name, line.as_bytes(), &Sources::default())?;
+        program.render_fields(fields)
+    };
+    let text = on_own_stack(name, render)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// Runs on a stack of known size, whatever thread called. A panic, which would be
 /// a mistake of ours or of a crate, becomes an error of this template alone.
 fn on_own_stack<T: Send>(

@@ -17,9 +17,11 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 
+use common::model::Raw;
+
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Call};
-use super::value::Value;
+use super::value::{Map, Value};
 use super::{Input, Sources};
 use exec::Exec;
 use include::Includes;
@@ -62,9 +64,21 @@ impl GoTemplate {
 
     /// The output for these keys.
     pub(super) fn render(&self, input: &Input) -> Result<Vec<u8>, TemplateError> {
+        self.run(input, &Value::Absent)
+    }
+
+    /// The output without keys, with these fields of the dot.
+    pub(super) fn render_fields(&self, fields: &[(&str, &str)]) -> Result<Vec<u8>, TemplateError> {
+        let fields = fields.iter().map(|(name, text)| (Raw::from(*name), Value::str(*text)));
+        let dot = Map::new(fields.collect());
+        let dot = dot.map_err(|error| TemplateError::at(&self.file, (0, 0), error.into()))?;
+        self.run(&Input::default(), &Value::Map(dot))
+    }
+
+    fn run(&self, input: &Input, dot: &Value) -> Result<Vec<u8>, TemplateError> {
         let budget = Budget::default();
         let includes = Includes::new(self.folder.as_deref());
         let call = Call { kv: &input.kv, budget: &budget, system: &*input.system };
-        Exec::new(self, call, &includes).run(&Value::Absent)
+        Exec::new(self, call, &includes).run(dot)
     }
 }
