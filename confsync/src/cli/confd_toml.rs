@@ -188,6 +188,11 @@ impl ConfdToml {
         args.etcd_ca = path(args.etcd_ca, "CONFD_CLIENT_CAKEYS", &self.client_cakeys);
         args.etcd_cert = path(args.etcd_cert, "CONFD_CLIENT_CERT", &self.client_cert);
         args.etcd_key = path(args.etcd_key, "CONFD_CLIENT_KEY", &self.client_key);
+        // confd speaks TLS to `host:port` where it has files for it.
+        let tls = args.etcd_ca.is_some() || args.etcd_cert.is_some() || args.etcd_key.is_some();
+        for node in args.etcd.iter_mut().filter(|node| tls && !node.contains("://")) {
+            *node = format!("https://{}", node.trim());
+        }
         let username = || self.username.clone().filter(|name| !name.is_empty());
         args.etcd_user = args.etcd_user.or_else(username);
         args
@@ -245,13 +250,17 @@ mod tests {
         let text = "Nodes = [\"file:1\"]\nclient_cakeys = \"/file\"\nsrv_domain = \"\"\n";
         let environment = [("ETCDCTL_PEERS", "env:1,env:2"), ("CONFD_CLIENT_CAKEYS", "/env")];
         let args = under(text, &["--node", "flag:1", "--etcd-ca", "/flag"], &environment);
-        assert_eq!((args.etcd, args.etcd_ca), (vec!["flag:1".to_owned()], Some("/flag".into())));
+        assert_eq!(
+            (args.etcd, args.etcd_ca),
+            (vec!["https://flag:1".to_owned()], Some("/flag".into()))
+        );
         let args = under(text, &[], &environment);
-        assert_eq!(args.etcd, ["env:1", "env:2"]);
+        assert_eq!(args.etcd, ["https://env:1", "https://env:2"], "a CA means TLS");
         assert_eq!(args.etcd_ca, Some("/env".into()));
         assert!(under(text, &[], &[("HOST_IP", "10.0.0.1")]).etcd.is_empty());
         let args = under(text, &[], &[]);
-        assert_eq!((args.etcd, args.etcd_srv), (vec!["file:1".to_owned()], None));
+        assert_eq!((args.etcd, args.etcd_srv), (vec!["https://file:1".to_owned()], None));
+        assert_eq!(under("nodes = [\"a:1\"]\n", &[], &[]).etcd, ["a:1"]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub fn names_src(line: &str) -> bool {
 }
 
 /// The path where it is one word as it is, else what stands for it.
-fn stand_ins<'p>(paths: [&'p str; 2]) -> [&'p str; 2] {
+fn stand_ins(paths: [&str; 2]) -> [&str; 2] {
     let [src, dest] = paths;
     let [for_src, for_dest] = STAND_INS;
     [if is_plain(src) { src } else { for_src }, if is_plain(dest) { dest } else { for_dest }]
