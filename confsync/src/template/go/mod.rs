@@ -9,6 +9,7 @@ mod exec;
 mod include;
 mod lex;
 mod literal;
+mod moment;
 mod parse;
 mod pipeline;
 #[cfg(test)]
