@@ -1,6 +1,8 @@
-//! The groups of flags that both daemons have, to be flattened into theirs.
+//! The flags that both daemons have, to be flattened into theirs.
 //!
-//! Raw here, validated by the methods, which return every mistake at once.
+//! They are texts here; the methods validate them, and return every mistake at once. What only
+//! the content of a file or an answer of a server can show is not looked at: it may change
+//! while a daemon waits.
 
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -8,9 +10,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::runtime::LogFormat;
-use crate::store::{Api, Connection, Credentials, Timeouts, TlsFiles, check_endpoint};
+use crate::store::{Api, Connection, Credentials, Password, Timeouts, TlsFiles, check_endpoint};
 
-/// How etcd is reached.
+/// Where etcd is, and how to connect.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "etcd")]
 pub struct StoreArgs {
@@ -73,7 +75,7 @@ pub struct StoreArgs {
     pub etcd_password_file: Option<PathBuf>,
 }
 
-/// What is logged and how.
+/// What is logged, and in which form.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
@@ -81,20 +83,20 @@ pub struct LogArgs {
     #[arg(long, value_enum, value_name = "FORMAT", env = "LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// The least level logged: error, warn, info, debug, trace [default: info]
+    /// The lowest level that is logged: error, warn, info, debug, trace [default: info]
     #[arg(long, value_name = "LEVEL", env = "LOG_LEVEL")]
     pub log_level: Option<String>,
 }
 
 impl LogArgs {
-    /// The least level logged.
+    /// The lowest level that is logged.
     #[must_use]
     pub fn level(&self) -> &str {
         self.log_level.as_deref().filter(|level| !level.is_empty()).unwrap_or("info")
     }
 }
 
-/// The door to the environment, so that tests pass a map.
+/// Reads an environment variable; tests pass a map.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl StoreArgs {
@@ -116,18 +118,7 @@ impl StoreArgs {
             mistakes.push(mistake);
             None
         });
-        let files = [
-            ("--etcd-ca", &self.etcd_ca),
-            ("--etcd-cert", &self.etcd_cert),
-            ("--etcd-key", &self.etcd_key),
-        ];
-        for (flag, file) in files {
-            if let Some(file) = file
-                && let Err(error) = std::fs::metadata(file)
-            {
-                mistakes.push(format!("{flag} {}: {error}", file.display()));
-            }
-        }
+        mistakes.extend(self.contradictions(&endpoints));
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -144,6 +135,23 @@ impl StoreArgs {
             credentials,
             timeouts: Timeouts::default(),
         })
+    }
+
+    /// Flags that cannot be right together.
+    fn contradictions(&self, endpoints: &[String]) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        if self.etcd_srv.is_some() && !self.etcd.is_empty() {
+            mistakes.push("--etcd and --etcd-srv: one of them is enough".to_owned());
+        }
+        let tls = self.etcd_ca.is_some() || self.etcd_cert.is_some();
+        let plain = |endpoint: &String| endpoint.to_ascii_lowercase().starts_with("http://");
+        if tls && self.etcd_srv.is_none() && endpoints.iter().all(plain) {
+            mistakes.push(
+                "--etcd-ca and --etcd-cert are for TLS, and every endpoint begins with http://"
+                    .to_owned(),
+            );
+        }
+        mistakes
     }
 
     /// Flags first, then the tutorial's HOST_IP and ETCD_PORT, then etcd's default.
@@ -182,13 +190,14 @@ impl StoreArgs {
             );
         }
         let password = match &self.etcd_password_file {
-            Some(file) => std::fs::read_to_string(file)
-                .map(|text| text.lines().next().unwrap_or_default().to_owned())
-                .map_err(|error| format!("--etcd-password-file {}: {error}", file.display()))?,
-            None => environment("ETCD_PASSWORD").filter(|p| !p.is_empty()).ok_or_else(|| {
-                "--etcd-user needs a password: set $ETCD_PASSWORD or --etcd-password-file"
-                    .to_owned()
-            })?,
+            Some(file) => Password::File(file.clone()),
+            None => {
+                let given = environment("ETCD_PASSWORD").filter(|p| !p.is_empty());
+                Password::Given(given.ok_or_else(|| {
+                    "--etcd-user needs a password: set $ETCD_PASSWORD or --etcd-password-file"
+                        .to_owned()
+                })?)
+            }
         };
         Ok(Some(Credentials { user: user.clone(), password }))
     }
@@ -244,6 +253,14 @@ mod tests {
     }
 
     #[test]
+    fn files_are_not_looked_at_before_a_connection_is_made() {
+        let secure = ["--etcd", "https://a:1", "--etcd-ca", "/does/not/exist"];
+        assert!(endpoints(&secure, &[]).is_ok());
+        let password = ["--etcd-user", "me", "--etcd-password-file", "/does/not/exist"];
+        assert!(endpoints(&password, &[]).is_ok());
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         assert!(endpoints(&["--etcd", ""], &[]).unwrap_err().contains("unset"));
         assert!(endpoints(&["--etcd", "http://"], &[]).unwrap_err().contains("has no host"));
@@ -251,7 +268,9 @@ mod tests {
         assert!(endpoints(&["--etcd-user", "me"], &[]).unwrap_err().contains("ETCD_PASSWORD"));
         let both = endpoints(&["--etcd-user", "me:s3cret"], &[]).unwrap_err();
         assert!(both.contains("name alone") && !both.contains("s3cret"), "{both}");
-        let ca = endpoints(&["--etcd-ca", "/does/not/exist"], &[]).unwrap_err();
-        assert!(ca.contains("--etcd-ca /does/not/exist"), "{ca}");
+        let plain = endpoints(&["--etcd-ca", "/ca.pem"], &[]).unwrap_err();
+        assert!(plain.contains("begins with http://"), "{plain}");
+        let two = endpoints(&["--etcd", "a:1", "--etcd-srv", "example.org"], &[]).unwrap_err();
+        assert!(two.contains("--etcd-srv"), "{two}");
     }
 }

@@ -1,4 +1,4 @@
-//! How long to wait before the next try: a doubling, capped, jittered schedule.
+//! How long to wait before the next attempt: a doubling, capped, jittered schedule.
 //!
 //! Pure: the random number comes from the caller.
 
@@ -14,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// From `min`, doubling, to `max`; a `max` below `min` counts as `min`.
+    /// Waits from `min`, doubling, to `max`; a `max` below `min` counts as `min`.
     #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max: max.max(min), failures: 0 }

@@ -1,14 +1,14 @@
-//! The wire format of the handshake between load balancers and leaving backends,
-//! and where its keys are. `docs/handshake.md` tells the protocol.
+//! The wire format of the handshake between load balancers and backends that deregister, and
+//! where its keys are. `docs/handshake.md` describes the protocol.
 //!
-//! Pure: both daemons import it, neither speaks to etcd here. The keys live
-//! outside the watched prefix, so that writing one wakes no load balancer.
+//! Pure: no I/O. The keys are outside the watched prefix, so that writing one wakes no load
+//! balancer.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Key, KeyError, Prefix, Revision, Tree};
 
-/// Where the bookkeeping keys are.
+/// The folders of the bookkeeping keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bookkeeping {
     members: Prefix,
@@ -16,23 +16,23 @@ pub struct Bookkeeping {
     leaving: Prefix,
 }
 
-/// A load balancer is here: the value of `members/<lb>`, bound to its lease.
+/// The value of `members/<lb>`, bound to the lease of that load balancer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The machine it runs on.
     pub host: String,
     /// The version of `confsync`.
     pub version: String,
-    /// Names this life of the process: acknowledgements of an earlier one count
-    /// for nothing.
-    pub boot: String,
-    /// Where clients reach this load balancer, if it was told.
+    /// Names this run of the process: acknowledgements of an earlier one do not count.
+    #[serde(rename = "boot")]
+    pub instance_id: String,
+    /// Where clients reach this load balancer, if that is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
-    /// What it renders.
+    /// The resources it renders.
     pub resources: Vec<Consumes>,
-    /// Set just before a clean leave, when its nginx routes nothing any more (or
-    /// was handed over). A member that vanishes without it is lost, not gone.
+    /// Set just before a clean shutdown, when its proxy routes nothing any more (or was handed
+    /// over). A member whose key expires without it is lost: its proxy may still route.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
 }
@@ -46,55 +46,57 @@ pub struct Consumes {
     pub trees: Vec<String>,
 }
 
-/// What a load balancer has applied: the value of `acks/<resource>/<lb>`, bound to
-/// the same lease as its member key.
+/// The value of `acks/<resource>/<lb>`, bound to the same lease as the member key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
-    /// Which life of the process says so.
-    pub boot: String,
-    /// Every change up to this revision is in what nginx routes new requests by.
+    /// The run of the process that wrote it; see [`Member::instance_id`].
+    #[serde(rename = "boot")]
+    pub instance_id: String,
+    /// New requests are routed by every change up to this revision.
     pub applied: Revision,
-    /// No worker is left that began before that.
+    /// No request runs any more by keys older than this revision.
     pub quiesced: Revision,
-    /// Keys that the store has no more and that are routed to all the same, because
-    /// their loss is doubted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub held: Vec<String>,
-    /// `applied` and `quiesced` rest on the success of commands or on a span of time,
-    /// not on evidence. A drain that counts on this one is assumed, not confirmed.
+    /// Keys that are absent from etcd and still routed to.
+    #[serde(default, rename = "held", skip_serializing_if = "Vec::is_empty")]
+    pub retained: Vec<String>,
+    /// `applied` and `quiesced` rest on the success of commands or on a span of time, not on
+    /// evidence. A drain that relies on this one is assumed, not confirmed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub assumed: bool,
-    /// The newest revision looked at, and why it is not applied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<Rejection>,
+    /// The newest revision that was considered, and why it is not applied.
+    #[serde(default, rename = "refused", skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Rejection>,
 }
 
-/// A definite no: waiting longer will not help unless something changes.
+/// Why a revision is not applied, for good: waiting longer does not help unless something
+/// changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// Everything up to this revision was looked at.
+    /// Every change up to this revision was considered.
     pub revision: Revision,
-    /// In the operator's words.
-    pub why: String,
-    /// All that is missing is another backend: without the removed one there would be
-    /// none, or fewer than the resource asks for. A drain waits for one, within its bound.
+    /// The reason, for an operator.
+    #[serde(rename = "why")]
+    pub reason: String,
+    /// All that is missing is another backend: without the removed one there would be none, or
+    /// fewer than the resource asks for. A drain waits for one, within its bound.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub too_few_backends: bool,
 }
 
-/// Keys that a backend leaves on purpose: the value of `leaving/<service>/<id>`.
-/// A load balancer that doubts a sudden loss does not hold these.
+/// The value of `leaving/<service>/<id>`: this key is removed on purpose, so no load balancer
+/// retains its backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leaving {
+pub struct LeaveMarker {
     /// The key that was or will be removed.
     pub key: String,
 }
 
 impl Bookkeeping {
-    /// Below `root`, `/confsync` unless told otherwise.
+    /// The folders below `root`, which is `/confsync` by default.
     ///
     /// # Errors
-    /// Never for a valid prefix; the signature spares a panic.
+    /// When one of the names is not one clean path segment. They are constants, so this is for
+    /// the compiler only.
     pub fn below(root: &Prefix) -> Result<Self, KeyError> {
         Ok(Self {
             members: root.folder("members")?,
@@ -115,9 +117,9 @@ impl Bookkeeping {
         self.acks.clone().into()
     }
 
-    /// All leaving marks.
+    /// All leave markers.
     #[must_use]
-    pub fn all_leaving(&self) -> Tree {
+    pub fn leave_markers(&self) -> Tree {
         self.leaving.clone().into()
     }
 
@@ -137,7 +139,7 @@ impl Bookkeeping {
         self.acks.folder(resource)?.key(lb)
     }
 
-    /// The mark that `id` of `service` leaves on purpose.
+    /// The key of the leave marker for `id` of `service`.
     ///
     /// # Errors
     /// When either is not one clean path segment.
@@ -145,24 +147,25 @@ impl Bookkeeping {
         self.leaving.folder(service)?.key(id)
     }
 
-    /// The mark for a backend's key, and its value. `None` for a key without a folder.
+    /// The leave marker for a backend's key: its key and its value. `None` for a key without a
+    /// folder.
     #[must_use]
-    pub fn mark_of(&self, key: &Key) -> Option<(Key, Vec<u8>)> {
+    pub fn leave_marker(&self, key: &Key) -> Option<(Key, Vec<u8>)> {
         let (folder, id) = key.as_str().rsplit_once('/')?;
         let service = folder.rsplit('/').next()?;
-        let value = serde_json::to_vec(&Leaving { key: key.to_string() }).ok()?;
+        let value = serde_json::to_vec(&LeaveMarker { key: key.to_string() }).ok()?;
         Some((self.leaving(service, id).ok()?, value))
     }
 
     /// The name of the load balancer in a member key.
     #[must_use]
-    pub fn lb_of_member<'k>(&self, key: &'k str) -> Option<&'k str> {
+    pub fn member_name<'k>(&self, key: &'k str) -> Option<&'k str> {
         self.members.strip(key).filter(|rest| !rest.contains('/'))
     }
 
     /// Resource and load balancer in an acknowledgement's key.
     #[must_use]
-    pub fn parts_of_ack<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str)> {
+    pub fn ack_parts<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str)> {
         self.acks.strip(key)?.split_once('/').filter(|(_, lb)| !lb.contains('/'))
     }
 }
@@ -184,10 +187,10 @@ mod tests {
         let book = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
         let ack = book.ack("nginx", "lb-1").unwrap();
         assert_eq!(ack.as_str(), "/confsync/acks/nginx/lb-1");
-        assert_eq!(book.parts_of_ack(ack.as_str()), Some(("nginx", "lb-1")));
+        assert_eq!(book.ack_parts(ack.as_str()), Some(("nginx", "lb-1")));
         let member = book.member("lb-1").unwrap();
-        assert_eq!(book.lb_of_member(member.as_str()), Some("lb-1"));
-        assert_eq!(book.lb_of_member("/confsync/acks/nginx/lb-1"), None);
+        assert_eq!(book.member_name(member.as_str()), Some("lb-1"));
+        assert_eq!(book.member_name("/confsync/acks/nginx/lb-1"), None);
     }
 
     #[test]
@@ -195,7 +198,7 @@ mod tests {
         let member = Member {
             host: "h".into(),
             version: "1".into(),
-            boot: "b".into(),
+            instance_id: "b".into(),
             advertise: None,
             resources: vec![
                 Consumes { name: "web".into(), trees: vec!["/services/apache".into()] },
@@ -207,7 +210,7 @@ mod tests {
         let key: Key = "/services/apache/10.0.0.1".parse().unwrap();
         assert_eq!(member.consumers_of(&key).collect::<Vec<_>>(), ["web", "all"]);
         let text = serde_json::to_string(&member).unwrap();
-        assert!(!text.contains("left"), "{text}");
+        assert!(text.contains(r#""boot":"b""#) && !text.contains("left"), "{text}");
         assert_eq!(serde_json::from_str::<Member>(&text).unwrap(), member);
     }
 }

@@ -1,26 +1,27 @@
-//! What `register` and `confsync` share: the model of keys and values, the etcd
-//! clients, the watch, the claim on keys of our own, and the run-time frame.
+//! What `register` and `confsync` share: the model of keys and values, the etcd clients, the
+//! watch, the claim on keys of our own, child processes, and what any daemon needs.
 //!
 //! * [`model`] is pure: no clock, no I/O. Everything below may use it.
-//! * [`store`] speaks to etcd (v3, v2) or to memory, through one trait.
+//! * [`store`] is etcd (v3, v2) or memory, behind one trait.
 //! * [`watch`] turns a store into whole, consistent snapshots.
-//! * [`claim`] knows what the store has confirmed that we hold, and what is owed;
+//! * [`claim`] knows which keys etcd has confirmed to be ours, and the next step;
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
-//! * [`table`] aligns what a person reads at a terminal.
-//! * [`trust`] says which certificates of servers are believed.
+//! * [`startup`] waits for etcd.
+//! * [`trust`] decides which servers' certificates are accepted.
+//! * [`table`] aligns columns for a terminal.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
-//! This crate knows nothing of probes, templates or nginx.
+//! This crate knows nothing of probes, templates or nginx, and no flag but those in [`args`].
 
 pub mod args;
 pub mod backoff;
 pub mod claim;
 pub mod handshake;
 pub mod model;
-pub mod reach;
 pub mod registrar;
 pub mod runtime;
+pub mod startup;
 pub mod store;
 pub mod table;
 pub mod trust;

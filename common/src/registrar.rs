@@ -1,11 +1,10 @@
-//! Carries out what a [`Claim`] owes: one task that owns the lease and all keys of
-//! this process, tells what stands, and never gives up.
+//! Carries out the steps of a [`Claim`]: one task that owns the lease and all keys of this
+//! process, publishes what is known of them, and never gives up.
 //!
-//! It waits for etcd, never for a probe or a template; who wants keys writes a new
-//! [`Wants`] and goes on. RequestFailure with etcd changes nothing that is wanted.
+//! It waits for etcd, never for a probe or a template. A failing etcd changes nothing that is
+//! wanted.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,40 +13,47 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::claim::{Claim, Delete, KeyStatus, Put, Step, Wants, to_hold};
-use crate::model::{Key, Ttl};
-use crate::runtime::Reminder;
-use crate::store::{Store, StoreError};
+use crate::claim::{Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
+use crate::model::{Key, Ttl, format_span};
+use crate::runtime::OutageLog;
+use crate::store::{
+    DeleteOutcome, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+};
 
 /// What the registrar knows, published whenever it changes.
 #[derive(Debug, Clone, Default)]
 pub struct RegistrarReport {
-    /// The wishes that it has come to, and that the standings are about; the very same
-    /// allocation that was sent.
-    pub acted_on: Wants,
+    /// The version of the [`Wants`] that `keys` is about.
+    pub version: u64,
     /// Every key that is or was wanted.
     pub keys: BTreeMap<Key, KeyStatus>,
-    /// Until when the store keeps our keys even if it hears nothing more.
-    pub believed_until: Option<Instant>,
-    /// Why etcd does not do as asked, and since when.
-    pub trouble: Option<RequestFailure>,
-    /// Requests made and failed since the start.
+    /// Until when the store keeps our keys if it is not asked again.
+    pub lease_until: Option<Instant>,
+    /// The present failure, if the last request failed.
+    pub failure: Option<RequestFailure>,
+    /// Requests since the start.
     pub requests: u64,
-    /// Of these, those without a good answer.
+    /// Failed requests since the start.
     pub failures: u64,
 }
 
-/// etcd does not do as asked.
+/// Requests to etcd fail.
 #[derive(Debug, Clone)]
 pub struct RequestFailure {
-    /// Since when.
+    /// When the first of them failed.
     pub since: Instant,
-    /// What it said.
+    /// The error of the last one.
     pub error: StoreError,
 }
 
-/// Starts the registrar. It holds what `wants` says until `shutdown`; then it tries
-/// once to withdraw what is not wanted any more, and ends its lease.
+/// Even with a long TTL, etcd's return is noticed within seconds.
+const MAX_PAUSE: Duration = Duration::from_secs(3);
+
+/// How long the registrar is idle at most before it looks at what is wanted again.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Starts the registrar. It keeps the keys as `wants` says until `shutdown`; then it tries
+/// once to delete what is not wanted any more, and revokes its lease.
 pub fn start<S: Store>(
     store: S,
     ttl: Ttl,
@@ -63,13 +69,10 @@ pub fn start<S: Store>(
         wants,
         report: sender,
         backoff,
-        outage: None,
+        outage: OutageLog::default(),
     };
     (receiver, tokio::spawn(registrar.run(shutdown)))
 }
-
-/// Even with a long TTL, etcd's return is noticed within seconds.
-const MAX_PAUSE: Duration = Duration::from_secs(3);
 
 struct Registrar<S> {
     store: S,
@@ -78,29 +81,7 @@ struct Registrar<S> {
     wants: watch::Receiver<Wants>,
     report: watch::Sender<RegistrarReport>,
     backoff: Backoff,
-    outage: Option<Outage>,
-}
-
-/// What was said of the present trouble: with several members, each failure may have
-/// another's words, and a long one shall not fill the log.
-#[derive(Default)]
-struct Outage {
-    said: Vec<StoreError>,
-    reminder: Reminder,
-}
-
-/// How many different errors of one outage are logged when they come.
-const SAID: usize = 8;
-
-impl Outage {
-    fn say(&mut self, error: &StoreError) {
-        if self.said.len() < SAID && !self.said.contains(error) {
-            tracing::warn!(%error, "etcd does not do as asked; trying on");
-            self.said.push(error.clone());
-        } else {
-            self.reminder.remind(&format!("etcd still does not do as asked: {error}"));
-        }
-    }
+    outage: OutageLog,
 }
 
 impl<S: Store> Registrar<S> {
@@ -108,28 +89,29 @@ impl<S: Store> Registrar<S> {
         while !shutdown.is_cancelled() {
             let wants = self.wants.borrow_and_update().clone();
             let step = self.claim.next(&wants, Instant::now());
-            let pause = match step {
-                Step::Idle => Some(None),
-                Step::Wait(until) => Some(Some(until)),
-                step => self.carry_out(step).await.map(|pause| Some(Instant::now() + pause)),
+            let wait_until = match step {
+                Step::Idle => Some(Instant::now() + IDLE),
+                Step::Wait(until) => Some(until),
+                step => self.carry_out(step).await.map(|pause| Instant::now() + pause),
             };
             self.publish(&wants);
-            if let Some(until) = pause {
+            if let Some(until) = wait_until {
                 self.wait(until, &shutdown).await;
             }
         }
-        self.withdraw_the_rest().await;
+        self.delete_the_rest().await;
         if let Some(lease) = self.claim.lease() {
-            // The process is leaving; if etcd is away the lease ends by itself.
-            let _ = self.bounded(self.store.revoke(lease)).await;
+            let deadline = self.begin_request();
+            // If etcd is away, the lease ends by itself.
+            let _ = self.store.revoke(lease, deadline).await;
         }
     }
 
-    /// A write may have been under way when its key was no longer wanted. With v2 there
-    /// is no lease whose end would take it away.
-    async fn withdraw_the_rest(&mut self) {
+    /// A write may have been under way when its key was no longer wanted. With v2 there is no
+    /// lease whose end would remove it.
+    async fn delete_the_rest(&mut self) {
         let wants = self.wants.borrow_and_update().clone();
-        while let step @ Step::Withdraw(_) = self.claim.next(&wants, Instant::now()) {
+        while let step @ Step::Delete(_) = self.claim.next(&wants, Instant::now()) {
             if self.carry_out(step).await.is_some() {
                 break;
             }
@@ -137,68 +119,62 @@ impl<S: Store> Registrar<S> {
         self.publish(&wants);
     }
 
-    async fn wait(&mut self, until: Option<Instant>, shutdown: &CancellationToken) {
-        let far = Instant::now() + Duration::from_secs(3600);
+    async fn wait(&mut self, until: Instant, shutdown: &CancellationToken) {
         tokio::select! {
-            () = tokio::time::sleep_until(until.unwrap_or(far)) => {}
+            () = tokio::time::sleep_until(until) => {}
             changed = self.wants.changed() => {
-                // Nobody is left to want anything else: hold on until told to end.
+                // Nobody can want anything else any more: keep the keys until the end.
                 if changed.is_err() { shutdown.cancelled().await }
             }
             () = shutdown.cancelled() => {}
         }
     }
 
-    /// Performs one step. A failure returns how long to pause.
+    /// Performs one step. After a failure, returns how long to pause.
     async fn carry_out(&mut self, step: Step) -> Option<Duration> {
-        let sent = Instant::now();
+        tracing::trace!("next step, because {step}");
         let outcome = match step {
-            Step::Grant => self.grant(sent).await,
-            Step::Renew(lease, keys) => {
-                let answer = self.bounded(self.store.renew(lease, &keys)).await;
-                match answer {
-                    Ok(renewed) => {
-                        self.say_renewal(renewed.is_some());
-                        self.claim.record_renewal(&keys, renewed, sent);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        self.claim.record_renewal_unanswered(&keys);
-                        Err(error)
-                    }
-                }
-            }
-            Step::Put(lease, puts) => {
-                let calls = puts
-                    .iter()
-                    .map(|p| self.bounded(self.store.put(&p.key, &p.value, lease, &p.guard)));
-                let answers = join_all(calls).await;
-                self.record_puts(&puts, answers, sent)
-            }
-            Step::Withdraw(deletes) => {
-                let calls =
-                    deletes.iter().map(|d| self.bounded(self.store.delete(&d.key, &d.guard)));
-                let answers = join_all(calls).await;
-                self.record_withdrawals(&deletes, answers)
-            }
+            Step::Grant => self.grant().await,
+            Step::Refresh(lease, keys) => self.refresh(lease, &keys).await,
+            Step::Put(lease, puts) => self.put(lease, &puts).await,
+            Step::Delete(deletes) => self.delete(&deletes).await,
             Step::Wait(_) | Step::Idle => Ok(()),
         };
         self.settle(outcome)
     }
 
-    async fn grant(&mut self, sent: Instant) -> Result<(), StoreError> {
-        let lease = self.bounded(self.store.grant(self.ttl)).await?;
+    async fn grant(&mut self) -> Result<(), StoreError> {
+        let (sent, deadline) = (Instant::now(), self.begin_request());
+        let lease = self.store.grant(self.ttl, deadline).await?;
         tracing::debug!(lease = lease.id, ttl = ?lease.ttl, "lease granted");
         self.claim.record_grant(lease, sent);
         Ok(())
     }
 
-    fn record_puts(
-        &mut self,
-        puts: &[Put],
-        answers: Vec<Result<Option<crate::store::WriteOutcome>, StoreError>>,
-        sent: Instant,
-    ) -> Result<(), StoreError> {
+    async fn refresh(&mut self, lease: Lease, keys: &[(Key, Ownership)]) -> Result<(), StoreError> {
+        let (sent, deadline) = (Instant::now(), self.begin_request());
+        match self.store.refresh(lease, keys, deadline).await {
+            Ok(outcome) => {
+                if outcome == RefreshOutcome::LeaseLost {
+                    tracing::warn!("etcd no longer knows our lease; registering again");
+                }
+                self.claim.record_refresh(keys, outcome, sent);
+                Ok(())
+            }
+            Err(error) => {
+                self.claim.record_refresh_unanswered(keys);
+                Err(error)
+            }
+        }
+    }
+
+    async fn put(&mut self, lease: Lease, puts: &[Put]) -> Result<(), StoreError> {
+        let sent = Instant::now();
+        let calls = puts.iter().map(|put| {
+            let deadline = self.begin_request();
+            self.store.put(&put.key, &put.value, lease, &put.guard, deadline)
+        });
+        let answers: Vec<Result<PutOutcome, StoreError>> = join_all(calls).await;
         let mut outcome = Ok(());
         for (put, answer) in puts.iter().zip(answers) {
             match answer {
@@ -212,68 +188,52 @@ impl<S: Store> Registrar<S> {
         outcome
     }
 
-    fn record_withdrawals(
-        &mut self,
-        deletes: &[Delete],
-        answers: Vec<Result<crate::store::WriteOutcome, StoreError>>,
-    ) -> Result<(), StoreError> {
+    async fn delete(&mut self, deletes: &[Delete]) -> Result<(), StoreError> {
+        let calls = deletes.iter().map(|delete| {
+            let deadline = self.begin_request();
+            self.store.delete(&delete.key, &delete.guard, deadline)
+        });
+        let answers: Vec<Result<DeleteOutcome, StoreError>> = join_all(calls).await;
         let mut outcome = Ok(());
         for (delete, answer) in deletes.iter().zip(answers) {
             match answer {
-                Ok(written) => {
-                    self.claim.record_withdrawal(&delete.key, &written, Instant::now());
-                }
+                Ok(deleted) => self.claim.record_delete(&delete.key, deleted, Instant::now()),
                 Err(error) => outcome = Err(error),
             }
         }
         outcome
     }
 
-    fn say_renewal(&self, known: bool) {
-        if !known {
-            tracing::warn!("etcd does not know our lease any more; registering again");
-        }
-    }
-
-    /// No request outlives a third of the time between refreshes, so three tries
-    /// fit before the next is due.
-    async fn bounded<T>(
-        &self,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
+    /// Counts a request and gives it its deadline: a third of the time between refreshes, so
+    /// that three attempts fit before the next refresh is due.
+    fn begin_request(&self) -> Instant {
         self.report.send_if_modified(|report| {
             report.requests += 1;
             false
         });
-        match tokio::time::timeout(self.ttl.attempt(), call).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let waited = crate::model::format_span(self.ttl.attempt());
-                Err(StoreError::Unreachable(format!("no answer within {waited}")))
-            }
-        }
+        Instant::now() + self.ttl.attempt()
     }
 
     fn settle(&mut self, outcome: Result<(), StoreError>) -> Option<Duration> {
         match outcome {
             Ok(()) => {
                 self.backoff.reset();
-                self.outage = None;
-                self.report.send_modify(|report| {
-                    if let Some(trouble) = report.trouble.take() {
-                        let after = crate::model::format_span(trouble.since.elapsed());
-                        tracing::info!(%after, "etcd answers again");
-                    }
+                self.outage = OutageLog::default();
+                self.report.send_if_modified(|report| {
+                    let Some(failure) = report.failure.take() else { return false };
+                    let after = format_span(failure.since.elapsed());
+                    tracing::info!(%after, "etcd answers again");
+                    true
                 });
                 None
             }
             Err(error) => {
                 let pause = self.backoff.after_failure(fastrand::f64());
-                self.outage.get_or_insert_default().say(&error);
+                self.outage.remind(&format!("etcd request failed; retrying: {error}"));
                 self.report.send_modify(|report| {
                     report.failures += 1;
-                    let since = report.trouble.as_ref().map_or_else(Instant::now, |t| t.since);
-                    report.trouble = Some(RequestFailure { since, error });
+                    let since = report.failure.as_ref().map_or_else(Instant::now, |f| f.since);
+                    report.failure = Some(RequestFailure { since, error });
                 });
                 Some(pause)
             }
@@ -281,18 +241,18 @@ impl<S: Store> Registrar<S> {
     }
 
     fn publish(&self, wants: &Wants) {
-        let wanted = wants.keys().map(|key| (key, to_hold(wants, key)));
-        let known = self.claim.keys().map(|key| (key, to_hold(wants, key)));
-        let keys: BTreeMap<_, _> = wanted
-            .chain(known)
-            .map(|(key, wanted)| (key.clone(), self.claim.standing(key, wanted)))
+        let keys: BTreeMap<_, _> = wants
+            .keys()
+            .chain(self.claim.keys())
+            .map(|key| (key.clone(), self.claim.status(key, is_wanted(wants, key))))
             .collect();
-        let believed_until = self.claim.believed_until();
+        let lease_until = self.claim.lease_until();
         self.report.send_if_modified(|report| {
-            let news = !Arc::ptr_eq(&report.acted_on, wants);
-            let changed = news || report.keys != keys || report.believed_until != believed_until;
-            (report.keys, report.believed_until) = (keys, believed_until);
-            report.acted_on = Arc::clone(wants);
+            let version = wants.version();
+            let changed = report.version != version
+                || report.keys != keys
+                || report.lease_until != lease_until;
+            (report.version, report.keys, report.lease_until) = (version, keys, lease_until);
             changed
         });
     }

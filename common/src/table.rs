@@ -1,29 +1,29 @@
-//! Tables for a terminal: columns as wide as what is in them, as a terminal counts it,
-//! and colours by the line. Pure.
+//! Tables for a terminal: columns as wide as their widest cell, counted as a terminal does, and
+//! colours by the line. Pure.
 
 use unicode_width::UnicodeWidthStr;
 
 /// One line of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// What is in the columns.
+    /// The cells of the columns.
     pub cells: Vec<String>,
-    /// What follows them, not aligned.
+    /// Text after the last column, not aligned.
     pub note: String,
-    /// How it is painted.
+    /// Its colour.
     pub paint: Paint,
 }
 
-/// How a line is painted, where colours are wanted.
+/// The colour of a line, where colours are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
-    /// As everything.
+    /// None.
     Plain,
-    /// The headings.
+    /// For the headings.
     Bold,
-    /// It will pass, or somebody may want to know.
+    /// For a state that passes by itself, or that somebody may want to know of.
     Yellow,
-    /// It needs somebody.
+    /// For a state that needs somebody.
     Red,
 }
 
@@ -53,9 +53,9 @@ pub fn table(lines: &[Line], colours: bool) -> String {
     text
 }
 
-/// Others wrote it; a terminal shall not obey it.
+/// Text from outside, with control characters escaped: a terminal must not obey it.
 #[must_use]
-pub fn shown(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.escape_debug().to_string()
 }
 
@@ -96,6 +96,6 @@ mod tests {
 
     #[test]
     fn nothing_breaks_out() {
-        assert_eq!(shown("a\u{1b}[31m\nb\u{202e}"), "a\\u{1b}[31m\\nb\\u{202e}");
+        assert_eq!(escaped("a\u{1b}[31m\nb\u{202e}"), "a\\u{1b}[31m\\nb\\u{202e}");
     }
 }

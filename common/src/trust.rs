@@ -1,11 +1,11 @@
-//! Which certificates of servers are believed, where an operator names the CA.
+//! Which servers' certificates are accepted, where an operator gives the CA certificates.
 //!
-//! As rustls verifies them, but for one thing that every other tool takes: one
-//! self-signed certificate, as `openssl req -x509` makes it, that the server presents
-//! and that is also the CA file. It calls itself a CA, so rustls refuses it as a
-//! server's. Whoever named that very certificate as trusted means it.
+//! As rustls verifies them, with one addition that every other tool has: one self-signed
+//! certificate, as `openssl req -x509` makes it, that the server presents and that is also in
+//! the CA file. It is marked as a CA's, so rustls rejects it as a server's; but an operator who
+//! gives that very certificate as trusted means it.
 //!
-//! This module knows nothing of etcd or probes.
+//! It knows nothing of etcd or probes.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
-/// Believes what one of `given` has signed, and each of them itself.
+/// Accepts certificates issued by, or equal to, one of `given`.
 ///
 /// # Errors
-/// When none of them is a certificate, in words.
+/// When one of them cannot be used as a CA certificate.
 pub fn only(
     given: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
@@ -42,7 +42,7 @@ struct Only {
     by_the_book: Arc<WebPkiServerVerifier>,
 }
 
-/// rustls looks at the dates first, so they were good.
+/// rustls checks the dates first, so they were good.
 fn is_a_ca(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(OtherError(why))) = error else {
         return false;

@@ -1,15 +1,15 @@
-//! List, then watch, then swap whole: the only module that sees a store's events.
+//! Read, then watch, then publish whole: the only module that handles a store's events.
 //!
-//! What leaves is a [`View`]: a complete [`Snapshot`] and whether it is fresh. Who
-//! reads it never acts on half a list, and never learns of compaction, cut
-//! streams or time-outs other than by a view that is stale for a while.
+//! What it publishes is a [`View`]: a complete [`Snapshot`] and whether it is fresh. A reader
+//! never acts on half a list, and learns of compaction, interrupted streams or time-outs only
+//! by a view that is stale for a while.
 //!
-//! One tree is followed by its changes. With several, a change is only a bell and
-//! all trees are read again at one revision: two watchers of one server promise no
-//! order between each other.
+//! One tree is followed by its changes. With several, a change only means that all trees are
+//! read again at one revision: two watches of one server promise no order between each other.
 //!
-//! This module knows nothing of what the keys mean.
+//! It knows nothing of what the keys mean.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,73 +19,106 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::model::{Entry, Revision, Snapshot, Tree};
-use crate::runtime::Reminder;
-use crate::store::{Store, StoreError, Watch, WatchEvent};
+use crate::model::{Entry, Revision, Snapshot, Tree, format_span};
+use crate::runtime::{Gate, OutageLog};
+use crate::store::{Store, StoreError, Watch, WatchEvent, default_deadline, read_deadline};
 
 /// What is known of the watched trees.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// The last complete picture; `None` until the first read succeeded.
+    /// The last complete snapshot; `None` until the first read succeeded.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Raised each time the store went backwards (wiped or restored), and when.
+    /// How often the store has regressed (it was wiped or restored).
     pub regressions: u32,
-    /// When the store last went backwards.
+    /// When the store last regressed.
     pub regressed_at: Option<Instant>,
-    /// Why the picture may be old, and since when; `None` while it is followed.
+    /// Why the snapshot may be out of date; `None` while it is followed.
     pub stale: Option<Stale>,
 }
 
-/// Why a view is not fresh.
+/// A view is not fresh.
 #[derive(Debug, Clone)]
 pub struct Stale {
     /// Since when.
     pub since: Instant,
-    /// In an operator's words.
-    pub why: String,
+    /// The cause.
+    pub reason: StaleReason,
 }
 
-/// Why a view is stale before the first answer.
-pub const NOT_READ_YET: &str = "etcd has not answered yet";
+/// Why a view is not fresh; `Display` is for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StaleReason {
+    /// The first read has not been answered yet.
+    NotReadYet,
+    /// The first read waits for something else; see [`Start`].
+    NotStarted(&'static str),
+    /// A read or a watch failed and is repeated.
+    Failed(StoreError),
+}
+
+impl fmt::Display for StaleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotReadYet => f.write_str("etcd has not answered yet"),
+            Self::NotStarted(reason) => f.write_str(reason),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
 
 /// How a watch behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Everything is read again this often, whatever the watch says: belt and
-    /// braces against a store that lies.
-    pub reconcile: Duration,
-    /// The schedule of tries after an error.
+    /// Everything is read again this often (with a jitter of a tenth), whatever the watch
+    /// delivers: a second means against a store that loses an event.
+    pub resync: Duration,
+    /// The schedule of attempts after an error.
     pub backoff: Backoff,
-    /// Nothing is read before this is cancelled: what must be there before the first
-    /// read is. `None`: read at once.
-    pub after: Option<CancellationToken>,
+    /// What the first read waits for; `None`: nothing.
+    pub start: Option<Start>,
+}
+
+/// What the first read waits for.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Nothing is read before this is open.
+    pub gate: Gate,
+    /// Why nothing is read yet, for operators.
+    pub reason: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            reconcile: Duration::from_secs(300),
+            resync: Duration::from_secs(300),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
-            after: None,
+            start: None,
         }
     }
 }
 
-/// Follows `trees` until `shutdown`, and publishes every new view. A reader that is
-/// slow sees only the newest.
+/// Follows `trees` until `shutdown`, and publishes every new view. A slow reader gets only the
+/// newest.
 pub fn follow<S: Store>(
     store: S,
     trees: Vec<Tree>,
     options: Options,
     shutdown: CancellationToken,
 ) -> watch::Receiver<View> {
-    let stale = Stale { since: Instant::now(), why: NOT_READ_YET.to_owned() };
-    let (sender, receiver) = watch::channel(View { stale: Some(stale), ..View::default() });
-    let seen = Revision::default();
-    let follower =
-        Follower { store, trees, options, view: sender, seen, steady: false, lost: None };
+    let stale = Stale { since: Instant::now(), reason: StaleReason::NotReadYet };
+    let (view, receiver) = watch::channel(View { stale: Some(stale), ..View::default() });
+    let follower = Follower {
+        store,
+        trees,
+        resync: options.resync,
+        backoff: options.backoff,
+        rereads: Backoff::new(REREAD_PAUSE, MAX_REREAD_PAUSE),
+        view,
+        seen: Revision::default(),
+        outage: OutageLog::default(),
+    };
     tokio::spawn(async move {
-        shutdown.run_until_cancelled(follower.run()).await;
+        shutdown.run_until_cancelled(follower.run(options.start)).await;
     });
     receiver
 }
@@ -93,79 +126,99 @@ pub fn follow<S: Store>(
 struct Follower<S> {
     store: S,
     trees: Vec<Tree>,
-    options: Options,
+    resync: Duration,
+    backoff: Backoff,
+    /// The schedule of reads after a watch ended for want of history.
+    rereads: Backoff,
     view: watch::Sender<View>,
-    /// Everything up to here was looked at.
+    /// The snapshot has every change up to here.
     seen: Revision,
-    /// The list at hand follows an unbroken watch.
-    steady: bool,
-    /// How long the keys have been out of sight, for the log.
-    lost: Option<Reminder>,
+    outage: OutageLog,
 }
 
 /// Why a watch ended.
-enum End {
-    ReconcileDue,
+enum WatchEnd {
+    ResyncDue,
     Error(StoreError),
 }
 
-/// How long to be silent about waiting to begin.
-const BEGIN: Duration = Duration::from_secs(3);
+/// What the next read comes after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadAfter {
+    /// An unbroken watch: what is read is most probably known.
+    Resync,
+    /// A loss of sight, or nothing at all.
+    Loss,
+}
 
-/// A bound on what waits between a stream and the follower.
+/// How long the gate may be closed before the view says so: usually it opens within this.
+const START_GRACE: Duration = Duration::from_secs(3);
+
+/// After a watch ended for want of history, the keys are read at once; the pause before the
+/// next such read grows from the first to the second: a server, or a proxy in front of it, may
+/// answer every watch like that.
+const REREAD_PAUSE: Duration = Duration::from_millis(200);
+const MAX_REREAD_PAUSE: Duration = Duration::from_secs(30);
+
+/// A watch that lived for this long shows that the server does have history.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// How many events may wait between a stream and the follower.
 const EVENTS_IN_FLIGHT: usize = 64;
 
 type Events = mpsc::Receiver<Result<WatchEvent, StoreError>>;
 
 impl<S: Store> Follower<S> {
-    async fn run(mut self) {
-        self.wait_to_begin().await;
+    async fn run(mut self, start: Option<Start>) {
+        if let Some(start) = start {
+            self.wait_to_start(start).await;
+        }
+        let mut after = ReadAfter::Loss;
         loop {
-            let listed = self.list().await;
-            self.steady = false;
-            let ended = match listed {
+            let began = Instant::now();
+            let end = match self.read(after).await {
                 Ok(()) => self.watch().await,
-                Err(error) => End::Error(error),
+                Err(error) => WatchEnd::Error(error),
             };
-            self.steady = matches!(ended, End::ReconcileDue);
-            match ended {
-                End::ReconcileDue => tracing::debug!("reading the keys again, as every so often"),
-                // A picture that is merely old is followed again at once.
-                End::Error(StoreError::Cut) => {
-                    tracing::debug!("reading the keys again: {}", StoreError::Cut)
-                }
-                End::Error(error @ (StoreError::Compacted(_) | StoreError::Regressed { .. })) => {
-                    tracing::warn!(%error, "reading the keys again");
-                }
-                End::Error(error) => self.pause(error).await,
+            if began.elapsed() >= STABLE {
+                self.rereads.reset();
             }
+            after = match end {
+                WatchEnd::ResyncDue => {
+                    tracing::debug!("periodic resync");
+                    ReadAfter::Resync
+                }
+                WatchEnd::Error(error) => {
+                    self.recover(error).await;
+                    ReadAfter::Loss
+                }
+            };
         }
     }
 
-    async fn wait_to_begin(&mut self) {
-        let Some(after) = self.options.after.take() else { return };
-        if tokio::time::timeout(BEGIN, after.cancelled()).await.is_err() {
+    async fn wait_to_start(&mut self, start: Start) {
+        if tokio::time::timeout(START_GRACE, start.gate.opened()).await.is_err() {
             self.view.send_modify(|view| {
-                let why = "nothing is read before this load balancer is registered".to_owned();
-                view.stale = Some(Stale { since: Instant::now(), why });
+                let reason = StaleReason::NotStarted(start.reason);
+                view.stale = Some(Stale { since: Instant::now(), reason });
             });
-            after.cancelled().await;
+            start.gate.opened().await;
         }
     }
 
-    async fn list(&mut self) -> Result<(), StoreError> {
-        let snapshot = self.store.read(&self.trees).await?;
-        self.options.backoff.reset();
-        self.lost = None;
+    async fn read(&mut self, after: ReadAfter) -> Result<(), StoreError> {
+        let snapshot = self.store.read(&self.trees, read_deadline()).await?;
+        self.backoff.reset();
+        self.outage = OutageLog::default();
         self.seen = snapshot.revision;
-        // Nobody is woken by a revision that only others moved.
-        if !(self.steady && self.is_known(&snapshot)) {
+        // A revision that only other keys moved wakes no reader.
+        if !(after == ReadAfter::Resync && self.is_known(&snapshot)) {
             self.publish(snapshot);
         }
         Ok(())
     }
 
-    /// Whether the published picture shows the same, refreshes aside.
+    /// Whether the published snapshot has the same entries, refreshes aside.
     fn is_known(&self, snapshot: &Snapshot) -> bool {
         let view = self.view.borrow();
         let Some(before) = &view.snapshot else { return false };
@@ -188,14 +241,14 @@ impl<S: Store> Follower<S> {
             {
                 tracing::warn!(
                     before = %before.revision, now = %snapshot.revision,
-                    "etcd went backwards: it was wiped, or restored from a backup"
+                    "etcd has regressed: it was wiped, or restored from a backup"
                 );
                 view.regressions += 1;
                 view.regressed_at = Some(Instant::now());
             }
             if let Some(stale) = view.stale.take() {
                 tracing::info!(
-                    after = %crate::model::format_span(stale.since.elapsed()),
+                    after = %format_span(stale.since.elapsed()),
                     revision = %snapshot.revision, keys = snapshot.entries.len(),
                     "following the keys in etcd"
                 );
@@ -204,28 +257,31 @@ impl<S: Store> Follower<S> {
         });
     }
 
-    /// Follows from the published picture; however it ends, the caller lists again.
-    async fn watch(&mut self) -> End {
+    /// Follows the published snapshot; however it ends, the caller reads again.
+    async fn watch(&mut self) -> WatchEnd {
         let after = self.seen;
         // Dropped on return, which ends the forwarding tasks and their streams.
         let mut streams = JoinSet::new();
         let mut events = match self.open(after, &mut streams).await {
             Ok(events) => events,
-            Err(error) => return End::Error(error),
+            Err(error) => return WatchEnd::Error(error),
         };
-        let due = Instant::now() + self.options.reconcile;
+        let due = Instant::now() + self.resync.mul_f64(0.9 + fastrand::f64() / 5.0);
         loop {
             let event = match tokio::time::timeout_at(due, events.recv()).await {
-                Err(_) => return End::ReconcileDue,
-                Ok(None) => return End::Error(StoreError::Unreachable("the watch ended".into())),
+                Err(_) => return WatchEnd::ResyncDue,
+                Ok(None) => {
+                    let ended = StoreError::Unreachable("the watch ended".into());
+                    return WatchEnd::Error(ended);
+                }
                 Ok(Some(event)) => event,
             };
             let done = match event {
-                Ok(event) => self.take(event).await,
+                Ok(event) => self.apply(event).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = done {
-                return End::Error(error);
+                return WatchEnd::Error(error);
             }
         }
     }
@@ -233,9 +289,9 @@ impl<S: Store> Follower<S> {
     async fn open(&self, after: Revision, streams: &mut JoinSet<()>) -> Result<Events, StoreError> {
         let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
         for tree in &self.trees {
-            let mut stream = self.store.watch(tree, after).await?;
+            let mut stream = self.store.watch(tree, after, default_deadline()).await?;
             let sender = sender.clone();
-            // `next` need not survive being dropped half-way, so it gets a task.
+            // A task, so that a stream is read on while the follower reads all trees again.
             streams.spawn(async move {
                 loop {
                     let event = stream.next().await;
@@ -249,31 +305,51 @@ impl<S: Store> Follower<S> {
         Ok(events)
     }
 
-    async fn take(&mut self, event: WatchEvent) -> Result<(), StoreError> {
+    async fn apply(&mut self, event: WatchEvent) -> Result<(), StoreError> {
         let WatchEvent::Changes(changes) = event else { return Ok(()) };
         let newest = changes.iter().map(crate::model::Change::revision).max();
         if self.trees.len() > 1 {
-            return if newest > Some(self.seen) { self.list().await } else { Ok(()) };
+            let news = newest > Some(self.seen);
+            return if news { self.read(ReadAfter::Loss).await } else { Ok(()) };
         }
         self.seen = newest.unwrap_or_default().max(self.seen);
         self.view.send_modify(|view| {
             let mut next = view.snapshot.take().unwrap_or_default();
-            let picture = Arc::make_mut(&mut next);
-            changes.into_iter().for_each(|change| picture.apply(change));
+            let snapshot = Arc::make_mut(&mut next);
+            changes.into_iter().for_each(|change| snapshot.apply(change));
             view.snapshot = Some(next);
         });
         Ok(())
     }
 
-    async fn pause(&mut self, error: StoreError) {
-        let wait = self.options.backoff.after_failure(fastrand::f64());
-        // One line at once, and then one a minute.
-        let reminder = self.lost.get_or_insert_with(Reminder::at_once);
-        reminder.remind(&format!("lost sight of the keys in etcd, trying again: {error}"));
-        self.view.send_modify(|view| {
-            let since = view.stale.as_ref().map_or_else(Instant::now, |s| s.since);
-            view.stale = Some(Stale { since, why: error.to_string() });
-        });
-        tokio::time::sleep(wait).await;
+    /// Prepares the next read after an error: at once where only the history is missing, and
+    /// after a pause where etcd does not answer, or where the same happens again and again.
+    async fn recover(&mut self, error: StoreError) {
+        let pause = match &error {
+            StoreError::Interrupted => {
+                tracing::debug!(%error, "reading the keys again");
+                self.reread_pause()
+            }
+            StoreError::Compacted(_) | StoreError::Regressed { .. } => {
+                self.outage.remind(&format!("reading the keys again: {error}"));
+                self.reread_pause()
+            }
+            _ => {
+                self.outage.remind(&format!("watch failed, retrying: {error}"));
+                self.view.send_modify(|view| {
+                    let since = view.stale.as_ref().map_or_else(Instant::now, |s| s.since);
+                    let reason = StaleReason::Failed(error);
+                    view.stale = Some(Stale { since, reason });
+                });
+                self.backoff.after_failure(fastrand::f64())
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+
+    fn reread_pause(&mut self) -> Duration {
+        let first = self.rereads.failures() == 0;
+        let pause = self.rereads.after_failure(fastrand::f64());
+        if first { Duration::ZERO } else { pause }
     }
 }

@@ -17,7 +17,9 @@ mod folders;
 use std::time::Duration;
 
 use common::model::Tree;
-use common::store::{Api, Connection, Etcd, Memory, Store, Timeouts, connect};
+use common::store::{
+    Api, Connection, Etcd, Memory, Store, Timeouts, connect, default_deadline as soon,
+};
 use contract::Bench;
 use etcd_server::EtcdServer;
 
@@ -78,7 +80,7 @@ impl Bench for Real {
     }
     async fn forget(&mut self) {
         let tree: Tree = "/".parse().unwrap();
-        let now = self.store.read(&[tree]).await.unwrap().revision;
+        let now = self.store.read(&[tree], soon()).await.unwrap().revision;
         if self.has_leases() {
             self.server.ctl("3", &["compact", &now.to_string()]);
             return;
@@ -87,7 +89,7 @@ impl Bench for Real {
         let lease = common::store::Lease { id: 0, ttl: Duration::from_secs(60) };
         for n in 0..1001 {
             let key = format!("/elsewhere/{n}").parse().unwrap();
-            self.store.put(&key, b"", lease, &common::store::Guard::Absent).await.unwrap();
+            self.store.put(&key, b"", lease, &common::store::Guard::Absent, soon()).await.unwrap();
         }
     }
     async fn wipe(&mut self) {
@@ -129,14 +131,14 @@ macro_rules! contract {
 }
 
 contract! {
-    guards_decide_and_say_what_stands_in_the_way
+    guards_decide_and_outcomes_say_what_was_found
     a_late_leaver_does_not_delete_a_successors_key
     a_refresh_keeps_keys_and_wakes_no_watcher
     list_and_watch_lose_nothing
     a_forgotten_history_asks_for_a_new_read
     a_wiped_store_is_noticed
     a_tree_ends_at_a_slash
-    a_lease_that_runs_out_is_seen
+    the_end_of_a_lease_is_seen
     ten_thousand_keys_are_read_whole
     large_values_arrive
     odd_keys_and_values_survive

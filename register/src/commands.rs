@@ -7,11 +7,11 @@ use anyhow::Context;
 use clap::{ArgMatches, FromArgMatches};
 use common::args::{LogArgs, StoreArgs};
 use common::model::{self, Tree};
-use common::reach::reach;
 use common::runtime::{
-    Exit, Forwarded, Liveness, ServiceManager, Signals, Usage, print, start_log, tell,
+    Exit, Forwarded, Liveness, ServiceManager, Signals, Usage, print, print_error, start_log,
 };
-use common::store::{Connection, Store, connect};
+use common::startup::wait_for_etcd;
+use common::store::{Connection, Store, connect, default_deadline, read_deadline};
 
 use crate::agent::{self, Child};
 use crate::args::ListArgs;
@@ -45,7 +45,7 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         surface.serve(addr, signals.abort.clone()).await?;
     }
     let store = tokio::select! {
-        store = reach(&connection, &manager, &signals.drain, &liveness) => store?,
+        store = wait_for_etcd(&connection, &manager, &signals.drain, &liveness) => store,
         exit = ended(&mut backend) => {
             tracing::warn!(code = exit.code(), "the backend ended by itself");
             return Ok(Exit::Child(exit.code()));
@@ -106,7 +106,7 @@ async fn stop_early(backend: Option<Child>) -> anyhow::Result<Exit> {
 pub async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let config = sources(matches).load().map_err(usage)?;
     for note in &config.notes {
-        tell(format_args!("note: {note}"));
+        print_error(format_args!("note: {note}"));
     }
     let probes = prepare(&config.services).map_err(usage)?;
     let lines = crate::check::ask(&config.services, &probes).await;
@@ -131,10 +131,10 @@ pub async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
         None => prefix.clone(),
     };
     let store = connect(&shared(matches)?).await?;
-    let found = store.read(&[Tree::from(folder)]).await?;
+    let found = store.read(&[Tree::from(folder)], read_deadline()).await?;
     let mut rows = Vec::new();
     for entry in found.entries.values() {
-        let left = store.time_left(entry).await?;
+        let left = store.time_left(entry, default_deadline()).await?;
         rows.push(Row { key: entry.key.to_string(), value: entry.value.to_vec(), ttl: left });
     }
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();

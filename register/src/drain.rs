@@ -116,7 +116,7 @@ impl Wait {
         self.looked = true;
         let mut here = BTreeMap::new();
         for entry in picture.entries.values() {
-            let Some(lb) = bookkeeping.lb_of_member(&entry.key) else { continue };
+            let Some(lb) = bookkeeping.member_name(&entry.key) else { continue };
             let Ok(member) = serde_json::from_slice::<Member>(&entry.value) else { continue };
             let resources: Vec<&str> = member.consumers_of(&self.key).collect();
             // Who had left before, or never rendered this key, is nobody to wait for.
@@ -151,9 +151,11 @@ impl Wait {
     }
 
     fn hear(&self, member: &Member, ack: Option<Ack>) -> Peer {
-        let Some(ack) = ack.filter(|ack| ack.boot == member.boot) else { return Peer::Silent };
+        let Some(ack) = ack.filter(|ack| ack.instance_id == member.instance_id) else {
+            return Peer::Silent;
+        };
         if ack.applied >= self.change {
-            return if ack.held.iter().any(|held| held == self.key.as_str())
+            return if ack.retained.iter().any(|key| key == self.key.as_str())
                 && self.goal == Goal::Left
             {
                 Peer::Holding
@@ -163,8 +165,8 @@ impl Wait {
                 Peer::Applied
             };
         }
-        match ack.refused {
-            Some(refusal) if refusal.revision >= self.change => Peer::Refused(refusal.why),
+        match ack.rejected {
+            Some(refusal) if refusal.revision >= self.change => Peer::Refused(refusal.reason),
             _ => Peer::Silent,
         }
     }

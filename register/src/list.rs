@@ -1,14 +1,14 @@
 //! `register list`: who is registered, as a table for people or JSON for programs.
 //! Pure: rows in, text out.
 //!
-//! What a load balancer would refuse is shown with the reason, not left out: the
+//! What a load balancer would refuse is escaped with the reason, not left out: the
 //! list is where somebody looks who misses a backend.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::model::{Backend, Prefix, format_span};
-use common::table::{self, Line, Paint, shown};
+use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
 
 /// A key as etcd has it.
@@ -105,14 +105,17 @@ pub fn table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
 }
 
 fn cells(one: &Listed) -> Vec<String> {
-    let meta: Vec<String> =
-        one.meta.iter().map(|(key, value)| format!("{}={}", shown(key), shown(value))).collect();
+    let meta: Vec<String> = one
+        .meta
+        .iter()
+        .map(|(key, value)| format!("{}={}", escaped(key), escaped(value)))
+        .collect();
     vec![
-        shown(&one.service),
-        shown(&one.id),
+        escaped(&one.service),
+        escaped(&one.id),
         one.addr.clone().unwrap_or_default(),
         one.weight.map(|weight| weight.to_string()).unwrap_or_default(),
-        one.zone.as_deref().map(shown).unwrap_or_default(),
+        one.zone.as_deref().map(escaped).unwrap_or_default(),
         meta.join(" "),
         one.ttl_seconds.map_or("for ever".to_owned(), |s| format_span(Duration::from_secs(s))),
     ]

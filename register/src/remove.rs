@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use common::handshake::Bookkeeping;
-use common::model::{Backend, Key, Revision, Tree, format_span};
-use common::runtime::{Exit, Signals, print, tell};
-use common::store::{Connection, Etcd, Guard, Store, StoreError, WriteOutcome, connect};
+use common::model::{Backend, Key, Revision, Tree};
+use common::runtime::{Exit, Signals, print, print_error};
+use common::startup::connect_within;
+use common::store::{DeleteOutcome, Etcd, Guard, Store, default_deadline};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use crate::config::Removal;
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all, who};
 
-/// How long it tries to reach etcd: it stops a unit.
+/// How long it tries to connect to etcd: it stops a unit.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `register remove`: take this instance's key away, if it is ours.
@@ -25,9 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Bad usage, etcd away, or a key that is somebody else's.
 pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let removal = sources(matches).removal().map_err(usage)?;
-    let store = reach_soon(&shared(matches)?).await?;
+    let store = connect_within(&shared(matches)?, PATIENCE).await?;
     let key = &removal.target.key;
-    let found = store.read(&[Tree::from(key)]).await?;
+    let found = store.read(&[Tree::from(key)], default_deadline()).await?;
     let Some(entry) = found.entries.get(key.as_str()) else {
         print(format_args!("{key} is not registered\n"));
         return Ok(Exit::Done);
@@ -62,9 +63,9 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
 /// while its backend answers. The mark lapses by itself.
 async fn mark(store: &Etcd, removal: &Removal) -> anyhow::Result<()> {
     let bookkeeping = Bookkeeping::below(&removal.process.bookkeeping)?;
-    if let Some((key, value)) = bookkeeping.mark_of(&removal.target.key) {
-        let lease = store.grant(removal.process.ttl).await?;
-        store.put(&key, &value, lease, &Guard::Absent).await?;
+    if let Some((key, value)) = bookkeeping.leave_marker(&removal.target.key) {
+        let lease = store.grant(removal.process.ttl, default_deadline()).await?;
+        store.put(&key, &value, lease, &Guard::Absent, default_deadline()).await?;
     }
     Ok(())
 }
@@ -91,7 +92,7 @@ async fn wait(
         let tell = |missing: &[String]| {
             let missing = who(missing);
             if last != missing {
-                tell(format_args!("waiting for {missing}"));
+                print_error(format_args!("waiting for {missing}"));
                 last = missing;
             }
         };
@@ -117,30 +118,10 @@ async fn wait(
 
 /// Removes the key if it has this value; the revision at which it is gone.
 async fn take_away(store: &impl Store, key: &Key, value: &[u8]) -> anyhow::Result<Revision> {
-    match store.delete(key, &Guard::Value(value.to_vec())).await? {
-        WriteOutcome::Done { revision, .. } | WriteOutcome::Held { by: None, revision } => {
-            Ok(revision)
-        }
-        WriteOutcome::Held { by: Some(_), .. } => {
+    match store.delete(key, &Guard::Value(value.to_vec()), default_deadline()).await? {
+        DeleteOutcome::Deleted(revision) | DeleteOutcome::Missing(revision) => Ok(revision),
+        DeleteOutcome::Taken { .. } => {
             anyhow::bail!("{key} was written by somebody else just now: left alone")
-        }
-    }
-}
-
-async fn reach_soon(connection: &Connection) -> Result<Etcd, StoreError> {
-    let until = Instant::now() + PATIENCE;
-    let mut said = None;
-    loop {
-        match connect(connection).await {
-            Ok(store) => return Ok(store),
-            Err(error) if error.is_transient() && Instant::now() < until => {
-                if said.as_ref() != Some(&error) {
-                    tracing::warn!(%error, "trying on for {}", format_span(PATIENCE));
-                    said = Some(error);
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            Err(error) => return Err(error),
         }
     }
 }
@@ -157,7 +138,7 @@ mod tests {
         let member = Member {
             host: "lb-1".into(),
             version: "1".into(),
-            boot: "b1".into(),
+            instance_id: "b1".into(),
             advertise: None,
             resources: vec![Consumes { name: "web".into(), trees: vec!["/services".into()] }],
             left: false,

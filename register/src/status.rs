@@ -75,15 +75,15 @@ impl Handler for Surface {
 impl Surface {
     /// What `systemctl status` shows, also when nobody listens to it.
     fn words(&self) -> String {
-        let words = self.manager.words();
+        let words = self.manager.last_status();
         if words.is_empty() { "starting".to_owned() } else { words }
     }
 }
 
 /// Registered, not leaving, and what is registered is not about to run out unheard.
 fn ready(snapshot: &Snapshot) -> bool {
-    let held = |s: &KeyStatus| matches!(s, KeyStatus::Held { .. });
-    let fresh = snapshot.registrar.believed_until.is_some_and(|until| until > Instant::now());
+    let held = |s: &KeyStatus| matches!(s, KeyStatus::Owned { .. });
+    let fresh = snapshot.registrar.lease_until.is_some_and(|until| until > Instant::now());
     let all = snapshot.services.values().all(|(_, standing)| held(standing));
     snapshot.ready && !snapshot.leaving && fresh && all
 }
@@ -104,14 +104,14 @@ fn status(snapshot: &Snapshot, state: &str) -> serde_json::Value {
             "for_seconds": since,
             "last_probe": why,
             "registration": match standing {
-                KeyStatus::Held { at, .. } => json!({ "held_at_revision": at }),
+                KeyStatus::Owned { at, .. } => json!({ "held_at_revision": at }),
                 KeyStatus::Pending => json!("owed"),
                 KeyStatus::Absent { .. } => json!("absent"),
                 KeyStatus::Rival { value } => json!({ "held_by": String::from_utf8_lossy(value) }),
             },
         })
     });
-    let trouble = snapshot.registrar.trouble.as_ref();
+    let trouble = snapshot.registrar.failure.as_ref();
     json!({
         "version": common::VERSION,
         "ready": ready(snapshot),
@@ -196,7 +196,7 @@ fn services(registry: &mut Registry, snapshot: &Snapshot) {
     let age = Family::<ByKey, Float>::default();
     for (key, (report, standing)) in &snapshot.services {
         let label = ByKey { key: key.to_string() };
-        let held = matches!(standing, KeyStatus::Held { .. });
+        let held = matches!(standing, KeyStatus::Owned { .. });
         registered.get_or_create(&label).set(i64::from(held));
         let up = report.as_ref().is_some_and(|report| report.state == State::Up);
         healthy.get_or_create(&label).set(i64::from(up));
@@ -222,14 +222,14 @@ fn etcd(registry: &mut Registry, snapshot: &Snapshot) {
     let report = &snapshot.registrar;
     registry.register("etcd_requests", "Requests to etcd", counter(report.requests));
     registry.register("etcd_failures", "Of these, without a good answer", counter(report.failures));
-    let trouble = report.trouble.as_ref().map(|trouble| trouble.since.elapsed());
+    let trouble = report.failure.as_ref().map(|trouble| trouble.since.elapsed());
     registry.register_with_unit(
         "etcd_trouble",
         "How long etcd has not done as asked",
         Unit::Seconds,
         number(trouble.unwrap_or_default().as_secs_f64()),
     );
-    let left = report.believed_until.map(|until| until.saturating_duration_since(Instant::now()));
+    let left = report.lease_until.map(|until| until.saturating_duration_since(Instant::now()));
     registry.register_with_unit(
         "lease_left",
         "How long our keys stay if etcd hears nothing more from us",

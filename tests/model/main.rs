@@ -15,6 +15,7 @@
 
 mod automaton;
 mod balancer;
+mod membership;
 mod minimise;
 mod search;
 mod setup;

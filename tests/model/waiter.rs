@@ -103,7 +103,7 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
             let member = handshake::Member {
                 host: "host".into(),
                 version: "1".into(),
-                boot: member.boot.to_string(),
+                instance_id: member.boot.to_string(),
                 advertise: None,
                 resources: vec![Consumes { name: "web".into(), trees }],
                 left: member.left,
@@ -112,12 +112,12 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
         }
         if let Some(ack) = keys.ack {
             let ack = handshake::Ack {
-                boot: ack.boot.to_string(),
+                instance_id: ack.boot.to_string(),
                 applied: Revision(ack.applied),
                 quiesced: Revision(ack.quiesced),
-                held: vec![],
+                retained: vec![],
                 assumed: false,
-                refused: None,
+                rejected: None,
             };
             add(&mut snapshot, format!("/confsync/acks/web/{}", name_of(which)), &ack);
         }

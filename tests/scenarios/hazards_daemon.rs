@@ -53,7 +53,7 @@ async fn h19_a_render_that_wavers_loads_nothing_by_itself() {
     confsync.logged("two keys have one name").await;
     eventually("ten full reads", || async {
         let log = confsync.log();
-        let reads = log.matches("reading the keys again").count();
+        let reads = log.matches("periodic resync").count();
         check(reads >= 10, || format!("{reads}"))
     })
     .await;

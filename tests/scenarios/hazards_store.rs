@@ -49,7 +49,7 @@ async fn h06_a_wiped_store_is_followed_again(api: Api) {
     setup.live(&[7]).await;
     ctl.put("/services/apache/8", &address(8)).await;
     setup.live(&[7, 8]).await;
-    assert!(confsync.log().contains("went backwards"), "{}", confsync.log());
+    assert!(confsync.log().contains("etcd has regressed"), "{}", confsync.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

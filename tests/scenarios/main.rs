@@ -29,6 +29,15 @@ macro_rules! in_both_apis {
 mod architecture;
 /// Bad input: a clear message, the right exit code, the last good file untouched.
 mod bad_config;
+/// nginx's balancer in Lua on its own: choosing, counting, ejecting, holding.
+mod balancer;
+/// Every kind of request through the balancer is counted, and to the end.
+mod balancer_counts;
+/// The balancer's processes are killed, reloaded and upgraded.
+mod balancer_processes;
+mod balancer_scene;
+/// The upstreams of one nginx, set and confirmed as confsync does it.
+mod balancer_upstreams;
 /// What the chaos has in common.
 mod chaos;
 /// Several files for one nginx: all or nothing.
@@ -79,6 +88,8 @@ mod hazards_store;
 mod machines;
 /// The load balancer's unit when confsync is killed.
 mod machines_killed;
+/// The units when something is missing or wrong, and when they are told to read files again.
+mod machines_units;
 /// What cannot be written to standard output.
 mod output;
 /// The packages, installed and removed.

@@ -51,7 +51,8 @@ fn exec_start(unit: &str, variables: &[(&str, &str)]) -> Vec<String> {
 
 /// What follows our binary in a command line, be it in a container or not.
 fn arguments_of<'a>(words: &'a [String], binary: &str) -> Option<&'a [String]> {
-    let at = words.iter().position(|word| word.ends_with(&format!("/{binary}")))?;
+    let path = format!("/{binary}");
+    let at = words.iter().position(|word| word == binary || word.ends_with(&path))?;
     words.get(at + 1..)
 }
 
@@ -64,10 +65,8 @@ async fn systemd_finds_nothing_to_complain_about() {
         for (name, text) in units(flavour) {
             // The programs need not be installed for this.
             let text = text
-                .replace("/usr/bin/register", bins::register().to_str().unwrap())
-                .replace("/usr/bin/confsync", bins::confsync().to_str().unwrap())
-                .replace("/usr/local/bin/register", bins::register().to_str().unwrap())
-                .replace("/usr/local/bin/confsync", bins::confsync().to_str().unwrap())
+                .replace("=register ", &format!("={} ", bins::register().display()))
+                .replace("=confsync ", &format!("={} ", bins::confsync().display()))
                 .replace("/usr/bin/docker", "/bin/true");
             let path = folder.join(name.replace("@.", &format!("@{PORT}.")));
             fs::write(&path, text).unwrap();
@@ -94,6 +93,8 @@ async fn the_units_expose_little() {
         // nginx's master is root.
         ("nginx-lb.service", "30"),
         ("packages/confsync.service", "30"),
+        // So is Apache's, and applications write below /var.
+        ("apache@.service", "45"),
     ];
     for (unit, most) in most {
         let spec = Spec::new("systemd-analyze", "systemd-analyze", shipped()).args([
@@ -107,6 +108,29 @@ async fn the_units_expose_little() {
         let verdict = run(spec, Duration::from_secs(60)).await;
         assert!(verdict.exit.success(), "{unit}: {}", verdict.stdout());
     }
+}
+
+/// What two units that do the same must not differ in: all of it, but where their settings are.
+#[test]
+fn units_of_one_daemon_are_the_same() {
+    let lines = |file: &str| -> Vec<String> {
+        let text = fs::read_to_string(shipped().join(file)).unwrap();
+        let (_, service) = text.split_once("[Service]").unwrap();
+        let service = service.split("\n[").next().unwrap();
+        let settings = |line: &&str| {
+            !line.is_empty() && !line.contains("Environment") && !line.starts_with('#')
+        };
+        service.lines().filter(settings).map(str::to_owned).collect()
+    };
+    assert_eq!(lines("nginx-lb.service"), lines("packages/confsync.service"));
+    assert_eq!(lines("apache-discovery@.service"), lines("docker/apache-discovery@.service"));
+    let without_command = |file: &str| -> Vec<String> {
+        lines(file).into_iter().filter(|line| !line.starts_with("Exec")).collect()
+    };
+    assert_eq!(
+        without_command("apache-discovery@.service"),
+        without_command("packages/register.service")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

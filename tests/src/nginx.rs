@@ -55,11 +55,17 @@ impl Nginx {
     /// Writes `nginx.conf` with more directives in its `http` block.
     #[track_caller]
     pub fn write_conf(&self, more: &str) {
+        self.write_conf_with("", more);
+    }
+
+    /// Writes `nginx.conf` with more directives at its start and in its `http` block.
+    #[track_caller]
+    pub fn write_conf_with(&self, main: &str, more: &str) {
         // As root, nginx gives its workers to `nobody`, who cannot enter the lab's folder.
         let user = if geteuid().is_root() { "user root;\n" } else { "" };
         let root = self.folder.display();
         let conf = format!(
-            "{user}worker_processes 2;\npid {root}/nginx.pid;\nerror_log {root}/logs/error.log notice;\n\
+            "{main}{user}worker_processes 2;\npid {root}/nginx.pid;\nerror_log {root}/logs/error.log notice;\n\
              worker_shutdown_timeout 30s;\nevents {{ worker_connections 1024; }}\nhttp {{\n    \
              {UPSTREAM_LOG}\n    access_log off;\n    client_body_temp_path {root}/temp/body;\n    \
              proxy_temp_path {root}/temp/proxy;\n    fastcgi_temp_path {root}/temp/fastcgi;\n    \
@@ -186,6 +192,18 @@ impl Nginx {
     pub fn error_log(&self) -> Vec<String> {
         lines_of(&self.folder.join("logs/error.log"))
     }
+}
+
+/// What loads the Lua module at the start of `nginx.conf`; `None` where Debian's
+/// `libnginx-mod-http-lua` is not installed.
+#[must_use]
+pub fn load_lua() -> Option<String> {
+    let modules = ["ndk_http_module.so", "ngx_http_lua_module.so"];
+    let files = modules.map(|file| Path::new("/usr/lib/nginx/modules").join(file));
+    files
+        .iter()
+        .all(|file| file.exists())
+        .then(|| files.iter().map(|file| format!("load_module {};\n", file.display())).collect())
 }
 
 fn title_of(pid: i32) -> Option<String> {

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::*;
 use proptest::prelude::*;
 
@@ -8,15 +6,18 @@ fn key(id: &str) -> Key {
 }
 
 fn wants(pairs: &[(&str, &str)]) -> Wants {
-    let want = |v: &str| Want { value: v.into(), takeover: Takeover::SameValue, aim: Aim::Hold };
-    Arc::new(pairs.iter().map(|(k, v)| (key(k), want(v))).collect())
+    let want = |v: &str| Want { value: v.into(), takeover: Takeover::SameValue, aim: Aim::Present };
+    Wants::new(pairs.iter().map(|(k, v)| (key(k), want(v))).collect())
 }
 
 const LEASE: Lease = Lease { id: 7, ttl: Duration::from_secs(30) };
 
-fn done(revision: u64) -> Option<WriteOutcome> {
-    let revision = Revision(revision);
-    Some(WriteOutcome::Done { revision, mark: Ownership { lease: LEASE.id, modified: revision } })
+fn written(revision: u64) -> PutOutcome {
+    PutOutcome::Written(Ownership { lease: LEASE.id, modified: Revision(revision) })
+}
+
+fn deleted(revision: u64) -> DeleteOutcome {
+    DeleteOutcome::Deleted(Revision(revision))
 }
 
 fn found(value: &str, lease: i64) -> Entry {
@@ -30,72 +31,75 @@ fn found(value: &str, lease: i64) -> Entry {
     }
 }
 
-fn renewed(state: KeyState) -> Option<Renewed> {
-    Some(Renewed { ttl: LEASE.ttl, revision: Revision(9), keys: vec![state] })
+fn refreshed(state: KeyState) -> RefreshOutcome {
+    RefreshOutcome::Refreshed { revision: Revision(9), keys: vec![state] }
 }
 
-/// A claim that holds `a = x`.
-fn holding(now: Instant) -> (Claim, Wants) {
+/// A claim that owns `a = x`.
+fn owning(now: Instant) -> (Claim, Wants) {
     let mut claim = Claim::new(Ttl::DEFAULT);
     let wanted = wants(&[("a", "x")]);
     assert_eq!(claim.next(&wanted, now), Step::Grant);
     claim.record_grant(LEASE, now);
-    let Step::Put(lease, puts) = claim.next(&wanted, now) else { panic!("a put is owed") };
+    let Step::Put(lease, puts) = claim.next(&wanted, now) else { panic!("a put is due") };
     assert_eq!((lease, puts[0].guard.clone()), (LEASE, Guard::Absent));
-    claim.record_put(&puts[0], done(5), now);
+    claim.record_put(&puts[0], written(5), now);
     (claim, wanted)
 }
 
 fn only_put(step: Step) -> Put {
     match step {
         Step::Put(_, mut puts) if puts.len() == 1 => puts.remove(0),
-        other => panic!("one put is owed, not {other:?}"),
+        other => panic!("one put is due, not {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_held_key_is_refreshed_at_a_third_of_its_ttl_and_believed_from_before_the_request() {
+async fn an_owned_key_is_refreshed_at_a_third_of_its_ttl_and_counted_from_before_the_request() {
     let now = Instant::now();
-    let (mut claim, wanted) = holding(now);
+    let (mut claim, wanted) = owning(now);
     assert_eq!(claim.next(&wanted, now), Step::Wait(now + Duration::from_secs(10)));
     let later = now + Duration::from_secs(10);
-    let Step::Renew(_, keys) = claim.next(&wanted, later) else { panic!("a refresh is due") };
-    assert_eq!(claim.believed_until(), Some(now + Duration::from_secs(30)));
-    claim.record_renewal(&keys, renewed(KeyState::Ours(keys[0].1)), later);
-    assert_eq!(claim.believed_until(), Some(later + Duration::from_secs(30)));
+    let Step::Refresh(_, keys) = claim.next(&wanted, later) else { panic!("a refresh is due") };
+    assert_eq!(claim.lease_until(), Some(now + Duration::from_secs(30)));
+    claim.record_refresh(&keys, refreshed(KeyState::Ours(keys[0].1)), later);
+    assert_eq!(claim.lease_until(), Some(later + Duration::from_secs(30)));
 }
 
 #[tokio::test]
-async fn a_lost_lease_and_a_missing_key_lead_back_to_a_held_key() {
+async fn a_lost_lease_and_a_missing_key_lead_back_to_an_owned_key() {
     let now = Instant::now();
-    let (mut claim, wanted) = holding(now);
-    claim.record_renewal(&[(key("a"), Ownership { lease: 7, modified: Revision(5) })], None, now);
+    let (mut claim, wanted) = owning(now);
+    claim.record_refresh(
+        &[(key("a"), Ownership { lease: 7, modified: Revision(5) })],
+        RefreshOutcome::LeaseLost,
+        now,
+    );
     assert_eq!(claim.next(&wanted, now), Step::Grant);
 
-    let (mut claim, wanted) = holding(now);
+    let (mut claim, wanted) = owning(now);
     let asked = [(key("a"), Ownership { lease: 7, modified: Revision(5) })];
-    claim.record_renewal(&asked, renewed(KeyState::Missing), now);
+    claim.record_refresh(&asked, refreshed(KeyState::Missing), now);
     assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Absent);
 }
 
 #[tokio::test]
-async fn a_new_value_is_told_from_the_old_one_and_doubt_from_absence() {
+async fn a_new_value_differs_from_the_old_one_and_an_unanswered_write_from_absence() {
     let now = Instant::now();
-    let (mut claim, _) = holding(now);
+    let (mut claim, _) = owning(now);
     let other = wants(&[("a", "y")]);
-    let held = |at, value: &str| KeyStatus::Held { at: Revision(at), value: value.into() };
-    assert_eq!(claim.standing(&key("a"), true), held(5, "x"));
+    let owned = |at, value: &str| KeyStatus::Owned { at: Revision(at), value: value.into() };
+    assert_eq!(claim.status(&key("a"), true), owned(5, "x"));
     let put = only_put(claim.next(&other, now));
-    claim.record_put(&put, done(6), now);
-    assert_eq!(claim.standing(&key("a"), true), held(6, "y"));
+    claim.record_put(&put, written(6), now);
+    assert_eq!(claim.status(&key("a"), true), owned(6, "y"));
 
     let mut claim = Claim::new(Ttl::DEFAULT);
     claim.record_grant(LEASE, now);
     claim.record_put_unanswered(&only_put(claim.next(&other, now)));
-    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Pending, "it may be there");
-    let removed = WriteOutcome::Held { by: None, revision: Revision(8) };
-    claim.record_withdrawal(&key("a"), &removed, now);
-    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Absent { removed: Some(Revision(8)) });
+    assert_eq!(claim.status(&key("a"), false), KeyStatus::Pending, "it may be there");
+    claim.record_delete(&key("a"), DeleteOutcome::Missing(Revision(8)), now);
+    assert_eq!(claim.status(&key("a"), false), KeyStatus::Absent { removed: Some(Revision(8)) });
 }
 
 #[tokio::test]
@@ -105,79 +109,76 @@ async fn our_key_from_before_a_restart_is_taken_over_and_a_rivals_is_waited_for(
     let wanted = wants(&[("a", "x")]);
     claim.record_grant(LEASE, now);
     let put = only_put(claim.next(&wanted, now));
-    let held = |value, lease| {
-        Some(WriteOutcome::Held { by: Some(found(value, lease)), revision: Revision(3) })
-    };
-    claim.record_put(&put, held("x", 99), now);
+    let taken = |value, lease| PutOutcome::Taken { by: found(value, lease), revision: Revision(3) };
+    claim.record_put(&put, taken("x", 99), now);
     assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Value("x".into()));
 
-    claim.record_put(&put, held("other", 99), now);
-    assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
-    assert_eq!(claim.standing(&key("a"), true), KeyStatus::Rival { value: "other".into() });
-    assert_eq!(only_put(claim.next(&wanted, now + LOOK_AGAIN)).guard, Guard::Absent);
+    claim.record_put(&put, taken("other", 99), now);
+    assert_eq!(claim.next(&wanted, now), Step::Wait(now + RIVAL_RETRY));
+    assert_eq!(claim.status(&key("a"), true), KeyStatus::Rival { value: "other".into() });
+    assert_eq!(only_put(claim.next(&wanted, now + RIVAL_RETRY)).guard, Guard::Absent);
 }
 
 #[tokio::test]
-async fn what_an_earlier_life_left_is_cleared_once_and_only_with_our_value() {
+async fn what_an_earlier_instance_left_is_removed_once_and_only_with_our_value() {
     let now = Instant::now();
     let mut claim = Claim::new(Ttl::DEFAULT);
-    let want = Want { value: "x".into(), takeover: Takeover::SameValue, aim: Aim::Clear };
-    let cleared: Wants = Arc::new([(key("a"), want)].into());
+    let want = Want { value: "x".into(), takeover: Takeover::SameValue, aim: Aim::Absent };
+    let cleared: Wants = Wants::new([(key("a"), want)].into());
     let delete = Delete { key: key("a"), guard: Guard::Value("x".into()) };
-    assert_eq!(claim.next(&cleared, now), Step::Withdraw(vec![delete]));
-    claim.record_withdrawal(&key("a"), &done(8).unwrap(), now);
+    assert_eq!(claim.next(&cleared, now), Step::Delete(vec![delete]));
+    claim.record_delete(&key("a"), deleted(8), now);
     assert_eq!(claim.next(&cleared, now), Step::Idle);
     let removed = Some(Revision(8));
-    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Absent { removed });
+    assert_eq!(claim.status(&key("a"), false), KeyStatus::Absent { removed });
 
-    // What we held goes because it is ours, whatever its value; a successor's stays.
-    let (claim, _) = holding(now);
-    let Step::Withdraw(deletes) = claim.next(&cleared, now) else { panic!("a delete is owed") };
+    // What we own goes because it is ours, whatever its value; a successor's stays.
+    let (claim, _) = owning(now);
+    let Step::Delete(deletes) = claim.next(&cleared, now) else { panic!("a delete is due") };
     assert!(matches!(deletes[0].guard, Guard::Ours(_)), "{deletes:?}");
-    let (mut claim, _) = holding(now);
+    let (mut claim, _) = owning(now);
     let asked = [(key("a"), Ownership { lease: 7, modified: Revision(5) })];
-    claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 99))), now);
+    claim.record_refresh(&asked, refreshed(KeyState::Foreign(found("x", 99))), now);
     assert_eq!(claim.next(&cleared, now), Step::Idle);
 }
 
 #[tokio::test]
 async fn a_successor_with_our_value_is_not_fought() {
     let now = Instant::now();
-    let (mut claim, wanted) = holding(now);
+    let (mut claim, wanted) = owning(now);
     let asked = [(key("a"), Ownership { lease: 7, modified: Revision(5) })];
-    claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 99))), now);
-    assert_eq!(claim.next(&wanted, now), Step::Wait(now + LOOK_AGAIN));
+    claim.record_refresh(&asked, refreshed(KeyState::Foreign(found("x", 99))), now);
+    assert_eq!(claim.next(&wanted, now), Step::Wait(now + RIVAL_RETRY));
     // And leaving does not touch what is not ours.
     assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
 }
 
 #[tokio::test]
-async fn a_key_that_a_successor_took_unseen_is_told_from_one_that_we_removed() {
+async fn a_key_that_a_successor_took_differs_from_one_that_we_removed() {
     let now = Instant::now();
     let taken =
-        |revision| WriteOutcome::Held { by: Some(found("x", 99)), revision: Revision(revision) };
-    let (mut claim, _) = holding(now);
-    claim.record_withdrawal(&key("a"), &taken(6), now);
+        |revision| DeleteOutcome::Taken { by: found("x", 99), revision: Revision(revision) };
+    let (mut claim, _) = owning(now);
+    claim.record_delete(&key("a"), taken(6), now);
     assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
-    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Rival { value: "x".into() });
+    assert_eq!(claim.status(&key("a"), false), KeyStatus::Rival { value: "x".into() });
 
     // A store that went backwards may show a key of ours: nothing is certain.
-    let (mut claim, _) = holding(now);
-    claim.record_withdrawal(&key("a"), &taken(2), now);
-    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Absent { removed: None });
+    let (mut claim, _) = owning(now);
+    claim.record_delete(&key("a"), taken(2), now);
+    assert_eq!(claim.status(&key("a"), false), KeyStatus::Absent { removed: None });
 }
 
 #[tokio::test]
 async fn after_the_store_went_backwards_a_key_with_an_old_lease_of_ours_is_taken_over() {
     let now = Instant::now();
-    let (mut claim, wanted) = holding(now);
+    let (mut claim, wanted) = owning(now);
     let asked = [(key("a"), Ownership { lease: 7, modified: Revision(5) })];
-    let restored = Renewed {
-        ttl: LEASE.ttl,
+    let restored = RefreshOutcome::Refreshed {
         revision: Revision(2),
         keys: vec![KeyState::Foreign(found("x", 6))],
     };
-    claim.record_renewal(&asked, Some(restored), now);
+    claim.record_refresh(&asked, restored, now);
     assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Value("x".into()));
 }
 
@@ -189,14 +190,14 @@ async fn a_write_without_an_answer_is_found_again_or_withdrawn() {
     claim.record_grant(LEASE, now);
     let put = only_put(claim.next(&wanted, now));
     claim.record_put_unanswered(&put);
-    let Step::Withdraw(deletes) = claim.next(&wants(&[]), now) else { panic!("it may be there") };
+    let Step::Delete(deletes) = claim.next(&wants(&[]), now) else { panic!("it may be there") };
     assert_eq!(deletes[0].guard, Guard::Ours(Ownership { lease: 7, modified: Revision(0) }));
 
-    let ours = WriteOutcome::Held { by: Some(found("x", 7)), revision: Revision(3) };
-    claim.record_put(&put, Some(ours), now);
+    let ours = PutOutcome::Taken { by: found("x", 7), revision: Revision(3) };
+    claim.record_put(&put, ours, now);
     assert_eq!(
-        claim.standing(&key("a"), true),
-        KeyStatus::Held { at: Revision(1), value: "x".into() }
+        claim.status(&key("a"), true),
+        KeyStatus::Owned { at: Revision(1), value: "x".into() }
     );
 }
 
@@ -208,23 +209,23 @@ async fn a_v2_refresh_without_an_answer_does_not_make_us_our_own_rival() {
     let v2 = Lease { id: 0, ..LEASE };
     claim.record_grant(v2, now);
     let put = only_put(claim.next(&wanted, now));
-    let mark = Ownership { lease: 0, modified: Revision(5) };
-    claim.record_put(&put, Some(WriteOutcome::Done { revision: Revision(5), mark }), now);
-    let asked = [(key("a"), mark)];
-    claim.record_renewal_unanswered(&asked);
-    claim.record_renewal(&asked, renewed(KeyState::Foreign(found("x", 0))), now);
+    let ownership = Ownership { lease: 0, modified: Revision(5) };
+    claim.record_put(&put, PutOutcome::Written(ownership), now);
+    let asked = [(key("a"), ownership)];
+    claim.record_refresh_unanswered(&asked);
+    claim.record_refresh(&asked, refreshed(KeyState::Foreign(found("x", 0))), now);
     assert_eq!(only_put(claim.next(&wanted, now)).guard, Guard::Value("x".into()));
 }
 
 #[tokio::test]
-async fn withdrawing_tells_the_revision_and_a_new_value_is_guarded() {
+async fn a_delete_has_a_revision_and_a_new_value_is_guarded() {
     let now = Instant::now();
-    let (mut claim, _) = holding(now);
+    let (mut claim, _) = owning(now);
     let put = only_put(claim.next(&wants(&[("a", "y")]), now));
     assert_eq!(put.guard, Guard::Ours(Ownership { lease: 7, modified: Revision(5) }));
-    let Step::Withdraw(deletes) = claim.next(&wants(&[]), now) else { panic!("a delete is owed") };
-    claim.record_withdrawal(&deletes[0].key, &done(8).unwrap(), now);
-    assert_eq!(claim.standing(&key("a"), false), KeyStatus::Absent { removed: Some(Revision(8)) });
+    let Step::Delete(deletes) = claim.next(&wants(&[]), now) else { panic!("a delete is due") };
+    claim.record_delete(&deletes[0].key, deleted(8), now);
+    assert_eq!(claim.status(&key("a"), false), KeyStatus::Absent { removed: Some(Revision(8)) });
     assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
 }
 
@@ -247,7 +248,7 @@ impl Tiny {
                 self.leases.push(self.next);
                 claim.record_grant(Lease { id: self.next, ttl: LEASE.ttl }, now);
             }
-            Step::Renew(lease, keys) => {
+            Step::Refresh(lease, keys) => {
                 let known = self.leases.contains(&lease.id);
                 let state = match &self.entry {
                     None => KeyState::Missing,
@@ -257,36 +258,38 @@ impl Tiny {
                     Some((value, id)) => KeyState::Foreign(found(value, *id)),
                 };
                 let keys_state = keys.iter().map(|_| state.clone()).collect();
-                let answer = Renewed { ttl: LEASE.ttl, revision, keys: keys_state };
-                claim.record_renewal(keys, known.then_some(answer), now);
+                let answer = RefreshOutcome::Refreshed { revision, keys: keys_state };
+                let outcome = if known { answer } else { RefreshOutcome::LeaseLost };
+                claim.record_refresh(keys, outcome, now);
             }
             Step::Put(lease, puts) => {
                 let put = &puts[0];
                 let holds = match (&put.guard, &self.entry) {
                     (Guard::Absent, None) => true,
                     (Guard::Value(v), Some((value, _))) => v == value.as_bytes(),
-                    (Guard::Ours(mark), Some((_, id))) => *id == mark.lease,
+                    (Guard::Ours(ours), Some((_, id))) => *id == ours.lease,
                     _ => false,
                 };
-                let mark = Ownership { lease: lease.id, modified: revision };
-                let answer = if !self.leases.contains(&lease.id) {
-                    None
+                let outcome = if !self.leases.contains(&lease.id) {
+                    PutOutcome::LeaseLost
                 } else if holds {
                     self.entry = Some((String::from_utf8(put.value.clone()).unwrap(), lease.id));
-                    Some(WriteOutcome::Done { revision, mark })
+                    PutOutcome::Written(Ownership { lease: lease.id, modified: revision })
                 } else {
-                    let by = self.entry.as_ref().map(|(value, id)| found(value, *id));
-                    Some(WriteOutcome::Held { by, revision })
+                    match &self.entry {
+                        Some((value, id)) => PutOutcome::Taken { by: found(value, *id), revision },
+                        None => PutOutcome::Missing { revision },
+                    }
                 };
-                claim.record_put(put, answer, now);
+                claim.record_put(put, outcome, now);
             }
-            Step::Withdraw(deletes) => {
-                if let (Guard::Ours(mark), Some((_, id))) = (&deletes[0].guard, &self.entry)
-                    && mark.lease == *id
+            Step::Delete(deletes) => {
+                if let (Guard::Ours(ours), Some((_, id))) = (&deletes[0].guard, &self.entry)
+                    && ours.lease == *id
                 {
                     self.entry = None;
                 }
-                claim.record_withdrawal(&deletes[0].key, &done(self.revision).unwrap(), now);
+                claim.record_delete(&deletes[0].key, deleted(self.revision), now);
             }
             Step::Wait(_) | Step::Idle => {}
         }
@@ -336,11 +339,11 @@ proptest! {
         }
         if wanted {
             prop_assert_eq!(store.entry.map(|(value, _)| value), Some("x".to_owned()));
-            let held = matches!(
-                claim.standing(&key("a"), true),
-                KeyStatus::Held { .. }
+            let owned = matches!(
+                claim.status(&key("a"), true),
+                KeyStatus::Owned { .. }
             );
-            prop_assert!(held, "the claim does not know that it holds the key");
+            prop_assert!(owned, "the claim does not know that it owns the key");
         } else {
             prop_assert_eq!(store.entry, None);
         }

@@ -1,8 +1,8 @@
-//! A backend's value: the text of its key to a typed record and back.
+//! The value of a backend's key, as a typed record and back.
 //!
 //! Two forms are read: `host:port`, as the old shell units write it, and JSON
-//! `{"addr":"10.0.0.1:8888","weight":3,"zone":"a","meta":{…}}`. One that does
-//! not parse is refused whole, with a reason fit for a log line.
+//! `{"addr":"10.0.0.1:8888","weight":3,"zone":"a","meta":{…}}`. A value that does not parse is
+//! rejected whole, with a reason fit for a log line.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub const MAX_WEIGHT: u16 = 256;
 /// The longest value worth parsing, in bytes.
 const MAX_BYTES: usize = 16 * 1024;
 
-/// What a backend's key says.
+/// A registered backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     /// Where it listens.
@@ -26,7 +26,7 @@ pub struct Backend {
     pub weight: u16,
     /// Where it runs, for templates that prefer near ones.
     pub zone: Option<String>,
-    /// Anything else the registrant wants templates to see.
+    /// Anything else that templates are to see.
     pub meta: BTreeMap<String, String>,
 }
 
@@ -49,7 +49,7 @@ pub enum BackendError {
     #[error("`{}` is not a plain word of letters, digits, `.`, `_`, `-`", .0.escape_debug())]
     Word(String),
     /// Bytes that are not text.
-    #[error("not UTF-8 text")]
+    #[error("it is not UTF-8 text")]
     Utf8,
     /// More than 16 KiB.
     #[error("{0} bytes are more than a backend's value may have")]
@@ -58,7 +58,7 @@ pub enum BackendError {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
+struct JsonBackend {
     addr: String,
     #[serde(default = "one", skip_serializing_if = "is_one")]
     weight: u64,
@@ -87,7 +87,7 @@ fn word(text: &str) -> Result<(), BackendError> {
 }
 
 impl Backend {
-    /// A backend that is only an address.
+    /// A backend with no more than an address.
     #[must_use]
     pub fn at(addr: Endpoint) -> Self {
         Self { addr, weight: 1, zone: None, meta: BTreeMap::new() }
@@ -105,12 +105,12 @@ impl Backend {
         if !text.trim_start().starts_with('{') {
             return Ok(Self::at(text.parse()?));
         }
-        let record: Record =
+        let record: JsonBackend =
             serde_json::from_str(text).map_err(|e| BackendError::Json(e.to_string()))?;
         record.try_into()
     }
 
-    /// Refuses a backend whose host is a DNS name.
+    /// Rejects a backend whose host is a DNS name.
     ///
     /// # Errors
     /// [`BackendError::Name`].
@@ -124,7 +124,7 @@ impl Backend {
     /// The JSON form.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let record = Record {
+        let record = JsonBackend {
             addr: self.addr.to_string(),
             weight: self.weight.into(),
             zone: self.zone.clone(),
@@ -135,9 +135,9 @@ impl Backend {
     }
 }
 
-impl TryFrom<Record> for Backend {
+impl TryFrom<JsonBackend> for Backend {
     type Error = BackendError;
-    fn try_from(record: Record) -> Result<Self, BackendError> {
+    fn try_from(record: JsonBackend) -> Result<Self, BackendError> {
         let weight = u16::try_from(record.weight)
             .ok()
             .filter(|w| (1..=MAX_WEIGHT).contains(w))
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_says_why() {
+    fn each_rejection_has_its_reason() {
         for (value, part) in [
             (r#"{"addr":"10.0.0.1:1","weight":0}"#, "weight 0"),
             (r#"{"addr":"10.0.0.1:1","weight":257}"#, "weight 257"),
@@ -186,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_an_answer_and_never_a_panic(bytes: Vec<u8>) {
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
             if let Ok(backend) = Backend::parse(&bytes) {
                 prop_assert_eq!(Backend::parse(backend.to_json().as_bytes()), Ok(backend));
             }

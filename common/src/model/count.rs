@@ -1,4 +1,4 @@
-//! How many of something, in words.
+//! A number and its noun.
 
 /// `1 backend`, `2 backends`: for nouns whose plural ends in `s`.
 #[must_use]

@@ -1,9 +1,8 @@
-//! `host:port`, strictly: what an endpoint may look like before nginx, haproxy or
-//! a template ever sees it.
+//! `host:port`, strictly: the form of an endpoint before nginx, haproxy or a template gets it.
 //!
-//! Strict because nginx is not: it takes `127.1:80`, `0x7f000001:80` and octal
-//! octets, resolves names while it parses (10 s for a silent resolver), and a
-//! value with `;` or `{` opens blocks. Refused, never repaired.
+//! Strict because nginx is not: it takes `127.1:80`, `0x7f000001:80` and octal octets, resolves
+//! names while it parses (10 s for a silent resolver), and a value with `;` or `{` opens blocks.
+//! A wrong value is rejected, never repaired: a guess would route requests to it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,7 +29,7 @@ pub enum Host {
 /// Why a text is not a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// Nothing was given; usually an environment variable that is not set.
+    /// An empty text; usually an environment variable that is not set.
     #[error("the host is empty; is a variable in the unit file unset?")]
     Empty,
     /// Neither an address nor a DNS name.
@@ -45,7 +44,7 @@ pub enum EndpointError {
     #[error("no port: `host:port` is needed (IPv6 as `[address]:port`)")]
     NoPort,
     /// The port is not 1–65535 in plain decimal.
-    #[error("port `{}` is not a number from 1 to 65535", .0.escape_debug())]
+    #[error("port `{}` is not a number from 1 to 65535{}", .0.escape_debug(), line_break(.0))]
     Port(String),
     /// The host is not one.
     #[error(transparent)]
@@ -66,22 +65,28 @@ pub fn port(text: &str) -> Result<u16, EndpointError> {
     if plain { text.parse().map_err(|_| refuse()) } else { Err(refuse()) }
 }
 
-/// What is most likely meant, for the common slips.
+/// The likely mistake, for the common ones.
 fn advice(text: &str) -> &'static str {
     let port = |(_, port): (&str, &str)| port.bytes().all(|b| b.is_ascii_digit());
     match text {
-        _ if text.contains("://") => "; leave the scheme out",
-        _ if text.contains('$') => "; a variable in it was not filled in",
+        _ if text.contains("://") => "; leave out the scheme",
+        _ if text.contains('$') => "; a variable in it was not replaced",
+        _ if text.contains(['\n', '\r']) => "; there is a line break in it",
         _ if text.trim() != text => "; there is a space at its end or beginning",
         _ if text.contains('%') => {
             "; an address with a zone (`%`) means something on one machine only"
         }
-        _ if text.rsplit_once(':').is_some_and(port) => "; the port stands apart from it",
+        _ if text.rsplit_once(':').is_some_and(port) => "; give the port separately",
         _ if text.contains('_') => "; a DNS name has no `_`",
-        _ if text.ends_with('.') => "; leave the dot at its end out",
-        _ if text.bytes().any(|b| b.is_ascii_uppercase()) => "; write it in small letters",
+        _ if text.ends_with('.') => "; leave out the dot at its end",
+        _ if text.bytes().any(|b| b.is_ascii_uppercase()) => "; write it in lower case",
         _ => "",
     }
+}
+
+/// An address with a line break at its end, as `echo` writes it, shows it in the port.
+fn line_break(text: &str) -> &'static str {
+    if text.contains(['\n', '\r']) { "; there is a line break in it" } else { "" }
 }
 
 /// RFC 1123 labels; the last must not be all digits, which removes `127.1` and
@@ -200,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nginx_would_take_and_we_do_not() {
+    fn what_nginx_would_accept_is_rejected() {
         for text in [
             "127.1:80",
             "2130706433:80",
@@ -224,19 +229,26 @@ mod tests {
             "-a:80",
             "Ä:80",
         ] {
-            assert!(text.parse::<Endpoint>().is_err(), "{text:?} must be refused");
+            assert!(text.parse::<Endpoint>().is_err(), "{text:?} must be rejected");
         }
     }
 
     #[test]
-    fn a_slip_is_told() {
+    fn a_line_break_after_the_port_is_named() {
+        let error = "10.0.0.1:80\n".parse::<Endpoint>().unwrap_err().to_string();
+        assert!(error.contains("line break"), "{error}");
+    }
+
+    #[test]
+    fn a_common_mistake_is_named() {
         for (text, part) in [
             ("http://10.0.0.1", "scheme"),
-            ("10.0.0.1:80", "port stands apart"),
+            ("10.0.0.1:80", "port separately"),
             ("10.0.0.1 ", "space"),
-            ("${HOST}", "not filled in"),
+            ("10.0.0.1\n", "line break"),
+            ("${HOST}", "not replaced"),
             ("fe80::1%eth0", "zone"),
-            ("Web1", "small letters"),
+            ("Web1", "lower case"),
             ("my_app", "has no `_`"),
             ("web.example.", "dot at its end"),
         ] {

@@ -1,8 +1,8 @@
 //! Paths in etcd: the only place that knows what `/` means.
 //!
-//! A [`Key`] is absolute, has no empty, `.` or `..` segment and no control
-//! character, so the v2 API (which cleans paths and redirects) and the v3 API
-//! (which takes any bytes) see the same name.
+//! A [`Key`] is absolute, has no empty, `.` or `..` segment and no control character, so that
+//! the v2 API (which cleans paths and redirects) and the v3 API (which takes any bytes) have
+//! the same name for it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub struct Key(String);
 /// Why a text is not a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Nothing was given; usually an environment variable that is not set.
+    /// An empty text; usually an environment variable that is not set.
     #[error("it is empty; is a variable in the unit file unset?")]
     Empty,
     /// `/` alone, where a key is needed.
@@ -48,8 +48,8 @@ fn check_segment(segment: &str) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// Leading and trailing slashes are forgiven (people write both); what is between
-/// them is not.
+/// Slashes at the ends are optional, for people write both forms; between them everything has
+/// to be right.
 fn clean(text: &str) -> Result<String, KeyError> {
     if text.is_empty() {
         return Err(KeyError::Empty);
@@ -68,7 +68,7 @@ fn clean(text: &str) -> Result<String, KeyError> {
 }
 
 impl Prefix {
-    /// The folder as etcd knows it, with a leading and without a trailing slash.
+    /// The folder with a leading and without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -108,7 +108,7 @@ impl Prefix {
 }
 
 impl Key {
-    /// The key as etcd knows it.
+    /// The key with a leading slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -156,7 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn slashes_at_the_ends_are_forgiven_and_nothing_else() {
+    fn slashes_at_the_ends_are_optional() {
         for (text, want) in [
             ("/services", Ok("/services")),
             ("services/", Ok("/services")),

@@ -1,5 +1,4 @@
-//! What a store said at one revision: whole, sorted, and how a change turns one
-//! such picture into the next.
+//! All keys of some trees at one revision, and how a change makes the next snapshot of one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::key::{KeyError, Prefix};
-use super::raw::Raw;
+use super::stored_value::StoredValue;
 
-/// etcd's store revision (v3), or its index (v2). Grows with every write of
-/// anybody; falls only when the store was wiped or restored.
+/// etcd's store revision (v3), or its index (v2). Grows with every write by any client; falls
+/// only when the store was wiped or restored.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
@@ -23,18 +22,17 @@ pub struct Revision(pub u64);
 /// One key as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The raw key.
+    /// The key.
     pub key: Arc<str>,
-    /// The raw value.
-    pub value: Raw,
-    /// When the key came into being.
+    /// Its value.
+    pub value: StoredValue,
+    /// The revision that created the key.
     pub created: Revision,
-    /// When its value was last written (a v3 keep-alive does not count, a v2
-    /// refresh does).
+    /// The revision that last wrote it (a v3 keep-alive does not count, a v2 refresh does).
     pub modified: Revision,
-    /// The v3 lease that holds it; 0 for none and always with v2.
+    /// The v3 lease that it is bound to; 0 for none and always with v2.
     pub lease: i64,
-    /// Time left, where the store tells it with the key (v2).
+    /// What is left of its lifetime, where the store delivers that with the key (v2).
     pub ttl: Option<Duration>,
 }
 
@@ -47,20 +45,20 @@ pub struct Tree(Prefix);
 /// One event of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The key now has this value.
+    /// The key has this value now.
     Put(Entry),
-    /// The key is gone.
-    Gone {
-        /// Which.
+    /// The key was deleted, or has expired.
+    Deleted {
+        /// The key.
         key: Arc<str>,
-        /// Since when.
+        /// The revision of the deletion.
         at: Revision,
     },
-    /// The key and all that was below it are gone (v2, a folder).
-    TreeGone {
-        /// Which.
+    /// The key and everything below it were deleted, or have expired (v2, a directory).
+    TreeDeleted {
+        /// The tree.
         tree: Tree,
-        /// Since when.
+        /// The revision of the deletion.
         at: Revision,
     },
 }
@@ -68,17 +66,16 @@ pub enum Change {
 /// All keys of some trees at one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    /// The revision that this picture is complete up to.
+    /// The snapshot has every change up to this revision.
     pub revision: Revision,
-    /// Which cluster said so; a wiped v3 cluster may have another, a restored one
-    /// may not.
+    /// The id of the cluster; a wiped v3 cluster may have another one, a restored one need not.
     pub cluster: u64,
     /// The entries, by key.
     pub entries: BTreeMap<Arc<str>, Entry>,
 }
 
 impl Entry {
-    /// The value as text, if it is.
+    /// The value as text; `None` if it is not UTF-8.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.value.text()
@@ -133,30 +130,30 @@ impl fmt::Display for Revision {
 }
 
 impl Change {
-    /// The revision at which it happened.
+    /// The revision of the change.
     #[must_use]
     pub fn revision(&self) -> Revision {
         match self {
             Change::Put(entry) => entry.modified,
-            Change::Gone { at, .. } | Change::TreeGone { at, .. } => *at,
+            Change::Deleted { at, .. } | Change::TreeDeleted { at, .. } => *at,
         }
     }
 }
 
 impl Snapshot {
-    /// Whether the keys and values are the same, whenever and by whom they were written.
+    /// Whether keys and values are the same, whatever their revisions and leases.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
+    pub fn same_values(&self, other: &Self) -> bool {
         let alike = |(a, b): (&Entry, &Entry)| a.key == b.key && a.value == b.value;
         self.entries.len() == other.entries.len()
             && self.entries.values().zip(other.entries.values()).all(alike)
     }
 
-    /// Whether `earlier` cannot have come before this: a key as old as that picture is not
-    /// in it, or both are of one revision and differ. Then the store has another history, by
-    /// a restore from a backup, although its revision has not fallen.
+    /// Whether `earlier` cannot have come before this: a key as old as `earlier` is not in it,
+    /// or both are of one revision and differ. Then the store has another history, by a restore
+    /// from a backup, although its revision has not fallen.
     ///
-    /// Not by `modified` alone: a v2 refresh moves it without an event.
+    /// `modified` alone proves nothing: a v2 refresh moves it without an event.
     #[must_use]
     pub fn contradicts(&self, earlier: &Self) -> bool {
         let old = |e: &&Entry| e.created.max(e.modified) <= earlier.revision;
@@ -169,8 +166,8 @@ impl Snapshot {
         lost_one || self.entries.values().filter(old).any(is_new)
     }
 
-    /// Applies one change. An older one than the picture is skipped, so a watch
-    /// may overlap with the list that it follows.
+    /// Applies one change. One that is older than the snapshot is skipped, so a watch may
+    /// overlap with the read before it.
     pub fn apply(&mut self, change: Change) {
         let at = change.revision();
         if at < self.revision {
@@ -181,10 +178,10 @@ impl Snapshot {
             Change::Put(entry) => {
                 self.entries.insert(Arc::clone(&entry.key), entry);
             }
-            Change::Gone { key, .. } => {
+            Change::Deleted { key, .. } => {
                 self.entries.remove(&key);
             }
-            Change::TreeGone { tree, .. } => self.entries.retain(|key, _| !tree.covers(key)),
+            Change::TreeDeleted { tree, .. } => self.entries.retain(|key, _| !tree.covers(key)),
         }
     }
 }
@@ -219,29 +216,29 @@ mod tests {
     }
 
     #[test]
-    fn another_history_contradicts_what_was_seen() {
-        let picture = |revision: u64, entries: &[Entry]| Snapshot {
+    fn another_history_contradicts_an_earlier_snapshot() {
+        let snapshot = |revision: u64, entries: &[Entry]| Snapshot {
             revision: Revision(revision),
             entries: entries.iter().map(|e| (e.key.clone(), e.clone())).collect(),
             ..Snapshot::default()
         };
         let (one, two) = (entry("/a/1", "x", 3), entry("/a/2", "y", 5));
-        let seen = picture(5, &[one.clone(), two.clone()]);
+        let seen = snapshot(5, &[one.clone(), two.clone()]);
         let refreshed = Entry { modified: Revision(4), ..one.clone() };
         for later in [
             seen.clone(),
-            picture(9, std::slice::from_ref(&one)),
-            picture(9, &[refreshed, two.clone(), entry("/a/3", "z", 8)]),
-            picture(9, &[entry("/a/1", "other", 7), two.clone()]),
+            snapshot(9, std::slice::from_ref(&one)),
+            snapshot(9, &[refreshed, two.clone(), entry("/a/3", "z", 8)]),
+            snapshot(9, &[entry("/a/1", "other", 7), two.clone()]),
         ] {
             assert!(!later.contradicts(&seen), "{later:?}");
         }
         for fork in [
-            picture(5, std::slice::from_ref(&one)),
-            picture(5, &[one.clone(), entry("/a/3", "z", 5)]),
-            picture(9, &[one.clone(), entry("/a/3", "z", 4)]),
-            picture(9, &[entry("/a/1", "x", 4), two.clone()]),
-            picture(9, &[entry("/a/1", "other", 3), two]),
+            snapshot(5, std::slice::from_ref(&one)),
+            snapshot(5, &[one.clone(), entry("/a/3", "z", 5)]),
+            snapshot(9, &[one.clone(), entry("/a/3", "z", 4)]),
+            snapshot(9, &[entry("/a/1", "x", 4), two.clone()]),
+            snapshot(9, &[entry("/a/1", "other", 3), two]),
         ] {
             assert!(fork.contradicts(&seen), "{fork:?}");
         }
@@ -249,15 +246,15 @@ mod tests {
 
     #[test]
     fn changes_add_up_and_old_ones_are_skipped() {
-        let mut picture = Snapshot { revision: Revision(5), ..Snapshot::default() };
-        picture.apply(Change::Put(entry("/a/1", "old", 4)));
-        assert!(picture.entries.is_empty());
-        picture.apply(Change::Put(entry("/a/1", "x", 6)));
-        picture.apply(Change::Put(entry("/a/2", "y", 6)));
-        picture.apply(Change::Put(entry("/ab", "z", 7)));
-        picture.apply(Change::TreeGone { tree: "/a".parse().unwrap(), at: Revision(8) });
-        assert_eq!(picture.entries.keys().map(|key| &**key).collect::<Vec<_>>(), ["/ab"]);
-        picture.apply(Change::Gone { key: "/ab".into(), at: Revision(9) });
-        assert_eq!((picture.entries.len(), picture.revision), (0, Revision(9)));
+        let mut snapshot = Snapshot { revision: Revision(5), ..Snapshot::default() };
+        snapshot.apply(Change::Put(entry("/a/1", "old", 4)));
+        assert!(snapshot.entries.is_empty());
+        snapshot.apply(Change::Put(entry("/a/1", "x", 6)));
+        snapshot.apply(Change::Put(entry("/a/2", "y", 6)));
+        snapshot.apply(Change::Put(entry("/ab", "z", 7)));
+        snapshot.apply(Change::TreeDeleted { tree: "/a".parse().unwrap(), at: Revision(8) });
+        assert_eq!(snapshot.entries.keys().map(|key| &**key).collect::<Vec<_>>(), ["/ab"]);
+        snapshot.apply(Change::Deleted { key: "/ab".into(), at: Revision(9) });
+        assert_eq!((snapshot.entries.len(), snapshot.revision), (0, Revision(9)));
     }
 }

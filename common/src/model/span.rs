@@ -7,16 +7,15 @@ use std::time::Duration;
 #[error("`{}` is not a time span; write `500ms`, `30s` or `2m`", .0.escape_debug())]
 pub struct SpanError(String);
 
-/// Reads a span; a bare number is refused, because nobody knows its unit.
+/// Reads a span; a bare number is rejected, because its unit is not known.
 ///
 /// # Errors
-/// When it is not one.
+/// With the text, cut to 40 characters.
 pub fn parse_span(text: &str) -> Result<Duration, SpanError> {
     humantime::parse_duration(text.trim()).map_err(|_| SpanError(text.chars().take(40).collect()))
 }
 
-/// The span for a person: three digits are enough, `1.24s` rather than
-/// `1s 238ms 114us`.
+/// The span for a person, with three digits: `1.24s` rather than `1s 238ms 114us`.
 #[must_use]
 pub fn format_span(span: Duration) -> String {
     let ms = span.as_millis();
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_asked_for() {
+    fn a_unit_is_required() {
         assert_eq!(parse_span("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_span("2m"), Ok(Duration::from_secs(120)));
         assert!(parse_span("10").unwrap_err().to_string().contains("30s"));

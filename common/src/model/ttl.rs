@@ -1,5 +1,5 @@
-//! The lifetime of a key, and its arithmetic: when to refresh, how long one try
-//! may take.
+//! The lifetime of a key, and what follows from it: when to refresh, how long one attempt may
+//! take.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,14 +24,13 @@ pub enum TtlError {
 }
 
 impl Ttl {
-    /// The design's default, 30 s.
+    /// 30 s.
     pub const DEFAULT: Ttl = Ttl(Duration::from_secs(30));
 
     /// A TTL of this span.
     ///
     /// # Errors
-    /// When it is outside 2 s to 24 h or not whole seconds, which is all that
-    /// etcd can keep.
+    /// When it is not whole seconds, which is all that etcd can keep, or outside 2 s to 24 h.
     pub fn new(span: Duration) -> Result<Self, TtlError> {
         let fits = (2..=86_400).contains(&span.as_secs()) && span.subsec_nanos() == 0;
         if fits { Ok(Self(span)) } else { Err(TtlError::Range) }
@@ -55,8 +54,8 @@ impl Ttl {
         self.0 / 3
     }
 
-    /// How long one request may take before it is given up and tried again: a
-    /// ninth, so a third of the TTL holds three tries.
+    /// How long one request may take before it is repeated: a ninth, so that a third of the TTL
+    /// holds three attempts.
     #[must_use]
     pub fn attempt(self) -> Duration {
         (self.0 / 9).max(Duration::from_millis(250))
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_tries_fit_between_refreshes_and_three_refreshes_into_the_ttl() {
+    fn three_attempts_fit_between_refreshes_and_three_refreshes_into_the_ttl() {
         for secs in [2, 3, 5, 30, 3600] {
             let ttl = Ttl::new(Duration::from_secs(secs)).unwrap();
             assert!(ttl.refresh() * 3 <= ttl.span());
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_etcd_cannot_keep_is_refused() {
+    fn what_etcd_cannot_keep_is_rejected() {
         for text in ["1s", "2500ms", "25h", "0s", "30"] {
             assert!(text.parse::<Ttl>().is_err(), "{text}");
         }

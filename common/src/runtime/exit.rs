@@ -1,11 +1,9 @@
-//! Exit codes, and the one place where an error becomes words on stderr.
+//! Exit codes, and where an error becomes a message on stderr.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::sync::OnceLock;
-
-use crate::store::StoreError;
 
 /// How a process ends. The numbers are part of the contract with units and
 /// scripts.
@@ -20,7 +18,7 @@ pub enum Exit {
     /// 3: deregistered, and some load balancer finished the drain without proof: it knows
     /// its proxy by commands alone.
     Assumed,
-    /// 64: the command line or a configuration file is wrong (`EX_USAGE`).
+    /// 64: the command line is wrong (`EX_USAGE`).
     Usage,
     /// The code of a supervised child.
     Child(u8),
@@ -39,18 +37,18 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error that the user mends by changing the command line or a file. Somewhere
-/// in an `anyhow` chain it turns exit code 1 into 64.
+/// An error that the user corrects on the command line. Anywhere in an `anyhow` chain it turns
+/// exit code 1 into 64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// Maps the outcome of a program to its exit code, and prints an error with its
-/// causes, one a line. What was done but could not be said on stdout, has failed.
+/// Maps the outcome of a program to its exit code, and prints an error with its causes, one a
+/// line. A program whose output could not be written has failed.
 pub fn exit_on(outcome: anyhow::Result<Exit>) -> ExitCode {
     let unwritten = UNWRITTEN.get();
     if let Some(error) = unwritten {
-        tell(format_args!("error: cannot write the output\n  because {error}"));
+        print_error(format_args!("error: cannot write the output\n  because {error}"));
     }
     match outcome {
         Ok(Exit::Done) if unwritten.is_some() => Exit::Failed.into(),
@@ -58,40 +56,37 @@ pub fn exit_on(outcome: anyhow::Result<Exit>) -> ExitCode {
         Err(error) => {
             let mut causes = error.chain();
             if let Some(first) = causes.next() {
-                tell(format_args!("error: {first}"));
+                print_error(format_args!("error: {first}"));
             }
-            causes.for_each(|cause| tell(format_args!("  because {cause}")));
-            let setup = |cause: &(dyn std::error::Error + 'static)| {
-                matches!(cause.downcast_ref(), Some(StoreError::Setup(_)))
-            };
-            let usage = error.chain().any(|cause| cause.is::<Usage>() || setup(cause));
+            causes.for_each(|cause| print_error(format_args!("  because {cause}")));
+            let usage = error.chain().any(|cause| cause.is::<Usage>());
             if usage { Exit::Usage.into() } else { Exit::Failed.into() }
         }
     }
 }
 
-/// A line to stderr, where `eprintln!` would panic; who closed it does not want to know.
-pub fn tell(text: impl fmt::Display) {
+/// Prints a line to stderr. Unlike `eprintln!` it does not panic when stderr is closed.
+pub fn print_error(text: impl fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The first error of stdout. Remembered here, as C's streams remember theirs, so that
-/// no command can forget to hand it on.
+/// The first write error of stdout. Kept here, as C's streams keep theirs, so that no command
+/// can forget to pass it on.
 static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
 
-/// To stdout, as it is; `print!` would panic. An error is told by [`exit_on`].
+/// Prints to stdout, as it is. Unlike `print!` it does not panic; [`exit_on`] reports an error.
 pub fn print(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     printed(write!(out, "{text}").and_then(|()| out.flush()));
 }
 
-/// The same with bytes.
+/// Prints bytes to stdout, as [`print`] does.
 pub fn print_bytes(bytes: &[u8]) {
     let mut out = io::stdout().lock();
     printed(out.write_all(bytes).and_then(|()| out.flush()));
 }
 
-/// How a write to stdout ended. Who closed it, as `head` does, has seen enough.
+/// Records how a write to stdout ended. A closed pipe, as `head` leaves it, is no error.
 pub fn printed(outcome: io::Result<()>) {
     if let Err(error) = outcome
         && error.kind() != ErrorKind::BrokenPipe
@@ -109,8 +104,6 @@ mod tests {
     fn a_usage_error_anywhere_in_the_chain_is_64() {
         let error = anyhow::Error::from(Usage("no host".into())).context("cannot start");
         assert_eq!(format!("{:?}", exit_on(Err(error))), format!("{:?}", ExitCode::from(64)));
-        let setup = anyhow::Error::from(StoreError::Setup("no certificate in it".into()));
-        assert_eq!(format!("{:?}", exit_on(Err(setup))), format!("{:?}", ExitCode::from(64)));
         let other = anyhow::anyhow!("disk full");
         assert_eq!(format!("{:?}", exit_on(Err(other))), format!("{:?}", ExitCode::from(1)));
     }

@@ -1,7 +1,7 @@
-//! The HTTP surface: a small server for `/healthz`, `/metrics` and the like.
+//! The status server: `/healthz`, `/metrics` and the like over HTTP.
 //!
-//! It serves what a handler answers and knows no route. Requests are bounded in
-//! size by having no body read, in time by a deadline, in number by a semaphore.
+//! It serves what a handler answers and knows no route. Requests are bounded in size by having
+//! no body read, in time by a deadline, in number by a semaphore.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,58 +28,63 @@ pub type Body = BoxBody<Bytes, Infallible>;
 /// An answer.
 pub type StatusResponse = Response<Body>;
 
-/// Answers requests. Must not wait for anything: it reads a published state.
+/// Answers requests. Must not wait for anything: it reads published state.
 pub trait Handler: Send + Sync + 'static {
     /// The answer to a request; only its head matters.
     fn answer(&self, request: &Request<Incoming>) -> StatusResponse;
 }
 
-/// The surface cannot be offered.
+/// The status server cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The address is taken or not ours.
-    #[error("cannot listen on {addr} for the status surface; is the address free and local?")]
+    #[error(
+        "cannot listen on {addr} for the status server; is the address free, and one of this machine?"
+    )]
     Bind {
-        /// Where.
+        /// The address asked for.
         addr: SocketAddr,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// `address:port`; `localhost:port`; `:port` for every address of the machine.
+/// Reads `address:port`, `localhost:port`, or `:port` for every address of the machine.
 ///
 /// # Errors
-/// With what to write instead.
-pub fn listens_at(text: &str) -> Result<SocketAddr, String> {
+/// A text that says what to write instead.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| match host {
         "" => format!("0.0.0.0:{port}").parse().ok(),
         "localhost" => format!("127.0.0.1:{port}").parse().ok(),
         _ => text.parse().ok(),
     });
     parsed.ok_or_else(|| {
-        format!("`{}` is no address; write 127.0.0.1:8080, or :8080 for all", text.escape_debug())
+        format!(
+            "`{}` is not an address; write 127.0.0.1:8080, or :8080 for all",
+            text.escape_debug()
+        )
     })
 }
 
 const CONNECTIONS: usize = 128;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
-/// Even a client that reads nothing more gives its place back.
+/// Also a client that reads nothing more gives its connection back.
 const LIFETIME: Duration = Duration::from_secs(3600);
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The answer of `/healthz`: whether every loop was heard of as it promised.
+/// The answer of `/healthz`: whether every loop reported in time.
 #[must_use]
 pub fn health(liveness: &Liveness) -> StatusResponse {
     let late = liveness.late(Instant::now());
     if late.is_empty() {
         return plain(200, TEXT, "ok\n");
     }
-    let words: Vec<String> = late
+    let lines: Vec<String> = late
         .iter()
         .map(|late| format!("{}: stuck, {} overdue\n", late.name, format_span(late.by)))
         .collect();
-    plain(503, TEXT, words.concat())
+    plain(503, TEXT, lines.concat())
 }
 
 /// A plain answer with a content type.
@@ -106,7 +111,7 @@ pub async fn serve(
     let listener =
         TcpListener::bind(addr).await.map_err(|source| HttpError::Bind { addr, source })?;
     let taken = listener.local_addr().map_err(|source| HttpError::Bind { addr, source })?;
-    tracing::info!(addr = %taken, "status surface listens");
+    tracing::info!(addr = %taken, "status server listens");
     tokio::spawn(async move {
         shutdown.run_until_cancelled(accept(listener, handler)).await;
     });
@@ -114,9 +119,9 @@ pub async fn serve(
 }
 
 async fn accept(listener: TcpListener, handler: Arc<dyn Handler>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             // Out of file descriptors: give others time to close theirs.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -127,17 +132,17 @@ async fn accept(listener: TcpListener, handler: Arc<dyn Handler>) {
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = match *request.method() {
                     Method::GET | Method::HEAD => handler.answer(&request),
-                    _ => plain(405, TEXT, "GET is all there is\n"),
+                    _ => plain(405, TEXT, "method not allowed: only GET and HEAD are served\n"),
                 };
                 async move { Ok::<_, Infallible>(answer) }
             });
-            // A client that goes away is not our concern.
+            // A client that disconnects is no error.
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_DEADLINE)
                 .serve_connection(TokioIo::new(stream), service);
             let _ = tokio::time::timeout(LIFETIME, served).await;
-            drop(place);
+            drop(permit);
         });
     }
 }
@@ -147,8 +152,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_to_listen_as_people_write_them() {
-        let at = |text: &str| listens_at(text).map(|addr| addr.to_string());
+    fn listen_addresses_as_people_write_them() {
+        let at = |text: &str| listen_address(text).map(|addr| addr.to_string());
         assert_eq!(at("127.0.0.1:8080").as_deref(), Ok("127.0.0.1:8080"));
         assert_eq!(at("[::1]:8080").as_deref(), Ok("[::1]:8080"));
         assert_eq!(at(":8080").as_deref(), Ok("0.0.0.0:8080"));

@@ -1,9 +1,9 @@
-//! Signs of life: every working loop promises when it will be heard of next, and
-//! whoever asks learns which promise was broken.
+//! Liveness: every working loop says by when it will report again, and `/healthz` says which
+//! one did not.
 //!
-//! The promise is the loop's own: one that sleeps for a minute says so, one that
-//! begins a long step says how long that may take. A loop that ends in order takes
-//! its promise back; one that dies leaves it to be broken.
+//! The deadline is the loop's own: one that sleeps for a minute says so, one that begins a
+//! long step says how long that may take. A loop that ends in order withdraws its deadline; one
+//! that dies leaves it to pass.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,24 +23,24 @@ struct BeatDeadline {
     until: Instant,
 }
 
-/// One loop's sign of life.
+/// The heartbeat of one loop.
 #[derive(Debug)]
 pub struct Heartbeat {
     liveness: Liveness,
     id: u64,
 }
 
-/// A loop that is not heard of.
+/// A loop that did not report in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overdue {
     /// Its name.
     pub name: String,
-    /// How long ago it should have been heard of.
+    /// How long ago it should have reported.
     pub by: Duration,
 }
 
 impl Liveness {
-    /// A new loop, to be heard of `within` this time.
+    /// Adds a loop that will report `within` this time.
     #[must_use]
     pub fn heartbeat(&self, name: &str, within: Duration) -> Heartbeat {
         let mut loops = self.lock();
@@ -50,13 +50,12 @@ impl Liveness {
         Heartbeat { liveness: self.clone(), id }
     }
 
-    /// The loops that should have been heard of before `now`.
+    /// The loops that should have reported before `now`.
     #[must_use]
     pub fn late(&self, now: Instant) -> Vec<Overdue> {
         let loops = self.lock();
-        let late = loops.values().filter(|promise| promise.until < now);
-        late.map(|promise| Overdue { name: promise.name.clone(), by: now - promise.until })
-            .collect()
+        let late = loops.values().filter(|beat| beat.until < now);
+        late.map(|beat| Overdue { name: beat.name.clone(), by: now - beat.until }).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, BeatDeadline>> {
@@ -65,14 +64,14 @@ impl Liveness {
 }
 
 impl Heartbeat {
-    /// The loop works, and will be heard of again within this time.
+    /// The loop works, and will report again within this time.
     pub fn beat(&self, within: Duration) {
-        if let Some(promise) = self.liveness.lock().get_mut(&self.id) {
-            promise.until = Instant::now() + within;
+        if let Some(beat) = self.liveness.lock().get_mut(&self.id) {
+            beat.until = Instant::now() + within;
         }
     }
 
-    /// The loop ends, as it should.
+    /// The loop ends in order.
     pub fn end(self) {
         self.liveness.lock().remove(&self.id);
     }
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_not_heard_of_in_time_is_late_until_heard_of_again() {
+    async fn a_loop_that_does_not_report_in_time_is_late_until_it_does() {
         let liveness = Liveness::default();
         let (quick, slow) =
             (liveness.heartbeat("quick", SECOND), liveness.heartbeat("slow", 10 * SECOND));

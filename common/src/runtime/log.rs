@@ -29,8 +29,8 @@ pub enum LogFormat {
 pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter =
         filter(level).map_err(|why| super::Usage(format!("--log-level `{level}`: {why}")))?;
-    // A reader of our standard error that goes away must not end anything: what the
-    // subscriber says about its own trouble goes to the same place, and panics there.
+    // A closed stderr must not end anything: the subscriber reports its own errors to the
+    // same place, and panics there.
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let log = tracing_subscriber::registry();
@@ -50,9 +50,9 @@ pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The libraries below: of no use to an operator, however much is asked for. What the
-/// first of them says is said again, with more sense, by whoever made the connection.
-const BELOW: [(&str, LevelFilter); 7] = [
+/// Libraries whose details are of no use to an operator, whatever level is asked for. What the
+/// first of them logs is reported by the maker of the connection, with the endpoint.
+const LIBRARIES: [(&str, LevelFilter); 7] = [
     ("rustls_platform_verifier", LevelFilter::OFF),
     ("h2", LevelFilter::INFO),
     ("hyper", LevelFilter::INFO),
@@ -62,25 +62,25 @@ const BELOW: [(&str, LevelFilter); 7] = [
     ("tower", LevelFilter::INFO),
 ];
 
-/// Not `EnvFilter`: what it knows more is about spans, of which there are none here, and
-/// it brings regular expressions into a program that has to be small.
+/// Not `EnvFilter`: its further features are about spans, of which there are none here, and it
+/// brings regular expressions into a program that has to be small.
 fn filter(level: &str) -> Result<Targets, String> {
-    // A word alone would be taken for a part of the program, and nothing else be logged.
+    // `Targets` takes a single name for a target, and would log nothing else.
     let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
     let part = |part: &str| part.contains('=') || is_level(part);
     let level = level.replace(' ', "");
     if let Some(text) = level.split(',').find(|text| !part(text)) {
         return Err(format!(
-            "`{text}` is no level; there are error, warn, info, debug, trace and off, and \
+            "`{text}` is not a level; there are error, warn, info, debug, trace and off, and \
              `info,register=debug`"
         ));
     }
     let asked: Targets =
         level.parse().map_err(|e: tracing_subscriber::filter::ParseError| e.to_string())?;
-    // Unless it was asked for by name, and never more than all others.
+    // A library asked for by name is left as asked; none logs more than the rest.
     let most = asked.default_level().unwrap_or(LevelFilter::OFF);
     let named: Vec<String> = asked.iter().map(|(name, _)| name.to_owned()).collect();
-    let quiet = BELOW.into_iter().filter(|(name, _)| !named.iter().any(|n| n == name));
+    let quiet = LIBRARIES.into_iter().filter(|(name, _)| !named.iter().any(|n| n == name));
     Ok(asked.with_targets(quiet.map(|(name, least)| (name, least.min(most)))))
 }
 
@@ -122,18 +122,18 @@ mod tests {
 
     #[test]
     fn a_level_or_one_for_each_part() {
-        let told = |text: &str, target: &str| {
+        let logged = |text: &str, target: &str| {
             let filter = filter(text).unwrap();
             [Level::WARN, Level::INFO, Level::DEBUG]
                 .map(|level| filter.would_enable(target, &level))
         };
-        assert_eq!(told("info", "register::claim"), [true, true, false]);
-        assert_eq!(told("WARN,register=debug", "register::claim"), [true, true, true]);
-        assert_eq!(told("warn, register=info", "register"), [true, true, false]);
-        assert_eq!(told("off", "register"), [false; 3]);
-        assert_eq!(told("debug", "h2::client"), [true, true, false]);
-        assert_eq!(told("warn", "h2"), [true, false, false]);
-        assert_eq!(told("debug,h2=debug", "h2"), [true, true, true]);
+        assert_eq!(logged("info", "register::claim"), [true, true, false]);
+        assert_eq!(logged("WARN,register=debug", "register::claim"), [true, true, true]);
+        assert_eq!(logged("warn, register=info", "register"), [true, true, false]);
+        assert_eq!(logged("off", "register"), [false; 3]);
+        assert_eq!(logged("debug", "h2::client"), [true, true, false]);
+        assert_eq!(logged("warn", "h2"), [true, false, false]);
+        assert_eq!(logged("debug,h2=debug", "h2"), [true, true, true]);
         for mistake in ["", "verbose", "info,hyper", "register=loud"] {
             assert!(filter(mistake).is_err(), "{mistake}");
         }

@@ -1,4 +1,4 @@
-//! What the service manager is told (`sd_notify(3)`): silence when there is none.
+//! Messages to the service manager (`sd_notify(3)`); none when there is none.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -17,17 +17,17 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// The process does its work from now on.
+    /// READY=1: the process does its work from now on.
     pub fn ready(&self) {
         send(&[NotifyState::Ready]);
     }
 
-    /// The process has begun to end.
+    /// STOPPING=1: the shutdown has begun.
     pub fn stopping(&self) {
         send(&[NotifyState::Stopping]);
     }
 
-    /// The state in words, for `systemctl status`.
+    /// STATUS=: one line for `systemctl status`.
     pub fn status(&self, text: &str) {
         let Ok(mut last) = self.status.lock() else { return };
         if *last != text {
@@ -36,18 +36,18 @@ impl ServiceManager {
         }
     }
 
-    /// The last [`ServiceManager::status`], whether or not anybody listens.
+    /// The last [`ServiceManager::status`], whether or not there is a service manager.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub fn last_status(&self) -> String {
         self.status.lock().map(|last| last.clone()).unwrap_or_default()
     }
 
-    /// The loop that does the work is alive. To be sent by that loop and no other.
+    /// WATCHDOG=1: the loop that does the work is alive. To be sent by that loop and no other.
     pub fn watchdog(&self) {
         send(&[NotifyState::Watchdog]);
     }
 
-    /// The end may take this much longer from now.
+    /// EXTEND_TIMEOUT_USEC=: the start or the stop may take this much longer from now.
     pub fn extend(&self, by: Duration) {
         let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
         send(&[NotifyState::ExtendTimeoutUsec(micros)]);
@@ -72,14 +72,14 @@ fn send(states: &[NotifyState<'_>]) {
         Some(name) => send_abstract(name, states),
         None => sd_notify::notify(states),
     };
-    // A manager that does not listen is no reason to stop.
+    // Without a listening service manager everything else goes on.
     if let Err(error) = sent {
-        tracing::debug!(%error, "the service manager does not listen");
+        tracing::debug!(%error, "cannot notify the service manager");
     }
 }
 
-/// To a socket without a file, as systemd has it in containers and had it everywhere
-/// in 2014; the crate knows only paths.
+/// Sends to an abstract socket, as systemd has it in containers and had it everywhere in 2014;
+/// the crate knows only paths.
 fn send_abstract(name: &[u8], states: &[NotifyState<'_>]) -> io::Result<()> {
     let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
     let socket = UnixDatagram::unbound()?;
@@ -92,14 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_without_a_file_is_reached() {
+    fn an_abstract_socket_is_reached() {
         let name = format!("register-test-{}", std::process::id());
         let at = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&at).unwrap();
         let states = [NotifyState::Ready, NotifyState::Status("fine")];
         send_abstract(name.as_bytes(), &states).unwrap();
-        let mut heard = [0; 64];
-        let len = manager.recv(&mut heard).unwrap();
-        assert_eq!(&heard[..len], b"READY=1\nSTATUS=fine\n");
+        let mut received = [0; 64];
+        let len = manager.recv(&mut received).unwrap();
+        assert_eq!(&received[..len], b"READY=1\nSTATUS=fine\n");
     }
 }

@@ -1,5 +1,5 @@
-//! Signals as values: the first SIGTERM or SIGINT asks to end in order, the second
-//! to end now, SIGHUP to read the configuration again.
+//! Signals as values: the first SIGTERM or SIGINT starts an orderly shutdown, the second ends
+//! it at once, SIGHUP asks to read the configuration again.
 
 use std::io;
 use std::task::Poll;
@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 /// The process's signals, listened to from the moment this exists.
 #[derive(Debug, Clone)]
 pub struct Signals {
-    /// The first SIGTERM or SIGINT came: finish the step at hand, then end.
+    /// The first SIGTERM or SIGINT: drain, then exit.
     pub drain: CancellationToken,
-    /// The second came: leave now.
+    /// The second: exit now.
     pub abort: CancellationToken,
     /// Counts SIGHUPs.
     pub hangups: Hangups,
@@ -27,7 +27,7 @@ impl Signals {
     /// Starts to listen.
     ///
     /// # Errors
-    /// When the system refuses the handlers.
+    /// When the system does not take the handlers.
     pub fn listen() -> io::Result<Self> {
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -68,27 +68,27 @@ impl Signals {
     }
 
     fn end(&self, name: &str) {
-        // Acted on before it is told.
+        // Acted on before it is logged: stderr may block.
         if self.drain.is_cancelled() {
             self.abort.cancel();
-            tracing::warn!(signal = name, "second signal: leaving now");
+            tracing::warn!(signal = name, "second signal: exiting now");
         } else {
             self.drain.cancel();
-            tracing::info!(signal = name, "asked to end");
+            tracing::info!("received {name}, shutting down");
         }
     }
 }
 
-/// Signals that mean nothing to us and something to a child that we supervise.
+/// Signals that mean nothing to us, but something to a supervised child.
 #[derive(Debug)]
 pub struct Forwarded(Vec<(tokio::signal::unix::Signal, Signal)>);
 
 impl Forwarded {
-    /// Listens to SIGQUIT, SIGUSR1 (many servers: reopen the logs), SIGUSR2 and
-    /// SIGWINCH. SIGTERM, SIGINT and SIGHUP are for the caller to decide about.
+    /// Listens to SIGQUIT, SIGUSR1 (many servers: reopen the logs), SIGUSR2 and SIGWINCH. What
+    /// SIGTERM, SIGINT and SIGHUP mean is decided by the caller.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the system does not take the handlers.
     pub fn listen() -> io::Result<Self> {
         let kinds = [Signal::QUIT, Signal::USR1, Signal::USR2, Signal::WINCH];
         let listen = |s: Signal| Ok((signal(SignalKind::from_raw(s.as_raw()))?, s));

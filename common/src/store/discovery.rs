@@ -15,24 +15,24 @@ use url::Url;
 
 use super::StoreError;
 
-/// How long DNS is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one lookup may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Service {
+struct SrvService {
     name: &'static str,
     scheme: &'static str,
 }
 
-const SERVICES: [Service; 2] = [
-    Service { name: "_etcd-client-ssl._tcp", scheme: "https" },
-    Service { name: "_etcd-client._tcp", scheme: "http" },
+const SERVICES: [SrvService; 2] = [
+    SrvService { name: "_etcd-client-ssl._tcp", scheme: "https" },
+    SrvService { name: "_etcd-client._tcp", scheme: "http" },
 ];
 
 /// A domain whose records name the endpoints.
 pub(super) struct Discovery {
     domain: String,
-    service: Service,
+    service: SrvService,
     resolver: TokioResolver,
 }
 
@@ -44,7 +44,7 @@ impl Discovery {
     pub(super) async fn begin(domain: &str) -> Result<(Self, Vec<Url>), StoreError> {
         let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
         let resolver = resolver
-            .map_err(|e| StoreError::Refused(format!("DNS is not usable on this machine: {e}")))?;
+            .map_err(|e| StoreError::Setup(format!("DNS is not usable on this machine: {e}")))?;
         Self::begin_with(domain, resolver).await
     }
 
@@ -80,7 +80,7 @@ impl Discovery {
         let name = format!("{}.{}.", self.service.name, self.domain);
         let silent =
             |why: String| StoreError::Unreachable(format!("DNS, asked for {name} (SRV): {why}"));
-        let found = match timeout(PATIENCE, self.resolver.srv_lookup(name.as_str())).await {
+        let found = match timeout(LOOKUP_TIMEOUT, self.resolver.srv_lookup(name.as_str())).await {
             Err(_) => return Err(silent("no answer".to_owned())),
             Ok(Err(error)) if error.is_no_records_found() => return Ok(Vec::new()),
             Ok(Err(error)) => return Err(silent(error.to_string())),
@@ -117,14 +117,14 @@ mod tests {
     use hickory_resolver::proto::rr::{Name, Record};
     use tokio::net::UdpSocket;
 
-    use super::super::rotation::Rotation;
+    use super::super::endpoints::Endpoints;
     use super::*;
 
     /// `(name, priority, port, target)`
-    type Zone = Arc<Mutex<Vec<(&'static str, u16, u16, &'static str)>>>;
+    type SrvRecords = Arc<Mutex<Vec<(&'static str, u16, u16, &'static str)>>>;
 
     /// A name server with SRV records that live for no time.
-    async fn name_server(zone: Zone) -> TokioResolver {
+    async fn name_server(zone: SrvRecords) -> TokioResolver {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -163,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn tls_goes_first_and_stays() {
-        let zone: Zone = Arc::default();
+        let zone: SrvRecords = Arc::default();
         let resolver = name_server(zone.clone()).await;
         let begin = || Discovery::begin_with("example.org.", resolver.clone());
 
@@ -187,20 +187,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_round_of_failures_asks_again() {
-        let zone: Zone = Arc::new(Mutex::new(vec![(PLAIN, 0, 1, "old.example.org.")]));
+        let zone: SrvRecords = Arc::new(Mutex::new(vec![(PLAIN, 0, 1, "old.example.org.")]));
         let resolver = name_server(zone.clone()).await;
         let (discovery, urls) = Discovery::begin_with("example.org", resolver).await.unwrap();
-        let rotation = Rotation::new(urls).unwrap().found_by(Some(Arc::new(discovery)));
-        let seat = rotation.seat().await.unwrap();
-        assert_eq!(seat.name(), "old.example.org:1");
+        let endpoints = Endpoints::new(urls, Some(Arc::new(discovery)), LOOKUP_TIMEOUT).unwrap();
+        let chosen = endpoints.choose().await.unwrap();
+        assert_eq!(chosen.name(), "old.example.org:1");
         *zone.lock().unwrap() = vec![(PLAIN, 0, 2, "new.example.org.")];
-        assert_eq!(rotation.seat().await.unwrap().name(), "old.example.org:1");
-        rotation.leave(seat.turn);
-        let seat = rotation.seat().await.unwrap();
-        assert_eq!(seat.name(), "new.example.org:2");
+        assert_eq!(endpoints.choose().await.unwrap().name(), "old.example.org:1");
+        endpoints.switch(chosen.epoch);
+        let chosen = endpoints.choose().await.unwrap();
+        assert_eq!(chosen.name(), "new.example.org:2");
         // DNS that has no answer leaves what is known.
         zone.lock().unwrap().clear();
-        rotation.leave(seat.turn);
-        assert_eq!(rotation.seat().await.unwrap().name(), "new.example.org:2");
+        endpoints.switch(chosen.epoch);
+        assert_eq!(endpoints.choose().await.unwrap().name(), "new.example.org:2");
     }
 }

@@ -1,11 +1,15 @@
-//! Either etcd: which one is decided at [`connect`](super::connect), and nobody
-//! above asks again.
+//! etcd by either API: which one is decided by [`connect`](super::connect), once.
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::v2::{V2, V2Watch};
 use super::v3::{V3, V3Watch};
-use super::{Guard, Lease, Ownership, Renewed, Store, StoreError, Watch, WatchEvent, WriteOutcome};
+use super::{
+    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError, Watch,
+    WatchEvent,
+};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// etcd by either API.
@@ -48,35 +52,41 @@ impl Watch for EtcdWatch {
 impl Store for Etcd {
     type Watch = EtcdWatch;
 
-    async fn read(&self, trees: &[Tree]) -> Result<Snapshot, StoreError> {
+    async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
         match self {
-            Self::V3(store) => store.read(trees).await,
-            Self::V2(store) => store.read(trees).await,
+            Self::V3(store) => store.read(trees, deadline).await,
+            Self::V2(store) => store.read(trees, deadline).await,
         }
     }
 
-    async fn watch(&self, tree: &Tree, after: Revision) -> Result<EtcdWatch, StoreError> {
+    async fn watch(
+        &self,
+        tree: &Tree,
+        after: Revision,
+        deadline: Instant,
+    ) -> Result<EtcdWatch, StoreError> {
         Ok(match self {
-            Self::V3(store) => EtcdWatch::V3(Box::new(store.watch(tree, after).await?)),
-            Self::V2(store) => EtcdWatch::V2(Box::new(store.watch(tree, after).await?)),
+            Self::V3(store) => EtcdWatch::V3(Box::new(store.watch(tree, after, deadline).await?)),
+            Self::V2(store) => EtcdWatch::V2(Box::new(store.watch(tree, after, deadline).await?)),
         })
     }
 
-    async fn grant(&self, ttl: Ttl) -> Result<Lease, StoreError> {
+    async fn grant(&self, ttl: Ttl, deadline: Instant) -> Result<Lease, StoreError> {
         match self {
-            Self::V3(store) => store.grant(ttl).await,
-            Self::V2(store) => store.grant(ttl).await,
+            Self::V3(store) => store.grant(ttl, deadline).await,
+            Self::V2(store) => store.grant(ttl, deadline).await,
         }
     }
 
-    async fn renew(
+    async fn refresh(
         &self,
         lease: Lease,
         keys: &[(Key, Ownership)],
-    ) -> Result<Option<Renewed>, StoreError> {
+        deadline: Instant,
+    ) -> Result<RefreshOutcome, StoreError> {
         match self {
-            Self::V3(store) => store.renew(lease, keys).await,
-            Self::V2(store) => store.renew(lease, keys).await,
+            Self::V3(store) => store.refresh(lease, keys, deadline).await,
+            Self::V2(store) => store.refresh(lease, keys, deadline).await,
         }
     }
 
@@ -86,31 +96,41 @@ impl Store for Etcd {
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> Result<Option<WriteOutcome>, StoreError> {
+        deadline: Instant,
+    ) -> Result<PutOutcome, StoreError> {
         match self {
-            Self::V3(store) => store.put(key, value, lease, guard).await,
-            Self::V2(store) => store.put(key, value, lease, guard).await,
+            Self::V3(store) => store.put(key, value, lease, guard, deadline).await,
+            Self::V2(store) => store.put(key, value, lease, guard, deadline).await,
         }
     }
 
-    async fn delete(&self, key: &Key, guard: &Guard) -> Result<WriteOutcome, StoreError> {
+    async fn delete(
+        &self,
+        key: &Key,
+        guard: &Guard,
+        deadline: Instant,
+    ) -> Result<DeleteOutcome, StoreError> {
         match self {
-            Self::V3(store) => store.delete(key, guard).await,
-            Self::V2(store) => store.delete(key, guard).await,
+            Self::V3(store) => store.delete(key, guard, deadline).await,
+            Self::V2(store) => store.delete(key, guard, deadline).await,
         }
     }
 
-    async fn revoke(&self, lease: Lease) -> Result<(), StoreError> {
+    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), StoreError> {
         match self {
-            Self::V3(store) => store.revoke(lease).await,
-            Self::V2(store) => store.revoke(lease).await,
+            Self::V3(store) => store.revoke(lease, deadline).await,
+            Self::V2(store) => store.revoke(lease, deadline).await,
         }
     }
 
-    async fn time_left(&self, entry: &Entry) -> Result<Option<Duration>, StoreError> {
+    async fn time_left(
+        &self,
+        entry: &Entry,
+        deadline: Instant,
+    ) -> Result<Option<Duration>, StoreError> {
         match self {
-            Self::V3(store) => store.time_left(entry).await,
-            Self::V2(store) => store.time_left(entry).await,
+            Self::V3(store) => store.time_left(entry, deadline).await,
+            Self::V2(store) => store.time_left(entry, deadline).await,
         }
     }
 }

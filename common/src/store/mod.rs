@@ -1,27 +1,29 @@
-//! The one door to etcd: a trait with three implementations (v3, v2, memory), held
-//! to one contract by one test suite.
+//! etcd behind one trait, with three implementations (v3, v2, memory) that one contract
+//! suite tests.
 //!
 //! What must hold for each of them:
 //! * a read shows one revision, linearizable;
-//! * a watch from revision R+1 delivers every change after R, in order, or ends
-//!   with an error that says to read again;
-//! * a guarded write happens whole or not at all, and says what stood in its way;
+//! * a watch from revision R+1 delivers every change after R, in order, or ends with an
+//!   error that says to read again;
+//! * a guarded write happens whole or not at all, and its outcome says what was found
+//!   instead;
 //! * refreshing a key wakes no watcher;
-//! * every call ends: by an answer or by [`StoreError`], never by silence.
+//! * every call ends by its deadline, by an answer or by a [`StoreError`].
 //!
-//! This module knows nothing of who holds a key or why; see [`crate::claim`].
+//! It knows nothing of who writes a key or why (see [`crate::claim`]), and no flag of a
+//! command line: an error that a flag would cure is typed, and the daemons name the flag.
 
 mod connect;
 mod discovery;
+mod endpoints;
 mod etcd;
 pub mod memory;
 mod reason;
-mod rotation;
 mod v2;
 mod v3;
 
 pub use connect::{
-    Api, ApiError, Connection, Credentials, Timeouts, TlsFiles, check_endpoint, connect,
+    Api, ApiError, Connection, Credentials, Password, Timeouts, TlsFiles, check_endpoint, connect,
 };
 pub use etcd::{Etcd, EtcdWatch};
 pub use memory::Memory;
@@ -31,129 +33,172 @@ pub use v3::{V3, V3Watch};
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::model::{Change, Entry, Key, Revision, Snapshot, Tree, Ttl};
 
-/// Why the store did not do as asked.
+/// How long a request may take where its caller has no reason for another bound.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a read of whole trees may take: it may be many requests, each bounded by itself.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The deadline of a read that begins now, with [`READ_TIMEOUT`].
+#[must_use]
+pub fn read_deadline() -> Instant {
+    Instant::now() + READ_TIMEOUT
+}
+
+/// The deadline of a request that begins now, with [`REQUEST_TIMEOUT`].
+#[must_use]
+pub fn default_deadline() -> Instant {
+    Instant::now() + REQUEST_TIMEOUT
+}
+
+/// Why a request to etcd failed. The variants are what callers decide by; the texts are for
+/// operators.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// No answer, or none that can be relied on: no connection, no leader, a
-    /// deadline, a cut stream. Trying again is right.
+    /// No answer, or none that can be relied on: no connection, no leader, a deadline, a
+    /// stream that was cut. The same request may succeed a moment later.
     #[error("etcd is not reachable: {0}")]
     Unreachable(String),
-    /// The history asked for is no longer kept (v3 compaction, v2 error 401). Read
-    /// again and watch from there.
+    /// The history asked for is no longer kept (v3 compaction, v2 error 401). Read again and
+    /// watch from there.
     #[error("etcd no longer has the history after revision {0}")]
     Compacted(Revision),
-    /// A watch was cut after it had worked for a while. The server may have been
-    /// replaced meanwhile, also by one with another history of the same length; so what
-    /// there is, is read again.
-    #[error("the watch was cut")]
-    Cut,
-    /// The store's revision is lower than one seen before: wiped, or restored from
-    /// a backup. Read again; nothing remembered is certain.
-    #[error("etcd went back to revision {now} from {seen}: wiped, or restored from a backup")]
+    /// A watch was cut after it had worked for a while. The server may have been replaced
+    /// meanwhile, also by one with another history of the same length; so everything is read
+    /// again, at once.
+    #[error("the watch was interrupted")]
+    Interrupted,
+    /// The store's revision is lower than one seen before. Read again; nothing remembered is
+    /// certain.
+    #[error("etcd's revision fell from {seen} to {now}: it was wiped, or restored from a backup")]
     Regressed {
         /// The highest revision seen before.
         seen: Revision,
-        /// What it says now.
+        /// The revision of this answer.
         now: Revision,
     },
-    /// The server refuses this user, token or certificate.
+    /// The server refuses this user, token or certificate, or the user lacks a permission.
     #[error("etcd refuses access: {0}")]
     Denied(String),
-    /// The server does not offer this API, for example v2 on an etcd started
-    /// without it.
+    /// The server does not offer this API, for example v2 on an etcd started without it.
     #[error("{0}")]
     Unsupported(String),
-    /// Our own flags or files are wrong; no server was asked.
+    /// A file of ours (a CA, a certificate, a password) cannot be used; no server was asked.
     #[error("{0}")]
     Setup(String),
-    /// The server understood and said no. Trying the same again is pointless.
-    #[error("etcd refuses the request: {0}")]
-    Refused(String),
+    /// The server understood the request and rejected it.
+    #[error("etcd rejects the request: {0}")]
+    Rejected(String),
 }
 
 impl StoreError {
-    /// Whether the same request may succeed a moment later without anybody
-    /// changing the configuration.
+    /// Whether the same request may succeed a moment later although nobody changes a user, a
+    /// permission, a file or the server.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable(_) | Self::Compacted(_) | Self::Cut | Self::Regressed { .. }
+            Self::Unreachable(_) | Self::Compacted(_) | Self::Interrupted | Self::Regressed { .. }
         )
     }
 }
 
-/// A lifetime that keys can be bound to. With v3 a lease of the server; with v2,
-/// where each key carries its own TTL, only the TTL.
+/// A lifetime that keys can be bound to. With v3 a lease of the server; with v2, where each
+/// key has a TTL of its own, only that TTL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// The v3 lease id; 0 with v2.
     pub id: i64,
-    /// The lifetime the server granted, which may be longer than asked.
+    /// The lifetime that the server granted, which may be longer than asked.
     pub ttl: Duration,
 }
 
 /// What must be true of a key for a guarded write to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guard {
-    /// The key is not there.
+    /// The key does not exist.
     Absent,
-    /// The key has this value, whoever holds it.
+    /// The key has this value, whatever lease it is bound to.
     Value(Vec<u8>),
-    /// The key is as we last wrote or refreshed it: with v3 bound to our lease,
-    /// with v2 at the index of our last write or refresh.
+    /// The key is as we last wrote or refreshed it: with v3 bound to our lease, with v2 at
+    /// the index of our last write or refresh.
     Ours(Ownership),
 }
 
-/// How a holder recognises its own key.
+/// How a lease holder recognises its own key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
-    /// The v3 lease it is bound to; 0 with v2.
+    /// The v3 lease that the key is bound to; 0 with v2.
     pub lease: i64,
-    /// The revision of the last write (v3) or the last write or refresh (v2).
+    /// The revision of the last write (v3), or of the last write or refresh (v2).
     pub modified: Revision,
 }
 
-/// The outcome of a guarded write.
+/// The outcome of a guarded put.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WriteOutcome {
-    /// Done, at this revision.
-    Done {
-        /// The revision of the write.
+pub enum PutOutcome {
+    /// Written; the revision is `modified`.
+    Written(Ownership),
+    /// Not written: the guard did not hold, because the key is this entry.
+    Taken {
+        /// The key as it is.
+        by: Entry,
+        /// The store's revision at the time.
         revision: Revision,
-        /// How to recognise the key from now on.
-        mark: Ownership,
     },
-    /// Not done: the guard did not hold.
-    Held {
-        /// The key as it is, or that it is not there.
-        by: Option<Entry>,
-        /// The store's revision when it said so.
+    /// Not written: the guard did not hold, because there is no such key.
+    Missing {
+        /// The store's revision at the time.
+        revision: Revision,
+    },
+    /// Not written: the server does not know the lease any more, and its keys are gone.
+    /// Never with v2.
+    LeaseLost,
+}
+
+/// The outcome of a guarded delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// Deleted at this revision.
+    Deleted(Revision),
+    /// There was no such key at this revision.
+    Missing(Revision),
+    /// Not deleted: the guard did not hold, because the key is this entry.
+    Taken {
+        /// The key as it is.
+        by: Entry,
+        /// The store's revision at the time.
         revision: Revision,
     },
 }
 
 /// The outcome of a refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Renewed {
-    /// Time to live from the server's receipt of the request.
-    pub ttl: Duration,
-    /// The store's revision at the time.
-    pub revision: Revision,
-    /// For each key asked about, in the same order, what became of it.
-    pub keys: Vec<KeyState>,
+pub enum RefreshOutcome {
+    /// The lease lives on.
+    Refreshed {
+        /// The store's revision at the time.
+        revision: Revision,
+        /// For each key asked about, in the same order, what became of it.
+        keys: Vec<KeyState>,
+    },
+    /// The server does not know the lease any more, and its keys are gone. Never with v2.
+    LeaseLost,
 }
 
 /// What a refresh found at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyState {
-    /// Still ours, now recognised by this mark.
+    /// Still ours, and from now on recognised by this.
     Ours(Ownership),
-    /// Not there any more.
+    /// It does not exist any more.
     Missing,
-    /// There, but written by somebody else.
+    /// It was written by another process. With v2 this may be our own value, when an earlier
+    /// refresh was carried out but its answer was lost.
     Foreign(Entry),
 }
 
@@ -168,97 +213,90 @@ pub enum WatchEvent {
 
 /// A running watch. Dropping it ends it.
 pub trait Watch: Send {
-    /// Waits for the next event. May be dropped and called again; no event is lost.
+    /// Waits for the next event, however long that takes. May be dropped and called again;
+    /// no event is lost.
     ///
     /// # Errors
-    /// Every error ends the watch. [`StoreError::Compacted`] and
-    /// [`StoreError::Regressed`] ask for a new read; any other, for a new watch
-    /// from the last revision seen.
+    /// Every error ends the watch. [`StoreError::Compacted`], [`StoreError::Interrupted`] and
+    /// [`StoreError::Regressed`] ask for a new read; any other, for a new watch from the last
+    /// revision seen.
     fn next(&mut self) -> impl Future<Output = Result<WatchEvent, StoreError>> + Send;
 }
 
-/// etcd, as far as we need it. Clones share one connection.
+/// etcd, as far as it is needed here. Clones share one connection.
+///
+/// Each call ends at `deadline` at the latest, by [`StoreError::Unreachable`]; then, and at
+/// any other failure to answer, the next call goes to the next endpoint. No single request
+/// waits longer than [`Timeouts::request`] for one endpoint, however far away the deadline is.
 pub trait Store: Clone + Send + Sync + 'static {
     /// The watch of this store.
     type Watch: Watch + 'static;
 
-    /// Reads whole trees at one revision. With v2, several trees that are being
-    /// written to may be ahead of the snapshot's revision; a watch from there still
-    /// ends at the right picture.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says.
-    fn read(&self, trees: &[Tree]) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+    /// Reads whole trees at one revision. With v2, several trees that are being written to
+    /// may be ahead of the snapshot's revision; a watch from there still ends at the right
+    /// snapshot.
+    fn read(
+        &self,
+        trees: &[Tree],
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 
-    /// Watches one tree for changes after `after`.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says; a revision from the future is
-    /// [`StoreError::Regressed`].
+    /// Watches one tree for changes after `after`. The deadline is for the start of the
+    /// watch. A revision of the future is [`StoreError::Regressed`].
     fn watch(
         &self,
         tree: &Tree,
         after: Revision,
+        deadline: Instant,
     ) -> impl Future<Output = Result<Self::Watch, StoreError>> + Send;
 
     /// Grants a lease.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says.
-    fn grant(&self, ttl: Ttl) -> impl Future<Output = Result<Lease, StoreError>> + Send;
+    fn grant(
+        &self,
+        ttl: Ttl,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Lease, StoreError>> + Send;
 
-    /// Refreshes a lease and the keys bound to it, without waking a watcher, and
-    /// tells of each key whether it is still there and ours. `None`: the server
-    /// does not know the lease any more, and its keys are gone; never with v2.
-    ///
-    /// With v2 a key may be told as [`KeyState::Foreign`] with our own value, when an
-    /// earlier refresh was carried out but its answer was lost.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says.
-    fn renew(
+    /// Refreshes a lease and the keys bound to it, without waking a watcher, and says of each
+    /// key whether it is still there and ours.
+    fn refresh(
         &self,
         lease: Lease,
         keys: &[(Key, Ownership)],
-    ) -> impl Future<Output = Result<Option<Renewed>, StoreError>> + Send;
+        deadline: Instant,
+    ) -> impl Future<Output = Result<RefreshOutcome, StoreError>> + Send;
 
-    /// Writes a key bound to a lease if the guard holds. `None`: the server does
-    /// not know the lease any more; nothing was written.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says.
+    /// Writes a key bound to a lease if the guard holds.
     fn put(
         &self,
         key: &Key,
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> impl Future<Output = Result<Option<WriteOutcome>, StoreError>> + Send;
+        deadline: Instant,
+    ) -> impl Future<Output = Result<PutOutcome, StoreError>> + Send;
 
-    /// Deletes a key if the guard holds. A missing key is `Held { by: None, .. }`.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says.
+    /// Deletes a key if the guard holds.
     fn delete(
         &self,
         key: &Key,
         guard: &Guard,
-    ) -> impl Future<Output = Result<WriteOutcome, StoreError>> + Send;
+        deadline: Instant,
+    ) -> impl Future<Output = Result<DeleteOutcome, StoreError>> + Send;
 
-    /// Ends a lease and with it every key bound to it. With v2 there is nothing to
-    /// end; keys are deleted one by one.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says.
-    fn revoke(&self, lease: Lease) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Ends a lease and with it every key bound to it. With v2 there is nothing to end; keys
+    /// are deleted one by one.
+    fn revoke(
+        &self,
+        lease: Lease,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Time to live left of a key's lease (v3) or of the key (v2); `None` for one
-    /// without.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says.
+    /// What is left of the lifetime of a key's lease (v3) or of the key (v2); `None` for a
+    /// key without one.
     fn time_left(
         &self,
         entry: &Entry,
+        deadline: Instant,
     ) -> impl Future<Output = Result<Option<Duration>, StoreError>> + Send;
 }

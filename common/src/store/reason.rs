@@ -1,9 +1,9 @@
-//! Why there is no connection, in words that somebody can act upon: the layers of
-//! gRPC and HTTP each say a little, and the cause is at the bottom.
+//! Why a connection failed, for an operator: the layers of gRPC and HTTP each report a part, and
+//! the cause is at the bottom.
 
 use std::error::Error;
 
-/// What layers say that adds nothing.
+/// Messages of layers that add nothing.
 const NOISE: [&str; 5] = [
     "transport error",
     "connection error",
@@ -12,23 +12,29 @@ const NOISE: [&str; 5] = [
     "error trying to connect",
 ];
 
-/// What is found at the bottom, and what to do about it.
+/// What is found at the bottom, and the likely remedy.
 const ADVICE: [(&str, &str); 9] = [
-    ("UnknownIssuer", "nobody trusted has signed it; name its CA with --etcd-ca"),
-    ("CaUsedAsEndEntity", "it is a CA's own; to trust just this one, name it with --etcd-ca"),
-    ("UnsupportedCertVersion", "it is of version 1; make one of version 3, with a subjectAltName"),
-    ("invalid peer certificate", "is it signed by the CA that was given, and made for this name?"),
+    ("UnknownIssuer", "no trusted CA has signed it; give its CA as the CA file"),
+    ("CaUsedAsEndEntity", "self-signed CA certificate; give it as the CA file to trust it"),
+    (
+        "UnsupportedCertVersion",
+        "it is an X.509 version 1 certificate; make one of version 3, with a subjectAltName",
+    ),
+    ("invalid peer certificate", "is it signed by the given CA, and made for this name?"),
     ("fatal alert", "the server wants a client certificate, or another one"),
-    ("tls handshake eof", "the server hung up on TLS; does it speak plain http?"),
+    (
+        "tls handshake eof",
+        "the server closed the connection during the TLS handshake; is it plain http?",
+    ),
     ("connection closed", HUNG_UP),
     ("broken pipe", HUNG_UP),
-    ("failed to lookup address", "is the name right, and DNS there?"),
+    ("failed to lookup address", "is the name right, and does DNS answer?"),
 ];
 
-const HUNG_UP: &str =
-    "the server hung up; if this goes on, does it want https:// or a client certificate?";
+const HUNG_UP: &str = "the server closed the connection; if this goes on, does it want https:// \
+                       or a client certificate?";
 
-/// The message and the reasons below it, each said once, and an advice.
+/// The message and its causes, each once, and the likely remedy.
 pub(super) fn with_sources(message: &str, mut source: Option<&(dyn Error + 'static)>) -> String {
     let mut parts = Vec::new();
     let mut add = |text: &str| {
@@ -63,8 +69,8 @@ mod tests {
     }
 
     #[test]
-    fn the_bottom_is_told_and_the_noise_is_not() {
-        for (message, below, told) in [
+    fn the_cause_is_reported_and_the_noise_is_not() {
+        for (message, below, text) in [
             (
                 "tcp connect error",
                 &["transport error", "tcp connect error", "Connection refused"][..],
@@ -73,14 +79,14 @@ mod tests {
             (
                 "",
                 &["error sending request", "client error (Connect)", "tls handshake eof"][..],
-                "tls handshake eof (the server hung up on TLS; does it speak plain http?)",
+                "tls handshake eof (the server closed the connection during the TLS handshake; is it plain http?)",
             ),
             ("transport error", &[][..], "transport error"),
             ("etcdserver: no leader", &[][..], "etcdserver: no leader"),
         ] {
             let source = layers(below);
             let source = source.as_deref().map(|layer| layer as &(dyn Error + 'static));
-            assert_eq!(with_sources(message, source), told);
+            assert_eq!(with_sources(message, source), text);
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::model::{Key, Revision, Tree, Ttl};
 use common::store::{
-    Api, Connection, Credentials, Guard, Store, StoreError, TlsFiles, Watch, WatchEvent,
-    WriteOutcome, connect,
+    Api, Connection, Credentials, Guard, Password, PutOutcome, Store, StoreError, TlsFiles, Watch,
+    WatchEvent, connect, default_deadline as soon,
 };
 use tokio::time::timeout;
 
@@ -25,7 +25,7 @@ fn tree(text: &str) -> Tree {
 }
 
 fn as_user(server: &EtcdServer, api: Api, user: &str, password: &str) -> Connection {
-    let credentials = Credentials { user: user.into(), password: password.into() };
+    let credentials = Credentials { user: user.into(), password: Password::Given(password.into()) };
     Connection { credentials: Some(credentials), ..to(server.url(), api) }
 }
 
@@ -63,9 +63,9 @@ async fn with_users(api: &str) -> EtcdServer {
 }
 
 async fn write<S: Store>(store: &S, name: &str) -> Result<Revision, StoreError> {
-    let lease = store.grant(Ttl::DEFAULT).await?;
-    match store.put(&key(name), b"x", lease, &Guard::Absent).await? {
-        Some(WriteOutcome::Done { revision, .. }) => Ok(revision),
+    let lease = store.grant(Ttl::DEFAULT, soon()).await?;
+    match store.put(&key(name), b"x", lease, &Guard::Absent, soon()).await? {
+        PutOutcome::Written(ours) => Ok(ours.modified),
         other => panic!("{other:?}"),
     }
 }
@@ -85,23 +85,23 @@ async fn users(api: Api) {
     let mut server = with_users(if api == Api::V3 { "3" } else { "2" }).await;
 
     let nobody = connect(&to(server.url(), api)).await.unwrap();
-    let text = denied(nobody.read(&[tree("/web")]).await);
+    let text = denied(nobody.read(&[tree("/web")], soon()).await);
     assert!(text.contains("user"), "{text}");
     let wrong = match connect(&as_user(&server, api, "web", "wrong")).await {
-        Ok(store) => store.read(&[tree("/web")]).await.map(|_| ()),
+        Ok(store) => store.read(&[tree("/web")], soon()).await.map(|_| ()),
         Err(error) => Err(error),
     };
     let text = denied(wrong);
     assert!(!text.contains("wrong"), "a password in a message: {text}");
 
     let store = connect(&as_user(&server, api, "web", "s3cret")).await.unwrap();
-    let start = store.read(&[tree("/web")]).await.unwrap().revision;
-    let mut watch = store.watch(&tree("/web"), start).await.unwrap();
+    let start = store.read(&[tree("/web")], soon()).await.unwrap().revision;
+    let mut watch = store.watch(&tree("/web"), start, soon()).await.unwrap();
     let at = write(&store, "/web/a").await.unwrap();
     sees(&mut watch, at).await;
-    denied(store.read(&[tree("/other")]).await);
+    denied(store.read(&[tree("/other")], soon()).await);
     denied(write(&store, "/other/a").await);
-    let refused = match store.watch(&tree("/other"), start).await {
+    let refused = match store.watch(&tree("/other"), start, soon()).await {
         Ok(mut watch) => watch.next().await.map(|_| ()),
         Err(error) => Err(error),
     };
@@ -113,7 +113,7 @@ async fn users(api: Api) {
     // cancelled watch.
     let silence = timeout(Duration::from_secs(3), watch.next()).await;
     assert!(silence.is_err(), "{silence:?}");
-    let mut late = store.watch(&tree("/web"), at).await.unwrap();
+    let mut late = store.watch(&tree("/web"), at, soon()).await.unwrap();
     let at = write(&store, "/web/b").await.unwrap();
     sees(&mut watch, at).await;
     sees(&mut late, at).await;
@@ -127,7 +127,7 @@ async fn users(api: Api) {
             Err(error) => assert!(error.is_transient(), "{error}"),
         }
     };
-    let mut watch = store.watch(&tree("/web"), Revision(at.0 - 1)).await.unwrap();
+    let mut watch = store.watch(&tree("/web"), Revision(at.0 - 1), soon()).await.unwrap();
     sees(&mut watch, at).await;
 }
 
@@ -151,7 +151,7 @@ async fn a_user_where_none_is_asked_for_is_no_trouble() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_opens_the_door_and_nothing_else_does() {
+async fn only_a_client_certificate_gives_access() {
     let files = Certificates::new();
     let flags = files.server_flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -161,7 +161,7 @@ async fn a_client_certificate_opens_the_door_and_nothing_else_does() {
         let store = connect(&with(files.client())).await.unwrap();
         let at = write(&store, &format!("/web/{api}")).await.unwrap();
         let before = Revision(at.0 - 1);
-        sees(&mut store.watch(&tree("/web"), before).await.unwrap(), at).await;
+        sees(&mut store.watch(&tree("/web"), before, soon()).await.unwrap(), at).await;
 
         let silent = |tls: TlsFiles| {
             let connection = with(tls);
@@ -208,7 +208,8 @@ async fn unusable_files_are_named() {
         assert!(matches!(error, StoreError::Setup(_)), "{error}");
         assert!(error.to_string().contains(part), "{error}");
     }
-    let plain = Connection { tls: files.client(), ..to("http://127.0.0.1:1".into(), Api::V3) };
-    let error = connect(&plain).await.map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("https://"), "{error}");
+    let absent = Password::File("/nowhere/password".into());
+    let credentials = Some(Credentials { user: "web".into(), password: absent });
+    let error = connect(&Connection { credentials, ..base() }).await.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/password"), "{error}");
 }

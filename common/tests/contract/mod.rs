@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::model::{Change, Entry, Key, Revision, Snapshot, Tree, Ttl};
-use common::store::{Guard, Lease, Ownership, Store, StoreError, Watch, WatchEvent, WriteOutcome};
+use common::store::{
+    DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome, RefreshOutcome, Store,
+    StoreError, Watch, WatchEvent, default_deadline as soon,
+};
 use tokio::time::timeout;
 
 pub(crate) use accidents::*;
@@ -84,8 +87,8 @@ async fn put<S: Store>(
     value: &str,
     lease: Lease,
     guard: &Guard,
-) -> WriteOutcome {
-    store.put(&key(name), value.as_bytes(), lease, guard).await.unwrap().unwrap()
+) -> PutOutcome {
+    store.put(&key(name), value.as_bytes(), lease, guard, soon()).await.unwrap()
 }
 
 async fn create<S: Store>(
@@ -95,19 +98,33 @@ async fn create<S: Store>(
     lease: Lease,
 ) -> (Revision, Ownership) {
     match put(store, name, value, lease, &Guard::Absent).await {
-        WriteOutcome::Done { revision, mark } => (revision, mark),
-        held => panic!("{name}: {held:?}"),
+        PutOutcome::Written(ours) => (ours.modified, ours),
+        other => panic!("{name}: {other:?}"),
     }
 }
 
-fn holder(written: WriteOutcome) -> Entry {
-    match written {
-        WriteOutcome::Held { by: Some(entry), .. } => entry,
-        other => panic!("nobody holds it: {other:?}"),
+fn taken_by(outcome: PutOutcome) -> Entry {
+    match outcome {
+        PutOutcome::Taken { by, .. } => by,
+        other => panic!("it is not taken: {other:?}"),
     }
 }
 
-/// Keys and values of a picture.
+fn not_deleted(outcome: DeleteOutcome) -> Entry {
+    match outcome {
+        DeleteOutcome::Taken { by, .. } => by,
+        other => panic!("it is not taken: {other:?}"),
+    }
+}
+
+fn key_states(outcome: RefreshOutcome) -> (Revision, Vec<KeyState>) {
+    match outcome {
+        RefreshOutcome::Refreshed { revision, keys } => (revision, keys),
+        RefreshOutcome::LeaseLost => panic!("the lease is lost"),
+    }
+}
+
+/// Keys and values of a snapshot.
 fn plain(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
     snapshot.entries.values().map(|e| (&*e.key, e.text().unwrap())).collect()
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use common::model::{Change, Ttl};
-use common::store::{Guard, Store, StoreError, Watch, WatchEvent, WriteOutcome};
+use common::store::{
+    DeleteOutcome, Guard, PutOutcome, Store, StoreError, Watch, WatchEvent,
+    default_deadline as soon,
+};
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
@@ -13,28 +16,30 @@ pub(crate) async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
     const WRITERS: usize = 4;
     const WRITES: usize = 40;
     let store = bench.store();
-    let lease = store.grant(Ttl::DEFAULT).await.unwrap();
+    let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
     let writer = |writer: usize| async move {
         for round in 0..WRITES {
             let name = format!("/web/{writer}/{}", round % 7);
             let value = format!("{round}");
-            let there = store.read(&[tree(&name)]).await.unwrap().entries.remove(name.as_str());
+            let there =
+                store.read(&[tree(&name)], soon()).await.unwrap().entries.remove(name.as_str());
             let Some(there) = there else {
                 create(store, &name, &value, lease).await;
                 continue;
             };
             let guard = Guard::Value(there.value.to_vec());
-            let done = if round % 5 == 4 {
-                store.delete(&key(&name), &guard).await.unwrap()
+            if round % 5 == 4 {
+                let deleted = store.delete(&key(&name), &guard, soon()).await.unwrap();
+                assert!(matches!(deleted, DeleteOutcome::Deleted(_)), "{deleted:?}");
             } else {
-                put(store, &name, &value, lease, &guard).await
-            };
-            assert!(matches!(done, WriteOutcome::Done { .. }), "{done:?}");
+                let written = put(store, &name, &value, lease, &guard).await;
+                assert!(matches!(written, PutOutcome::Written(_)), "{written:?}");
+            }
         }
     };
     let follower = async {
-        let mut picture = store.read(&[tree("/web")]).await.unwrap();
-        let mut watch = store.watch(&tree("/web"), picture.revision).await.unwrap();
+        let mut picture = store.read(&[tree("/web")], soon()).await.unwrap();
+        let mut watch = store.watch(&tree("/web"), picture.revision, soon()).await.unwrap();
         let mut last = picture.revision;
         loop {
             for change in event(&mut watch).await.unwrap() {
@@ -53,35 +58,35 @@ pub(crate) async fn list_and_watch_lose_nothing<B: Bench>(bench: &mut B) {
         create(store, "/web/end", "", lease).await;
     };
     let (followed, ()) = tokio::join!(follower, writers);
-    let read = store.read(&[tree("/web")]).await.unwrap();
+    let read = store.read(&[tree("/web")], soon()).await.unwrap();
     assert_eq!(plain(&followed), plain(&read));
     assert_eq!(followed.revision, read.revision);
 }
 
 pub(crate) async fn a_forgotten_history_asks_for_a_new_read<B: Bench>(bench: &mut B) {
-    let lease = bench.store().grant(Ttl::DEFAULT).await.unwrap();
+    let lease = bench.store().grant(Ttl::DEFAULT, soon()).await.unwrap();
     let (old, _) = create(bench.store(), "/web/a", "1", lease).await;
     create(bench.store(), "/web/b", "2", lease).await;
     create(bench.store(), "/web/c", "3", lease).await;
     bench.forget().await;
     let store = bench.store();
-    let error = match store.watch(&tree("/web"), old).await {
+    let error = match store.watch(&tree("/web"), old, soon()).await {
         Ok(mut watch) => event(&mut watch).await.unwrap_err(),
         Err(error) => error,
     };
     assert_eq!(error, StoreError::Compacted(old));
-    let read = store.read(&[tree("/web")]).await.unwrap();
+    let read = store.read(&[tree("/web")], soon()).await.unwrap();
     assert_eq!(read.entries.len(), 3);
-    let mut watch = store.watch(&tree("/web"), read.revision).await.unwrap();
+    let mut watch = store.watch(&tree("/web"), read.revision, soon()).await.unwrap();
     let (at, _) = create(store, "/web/d", "4", lease).await;
     assert_eq!(event(&mut watch).await.unwrap()[0].revision(), at);
 }
 
 pub(crate) async fn a_watch_may_be_left_and_taken_up_again<B: Bench>(bench: &mut B) {
     let store = bench.store();
-    let lease = store.grant(Ttl::DEFAULT).await.unwrap();
-    let start = store.read(&[tree("/web")]).await.unwrap().revision;
-    let mut watch = store.watch(&tree("/web"), start).await.unwrap();
+    let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+    let start = store.read(&[tree("/web")], soon()).await.unwrap().revision;
+    let mut watch = store.watch(&tree("/web"), start, soon()).await.unwrap();
     for n in 0..20 {
         let pending = timeout(Duration::from_millis(1), watch.next()).await;
         assert!(!matches!(pending, Ok(Ok(WatchEvent::Changes(_)))), "{pending:?}");

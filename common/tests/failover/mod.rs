@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use common::model::{Key, Tree, Ttl};
 use common::store::{
-    Api, Connection, Etcd, Guard, KeyState, Store, StoreError, Timeouts, Watch, WatchEvent, connect,
+    Api, Connection, Etcd, Guard, KeyState, PutOutcome, RefreshOutcome, Store, StoreError,
+    Timeouts, Watch, WatchEvent, connect, default_deadline as soon,
 };
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
@@ -36,20 +37,20 @@ async fn dead_port() -> String {
 async fn renews_while_any_member_hangs(api: Api) {
     let members = EtcdServer::three().await;
     let endpoints = members.iter().map(EtcdServer::url).collect();
-    // The store's own deadline is far away: what counts is that the caller gives up.
+    // The request timeout is far away: the caller's deadline is what ends a request.
     let timeouts = Timeouts { request: Duration::from_secs(60), ..Timeouts::default() };
     let connection = Connection { endpoints, timeouts, ..to(String::new(), api) };
     let store = connect(&connection).await.unwrap();
     let attempt = Duration::from_millis(700);
-    let lease = store.grant(Ttl::DEFAULT).await.unwrap();
+    let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
     let written = loop {
         // A young cluster may still be electing.
-        match store.put(&key("/web/a"), b"x", lease, &Guard::Absent).await {
-            Ok(written) => break written.unwrap(),
+        match store.put(&key("/web/a"), b"x", lease, &Guard::Absent, soon()).await {
+            Ok(written) => break written,
             Err(error) => assert!(error.is_transient(), "{error}"),
         }
     };
-    let common::store::WriteOutcome::Done { mut mark, .. } = written else { panic!("{written:?}") };
+    let PutOutcome::Written(mut mark) = written else { panic!("{written:?}") };
     for member in &members {
         member.hang();
         let started = Instant::now();
@@ -57,12 +58,14 @@ async fn renews_while_any_member_hangs(api: Api) {
             // Three tries, and an election where the leader was the one.
             assert!(started.elapsed() < Duration::from_secs(10), "nobody else is asked");
             let keys = [(key("/web/a"), mark)];
-            if let Ok(Ok(renewed)) = timeout(attempt, store.renew(lease, &keys)).await {
-                break renewed.expect("the lease is gone");
+            match store.refresh(lease, &keys, Instant::now() + attempt).await {
+                Ok(RefreshOutcome::Refreshed { keys, .. }) => break keys,
+                Ok(RefreshOutcome::LeaseLost) => panic!("the lease is gone"),
+                Err(_) => {}
             }
         };
         member.resume();
-        mark = match &renewed.keys[..] {
+        mark = match &renewed[..] {
             [KeyState::Ours(mark)] => *mark,
             // v2: an attempt that was given up has succeeded nevertheless.
             [KeyState::Foreign(entry)] if api == Api::V2 => {
@@ -103,8 +106,8 @@ async fn a_watch_notices_that_its_server_hangs() {
     let mut watches = Vec::new();
     for api in [Api::V3, Api::V2] {
         let store = connect(&to(server.url(), api)).await.unwrap();
-        let start = store.read(&[tree("/web")]).await.unwrap().revision;
-        watches.push(store.watch(&tree("/web"), start).await.unwrap());
+        let start = store.read(&[tree("/web")], soon()).await.unwrap().revision;
+        watches.push(store.watch(&tree("/web"), start, soon()).await.unwrap());
     }
     server.hang();
     let (v2, v3) = (watches.remove(1), watches.remove(0));
@@ -122,8 +125,8 @@ async fn a_watch_notices_that_its_member_is_alone() {
         let watch = loop {
             // A young cluster may still be electing.
             let started = async {
-                let start = store.read(&[tree("/web")]).await?.revision;
-                store.watch(&tree("/web"), start).await
+                let start = store.read(&[tree("/web")], soon()).await?.revision;
+                store.watch(&tree("/web"), start, soon()).await
             };
             match started.await {
                 Ok(watch) => break watch,
@@ -144,16 +147,16 @@ async fn a_quiet_watch_stays_open_and_hears() {
     let server = EtcdServer::start().await;
     let quiet = async |api| {
         let store = connect(&to(server.url(), api)).await.unwrap();
-        let lease = store.grant(Ttl::DEFAULT).await.unwrap();
-        store.put(&key("/web/a"), b"x", lease, &Guard::Absent).await.unwrap();
+        let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+        store.put(&key("/web/a"), b"x", lease, &Guard::Absent, soon()).await.unwrap();
         // A tree that is one key is no folder, which v2 makes a difference of.
-        let start = store.read(&[tree("/web/a")]).await.unwrap().revision;
-        let mut watch = store.watch(&tree("/web/a"), start).await.unwrap();
+        let start = store.read(&[tree("/web/a")], soon()).await.unwrap().revision;
+        let mut watch = store.watch(&tree("/web/a"), start, soon()).await.unwrap();
         // Longer than the silence after which the server is asked.
         let silence = timeout(Duration::from_secs(12), watch.next()).await;
         assert!(silence.is_err(), "{silence:?}");
         let same = Guard::Value(b"x".to_vec());
-        store.put(&key("/web/a"), b"y", lease, &same).await.unwrap();
+        store.put(&key("/web/a"), b"y", lease, &same, soon()).await.unwrap();
         let heard = timeout(Duration::from_secs(5), watch.next()).await;
         assert!(matches!(heard, Ok(Ok(WatchEvent::Changes(_)))), "{heard:?}");
     };
@@ -169,7 +172,7 @@ async fn auto_prefers_v3_and_passes_over_dead_endpoints() {
             Connection { endpoints: endpoints.clone(), ..to(String::new(), Api::Auto) };
         let store = connect(&connection).await.unwrap();
         assert!(matches!(store, Etcd::V3(_)));
-        store.read(&[tree("/")]).await.unwrap();
+        store.read(&[tree("/")], soon()).await.unwrap();
     }
 }
 

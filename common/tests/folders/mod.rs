@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use common::model::{Change, Key, Tree, Ttl};
-use common::store::{Api, Etcd, EtcdWatch, Guard, Store, StoreError, Watch, WatchEvent, connect};
+use common::store::{
+    Api, Etcd, EtcdWatch, Guard, Store, StoreError, Watch, WatchEvent, connect,
+    default_deadline as soon,
+};
 use tokio::time::timeout;
 
 use crate::etcd_server::EtcdServer;
@@ -18,8 +21,8 @@ fn tree(text: &str) -> Tree {
 }
 
 async fn create(store: &Etcd, name: &str) -> Result<(), StoreError> {
-    let lease = store.grant(Ttl::DEFAULT).await?;
-    store.put(&key(name), b"x", lease, &Guard::Absent).await.map(|_| ())
+    let lease = store.grant(Ttl::DEFAULT, soon()).await?;
+    store.put(&key(name), b"x", lease, &Guard::Absent, soon()).await.map(|_| ())
 }
 
 /// The next change; progress in between is no change.
@@ -42,15 +45,15 @@ async fn a_folder_ends_as_one_for_whoever_watches_above_or_below() {
     for name in ["/services/web/a", "/services/web/b/c", "/services/web2/d"] {
         create(&store, name).await.unwrap();
     }
-    let start = store.read(&[tree("/services")]).await.unwrap();
+    let start = store.read(&[tree("/services")], soon()).await.unwrap();
     let mut watches = Vec::new();
     for path in ["/services", "/services/web", "/services/web/b"] {
-        watches.push(store.watch(&tree(path), start.revision).await.unwrap());
+        watches.push(store.watch(&tree(path), start.revision, soon()).await.unwrap());
     }
     server.ctl("2", &["rm", "--recursive", "/services/web"]);
     for watch in &mut watches {
         let gone = change(watch).await;
-        let Change::TreeGone { tree: gone_tree, at } = &gone else { panic!("{gone:?}") };
+        let Change::TreeDeleted { tree: gone_tree, at } = &gone else { panic!("{gone:?}") };
         assert_eq!(gone_tree.path(), "/services/web");
         assert!(*at > start.revision);
         let mut picture = start.clone();
@@ -67,11 +70,11 @@ async fn a_folder_ends_as_one_for_whoever_watches_above_or_below() {
     let gone = loop {
         match change(&mut watches[0]).await {
             // The folder was touched; there is no key of its name.
-            Change::Gone { key, .. } if *key == *"/services/short" => {}
+            Change::Deleted { key, .. } if *key == *"/services/short" => {}
             other => break other,
         }
     };
-    assert!(matches!(&gone, Change::TreeGone { tree, .. } if tree.path() == "/services/short"));
+    assert!(matches!(&gone, Change::TreeDeleted { tree, .. } if tree.path() == "/services/short"));
 }
 
 #[tokio::test]
@@ -81,9 +84,9 @@ async fn folders_and_hidden_keys_are_no_entries() {
     server.ctl("2", &["mkdir", "/web/empty"]);
     create(&store, "/web/_hidden").await.unwrap();
     create(&store, "/web/a").await.unwrap();
-    let read = store.read(&[tree("/")]).await.unwrap();
+    let read = store.read(&[tree("/")], soon()).await.unwrap();
     assert_eq!(read.entries.keys().map(|key| &**key).collect::<Vec<_>>(), ["/web/a"]);
-    assert_eq!(store.read(&[tree("/web/empty")]).await.unwrap().entries.len(), 0);
+    assert_eq!(store.read(&[tree("/web/empty")], soon()).await.unwrap().entries.len(), 0);
 }
 
 #[tokio::test]
@@ -91,14 +94,15 @@ async fn a_key_in_the_place_of_a_folder_is_named_and_the_other_way_round() {
     let server = EtcdServer::start().await;
     let store = connect(&to(server.url(), Api::V2)).await.unwrap();
     create(&store, "/web/a").await.unwrap();
-    for (name, part) in [("/web/a/b", "where a folder is meant"), ("/web", "where a key is meant")]
+    for (name, part) in
+        [("/web/a/b", "in place of a directory"), ("/web", "is a directory in etcd")]
     {
         let error = create(&store, name).await.unwrap_err();
-        assert!(matches!(error, StoreError::Refused(_)), "{error}");
+        assert!(matches!(error, StoreError::Rejected(_)), "{error}");
         assert!(error.to_string().contains(part), "{error}");
     }
     let ours = Guard::Value(b"x".to_vec());
-    let error = store.delete(&key("/web"), &ours).await.unwrap_err();
-    assert!(matches!(error, StoreError::Refused(_)), "{error}");
-    assert_eq!(store.read(&[tree("/web/a/b")]).await.unwrap().entries.len(), 0);
+    let error = store.delete(&key("/web"), &ours, soon()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Rejected(_)), "{error}");
+    assert_eq!(store.read(&[tree("/web/a/b")], soon()).await.unwrap().entries.len(), 0);
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone)]
 pub struct LoadBalancerKeys {
     name: String,
-    boot: String,
+    instance_id: String,
     bookkeeping: Bookkeeping,
     wants: watch::Sender<Wants>,
     state: Arc<Mutex<State>>,
@@ -44,11 +44,11 @@ pub struct Applied {
 }
 
 impl LoadBalancerKeys {
-    /// `name` is this load balancer's, `boot` this life's.
+    /// `name` is this load balancer's, `instance_id` names this run of the process.
     #[must_use]
-    pub fn new(name: String, boot: String, bookkeeping: Bookkeeping) -> Self {
+    pub fn new(name: String, instance_id: String, bookkeeping: Bookkeeping) -> Self {
         let (wants, _) = watch::channel(Wants::default());
-        Self { name, boot, bookkeeping, wants, state: Arc::default() }
+        Self { name, instance_id, bookkeeping, wants, state: Arc::default() }
     }
 
     /// What the registrar is to hold.
@@ -92,7 +92,7 @@ impl LoadBalancerKeys {
             state.member = Some(Member {
                 host,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                boot: self.boot.clone(),
+                instance_id: self.instance_id.clone(),
                 advertise,
                 resources,
                 left: false,
@@ -121,12 +121,12 @@ impl LoadBalancerKeys {
             let floor =
                 |new: Revision, old: fn(&Ack) -> Revision| before.map_or(new, |b| old(b).max(new));
             let ack = Ack {
-                boot: self.boot.clone(),
+                instance_id: self.instance_id.clone(),
                 applied: floor(said.applied, |ack| ack.applied),
                 quiesced: floor(said.quiesced, |ack| ack.quiesced),
-                held: said.held,
+                retained: said.held,
                 assumed: false,
-                refused: said.refused,
+                rejected: said.refused,
             };
             state.acks.insert(resource.to_owned(), ack);
         });
@@ -145,13 +145,7 @@ impl LoadBalancerKeys {
         let Ok(mut state) = self.state.lock() else { return };
         change(&mut state);
         let wants = self.as_wants(&state);
-        self.wants.send_if_modified(|before| {
-            let changed = **before != wants;
-            if changed {
-                *before = Arc::new(wants);
-            }
-            changed
-        });
+        self.wants.send_if_modified(|before| before.replace(wants));
     }
 
     fn as_wants(&self, state: &State) -> BTreeMap<Key, Want> {
@@ -159,7 +153,7 @@ impl LoadBalancerKeys {
         let acks = state.acks.iter().filter_map(|(resource, ack)| {
             Some((self.bookkeeping.ack(resource, &self.name).ok()?, json(ack)))
         });
-        let want = |(key, value)| (key, Want { value, takeover: Takeover::Any, aim: Aim::Hold });
+        let want = |(key, value)| (key, Want { value, takeover: Takeover::Any, aim: Aim::Present });
         member.into_iter().chain(acks).map(want).collect()
     }
 }

@@ -48,15 +48,14 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     use common::claim::{Aim, Takeover, Want};
 
     use super::*;
 
     fn wants(n: u32) -> Wants {
-        let want = Want { value: n.to_string().into(), takeover: Takeover::Any, aim: Aim::Hold };
-        Arc::new(BTreeMap::from([("/confsync/acks/web/lb-1".parse().unwrap(), want)]))
+        let want = Want { value: n.to_string().into(), takeover: Takeover::Any, aim: Aim::Present };
+        Wants::new(BTreeMap::from([("/confsync/acks/web/lb-1".parse().unwrap(), want)]))
     }
 
     #[tokio::test(start_paused = true)]

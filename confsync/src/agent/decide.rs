@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::model::{Revision, Snapshot};
 use common::store::Store;
+use common::watch::StaleReason;
 use tokio::time::Instant;
 
 use super::{Agent, remember};
@@ -19,9 +20,6 @@ const DOUBT_AGAIN: Duration = Duration::from_secs(2);
 /// How often a picture that could not be rendered is tried again: a template may have
 /// asked DNS, or looked at a file.
 const RENDER_AGAIN: Duration = Duration::from_secs(10);
-/// What a view says before the first answer of etcd.
-const NOT_READ: &str = common::watch::NOT_READ_YET;
-
 impl<S: Store> Agent<S> {
     /// Makes of the newest picture what is wanted.
     pub(super) async fn decide(&mut self) {
@@ -29,12 +27,12 @@ impl<S: Store> Agent<S> {
         let view = self.parts.view.borrow_and_update().clone();
         let Some(snapshot) = view.snapshot.clone() else {
             // etcd is away at the start: what is in place is better than nothing.
-            if view.stale.is_some_and(|stale| stale.why != NOT_READ) {
+            if view.stale.is_some_and(|stale| stale.reason != StaleReason::NotReadYet) {
                 self.parts.pipeline.want_what_is_there();
             }
             return;
         };
-        let same = self.seen.as_ref().is_some_and(|seen| seen.says_the_same(&snapshot));
+        let same = self.seen.as_ref().is_some_and(|seen| seen.same_values(&snapshot));
         if same && self.is_settled() && view.regressions == self.regressions {
             // Others wrote. A template that looks at the clock is not rendered for that.
             self.seen = Some(Arc::clone(&snapshot));

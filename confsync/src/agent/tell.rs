@@ -51,7 +51,7 @@ impl<S: Store> Agent<S> {
         let why = self.withheld.clone().or(refusal);
         let refused = why.map(|why| Rejection {
             revision: self.decided,
-            why: why.chars().take(500).collect(),
+            reason: why.chars().take(500).collect(),
             too_few_backends: false,
         });
         for program in &self.parts.set.programs {
@@ -98,7 +98,7 @@ impl<S: Store> Agent<S> {
                 .iter()
                 .map(|p| p.resource.dest.display().to_string())
                 .collect(),
-            stale: view.stale.as_ref().map(|stale| stale.why.clone()),
+            stale: view.stale.as_ref().map(|stale| stale.reason.to_string()),
             revision: self.decided.0,
             applied: applied.unwrap_or_default().0,
             quiesced: quiesced.0,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use common::model::{Endpoint, Raw};
+use common::model::{Endpoint, StoredValue};
 
 use crate::backends::loss_policy::{LossEvidence, LossJudgement, LossPolicy};
 use crate::backends::{ParsedKeys, RegisteredBackend};
@@ -15,7 +15,7 @@ use crate::backends::{ParsedKeys, RegisteredBackend};
 #[derive(Debug, Clone, Default)]
 pub struct KnownBackends {
     /// Backends and what templates see of them, by key, as last rendered.
-    believed: BTreeMap<Arc<str>, (Arc<RegisteredBackend>, Raw)>,
+    believed: BTreeMap<Arc<str>, (Arc<RegisteredBackend>, StoredValue)>,
     /// Those of them that the store does not have any more.
     held: BTreeSet<String>,
 }

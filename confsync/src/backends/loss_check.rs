@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::handshake::{Bookkeeping, Leaving};
+use common::handshake::{Bookkeeping, LeaveMarker};
 use common::model::Endpoint;
 use common::store::Store;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::backends::ParsedKeys;
 use crate::backends::known::{KnownBackends, MissingBackends};
@@ -80,12 +80,12 @@ pub async fn hold<S: Store>(
 }
 
 async fn leaving<S: Store>(store: &S, bookkeeping: &Bookkeeping) -> BTreeSet<String> {
-    let read = timeout(CONNECT, store.read(&[bookkeeping.all_leaving()])).await;
-    let Ok(Ok(marks)) = read else {
+    let deadline = Instant::now() + CONNECT;
+    let Ok(marks) = store.read(&[bookkeeping.leave_markers()], deadline).await else {
         tracing::warn!("cannot read who leaves on purpose; whoever still answers is held");
         return BTreeSet::new();
     };
-    let key = |value: &[u8]| Some(serde_json::from_slice::<Leaving>(value).ok()?.key);
+    let key = |value: &[u8]| Some(serde_json::from_slice::<LeaveMarker>(value).ok()?.key);
     marks.entries.values().filter_map(|entry| key(&entry.value)).collect()
 }
 

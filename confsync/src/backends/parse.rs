@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use common::model::{Backend, Endpoint, Entry, Prefix, Raw, Tree};
+use common::model::{Backend, Endpoint, Entry, Prefix, StoredValue, Tree};
 
 use crate::template::Texts;
 
@@ -48,7 +48,7 @@ pub struct RegisteredBackend {
     /// What its value says.
     pub backend: Backend,
     /// The value as the store has it, if templates see another.
-    pub raw: Option<Raw>,
+    pub raw: Option<StoredValue>,
 }
 
 /// A value that was withheld.
@@ -76,7 +76,7 @@ pub struct ParsedKeys {
 #[derive(Default)]
 struct Sorted<'k> {
     /// What templates see of it, if it may pass.
-    shown: Option<Raw>,
+    shown: Option<StoredValue>,
     /// What it says as a backend, and of which service.
     backend: Option<(&'k str, Backend)>,
     /// Why it is not a backend, where it should be.
@@ -201,7 +201,7 @@ impl KeySelection {
 
 /// What a template may print as it is: of the JSON form, which says more, the address.
 /// Its texts could hold anything, and its braces alone open a block in nginx.
-fn plain(backend: &Backend, entry: &Entry) -> Raw {
+fn plain(backend: &Backend, entry: &Entry) -> StoredValue {
     // Nearly all are written as we would, and then shared.
     if entry.text().is_some_and(|text| is_written(&backend.addr, text)) {
         return entry.value.clone();

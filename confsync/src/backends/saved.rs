@@ -12,7 +12,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use common::model::{Entry, Raw, Revision, Snapshot};
+use common::model::{Entry, Revision, Snapshot, StoredValue};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::known::KnownBackends;
@@ -104,7 +104,7 @@ impl SavedBackends {
     /// What of it a resource would still route to.
     #[must_use]
     pub fn belief(&self, reading: &KeySelection) -> KnownBackends {
-        let entry = |(key, value): (&Arc<str>, &Raw)| Entry {
+        let entry = |(key, value): (&Arc<str>, &StoredValue)| Entry {
             key: Arc::clone(key),
             value: value.clone(),
             created: self.revision,

@@ -7,8 +7,8 @@ use anyhow::Context;
 use common::args::LogArgs;
 use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot, plural};
-use common::runtime::{Exit, Signals, Usage, print, print_bytes, start_log, tell};
-use common::store::{Connection, Store, connect};
+use common::runtime::{Exit, Signals, Usage, print, print_bytes, print_error, start_log};
+use common::store::{Connection, Store, connect, read_deadline};
 
 use crate::cli::args::{CheckArgs, Command, InitArgs, RenderArgs, RunArgs, StatusArgs};
 use crate::cli::settings;
@@ -55,17 +55,17 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
     let (loaded, mistakes) = match load::read(&confdir, &globals) {
         Ok(read) => read,
         Err(error) => {
-            tell(&error);
+            print_error(&error);
             return Ok(Exit::Failed);
         }
     };
     for mistake in &mistakes {
-        tell(mistake);
+        print_error(mistake);
     }
     let mut wrong = mistakes.len();
     for note in notes.iter().chain(&loaded.notes) {
         let kind = if note.ignored { "" } else { "note: " };
-        tell(format_args!("{}: {kind}{}", note.file.display(), note.text));
+        print_error(format_args!("{}: {kind}{}", note.file.display(), note.text));
         wrong += usize::from(note.ignored);
     }
     if let Some(data) = &args.data {
@@ -73,10 +73,10 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
         for program in loaded.sets.iter().flat_map(|set| &set.programs) {
             let seen = program.resource.reading.see(snapshot.entries.values());
             for refused in &seen.refused {
-                tell(format_args!("{}: value refused: {}", refused.key, refused.why));
+                print_error(format_args!("{}: value refused: {}", refused.key, refused.why));
             }
             if let Err(error) = program.render(&seen) {
-                tell(&error);
+                print_error(&error);
                 wrong += 1;
             }
         }
@@ -109,7 +109,7 @@ async fn render(args: &RenderArgs) -> anyhow::Result<Exit> {
     };
     let seen = program.resource.reading.see(snapshot.entries.values());
     for refused in &seen.refused {
-        tell(format_args!("{}: value refused: {}", refused.key, refused.why));
+        print_error(format_args!("{}: value refused: {}", refused.key, refused.why));
     }
     let candidate = program.render(&seen).map_err(anyhow::Error::msg)?;
     print_bytes(&candidate.bytes);
@@ -121,7 +121,7 @@ async fn read_keys(
     trees: &[common::model::Tree],
 ) -> anyhow::Result<Snapshot> {
     let store = connect(connection).await?;
-    Ok(store.read(trees).await?)
+    Ok(store.read(trees, read_deadline()).await?)
 }
 
 async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::args::{LogArgs, StoreArgs};
 use common::model::{Prefix, parse_span};
-use common::runtime::{Usage, listens_at};
+use common::runtime::{Usage, listen_address};
 use common::store::Connection;
 
 use crate::cli::args::{ConfdirArgs, RunArgs};
@@ -171,7 +171,7 @@ pub fn run(args: &RunArgs) -> Result<Told, Usage> {
     let ttl = read("--ttl", &args.ttl, &mut mistakes, str::parse);
     let stop_timeout = span("--stop-timeout", &args.stop_timeout, &mut mistakes);
     let status = args.status.as_deref().filter(|text| !text.is_empty());
-    let status = status.and_then(|text| read("--status", text, &mut mistakes, listens_at));
+    let status = status.and_then(|text| read("--status", text, &mut mistakes, listen_address));
     match (bookkeeping, ttl, reconcile) {
         (Some(bookkeeping), Some(ttl), Some(reconcile)) if mistakes.is_empty() => {
             let config = RunConfig {

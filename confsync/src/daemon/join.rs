@@ -6,9 +6,9 @@ use common::claim::KeyStatus;
 use common::handshake::Consumes;
 use common::model::Key;
 use common::registrar;
+use common::runtime::Gate;
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use crate::config::program::CompiledResource;
@@ -21,36 +21,35 @@ const TAKEN_OVER: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// The member key is there before anything is read, so that who leaves either
-    /// left before our read or waits for us. What is returned is cancelled then, or
-    /// when etcd definitely refuses: that does not stop us from reading.
-    pub(super) async fn join(&mut self, resources: Vec<Consumes>) -> CancellationToken {
-        let joined = CancellationToken::new();
+    /// left before our read or waits for us. The gate is opened then, or when etcd
+    /// definitely refuses: that does not stop us from reading.
+    pub(super) async fn join(&mut self, resources: Vec<Consumes>) -> Gate {
+        let joined = Gate::default();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         self.members.join(host, self.config.advertise.clone(), resources);
         let Some((key, value)) = self.members.member_as_wanted() else {
-            joined.cancel();
+            joined.open();
             return joined;
         };
         let (name, report) = (self.members.name().to_owned(), self.report.clone());
-        let told = joined.clone();
-        let joining = tokio::spawn(see_joined(name, key, value, report, told));
+        let joining = tokio::spawn(see_joined(name, key, value, report, joined.clone()));
         // In order, if etcd answers; else the reading waits, and we go on.
         let _ = timeout(JOIN, joining).await;
         joined
     }
 }
 
-/// Waits for the member key in etcd, or for a definite no; then cancels `told`.
+/// Waits for the member key in etcd, or for a definite no; then opens `joined`.
 async fn see_joined(
     name: String,
     key: Key,
     value: Vec<u8>,
     mut report: channel::Receiver<registrar::RegistrarReport>,
-    told: CancellationToken,
+    joined: Gate,
 ) {
     let there = |report: &registrar::RegistrarReport| {
         holds(report, &key, &value)
-            || report.trouble.as_ref().is_some_and(|trouble| !trouble.error.is_transient())
+            || report.failure.as_ref().is_some_and(|failure| !failure.error.is_transient())
     };
     let held = loop {
         let seen = timeout(TAKEN_OVER, report.wait_for(there)).await;
@@ -75,11 +74,11 @@ async fn see_joined(
              the same --name, or is writing below --bookkeeping not allowed?"
         );
     }
-    told.cancel();
+    joined.open();
 }
 
 pub(super) fn holds(report: &registrar::RegistrarReport, key: &Key, value: &[u8]) -> bool {
-    matches!(report.keys.get(key), Some(KeyStatus::Held { value: held, .. }) if held == value)
+    matches!(report.keys.get(key), Some(KeyStatus::Owned { value: held, .. }) if held == value)
 }
 
 pub(super) fn consumed_by(sets: &[ReloadGroup]) -> Vec<Consumes> {

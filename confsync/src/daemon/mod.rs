@@ -14,11 +14,11 @@ use std::time::Duration;
 use common::claim::KeyStatus;
 use common::handshake::{Bookkeeping, Consumes};
 use common::model::format_span;
-use common::reach::reach;
 use common::registrar;
-use common::runtime::{Exit, Heartbeat, Liveness, Reminder, ServiceManager, Signals};
+use common::runtime::{Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager, Signals};
+use common::startup::wait_for_etcd;
 use common::store::Etcd;
-use common::watch::{self, Options};
+use common::watch::{self, Options, Start};
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -116,7 +116,7 @@ impl Daemon {
         }
         let early = start_without_etcd(&manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {
-            store = reach(&config.connection, &manager, &signals.drain, &liveness) => store?,
+            store = wait_for_etcd(&config.connection, &manager, &signals.drain, &liveness) => store,
             error = early => return Err(error),
         };
         let store = match store {
@@ -124,7 +124,7 @@ impl Daemon {
             None => anyhow::bail!(EndedEarly),
         };
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
-        let members = LoadBalancerKeys::new(config.name.clone(), boot(), bookkeeping);
+        let members = LoadBalancerKeys::new(config.name.clone(), instance_id(), bookkeeping);
         page_clients.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
         let wants = paced(members.wants());
         let (report, registrar) =
@@ -159,15 +159,16 @@ impl Daemon {
         set: ReloadGroup,
         known_backends: BTreeMap<String, KnownBackends>,
         before: Option<GroupState>,
-        joined: &CancellationToken,
+        joined: &Gate,
     ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
         let targets =
             set.programs.iter().map(crate::config::program::CompiledResource::target).collect();
         let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
         let stop = CancellationToken::new();
-        let after = Some(joined.clone());
-        let options = Options { reconcile: self.config.reconcile, after, ..Options::default() };
+        let reason = "nothing is read before this load balancer is registered";
+        let start = Some(Start { gate: joined.clone(), reason });
+        let options = Options { resync: self.config.reconcile, start, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
         let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());
@@ -199,7 +200,7 @@ impl Daemon {
             self.heartbeat.beat(CHORE);
             self.tell().await;
             if !self.ready {
-                wait.remind(&self.manager.words());
+                wait.remind(&self.manager.last_status());
             }
             let child = self.child.clone();
             let left = async {
@@ -237,7 +238,7 @@ impl Daemon {
         let report = self.report.borrow_and_update().clone();
         let key = self.members.member_as_wanted().map(|(key, _)| key);
         let standing = key.and_then(|key| report.keys.get(&key));
-        let joined = matches!(standing, Some(KeyStatus::Held { .. }));
+        let joined = matches!(standing, Some(KeyStatus::Owned { .. }));
         let requests = (report.requests, report.failures);
         self.about.send_if_modified(|about| {
             // The counters alone wake nobody.
@@ -300,8 +301,8 @@ async fn any_changed(running: &mut [RunningGroup]) {
     }
 }
 
-/// Names this life of the process.
-fn boot() -> String {
+/// Names this run of the process.
+fn instance_id() -> String {
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("{:x}-{:08x}", now.as_millis(), fastrand::u32(..))

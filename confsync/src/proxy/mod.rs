@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod command;
+pub mod membership;
 pub mod nginx;
 
 use std::collections::BTreeSet;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use common::handshake::{Ack, Bookkeeping, Member};
 use common::model::{Snapshot, plural};
-use common::table::{self, Line, Paint, shown};
+use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
 use serde_json::json;
 
@@ -48,14 +48,14 @@ pub enum Severity {
 pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
     let mut fleet = Fleet::new();
     for entry in found.entries.values() {
-        if let Some(lb) = bookkeeping.lb_of_member(&entry.key)
+        if let Some(lb) = bookkeeping.member_name(&entry.key)
             && let Ok(member) = serde_json::from_slice(&entry.value)
         {
             fleet.insert(lb.to_owned(), (member, BTreeMap::new()));
         }
     }
     for entry in found.entries.values() {
-        if let Some((resource, lb)) = bookkeeping.parts_of_ack(&entry.key)
+        if let Some((resource, lb)) = bookkeeping.ack_parts(&entry.key)
             && let Some((_, acks)) = fleet.get_mut(lb)
             && let Ok(ack) = serde_json::from_slice(&entry.value)
         {
@@ -71,7 +71,7 @@ pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
     let of = |(lb, (member, acks)): (&String, &(Member, BTreeMap<String, Ack>))| {
         let one = |resource: &common::handshake::Consumes| {
             // What an earlier life of the process acknowledged counts for nothing.
-            let ack = acks.get(&resource.name).filter(|ack| ack.boot == member.boot);
+            let ack = acks.get(&resource.name).filter(|ack| ack.instance_id == member.instance_id);
             let (mood, words) = words(member, ack);
             let known = ack.filter(|ack| ack.applied.0 > 0);
             LoadBalancerStatus {
@@ -102,11 +102,11 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
     match ack {
         _ if member.left => (Severity::Wait, "left".into()),
         None => (Severity::Wait, "has not applied anything yet".into()),
-        Some(Ack { refused: Some(refusal), .. }) => {
-            (Severity::Bad, format!("refused revision {}: {}", refusal.revision, refusal.why))
+        Some(Ack { rejected: Some(refusal), .. }) => {
+            (Severity::Bad, format!("refused revision {}: {}", refusal.revision, refusal.reason))
         }
-        Some(ack) if !ack.held.is_empty() => {
-            (Severity::Bad, format!("holds {} against etcd", plural(ack.held.len(), "backend")))
+        Some(ack) if !ack.retained.is_empty() => {
+            (Severity::Bad, format!("holds {} against etcd", plural(ack.retained.len(), "backend")))
         }
         Some(ack) if ack.quiesced < ack.applied => {
             (Severity::Wait, "old workers finish requests".into())
@@ -133,8 +133,8 @@ pub fn table(fleet: &Fleet, revision: u64, colours: bool) -> String {
             Severity::Bad => Paint::Red,
         };
         let (applied, quiesced) = (number(s.applied), number(s.quiesced));
-        let cells = vec![shown(&s.lb), shown(&s.host), shown(&s.resource), applied, quiesced];
-        Line { cells, note: shown(&s.words), paint }
+        let cells = vec![escaped(&s.lb), escaped(&s.host), escaped(&s.resource), applied, quiesced];
+        Line { cells, note: escaped(&s.words), paint }
     }));
     table::table(&lines, colours) + &format!("etcd is at revision {revision}\n")
 }
@@ -149,20 +149,20 @@ mod tests {
         let member = |host: &str, left| Member {
             host: host.into(),
             version: "1".into(),
-            boot: "b".into(),
+            instance_id: "b".into(),
             advertise: None,
             resources: vec![Consumes { name: "web".into(), trees: vec!["/services".into()] }],
             left,
         };
-        let ack = |boot: &str, applied, quiesced, why: Option<&str>| Ack {
-            boot: boot.into(),
+        let ack = |instance: &str, applied, quiesced, reason: Option<&str>| Ack {
+            instance_id: instance.into(),
             applied: Revision(applied),
             quiesced: Revision(quiesced),
-            held: vec![],
+            retained: vec![],
             assumed: false,
-            refused: why.map(|why| Rejection {
+            rejected: reason.map(|reason| Rejection {
                 revision: Revision(9),
-                why: why.into(),
+                reason: reason.into(),
                 too_few_backends: false,
             }),
         };

@@ -122,7 +122,7 @@ impl Sources {
             return (false, "stopping".to_owned());
         }
         if states.is_empty() {
-            let words = self.manager.words();
+            let words = self.manager.last_status();
             return (false, if words.is_empty() { "starting".to_owned() } else { words });
         }
         let late = self.liveness.late(tokio::time::Instant::now());

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::model::Raw;
+use common::model::StoredValue;
 
 use super::path::{clean, is_clean};
 
@@ -21,7 +21,7 @@ pub struct Collision {
 }
 
 /// Texts by name. There may be thousands, so copies share them.
-pub type Texts = BTreeMap<Arc<str>, Raw>;
+pub type Texts = BTreeMap<Arc<str>, StoredValue>;
 
 /// The store of a template, and the keys that had to give way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub fn keys(entries: &Arc<Texts>, prefix: &str) -> Keys {
     if prefix.is_empty() && entries.keys().all(|key| is_clean(key)) {
         return Keys { kv: Arc::clone(entries), collisions: Vec::new() };
     }
-    let mut chosen: BTreeMap<Arc<str>, (&Arc<str>, &Raw)> = BTreeMap::new();
+    let mut chosen: BTreeMap<Arc<str>, (&Arc<str>, &StoredValue)> = BTreeMap::new();
     let mut collisions = Vec::new();
     for (key, value) in entries.iter() {
         let rest = key.strip_prefix(prefix).unwrap_or(key);
@@ -83,10 +83,10 @@ mod tests {
     #[test]
     fn of_keys_with_one_name_the_clean_one_wins() {
         let seen = keys(&of(&[("/up/1/", "c"), ("/up//1", "b"), ("/up/1", "a")]), "");
-        assert_eq!(seen.kv.get("/up/1").and_then(Raw::text), Some("a"));
+        assert_eq!(seen.kv.get("/up/1").and_then(StoredValue::text), Some("a"));
         assert_eq!(seen.collisions.len(), 2);
         let seen = keys(&of(&[("/up/1/", "c"), ("/up//1", "b")]), "");
-        assert_eq!(seen.kv.get("/up/1").and_then(Raw::text), Some("b"));
+        assert_eq!(seen.kv.get("/up/1").and_then(StoredValue::text), Some("b"));
     }
 
     #[test]

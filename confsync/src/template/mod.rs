@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::model::{Backend, Raw};
+use common::model::{Backend, StoredValue};
 
 pub use error::{RenderError, TemplateError};
 pub use kv::{Collision, Keys, Texts, keys};
@@ -75,7 +75,9 @@ impl Default for Input {
 
 impl Input {
     /// Keys in confd's form, without backends, on [`NoSystem`].
-    pub fn of_keys<K: Into<Arc<str>>, V: Into<Raw>>(kv: impl IntoIterator<Item = (K, V)>) -> Self {
+    pub fn of_keys<K: Into<Arc<str>>, V: Into<StoredValue>>(
+        kv: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
         let kv = kv.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         Self { kv: Arc::new(kv), ..Self::default() }
     }

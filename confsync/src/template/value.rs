@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::model::Raw;
+use common::model::StoredValue;
 
 use super::time::Time;
 
@@ -29,7 +29,7 @@ pub(crate) enum Value {
     /// Go's `float64`, which every JSON number is.
     Float(f64),
     /// Go's `string`: bytes, most often UTF-8.
-    Str(Raw),
+    Str(StoredValue),
     /// A slice.
     List(List),
     /// A `map[string]interface{}`, sorted as Go prints it.
@@ -68,7 +68,7 @@ pub(crate) struct List {
 /// A map of values by name.
 #[derive(Debug, Clone)]
 pub(crate) struct Map {
-    entries: Arc<BTreeMap<Raw, Value>>,
+    entries: Arc<BTreeMap<StoredValue, Value>>,
     depth: u16,
     is_nil: bool,
 }
@@ -103,7 +103,7 @@ impl List {
     }
 
     /// A `[]string`.
-    pub(crate) fn strings<S: Into<Raw>>(items: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn strings<S: Into<StoredValue>>(items: impl IntoIterator<Item = S>) -> Self {
         Self::flat(Elem::Str, items.into_iter().map(|s| Value::Str(s.into())).collect())
     }
 
@@ -144,7 +144,7 @@ impl Map {
     ///
     /// # Errors
     /// [`TooDeep`].
-    pub(crate) fn new(entries: BTreeMap<Raw, Value>) -> Result<Self, TooDeep> {
+    pub(crate) fn new(entries: BTreeMap<StoredValue, Value>) -> Result<Self, TooDeep> {
         let depth = depth_over(entries.values())?;
         Ok(Self { entries: Arc::new(entries), depth, is_nil: false })
     }
@@ -163,7 +163,7 @@ impl Map {
 
     /// The entries, by name.
     #[must_use]
-    pub(crate) fn entries(&self) -> &BTreeMap<Raw, Value> {
+    pub(crate) fn entries(&self) -> &BTreeMap<StoredValue, Value> {
         &self.entries
     }
 }
@@ -178,13 +178,13 @@ impl Record {
 
 impl Value {
     /// A string.
-    pub(crate) fn str(text: impl Into<Raw>) -> Self {
+    pub(crate) fn str(text: impl Into<StoredValue>) -> Self {
         Self::Str(text.into())
     }
 
     /// A key with its value, as `get` and `gets` return it.
     #[must_use]
-    pub(crate) fn pair(key: impl Into<Raw>, value: impl Into<Raw>) -> Self {
+    pub(crate) fn pair(key: impl Into<StoredValue>, value: impl Into<StoredValue>) -> Self {
         let fields = vec![("Key", Self::str(key)), ("Value", Self::str(value))];
         Self::Record(Arc::new(Record { name: "memkv.KVPair", fields }))
     }

@@ -79,7 +79,7 @@ impl<S: Store> Agent<S> {
         for (key, running) in &self.running {
             match (running.said, standings.get(key)) {
                 (State::Down, _) => {}
-                (State::Up, Some(KeyStatus::Held { at, .. })) => {
+                (State::Up, Some(KeyStatus::Owned { at, .. })) => {
                     registered.insert(key.clone(), *at);
                 }
                 _ => return None,

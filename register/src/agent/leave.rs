@@ -2,7 +2,6 @@
 //! and we end. Each step is bounded; a second signal ends the waiting.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::claim::{Aim, KeyStatus, Takeover, Want};
@@ -68,7 +67,7 @@ impl<S: Store> Agent<S> {
                 Exit::Child(code)
             }
         };
-        self.wants.send_replace(Arc::default());
+        self.want(BTreeMap::new());
         self.end_registrar.cancel();
         // The write at hand, a withdrawal, the end of the lease.
         let last = Instant::now() + self.parts.config.process.ttl.attempt() * 3;
@@ -125,7 +124,7 @@ impl<S: Store> Agent<S> {
     }
 
     fn held(&self) -> Vec<Key> {
-        let held = |(key, standing)| matches!(standing, KeyStatus::Held { .. }).then_some(key);
+        let held = |(key, standing)| matches!(standing, KeyStatus::Owned { .. }).then_some(key);
         self.standings().into_iter().filter_map(held).collect()
     }
 
@@ -133,7 +132,7 @@ impl<S: Store> Agent<S> {
     /// were there: who lost its health a moment ago may be routed to as yet.
     fn registered(&self) -> Vec<Key> {
         let concerns = |key: &Key, standing: &KeyStatus| match standing {
-            KeyStatus::Held { .. }
+            KeyStatus::Owned { .. }
             | KeyStatus::Pending
             | KeyStatus::Absent { removed: Some(_) } => true,
             KeyStatus::Absent { removed: None } => {
@@ -148,20 +147,26 @@ impl<S: Store> Agent<S> {
     /// Leaves the marks that this is on purpose, besides the keys.
     async fn mark(&mut self, keys: &[Key], until: Instant) {
         let marks = self.marks(keys);
-        let mut all: BTreeMap<Key, Want> = self.wants.borrow().as_ref().clone();
+        let mut all: BTreeMap<Key, Want> = self.wants.borrow().clone().into();
         all.extend(marks.clone());
-        self.wants.send_replace(Arc::new(all));
+        self.want(all);
         let held = |report: &RegistrarReport| {
             let standing = |key| report.keys.get(key);
-            marks.keys().all(|key| matches!(standing(key), Some(KeyStatus::Held { .. })))
+            marks.keys().all(|key| matches!(standing(key), Some(KeyStatus::Owned { .. })))
         };
         self.until(until, held).await;
     }
 
+    /// Has the registrar want exactly these keys; the version of that.
+    pub(super) fn want(&self, keys: BTreeMap<Key, Want>) -> u64 {
+        self.wants.send_if_modified(|wants| wants.replace(keys));
+        self.wants.borrow().version()
+    }
+
     pub(super) fn marks(&self, keys: &[Key]) -> BTreeMap<Key, Want> {
         let mark = |key: &Key| {
-            let (name, value) = self.bookkeeping.mark_of(key)?;
-            Some((name, Want { value, takeover: Takeover::Any, aim: Aim::Hold }))
+            let (name, value) = self.bookkeeping.leave_marker(key)?;
+            Some((name, Want { value, takeover: Takeover::Any, aim: Aim::Present }))
         };
         keys.iter().filter_map(mark).collect()
     }

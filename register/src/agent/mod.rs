@@ -226,7 +226,7 @@ impl<S: Store> Agent<S> {
             self.act();
             self.tell();
             if !self.ready {
-                wait.remind(&self.parts.manager.words());
+                wait.remind(&self.parts.manager.last_status());
             }
             let happened = tokio::select! {
                 () = drain.cancelled() => {
@@ -273,30 +273,24 @@ impl<S: Store> Agent<S> {
         }
         let want = |(key, running): (&Key, &Running)| {
             let aim = match running.said {
-                State::Up => Aim::Hold,
-                State::Down => Aim::Clear,
+                State::Up => Aim::Present,
+                State::Down => Aim::Absent,
                 State::Starting => return None,
             };
             let value = running.service.value.clone().into_bytes();
             Some((key.clone(), Want { value, takeover: Takeover::SameValue, aim }))
         };
         let wants: BTreeMap<Key, Want> = self.running.iter().filter_map(want).collect();
-        self.wants.send_if_modified(|before| {
-            let changed = **before != wants;
-            if changed {
-                *before = Arc::new(wants);
-            }
-            changed
-        });
+        self.wants.send_if_modified(|before| before.replace(wants));
     }
 
     /// What is known of each key. What etcd confirmed is worth nothing when it has not
     /// been heard of for a whole TTL.
     fn standings(&self) -> BTreeMap<Key, KeyStatus> {
         let report = self.report.borrow();
-        let believed = report.believed_until.is_some_and(|until| Instant::now() < until);
+        let believed = report.lease_until.is_some_and(|until| Instant::now() < until);
         let standing = |key: &Key| match report.keys.get(key) {
-            Some(KeyStatus::Held { .. }) if !believed => KeyStatus::Pending,
+            Some(KeyStatus::Owned { .. }) if !believed => KeyStatus::Pending,
             Some(standing) => standing.clone(),
             None => NOTHING,
         };
@@ -306,7 +300,7 @@ impl<S: Store> Agent<S> {
     /// Tells what stands; READY=1 once every healthy service is registered.
     fn tell(&mut self) {
         let standings = self.standings();
-        let away = self.report.borrow().trouble.is_some();
+        let away = self.report.borrow().failure.is_some();
         for (key, running) in &mut self.running {
             let Some(standing) = standings.get(key) else { continue };
             let ours = running.service.value.as_bytes();

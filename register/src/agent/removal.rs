@@ -2,13 +2,12 @@
 //! does not know any more. What has become another's stays.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use common::claim::KeyStatus;
 use common::model::{Key, Revision, format_span};
 use common::registrar::RegistrarReport;
-use common::store::{Guard, Store, WriteOutcome};
-use tokio::time::{Instant, timeout_at};
+use common::store::{DeleteOutcome, Guard, Store};
+use tokio::time::Instant;
 
 use super::Agent;
 use super::leave::EXTENSION;
@@ -33,7 +32,7 @@ impl<S: Store> Agent<S> {
         keys: &[Key],
         until: Instant,
     ) -> Option<BTreeMap<Key, Revision>> {
-        let end_of_lease = self.report.borrow().believed_until.unwrap_or(until);
+        let end_of_lease = self.report.borrow().lease_until.unwrap_or(until);
         if let Some(removed) = self.remove(keys, until).await {
             return Some(removed);
         }
@@ -58,15 +57,14 @@ impl<S: Store> Agent<S> {
         until: Instant,
     ) -> Option<BTreeMap<Key, Revision>> {
         self.parts.manager.extend(until.saturating_duration_since(Instant::now()) + EXTENSION);
-        let wants = Arc::new(self.marks(keys));
-        self.wants.send_replace(Arc::clone(&wants));
+        let version = self.want(self.marks(keys));
         // What it says of older wishes proves nothing: a write may have been under way.
         let gone = |report: &RegistrarReport| {
             let let_go = |key| {
                 let standing = report.keys.get(key);
                 matches!(standing, None | Some(KeyStatus::Absent { .. } | KeyStatus::Rival { .. }))
             };
-            Arc::ptr_eq(&report.acted_on, &wants) && keys.iter().all(let_go)
+            report.version >= version && keys.iter().all(let_go)
         };
         if !self.until(until, gone).await {
             return None;
@@ -124,12 +122,11 @@ impl<S: Store> Agent<S> {
         for key in keys {
             let Some(running) = self.running.get(key) else { continue };
             let guard = Guard::Value(running.service.value.clone().into_bytes());
-            let answer = timeout_at(until, self.parts.store.delete(key, &guard)).await;
-            let found = match answer {
-                Ok(Ok(WriteOutcome::Done { revision, .. })) => Found::Ours(revision),
-                Ok(Ok(WriteOutcome::Held { by: None, revision })) => Found::Nothing(revision),
-                Ok(Ok(WriteOutcome::Held { by: Some(_), .. })) => Found::Anothers,
-                _ => continue,
+            let found = match self.parts.store.delete(key, &guard, until).await {
+                Ok(DeleteOutcome::Deleted(revision)) => Found::Ours(revision),
+                Ok(DeleteOutcome::Missing(revision)) => Found::Nothing(revision),
+                Ok(DeleteOutcome::Taken { .. }) => Found::Anothers,
+                Err(_) => continue,
             };
             deleted.insert(key.clone(), found);
         }

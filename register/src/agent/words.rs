@@ -19,7 +19,7 @@ pub(super) fn state<'a>(
     let lines: Vec<(bool, String)> = services
         .map(|(key, report)| {
             let standing = standings.get(key);
-            let registered = matches!(standing, Some(KeyStatus::Held { .. }));
+            let registered = matches!(standing, Some(KeyStatus::Owned { .. }));
             (registered, one(key, &report, standing))
         })
         .collect();
@@ -36,9 +36,9 @@ pub(super) fn state<'a>(
             text
         }
     };
-    match &registrar.trouble {
-        Some(trouble) => {
-            format!("{text}; {} for {}", trouble.error, format_span(trouble.since.elapsed()))
+    match &registrar.failure {
+        Some(failure) => {
+            format!("{text}; {} for {}", failure.error, format_span(failure.since.elapsed()))
         }
         None => text,
     }
@@ -48,7 +48,7 @@ fn one(key: &Key, report: &prober::ProbeReport, standing: Option<&KeyStatus>) ->
     match (report.state, standing) {
         (State::Starting, _) => format!("{key}: waiting for the backend{}", why(report)),
         (State::Down, _) => format!("{key}: not registered, the backend fails{}", why(report)),
-        (State::Up, Some(KeyStatus::Held { .. })) => format!("{key}: registered"),
+        (State::Up, Some(KeyStatus::Owned { .. })) => format!("{key}: registered"),
         (State::Up, Some(KeyStatus::Rival { value })) => {
             format!("{key}: waiting, `{}` holds it", shown(value))
         }
@@ -66,8 +66,8 @@ fn why(report: &prober::ProbeReport) -> String {
 /// The log line of a change in etcd; `ours` is the value that we want there.
 pub(super) fn say_standing(key: &Key, ours: &[u8], change: (&KeyStatus, &KeyStatus), away: bool) {
     match change {
-        (KeyStatus::Held { .. }, KeyStatus::Held { .. }) => {}
-        (_, KeyStatus::Held { .. }) => tracing::info!(%key, "registered"),
+        (KeyStatus::Owned { .. }, KeyStatus::Owned { .. }) => {}
+        (_, KeyStatus::Owned { .. }) => tracing::info!(%key, "registered"),
         (KeyStatus::Rival { value: one }, KeyStatus::Rival { value: other }) if one == other => {}
         (_, KeyStatus::Rival { value }) if value == ours => tracing::info!(
             %key,
@@ -78,11 +78,11 @@ pub(super) fn say_standing(key: &Key, ours: &[u8], change: (&KeyStatus, &KeyStat
             let holder = shown(value);
             tracing::warn!(%key, %holder, "another instance holds the key; waiting until it is gone");
         }
-        (KeyStatus::Held { .. }, KeyStatus::Absent { .. }) => tracing::info!(%key, "deregistered"),
-        (KeyStatus::Held { .. }, KeyStatus::Pending) if away => {
+        (KeyStatus::Owned { .. }, KeyStatus::Absent { .. }) => tracing::info!(%key, "deregistered"),
+        (KeyStatus::Owned { .. }, KeyStatus::Pending) if away => {
             tracing::warn!(%key, "etcd has been away for a whole TTL: the key may have run out");
         }
-        (KeyStatus::Held { .. }, KeyStatus::Pending) => {
+        (KeyStatus::Owned { .. }, KeyStatus::Pending) => {
             tracing::warn!(%key, "etcd lost the key; registering again");
         }
         _ => {}

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::{Prefix, Ttl, format_span, parse_span};
-use common::runtime::listens_at;
+use common::runtime::listen_address;
 
 use super::errors::Complaints;
 use super::given::Raw;
@@ -92,7 +92,7 @@ pub(super) fn read(mut from: Reader<'_>) -> Option<Process> {
             Err(e) => Err(e.to_string()),
         },
     });
-    let status = from.read("status", listens_at);
+    let status = from.read("status", listen_address);
     let bookkeeping = from.read("bookkeeping", str::parse).or_else(|| BOOKKEEPING.parse().ok())?;
     Some(Process {
         ttl: from.read("ttl", str::parse).unwrap_or(Ttl::DEFAULT),

@@ -151,7 +151,7 @@ fn each_mistake_is_refused_with_a_remedy() {
             "--bookkeeping /services",
             "--bookkeeping: the key /services/apache/10.0.0.1 is inside it",
         ),
-        ("--status 80", "--status: `80` is no address"),
+        ("--status 80", "--status: `80` is not an address"),
         ("--wait-applied=0s", "--wait-applied: the wait is from 1s to 1h"),
         ("--check https --check-insecure=maybe", "--check-insecure: write true or false"),
     ] {

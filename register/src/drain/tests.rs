@@ -25,7 +25,7 @@ fn member(lb: &str, left: bool) -> (String, Entry) {
     let member = Member {
         host: lb.into(),
         version: "1".into(),
-        boot: "b1".into(),
+        instance_id: "b1".into(),
         advertise: None,
         resources: vec![Consumes { name: "web".into(), trees: vec!["/services/apache".into()] }],
         left,
@@ -36,12 +36,12 @@ fn member(lb: &str, left: bool) -> (String, Entry) {
 fn ack(lb: &str, applied: u64, quiesced: u64) -> Ack {
     let _ = lb;
     Ack {
-        boot: "b1".into(),
+        instance_id: "b1".into(),
         applied: Revision(applied),
         quiesced: Revision(quiesced),
-        held: vec![],
+        retained: vec![],
         assumed: false,
-        refused: None,
+        rejected: None,
     }
 }
 
@@ -121,7 +121,7 @@ async fn a_silent_member_is_waited_for_within_the_bound_and_named() {
 async fn an_old_life_of_a_load_balancer_confirms_nothing() {
     let now = Instant::now();
     let mut wait = wait(Goal::Left, now);
-    let old = Ack { boot: "b0".into(), ..ack("a", R, R) };
+    let old = Ack { instance_id: "b0".into(), ..ack("a", R, R) };
     wait.observe(&picture([member("a", false), acked("a", &old)]), &book(), now);
     assert_eq!(over(&wait, now), None);
 }
@@ -131,9 +131,9 @@ async fn a_refusal_ends_the_wait_with_its_text() {
     let now = Instant::now();
     let mut wait = wait(Goal::Left, now);
     let refused = Ack {
-        refused: Some(Rejection {
+        rejected: Some(Rejection {
             revision: Revision(R),
-            why: "on_empty = keep".into(),
+            reason: "on_empty = keep".into(),
             too_few_backends: false,
         }),
         ..ack("a", R - 1, R - 1)
@@ -143,7 +143,7 @@ async fn a_refusal_ends_the_wait_with_its_text() {
     assert!(verdict.to_string().contains("on_empty = keep"), "{verdict}");
 
     let mut wait = super::tests::wait(Goal::Left, now);
-    let held = Ack { held: vec![KEY.into()], ..ack("a", R, R) };
+    let held = Ack { retained: vec![KEY.into()], ..ack("a", R, R) };
     wait.observe(&picture([member("a", false), acked("a", &held)]), &book(), now);
     assert_eq!(over(&wait, now), None, "it looks again");
     let verdict = over(&wait, now + Duration::from_secs(10)).unwrap();

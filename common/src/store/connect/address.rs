@@ -1,4 +1,4 @@
-//! The text of an etcd endpoint to a URL.
+//! From the text of an etcd endpoint to its URL.
 
 use url::Url;
 
@@ -8,8 +8,7 @@ use super::Api;
 const PORT: u16 = 2379;
 const OLD_PORT: u16 = 4001;
 
-/// Why a text is not an endpoint of etcd. Never holds the text itself when that may
-/// contain a password.
+/// Why a text is not an endpoint of etcd. A message never repeats what may be a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AddressError {
     #[error("is empty; is a variable in the unit file unset?")]
@@ -18,19 +17,20 @@ pub(super) enum AddressError {
     NoHost(String),
     #[error("`{}` is not `http://host:port`, `https://host:port` or `host:port`: {reason}", text.escape_debug())]
     Form { text: String, reason: String },
-    #[error("`{}`: only http and https are spoken here", .0.escape_debug())]
+    #[error("`{}`: only http and https are supported", .0.escape_debug())]
     Scheme(String),
-    #[error("an endpoint of host `{}` contains a user: give user and password apart from it", .0.escape_debug())]
+    #[error("the endpoint of host `{}` contains a user: give user and password separately", .0.escape_debug())]
     User(String),
 }
 
-/// The URL to ask; two when the port is left open and v2 may be on either.
-pub(super) fn parse(text: &str, api: Api) -> Result<Vec<Url>, AddressError> {
+/// The URL to ask; two when no port is given and v2 may be on either. Without a scheme it is
+/// `scheme`.
+pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, AddressError> {
     let text = text.trim();
     if text.is_empty() {
         return Err(AddressError::Empty);
     }
-    let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let full = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
     let authority = full.split_once("://").map_or("", |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     if let Some((_, host)) = authority.rsplit_once('@') {
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str, api: Api) -> Result<Vec<Url>, AddressError> {
         return Err(AddressError::Scheme(text.to_owned()));
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(form("there is something behind the port"));
+        return Err(form("there is something after the port"));
     }
     // A URL forgets a port that is its scheme's own, so the text is asked.
     let host_end = authority.rfind(']').unwrap_or(0);
@@ -72,21 +72,23 @@ mod tests {
     use proptest::prelude::*;
 
     fn texts(text: &str, api: Api) -> Vec<String> {
-        parse(text, api).unwrap().into_iter().map(|url| url.to_string()).collect()
+        parse(text, "http", api).unwrap().into_iter().map(|url| url.to_string()).collect()
     }
 
     #[test]
-    fn forms_that_are_taken() {
+    fn accepted_forms() {
         assert_eq!(texts("10.0.0.1:2379", Api::V3), ["http://10.0.0.1:2379/"]);
         assert_eq!(texts("https://etcd.example", Api::V3), ["https://etcd.example:2379/"]);
         assert_eq!(texts("http://[2001:db8::1]:4001/", Api::V2), ["http://[2001:db8::1]:4001/"]);
         assert_eq!(texts("[2001:db8::1]", Api::V3), ["http://[2001:db8::1]:2379/"]);
         assert_eq!(texts("core1", Api::V2), ["http://core1:2379/", "http://core1:4001/"]);
         assert_eq!(texts("http://proxy:80", Api::V3), ["http://proxy/"]);
+        let secure = parse("core1:2379", "https", Api::V3).unwrap();
+        assert_eq!(secure[0].as_str(), "https://core1:2379/");
     }
 
     #[test]
-    fn refusals_say_what_to_do_and_never_a_password() {
+    fn messages_say_what_to_do_and_never_a_password() {
         for (text, part) in [
             ("", "unset"),
             (":2379", "unset"),
@@ -94,18 +96,18 @@ mod tests {
             ("host:", "unset"),
             ("ftp://a:1", "http and https"),
             ("a:99999", "port"),
-            ("a:1/v2/keys", "behind"),
-            ("http://root:s3cret@a:1", "apart"),
+            ("a:1/v2/keys", "after the port"),
+            ("http://root:s3cret@a:1", "separately"),
         ] {
-            let error = parse(text, Api::Auto).unwrap_err().to_string();
+            let error = parse(text, "http", Api::Auto).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains("s3cret"), "{text}: {error}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_an_answer_and_every_url_has_a_host(text in "\\PC{0,40}") {
-            for url in parse(&text, Api::Auto).unwrap_or_default() {
+        fn no_text_makes_it_panic_and_every_url_has_a_host(text in "\\PC{0,40}") {
+            for url in parse(&text, "http", Api::Auto).unwrap_or_default() {
                 prop_assert!(url.host_str().is_some_and(|host| !host.is_empty()));
             }
         }

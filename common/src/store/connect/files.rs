@@ -13,7 +13,7 @@ use super::TlsFiles;
 use crate::store::StoreError;
 use crate::store::v3::Tls;
 
-/// What the files held.
+/// The content of the files.
 #[derive(Default)]
 pub(super) struct Material {
     secure: bool,
@@ -23,18 +23,12 @@ pub(super) struct Material {
 }
 
 impl Material {
-    /// Reads the files and looks whether they hold what they should.
+    /// Reads the files and checks what is in them.
     ///
     /// # Errors
     /// [`StoreError::Setup`], naming the file.
     pub(super) async fn load(files: &TlsFiles, secure: bool) -> Result<Self, StoreError> {
         let TlsFiles { ca, cert, key } = files;
-        let any = ca.is_some() || cert.is_some() || key.is_some();
-        if any && !secure {
-            return Err(StoreError::Setup(
-                "TLS files are given, but no endpoint begins with https://".to_owned(),
-            ));
-        }
         let ca = match ca {
             Some(path) => Some(checked_ca(path).await?),
             None => None,

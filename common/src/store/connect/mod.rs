@@ -1,9 +1,8 @@
-//! From what an operator says about etcd to a [`Store`](super::Store) that answered
-//! once.
+//! Makes the first connection to etcd: which endpoint answers, and which API it has.
 //!
-//! With [`Api::Auto`] the server is asked. v2 is chosen only for a server that says
-//! it is older than 3.0: v2 and v3 keep separate keys, so a v3 server that is just
-//! starting, and offers v2 already, must not win a register for the wrong half.
+//! With [`Api::Auto`] the server is asked. v2 is chosen only for a server that reports a version
+//! before 3.0: v2 and v3 keep separate keys, so a v3 server that is just starting, and offers v2
+//! already, must not get the keys into the wrong half.
 
 mod address;
 mod files;
@@ -15,22 +14,23 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use url::Url;
 
 use self::files::Material;
-use self::version::Version;
+use self::version::ServerVersion;
 use super::StoreError;
 use super::discovery::Discovery;
+use super::endpoints::{Endpoints, host_and_port, shuffled};
 use super::etcd::Etcd;
 use super::reason::with_sources;
-use super::rotation::{Rotation, place, shuffled};
 use super::v2::{self, V2};
 use super::v3::{self, V3};
 
-/// Which of etcd's APIs to speak.
+/// Which of etcd's APIs to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Api {
-    /// Ask the server.
+    /// That of the server: v3, or v2 before etcd 3.0.
     #[default]
     Auto,
     /// gRPC, etcd 3.0 and newer.
@@ -69,8 +69,7 @@ impl fmt::Display for Api {
 /// PEM files for endpoints with `https`.
 #[derive(Debug, Clone, Default)]
 pub struct TlsFiles {
-    /// Who may have signed the server's certificate, and nobody else. The system's
-    /// own if not given.
+    /// The CA certificates that are trusted, and no others; the system's own if not given.
     pub ca: Option<PathBuf>,
     /// Our certificate, with its chain.
     pub cert: Option<PathBuf>,
@@ -78,13 +77,49 @@ pub struct TlsFiles {
     pub key: Option<PathBuf>,
 }
 
+impl TlsFiles {
+    /// Whether any file is given.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.ca.is_some() || self.cert.is_some() || self.key.is_some()
+    }
+}
+
 /// A user of etcd.
 #[derive(Clone)]
 pub struct Credentials {
     /// The name.
     pub user: String,
-    /// The password; never printed.
-    pub password: String,
+    /// Never printed.
+    pub password: Password,
+}
+
+/// Where a password comes from.
+#[derive(Clone)]
+pub enum Password {
+    /// The password itself.
+    Given(String),
+    /// A file whose first line it is.
+    File(PathBuf),
+}
+
+impl Credentials {
+    /// User and password, as they are now.
+    ///
+    /// # Errors
+    /// [`StoreError::Setup`] when the file cannot be read.
+    fn read(&self) -> Result<(String, String), StoreError> {
+        let password = match &self.password {
+            Password::Given(password) => password.clone(),
+            Password::File(file) => {
+                let text = std::fs::read_to_string(file).map_err(|e| {
+                    StoreError::Setup(format!("cannot read the password {}: {e}", file.display()))
+                })?;
+                text.lines().next().unwrap_or_default().to_owned()
+            }
+        };
+        Ok((self.user.clone(), password))
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -93,91 +128,90 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// How long etcd is waited for.
+/// Bounds for connections and requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// To make a connection.
+    /// For making a connection.
     pub connect: Duration,
-    /// For one request; a connection that has to be made for it may take as long
-    /// again.
+    /// For one request to one endpoint.
     pub request: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(3), request: Duration::from_secs(5) }
+        Self { connect: Duration::from_secs(3), request: super::REQUEST_TIMEOUT }
     }
 }
 
-/// Where etcd is and how to speak to it.
+/// Where etcd is, and how to connect to it.
 #[derive(Debug, Clone, Default)]
 pub struct Connection {
-    /// `http://host:port`, `https://host:port` or `host:port` (which is http). A
-    /// missing port is 2379, with v2 also 4001.
+    /// `http://host:port`, `https://host:port` or `host:port`, which is https if there are TLS
+    /// files and http otherwise. A missing port is 2379, with v2 also 4001.
     pub endpoints: Vec<String>,
     /// Instead of endpoints: a domain whose SRV records name them,
-    /// `_etcd-client-ssl._tcp.DOMAIN` or else `_etcd-client._tcp.DOMAIN`. Asked again
+    /// `_etcd-client-ssl._tcp.DOMAIN` or else `_etcd-client._tcp.DOMAIN`. Looked up again
     /// whenever all endpoints have failed.
     pub discovery: Option<String>,
     /// Which API.
     pub api: Api,
     /// Files for https.
     pub tls: TlsFiles,
-    /// Whom to be, where etcd asks.
+    /// The user, where etcd has authentication.
     pub credentials: Option<Credentials>,
-    /// Deadlines.
+    /// Bounds for connections and requests.
     pub timeouts: Timeouts,
 }
 
-/// Finds an endpoint that answers, and the API if it is left open.
+/// Finds an endpoint that answers, and the API if it is [`Api::Auto`].
 ///
 /// # Errors
-/// [`StoreError::Unreachable`] when nothing answers: try again later. Any other
-/// variant asks for a change of flags, files, users or of the server.
+/// [`StoreError::Unreachable`] when none answers. Any other variant lasts until a file, a user,
+/// a permission or the server is changed.
 pub async fn connect(connection: &Connection) -> Result<Etcd, StoreError> {
-    let door = Door::new(connection).await?;
+    let dialer = Dialer::new(connection).await?;
     let mut errors = Vec::new();
-    for (at, url) in door.endpoints.iter().enumerate() {
-        match door.knock(at, url).await {
+    for (at, url) in dialer.urls.iter().enumerate() {
+        match dialer.dial(at, url).await {
             Ok(etcd) => return Ok(etcd),
             Err(error) => errors.push(error),
         }
     }
-    Err(most_telling(errors))
+    Err(most_definite(errors))
 }
 
-/// Whether a text is an endpoint, before anything is asked.
+/// Checks the form of an endpoint.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// What is wrong with it, for an operator.
 pub fn check_endpoint(text: &str, api: Api) -> Result<(), String> {
-    address::parse(text, api).map(drop).map_err(|e| e.to_string())
+    address::parse(text, "http", api).map(drop).map_err(|e| e.to_string())
 }
 
-/// All that is needed to ask an endpoint.
-struct Door {
-    endpoints: Vec<Url>,
+/// Everything that a connection is made from.
+struct Dialer {
+    urls: Vec<Url>,
     discovery: Option<Arc<Discovery>>,
     api: Api,
     user: Option<(String, String)>,
     tls: Option<v3::Tls>,
     material: Material,
-    /// Made when it is needed: v3 has no use for it.
+    /// Made when it is needed: v3 does not need it.
     http: OnceLock<reqwest::Client>,
     timeouts: Timeouts,
 }
 
-impl Door {
+impl Dialer {
     async fn new(connection: &Connection) -> Result<Self, StoreError> {
         let Connection { api, tls, credentials, timeouts, .. } = connection;
-        let (endpoints, discovery) = find(connection).await?;
-        let secure = endpoints.iter().any(|url| url.scheme() == "https");
+        let (urls, discovery) = find(connection).await?;
+        let secure = urls.iter().any(|url| url.scheme() == "https");
         let material = Material::load(tls, secure).await?;
         Ok(Self {
-            endpoints,
+            urls,
             discovery,
             api: *api,
-            user: credentials.as_ref().map(|c| (c.user.clone(), c.password.clone())),
+            user: credentials.as_ref().map(Credentials::read).transpose()?,
             tls: secure.then(|| material.for_grpc()).transpose()?,
             material,
             http: OnceLock::new(),
@@ -185,33 +219,26 @@ impl Door {
         })
     }
 
-    /// The endpoints, beginning with the one that answered.
-    fn from(&self, at: usize) -> Vec<Url> {
-        let mut endpoints = self.endpoints.clone();
-        let len = endpoints.len().max(1);
-        endpoints.rotate_left(at % len);
-        endpoints
+    /// The endpoints, beginning with the one at `at`.
+    fn endpoints(&self, at: usize) -> Result<Endpoints, StoreError> {
+        let mut urls = self.urls.clone();
+        let len = urls.len().max(1);
+        urls.rotate_left(at % len);
+        Endpoints::new(urls, self.discovery.clone(), self.timeouts.request)
     }
 
-    fn v3(&self, endpoints: Vec<Url>) -> Result<V3, StoreError> {
-        let settings = v3::Settings {
+    fn v3(&self, at: usize) -> Result<V3, StoreError> {
+        let settings = v3::V3Settings {
             user: self.user.clone(),
             tls: self.tls.clone(),
-            request: self.timeouts.request,
             connect: self.timeouts.connect,
         };
-        let rotation = Rotation::new(endpoints)?.found_by(self.discovery.clone());
-        Ok(V3::new(rotation, settings))
+        Ok(V3::new(self.endpoints(at)?, settings))
     }
 
-    fn v2(&self, endpoints: Vec<Url>) -> Result<V2, StoreError> {
-        let settings = v2::Settings {
-            client: self.http()?,
-            user: self.user.clone(),
-            request: self.timeouts.request,
-        };
-        let rotation = Rotation::new(endpoints)?.found_by(self.discovery.clone());
-        Ok(V2::new(rotation, settings))
+    fn v2(&self, at: usize) -> Result<V2, StoreError> {
+        let settings = v2::V2Settings { client: self.http()?, user: self.user.clone() };
+        Ok(V2::new(self.endpoints(at)?, settings))
     }
 
     fn http(&self) -> Result<reqwest::Client, StoreError> {
@@ -222,17 +249,17 @@ impl Door {
         Ok(self.http.get_or_init(|| client).clone())
     }
 
-    /// Asks the endpoint at this place, and goes on with the connection that answered.
-    async fn knock(&self, at: usize, url: &Url) -> Result<Etcd, StoreError> {
+    /// Asks the endpoint at `at`, and keeps the connection that answered.
+    async fn dial(&self, at: usize, url: &Url) -> Result<Etcd, StoreError> {
         let v2 = || async {
-            let store = self.v2(self.from(at))?;
-            store.probe().await.map(|()| Etcd::V2(store))
+            let store = self.v2(at)?;
+            store.probe(self.deadline()).await.map(|()| Etcd::V2(store))
         };
         if self.api == Api::V2 {
             return v2().await;
         }
-        let store = self.v3(self.from(at))?;
-        let error = match store.probe().await {
+        let store = self.v3(at)?;
+        let error = match store.probe(self.deadline()).await {
             Ok(()) => return Ok(Etcd::V3(store)),
             Err(error) => error,
         };
@@ -241,73 +268,73 @@ impl Door {
             return Err(error);
         }
         match self.version(url).await {
-            // What v3 said is what the operator needs: this is no etcd, or none is there.
+            // The error of v3 is the useful one: no etcd listens there, or nothing does.
             Err(_) => Err(error),
             Ok(version) if version.major.is_some_and(|major| major >= 3) => {
                 Err(StoreError::Unreachable(format!(
-                    "{}: etcd {} answers HTTP but not gRPC ({error}); if a proxy in between lets \
-                     only HTTP/1 pass and v2 is meant, choose the v2 API explicitly",
-                    place(url),
+                    "{}: etcd {} answers HTTP but not gRPC ({error}); if a proxy in between passes \
+                     only HTTP/1 and v2 is meant, choose the v2 API explicitly",
+                    host_and_port(url),
                     version.text
                 )))
             }
-            Ok(version) => v2().await.map_err(|refusal| match refusal {
+            Ok(version) => v2().await.map_err(|error| match error {
                 StoreError::Unsupported(_) if version.major.is_none() => not_an_etcd(url),
-                refusal => refusal,
+                other => other,
             }),
         }
     }
 
-    /// What the server says at `/version`.
-    async fn version(&self, url: &Url) -> Result<Version, StoreError> {
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeouts.request
+    }
+
+    /// The version of the server.
+    async fn version(&self, url: &Url) -> Result<ServerVersion, StoreError> {
         let mut url = url.clone();
         url.set_path("/version");
         let request = self.http()?.get(url).timeout(self.timeouts.request);
         let cut =
             |e: reqwest::Error| StoreError::Unreachable(with_sources("", Some(&e.without_url())));
         let mut response = request.send().await.map_err(cut)?;
-        // An answer that is longer than this is somebody else's.
+        // etcd's answer is one short piece.
         let body = response.chunk().await.map_err(cut)?.unwrap_or_default();
-        Ok(Version::read(&body))
+        Ok(ServerVersion::read(&body))
     }
 }
 
-/// Somebody answers HTTP, and neither `/version` nor the keys of v2.
+/// HTTP is answered, and neither `/version` nor the keys of v2 are.
 fn not_an_etcd(url: &Url) -> StoreError {
-    let place = place(url);
-    StoreError::Unreachable(format!("{place}: what answers there is no etcd; is the port right?"))
+    let server = host_and_port(url);
+    StoreError::Unreachable(format!("{server}: the server there is no etcd; is the port right?"))
 }
 
-/// The endpoints in the order in which they are tried, and who found them.
+/// The endpoints in the order in which they are tried, and the discovery that found them.
 async fn find(connection: &Connection) -> Result<(Vec<Url>, Option<Arc<Discovery>>), StoreError> {
-    let Connection { endpoints, discovery, api, .. } = connection;
+    let Connection { endpoints, discovery, api, tls, .. } = connection;
     if let Some(domain) = discovery {
-        if !endpoints.is_empty() {
-            return Err(StoreError::Setup(
-                "endpoints are given and a domain to discover them: one of the two is enough"
-                    .to_owned(),
-            ));
-        }
         let (discovery, urls) = Discovery::begin(domain).await?;
         return Ok((urls, Some(Arc::new(discovery))));
     }
+    // TLS files leave no doubt about what a bare `host:port` means.
+    let scheme = if tls.is_given() { "https" } else { "http" };
     let mut urls = Vec::new();
     for text in endpoints {
-        let found = address::parse(text, *api);
-        urls.extend(found.map_err(|e| StoreError::Setup(format!("--etcd: endpoint {e}")))?);
+        let found = address::parse(text, scheme, *api);
+        urls.extend(found.map_err(|e| StoreError::Setup(format!("endpoint {e}")))?);
     }
     Ok((shuffled(urls), None))
 }
 
-/// A refusal says more than a silence; of several silences, all are told.
-fn most_telling(errors: Vec<StoreError>) -> StoreError {
-    if let Some(refusal) = errors.iter().find(|error| !error.is_transient()) {
-        return refusal.clone();
+/// Prefers a definite error; otherwise joins all that are transient.
+fn most_definite(errors: Vec<StoreError>) -> StoreError {
+    if let Some(definite) = errors.iter().find(|error| !error.is_transient()) {
+        return definite.clone();
     }
     let reasons: Vec<String> = errors
         .into_iter()
         .map(|error| match error {
-            StoreError::Unreachable(why) => why,
+            StoreError::Unreachable(reason) => reason,
             other => other.to_string(),
         })
         .collect();
@@ -323,17 +350,18 @@ mod tests {
 
     #[test]
     fn passwords_are_never_printed() {
-        let credentials = Credentials { user: "web".into(), password: "s3cret".into() };
+        let credentials =
+            Credentials { user: "web".into(), password: Password::Given("s3cret".into()) };
         let connection = Connection { credentials: Some(credentials), ..Connection::default() };
         assert!(!format!("{connection:?}").contains("s3cret"));
     }
 
     #[test]
-    fn a_refusal_is_told_before_a_silence() {
-        let silence = || StoreError::Unreachable("a:1: refused".into());
+    fn a_definite_error_comes_before_a_transient_one() {
+        let silent = || StoreError::Unreachable("a:1: refused".into());
         let denied = StoreError::Denied("bad password".into());
-        assert_eq!(most_telling(vec![silence(), denied.clone()]), denied);
-        let both = most_telling(vec![silence(), StoreError::Unreachable("b:1: refused".into())]);
+        assert_eq!(most_definite(vec![silent(), denied.clone()]), denied);
+        let both = most_definite(vec![silent(), StoreError::Unreachable("b:1: refused".into())]);
         assert_eq!(both, StoreError::Unreachable("a:1: refused; b:1: refused".into()));
     }
 }

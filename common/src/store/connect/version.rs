@@ -1,19 +1,19 @@
-//! What a server answers at `/version`.
+//! The answer of a server at `/version`.
 
-/// What a server says that it is.
+/// The version that a server reports.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub(super) struct ServerVersion {
     pub(super) text: String,
-    /// `None` if it does not say, as etcd 0.4 may.
+    /// `None` if it cannot be read.
     pub(super) major: Option<u64>,
 }
 
-impl Version {
+impl ServerVersion {
     /// `{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}`, or `etcd 0.4.6`.
     pub(super) fn read(body: &[u8]) -> Self {
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-        let said = json.get("etcdserver").or_else(|| json.get("releaseVersion"));
-        let text = match said.and_then(serde_json::Value::as_str) {
+        let reported = json.get("etcdserver").or_else(|| json.get("releaseVersion"));
+        let text = match reported.and_then(serde_json::Value::as_str) {
             Some(version) => version.to_owned(),
             None => String::from_utf8_lossy(body).trim().trim_start_matches("etcd ").to_owned(),
         };
@@ -36,7 +36,10 @@ mod tests {
             ("etcd 0.4.6", "0.4.6", Some(0)),
             ("<html>", "<html>", None),
         ] {
-            assert_eq!(Version::read(body.as_bytes()), Version { text: text.into(), major });
+            assert_eq!(
+                ServerVersion::read(body.as_bytes()),
+                ServerVersion { text: text.into(), major }
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
-//! A store in memory, for tests of everything that stands on a store.
+//! A store in memory, for tests of everything that needs a store.
 //!
-//! It keeps the contract of [`super`] as v3 does, and can do on demand what etcd
-//! does at the worst moment: cut the line, hang, compact, be wiped or restored, let
-//! leases run out. Its leases have no clock: time passes by [`Memory::advance`].
+//! It keeps the contract of [`super`] as v3 does, and does on demand what etcd does at the worst
+//! moment: cut connections, hang, compact, be wiped or restored, let leases expire. Its leases
+//! have no clock: time passes by [`Memory::advance`].
 
 mod world;
 
@@ -10,21 +10,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 pub use self::world::Saved;
 use self::world::World;
 use super::{
-    Guard, KeyState, Lease, Ownership, Renewed, Store, StoreError, Watch, WatchEvent, WriteOutcome,
+    DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome, RefreshOutcome, Store,
+    StoreError, Watch, WatchEvent,
 };
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
-/// A call to a store that hangs ends after this, as a real one's would.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// The line between a client and the store.
+/// The connection between a client and the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum Connectivity {
     Up,
     Cut,
     Hung,
@@ -34,8 +32,8 @@ enum Line {
 #[derive(Debug, Clone)]
 pub struct Memory {
     world: Arc<Mutex<World>>,
-    /// Rings at each change, and holds the state of the line.
-    line: Arc<watch::Sender<Line>>,
+    /// Notifies at each change, and has the state of the connection.
+    line: Arc<watch::Sender<Connectivity>>,
 }
 
 impl Default for Memory {
@@ -49,7 +47,7 @@ impl Memory {
     #[must_use]
     pub fn new() -> Self {
         let world = Arc::new(Mutex::new(World::default()));
-        Self { world, line: Arc::new(watch::Sender::new(Line::Up)) }
+        Self { world, line: Arc::new(watch::Sender::new(Connectivity::Up)) }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -65,17 +63,17 @@ impl Memory {
     /// Every call fails and every watch ends, until [`Memory::heal`].
     pub fn cut(&self) {
         self.world().cuts += 1;
-        self.line.send_replace(Line::Cut);
+        self.line.send_replace(Connectivity::Cut);
     }
 
     /// No call is answered and every watch is silent, until [`Memory::heal`].
     pub fn hang(&self) {
-        self.line.send_replace(Line::Hung);
+        self.line.send_replace(Connectivity::Hung);
     }
 
     /// Answers again. What was cut stays cut; what hung goes on.
     pub fn heal(&self) {
-        self.line.send_replace(Line::Up);
+        self.line.send_replace(Connectivity::Up);
     }
 
     /// Forgets the history up to now; a watch that has not seen it yet ends.
@@ -89,8 +87,8 @@ impl Memory {
         self.world().save()
     }
 
-    /// Goes back to an older state, as a restore from a backup does. Running
-    /// watches end, as the server is another one.
+    /// Goes back to an older state, as a restore from a backup does. Running watches end, as
+    /// the server is another one.
     pub fn restore(&self, saved: &Saved) {
         self.change(|world| world.restore(saved));
     }
@@ -100,22 +98,22 @@ impl Memory {
         self.change(World::wipe);
     }
 
-    /// Lets time pass: leases run out.
+    /// Lets time pass: leases expire.
     pub fn advance(&self, time: Duration) {
         self.change(|world| world.advance(time));
     }
 
-    /// Writes a key as somebody else without a lease would.
+    /// Writes a key as another client without a lease would.
     pub fn set(&self, key: &Key, value: impl Into<Vec<u8>>) -> Revision {
         self.change(|world| world.write(key.as_str(), value.into(), 0))
     }
 
-    /// Deletes a key as somebody else would.
+    /// Deletes a key as another client would.
     pub fn remove(&self, key: &Key) {
         self.change(|world| world.erase(&[key.as_str().into()]));
     }
 
-    /// Every watch says how far it is, as etcd does every few minutes.
+    /// Every watch reports its progress, as etcd does every few minutes.
     pub fn announce(&self) {
         self.change(|world| world.announcements += 1);
     }
@@ -126,7 +124,7 @@ impl Memory {
         self.world().revision
     }
 
-    /// The value of a key, seen past any cut line.
+    /// The value of a key, whatever the state of the connection.
     #[must_use]
     pub fn value(&self, key: &Key) -> Option<Vec<u8>> {
         self.world().entries.get(key.as_str()).map(|entry| entry.value.to_vec())
@@ -151,15 +149,15 @@ impl Memory {
         self.world().calls
     }
 
-    /// Waits until the line is up, or says why not.
-    async fn reach(&self) -> Result<(), StoreError> {
+    /// Waits until the store answers, until `deadline` at most.
+    async fn reach(&self, deadline: Instant) -> Result<(), StoreError> {
         self.world().calls += 1;
         let mut line = self.line.subscribe();
-        let settled = timeout(DEADLINE, line.wait_for(|line| *line != Line::Hung)).await;
+        let settled = timeout_at(deadline, line.wait_for(|line| *line != Connectivity::Hung)).await;
         match settled.map(|line| line.map(|line| *line)) {
-            Ok(Ok(Line::Up)) => Ok(()),
-            Ok(_) => Err(StoreError::Unreachable("memory: the line is cut".to_owned())),
-            Err(_) => Err(StoreError::Unreachable("memory: no answer within 5s".to_owned())),
+            Ok(Ok(Connectivity::Up)) => Ok(()),
+            Ok(_) => Err(StoreError::Unreachable("memory: the connection is cut".to_owned())),
+            Err(_) => Err(StoreError::Unreachable("memory: no answer in time".to_owned())),
         }
     }
 }
@@ -167,13 +165,18 @@ impl Memory {
 impl Store for Memory {
     type Watch = MemoryWatch;
 
-    async fn read(&self, trees: &[Tree]) -> Result<Snapshot, StoreError> {
-        self.reach().await?;
+    async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
+        self.reach(deadline).await?;
         Ok(self.world().read(trees))
     }
 
-    async fn watch(&self, tree: &Tree, after: Revision) -> Result<MemoryWatch, StoreError> {
-        self.reach().await?;
+    async fn watch(
+        &self,
+        tree: &Tree,
+        after: Revision,
+        deadline: Instant,
+    ) -> Result<MemoryWatch, StoreError> {
+        self.reach(deadline).await?;
         let world = self.world();
         if world.revision < after {
             return Err(StoreError::Regressed { seen: after, now: world.revision });
@@ -191,19 +194,22 @@ impl Store for Memory {
         })
     }
 
-    async fn grant(&self, ttl: Ttl) -> Result<Lease, StoreError> {
-        self.reach().await?;
+    async fn grant(&self, ttl: Ttl, deadline: Instant) -> Result<Lease, StoreError> {
+        self.reach(deadline).await?;
         Ok(Lease { id: self.world().grant(ttl.span()), ttl: ttl.span() })
     }
 
-    async fn renew(
+    async fn refresh(
         &self,
         lease: Lease,
         keys: &[(Key, Ownership)],
-    ) -> Result<Option<Renewed>, StoreError> {
-        self.reach().await?;
+        deadline: Instant,
+    ) -> Result<RefreshOutcome, StoreError> {
+        self.reach(deadline).await?;
         let mut world = self.world();
-        let Some(ttl) = world.renew(lease.id) else { return Ok(None) };
+        if world.renew(lease.id).is_none() {
+            return Ok(RefreshOutcome::LeaseLost);
+        }
         let state = |(key, _): &(Key, Ownership)| match world.entries.get(key.as_str()) {
             None => KeyState::Missing,
             Some(entry) if entry.lease == lease.id => {
@@ -212,7 +218,7 @@ impl Store for Memory {
             Some(entry) => KeyState::Foreign(entry.clone()),
         };
         let keys = keys.iter().map(state).collect();
-        Ok(Some(Renewed { ttl, revision: world.revision, keys }))
+        Ok(RefreshOutcome::Refreshed { revision: world.revision, keys })
     }
 
     async fn put(
@@ -221,44 +227,54 @@ impl Store for Memory {
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> Result<Option<WriteOutcome>, StoreError> {
-        self.reach().await?;
+        deadline: Instant,
+    ) -> Result<PutOutcome, StoreError> {
+        self.reach(deadline).await?;
         Ok(self.change(|world| {
             if !world.knows(lease.id) {
-                return None;
+                return PutOutcome::LeaseLost;
             }
-            Some(if world.allows(key, guard) {
-                let revision = world.write(key.as_str(), value.to_vec(), lease.id);
-                WriteOutcome::Done {
-                    revision,
-                    mark: Ownership { lease: lease.id, modified: revision },
-                }
-            } else {
-                world.held(key)
-            })
+            if world.allows(key, guard) {
+                let modified = world.write(key.as_str(), value.to_vec(), lease.id);
+                return PutOutcome::Written(Ownership { lease: lease.id, modified });
+            }
+            let revision = world.revision;
+            match world.entries.get(key.as_str()).cloned() {
+                Some(by) => PutOutcome::Taken { by, revision },
+                None => PutOutcome::Missing { revision },
+            }
         }))
     }
 
-    async fn delete(&self, key: &Key, guard: &Guard) -> Result<WriteOutcome, StoreError> {
-        self.reach().await?;
+    async fn delete(
+        &self,
+        key: &Key,
+        guard: &Guard,
+        deadline: Instant,
+    ) -> Result<DeleteOutcome, StoreError> {
+        self.reach(deadline).await?;
         Ok(self.change(|world| {
-            if world.entries.contains_key(key.as_str()) && world.allows(key, guard) {
-                let revision = world.erase(&[key.as_str().into()]);
-                WriteOutcome::Done { revision, mark: Ownership { lease: 0, modified: revision } }
-            } else {
-                world.held(key)
+            let revision = world.revision;
+            match world.entries.get(key.as_str()).cloned() {
+                None => DeleteOutcome::Missing(revision),
+                Some(by) if !world.allows(key, guard) => DeleteOutcome::Taken { by, revision },
+                Some(_) => DeleteOutcome::Deleted(world.erase(&[key.as_str().into()])),
             }
         }))
     }
 
-    async fn revoke(&self, lease: Lease) -> Result<(), StoreError> {
-        self.reach().await?;
+    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), StoreError> {
+        self.reach(deadline).await?;
         self.change(|world| world.revoke(lease.id));
         Ok(())
     }
 
-    async fn time_left(&self, entry: &Entry) -> Result<Option<Duration>, StoreError> {
-        self.reach().await?;
+    async fn time_left(
+        &self,
+        entry: &Entry,
+        deadline: Instant,
+    ) -> Result<Option<Duration>, StoreError> {
+        self.reach(deadline).await?;
         Ok((entry.lease != 0).then(|| self.world().time_left(entry.lease)))
     }
 }
@@ -271,7 +287,7 @@ pub struct MemoryWatch {
     seen: Revision,
     cuts: u64,
     announced: u64,
-    line: watch::Receiver<Line>,
+    line: watch::Receiver<Connectivity>,
 }
 
 impl MemoryWatch {
@@ -295,7 +311,7 @@ impl MemoryWatch {
 impl Watch for MemoryWatch {
     async fn next(&mut self) -> Result<WatchEvent, StoreError> {
         loop {
-            if *self.line.borrow_and_update() != Line::Hung
+            if *self.line.borrow_and_update() != Connectivity::Hung
                 && let Some(event) = self.poll()?
             {
                 return Ok(event);

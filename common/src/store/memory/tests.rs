@@ -1,5 +1,8 @@
+use tokio::time::timeout;
+
 use super::*;
 use crate::model::Change;
+use crate::store::default_deadline as soon;
 
 fn key(text: &str) -> Key {
     text.parse().unwrap()
@@ -12,11 +15,11 @@ fn tree(text: &str) -> Tree {
 #[tokio::test(start_paused = true)]
 async fn a_hung_store_ends_calls_by_its_deadline_and_watches_by_their_callers() {
     let store = Memory::new();
-    let mut watch = store.watch(&tree("/a"), store.revision()).await.unwrap();
+    let mut watch = store.watch(&tree("/a"), store.revision(), soon()).await.unwrap();
     store.hang();
     store.set(&key("/a/1"), "x");
     assert!(timeout(Duration::from_secs(3600), watch.next()).await.is_err());
-    assert!(store.read(&[tree("/a")]).await.unwrap_err().is_transient());
+    assert!(store.read(&[tree("/a")], soon()).await.unwrap_err().is_transient());
     store.heal();
     assert!(matches!(watch.next().await, Ok(WatchEvent::Changes(changes)) if changes.len() == 1));
 }
@@ -24,29 +27,32 @@ async fn a_hung_store_ends_calls_by_its_deadline_and_watches_by_their_callers() 
 #[tokio::test]
 async fn a_cut_ends_watches_for_good() {
     let store = Memory::new();
-    let mut watch = store.watch(&tree("/a"), store.revision()).await.unwrap();
+    let mut watch = store.watch(&tree("/a"), store.revision(), soon()).await.unwrap();
     store.cut();
-    assert!(store.grant(Ttl::DEFAULT).await.is_err());
+    assert!(store.grant(Ttl::DEFAULT, soon()).await.is_err());
     store.heal();
     assert!(watch.next().await.is_err());
-    assert!(store.grant(Ttl::DEFAULT).await.is_ok());
+    assert!(store.grant(Ttl::DEFAULT, soon()).await.is_ok());
 }
 
 #[tokio::test]
-async fn time_passes_only_when_told() {
+async fn time_passes_only_on_demand() {
     let store = Memory::new();
-    let lease = store.grant(Ttl::DEFAULT).await.unwrap();
-    store.put(&key("/a/1"), b"x", lease, &Guard::Absent).await.unwrap().unwrap();
-    let mut watch = store.watch(&tree("/a"), store.revision()).await.unwrap();
+    let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+    store.put(&key("/a/1"), b"x", lease, &Guard::Absent, soon()).await.unwrap();
+    let mut watch = store.watch(&tree("/a"), store.revision(), soon()).await.unwrap();
     store.advance(Duration::from_secs(29));
-    assert!(store.renew(lease, &[]).await.unwrap().is_some());
+    assert!(matches!(
+        store.refresh(lease, &[], soon()).await,
+        Ok(RefreshOutcome::Refreshed { .. })
+    ));
     store.advance(Duration::from_secs(29));
     assert_eq!(store.value(&key("/a/1")), Some(b"x".to_vec()));
     store.advance(Duration::from_secs(1));
     let at = store.revision();
-    let gone = Change::Gone { key: "/a/1".into(), at };
+    let gone = Change::Deleted { key: "/a/1".into(), at };
     assert_eq!(watch.next().await, Ok(WatchEvent::Changes(vec![gone])));
-    assert_eq!(store.renew(lease, &[]).await, Ok(None));
+    assert_eq!(store.refresh(lease, &[], soon()).await, Ok(RefreshOutcome::LeaseLost));
     assert_eq!(store.writes(), 2);
 }
 
@@ -57,19 +63,19 @@ async fn a_restore_goes_backwards_and_a_wipe_has_another_id() {
     let backup = store.save();
     let later = store.set(&key("/a/2"), "y");
     store.restore(&backup);
-    let before = store.read(&[tree("/")]).await.unwrap();
+    let before = store.read(&[tree("/")], soon()).await.unwrap();
     assert_eq!(before.entries.len(), 1);
-    let error = store.watch(&tree("/a"), later).await.unwrap_err();
+    let error = store.watch(&tree("/a"), later, soon()).await.unwrap_err();
     assert_eq!(error, StoreError::Regressed { seen: later, now: before.revision });
     store.wipe();
-    let after = store.read(&[tree("/")]).await.unwrap();
+    let after = store.read(&[tree("/")], soon()).await.unwrap();
     assert!(after.entries.is_empty() && after.cluster != before.cluster);
 }
 
 #[tokio::test]
 async fn announcements_reach_quiet_watches() {
     let store = Memory::new();
-    let mut watch = store.watch(&tree("/a"), store.revision()).await.unwrap();
+    let mut watch = store.watch(&tree("/a"), store.revision(), soon()).await.unwrap();
     let elsewhere = store.set(&key("/b"), "x");
     store.announce();
     assert_eq!(watch.next().await, Ok(WatchEvent::Progress(elsewhere)));

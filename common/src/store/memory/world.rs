@@ -1,11 +1,11 @@
-//! What the store in memory holds. Pure: no line, no waiting.
+//! The content of the store in memory. Pure: no connection, no waiting.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Change, Entry, Key, Revision, Snapshot, Tree};
-use crate::store::{Guard, StoreError, WriteOutcome};
+use crate::store::{Guard, StoreError};
 
 /// Entries, history and leases.
 #[derive(Debug)]
@@ -16,9 +16,9 @@ pub(super) struct World {
     /// All changes after `compacted`, in order.
     history: Vec<Change>,
     pub(super) compacted: Revision,
-    leases: BTreeMap<i64, Term>,
+    leases: BTreeMap<i64, LeaseTime>,
     next_lease: i64,
-    /// Raised whenever running watches have to end.
+    /// Grows whenever running watches have to end.
     pub(super) cuts: u64,
     pub(super) announcements: u64,
     pub(super) writes: u64,
@@ -27,7 +27,7 @@ pub(super) struct World {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Term {
+struct LeaseTime {
     ttl: Duration,
     left: Duration,
 }
@@ -37,7 +37,7 @@ struct Term {
 pub struct Saved {
     revision: Revision,
     entries: BTreeMap<Arc<str>, Entry>,
-    leases: BTreeMap<i64, Term>,
+    leases: BTreeMap<i64, LeaseTime>,
 }
 
 impl Default for World {
@@ -74,8 +74,8 @@ impl World {
         }
         let covers = |change: &Change| match change {
             Change::Put(entry) => tree.covers(&entry.key),
-            Change::Gone { key, .. } => tree.covers(key),
-            Change::TreeGone { tree: gone, .. } => tree.covers(gone.path()),
+            Change::Deleted { key, .. } => tree.covers(key),
+            Change::TreeDeleted { tree: gone, .. } => tree.covers(gone.path()),
         };
         let new = self.history.iter().filter(|change| change.revision() > seen && covers(change));
         Ok(new.cloned().collect())
@@ -103,7 +103,7 @@ impl World {
             self.revision.0 += 1;
             self.writes += gone.len() as u64;
             let at = self.revision;
-            self.history.extend(gone.into_iter().map(|key| Change::Gone { key, at }));
+            self.history.extend(gone.into_iter().map(|key| Change::Deleted { key, at }));
         }
         self.revision
     }
@@ -113,18 +113,14 @@ impl World {
         match guard {
             Guard::Absent => entry.is_none(),
             Guard::Value(value) => entry.is_some_and(|entry| *entry.value == **value),
-            Guard::Ours(mark) => entry.is_some_and(|entry| entry.lease == mark.lease),
+            Guard::Ours(ours) => entry.is_some_and(|entry| entry.lease == ours.lease),
         }
-    }
-
-    pub(super) fn held(&self, key: &Key) -> WriteOutcome {
-        WriteOutcome::Held { by: self.entries.get(key.as_str()).cloned(), revision: self.revision }
     }
 
     pub(super) fn grant(&mut self, ttl: Duration) -> i64 {
         let id = self.next_lease;
         self.next_lease += 1;
-        self.leases.insert(id, Term { ttl, left: ttl });
+        self.leases.insert(id, LeaseTime { ttl, left: ttl });
         id
     }
 

@@ -1,14 +1,14 @@
-//! Requests on their way and answers as they arrive: URLs, headers, bounded bodies.
+//! URLs of requests, headers and bounded bodies of answers.
 
 use reqwest::{RequestBuilder, Response};
 use url::Url;
 
-use super::wire::Reply;
+use super::wire::HttpReply;
 use crate::model::Revision;
 use crate::store::StoreError;
 use crate::store::reason::with_sources;
 
-/// The largest answer we take: some 500 000 keys.
+/// The largest answer that is accepted: some 500 000 keys.
 const MAX_ANSWER: usize = 128 * 1024 * 1024;
 
 /// `/v2/keys` and the path, each segment encoded, so that no character of a key
@@ -22,10 +22,10 @@ pub(super) fn key_url(base: &Url, path: &str) -> Url {
     url
 }
 
-pub(super) async fn receive(request: RequestBuilder) -> Result<Reply, StoreError> {
-    let mut response = request.send().await.map_err(cut)?;
+pub(super) async fn receive(request: RequestBuilder) -> Result<HttpReply, StoreError> {
+    let mut response = request.send().await.map_err(transport_error)?;
     let mut reply = head(&response);
-    while let Some(part) = response.chunk().await.map_err(cut)? {
+    while let Some(part) = response.chunk().await.map_err(transport_error)? {
         grow(&mut reply.body, &part)?;
     }
     Ok(reply)
@@ -33,16 +33,18 @@ pub(super) async fn receive(request: RequestBuilder) -> Result<Reply, StoreError
 
 pub(super) fn grow(body: &mut Vec<u8>, part: &[u8]) -> Result<(), StoreError> {
     if body.len() + part.len() > MAX_ANSWER {
-        return Err(StoreError::Refused(format!("an answer of more than {MAX_ANSWER} bytes")));
+        return Err(StoreError::Rejected(format!(
+            "the answer has more than {MAX_ANSWER} bytes, the most that is accepted"
+        )));
     }
     body.extend_from_slice(part);
     Ok(())
 }
 
-/// Status and headers; the body is still to come.
-pub(super) fn head(response: &Response) -> Reply {
+/// Status and headers; the body is read later.
+pub(super) fn head(response: &Response) -> HttpReply {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-    Reply {
+    HttpReply {
         status: response.status().as_u16(),
         index: header("x-etcd-index").and_then(|n| n.parse().ok()).map(Revision),
         cluster: header("x-etcd-cluster-id")
@@ -53,8 +55,8 @@ pub(super) fn head(response: &Response) -> Reply {
     }
 }
 
-/// The URL is left out of the message: the endpoint is in front of it already.
-pub(super) fn cut(error: reqwest::Error) -> StoreError {
+/// Without the URL: the caller puts the endpoint in front of the message.
+pub(super) fn transport_error(error: reqwest::Error) -> StoreError {
     StoreError::Unreachable(with_sources("", Some(&error.without_url())))
 }
 
@@ -63,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_keep_their_name_on_the_way() {
+    fn keys_are_encoded_by_segment() {
         let base: Url = "http://127.0.0.1:4001".parse().unwrap();
         for (path, encoded) in [
             ("/services/web", "/v2/keys/services/web"),

@@ -1,7 +1,7 @@
-//! What etcd v2 answers, and what its errors ask for.
+//! The answers of etcd v2, and what its errors mean.
 //!
-//! Its error codes are in the body, not in the HTTP status: a history that is gone
-//! is "401" inside a 400.
+//! Its error codes are in the body, not in the HTTP status: a history that is no longer kept is
+//! "401" inside a 400.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,34 +12,34 @@ use crate::model::{Change, Entry, Revision, Snapshot, Tree};
 use crate::store::StoreError;
 
 /// "Key not found".
-pub(super) const MISSING: u64 = 100;
+pub(super) const NOT_FOUND: u64 = 100;
 /// "Compare failed".
-pub(super) const COMPARE: u64 = 101;
+pub(super) const COMPARE_FAILED: u64 = 101;
 /// "Key already exists".
 pub(super) const EXISTS: u64 = 105;
 /// "The event in requested index is outdated and cleared".
 pub(super) const CLEARED: u64 = 401;
 
-/// "Not a directory": a key stands where the path needs a folder.
-pub(super) const NOT_A_FOLDER: u64 = 104;
+/// "Not a directory": there is a key where the path needs a directory.
+pub(super) const NOT_A_DIRECTORY: u64 = 104;
 
 const NOT_A_FILE: u64 = 102;
 const UNAUTHORIZED: u64 = 110;
-/// From here on the cluster has trouble: no leader, a time-out.
+/// The cluster cannot answer: no leader, a time-out.
 const RAFT: std::ops::Range<u64> = 300..400;
 
-/// The answer to a request that was carried out.
+/// The answer to a request that was carried out, and an event of a watch.
 #[derive(Debug, Deserialize)]
-pub(super) struct Answer {
+pub(super) struct KeyEvent {
     #[serde(default)]
     pub(super) action: String,
-    pub(super) node: Node,
+    pub(super) node: KeyNode,
 }
 
-/// A key or a folder.
+/// A key or a directory.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Node {
+pub(super) struct KeyNode {
     /// Absent for the root.
     key: Option<String>,
     #[serde(default)]
@@ -47,14 +47,14 @@ pub(super) struct Node {
     #[serde(default)]
     dir: bool,
     #[serde(default)]
-    nodes: Vec<Node>,
+    nodes: Vec<KeyNode>,
     #[serde(default)]
     pub(super) modified_index: u64,
     #[serde(default)]
     created_index: u64,
     #[serde(default)]
     ttl: Option<u64>,
-    /// There while `ttl` is left out, in the last second.
+    /// Also present in the last second, when `ttl` is left out.
     #[serde(default)]
     expiration: Option<String>,
 }
@@ -62,7 +62,7 @@ pub(super) struct Node {
 /// The answer to a request that was not carried out.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Refusal {
+pub(super) struct ErrorBody {
     pub(super) error_code: u64,
     #[serde(default)]
     message: String,
@@ -72,7 +72,7 @@ pub(super) struct Refusal {
 
 /// Status, headers and body of an answer.
 #[derive(Debug, Default)]
-pub(super) struct Reply {
+pub(super) struct HttpReply {
     pub(super) status: u16,
     /// `X-Etcd-Index`, absent or 0 on some errors.
     pub(super) index: Option<Revision>,
@@ -81,23 +81,23 @@ pub(super) struct Reply {
     pub(super) body: Vec<u8>,
 }
 
-/// What a reply says.
+/// The answer to a request about a key.
 #[derive(Debug)]
-pub(super) enum Said {
-    Done(Answer),
-    /// One of the refusals that somebody decides by.
-    No(Refusal),
+pub(super) enum KeyReply {
+    Done(KeyEvent),
+    /// An error about the state of the key, which callers decide by.
+    Failed(ErrorBody),
 }
 
-impl Reply {
+impl HttpReply {
     /// The store's index.
     ///
     /// # Errors
-    /// When the header is missing, for without it a wiped store cannot be told.
+    /// When the header is missing: without it a wiped store is not noticed.
     pub(super) fn index(&self) -> Result<Revision, StoreError> {
         self.index.ok_or_else(|| {
             StoreError::Unreachable(
-                "an answer without X-Etcd-Index: does a proxy in between drop headers?".to_owned(),
+                "the answer has no X-Etcd-Index; does a proxy in between drop headers?".to_owned(),
             )
         })
     }
@@ -105,27 +105,29 @@ impl Reply {
     /// Reads the answer.
     ///
     /// # Errors
-    /// All refusals that are not about the state of a key.
-    pub(super) fn read(&self) -> Result<Said, StoreError> {
+    /// Every error that is not about the state of a key.
+    pub(super) fn read(&self) -> Result<KeyReply, StoreError> {
         if (200..300).contains(&self.status) {
             return serde_json::from_slice(&self.body)
-                .map(Said::Done)
-                .map_err(|e| StoreError::Unreachable(format!("not an answer of etcd v2: {e}")));
+                .map(KeyReply::Done)
+                .map_err(|e| StoreError::Unreachable(format!("the answer is not etcd's: {e}")));
         }
-        let Ok(refusal) = serde_json::from_slice::<Refusal>(&self.body) else {
+        let Ok(error) = serde_json::from_slice::<ErrorBody>(&self.body) else {
             return Err(self.without_code());
         };
-        match refusal.error_code {
-            MISSING | COMPARE | EXISTS | CLEARED | NOT_A_FOLDER => Ok(Said::No(refusal)),
-            _ => Err(refusal.into()),
+        match error.error_code {
+            NOT_FOUND | COMPARE_FAILED | EXISTS | CLEARED | NOT_A_DIRECTORY => {
+                Ok(KeyReply::Failed(error))
+            }
+            _ => Err(error.into()),
         }
     }
 
-    /// An error that does not come from the keys API: a proxy's, or a server's
-    /// without it.
+    /// An error that does not come from the keys API: that of a proxy, or of a server without
+    /// the API.
     fn without_code(&self) -> StoreError {
         let text = String::from_utf8_lossy(&self.body);
-        // One line; of a page for a browser, nothing.
+        // In one line, and without the HTML of an error page.
         let words: Vec<&str> =
             text.split_whitespace().take_while(|w| !w.starts_with('<')).collect();
         let text: String = words.join(" ").chars().take(200).collect();
@@ -136,39 +138,41 @@ impl Reply {
                     .to_owned(),
             ),
             401 | 403 => StoreError::Denied(format!("HTTP {}: {text}", self.status)),
-            400..500 => StoreError::Refused(format!("HTTP {}: {text}", self.status)),
+            400..500 => StoreError::Rejected(format!("HTTP {}: {text}", self.status)),
             status => StoreError::Unreachable(format!("HTTP {status}: {text}")),
         }
     }
 }
 
-impl From<Refusal> for StoreError {
-    fn from(Refusal { error_code, message, cause }: Refusal) -> Self {
+impl From<ErrorBody> for StoreError {
+    fn from(ErrorBody { error_code, message, cause }: ErrorBody) -> Self {
         let text = format!("{message} ({cause}, code {error_code})");
         match error_code {
             UNAUTHORIZED => Self::Denied(format!(
                 "{text}: check the user, the password and the role's access to this path"
             )),
-            NOT_A_FILE => Self::Refused(format!("{text}: there is a folder where a key is meant")),
-            NOT_A_FOLDER => {
-                Self::Refused(format!("{text}: there is a key where a folder is meant"))
+            NOT_A_FILE => {
+                Self::Rejected(format!("{text}: there is a directory in place of the key"))
+            }
+            NOT_A_DIRECTORY => {
+                Self::Rejected(format!("{text}: there is a key in place of a directory"))
             }
             code if RAFT.contains(&code) => Self::Unreachable(text),
-            _ => Self::Refused(text),
+            _ => Self::Rejected(text),
         }
     }
 }
 
-impl Node {
+impl KeyNode {
     fn path(&self) -> &str {
         self.key.as_deref().unwrap_or("/")
     }
 
-    pub(super) fn is_folder(&self) -> bool {
+    pub(super) fn is_directory(&self) -> bool {
         self.dir
     }
 
-    /// The node as an entry; a folder is none.
+    /// The node as an entry; a directory is none.
     pub(super) fn entry(&self) -> Option<Entry> {
         (!self.dir).then(|| Entry {
             key: self.path().into(),
@@ -180,7 +184,7 @@ impl Node {
         })
     }
 
-    /// Time left; zero in the last second.
+    /// What is left of its lifetime; zero in the last second.
     pub(super) fn time_left(&self) -> Option<Duration> {
         let ending = || self.expiration.as_ref().map(|_| Duration::ZERO);
         self.ttl.map(Duration::from_secs).or_else(ending)
@@ -195,9 +199,9 @@ impl Node {
     }
 }
 
-impl Answer {
-    /// The event as a change of `watched`, unless it is none: a folder may be
-    /// named that merely begins with the same letters.
+impl KeyEvent {
+    /// The event as a change of `watched`. `None` if it is about something else: etcd delivers
+    /// directories whose name merely begins with the same letters.
     pub(super) fn change(&self, watched: &Tree) -> Option<Change> {
         let at = Revision(self.node.modified_index);
         let gone = matches!(self.action.as_str(), "delete" | "expire" | "compareAndDelete");
@@ -205,15 +209,15 @@ impl Answer {
         if self.node.dir && gone {
             let tree: Tree = key.parse().ok()?;
             let concerns = watched.covers(tree.path()) || tree.covers(watched.path());
-            return concerns.then_some(Change::TreeGone { tree, at });
+            return concerns.then_some(Change::TreeDeleted { tree, at });
         }
         if !watched.covers(key) {
             return None;
         }
-        // A folder made in the place of a key ends the key.
+        // A directory made in place of a key ends the key.
         Some(match self.node.entry().filter(|_| !gone) {
             Some(entry) => Change::Put(entry),
-            None => Change::Gone { key: key.into(), at },
+            None => Change::Deleted { key: key.into(), at },
         })
     }
 }
@@ -222,15 +226,15 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn reply(status: u16, json: bool, body: &str) -> Reply {
-        Reply { status, json, body: body.as_bytes().to_vec(), ..Reply::default() }
+    fn reply(status: u16, json: bool, body: &str) -> HttpReply {
+        HttpReply { status, json, body: body.as_bytes().to_vec(), ..HttpReply::default() }
     }
 
     #[test]
     fn codes_in_the_body_decide() {
         let cleared = r#"{"errorCode":401,"message":"outdated","cause":"[42/37]","index":1041}"#;
         assert!(
-            matches!(reply(400, true, cleared).read(), Ok(Said::No(r)) if r.error_code == CLEARED)
+            matches!(reply(400, true, cleared).read(), Ok(KeyReply::Failed(r)) if r.error_code == CLEARED)
         );
         let auth = r#"{"errorCode":110,"message":"The request requires user authentication"}"#;
         assert!(matches!(reply(401, true, auth).read(), Err(StoreError::Denied(_))));
@@ -244,8 +248,8 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_ends_concerns_what_is_below_it_and_nothing_beside_it() {
-        let event = |key: &str| -> Answer {
+    fn the_end_of_a_directory_concerns_what_is_below_it_and_nothing_beside_it() {
+        let event = |key: &str| -> KeyEvent {
             let node = format!(r#"{{"key":"{key}","dir":true,"modifiedIndex":9}}"#);
             serde_json::from_str(&format!(r#"{{"action":"expire","node":{node}}}"#)).unwrap()
         };

@@ -1,21 +1,35 @@
-//! What etcd v3 answers, in the model's terms.
+//! The answers of etcd v3 as values of the model.
 
 use std::time::Duration;
 
 use etcd_client::{KeyValue, TxnOpResponse, TxnResponse};
 
 use crate::model::{Entry, Revision};
-use crate::store::{KeyState, Ownership, WriteOutcome};
+use crate::store::{DeleteOutcome, KeyState, Ownership, PutOutcome};
 
-pub(super) fn written(answer: &TxnResponse, lease: i64) -> WriteOutcome {
+pub(super) fn written(answer: &TxnResponse, lease: i64) -> PutOutcome {
     let revision = revision_of(answer);
     if answer.succeeded() {
-        return WriteOutcome::Done { revision, mark: Ownership { lease, modified: revision } };
+        return PutOutcome::Written(Ownership { lease, modified: revision });
     }
-    WriteOutcome::Held { by: answer.op_responses().into_iter().find_map(first_entry), revision }
+    match answer.op_responses().into_iter().find_map(first_entry) {
+        Some(by) => PutOutcome::Taken { by, revision },
+        None => PutOutcome::Missing { revision },
+    }
 }
 
-pub(super) fn state(entry: Option<Entry>, lease: i64) -> KeyState {
+pub(super) fn deleted(answer: &TxnResponse) -> DeleteOutcome {
+    let revision = revision_of(answer);
+    if answer.succeeded() {
+        return DeleteOutcome::Deleted(revision);
+    }
+    match answer.op_responses().into_iter().find_map(first_entry) {
+        Some(by) => DeleteOutcome::Taken { by, revision },
+        None => DeleteOutcome::Missing(revision),
+    }
+}
+
+pub(super) fn key_state(entry: Option<Entry>, lease: i64) -> KeyState {
     match entry {
         None => KeyState::Missing,
         Some(entry) if entry.lease == lease => {
@@ -32,7 +46,7 @@ pub(super) fn first_entry(answer: TxnOpResponse) -> Option<Entry> {
     }
 }
 
-/// `None` for a key that is not UTF-8: nobody here can have a name for it.
+/// `None` for a key that is not UTF-8, which no configuration here can name.
 pub(super) fn entry(kv: &KeyValue) -> Option<Entry> {
     let Ok(key) = kv.key_str() else {
         let key = kv.key().escape_ascii();

@@ -1,5 +1,4 @@
-//! gRPC statuses of etcd v3 to what the rest of the program decides by, with
-//! words for whoever has to act.
+//! From gRPC statuses of etcd v3 to the errors that callers decide by.
 
 use etcd_client::Error;
 
@@ -16,17 +15,19 @@ const OUT_OF_RANGE: i32 = 11;
 const UNIMPLEMENTED: i32 = 12;
 const UNAUTHENTICATED: i32 = 16;
 
-/// What a call to etcd v3 failed with.
+/// Why a call to etcd v3 failed: the cases that its callers in this module handle.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The server does not know the lease.
     LeaseUnknown,
-    /// The revision asked for is no longer kept.
+    /// The requested revision is no longer kept.
     Compacted,
-    /// An answer larger than we are ready to take.
+    /// The answer is larger than what is accepted.
     TooLarge,
-    /// The server has authentication switched off and was given a user.
+    /// Authentication is off in etcd, and a user was given.
     AuthOff,
+    /// The connection's token or user is not accepted; another connection may be.
+    Unauthenticated(String),
     /// Anything else.
     Store(StoreError),
 }
@@ -39,10 +40,13 @@ impl From<Failure> for StoreError {
             Failure::Compacted => {
                 Self::Unreachable("the history was compacted during the read".to_owned())
             }
-            Failure::TooLarge => {
-                Self::Refused("one value is larger than an answer of etcd may be".to_owned())
-            }
-            Failure::AuthOff => Self::Refused("authentication is not enabled".to_owned()),
+            Failure::TooLarge => Self::Rejected(
+                "one value is larger than the largest answer that is accepted".to_owned(),
+            ),
+            Failure::AuthOff => Self::Unreachable(
+                "authentication is off in etcd; connecting again without a user".to_owned(),
+            ),
+            Failure::Unauthenticated(text) => Self::Denied(text),
         }
     }
 }
@@ -51,14 +55,14 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::GRpcStatus(status) => {
-                // The message of a cut connection is only "transport error"; the
-                // reason (refused, certificate) is in the sources.
+                // The message of a cut connection is only "transport error"; the cause (refused,
+                // certificate) is in the sources.
                 let text = with_sources(status.message(), std::error::Error::source(&status));
                 of_code(i32::from(status.code()), text)
             }
             Error::LeaseKeepAliveError(text) if text == "lease not found" => Self::LeaseUnknown,
-            Error::InvalidArgs(text) => Self::Store(StoreError::Refused(text)),
-            Error::InvalidUri(e) => Self::Store(StoreError::Refused(e.to_string())),
+            Error::InvalidArgs(text) => Self::Store(StoreError::Rejected(text)),
+            Error::InvalidUri(e) => Self::Store(StoreError::Rejected(e.to_string())),
             Error::TransportError(e) => {
                 let text = with_sources("", Some(&e));
                 Self::Store(StoreError::Unreachable(text))
@@ -79,21 +83,23 @@ fn of_code(code: i32, text: String) -> Failure {
             "{text}: grant the user's role each tree with its top, for example `etcdctl role \
              grant-permission ROLE readwrite /services /services0`"
         )),
-        UNAUTHENTICATED => StoreError::Denied(text),
-        INVALID_ARGUMENT if has("user name is empty") => StoreError::Denied(format!(
-            "{text}: it asks for a user and a password, or for a client certificate"
-        )),
-        INVALID_ARGUMENT if has("authentication failed") => StoreError::Denied(text),
-        // The users changed; a new token will do.
+        UNAUTHENTICATED => return Failure::Unauthenticated(text),
+        INVALID_ARGUMENT if has("user name is empty") => {
+            return Failure::Unauthenticated(format!(
+                "{text}: it wants a user and a password, or a client certificate"
+            ));
+        }
+        INVALID_ARGUMENT if has("authentication failed") => return Failure::Unauthenticated(text),
+        // Users or permissions changed; with a new token the request succeeds.
         INVALID_ARGUMENT if has("auth store is old") => StoreError::Unreachable(text),
-        RESOURCE_EXHAUSTED if has("space exceeded") => StoreError::Refused(format!(
+        RESOURCE_EXHAUSTED if has("space exceeded") => StoreError::Rejected(format!(
             "{text}: compact and defragment etcd, then `etcdctl alarm disarm`"
         )),
         UNIMPLEMENTED => StoreError::Unsupported(format!(
-            "this server does not speak the v3 API ({text}); is it an etcd before 3.0? then use v2"
+            "this server does not have the v3 API ({text}); is it an etcd before 3.0? then use v2"
         )),
         INVALID_ARGUMENT | NOT_FOUND | FAILED_PRECONDITION | OUT_OF_RANGE => {
-            StoreError::Refused(text)
+            StoreError::Rejected(text)
         }
         _ => StoreError::Unreachable(text),
     };
@@ -105,14 +111,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_code_asks_for_its_own_step() {
+    fn each_code_has_its_own_error() {
         let of = |code, text: &str| StoreError::from(of_code(code, text.to_owned()));
         assert!(of(14, "etcdserver: no leader").is_transient());
         assert!(of(2, "context deadline exceeded").is_transient());
         assert!(matches!(of(16, "etcdserver: invalid auth token"), StoreError::Denied(_)));
         assert!(matches!(of(3, "etcdserver: user name is empty"), StoreError::Denied(_)));
         assert!(of(3, "etcdserver: revision of auth store is old").is_transient());
-        assert!(matches!(of(3, "etcdserver: request is too large"), StoreError::Refused(_)));
+        assert!(matches!(of(3, "etcdserver: request is too large"), StoreError::Rejected(_)));
         let full = of(8, "etcdserver: mvcc: database space exceeded").to_string();
         assert!(full.contains("alarm disarm"), "{full}");
         assert!(matches!(of(12, "unknown service"), StoreError::Unsupported(_)));

@@ -1,8 +1,8 @@
 //! etcd v3 over gRPC.
 //!
-//! One client per endpoint, asked until it fails; see [`Rotation`]. Nothing is
-//! tried twice in here: a call ends by an answer or by an error, and the next call
-//! goes to the next endpoint. Reads are linearizable.
+//! One client for the current endpoint, used until it fails; see [`Endpoints`]. No request is
+//! repeated in here: a call ends by an answer or by an error, and the next call goes to the next
+//! endpoint. Reads are linearizable.
 
 mod answer;
 mod error;
@@ -21,60 +21,61 @@ use etcd_client::{
 };
 
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
-use self::answer::{first_entry, revision, revision_of, seconds, state, written};
+use self::answer::{deleted, first_entry, key_state, revision, revision_of, seconds, written};
 use self::error::Failure;
-use super::rotation::{Rotation, Seat};
-use super::{Guard, Lease, Ownership, Renewed, Store, StoreError, WriteOutcome};
+use super::endpoints::{EndpointChoice, Endpoints};
+use super::{
+    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+};
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// etcd's default for `--max-txn-ops`.
 const MAX_OPS: usize = 128;
 
-/// An answer larger than this is not taken. tonic's own bound of 4 MiB is less
-/// than one page of large values, or one batch of events, can be.
+/// The largest answer that is accepted. tonic's own bound of 4 MiB is less than one page of large
+/// values, or one batch of events, can have.
 const MAX_ANSWER: usize = 128 * 1024 * 1024;
 
-/// HTTP/2 pings notice a member that hangs or a cut line. Not more often than each
-/// 5 s, or the server hangs up (`--grpc-keepalive-min-time`).
+/// HTTP/2 pings notice a member that hangs, or a dead connection. Not more often than every 5 s,
+/// or the server closes the connection (`--grpc-keepalive-min-time`).
 const PING: Duration = Duration::from_secs(10);
 const PING_ANSWER: Duration = Duration::from_secs(5);
 
-/// How servers are verified.
+/// How the servers' certificates are verified.
 #[derive(Clone)]
 pub(super) enum Tls {
-    /// By the machine's roots.
+    /// With the system's CA certificates.
     Native(TlsOptions),
-    /// By the operator's CA.
+    /// With the given CA certificates.
     Own(ClientConfig),
 }
 
 /// What a client of any endpoint is made of.
-pub(super) struct Settings {
+pub(super) struct V3Settings {
     pub(super) user: Option<(String, String)>,
     pub(super) tls: Option<Tls>,
-    /// The deadline of one request.
-    pub(super) request: Duration,
-    /// The deadline of one connection's making.
+    /// How long making a connection may take.
     pub(super) connect: Duration,
 }
 
 /// etcd v3. Clones share one connection.
 #[derive(Clone)]
 pub struct V3 {
-    shared: Arc<Shared>,
+    shared: Arc<V3Shared>,
 }
 
-struct Shared {
-    rotation: Rotation,
-    settings: Settings,
+struct V3Shared {
+    endpoints: Endpoints,
+    settings: V3Settings,
     client: Mutex<Option<Link>>,
 }
 
 /// A client and the endpoint it belongs to. Shared, because a client is large.
 #[derive(Clone)]
 struct Link {
-    seat: Seat,
+    endpoint: EndpointChoice,
     client: Arc<Client>,
 }
 
@@ -85,44 +86,42 @@ impl Link {
 }
 
 impl V3 {
-    pub(super) fn new(rotation: Rotation, settings: Settings) -> Self {
-        Self { shared: Arc::new(Shared { rotation, settings, client: Mutex::default() }) }
+    pub(super) fn new(endpoints: Endpoints, settings: V3Settings) -> Self {
+        Self { shared: Arc::new(V3Shared { endpoints, settings, client: Mutex::default() }) }
     }
 
-    /// Whether the server speaks v3 and lets us in.
-    ///
-    /// # Errors
-    /// As [`StoreError`] says.
-    pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let link = self.link().await?;
+    /// Whether the server has v3 and accepts this user.
+    pub(super) async fn probe(&self, deadline: Instant) -> Result<(), StoreError> {
+        let link = self.link(deadline).await?;
         // The one call that needs no permission and no leader.
         let mut client = link.client.maintenance_client();
-        self.ask(&link.seat, async move { Ok(client.status().await?) }).await.map(|_| ())
+        self.call(&link.endpoint, deadline, client.status()).await?;
+        Ok(())
     }
 
-    /// The client of the endpoint whose turn it is, made if there is none yet.
-    async fn link(&self) -> Result<Link, StoreError> {
-        let seat = self.shared.rotation.seat().await?;
+    /// The client of the current endpoint, made if there is none yet.
+    async fn link(&self, deadline: Instant) -> Result<Link, StoreError> {
+        let endpoint = self.shared.endpoints.choose().await?;
         let cache = || self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(link) = cache().as_ref().filter(|link| link.seat.turn == seat.turn) {
+        if let Some(link) = cache().as_ref().filter(|link| link.endpoint.epoch == endpoint.epoch) {
             return Ok(link.clone());
         }
-        let client = self.ask(&seat, Box::pin(self.connect(&seat))).await?;
-        let link = Link { seat, client: Arc::new(client) };
+        let client = self.bounded(&endpoint, deadline, self.connect(&endpoint)).await?;
+        let link = Link { endpoint, client: Arc::new(client) };
         *cache() = Some(link.clone());
         Ok(link)
     }
 
-    async fn connect(&self, seat: &Seat) -> Result<Client, Failure> {
-        let Settings { user, tls, request, connect } = &self.shared.settings;
+    async fn connect(&self, endpoint: &EndpointChoice) -> Result<Client, Failure> {
+        let V3Settings { user, tls, connect } = &self.shared.settings;
         let mut options = ConnectOptions::new()
-            .with_connect_timeout((*connect).min(*request))
+            .with_connect_timeout(*connect)
             .with_keep_alive(PING, PING_ANSWER)
             // The server takes pings without a request under way for an attack.
             .with_keep_alive_while_idle(false)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        let secure = seat.url.scheme() == "https";
+        let secure = endpoint.url.scheme() == "https";
         let own = match tls.as_ref().filter(|_| secure) {
             Some(Tls::Native(native)) => {
                 options = options.with_tls(native.clone());
@@ -131,14 +130,14 @@ impl V3 {
             Some(Tls::Own(config)) => Some(config),
             None => None,
         };
-        let open = |options| self.open(seat, own, options);
+        let open = |options| self.open(endpoint, own, options);
         let Some((name, password)) = user else { return open(options).await };
         let with_user = options.clone().with_user(name, password);
         match open(with_user).await {
             Err(Failure::AuthOff) => {
                 tracing::warn!(
                     user = name,
-                    "etcd has authentication switched off; going on without"
+                    "authentication is off in etcd; connecting without a user"
                 );
                 open(options).await
             }
@@ -148,105 +147,132 @@ impl V3 {
 
     async fn open(
         &self,
-        seat: &Seat,
+        endpoint: &EndpointChoice,
         own: Option<&ClientConfig>,
         options: ConnectOptions,
     ) -> Result<Client, Failure> {
         let Some(config) = own else {
-            return Ok(Client::connect([seat.url.as_str()], Some(options)).await?);
+            return Ok(Client::connect([endpoint.url.as_str()], Some(options)).await?);
         };
-        let Settings { request, connect, .. } = &self.shared.settings;
-        let channel = secured::channel(&seat.url, config.clone(), (*connect).min(*request)).await?;
+        let limit = self.shared.settings.connect;
+        let channel = secured::channel(&endpoint.url, config.clone(), limit).await?;
         Ok(Client::from_channel(channel, Some(options)).await?)
     }
 
-    /// Awaits one request, within its deadline.
-    async fn ask<T>(
+    /// Awaits one request of the etcd client, until `deadline` at most.
+    async fn call<T>(
         &self,
-        seat: &Seat,
+        endpoint: &EndpointChoice,
+        deadline: Instant,
+        request: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Failure> {
+        self.bounded(endpoint, deadline, async { Ok(request.await?) }).await
+    }
+
+    /// Awaits `request`, until `deadline` at most, and goes on to a new connection when this
+    /// one brings no answer, or one that depends on how the connection was made.
+    async fn bounded<T>(
+        &self,
+        endpoint: &EndpointChoice,
+        deadline: Instant,
         request: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, Failure> {
         // tonic's futures are several kilobytes each, and callers nest them.
-        let request = Box::pin(async { request.await.map_err(StoreError::from) });
-        let limit = self.shared.settings.request;
-        let answer = self.shared.rotation.bounded(seat, limit, request).await;
-        if let Err(StoreError::Denied(_)) = answer {
-            // A new client brings a new token; the users may have changed.
-            self.shared.rotation.leave(seat.turn);
+        let request = Box::pin(async {
+            match request.await {
+                Err(Failure::Store(error)) => Err(error),
+                other => Ok(other),
+            }
+        });
+        let endpoints = &self.shared.endpoints;
+        let answer = endpoints.bounded(endpoint, deadline, request).await;
+        let answer = answer.unwrap_or_else(|error| Err(Failure::Store(error)));
+        if let Err(Failure::AuthOff | Failure::Unauthenticated(_)) = answer {
+            // A new client brings a new token, or none.
+            endpoints.switch(endpoint.epoch);
         }
         answer
     }
 
-    /// As [`V3::ask`], for a request that names a lease: `None` if the server does
-    /// not know it.
-    async fn ask_of_lease<T>(
+    async fn txn(&self, link: &Link, txn: Txn, deadline: Instant) -> Result<TxnResponse, Failure> {
+        let mut kv = link.kv();
+        self.call(&link.endpoint, deadline, kv.txn(txn)).await
+    }
+
+    /// The store's revision, from a quorum. Asks for no more permission than a reader of the
+    /// tree has.
+    async fn revision(
         &self,
-        seat: &Seat,
-        request: impl Future<Output = Result<T, etcd_client::Error>>,
-    ) -> Result<Option<T>, StoreError> {
-        let known = async {
-            match request.await.map_err(Failure::from) {
-                Ok(answer) => Ok(Some(answer)),
-                Err(Failure::LeaseUnknown) => Ok(None),
-                Err(failure) => Err(failure),
-            }
-        };
-        self.ask(seat, known).await
+        link: &Link,
+        tree: &Tree,
+        deadline: Instant,
+    ) -> Result<Revision, StoreError> {
+        let mut kv = link.kv();
+        let count = GetOptions::new().with_count_only();
+        let answer = kv.get(tree.path(), Some(count));
+        let answer = self.call(&link.endpoint, deadline, answer).await?;
+        Ok(answer.header().map_or_else(Revision::default, |h| revision(h.revision())))
     }
 }
 
 impl Store for V3 {
     type Watch = V3Watch;
 
-    async fn read(&self, trees: &[Tree]) -> Result<Snapshot, StoreError> {
-        read::read(self, trees).await
+    async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
+        read::read(self, trees, deadline).await
     }
 
-    async fn watch(&self, tree: &Tree, after: Revision) -> Result<V3Watch, StoreError> {
-        V3Watch::open(self.clone(), tree.clone(), after).await
+    async fn watch(
+        &self,
+        tree: &Tree,
+        after: Revision,
+        deadline: Instant,
+    ) -> Result<V3Watch, StoreError> {
+        V3Watch::open(self.clone(), tree.clone(), after, deadline).await
     }
 
-    async fn grant(&self, ttl: Ttl) -> Result<Lease, StoreError> {
-        let link = self.link().await?;
+    async fn grant(&self, ttl: Ttl, deadline: Instant) -> Result<Lease, StoreError> {
+        let link = self.link(deadline).await?;
         let secs = i64::try_from(ttl.secs()).unwrap_or(i64::MAX);
         let mut client = link.client.lease_client();
-        let granted = async { Ok(client.grant(secs, None).await?) };
-        let granted = self.ask(&link.seat, granted).await?;
+        let granted = self.call(&link.endpoint, deadline, client.grant(secs, None)).await?;
         Ok(Lease { id: granted.id(), ttl: seconds(granted.ttl()) })
     }
 
-    async fn renew(
+    async fn refresh(
         &self,
         lease: Lease,
         keys: &[(Key, Ownership)],
-    ) -> Result<Option<Renewed>, StoreError> {
-        let link = self.link().await?;
-        // A stream for each refresh: it costs what a unary call costs, and leaves
-        // no late answer behind that could be taken for a later one's. The first
-        // answer is awaited in there; it repeats the TTL that was granted.
+        deadline: Instant,
+    ) -> Result<RefreshOutcome, StoreError> {
+        let link = self.link(deadline).await?;
+        // A stream for each refresh: it costs what a unary call costs, and leaves no late
+        // answer behind that could be taken for a later one's. The first answer is awaited in
+        // there.
         let mut client = link.client.lease_client();
-        let alive = client.keep_alive(lease.id);
-        if self.ask_of_lease(&link.seat, alive).await?.is_none() {
-            return Ok(None);
+        match self.call(&link.endpoint, deadline, client.keep_alive(lease.id)).await {
+            Ok(_) => {}
+            Err(Failure::LeaseUnknown) => return Ok(RefreshOutcome::LeaseLost),
+            Err(failure) => return Err(failure.into()),
         }
         let mut states = Vec::with_capacity(keys.len());
         let mut revision = None;
         for some in keys.chunks(MAX_OPS) {
             let gets: Vec<_> = some.iter().map(|(key, _)| TxnOp::get(key.as_str(), None)).collect();
-            let answer = self.txn(&link, Txn::new().and_then(gets)).await?;
-            // The lowest is what all of them are true for.
+            let answer = self.txn(&link, Txn::new().and_then(gets), deadline).await?;
+            // The lowest is true for all of them.
             revision.get_or_insert(revision_of(&answer));
             let found = answer.op_responses().into_iter().map(first_entry);
-            states.extend(found.map(|entry| state(entry, lease.id)));
+            states.extend(found.map(|entry| key_state(entry, lease.id)));
         }
         let revision = match revision {
             Some(revision) => revision,
-            None => revision_of(&self.txn(&link, Txn::new()).await?),
+            None => revision_of(&self.txn(&link, Txn::new(), deadline).await?),
         };
         if states.len() != keys.len() {
-            return Err(StoreError::Unreachable("an answer with keys left out".to_owned()));
+            return Err(StoreError::Unreachable("keys are missing in the answer".to_owned()));
         }
-        Ok(Some(Renewed { ttl: lease.ttl, revision, keys: states }))
+        Ok(RefreshOutcome::Refreshed { revision, keys: states })
     }
 
     async fn put(
@@ -255,64 +281,63 @@ impl Store for V3 {
         value: &[u8],
         lease: Lease,
         guard: &Guard,
-    ) -> Result<Option<WriteOutcome>, StoreError> {
-        let link = self.link().await?;
+        deadline: Instant,
+    ) -> Result<PutOutcome, StoreError> {
+        let link = self.link(deadline).await?;
         let options = PutOptions::new().with_lease(lease.id);
         let txn = Txn::new()
             .when(compares(key, guard))
             .and_then([TxnOp::put(key.as_str(), value, Some(options))])
             .or_else([TxnOp::get(key.as_str(), None)]);
-        let mut kv = link.kv();
-        let answer = self.ask_of_lease(&link.seat, kv.txn(txn)).await?;
-        Ok(answer.map(|answer| written(&answer, lease.id)))
+        match self.txn(&link, txn, deadline).await {
+            Ok(answer) => Ok(written(&answer, lease.id)),
+            Err(Failure::LeaseUnknown) => Ok(PutOutcome::LeaseLost),
+            Err(failure) => Err(failure.into()),
+        }
     }
 
-    async fn delete(&self, key: &Key, guard: &Guard) -> Result<WriteOutcome, StoreError> {
-        let link = self.link().await?;
+    async fn delete(
+        &self,
+        key: &Key,
+        guard: &Guard,
+        deadline: Instant,
+    ) -> Result<DeleteOutcome, StoreError> {
+        let link = self.link(deadline).await?;
         let mut compares = compares(key, guard);
-        // Without it, deleting what is absent would be "done".
+        // Without it, deleting a missing key would succeed.
         compares.push(Compare::create_revision(key.as_str(), CompareOp::Greater, 0));
         let txn = Txn::new()
             .when(compares)
             .and_then([TxnOp::delete(key.as_str(), None)])
             .or_else([TxnOp::get(key.as_str(), None)]);
-        Ok(written(&self.txn(&link, txn).await?, 0))
+        Ok(deleted(&self.txn(&link, txn, deadline).await?))
     }
 
-    async fn revoke(&self, lease: Lease) -> Result<(), StoreError> {
-        let link = self.link().await?;
-        // Unknown is as good as ended.
+    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), StoreError> {
+        let link = self.link(deadline).await?;
         let mut client = link.client.lease_client();
-        self.ask_of_lease(&link.seat, client.revoke(lease.id)).await.map(|_| ())
+        match self.call(&link.endpoint, deadline, client.revoke(lease.id)).await {
+            Ok(_) | Err(Failure::LeaseUnknown) => Ok(()),
+            Err(failure) => Err(failure.into()),
+        }
     }
 
-    async fn time_left(&self, entry: &Entry) -> Result<Option<Duration>, StoreError> {
+    async fn time_left(
+        &self,
+        entry: &Entry,
+        deadline: Instant,
+    ) -> Result<Option<Duration>, StoreError> {
         if entry.lease == 0 {
             return Ok(None);
         }
-        let link = self.link().await?;
+        let link = self.link(deadline).await?;
         let mut client = link.client.lease_client();
-        let asked = client.time_to_live(entry.lease, None);
-        let answer = self.ask_of_lease(&link.seat, asked).await?;
-        // -1 says that the lease is gone.
-        Ok(Some(answer.map_or(Duration::ZERO, |answer| seconds(answer.ttl()))))
-    }
-}
-
-impl V3 {
-    async fn txn(&self, link: &Link, txn: Txn) -> Result<TxnResponse, StoreError> {
-        let mut kv = link.kv();
-        self.ask(&link.seat, async move { Ok(kv.txn(txn).await?) }).await
-    }
-
-    /// The store's revision, from a quorum. Asks for no more permission than a
-    /// reader of the tree has.
-    async fn revision(&self, link: &Link, tree: &Tree) -> Result<Revision, StoreError> {
-        let mut kv = link.kv();
-        let count = GetOptions::new().with_count_only();
-        let answer = async move { Ok(kv.get(tree.path(), Some(count)).await?) };
-        let answer = self.ask(&link.seat, answer).await?;
-        Ok(answer.header().map_or_else(Revision::default, |h| revision(h.revision())))
+        match self.call(&link.endpoint, deadline, client.time_to_live(entry.lease, None)).await {
+            // -1 for a lease that has ended.
+            Ok(answer) => Ok(Some(seconds(answer.ttl()))),
+            Err(Failure::LeaseUnknown) => Ok(Some(Duration::ZERO)),
+            Err(failure) => Err(failure.into()),
+        }
     }
 }
 
@@ -322,8 +347,8 @@ fn compares(key: &Key, guard: &Guard) -> Vec<Compare> {
         Guard::Absent => vec![Compare::create_revision(key, CompareOp::Equal, 0)],
         Guard::Value(value) => vec![Compare::value(key, CompareOp::Equal, value.as_slice())],
         // A missing key has lease 0, so that alone would not do.
-        Guard::Ours(mark) => vec![
-            Compare::lease(key, CompareOp::Equal, mark.lease),
+        Guard::Ours(ours) => vec![
+            Compare::lease(key, CompareOp::Equal, ours.lease),
             Compare::create_revision(key, CompareOp::Greater, 0),
         ],
     }

@@ -1,4 +1,4 @@
-//! A gRPC channel over TLS of our own making: tonic's takes no verifier from outside.
+//! A gRPC channel over our own TLS: tonic's accepts no certificate verifier from outside.
 
 use std::future::Future;
 use std::io;
@@ -32,7 +32,7 @@ pub(super) async fn channel(
     let bare = host.trim_matches(['[', ']']).to_owned();
     let name = ServerName::try_from(bare.clone())
         .map_err(|_| Error::InvalidArgs(format!("no certificate can have the name `{bare}`")))?;
-    let connector = Connector { tls: TlsConnector::from(Arc::new(config)), at: (bare, port), name };
+    let connector = TlsDialer { tls: TlsConnector::from(Arc::new(config)), at: (bare, port), name };
     // With https, tonic would look for TLS settings of its own.
     let plain: Uri = format!("http://{host}:{port}").parse()?;
     let endpoint = Endpoint::from(plain)
@@ -44,7 +44,7 @@ pub(super) async fn channel(
     Ok(Channel::Tonic(endpoint.connect_with_connector(connector).await?))
 }
 
-struct Connector {
+struct TlsDialer {
     tls: TlsConnector,
     at: (String, u16),
     name: ServerName<'static>,
@@ -52,7 +52,7 @@ struct Connector {
 
 type Secured = TokioIo<TlsStream<TcpStream>>;
 
-impl Service<Uri> for Connector {
+impl Service<Uri> for TlsDialer {
     type Response = Secured;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Secured>> + Send>>;

@@ -1,9 +1,8 @@
 //! The watch of etcd v3.
 //!
-//! A stream does not survive a restart of its member, and says nothing when the
-//! member hangs, was cut off, or was wiped and waits for a revision that is years
-//! away. So silence is looked into: every [`QUIET`] the member is asked for its
-//! revision by quorum, and the stream for a sign of life.
+//! A stream does not survive a restart of its member, and is silent when the member hangs, is cut
+//! off, or was wiped and waits for a revision that is years away. So silence is checked: every
+//! [`QUIET`] the member is asked for its revision by quorum, and the stream for its progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +14,14 @@ use super::answer::{entry, revision};
 use super::error::Failure;
 use super::{Link, MAX_ANSWER, V3};
 use crate::model::{Change, Revision, Tree};
-use crate::store::{StoreError, Watch, WatchEvent};
+use crate::store::{StoreError, Watch, WatchEvent, default_deadline};
 
-/// Silence after which the server is asked whether all is well.
+/// Silence after which the server is asked for its revision.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Silence after which the stream is replaced. Servers before 3.4 never answer a
 /// progress request, so this is no error.
-const DEAF: Duration = Duration::from_secs(35);
+const REPLACE_AFTER: Duration = Duration::from_secs(35);
 
 /// The watch id of an answer that belongs to the stream and to no watcher.
 const STREAM: i64 = -1;
@@ -35,39 +34,44 @@ pub struct V3Watch {
     stream: WatchStream,
     /// Everything up to here has been delivered.
     seen: Revision,
-    /// When the stream last said anything.
-    heard: Instant,
-    /// When to look into the silence.
+    /// When the stream last delivered anything.
+    last_message: Instant,
+    /// When to check the silence.
     check_at: Instant,
 }
 
 impl V3Watch {
-    pub(super) async fn open(store: V3, tree: Tree, after: Revision) -> Result<Self, StoreError> {
-        let link = store.link().await?;
-        let (stream, created) = match start(&store, &link, &tree, after).await {
+    pub(super) async fn open(
+        store: V3,
+        tree: Tree,
+        after: Revision,
+        deadline: Instant,
+    ) -> Result<Self, StoreError> {
+        let link = store.link(deadline).await?;
+        let (stream, created) = match start(&store, &link, &tree, after, deadline).await {
             // An expired token shows here as a cancelled watch, not as an error.
             Err(StoreError::Denied(_)) => {
-                let client = link.client.clone();
-                store.ask(&link.seat, async move { Ok(client.refresh_token().await?) }).await?;
-                start(&store, &link, &tree, after).await?
+                store.call(&link.endpoint, deadline, link.client.refresh_token()).await?;
+                start(&store, &link, &tree, after, deadline).await?
             }
             other => other?,
         };
         if created < after {
-            // Perhaps only a member that lags behind; a quorum knows.
-            let now = store.revision(&link, &tree).await?;
+            // Perhaps only this member lags behind; a quorum read shows it.
+            let now = store.revision(&link, &tree, deadline).await?;
             if now < after {
                 return Err(StoreError::Regressed { seen: after, now });
             }
         }
-        let heard = Instant::now();
-        Ok(Self { store, link, tree, stream, seen: after, heard, check_at: heard + QUIET })
+        let now = Instant::now();
+        let check_at = now + QUIET;
+        Ok(Self { store, link, tree, stream, seen: after, last_message: now, check_at })
     }
 
     fn take(&mut self, message: &WatchResponse) -> Result<Option<WatchEvent>, StoreError> {
         if message.canceled() {
             let error = cancelled(message, self.seen, &self.tree);
-            return Err(self.store.shared.rotation.failed(&self.link.seat, error));
+            return Err(self.store.shared.endpoints.failed(&self.link.endpoint, error));
         }
         if message.created() || message.watch_id() == STREAM {
             // A progress answer for the stream may be ahead of its events (etcd
@@ -92,14 +96,16 @@ impl V3Watch {
         }))
     }
 
-    /// Asks whether the silence is one of peace.
+    /// Checks that the silence means that nothing changed.
     async fn check(&mut self) -> Result<(), StoreError> {
-        let now = self.store.revision(&self.link, &self.tree).await?;
+        let now = self.store.revision(&self.link, &self.tree, default_deadline()).await?;
         if now < self.seen {
             return Err(StoreError::Regressed { seen: self.seen, now });
         }
-        if self.heard.elapsed() >= DEAF {
-            *self = Self::open(self.store.clone(), self.tree.clone(), self.seen).await?;
+        if self.last_message.elapsed() >= REPLACE_AFTER {
+            *self =
+                Self::open(self.store.clone(), self.tree.clone(), self.seen, default_deadline())
+                    .await?;
         } else if let Err(error) = self.stream.request_progress().await {
             return Err(StoreError::Unreachable(error.to_string()));
         }
@@ -119,12 +125,12 @@ impl Watch for V3Watch {
                 Ok(Ok(Some(message))) => message,
                 Ok(Ok(None)) => {
                     let ended = StoreError::Unreachable("the server ended the watch".to_owned());
-                    return Err(self.store.shared.rotation.failed(&self.link.seat, ended));
+                    return Err(self.store.shared.endpoints.failed(&self.link.endpoint, ended));
                 }
                 Ok(Err(error)) => return Err(self.broken(Failure::from(error))),
             };
-            self.heard = Instant::now();
-            self.check_at = self.heard + QUIET;
+            self.last_message = Instant::now();
+            self.check_at = self.last_message + QUIET;
             if let Some(event) = self.take(&message)? {
                 return Ok(event);
             }
@@ -137,7 +143,7 @@ impl V3Watch {
         match failure {
             // More happened than fits into one message: a new read is smaller.
             Failure::TooLarge => StoreError::Compacted(self.seen),
-            other => self.store.shared.rotation.failed(&self.link.seat, other.into()),
+            other => self.store.shared.endpoints.failed(&self.link.endpoint, other.into()),
         }
     }
 }
@@ -148,6 +154,7 @@ async fn start(
     link: &Link,
     tree: &Tree,
     after: Revision,
+    deadline: Instant,
 ) -> Result<(WatchStream, Revision), StoreError> {
     let from = i64::try_from(after.0.saturating_add(1)).unwrap_or(i64::MAX);
     let options = WatchOptions::new().with_start_revision(from).with_progress_notify();
@@ -164,13 +171,13 @@ async fn start(
         let first = stream.message().await?;
         Ok((stream, first))
     };
-    let (stream, first) = store.ask(&link.seat, opened).await?;
+    let (stream, first) = store.call(&link.endpoint, deadline, opened).await?;
     let Some(first) = first else {
         let ended = StoreError::Unreachable("the server ended the watch at once".to_owned());
-        return Err(store.shared.rotation.failed(&link.seat, ended));
+        return Err(store.shared.endpoints.failed(&link.endpoint, ended));
     };
     if first.canceled() {
-        return Err(store.shared.rotation.failed(&link.seat, cancelled(&first, after, tree)));
+        return Err(store.shared.endpoints.failed(&link.endpoint, cancelled(&first, after, tree)));
     }
     Ok((stream, first.header().map_or_else(Revision::default, |h| revision(h.revision()))))
 }
@@ -200,6 +207,6 @@ fn change(event: &Event) -> Option<(Arc<str>, Change)> {
     let key = Arc::clone(&entry.key);
     Some(match event.event_type() {
         EventType::Put => (key, Change::Put(entry)),
-        EventType::Delete => (Arc::clone(&key), Change::Gone { key, at: entry.modified }),
+        EventType::Delete => (Arc::clone(&key), Change::Deleted { key, at: entry.modified }),
     })
 }

@@ -13,7 +13,8 @@ use anyhow::Context;
 use common::handshake::Bookkeeping;
 use common::model::{Entry, Revision, Snapshot};
 use common::runtime::Exit;
-use common::store::{Etcd, Store, StoreError, connect};
+use common::startup::connect_within;
+use common::store::{Etcd, Store, read_deadline};
 use tokio::time::Instant;
 
 use crate::apply::pipeline::Pipeline;
@@ -51,11 +52,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
     let loaded = load(&config.confdir, &config.globals)?;
     loaded.say_notes();
-    let store = reach_soon(config).await.context("cannot read the keys")?;
+    let store =
+        connect_within(&config.connection, PATIENCE).await.context("cannot read the keys")?;
     let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
     let mut exit = Exit::Done;
     for set in &loaded.sets {
-        let snapshot = store.read(&set.trees()).await.context("cannot read the keys")?;
+        let snapshot =
+            store.read(&set.trees(), read_deadline()).await.context("cannot read the keys")?;
         let run = Run { set, store: &store, bookkeeping: &bookkeeping };
         let done = one(&run, snapshot, how).await.unwrap_or_else(|error| {
             tracing::error!(set = set.name, "{error:#}");
@@ -66,19 +69,6 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
         }
     }
     Ok(exit)
-}
-
-async fn reach_soon(config: &RunConfig) -> Result<Etcd, StoreError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match connect(&config.connection).await {
-            Err(error) if error.is_transient() && Instant::now() < until => {
-                tracing::warn!(%error, "trying on");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            answer => return answer,
-        }
-    }
 }
 
 /// Each picture is judged by itself, but for a store that went backwards since the

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use common::model::Raw;
+use common::model::StoredValue;
 use serde_json::Value as Json;
 
 use super::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, text, too_large};
@@ -33,7 +33,7 @@ pub(crate) fn value(json: Json) -> Result<Value, TooDeep> {
             Value::List(List::new(Elem::Any, items)?)
         }
         Json::Object(fields) => {
-            let entries: Result<BTreeMap<Raw, Value>, TooDeep> =
+            let entries: Result<BTreeMap<StoredValue, Value>, TooDeep> =
                 fields.into_iter().map(|(k, v)| Ok((k.into(), value(v)?))).collect();
             Value::Map(Map::new(entries?)?)
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use common::model::Raw;
+use common::model::StoredValue;
 
 use super::{Call, Fault, Function, Outcome, Ty, bytes, entries, items};
 use crate::template::value::{Elem, List, Map, Value};
@@ -66,7 +66,7 @@ fn map(_: &Call<'_>, args: &[Value]) -> Outcome {
     if !args.len().is_multiple_of(2) {
         return Err(Fault::new("invalid map call", "give names and values in pairs"));
     }
-    let mut entries: BTreeMap<Raw, Value> = BTreeMap::new();
+    let mut entries: BTreeMap<StoredValue, Value> = BTreeMap::new();
     for pair in args.chunks_exact(2) {
         let [Value::Str(name), value] = pair else {
             return Err(Fault::new("map keys must be strings", "put the name in quotes"));
@@ -91,7 +91,7 @@ fn has_key(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn keys(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let names: Vec<Raw> =
+    let names: Vec<StoredValue> =
         entries(args, 0).map(|map| map.entries().keys().cloned().collect()).unwrap_or_default();
     Ok(Value::List(List::strings(names)))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use common::model::Raw;
+use common::model::StoredValue;
 
 use super::{Call, Fault, Function, Outcome, Ty, text};
 use crate::template::path::{self, Pattern};
@@ -38,7 +38,7 @@ fn missing(call: &Call<'_>, key: &str) -> Fault {
     Fault::new(format!("key does not exist: {key}"), remedy)
 }
 
-fn pair(key: &Arc<str>, value: &Raw) -> Value {
+fn pair(key: &Arc<str>, value: &StoredValue) -> Value {
     Value::pair(Arc::clone(key), value.clone())
 }
 
@@ -57,7 +57,7 @@ fn getv(call: &Call<'_>, args: &[Value]) -> Outcome {
     }
 }
 
-type KeyPair<'a> = (&'a Arc<str>, &'a Raw);
+type KeyPair<'a> = (&'a Arc<str>, &'a StoredValue);
 
 /// Does something with each key that fits a pattern, in byte order. Only those that
 /// begin with its plain front are looked at.

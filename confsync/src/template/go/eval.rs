@@ -70,27 +70,17 @@ impl Exec<'_> {
     ) -> Evaluated {
         let Some((last, front)) = fields.split_last() else { return Ok(value) };
         for field in front {
-            value = self.field(at, &value, field)?;
+            value = match value {
+                Value::Time(time) => self.moment(dot, at, (time, field), &[], None)?,
+                value => self.field(at, &value, field)?,
+            };
         }
         if matches!(value, Value::Absent) {
             // Nothing has every field; what it would be called with is not looked at.
             return Ok(Value::Absent);
         }
-        if let Value::Time(time) = &value
-            && &**last == "Format"
-        {
-            let layout = match (args, piped) {
-                ([arg], None) => self.argument(dot, Ty::Str, arg)?,
-                ([], Some(piped)) => piped,
-                _ => Value::Absent,
-            };
-            return match layout {
-                Value::Str(layout) => Ok(Value::str(time.format(&to_str(&layout)))),
-                _ => Err(self.stop(
-                    at,
-                    Fault::new("Format needs one layout", "as in `datetime.Format \"2006-01-02\"`"),
-                )),
-            };
+        if let Value::Time(time) = value {
+            return self.moment(dot, at, (time, last), args, piped);
         }
         if !args.is_empty() || piped.is_some() {
             let fault = format!("{last} has arguments but cannot be invoked as function");
@@ -109,7 +99,6 @@ impl Exec<'_> {
             Value::List(list) if list.elem == Elem::Pair && name == "Len" => {
                 Some(Value::Int(list.items().len() as i64))
             }
-            Value::Time(time) => time_field(*time, name),
             Value::Nil => {
                 let fault = format!("nil pointer evaluating interface {{}}.{name}");
                 return Err(
@@ -261,26 +250,6 @@ impl Exec<'_> {
             }
         }
     }
-}
-
-fn time_field(time: crate::template::time::Time, name: &str) -> Option<Value> {
-    let civil = time.civil();
-    Some(match name {
-        "Year" => Value::Int(civil.year),
-        "Month" => Value::str(time.month()),
-        "Day" => Value::Int(civil.day),
-        "Hour" => Value::Int(civil.hour),
-        "Minute" => Value::Int(civil.minute),
-        "Second" => Value::Int(civil.second),
-        "Nanosecond" => Value::Int(time.nanos.into()),
-        "Weekday" => Value::str(time.weekday()),
-        "YearDay" => Value::Int(civil.year_day),
-        "Unix" => Value::Int(time.unix),
-        "UnixNano" => Value::Int(time.unix.wrapping_mul(1_000_000_000) + i64::from(time.nanos)),
-        "UTC" | "Local" => Value::Time(time),
-        "String" => Value::str(time.to_string()),
-        _ => return None,
-    })
 }
 
 /// `getv "/a": …`: the call with its first text, which is the key if it has one.

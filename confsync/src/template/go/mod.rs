@@ -9,6 +9,7 @@ mod exec;
 mod include;
 mod lex;
 mod literal;
+mod moment;
 mod parse;
 mod pipeline;
 #[cfg(test)]
@@ -17,7 +18,7 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 
-use common::model::Raw;
+use common::model::StoredValue;
 
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Call};
@@ -69,7 +70,8 @@ impl GoTemplate {
 
     /// The output without keys, with these fields of the dot.
     pub(super) fn render_fields(&self, fields: &[(&str, &str)]) -> Result<Vec<u8>, TemplateError> {
-        let fields = fields.iter().map(|(name, text)| (Raw::from(*name), Value::str(*text)));
+        let fields =
+            fields.iter().map(|(name, text)| (StoredValue::from(*name), Value::str(*text)));
         let dot = Map::new(fields.collect());
         let dot = dot.map_err(|error| TemplateError::at(&self.file, (0, 0), error.into()))?;
         self.run(&Input::default(), &Value::Map(dot))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::model::Raw;
+use common::model::StoredValue;
 
 use super::lex::{Lexeme, LexemeKind};
 use super::literal::{self, NumberLiteral};
@@ -167,7 +167,7 @@ impl<'s> Parser<'s> {
             }
             LexemeKind::Quoted => {
                 let text = literal::unquote(lexeme.text).map_err(wrong)?;
-                OperandKind::Text(Raw::from(text.as_slice()))
+                OperandKind::Text(StoredValue::from(text.as_slice()))
             }
             LexemeKind::LeftParen => {
                 let inner = |parser: &mut Self| {

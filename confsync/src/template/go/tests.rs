@@ -6,6 +6,7 @@ use super::parse::{Definitions, parse};
 use super::tree::{BranchNode, GoNode, TemplateNode};
 use crate::template::error::place;
 use crate::template::sprintf;
+use crate::template::{Input, Sources};
 
 /// Place and words of the first mistake.
 fn refused(text: &str) -> (String, String) {
@@ -300,5 +301,39 @@ proptest! {
     fn any_bytes_are_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
         let _ = parse(b"t", &bytes);
         let _ = parse(b"t", &[b"{{", &*bytes, b"}}"].concat());
+    }
+}
+
+#[test]
+fn a_method_of_a_time_is_called_or_refused_by_name() {
+    let render = |text: &str| {
+        let program =
+            super::GoTemplate::compile("t".as_ref(), text.as_bytes(), &Sources::default());
+        let text = program.and_then(|program| program.render(&Input::default()));
+        text.map(|text| String::from_utf8(text).unwrap()).map_err(|error| error.what)
+    };
+    // `NoSystem` has the first moment of 1970.
+    for (text, want) in [
+        (
+            "{{datetime.Year}} {{datetime.Month}} {{(datetime.AddDate 1 1 1).Unix}}",
+            "1970 January 34300800",
+        ),
+        ("{{(datetime.Add 1500000000).UnixMilli}} {{datetime.UTC.Local.Location}}", "1500 UTC"),
+        (
+            "{{$a := datetime}}{{$b := $a.Add 1}}{{$a.Before $b}}{{$a.Equal $b}}{{$b.Compare $a}}",
+            "truefalse1",
+        ),
+        ("{{datetime.Format \"2006-01-02\"}} {{\"15:04\" | datetime.Format}}", "1970-01-01 00:00"),
+    ] {
+        assert_eq!(render(text).as_deref(), Ok(want), "{text}");
+    }
+    for (text, want) in [
+        ("{{datetime.Zone}}", "Zone of a time is not supported here"),
+        ("{{datetime.Nope}}", "can't evaluate field Nope in type time.Time"),
+        ("{{datetime.Format}}", "wrong number of args for Format: want 1 got 0"),
+        ("{{datetime.Year 1}}", "wrong number of args for Year: want 0 got 1"),
+        ("{{datetime.Before 1}}", "wrong type for value; expected time.Time; got int"),
+    ] {
+        assert_eq!(render(text), Err(want.to_owned()), "{text}");
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use common::model::Raw;
+use common::model::StoredValue;
 
 use super::literal::NumberLiteral;
 use crate::template::functions::Function;
@@ -77,7 +77,7 @@ pub(super) enum OperandKind {
     Nil,
     Bool(bool),
     Number(NumberLiteral),
-    Text(Raw),
+    Text(StoredValue),
     /// `$x.a.b`
     Variable(Name, Vec<Name>),
     /// `.a.b`

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use common::model::Raw;
+use common::model::StoredValue;
 use serde_json::Value as Json;
 
 use crate::template::functions::{Fault, Ty};
@@ -92,7 +92,7 @@ fn any(json: &Json) -> Result<Value, Fault> {
             Value::List(List::new(Elem::Any, items)?)
         }
         Json::Object(fields) => {
-            let entries: Result<BTreeMap<Raw, Value>, Fault> =
+            let entries: Result<BTreeMap<StoredValue, Value>, Fault> =
                 fields.iter().map(|(k, v)| Ok((k.as_str().into(), any(v)?))).collect();
             Value::Map(Map::new(entries?)?)
         }

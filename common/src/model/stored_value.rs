@@ -1,8 +1,8 @@
-//! A value as the store has it. Copies share their bytes, for there may be thousands of
-//! them, each looked at by several resources.
+//! A value as the store has it. Copies share their bytes: there may be thousands, each used by
+//! several resources.
 //!
-//! Knows nothing of what it says. What must hold: bytes that are text are kept as text,
-//! so that two values are equal when their bytes are.
+//! What must hold: bytes that are text are kept as text, so that two values are equal when
+//! their bytes are. It knows nothing of what a value means.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The bytes of one key: etcd promises no encoding.
+/// The value of one key: bytes, for etcd prescribes no encoding.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Raw(Form);
+pub struct StoredValue(Form);
 
 #[derive(Clone, PartialEq, Eq)]
 enum Form {
@@ -22,8 +22,8 @@ enum Form {
     Bytes(Arc<[u8]>),
 }
 
-impl Raw {
-    /// The value as text, if it is.
+impl StoredValue {
+    /// The value as text; `None` if it is not UTF-8.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match &self.0 {
@@ -32,7 +32,7 @@ impl Raw {
         }
     }
 
-    /// The value as text; bytes that are none are replaced.
+    /// The value as text, with what is not UTF-8 replaced.
     #[must_use]
     pub fn lossy(&self) -> Arc<str> {
         match &self.0 {
@@ -42,7 +42,7 @@ impl Raw {
     }
 }
 
-impl Deref for Raw {
+impl Deref for StoredValue {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         match &self.0 {
@@ -52,7 +52,7 @@ impl Deref for Raw {
     }
 }
 
-impl From<&[u8]> for Raw {
+impl From<&[u8]> for StoredValue {
     fn from(bytes: &[u8]) -> Self {
         Self(match std::str::from_utf8(bytes) {
             Ok(text) => Form::Text(text.into()),
@@ -61,69 +61,69 @@ impl From<&[u8]> for Raw {
     }
 }
 
-impl From<Vec<u8>> for Raw {
+impl From<Vec<u8>> for StoredValue {
     fn from(bytes: Vec<u8>) -> Self {
         bytes.as_slice().into()
     }
 }
 
-impl From<&str> for Raw {
+impl From<&str> for StoredValue {
     fn from(text: &str) -> Self {
         Self(Form::Text(text.into()))
     }
 }
 
-impl From<String> for Raw {
+impl From<String> for StoredValue {
     fn from(text: String) -> Self {
         Self(Form::Text(text.into()))
     }
 }
 
-impl From<Arc<str>> for Raw {
+impl From<Arc<str>> for StoredValue {
     fn from(text: Arc<str>) -> Self {
         Self(Form::Text(text))
     }
 }
 
 /// By their bytes, so that a map of values can be asked with bytes.
-impl Ord for Raw {
+impl Ord for StoredValue {
     fn cmp(&self, other: &Self) -> Ordering {
         (**self).cmp(&**other)
     }
 }
 
-impl PartialOrd for Raw {
+impl PartialOrd for StoredValue {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Borrow<[u8]> for Raw {
+impl Borrow<[u8]> for StoredValue {
     fn borrow(&self) -> &[u8] {
         self
     }
 }
 
-impl Default for Raw {
+impl Default for StoredValue {
     fn default() -> Self {
         "".into()
     }
 }
 
 /// As text; bytes that are none are replaced.
-impl Serialize for Raw {
+impl Serialize for StoredValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.lossy())
     }
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de> Deserialize<'de> for StoredValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::from)
     }
 }
 
-impl fmt::Debug for Raw {
+impl fmt::Debug for StoredValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.escape_ascii())
     }
@@ -135,15 +135,15 @@ mod tests {
 
     #[test]
     fn text_is_text_however_it_came() {
-        let value = Raw::from("ü:80".as_bytes());
-        assert_eq!(value, Raw::from("ü:80"));
+        let value = StoredValue::from("ü:80".as_bytes());
+        assert_eq!(value, StoredValue::from("ü:80"));
         assert_eq!((value.text(), &*value), (Some("ü:80"), "ü:80".as_bytes()));
         assert!(Arc::ptr_eq(&value.lossy(), &value.lossy()), "shared, not copied");
     }
 
     #[test]
-    fn other_bytes_are_kept_and_shown_as_far_as_they_can_be() {
-        let value = Raw::from(&b"a\xff:80"[..]);
+    fn other_bytes_are_kept_and_replaced_for_display() {
+        let value = StoredValue::from(&b"a\xff:80"[..]);
         assert_eq!((value.text(), &*value), (None, &b"a\xff:80"[..]));
         assert_eq!(
             (&*value.lossy(), format!("{value:?}")),

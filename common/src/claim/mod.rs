@@ -1,0 +1,374 @@
+//! The claim: which keys etcd has confirmed to be ours, and the next step towards what is
+//! wanted.
+//!
+//! Pure: no clock, no I/O; instants come in. Only an answer of the store changes it (the
+//! `record_*` methods), so there is one truth. The lifetime of a lease is counted from
+//! *before* the request was sent: a slow answer never makes a key look alive for too long.
+//!
+//! It knows nothing of health. Whatever the store turns out to be (lease unknown, key
+//! missing, key changed by another process, revision gone backwards), the steps lead from
+//! there to what is wanted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::{Entry, Key, Revision, Ttl};
+use crate::store::{DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome, RefreshOutcome};
+
+mod plan;
+
+use plan::nothing_is_wanted;
+pub use plan::{Aim, Delete, KeyStatus, Put, Step, Takeover, Want, Wants, is_wanted};
+
+/// How many guarded writes are sent at once: enough to fill a round trip, few enough that a
+/// refresh which falls due meanwhile is not late.
+const BATCH: usize = 32;
+
+/// How often to look whether a rival's key is gone.
+const RIVAL_RETRY: Duration = Duration::from_secs(2);
+
+/// All our keys under one lease.
+#[derive(Debug)]
+pub struct Claim {
+    ttl: Ttl,
+    lease: Option<CurrentLease>,
+    highest_revision: Revision,
+    keys: BTreeMap<Key, KeyRecord>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct CurrentLease {
+    lease: Lease,
+    /// When the last refresh that was confirmed had been sent.
+    refreshed: Instant,
+}
+
+#[derive(Debug, Default)]
+struct KeyRecord {
+    owned: Option<OwnedKey>,
+    rival: Option<RivalKey>,
+    /// We owned it, or know who else does: a key with our value is no longer taken for one
+    /// that an earlier instance left.
+    settled: bool,
+    /// A write of this value was sent and not answered: it may have happened.
+    unanswered: Option<Vec<u8>>,
+    removed: Option<Revision>,
+}
+
+#[derive(Debug)]
+struct OwnedKey {
+    value: Vec<u8>,
+    ownership: Ownership,
+    at: Revision,
+}
+
+#[derive(Debug)]
+struct RivalKey {
+    entry: Entry,
+    look_again: Instant,
+}
+
+impl Claim {
+    /// A claim without a lease or a key.
+    #[must_use]
+    pub fn new(ttl: Ttl) -> Self {
+        Self { ttl, lease: None, highest_revision: Revision::default(), keys: BTreeMap::new() }
+    }
+
+    /// The next step towards `wants`. Refreshing goes first: writing many keys must not cost
+    /// those that exist.
+    #[must_use]
+    pub fn next(&self, wants: &Wants, now: Instant) -> Step {
+        if let Some(step) = self.refresh_due(wants, now) {
+            return step;
+        }
+        let deletes = self.to_delete(wants);
+        if !deletes.is_empty() {
+            return Step::Delete(deletes);
+        }
+        let puts = self.to_put(wants, now);
+        match self.lease {
+            None if nothing_is_wanted(wants) => Step::Idle,
+            None => Step::Grant,
+            Some(current) if !puts.is_empty() => Step::Put(current.lease, puts),
+            Some(current) => self.wait(wants, current),
+        }
+    }
+
+    fn refresh_due(&self, wants: &Wants, now: Instant) -> Option<Step> {
+        let current = self.lease?;
+        if nothing_is_wanted(wants) && self.owns_nothing() {
+            return None;
+        }
+        let due = now >= current.refreshed + self.refresh_interval(current);
+        due.then(|| Step::Refresh(current.lease, self.owned_keys().collect()))
+    }
+
+    /// A third of what the server granted, which may be more than asked.
+    fn refresh_interval(&self, current: CurrentLease) -> Duration {
+        self.ttl.refresh().min(current.lease.ttl / 3)
+    }
+
+    fn owned_keys(&self) -> impl Iterator<Item = (Key, Ownership)> {
+        let owned = |(key, record): (&Key, &KeyRecord)| {
+            Some((key.clone(), record.owned.as_ref()?.ownership))
+        };
+        self.keys.iter().filter_map(owned)
+    }
+
+    fn owns_nothing(&self) -> bool {
+        self.keys.values().all(|record| record.owned.is_none())
+    }
+
+    fn to_delete(&self, wants: &Wants) -> Vec<Delete> {
+        let unwanted = self.keys.iter().filter(|(key, _)| !is_wanted(wants, key));
+        let delete = |(key, record): (&Key, &KeyRecord)| {
+            let guard = match (&record.owned, &record.unanswered) {
+                (Some(owned), _) => Guard::Ours(owned.ownership),
+                (None, Some(value)) => self.guard_of_unanswered(value),
+                (None, None) => return None,
+            };
+            Some(Delete { key: key.clone(), guard })
+        };
+        let left_over = wants.iter().filter_map(|(key, want)| self.left_over(key, want));
+        unwanted.filter_map(delete).chain(left_over).take(BATCH).collect()
+    }
+
+    /// What an earlier instance may have left, until the key was looked at once.
+    fn left_over(&self, key: &Key, want: &Want) -> Option<Delete> {
+        let known = self.keys.get(key).is_some_and(KeyRecord::is_known);
+        let due = want.aim == Aim::Absent && !known;
+        due.then(|| Delete { key: key.clone(), guard: Guard::Value(want.value.clone()) })
+    }
+
+    /// Our lease identifies a write of ours for certain; without leases, only the value does.
+    fn guard_of_unanswered(&self, value: &[u8]) -> Guard {
+        match self.lease {
+            Some(CurrentLease { lease: Lease { id, .. }, .. }) if id != 0 => {
+                Guard::Ours(Ownership { lease: id, modified: Revision::default() })
+            }
+            _ => Guard::Value(value.to_vec()),
+        }
+    }
+
+    fn to_put(&self, wants: &Wants, now: Instant) -> Vec<Put> {
+        let put = |(key, want): (&Key, &Want)| {
+            let guard = self.guard(key, want, now)?;
+            Some(Put { key: key.clone(), value: want.value.clone(), guard })
+        };
+        let present = wants.iter().filter(|(_, want)| want.aim == Aim::Present);
+        present.filter_map(put).take(BATCH).collect()
+    }
+
+    /// The condition under which the key may be written now; `None`: it has its value, or it
+    /// is too early to look again at a rival's.
+    fn guard(&self, key: &Key, want: &Want, now: Instant) -> Option<Guard> {
+        let Some(record) = self.keys.get(key) else { return Some(Guard::Absent) };
+        match (&record.owned, &record.rival) {
+            (Some(owned), _) if owned.value == want.value => None,
+            (Some(owned), _) => Some(Guard::Ours(owned.ownership)),
+            (None, None) => Some(Guard::Absent),
+            (None, Some(rival)) => {
+                let ours = match want.takeover {
+                    Takeover::Any => true,
+                    Takeover::SameValue => *rival.entry.value == *want.value,
+                };
+                if ours && !record.settled {
+                    return Some(Guard::Value(rival.entry.value.to_vec()));
+                }
+                (now >= rival.look_again).then_some(Guard::Absent)
+            }
+        }
+    }
+
+    fn wait(&self, wants: &Wants, current: CurrentLease) -> Step {
+        if nothing_is_wanted(wants) {
+            return Step::Idle;
+        }
+        let refresh = current.refreshed + self.refresh_interval(current);
+        let missing =
+            self.keys.iter().filter(|(key, r)| is_wanted(wants, key) && r.owned.is_none());
+        let look = missing.filter_map(|(_, record)| Some(record.rival.as_ref()?.look_again)).min();
+        Step::Wait(look.map_or(refresh, |look| look.min(refresh)))
+    }
+
+    /// The server granted a lease to a request sent at `sent`.
+    pub fn record_grant(&mut self, lease: Lease, sent: Instant) {
+        self.lease = Some(CurrentLease { lease, refreshed: sent });
+    }
+
+    /// The server answered a refresh of the keys `asked`, sent at `sent`.
+    pub fn record_refresh(
+        &mut self,
+        asked: &[(Key, Ownership)],
+        outcome: RefreshOutcome,
+        sent: Instant,
+    ) {
+        let RefreshOutcome::Refreshed { revision, keys } = outcome else {
+            self.lose_lease();
+            return;
+        };
+        self.observe_revision(revision);
+        if let Some(current) = &mut self.lease {
+            current.refreshed = sent;
+        }
+        for ((key, _), state) in asked.iter().zip(keys) {
+            let Some(record) = self.keys.get_mut(key) else { continue };
+            match state {
+                KeyState::Ours(ownership) => {
+                    record.owned.iter_mut().for_each(|owned| owned.ownership = ownership);
+                }
+                KeyState::Missing => record.clear(),
+                KeyState::Foreign(entry) => record.meet_rival(entry, sent),
+            }
+        }
+    }
+
+    /// The server answered a guarded write sent at `sent`.
+    pub fn record_put(&mut self, put: &Put, outcome: PutOutcome, sent: Instant) {
+        let lease = self.lease.map_or(0, |current| current.lease.id);
+        match outcome {
+            PutOutcome::LeaseLost => self.lose_lease(),
+            PutOutcome::Written(ownership) => {
+                let at = ownership.modified;
+                self.observe_revision(at);
+                self.record(&put.key).own(OwnedKey { value: put.value.clone(), ownership, at });
+            }
+            PutOutcome::Missing { revision } => {
+                self.observe_revision(revision);
+                self.record(&put.key).clear();
+            }
+            // An earlier write of ours, whose answer was lost.
+            PutOutcome::Taken { by, revision } if lease != 0 && by.lease == lease => {
+                self.observe_revision(revision);
+                let ownership = Ownership { lease, modified: by.modified };
+                let owned = OwnedKey { value: by.value.to_vec(), ownership, at: by.modified };
+                self.record(&put.key).own(owned);
+            }
+            PutOutcome::Taken { by, revision } => {
+                self.observe_revision(revision);
+                self.record(&put.key).meet_rival(by, sent);
+            }
+        }
+    }
+
+    /// The server answered, at `now`, a guarded delete. In any case the key is not ours any
+    /// more; an entry that was found in its place was not removed.
+    pub fn record_delete(&mut self, key: &Key, outcome: DeleteOutcome, now: Instant) {
+        match outcome {
+            DeleteOutcome::Deleted(revision) | DeleteOutcome::Missing(revision) => {
+                self.observe_revision(revision);
+                let record = self.record(key);
+                record.clear();
+                record.removed = Some(revision);
+            }
+            DeleteOutcome::Taken { by, revision } => {
+                self.observe_revision(revision);
+                self.record(key).meet_rival(by, now);
+            }
+        }
+    }
+
+    /// A write was sent and not answered: it may have happened.
+    pub fn record_put_unanswered(&mut self, put: &Put) {
+        let record = self.record(&put.key);
+        record.settled = false;
+        record.unanswered = Some(put.value.clone());
+    }
+
+    /// A refresh was sent and not answered. With v2 it moves the index by which we recognise
+    /// our key; a key with our value may then be ours.
+    pub fn record_refresh_unanswered(&mut self, asked: &[(Key, Ownership)]) {
+        for (key, ownership) in asked {
+            if ownership.lease == 0 {
+                self.record(key).settled = false;
+            }
+        }
+    }
+
+    fn record(&mut self, key: &Key) -> &mut KeyRecord {
+        self.keys.entry(key.clone()).or_default()
+    }
+
+    /// All keys went with the lease. A key that exists all the same may be one of ours that a
+    /// restored store still has.
+    fn lose_lease(&mut self) {
+        self.lease = None;
+        for record in self.keys.values_mut() {
+            *record = KeyRecord { removed: record.removed, ..KeyRecord::default() };
+        }
+    }
+
+    /// After a fall of the revision the store was restored, and a key of ours in it may be
+    /// bound to an old lease.
+    fn observe_revision(&mut self, revision: Revision) {
+        if revision < self.highest_revision {
+            self.keys.values_mut().for_each(|record| record.settled = false);
+        }
+        self.highest_revision = revision;
+    }
+
+    /// What is known of `key`, given whether it is wanted.
+    #[must_use]
+    pub fn status(&self, key: &Key, wanted: bool) -> KeyStatus {
+        match self.keys.get(key) {
+            Some(KeyRecord { owned: Some(owned), .. }) => {
+                KeyStatus::Owned { at: owned.at, value: owned.value.clone() }
+            }
+            Some(KeyRecord { rival: Some(rival), settled, .. }) if wanted || *settled => {
+                KeyStatus::Rival { value: rival.entry.value.to_vec() }
+            }
+            Some(KeyRecord { unanswered: Some(_), .. }) => KeyStatus::Pending,
+            _ if wanted => KeyStatus::Pending,
+            Some(record) => KeyStatus::Absent { removed: record.removed },
+            None => KeyStatus::Absent { removed: None },
+        }
+    }
+
+    /// Every key that was ever wanted.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.keys()
+    }
+
+    /// Until when the store keeps our keys if it is not asked again; `None` without a lease.
+    #[must_use]
+    pub fn lease_until(&self) -> Option<Instant> {
+        self.lease.map(|current| current.refreshed + current.lease.ttl.min(self.ttl.span()))
+    }
+
+    /// The lease, to be revoked at the end.
+    #[must_use]
+    pub fn lease(&self) -> Option<Lease> {
+        self.lease.map(|current| current.lease)
+    }
+}
+
+impl KeyRecord {
+    /// Whether anything was learnt of the key since the lease was last lost.
+    fn is_known(&self) -> bool {
+        let met = self.rival.is_some() || self.settled;
+        met || self.owned.is_some() || self.unanswered.is_some() || self.removed.is_some()
+    }
+
+    fn own(&mut self, owned: OwnedKey) {
+        *self = Self { owned: Some(owned), settled: true, ..Self::default() };
+    }
+
+    fn clear(&mut self) {
+        (self.owned, self.rival, self.unanswered) = (None, None, None);
+    }
+
+    fn meet_rival(&mut self, entry: Entry, now: Instant) {
+        let known = self.rival.as_ref().is_some_and(|rival| rival.entry.value == entry.value);
+        if known {
+            self.settled = true;
+        }
+        self.clear();
+        self.rival = Some(RivalKey { entry, look_again: now + RIVAL_RETRY });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! The members of nginx's upstreams in mapped files, so that a backend joins and leaves
+//! without a reload. Debian's `libnginx-mod-http-lua` (or OpenResty) reads them.
+//!
+//! * [`layout`] says what is where in the files: the contract with `lua/membership.lua`.
+//! * [`roster`] decides which writes make a table say something else. Pure.
+//! * [`table`] carries them out, and counts what is in flight.
+//! * [`claims`] knows which workers live, and orders our writes before their reads.
+//! * [`nginx_text`] writes the lines of nginx's configuration that use a table.
+//! * [`worker_state`] asks a worker what it goes by.
+//! * [`upstreams`] is all of it for one nginx: set, confirm, and what is still in flight.
+//!
+//! This module knows nothing of etcd, templates or reloads.
+//!
+//! What must hold:
+//!
+//! * A file never shrinks and a mapped page is never taken away: a worker that touches one
+//!   that is not there is killed by the kernel.
+//! * A backend that left is reported as quiet only when no living worker counts a request
+//!   to it, and only after a memory barrier in every worker since it left.
+//! * Each state between two writes is one that a worker may use: its picks are members.
+
+pub mod claims;
+pub mod layout;
+pub mod nginx_text;
+pub mod roster;
+pub mod table;
+pub mod upstreams;
+pub mod worker_state;

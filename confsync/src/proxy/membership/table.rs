@@ -1,0 +1,374 @@
+//! The files of one nginx: made, taken over from an earlier run, written, and read back.
+//!
+//! All access is by `pread` and `pwrite`, which work on the same pages that the workers
+//! have mapped. A write may be seen by halves; `layout` and `roster` are made for that.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::claims::WorkerColumns;
+use super::layout::{
+    ALLOCATED_AT, CELL, COUNTS_DATA, COUNTS_MAGIC, HEAD_AT, HEAD_BYTES, HEALTH, Head, MAX_COLUMNS,
+    MEMBERS_MAGIC, SLOT, SlotRecord, WORKER, WORKER_DATA, WORKERS_MAGIC, cell_at, order_at,
+    slot_at,
+};
+use super::roster::{Roster, TableWrite};
+
+/// Who runs the workers: they write counts, and connect to our sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerUser {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+}
+
+/// How many requests a backend has had, and has.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Traffic {
+    /// In flight in living workers.
+    pub in_flight: u64,
+    /// Sent there since the table was made.
+    pub requests: f64,
+    /// Tries that failed.
+    pub failures: u64,
+}
+
+/// The folder of one nginx.
+#[derive(Debug)]
+pub struct TableFolder {
+    path: PathBuf,
+    user: Option<WorkerUser>,
+    capacity: u32,
+    /// Who lives, and counts.
+    pub workers: WorkerColumns,
+}
+
+impl TableFolder {
+    /// Opens the folder, making what is not there. Without `user` the workers run as we do.
+    ///
+    /// # Errors
+    /// When it cannot be made, or not given to the workers.
+    pub fn open(
+        path: &Path,
+        user: Option<WorkerUser>,
+        capacity: u32,
+        columns: u32,
+    ) -> io::Result<Self> {
+        fs::create_dir_all(path)?;
+        // Nobody else gets in: nginx makes its sockets writable for everybody.
+        let mode = if user.is_some() { 0o710 } else { 0o700 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        if let Some(user) = user {
+            std::os::unix::fs::chown(path, None, Some(user.gid))?;
+        }
+        let file = path.join("workers");
+        let columns = columns.clamp(1, MAX_COLUMNS);
+        let workers = match open_known(&file, &WORKERS_MAGIC)? {
+            Some((file, header)) => WorkerColumns::new(file, header.columns_of_workers()),
+            None => {
+                let length = WORKER_DATA + u64::from(columns) * WORKER;
+                let mut bytes = vec![0; length.max(super::layout::PAGE) as usize];
+                put(&mut bytes, 0, &WORKERS_MAGIC);
+                put(&mut bytes, 8, &columns.to_le_bytes());
+                let file = create(&file, user, true, |file| file.write_all_at(&bytes, 0))?;
+                WorkerColumns::new(file, columns)
+            }
+        };
+        Ok(Self { path: path.into(), user, capacity, workers })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The table of the upstream `name`: as an earlier run left it, or a new one.
+    ///
+    /// # Errors
+    /// When it cannot be read or made.
+    pub fn table(&self, name: &str) -> io::Result<MemberTable> {
+        match self.recover(name)? {
+            Some(table) => Ok(table),
+            None => self.create_table(name),
+        }
+    }
+
+    fn recover(&self, name: &str) -> io::Result<Option<MemberTable>> {
+        let (members, counts) = self.files_of(name);
+        let Some((members, of_members)) = open_known(&members, &MEMBERS_MAGIC)? else {
+            return Ok(None);
+        };
+        let Some((counts, of_counts)) = open_known(&counts, &COUNTS_MAGIC)? else {
+            return Ok(None);
+        };
+        let fits = of_members.instance() == of_counts.instance()
+            && of_members.capacity() == self.capacity
+            && of_counts.capacity() == self.capacity
+            && of_counts.columns() == self.workers.columns();
+        let mut head = [0; HEAD_BYTES];
+        members.read_exact_at(&mut head, HEAD_AT)?;
+        let Some(head) = Head::decode(&head).filter(|head| fits && head.slots <= self.capacity)
+        else {
+            return Ok(None);
+        };
+        let mut records = Vec::new();
+        for slot in 0..head.slots {
+            let mut bytes = [0; SLOT];
+            members.read_exact_at(&mut bytes, slot_at(self.capacity, slot))?;
+            records.push(SlotRecord::decode(&bytes));
+        }
+        let roster = Roster::recover(self.capacity, head.sequence, records);
+        Ok(Some(MemberTable {
+            name: name.into(),
+            roster,
+            members,
+            counts,
+            capacity: self.capacity,
+            instance: of_members.instance(),
+        }))
+    }
+
+    fn create_table(&self, name: &str) -> io::Result<MemberTable> {
+        let (members, counts) = self.files_of(name);
+        let instance = fastrand::u64(1..);
+        let header = |magic: &[u8], columns: u32, length: u64| {
+            let mut bytes = vec![0; length as usize];
+            put(&mut bytes, 0, magic);
+            put(&mut bytes, 8, &self.capacity.to_le_bytes());
+            put(&mut bytes, 12, &columns.to_le_bytes());
+            put(&mut bytes, 16, &instance.to_le_bytes());
+            bytes
+        };
+        let columns = self.workers.columns();
+        let counts = create(&counts, self.user, true, |file| {
+            file.write_all_at(&header(&COUNTS_MAGIC, columns, COUNTS_DATA), 0)?;
+            file.set_len(cell_at(self.capacity, columns, 0))
+        })?;
+        let roster = Roster::empty(self.capacity);
+        let members = create(&members, self.user, false, |file| {
+            let mut bytes = header(&MEMBERS_MAGIC, 0, order_at(self.capacity, 0, 0));
+            put(&mut bytes, HEAD_AT as usize, &roster.head().encode());
+            file.write_all_at(&bytes, 0)?;
+            file.set_len(slot_at(self.capacity, self.capacity))
+        })?;
+        let (name, capacity) = (name.into(), self.capacity);
+        Ok(MemberTable { name, roster, members, counts, capacity, instance })
+    }
+
+    fn files_of(&self, name: &str) -> (PathBuf, PathBuf) {
+        (self.path.join(format!("{name}.members")), self.path.join(format!("{name}.counts")))
+    }
+
+    /// Writes what has changed in the roster of `table`. When it returns, every pick that
+    /// begins from now on is by it.
+    ///
+    /// # Errors
+    /// When a write fails: then the table must be opened again.
+    pub fn commit(&self, table: &mut MemberTable) -> io::Result<()> {
+        for write in table.roster.commit() {
+            match write {
+                TableWrite::Barrier => self.workers.barrier()?,
+                write => table.write(&write)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What living workers have in flight to a slot. Exact for one that left before the
+    /// last commit, as long as [`WorkerColumns::is_exact`].
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn in_flight(&self, table: &MemberTable, slot: u32) -> io::Result<u64> {
+        let mut sum = 0;
+        for column in 0..self.workers.columns() {
+            let cell = table.cell(column, slot)?;
+            // What a worker that has ended left behind is in flight no more.
+            if cell.in_flight > 0 && self.workers.is_alive(column)? {
+                sum += cell.in_flight;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// What all workers have done with each of the first slots, in their order.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn traffic(&self, table: &MemberTable) -> io::Result<Vec<Traffic>> {
+        let slots = table.roster.head().slots;
+        let mut all = vec![Traffic::default(); slots as usize];
+        for column in 0..self.workers.columns() {
+            let mut allocated = [0; 4];
+            table.counts.read_exact_at(&mut allocated, ALLOCATED_AT + 4 * u64::from(column))?;
+            let known = u32::from_le_bytes(allocated).min(slots);
+            if known == 0 {
+                continue;
+            }
+            let mut bytes = vec![0; (u64::from(known) * CELL) as usize];
+            table.counts.read_exact_at(&mut bytes, cell_at(table.capacity, column, 0))?;
+            let alive = self.workers.is_alive(column)?;
+            for (sum, cell) in all.iter_mut().zip(bytes.as_chunks().0) {
+                let cell = Traffic::decode(cell);
+                sum.in_flight += if alive { cell.in_flight } else { 0 };
+                sum.requests += cell.requests;
+                sum.failures += cell.failures;
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The table of one upstream.
+#[derive(Debug)]
+pub struct MemberTable {
+    name: String,
+    /// Its members.
+    pub roster: Roster,
+    members: File,
+    counts: File,
+    capacity: u32,
+    instance: u64,
+}
+
+impl MemberTable {
+    /// The upstream.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tells this table from one that was made anew.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// Whether its files are still in the folder: a worker that starts maps the same.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        let linked = |file: &File| file.metadata().is_ok_and(|meta| meta.nlink() > 0);
+        linked(&self.members) && linked(&self.counts)
+    }
+
+    fn write(&self, write: &TableWrite) -> io::Result<()> {
+        let slot_at = |slot: u32| slot_at(self.capacity, slot);
+        match write {
+            TableWrite::Record(slot, record) => {
+                // Also gives the workers the page that they write failures to.
+                let health = COUNTS_DATA + u64::from(*slot) * HEALTH;
+                self.counts.write_all_at(&[0; HEALTH as usize], health)?;
+                self.members.write_all_at(&record.encode(), slot_at(*slot))
+            }
+            TableWrite::State(slot, state) => {
+                self.members.write_all_at(&[state.byte()], slot_at(*slot))
+            }
+            TableWrite::Weight(slot, weight) => {
+                let byte = u8::try_from(weight.saturating_sub(1)).unwrap_or(u8::MAX);
+                self.members.write_all_at(&[byte], slot_at(*slot) + 1)
+            }
+            TableWrite::Order { class, position, slot } => {
+                let at = order_at(self.capacity, *class, *position);
+                self.members.write_all_at(&slot.to_le_bytes(), at)
+            }
+            TableWrite::Head(head) => self.members.write_all_at(&head.encode(), HEAD_AT),
+            TableWrite::Barrier => Ok(()),
+        }
+    }
+
+    fn cell(&self, column: u32, slot: u32) -> io::Result<Traffic> {
+        let mut bytes = [0; CELL as usize];
+        self.counts.read_exact_at(&mut bytes, cell_at(self.capacity, column, slot))?;
+        Ok(Traffic::decode(&bytes))
+    }
+}
+
+impl Traffic {
+    fn decode(bytes: &[u8; CELL as usize]) -> Self {
+        let [f0, f1, f2, f3, g0, g1, g2, g3, requests @ ..] = bytes;
+        let word = u32::from_le_bytes([*f0, *f1, *f2, *f3]);
+        // The lowest byte is never half written; the others may be, while it counts down.
+        let in_flight = if *f0 == 0 { 0 } else { u64::from(word >> 8).max(1) };
+        let failures = u64::from(u32::from_le_bytes([*g0, *g1, *g2, *g3]));
+        Self { in_flight, requests: f64::from_le_bytes(*requests), failures }
+    }
+}
+
+/// The first words of a file.
+struct Header([u8; 24]);
+
+impl Header {
+    fn word(&self, at: usize) -> u32 {
+        let bytes = self.0.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        u32::from_le_bytes(bytes.unwrap_or_default())
+    }
+
+    fn capacity(&self) -> u32 {
+        self.word(8)
+    }
+
+    fn columns_of_workers(&self) -> u32 {
+        self.word(8)
+    }
+
+    fn columns(&self) -> u32 {
+        self.word(12)
+    }
+
+    fn instance(&self) -> u64 {
+        u64::from(self.word(16)) | u64::from(self.word(20)) << 32
+    }
+}
+
+/// Opens a file of ours; `None` if there is none, or it is of another version.
+fn open_known(path: &Path, magic: &[u8]) -> io::Result<Option<(File, Header)>> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut header = [0; 24];
+    match file.read_exact_at(&mut header, 0) {
+        Ok(()) if header.starts_with(magic) => Ok(Some((file, Header(header)))),
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A new file in the place of any other; workers see it when it is whole.
+fn create(
+    path: &Path,
+    user: Option<WorkerUser>,
+    workers_write: bool,
+    fill: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<File> {
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    let staged = PathBuf::from(staged);
+    let mode = if workers_write { 0o660 } else { 0o640 };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&staged)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if let Some(user) = user {
+        fchown(&file, None, Some(user.gid))?;
+    }
+    fill(&file)?;
+    fs::rename(&staged, path)?;
+    Ok(file)
+}
+
+fn put(bytes: &mut [u8], at: usize, part: &[u8]) {
+    if let Some(place) = bytes.get_mut(at..at + part.len()) {
+        place.copy_from_slice(part);
+    }
+}

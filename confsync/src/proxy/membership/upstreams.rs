@@ -1,0 +1,381 @@
+//! All upstreams of one nginx that change without a reload: what is wanted in, what was
+//! confirmed and what is still in flight out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::model::{Endpoint, Host};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep_until};
+
+use super::layout::MemberId;
+use super::roster::{Joining, TableFull};
+use super::table::{MemberTable, TableFolder, Traffic};
+use super::worker_state::{self, WorkerStateError};
+
+/// How long a worker may take to answer. It does within a turn of its event loop.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an address that left stays away at least. A worker may still keep connections
+/// to the process that listened there before; within this time it has noticed their end.
+/// nginx does not repeat a POST that it sent on a dead connection.
+const REJOIN_PAUSE: Duration = Duration::from_millis(50);
+/// How long an nginx may keep an idle connection: `keepalive_timeout` of an upstream is 60 s
+/// unless it is set.
+const KEPT_CONNECTIONS: Duration = Duration::from_secs(75);
+
+/// One backend of an upstream, as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamMember {
+    /// Its address; never a name.
+    pub endpoint: Endpoint,
+    /// 1 to 256.
+    pub weight: u16,
+}
+
+/// The backends of one upstream, by their keys.
+pub type UpstreamMembers = BTreeMap<Arc<str>, UpstreamMember>;
+
+/// A backend that left and may have requests in flight.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DepartedBackend {
+    /// The upstream.
+    pub upstream: String,
+    /// Its place there.
+    pub slot: u32,
+}
+
+/// Why the members are not known to be what nginx uses.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// More backends than fit.
+    #[error("{upstream}: {source}")]
+    Full {
+        /// The upstream.
+        upstream: String,
+        /// How many fit.
+        source: TableFull,
+    },
+    /// A backend that a balancer cannot use.
+    #[error(
+        "{upstream}: {endpoint} is no IP address and port, which nginx needs for members that \
+         change without a reload"
+    )]
+    NoAddress {
+        /// The upstream.
+        upstream: String,
+        /// The value.
+        endpoint: String,
+    },
+    /// The files.
+    #[error("cannot write the members of {upstream} in {}: {source}", .folder.display())]
+    Files {
+        /// The upstream.
+        upstream: String,
+        /// Where its table is.
+        folder: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// No worker confirms.
+    #[error(transparent)]
+    NotConfirmed(#[from] WorkerStateError),
+    /// A worker uses other files.
+    #[error(
+        "nginx (pid {pid}) uses another table of {upstream} than the one in {}: it must be reloaded",
+        .folder.display()
+    )]
+    OtherTable {
+        /// The worker.
+        pid: i32,
+        /// The upstream.
+        upstream: String,
+        /// Where the table is.
+        folder: PathBuf,
+    },
+    /// A worker has not seen the change.
+    #[error("nginx (pid {pid}) has not taken over the newest members of {upstream}")]
+    Behind {
+        /// The worker.
+        pid: i32,
+        /// The upstream.
+        upstream: String,
+    },
+}
+
+/// One upstream.
+#[derive(Debug)]
+struct Upstream {
+    table: MemberTable,
+    members: UpstreamMembers,
+    /// Whether [`Self::members`] is what the table says: not before the first change of
+    /// this run, which compares with what an earlier run left.
+    is_known: bool,
+    /// Addresses that requests went to, and when they left.
+    left: HashMap<Endpoint, Instant>,
+}
+
+/// The upstreams of one nginx.
+#[derive(Debug)]
+pub struct LiveUpstreams {
+    folder: TableFolder,
+    upstreams: BTreeMap<String, Upstream>,
+}
+
+impl LiveUpstreams {
+    /// With the tables in `folder`.
+    #[must_use]
+    pub fn new(folder: TableFolder) -> Self {
+        Self { folder, upstreams: BTreeMap::new() }
+    }
+
+    /// Makes `members` those of `upstream`. When it returns, every pick that begins is by
+    /// them, in every worker that has the table. Waits a moment for an address that comes
+    /// back at once.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; the table is then opened anew by the next call.
+    pub async fn set(
+        &mut self,
+        upstream: &str,
+        members: &UpstreamMembers,
+    ) -> Result<(), MembershipError> {
+        check_addresses(upstream, members)?;
+        let outcome = self.try_set(upstream, members).await;
+        if outcome.is_err() {
+            // What was written is not known: the next call reads it.
+            self.upstreams.remove(upstream);
+        }
+        outcome
+    }
+
+    async fn try_set(
+        &mut self,
+        upstream: &str,
+        members: &UpstreamMembers,
+    ) -> Result<(), MembershipError> {
+        let files = |folder: &TableFolder, source| MembershipError::Files {
+            upstream: upstream.to_owned(),
+            folder: folder.path().to_owned(),
+            source,
+        };
+        if self.upstreams.get(upstream).is_some_and(|known| !known.table.is_in_place()) {
+            tracing::warn!(upstream, folder = %self.folder.path().display(),
+                "the table of an upstream was removed by somebody else and is made again; nginx \
+                 uses it after a reload");
+            self.upstreams.remove(upstream);
+        }
+        if !self.upstreams.contains_key(upstream) {
+            let table = self.folder.table(upstream).map_err(|e| files(&self.folder, e))?;
+            let new = Upstream {
+                table,
+                members: UpstreamMembers::new(),
+                is_known: false,
+                left: HashMap::new(),
+            };
+            self.upstreams.insert(upstream.to_owned(), new);
+        }
+        let Some(known) = self.upstreams.get_mut(upstream) else { return Ok(()) };
+        known.release_drained(&self.folder).map_err(|e| files(&self.folder, e))?;
+        known.leave(members, &self.folder).map_err(|e| files(&self.folder, e))?;
+        let late = known
+            .join(members, Joins::NotBackAgain)
+            .map_err(|source| MembershipError::Full { upstream: upstream.to_owned(), source })?;
+        self.folder.commit(&mut known.table).map_err(|e| files(&self.folder, e))?;
+        if late {
+            sleep_until(Instant::now() + REJOIN_PAUSE).await;
+            known.join(members, Joins::All).map_err(|source| MembershipError::Full {
+                upstream: upstream.to_owned(),
+                source,
+            })?;
+            self.folder.commit(&mut known.table).map_err(|e| files(&self.folder, e))?;
+        }
+        known.is_known = true;
+        Ok(())
+    }
+
+    /// Has a worker confirm that it goes by the members that were set last, for each
+    /// upstream.
+    ///
+    /// # Errors
+    /// When none answers, or one goes by something else.
+    pub async fn confirm(&self) -> Result<(), MembershipError> {
+        let socket = self.folder.path().join("state.sock");
+        for (name, known) in &self.upstreams {
+            let state = worker_state::ask(&socket, name, CONFIRM_DEADLINE).await?;
+            let pid = state.pid;
+            if state.instance != known.table.instance() {
+                let (upstream, folder) = (name.clone(), self.folder.path().to_owned());
+                return Err(MembershipError::OtherTable { pid, upstream, folder });
+            }
+            if state.sequence != known.table.roster.head().sequence {
+                return Err(MembershipError::Behind { pid, upstream: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that left and were not seen without requests since.
+    #[must_use]
+    pub fn departed(&self) -> Vec<DepartedBackend> {
+        let slots = |(name, known): (&String, &Upstream)| {
+            let slots: Vec<u32> = known.table.roster.leaving().map(|(_, slot)| slot).collect();
+            let name = name.clone();
+            slots.into_iter().map(move |slot| DepartedBackend { upstream: name.clone(), slot })
+        };
+        self.upstreams.iter().flat_map(slots).collect()
+    }
+
+    /// How many requests are in flight to a departed backend; `None` if that is not known
+    /// exactly.
+    #[must_use]
+    pub fn in_flight(&self, departed: &DepartedBackend) -> Option<u64> {
+        let known = self.upstreams.get(&departed.upstream)?;
+        if !known.table.roster.leaving().any(|(_, slot)| slot == departed.slot) {
+            // It was released, which needs that nothing is in flight.
+            return Some(0);
+        }
+        if !self.folder.workers.is_exact().ok()? {
+            return None;
+        }
+        self.folder.in_flight(&known.table, departed.slot).ok()
+    }
+
+    /// What each member has had and has, by upstream and key.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn traffic(&self) -> io::Result<BTreeMap<Arc<str>, Traffic>> {
+        let mut all = BTreeMap::new();
+        for known in self.upstreams.values() {
+            let traffic = self.folder.traffic(&known.table)?;
+            for key in known.members.keys() {
+                let slot = known.table.roster.slot_of(&id_of(key));
+                if let Some(traffic) = slot.and_then(|slot| traffic.get(slot as usize)) {
+                    all.insert(Arc::clone(key), *traffic);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The folder of the tables.
+    #[must_use]
+    pub fn folder(&self) -> &TableFolder {
+        &self.folder
+    }
+}
+
+/// Which of the new members join.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Joins {
+    NotBackAgain,
+    All,
+}
+
+impl Upstream {
+    /// Slots of departed backends without requests may be given away.
+    fn release_drained(&mut self, folder: &TableFolder) -> io::Result<()> {
+        if !folder.workers.is_exact()? {
+            return Ok(());
+        }
+        let leaving: Vec<u32> = self.table.roster.leaving().map(|(_, slot)| slot).collect();
+        for slot in leaving {
+            if folder.in_flight(&self.table, slot)? == 0 {
+                self.table.roster.release(slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets those go that are not wanted, or not at this address.
+    fn leave(&mut self, wanted: &UpstreamMembers, folder: &TableFolder) -> io::Result<()> {
+        if !self.is_known {
+            // Whatever an earlier run had in the table under other keys.
+            let ids: std::collections::HashSet<_> = wanted.keys().map(|key| id_of(key)).collect();
+            let gone: Vec<_> = self.table.roster.members().map(|(id, _)| *id).collect();
+            gone.iter().filter(|id| !ids.contains(*id)).for_each(|id| self.table.roster.leave(id));
+        }
+        let gone: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(key, member)| {
+                wanted.get(*key).is_none_or(|wanted| wanted.endpoint != member.endpoint)
+            })
+            .map(|(key, member)| (Arc::clone(key), member.endpoint.clone()))
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let traffic = folder.traffic(&self.table)?;
+        let now = Instant::now();
+        self.left.retain(|_, at| now < *at + KEPT_CONNECTIONS);
+        for (key, endpoint) in gone {
+            let id = id_of(&key);
+            let slot = self.table.roster.slot_of(&id);
+            let used = slot.and_then(|slot| traffic.get(slot as usize));
+            // Where no request went there is no kept connection either.
+            if used.is_some_and(|traffic| traffic.requests > 0.0) {
+                self.left.insert(endpoint, now);
+            }
+            self.table.roster.leave(&id);
+            self.members.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Takes in those that are new, or have another weight. Returns whether some were left
+    /// out because they are back again.
+    fn join(&mut self, wanted: &UpstreamMembers, joins: Joins) -> Result<bool, TableFull> {
+        let now = Instant::now();
+        let joined = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        // All that are there at the start have their whole weight.
+        let joined = if self.members.is_empty() && !self.is_known { 0.0 } else { joined };
+        let mut late = false;
+        for (key, member) in wanted {
+            if self.members.get(key) == Some(member) {
+                continue;
+            }
+            let is_back = self.left.get(&member.endpoint);
+            let is_back = is_back.is_some_and(|at| now < *at + KEPT_CONNECTIONS);
+            if joins == Joins::NotBackAgain && is_back && !self.members.contains_key(key) {
+                late = true;
+                continue;
+            }
+            let Some((host, port)) = host_and_port(&member.endpoint) else { continue };
+            let weight = member.weight;
+            self.table.roster.join(Joining { id: id_of(key), host, port, weight, joined })?;
+            self.members.insert(Arc::clone(key), member.clone());
+        }
+        Ok(late)
+    }
+}
+
+fn id_of(key: &str) -> MemberId {
+    let hash = Sha256::digest(key.as_bytes());
+    let mut id = MemberId::default();
+    id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+    id
+}
+
+fn check_addresses(upstream: &str, members: &UpstreamMembers) -> Result<(), MembershipError> {
+    match members.values().find(|member| host_and_port(&member.endpoint).is_none()) {
+        None => Ok(()),
+        Some(member) => Err(MembershipError::NoAddress {
+            upstream: upstream.to_owned(),
+            endpoint: member.endpoint.to_string(),
+        }),
+    }
+}
+
+/// As nginx takes a peer; `None` for names and sockets.
+fn host_and_port(endpoint: &Endpoint) -> Option<(String, u16)> {
+    let host = match endpoint.host() {
+        Host::V4(address) => address.to_string(),
+        Host::V6(address) => format!("[{address}]"),
+        Host::Name(_) => return None,
+    };
+    Some((host, endpoint.port()))
+}

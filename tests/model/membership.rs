@@ -1,0 +1,446 @@
+//! The table of members that nginx's workers map, explored to its end: a backend leaves while
+//! two workers choose, count and look again, of which one may start late (a reload) and each
+//! may be killed; confsync may die between any two writes and starts again.
+//!
+//! The writes are those of `confsync`'s own roster. Processors keep stores back, ours and the
+//! workers', until a barrier or until it pleases them. A rule broken on purpose must be
+//! detected: [`MembershipRule`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use confsync::proxy::membership::layout::{Head, MemberId, SlotRecord, SlotState};
+use confsync::proxy::membership::roster::{Joining, Roster, TableWrite};
+use foldhash::{HashMap, HashMapExt};
+
+const LEAVER: MemberId = [1; 16];
+const STAYER: MemberId = [2; 16];
+const WORKERS: usize = 2;
+/// A processor keeps back so many stores at most: two show every order that more would.
+const KEPT: usize = 2;
+
+/// A rule that is broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MembershipRule {
+    /// A worker does not look again after it has counted.
+    LookOnce,
+    /// A worker looks again, and counts then.
+    CountLast,
+    /// confsync has no barrier run.
+    NoBarrier,
+    /// confsync reads the counts before the head is written.
+    ReadTooSoon,
+    /// What a killed worker had counted goes on to count.
+    CountsOfTheDead,
+    /// A worker takes whatever a list names, also one that is marked as leaving, and does
+    /// not look at the sequence again.
+    OldLists,
+}
+
+/// The mapped files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Memory {
+    head: Vec<u8>,
+    states: BTreeMap<u32, u8>,
+    order: BTreeMap<(usize, u32), u32>,
+    /// What each worker has in flight to the leaver, as others see it.
+    counts: [u8; WORKERS],
+}
+
+/// A store that others do not see yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Stored {
+    /// This write of this run.
+    Table(usize, usize),
+    /// What a worker has in flight.
+    Count(usize, u8),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Worker {
+    /// Not started, or killed.
+    Gone,
+    Idle,
+    /// It has looked at the head.
+    Looked {
+        sequence: u32,
+        members: u32,
+    },
+    /// It has chosen the leaver.
+    Chosen {
+        sequence: u32,
+    },
+    Counted {
+        sequence: u32,
+    },
+    /// It has looked again, and has not counted yet: only if that rule is broken.
+    Checked,
+    /// The leaver has its request.
+    Sent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Writer {
+    /// It performs these writes, and is at this one.
+    Writing {
+        program: usize,
+        at: usize,
+    },
+    /// It reads the counts.
+    Reading {
+        worker: usize,
+    },
+    /// It has acknowledged: the leaver is dead.
+    Acknowledged,
+    Dead,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Moment {
+    memory: Memory,
+    workers: [Worker; WORKERS],
+    /// Stores kept back: those of each worker, and ours.
+    kept: [VecDeque<Stored>; WORKERS + 1],
+    writer: Writer,
+    /// How many workers were killed, and started, so far.
+    killed: u8,
+    started: u8,
+    /// confsync died once.
+    died: bool,
+}
+
+struct Exploration {
+    broken: Option<MembershipRule>,
+    /// The writes of each run of confsync.
+    programs: Vec<Vec<TableWrite>>,
+    leaver: u32,
+}
+
+fn record(who: u8) -> Joining {
+    let (host, port) = (format!("10.0.0.{who}"), 80);
+    Joining { id: [who; 16], host, port, weight: 1, joined: 0.0 }
+}
+
+impl Exploration {
+    fn new(broken: Option<MembershipRule>) -> (Self, Moment) {
+        let mut roster = Roster::empty(4);
+        roster.join(record(1)).unwrap();
+        roster.join(record(2)).unwrap();
+        let first = roster.commit();
+        let leaver = roster.slot_of(&LEAVER).unwrap();
+        let mut all = Self { broken, programs: vec![first], leaver };
+        let mut memory = Memory::default();
+        for at in 0..all.programs[0].len() {
+            all.store(&mut memory, Stored::Table(0, at));
+        }
+        roster.leave(&LEAVER);
+        all.programs.push(roster.commit());
+        let writer = Writer::Writing { program: 1, at: 0 };
+        let workers = [Worker::Idle, Worker::Gone];
+        let moment = Moment {
+            memory,
+            workers,
+            kept: Default::default(),
+            writer,
+            killed: 0,
+            started: 0,
+            died: false,
+        };
+        (all, moment)
+    }
+
+    fn store(&self, memory: &mut Memory, stored: Stored) {
+        match stored {
+            Stored::Count(worker, count) => memory.counts[worker] = count,
+            Stored::Table(program, at) => match &self.programs[program][at] {
+                TableWrite::Record(slot, _) => drop(memory.states.insert(*slot, 0)),
+                TableWrite::State(slot, state) => {
+                    let byte = [SlotState::Free, SlotState::Member, SlotState::Leaving];
+                    let byte = byte.iter().position(|known| known == state).unwrap();
+                    memory.states.insert(*slot, u8::try_from(byte).unwrap());
+                }
+                TableWrite::Order { class, position, slot } => {
+                    memory.order.insert((*class, *position), *slot);
+                }
+                TableWrite::Head(head) => memory.head = head.encode().to_vec(),
+                TableWrite::Weight(..) | TableWrite::Barrier => {}
+            },
+        }
+    }
+
+    fn breaks(&self, rule: MembershipRule) -> bool {
+        self.broken == Some(rule)
+    }
+
+    fn head(moment: &Moment) -> Head {
+        Head::decode(&moment.memory.head.clone().try_into().unwrap()).unwrap()
+    }
+
+    /// Everything that may happen next.
+    fn steps(&mut self, moment: &Moment) -> Vec<(String, Moment)> {
+        let mut steps = Vec::new();
+        for worker in 0..WORKERS {
+            self.of_worker(moment, worker, &mut steps);
+        }
+        self.of_writer(moment, &mut steps);
+        for queue in 0..=WORKERS {
+            let mut next = moment.clone();
+            if let Some(stored) = next.kept[queue].pop_front() {
+                self.store(&mut next.memory, stored);
+                steps.push((format!("a store of {queue} is seen: {stored:?}"), next));
+            }
+        }
+        steps
+    }
+
+    fn of_worker(&self, moment: &Moment, me: usize, steps: &mut Vec<(String, Moment)>) {
+        let mut step = |what: &str, worker: Worker, count: Option<u8>| {
+            if count.is_some() && moment.kept[me].len() == KEPT {
+                return; // until one of them is seen
+            }
+            let mut next = moment.clone();
+            next.workers[me] = worker;
+            next.kept[me].extend(count.map(|count| Stored::Count(me, count)));
+            steps.push((format!("worker {me} {what}"), next));
+        };
+        let count_first = !self.breaks(MembershipRule::CountLast);
+        match moment.workers[me] {
+            Worker::Gone if moment.started < 1 => {
+                let mut next = moment.clone();
+                next.workers[me] = Worker::Idle;
+                next.started += 1;
+                // It clears its column when it takes it, before anything else.
+                next.memory.counts[me] = 0;
+                steps.push((format!("worker {me} starts"), next));
+            }
+            Worker::Gone => {}
+            Worker::Idle => {
+                let head = Self::head(moment);
+                let members = head.classes[0].members;
+                step("looks", Worker::Looked { sequence: head.sequence, members }, None);
+            }
+            Worker::Looked { sequence, members } => {
+                for position in 0..members {
+                    let slot = moment.memory.order[&(0, position)];
+                    let member =
+                        moment.memory.states[&slot] == 1 || self.breaks(MembershipRule::OldLists);
+                    // A request to the other one is nobody's concern here.
+                    if slot == self.leaver && member {
+                        step("chooses the leaver", Worker::Chosen { sequence }, None);
+                    }
+                }
+                step("chooses another", Worker::Idle, None);
+            }
+            Worker::Chosen { sequence } if count_first => {
+                step("counts", Worker::Counted { sequence }, Some(1));
+            }
+            Worker::Chosen { sequence } => match Self::head(moment).sequence == sequence {
+                true => step("looks again", Worker::Checked, None),
+                false => step("looks again, in vain", Worker::Idle, None),
+            },
+            Worker::Checked => step("counts, and sends the request", Worker::Sent, Some(1)),
+            Worker::Counted { sequence } => {
+                let same = Self::head(moment).sequence == sequence;
+                let once =
+                    self.breaks(MembershipRule::LookOnce) || self.breaks(MembershipRule::OldLists);
+                match same || once {
+                    true => step("sends the request", Worker::Sent, None),
+                    false => step("takes its count back", Worker::Idle, Some(0)),
+                }
+            }
+            Worker::Sent => step("has its answer", Worker::Idle, Some(0)),
+        }
+        if moment.workers[me] != Worker::Gone && moment.killed < 1 {
+            let mut next = moment.clone();
+            next.workers[me] = Worker::Gone;
+            next.killed += 1;
+            // The system sees to what it has stored before it gives up its lock.
+            while let Some(stored) = next.kept[me].pop_front() {
+                self.store(&mut next.memory, stored);
+            }
+            steps.push((format!("worker {me} is killed"), next));
+        }
+    }
+
+    fn of_writer(&mut self, moment: &Moment, steps: &mut Vec<(String, Moment)>) {
+        let mut next = moment.clone();
+        let what = match moment.writer {
+            Writer::Writing { program, at } => {
+                let write = self.programs[program].get(at).cloned();
+                let too_soon = self.breaks(MembershipRule::ReadTooSoon)
+                    && matches!(write, Some(TableWrite::Head(_)));
+                next.writer = Writer::Writing { program, at: at + 1 };
+                match write {
+                    None => next.writer = Writer::Reading { worker: 0 },
+                    Some(_) if too_soon => next.writer = Writer::Reading { worker: 0 },
+                    Some(TableWrite::Barrier) if self.breaks(MembershipRule::NoBarrier) => {}
+                    Some(TableWrite::Barrier) => {
+                        for queue in [WORKERS, 0, 1] {
+                            while let Some(stored) = next.kept[queue].pop_front() {
+                                self.store(&mut next.memory, stored);
+                            }
+                        }
+                    }
+                    Some(_) => next.kept[WORKERS].push_back(Stored::Table(program, at)),
+                }
+                format!("confsync: {write:?}")
+            }
+            Writer::Reading { worker } if worker == WORKERS => {
+                next.writer = Writer::Acknowledged;
+                "confsync acknowledges, and the leaver dies".to_owned()
+            }
+            Writer::Reading { worker } => {
+                let counts = moment.memory.counts[worker] > 0;
+                let alive = moment.workers[worker] != Worker::Gone
+                    || self.breaks(MembershipRule::CountsOfTheDead);
+                next.writer =
+                    Writer::Reading { worker: if counts && alive { 0 } else { worker + 1 } };
+                format!("confsync reads the count of worker {worker}")
+            }
+            Writer::Acknowledged => return,
+            Writer::Dead => {
+                self.recover(&mut next);
+                "confsync starts again".to_owned()
+            }
+        };
+        steps.push((what, next));
+        let alive = !matches!(moment.writer, Writer::Dead | Writer::Acknowledged);
+        if alive && !moment.died {
+            let mut next = moment.clone();
+            next.died = true;
+            // The system has every store of a process that has ended.
+            while let Some(stored) = next.kept[WORKERS].pop_front() {
+                self.store(&mut next.memory, stored);
+            }
+            next.writer = Writer::Dead;
+            steps.push(("confsync dies".to_owned(), next));
+        }
+    }
+
+    /// Another run finds the table as it is, and is told the same.
+    fn recover(&mut self, moment: &mut Moment) {
+        let head = Self::head(moment);
+        let records = (0..head.slots).map(|slot| {
+            let state = [SlotState::Free, SlotState::Member, SlotState::Leaving];
+            let state = state[usize::from(moment.memory.states[&slot])];
+            let id = if slot == self.leaver { LEAVER } else { STAYER };
+            let (host, port) = ("10.0.0.1".to_owned(), 80);
+            SlotRecord { state, id, host, port, weight: 1, serial: slot + 1, joined: 0.0 }
+        });
+        let mut roster = Roster::recover(4, head.sequence, records.collect());
+        roster.leave(&LEAVER);
+        let program = roster.commit();
+        let known = self.programs.iter().position(|known| *known == program);
+        let program = known.unwrap_or_else(|| {
+            self.programs.push(program);
+            self.programs.len() - 1
+        });
+        moment.writer = Writer::Writing { program, at: 0 };
+    }
+
+    /// What must not be.
+    fn judge(&self, moment: &Moment) -> Result<(), String> {
+        let sent = moment.workers.contains(&Worker::Sent);
+        if moment.writer == Writer::Acknowledged && sent {
+            return Err("the leaver is dead, and has a request".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// All moments that can be, or the way to one that must not be.
+fn explore(broken: Option<MembershipRule>) -> Result<usize, String> {
+    let (mut all, first) = Exploration::new(broken);
+    let mut numbers = HashMap::new();
+    let mut moments = vec![first.clone()];
+    let mut from: Vec<(usize, String)> = vec![(0, String::new())];
+    let mut edges: Vec<(usize, usize)> = Vec::new();
+    numbers.insert(first, 0);
+    let mut at = 0;
+    while at < moments.len() {
+        let moment = moments[at].clone();
+        all.judge(&moment).map_err(|why| format!("{why}\n{}", trace(&from, at)))?;
+        for (what, next) in all.steps(&moment) {
+            let number = *numbers.entry(next.clone()).or_insert_with(|| {
+                moments.push(next);
+                from.push((at, what));
+                moments.len() - 1
+            });
+            edges.push((at, number));
+        }
+        at += 1;
+    }
+    ends(&moments, &edges).map_err(|at| format!("the drain is stuck\n{}", trace(&from, at)))?;
+    Ok(moments.len())
+}
+
+/// From everywhere the drain can still end.
+fn ends(moments: &[Moment], edges: &[(usize, usize)]) -> Result<(), usize> {
+    let mut before: Vec<Vec<usize>> = vec![Vec::new(); moments.len()];
+    edges.iter().for_each(|(from, to)| before[*to].push(*from));
+    let mut good: Vec<bool> = moments.iter().map(|m| m.writer == Writer::Acknowledged).collect();
+    let mut open: Vec<usize> = (0..moments.len()).filter(|at| good[*at]).collect();
+    while let Some(at) = open.pop() {
+        for from in &before[at] {
+            if !std::mem::replace(&mut good[*from], true) {
+                open.push(*from);
+            }
+        }
+    }
+    good.iter().position(|good| !good).map_or(Ok(()), Err)
+}
+
+fn trace(from: &[(usize, String)], mut at: usize) -> String {
+    let mut steps = Vec::new();
+    while at != 0 {
+        steps.push(from[at].1.as_str());
+        at = from[at].0;
+    }
+    steps.reverse();
+    steps.join("\n")
+}
+
+#[track_caller]
+fn is_detected(rule: MembershipRule, wrong: &str) {
+    match explore(Some(rule)) {
+        Ok(moments) => panic!("{rule:?} is broken, and {moments} moments show nothing"),
+        Err(why) => {
+            println!("{rule:?}: {why}");
+            assert!(why.starts_with(wrong), "another thing is wrong: {why}");
+        }
+    }
+}
+
+const HAS_A_REQUEST: &str = "the leaver is dead, and has a request";
+
+#[test]
+fn a_backend_that_was_reported_quiet_never_has_a_request_and_every_drain_can_end() {
+    let moments = explore(None).unwrap();
+    println!("{moments} moments");
+    assert!(moments > 1_000, "{moments} moments are too few to mean anything");
+}
+
+#[test]
+fn a_worker_that_does_not_look_again_is_detected() {
+    is_detected(MembershipRule::LookOnce, HAS_A_REQUEST);
+    is_detected(MembershipRule::OldLists, HAS_A_REQUEST);
+}
+
+#[test]
+fn counting_after_the_last_look_is_detected() {
+    is_detected(MembershipRule::CountLast, HAS_A_REQUEST);
+}
+
+#[test]
+fn doing_without_the_barrier_is_detected() {
+    is_detected(MembershipRule::NoBarrier, HAS_A_REQUEST);
+}
+
+#[test]
+fn reading_the_counts_before_the_head_is_written_is_detected() {
+    is_detected(MembershipRule::ReadTooSoon, HAS_A_REQUEST);
+}
+
+#[test]
+fn counts_of_killed_workers_hold_a_drain_up_and_that_is_detected() {
+    is_detected(MembershipRule::CountsOfTheDead, "the drain is stuck");
+}

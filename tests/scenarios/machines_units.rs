@@ -1,0 +1,139 @@
+//! The units on machines that are not as they should be, and `systemctl reload`.
+
+use tests::eventually::check;
+use tests::{Load, Machine, eventually, http, network};
+
+use super::machines::Fleet;
+
+const UNIT: &str = "nginx-lb";
+
+/// Debian's nginx serves. It goes on serving while there is nothing to replace it by, and gives
+/// way to a confdir without mistakes.
+#[test]
+fn a_running_nginx_is_not_stopped_for_nothing() {
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
+        let balancer = &fleet.balancer;
+        fleet.first.systemctl(&["enable", "--now", "apache@7777"]).await;
+        balancer.write(
+            "/etc/nginx/conf.d/old.conf",
+            "server { listen 80 default_server; return 200 old; }",
+        );
+        balancer.systemctl(&["start", "nginx"]).await;
+        let serves_old = || async {
+            assert_eq!(balancer.property("nginx", "ActiveState").await.unwrap(), "active");
+            assert_eq!(http::get(balancer.at(80), "/").await.unwrap().body, "old");
+        };
+
+        balancer.sh("mv /etc/confsync /etc/elsewhere").await;
+        balancer.systemctl(&["start", UNIT]).await;
+        assert_eq!(balancer.property(UNIT, "ConditionResult").await.unwrap(), "no");
+        serves_old().await;
+
+        let spoilt =
+            "mv /etc/elsewhere /etc/confsync; echo spoilt >>/etc/confsync/conf.d/nginx.toml";
+        balancer.sh(spoilt).await;
+        balancer.systemctl(&["start", "--no-block", UNIT]).await;
+        tried_again(balancer, UNIT).await;
+        serves_old().await;
+
+        balancer.sh("sed -i /spoilt/d /etc/confsync/conf.d/nginx.toml").await;
+        balancer.sh("rm /etc/nginx/conf.d/old.conf").await;
+        balancer.says(UNIT, "1 backend live").await;
+        assert_eq!(balancer.property("nginx", "ActiveState").await.unwrap(), "inactive");
+        assert_eq!(http::get(balancer.at(80), "/").await.unwrap().body, "web1\n");
+    });
+}
+
+/// The unit has been started again by itself.
+async fn tried_again(machine: &Machine<'_>, unit: &str) {
+    eventually(format!("{unit} is tried again"), || async {
+        let restarts = machine.property(unit, "NRestarts").await?;
+        check(restarts.parse::<u32>().is_ok_and(|times| times > 1), || restarts.clone())
+    })
+    .await;
+}
+
+/// What nginx and Apache read, they read again; what is bad fails the command and changes nothing.
+#[test]
+fn a_reload_reads_everything_again_and_fails_when_it_is_bad() {
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
+        let load = fleet.start().await;
+        let (balancer, first) = (&fleet.balancer, &fleet.first);
+        let header = |value: &str| format!("add_header X-Version {value} always;\n");
+
+        balancer.write("/etc/nginx/conf.d/version.conf", &header("two"));
+        balancer.systemctl(&["reload", UNIT]).await;
+        eventually("nginx has read its files again", || async {
+            let answer = http::get(balancer.at(80), "/").await?;
+            check(answer.header("x-version") == Some("two"), || answer.status.to_string())
+        })
+        .await;
+        fleet.both_answer(&load).await;
+
+        for (path, bad) in [
+            ("/etc/nginx/conf.d/version.conf", "add_hedaer;\n"),
+            ("/etc/confsync/conf.d/bad.toml", "[template]\nsrc = \"none\"\n"),
+        ] {
+            balancer.write(path, bad);
+            let answer = balancer.ask(&["systemctl", "reload", UNIT]).await.unwrap();
+            assert!(answer.contains("failed"), "{path}: {answer}");
+            balancer.sh(&format!("rm {path}")).await;
+        }
+        balancer.systemctl(&["reload", UNIT]).await;
+        fleet.both_answer(&load).await;
+
+        first.sh("echo 'Header' >/etc/apache2/more.conf; echo 'Include more.conf' >>/etc/apache2/instance.conf").await;
+        let answer = first.ask(&["systemctl", "reload", "apache@7777"]).await.unwrap();
+        assert!(answer.contains("failed"), "{answer}");
+        first.sh("echo 'ErrorDocument 404 gone' >/etc/apache2/more.conf").await;
+        first.systemctl(&["reload", "apache@7777"]).await;
+        eventually("Apache has read its file again", || async {
+            let answer = http::get(first.at(7777), "/nothing").await?;
+            check(answer.body == "gone", || answer.body.clone())
+        })
+        .await;
+        fleet.both_answer(&load).await;
+        load.stop().await.assert_none_failed();
+    });
+}
+
+/// A web server whose port is taken is tried again for ever, and its sidekick waits for it.
+#[test]
+fn a_web_server_that_cannot_bind_does_not_take_its_sidekick_along() {
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
+        let first = &fleet.first;
+        let taken = format!("python3 -m http.server --bind {} 7777", first.ip());
+        first.sh(&format!("systemd-run --unit=taken {taken}")).await;
+        eventually("the port is taken", || http::get(first.at(7777), "/")).await;
+
+        let started = first.ask(&["systemctl", "start", "apache@7777"]).await.unwrap();
+        assert!(started.contains("failed"), "{started}");
+        tried_again(first, "apache@7777").await;
+        let log = first.sh("journalctl --unit=apache-discovery@7777 --output=cat").await;
+        assert!(!log.contains("starting version"), "the sidekick was started: {log}");
+
+        first.systemctl(&["stop", "taken"]).await;
+        first.says("apache-discovery@7777", "registered").await;
+    });
+}
+
+/// A machine that loses its power answers nothing: nginx asks the next one soon.
+#[test]
+fn a_machine_without_power_holds_no_request_up_for_long() {
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
+        let load = fleet.start().await;
+        load.stop().await.assert_none_failed();
+        let Fleet { first, balancer, .. } = fleet;
+
+        drop(first);
+        // Long before the key has ended; nginx by itself waits for a minute.
+        let deadline = std::time::Duration::from_secs(15);
+        let load = Load::on(balancer.at(80)).clients(4).deadline(deadline).start();
+        load.more(20).await;
+        load.stop().await.assert_none_failed();
+    });
+}
