@@ -10,17 +10,18 @@
 //! * [`startup`] waits for etcd.
 //! * [`trust`] decides which servers' certificates are accepted.
 //! * [`table`] aligns columns for a terminal.
+//! * [`settings`] makes command lines and reads flags, environment and files.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
-//! This crate knows nothing of probes, templates or nginx, and no flag but those in [`args`].
+//! This crate knows nothing of probes, templates or nginx, and no flag but those in [`settings`].
 
-pub mod args;
 pub mod backoff;
 pub mod claim;
 pub mod handshake;
 pub mod model;
 pub mod registrar;
 pub mod runtime;
+pub mod settings;
 pub mod startup;
 pub mod store;
 pub mod table;

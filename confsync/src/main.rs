@@ -2,37 +2,40 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use common::runtime::{Exit, Usage, exit_on, printed};
-use confsync::cli::args::{Cli, Command};
+use clap::ArgMatches;
+use common::runtime::{Exit, Usage, exit_on};
+use common::settings::cli::{common_command, parse, subcommand_first};
+use confsync::cli::args::command;
 use confsync::cli::commands;
 use confsync::cli::confd_flags::confd_words;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
-    let words = match confd_words(std::env::args_os().collect()) {
+    let program = command();
+    let words = subcommand_first(&program, std::env::args_os().collect());
+    let words = match confd_words(words) {
         Ok(words) => words,
         Err(mistake) => return exit_on(Err(Usage(mistake).into())),
     };
-    match Cli::try_parse_from(words) {
-        Ok(cli) => exit_on(run(cli)),
-        Err(error) => {
-            // Help and version come this way too; they are no errors.
-            printed(error.print());
-            if error.use_stderr() { Exit::Usage.into() } else { exit_on(Ok(Exit::Done)) }
-        }
+    match parse(&program, words) {
+        Ok(matches) => exit_on(run(&matches)),
+        Err(code) => code,
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let mut runtime = match &cli.command {
+fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    if let Some(exit) = common_command(command(), matches) {
+        return Ok(exit);
+    }
+    let mut runtime = if commands::is_daemon(matches) {
         // While the daemon renders thousands of backends, nginx's signals and the page go on.
-        Command::Run(args) if !args.once && !args.dry_run => Builder::new_multi_thread(),
+        Builder::new_multi_thread()
+    } else {
         // The others do one thing after the other; a thread more is only memory more.
-        _ => Builder::new_current_thread(),
+        Builder::new_current_thread()
     };
     let runtime = runtime.worker_threads(2).enable_all().build()?;
-    let exit = runtime.block_on(commands::dispatch(cli.command));
+    let exit = runtime.block_on(commands::dispatch(matches));
     runtime.shutdown_background();
     exit
 }

@@ -1,23 +1,21 @@
 //! `register`: the sidekick of a backend. It probes it and keeps its key in etcd.
 //!
-//! * [`args`] is the command line as written; [`config`] is what it means, with
-//!   all complaints at once.
+//! * [`settings`] is the table of settings, [`cli`] the command line made of it;
+//!   [`config`] is what they mean, with all mistakes at once.
 //! * [`probe`] asks a backend once; [`health`] decides what the answers mean and
 //!   when to ask next (pure); [`prober`] does both for one service and publishes.
 //! * [`supervise`] runs the backend as a child, for `register run … -- COMMAND`.
-//! * [`check`], [`list`] and [`remove`] are the subcommands of that name.
+//! * [`commands`] are the subcommands.
 
 pub mod agent;
-pub mod args;
-pub mod check;
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod drain;
 pub mod handshake;
 pub mod health;
-pub mod list;
 pub mod probe;
 pub mod prober;
-pub mod remove;
+pub mod settings;
 pub mod status;
 pub mod supervise;

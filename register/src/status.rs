@@ -1,15 +1,15 @@
-//! The HTTP surface of the sidekick: `/healthz`, `/readyz`, `/metrics`, `/status`.
+//! The status of the sidekick over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status`.
 //!
 //! It reads what the loop published and says no more than that.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use common::claim::KeyStatus;
 use common::runtime::{
-    Handler, HttpError, Liveness, ServiceManager, StatusResponse, health, plain,
+    Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse, StatusServer,
+    health, plain,
 };
 use hyper::Request;
 use hyper::body::Incoming;
@@ -28,55 +28,71 @@ use crate::agent::{Drain, Snapshot};
 use crate::health::State;
 use crate::probe::Verdict;
 
-/// Where the surface reads.
-pub struct Surface {
+/// What the status is read from.
+pub struct StatusSources {
     /// What the loop published.
     pub snapshot: watch::Receiver<Snapshot>,
     /// The loops.
     pub liveness: Liveness,
-    /// What the service manager was told last.
+    /// What was last reported to the service manager.
     pub manager: ServiceManager,
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-impl Surface {
-    /// Serves the surface until `shutdown`.
-    ///
-    /// # Errors
-    /// When the address cannot be had.
-    pub async fn serve(
-        self,
-        addr: SocketAddr,
-        shutdown: CancellationToken,
-    ) -> Result<SocketAddr, HttpError> {
-        common::runtime::serve(addr, Arc::new(self), shutdown).await
+/// Serves the status until `shutdown`.
+///
+/// # Errors
+/// When the system has no thread for it.
+pub fn serve(
+    server: StatusServer,
+    sources: StatusSources,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    server.serve(Arc::new(StatusHandler::new(sources)), shutdown)
+}
+
+/// Answers from documents that all clients share.
+struct StatusHandler {
+    sources: StatusSources,
+    metrics: SharedMetrics<watch::Receiver<Snapshot>>,
+    status: SharedDocument<watch::Receiver<Snapshot>>,
+}
+
+impl StatusHandler {
+    fn new(sources: StatusSources) -> Self {
+        Self {
+            metrics: SharedMetrics::new(sources.snapshot.clone()),
+            status: SharedDocument::new(sources.snapshot.clone()),
+            sources,
+        }
+    }
+
+    /// What `systemctl status` shows, also when no service manager listens.
+    fn text(&self) -> String {
+        let text = self.sources.manager.last_status();
+        if text.is_empty() { "starting".to_owned() } else { text }
     }
 }
 
-impl Handler for Surface {
+impl Handler for StatusHandler {
     fn answer(&self, request: &Request<Incoming>) -> StatusResponse {
-        let snapshot = self.snapshot.borrow().clone();
         match request.uri().path() {
-            "/healthz" => health(&self.liveness),
+            "/healthz" => health(&self.sources.liveness),
             "/readyz" => {
-                let code = if ready(&snapshot) { 200 } else { 503 };
-                plain(code, TEXT, format!("{}\n", self.words()))
+                let code = if ready(&self.sources.snapshot.borrow()) { 200 } else { 503 };
+                plain(code, TEXT, format!("{}\n", self.text()))
             }
-            "/metrics" => common::runtime::metrics(request, metrics(&snapshot)),
+            "/metrics" => self.metrics.answer(request, |snapshot| metrics(&snapshot.borrow())),
             "/status" => {
-                plain(200, "application/json", status(&snapshot, &self.words()).to_string())
+                let text = || self.text();
+                let render = |snapshot: &watch::Receiver<Snapshot>| {
+                    status(&snapshot.borrow(), &text()).to_string()
+                };
+                plain(200, "application/json", self.status.get(render))
             }
             _ => plain(404, TEXT, "there are /healthz, /readyz, /metrics and /status\n"),
         }
-    }
-}
-
-impl Surface {
-    /// What `systemctl status` shows, also when nobody listens to it.
-    fn words(&self) -> String {
-        let words = self.manager.last_status();
-        if words.is_empty() { "starting".to_owned() } else { words }
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -125,7 +125,7 @@ fn flags() -> String {
         `30s`, `2m`. This page is made from the programs: `UPDATE_DOCS=1 cargo test -p tests docs::flags`\n\
         writes it anew.\n"
         .to_owned();
-    for program in [register::args::Cli::command(), confsync::cli::args::Cli::command()] {
+    for program in [register::cli::command(), confsync::cli::args::command()] {
         for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
             write!(text, "\n## {} {}\n", program.get_name(), command.get_name()).unwrap();
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
@@ -261,7 +261,7 @@ const NOT_OURS: [&str; 8] = [
 
 #[test]
 fn every_flag_and_subcommand_that_prose_names_is_there() {
-    let programs = [register::args::Cli::command(), confsync::cli::args::Cli::command()];
+    let programs = [register::cli::command(), confsync::cli::args::command()];
     let flags_of = |command: &Command| -> Vec<String> {
         let names = |arg: &clap::Arg| {
             let mut all: Vec<String> = arg.get_long().map(str::to_owned).into_iter().collect();

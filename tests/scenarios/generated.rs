@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::CommandFactory;
 use tests::process::{Output, Spec, run};
 use tests::skip::skip;
 use tests::{Lab, bins};
@@ -28,7 +27,7 @@ async fn tried(lab: &Lab, program: &str, args: &[&str]) -> Output {
 async fn man_pages_have_every_flag_and_variable() {
     let lab = Lab::new();
     let folder = generate(&lab).await;
-    for program in [register::args::Cli::command(), confsync::cli::args::Cli::command()] {
+    for program in [register::cli::command(), confsync::cli::args::command()] {
         for command in program.get_subcommands() {
             let name = format!("{}-{}.1", program.get_name(), command.get_name());
             // A hyphen is written `\-`.
@@ -72,7 +71,7 @@ async fn shells_complete_commands_flags_and_values() {
     generate(&lab).await;
     for (line, offered) in [
         ("register ru", "run"),
-        ("register run --serv", "--service"),
+        ("register run --por", "--port"),
         ("confsync st", "status"),
         ("confsync run --etcd-ap", "--etcd-api"),
         ("confsync run --etcd-api ", "auto v3 v2"),

@@ -127,16 +127,12 @@ async fn mistakes_are_named_before_anything_starts() {
     let empty_host = ["--service", "apache", "--host", "", "--port", "80"];
     let empty_port = ["--service", "apache", "--host", "10.0.0.1", "--port", ""];
     let cases: [(&[&str], &[&str], &str); 8] = [
-        (
-            &empty_host,
-            &[],
-            "--host: is empty; is a variable in the unit file, such as $COREOS_PRIVATE_IPV4,",
-        ),
+        (&empty_host, &[], "--host: is empty; is a variable in the unit file unset?"),
         (&empty_port, &[], "--port: is empty; is a variable in the unit file unset?"),
         (&good, &["--check", "http:///health"], "has no host"),
         (&good, &["--ttl", "5s"], "--ttl: 5s is below three probe intervals of 2s"),
         (&good, &["--check", "exec:/nowhere/check"], "`/nowhere/check` cannot be executed"),
-        (&good, &["--etcd", ""], "--etcd (or $ETCD_ENDPOINTS) is empty"),
+        (&good, &["--etcd", ""], "--etcd: is empty"),
         (&good, &["--id", "a/b"], "--id"),
         (&good, &["--host", "0.0.0.0"], "cannot be used multiple times"),
     ];

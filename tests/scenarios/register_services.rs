@@ -62,7 +62,7 @@ async fn a_reload_touches_nothing_but_what_changed(api: Api) {
     fs::write(&file.0, "[[service]]\nservice = \"apache\"\nprot = 1\n").unwrap();
     sidekick.signal(Signal::HUP);
     sidekick.logged("did you mean `port`?").await;
-    sidekick.logged("`host` is missing").await;
+    sidekick.logged("`host` is required").await;
 
     // Nor does one with a check that cannot be asked, not even in its good parts.
     file.write(&[("apache", one, "check = \"exec:/nowhere/check\"\n")]);

@@ -1,18 +1,23 @@
-//! Time spans as people write them in flags and TOML: `500ms`, `30s`, `2m`.
+//! Time spans as people write them in flags and TOML: `500ms`, `30s`, `2m`; `10` is
+//! ten seconds, everywhere.
 
 use std::time::Duration;
 
 /// Why a text is not a span of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a time span; write `500ms`, `30s` or `2m`", .0.escape_debug())]
+#[error("`{}` is not a time span; write `500ms`, `30s`, `2m`, or a number of seconds", .0.escape_debug())]
 pub struct SpanError(String);
 
-/// Reads a span; a bare number is rejected, because its unit is not known.
+/// Reads a span; a number without a unit is in seconds, as confd and most tools have it.
 ///
 /// # Errors
 /// With the text, cut to 40 characters.
 pub fn parse_span(text: &str) -> Result<Duration, SpanError> {
-    humantime::parse_duration(text.trim()).map_err(|_| SpanError(text.chars().take(40).collect()))
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    humantime::parse_duration(text).map_err(|_| SpanError(text.chars().take(40).collect()))
 }
 
 /// The span for a person, with three digits: `1.24s` rather than `1s 238ms 114us`.
@@ -37,10 +42,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_required() {
+    fn a_number_alone_is_in_seconds() {
         assert_eq!(parse_span("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_span("2m"), Ok(Duration::from_secs(120)));
-        assert!(parse_span("10").unwrap_err().to_string().contains("30s"));
+        assert_eq!(parse_span(" 10 "), Ok(Duration::from_secs(10)));
+        assert!(parse_span("10 apples").unwrap_err().to_string().contains("30s"));
+        assert!(parse_span("1.5").is_err());
         assert!(parse_span("").is_err());
         assert!(parse_span("-1s").is_err());
     }

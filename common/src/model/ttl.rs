@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_etcd_cannot_keep_is_rejected() {
-        for text in ["1s", "2500ms", "25h", "0s", "30"] {
+        for text in ["1s", "2500ms", "25h", "0s", "1"] {
             assert!(text.parse::<Ttl>().is_err(), "{text}");
         }
     }

@@ -1,25 +1,47 @@
-//! `/metrics`: OpenMetrics for scrapers that ask for it, as Prometheus does; the older text
-//! format, which has neither units nor infos, for all others.
+//! `/metrics`: OpenMetrics for who asks for it, as Prometheus does; for all others the
+//! plain text format of before, which knows neither units nor infos.
 
 use hyper::Request;
 
-use super::http::{StatusResponse, plain};
+use super::status_server::{SharedDocument, Source, StatusResponse, plain};
 
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The answer in the format that the scraper understands; `text` is in the OpenMetrics format.
-#[must_use]
-pub fn metrics<B>(request: &Request<B>, text: String) -> StatusResponse {
-    let accepted = request.headers().get_all("accept").iter();
-    let open = accepted
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("application/openmetrics-text"));
-    if open { plain(200, OPENMETRICS, text) } else { plain(200, PLAIN, to_plain(&text)) }
+/// The metrics of what `source` says, in both formats, each rendered once for all.
+#[derive(Debug)]
+pub struct SharedMetrics<S> {
+    open: SharedDocument<S>,
+    plain: SharedDocument<S>,
 }
 
-/// In the older format the name of a counter or an info includes its suffix, an info is a
-/// gauge, and nothing marks the end.
+impl<S: Source + Clone> SharedMetrics<S> {
+    /// Nothing is rendered before somebody asks.
+    #[must_use]
+    pub fn new(source: S) -> Self {
+        Self { open: SharedDocument::new(source.clone()), plain: SharedDocument::new(source) }
+    }
+
+    /// The answer that a scraper understands; `render` makes the OpenMetrics format.
+    pub fn answer<B>(
+        &self,
+        request: &Request<B>,
+        render: impl FnOnce(&S) -> String,
+    ) -> StatusResponse {
+        let accepted = request.headers().get_all("accept").iter();
+        let open = accepted
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.contains("application/openmetrics-text"));
+        if open {
+            plain(200, OPEN, self.open.get(render))
+        } else {
+            plain(200, PLAIN, self.plain.get(|source| to_plain(&render(source))))
+        }
+    }
+}
+
+/// There the name of a counter or an info includes its ending, an info is a gauge, and
+/// nothing marks the end.
 fn to_plain(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let kind = |name: &str| {
@@ -32,22 +54,22 @@ fn to_plain(text: &str) -> String {
     let mut plain = String::new();
     for line in &lines {
         let comment = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
-        let Some((keyword, rest)) = comment else {
+        let Some((word, rest)) = comment else {
             if *line != "# EOF" {
                 plain.push_str(line);
                 plain.push('\n');
             }
             continue;
         };
-        let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
-        let (suffix, text) = match (keyword, kind(name).as_deref()) {
+        let (name, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (ending, text) = match (word, kind(name).as_deref()) {
             ("UNIT", _) => continue,
             ("TYPE", Some("info")) => ("_info", "gauge"),
-            (_, Some("info")) => ("_info", help),
-            (_, Some("counter")) => ("_total", help),
-            _ => ("", help),
+            (_, Some("info")) => ("_info", text),
+            (_, Some("counter")) => ("_total", text),
+            _ => ("", text),
         };
-        plain.push_str(&format!("# {keyword} {name}{suffix} {text}\n"));
+        plain.push_str(&format!("# {word} {name}{ending} {text}\n"));
     }
     plain
 }
@@ -56,23 +78,24 @@ fn to_plain(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const OPENMETRICS_TEXT: &str = "# HELP x_build What runs.\n# TYPE x_build info\n\
+    const OPEN_TEXT: &str = "# HELP x_build What runs.\n# TYPE x_build info\n\
         x_build_info{version=\"1\"} 1\n# HELP x_loads Loads.\n# TYPE x_loads counter\n\
         x_loads_total{set=\"# a\"} 2\n# HELP x_up_seconds Up.\n# TYPE x_up_seconds gauge\n\
         # UNIT x_up_seconds seconds\nx_up_seconds 0.5\n# EOF\n";
 
     #[test]
-    fn the_older_format_is_served_unless_openmetrics_is_asked_for() {
+    fn who_does_not_ask_for_openmetrics_gets_what_every_scraper_reads() {
         let ask = |accept: &str| {
             let request = Request::builder().header("accept", accept).body(());
-            let answer = metrics(&request.unwrap_or_default(), OPENMETRICS_TEXT.to_owned());
+            let metrics = SharedMetrics::new(tokio::sync::watch::channel(()).1);
+            let answer = metrics.answer(&request.unwrap_or_default(), |_| OPEN_TEXT.to_owned());
             answer.headers().get("content-type").and_then(|t| t.to_str().ok()).map(str::to_owned)
         };
         assert_eq!(ask("*/*").as_deref(), Some(PLAIN));
         let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
-        assert_eq!(ask(prometheus).as_deref(), Some(OPENMETRICS));
+        assert_eq!(ask(prometheus).as_deref(), Some(OPEN));
         assert_eq!(
-            to_plain(OPENMETRICS_TEXT),
+            to_plain(OPEN_TEXT),
             "# HELP x_build_info What runs.\n# TYPE x_build_info gauge\n\
              x_build_info{version=\"1\"} 1\n# HELP x_loads_total Loads.\n\
              # TYPE x_loads_total counter\nx_loads_total{set=\"# a\"} 2\n\

@@ -4,22 +4,25 @@
 mod exit;
 mod exposition;
 mod gate;
-mod http;
 mod liveness;
 mod log;
 mod notify;
 mod reminder;
 mod signals;
+mod status_server;
 
 pub use exit::{Exit, Usage, exit_on, print, print_bytes, print_error, printed};
-pub use exposition::metrics;
+pub use exposition::SharedMetrics;
 pub use gate::Gate;
-pub use http::{Body, Handler, HttpError, StatusResponse, health, listen_address, plain, serve};
 pub use liveness::{Heartbeat, Liveness, Overdue};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
 pub use reminder::{OutageLog, Reminder};
 pub use signals::{Forwarded, Hangups, Signals};
+pub use status_server::{
+    AllowedHosts, Body, Handler, ListenAddress, SharedDocument, Source, StatusResponse,
+    StatusServer, health, plain,
+};
 
 /// Environment variables that children do not inherit: a secret, and the connection to the
 /// service manager, which would take a child's READY=1 for ours.

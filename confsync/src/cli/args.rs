@@ -1,188 +1,253 @@
-//! The command line as written.
+//! The command line of `confsync`: every setting, named once, and which subcommand takes
+//! which. What they mean is in [`super::settings`].
 //!
-//! A line meant for confd is rewritten by `confd_words` before clap sees it.
+//! A line meant for confd is rewritten by [`super::confd_flags`] before clap reads it.
 
+use clap::{Arg, Command, value_parser};
+use common::settings::cli::with_common_commands;
+use common::settings::{Group, Setting, etcd, log, output, status, with_settings};
 use std::ffi::OsString;
-use std::path::PathBuf;
-
-use clap::{Args, Parser, Subcommand};
-use common::args::{LogArgs, StoreArgs};
-
-/// Renders the proxy's configuration from etcd and proves that the proxy runs it.
-#[derive(Debug, Parser)]
-#[command(name = "confsync", version = common::VERSION, propagate_version = true)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The subcommands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Follow the keys, keep the files and the proxy in line
-    Run(Box<RunArgs>),
-    /// Validate resources and templates without etcd; what is merely ignored or
-    /// misspelt is an error here
-    Check(CheckArgs),
-    /// Print what a resource would write
-    Render(Box<RenderArgs>),
-    /// Every load balancer: what it has applied, and what it waits for
-    Status(Box<StatusArgs>),
-    /// Write a working confdir to start from
-    Init(InitArgs),
-}
 
 /// Where the resources are.
-#[derive(Debug, Clone, Args)]
-pub struct ConfdirArgs {
-    /// Folder with conf.d/ and templates/ [default: /etc/confsync]
-    #[arg(long, value_name = "DIR", env = "CONFSYNC_CONFDIR")]
-    pub confdir: Option<PathBuf>,
+pub static CONFDIR: Setting =
+    Setting::new("confdir", "CONFSYNC_CONFDIR", "DIR", "Folder with conf.d/ and templates/")
+        .default("/etc/confsync");
 
-    /// Put before every resource's keys, in place of its own prefix
-    #[arg(long, value_name = "PREFIX", env = "CONFSYNC_PREFIX")]
-    pub prefix: Option<String>,
+/// What is put before every resource's keys.
+pub static PREFIX: Setting = Setting::new(
+    "prefix",
+    "CONFSYNC_PREFIX",
+    "PREFIX",
+    "Put before every resource's keys, in place of its own prefix",
+);
 
-    /// The folder of all services, below the prefix
-    #[arg(long, value_name = "PREFIX", env = "CONFSYNC_SERVICES", default_value = "/services")]
-    pub services: String,
+/// The folder of all services.
+pub static SERVICES: Setting = Setting::new(
+    "services",
+    "CONFSYNC_SERVICES",
+    "PREFIX",
+    "The folder of all services, below the prefix",
+)
+.default("/services");
 
-    /// The least time between two reloads of one proxy, unless a resource says
-    /// otherwise; it delays, it never drops
-    #[arg(
-        long,
-        value_name = "SPAN",
-        env = "CONFSYNC_MIN_RELOAD_INTERVAL",
-        default_value = "500ms"
-    )]
-    pub min_reload_interval: String,
+/// The least time between two reloads.
+pub static MIN_RELOAD_INTERVAL: Setting = Setting::new(
+    "min_reload_interval",
+    "CONFSYNC_MIN_RELOAD_INTERVAL",
+    "SPAN",
+    "The least time between two reloads of one proxy, unless a resource says otherwise; it \
+     delays, it never drops",
+)
+.default("500ms");
 
-    /// confd's own confd.toml, for what neither flag nor environment says
-    /// [default: confd.toml in the confdir, if it is there]
-    #[arg(long, value_name = "FILE", env = "CONFSYNC_CONFIG_FILE")]
-    pub config_file: Option<PathBuf>,
+/// confd's own file.
+pub static CONFD_CONFIG: Setting = Setting::new(
+    "confd_config",
+    "CONFSYNC_CONFD_CONFIG",
+    "FILE",
+    "confd's own confd.toml, for what neither flag nor environment says",
+)
+.also_from(&["CONFSYNC_CONFIG_FILE"])
+.formerly(&["config_file"])
+.default_in_words("confd.toml in the confdir, if it is there");
+
+/// The resources.
+pub static RESOURCES: Group = Group {
+    heading: "",
+    settings: &[&CONFDIR, &PREFIX, &SERVICES, &MIN_RELOAD_INTERVAL, &CONFD_CONFIG],
+};
+
+/// One run.
+pub static ONCE: Setting =
+    Setting::new("once", "CONFSYNC_ONCE", "", "Apply once and exit; the exit code tells")
+        .formerly(&["onetime"]);
+
+/// No change.
+pub static DRY_RUN: Setting =
+    Setting::new("dry_run", "CONFSYNC_DRY_RUN", "", "Change nothing; print what would be done")
+        .formerly(&["noop"]);
+
+/// Show the changes.
+pub static DIFF: Setting =
+    Setting::new("diff", "CONFSYNC_DIFF", "", "With --dry-run: show the changes as a diff");
+
+/// Files and nothing else.
+pub static SYNC_ONLY: Setting = Setting::new(
+    "sync_only",
+    "CONFSYNC_SYNC_ONLY",
+    "",
+    "Write the files only: no check, no reload, whatever the resources say",
+);
+
+/// How often everything is read again.
+pub static INTERVAL: Setting = Setting::new(
+    "interval",
+    "CONFSYNC_INTERVAL",
+    "SPAN",
+    "Everything is read again this often, whatever the watch says",
+)
+.default("5m");
+
+/// The name of this load balancer.
+pub static NAME: Setting =
+    Setting::new("name", "CONFSYNC_NAME", "NAME", "This load balancer's name among the others")
+        .default_in_words("host name");
+
+/// Where clients reach it.
+pub static ADVERTISE: Setting = Setting::new(
+    "advertise",
+    "CONFSYNC_ADVERTISE",
+    "ADDR",
+    "Address where clients reach this load balancer; written to its member key",
+);
+
+/// Where our own keys are.
+pub static BOOKKEEPING: Setting = Setting::new(
+    "bookkeeping",
+    "CONFSYNC_BOOKKEEPING",
+    "PREFIX",
+    "Folder of our own keys: members and acknowledgements",
+)
+.default("/confsync");
+
+/// How long the member key outlives its last refresh.
+pub static TTL: Setting = Setting::new(
+    "ttl",
+    "CONFSYNC_TTL",
+    "SPAN",
+    "Lifetime of the member key after its last refresh",
+)
+.default("15s");
+
+/// Where status is served.
+pub static LISTEN: Setting = status::listen(
+    "CONFSYNC_LISTEN",
+    &["CONFSYNC_STATUS"],
+    "Serve status, metrics, health and a page for people at this address, such as 127.0.0.1:9180",
+);
+
+/// Names under which it may be asked.
+pub static ALLOW_HOST: Setting = status::allow_host("CONFSYNC_ALLOW_HOST");
+
+/// How long the supervised command may take to end.
+pub static STOP_TIMEOUT: Setting = Setting::new(
+    "stop_timeout",
+    "CONFSYNC_STOP_TIMEOUT",
+    "SPAN",
+    "How long the supervised command may take to end",
+)
+.default("30s");
+
+/// What `run` does.
+pub static RUNNING: Group = Group {
+    heading: "",
+    settings: &[
+        &ONCE,
+        &DRY_RUN,
+        &DIFF,
+        &SYNC_ONLY,
+        &INTERVAL,
+        &NAME,
+        &ADVERTISE,
+        &BOOKKEEPING,
+        &TTL,
+        &LISTEN,
+        &ALLOW_HOST,
+        &STOP_TIMEOUT,
+    ],
+};
+
+/// Keys from a file.
+pub static DATA: Setting = Setting::new(
+    "data",
+    "CONFSYNC_DATA",
+    "FILE",
+    "Render from these keys, a JSON object of key to value, instead of etcd",
+);
+
+/// What is rendered from.
+pub static RENDERING: Group = Group { heading: "", settings: &[&DATA] };
+
+/// Table or JSON.
+pub static OUTPUT: Setting = output::form("CONFSYNC_OUTPUT");
+
+/// The short way to ask for JSON.
+pub static JSON: Setting = output::json("CONFSYNC_JSON");
+
+/// What is shown by `status`, and how.
+pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BOOKKEEPING] };
+
+/// Where `init` writes.
+pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR] };
+
+/// The whole command line.
+#[must_use]
+pub fn command() -> Command {
+    let program = Command::new("confsync")
+        .about("Renders the proxy's configuration from etcd and proves that the proxy runs it")
+        .max_term_width(100);
+    with_common_commands(subcommands().into_iter().fold(program, Command::subcommand))
 }
 
-/// `run`.
-#[derive(Debug, Args)]
-pub struct RunArgs {
-    /// Where the resources are.
-    #[command(flatten)]
-    pub confdir: ConfdirArgs,
-
-    /// Apply once and exit; the exit code tells
-    #[arg(long, alias = "onetime", env = "CONFSYNC_ONCE")]
-    pub once: bool,
-
-    /// Change nothing; say what would be done
-    #[arg(long, alias = "noop", env = "CONFSYNC_DRY_RUN")]
-    pub dry_run: bool,
-
-    /// With --dry-run: show the changes as a diff
-    #[arg(long, requires = "dry_run", env = "CONFSYNC_DIFF")]
-    pub diff: bool,
-
-    /// Write the files only: no check, no reload, whatever the resources say
-    #[arg(long, env = "CONFSYNC_SYNC_ONLY")]
-    pub sync_only: bool,
-
-    /// Everything is read again this often, whatever the watch says [default: 5m]
-    #[arg(long, value_name = "SPAN", env = "CONFSYNC_INTERVAL")]
-    pub interval: Option<String>,
-
-    /// This load balancer's name among the others [default: host name]
-    #[arg(long, value_name = "NAME", env = "CONFSYNC_NAME")]
-    pub name: Option<String>,
-
-    /// Address where clients reach this load balancer; written to its member key
-    #[arg(long, value_name = "ADDR", env = "CONFSYNC_ADVERTISE")]
-    pub advertise: Option<String>,
-
-    /// Folder of our own keys: members and acknowledgements
-    #[arg(long, value_name = "PREFIX", env = "CONFSYNC_BOOKKEEPING", default_value = "/confsync")]
-    pub bookkeeping: String,
-
-    /// Lifetime of the member key after its last refresh
-    #[arg(long, value_name = "SPAN", env = "CONFSYNC_TTL", default_value = "15s")]
-    pub ttl: String,
-
-    /// Serve status, metrics, health and a page for people here
-    #[arg(long, value_name = "ADDR", env = "CONFSYNC_STATUS")]
-    pub status: Option<String>,
-
-    /// How long the supervised command may take to end
-    #[arg(long, value_name = "SPAN", env = "CONFSYNC_STOP_TIMEOUT", default_value = "30s")]
-    pub stop_timeout: String,
-
-    /// How etcd is reached.
-    #[command(flatten)]
-    pub store: StoreArgs,
-
-    /// What is logged.
-    #[command(flatten)]
-    pub log: LogArgs,
-
-    /// Supervise this command: started with the first good configuration, stopped
-    /// at the end; its exit is ours
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<OsString>,
+fn subcommands() -> [Command; 5] {
+    let subcommand = |name: &'static str, about: &'static str, examples: &'static str| {
+        Command::new(name).about(about).after_help(format!("Examples:\n{examples}"))
+    };
+    let run = subcommand("run", "Follow the keys, keep the files and the proxy in line", RUNS);
+    let run = with_settings(run, &[&RESOURCES, &RUNNING, &etcd::GROUP, &log::GROUP]).arg(
+        Arg::new("command")
+            .value_name("COMMAND")
+            .last(true)
+            .num_args(0..)
+            .value_parser(value_parser!(OsString))
+            .help(
+                "Supervise this command: started with the first good configuration, stopped at \
+                 the end; its exit is ours",
+            ),
+    );
+    let check = subcommand(
+        "check",
+        "Validate resources and templates without etcd; what is merely ignored or misspelt is an \
+         error here",
+        CHECKS,
+    );
+    let render = subcommand("render", "Print what a resource would write", RENDERS).arg(
+        Arg::new("resource")
+            .value_name("RESOURCE")
+            .required(true)
+            .help("The resource: the name of its file without .toml"),
+    );
+    let status =
+        subcommand("status", "Every load balancer: what it has applied, what it waits for", SHOWS);
+    let init = subcommand("init", "Write a working confdir to start from", INITS);
+    [
+        run,
+        with_settings(check, &[&RESOURCES, &RENDERING]),
+        with_settings(render, &[&RESOURCES, &RENDERING, &etcd::GROUP, &log::GROUP]),
+        with_settings(status, &[&SHOWING, &etcd::GROUP, &log::GROUP]),
+        with_settings(init, &[&STARTING]),
+    ]
 }
 
-/// `check`.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// Where the resources are.
-    #[command(flatten)]
-    pub confdir: ConfdirArgs,
-    /// Render against these keys: a JSON object of key to value
-    #[arg(long, value_name = "FILE")]
-    pub data: Option<PathBuf>,
-}
+const RUNS: &str = "  \
+  confsync run -- nginx -g 'daemon off;'
+  confsync run --confdir /etc/confd --once
+  confsync run --dry-run --diff";
 
-/// `render`.
-#[derive(Debug, Args)]
-pub struct RenderArgs {
-    /// The resource: the name of its file without .toml
-    pub resource: String,
-    /// Where the resources are.
-    #[command(flatten)]
-    pub confdir: ConfdirArgs,
-    /// Render from these keys, a JSON object of key to value, instead of etcd
-    #[arg(long, value_name = "FILE")]
-    pub data: Option<PathBuf>,
-    /// How etcd is reached.
-    #[command(flatten)]
-    pub store: StoreArgs,
-    /// What is logged.
-    #[command(flatten)]
-    pub log: LogArgs,
-}
+const CHECKS: &str = "  \
+  confsync check --confdir /etc/confsync
+  confsync check --data keys.json";
 
-/// `status`.
-#[derive(Debug, Args)]
-pub struct StatusArgs {
-    /// For programs: one JSON object
-    #[arg(long)]
-    pub json: bool,
-    /// Folder of our own keys: members and acknowledgements
-    #[arg(long, value_name = "PREFIX", env = "CONFSYNC_BOOKKEEPING", default_value = "/confsync")]
-    pub bookkeeping: String,
-    /// How etcd is reached.
-    #[command(flatten)]
-    pub store: StoreArgs,
-    /// What is logged.
-    #[command(flatten)]
-    pub log: LogArgs,
-}
+const RENDERS: &str = "  \
+  confsync render nginx
+  confsync render nginx --data keys.json";
 
-/// `init`.
-#[derive(Debug, Args)]
-pub struct InitArgs {
-    /// Folder to write to; files that are there are left alone
-    #[arg(long, value_name = "DIR", env = "CONFSYNC_CONFDIR", default_value = "/etc/confsync")]
-    pub confdir: PathBuf,
-}
+const SHOWS: &str = "  \
+  confsync status
+  confsync status --output json";
+
+const INITS: &str = "  \
+  confsync init --confdir /etc/confsync";
 
 #[cfg(test)]
 mod tests {
@@ -190,7 +255,6 @@ mod tests {
 
     #[test]
     fn the_whole_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

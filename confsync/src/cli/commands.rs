@@ -1,18 +1,22 @@
 //! The subcommands: what the command line says, put together and done.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use common::args::LogArgs;
+use clap::ArgMatches;
 use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot, plural};
-use common::runtime::{Exit, Signals, Usage, print, print_bytes, print_error, start_log};
+use common::runtime::{
+    Exit, LogFormat, Signals, Usage, print, print_bytes, print_error, start_log,
+};
+use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
 use common::store::{Connection, Store, connect, read_deadline};
 
-use crate::cli::args::{CheckArgs, Command, InitArgs, RenderArgs, RunArgs, StatusArgs};
-use crate::cli::settings;
-use crate::cli::settings::{Place, Told};
+use crate::cli::args::{
+    BOOKKEEPING, CONFDIR, DATA, DRY_RUN, JSON, ONCE, OUTPUT, SHOWING, STARTING,
+};
+use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
 use crate::config::load::{self, load};
 use crate::daemon::once;
 use crate::status::load_balancers;
@@ -21,25 +25,43 @@ use crate::{daemon, template};
 /// Does what was asked.
 ///
 /// # Errors
-/// Bad usage, or what the subcommand meets.
-pub async fn dispatch(command: Command) -> anyhow::Result<Exit> {
-    match command {
-        Command::Run(args) => run(&args).await,
-        Command::Check(args) => check(&args),
-        Command::Render(args) => render(&args).await,
-        Command::Status(args) => status(&args).await,
-        Command::Init(args) => init(&args),
+/// Wrong usage, or what the subcommand meets.
+pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    match matches.subcommand() {
+        Some(("run", matches)) => run(matches).await,
+        Some(("check", matches)) => check(matches),
+        Some(("render", matches)) => render(matches).await,
+        Some(("status", matches)) => status(matches).await,
+        Some(("init", matches)) => init(matches),
+        _ => Err(Usage("give a command; see --help".into()).into()),
     }
 }
 
-fn log(args: &LogArgs) -> anyhow::Result<()> {
-    start_log(args.log_format, args.level())
+/// Whether it goes on until it is stopped.
+#[must_use]
+pub fn is_daemon(matches: &ArgMatches) -> bool {
+    let Some(("run", matches)) = matches.subcommand() else { return false };
+    ![&ONCE, &DRY_RUN].iter().any(|setting| matches.get_flag(setting.name))
 }
 
-async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
-    start_log(args.log.log_format, &settings::log_level(&args.confdir, &args.log))?;
-    let Told { config, once, notes } = settings::run(args)?;
-    for note in notes {
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Starts the log; `settings`, or what is wrong with them or with those of the log.
+fn start<T>(
+    log: Result<(LogFormat, String), Mistakes>,
+    settings: Result<T, Mistakes>,
+) -> anyhow::Result<T> {
+    let ((format, level), settings) = both(log, settings).map_err(Usage::from)?;
+    start_log(format, &level)?;
+    Ok(settings)
+}
+
+async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let line = CommandLine::new(matches, &variable);
+    let RunSettings { config, once } = start(line.log(), line.run())?;
+    for note in line.notes() {
         tracing::warn!(file = %note.file.display(), "{}", note.text);
     }
     if let Some(how) = once {
@@ -50,8 +72,9 @@ async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     daemon::run(config, signals).await.or_else(daemon::explain)
 }
 
-fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
-    let Place { confdir, globals, notes } = settings::place(&args.confdir)?;
+fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let line = CommandLine::new(matches, &variable);
+    let ResourceSettings { confdir, globals } = line.resources().map_err(Usage::from)?;
     let (loaded, mistakes) = match load::read(&confdir, &globals) {
         Ok(read) => read,
         Err(error) => {
@@ -63,13 +86,13 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
         print_error(mistake);
     }
     let mut wrong = mistakes.len();
-    for note in notes.iter().chain(&loaded.notes) {
+    for note in line.notes().iter().chain(&loaded.notes) {
         let kind = if note.ignored { "" } else { "note: " };
         print_error(format_args!("{}: {kind}{}", note.file.display(), note.text));
         wrong += usize::from(note.ignored);
     }
-    if let Some(data) = &args.data {
-        let snapshot = once::from_file(data)?;
+    if let Some(data) = data(matches) {
+        let snapshot = once::from_file(&data)?;
         for program in loaded.sets.iter().flat_map(|set| &set.programs) {
             let seen = program.resource.reading.see(snapshot.entries.values());
             for refused in &seen.refused {
@@ -89,21 +112,27 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn render(args: &RenderArgs) -> anyhow::Result<Exit> {
-    log(&args.log)?;
-    let Place { confdir, globals, .. } = settings::place(&args.confdir)?;
+/// The file with keys, if one is named.
+fn data(matches: &ArgMatches) -> Option<PathBuf> {
+    let file = matches.get_one::<String>(DATA.name)?;
+    Some(PathBuf::from(file)).filter(|file| !file.as_os_str().is_empty())
+}
+
+async fn render(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let line = CommandLine::new(matches, &variable);
+    let ResourceSettings { confdir, globals } = start(line.log(), line.resources())?;
+    let wanted = matches.get_one::<String>("resource").map_or("", String::as_str);
     let loaded = load(&confdir, &globals)?;
     let programs: Vec<_> = loaded.sets.iter().flat_map(|set| &set.programs).collect();
-    let Some(program) = programs.iter().find(|p| p.resource.name == args.resource) else {
+    let Some(program) = programs.iter().find(|p| p.resource.name == wanted) else {
         let names: Vec<&str> = programs.iter().map(|p| p.resource.name.as_str()).collect();
-        let text =
-            format!("there is no resource `{}`; there are: {}", args.resource, names.join(", "));
+        let text = format!("there is no resource `{wanted}`; there are: {}", names.join(", "));
         return Err(Usage(text).into());
     };
-    let snapshot = match &args.data {
-        Some(file) => once::from_file(file)?,
+    let snapshot = match data(matches) {
+        Some(file) => once::from_file(&file)?,
         None => {
-            let connection = settings::connection(&args.confdir, &args.store)?;
+            let connection = line.connection().map_err(Usage::from)?;
             read_keys(&connection, &program.resource.reading.trees).await?
         }
     };
@@ -124,16 +153,19 @@ async fn read_keys(
     Ok(store.read(trees, read_deadline()).await?)
 }
 
-async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
-    log(&args.log)?;
-    let prefix: Prefix =
-        args.bookkeeping.parse().map_err(|e| Usage(format!("--bookkeeping: {e}")))?;
+async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let layer = Layer::from_matches(matches, SHOWING.settings, &variable);
+    let mut mistakes = Mistakes::default();
+    let mut from = Reader::new(&layer, "", &mut mistakes);
+    let json = output::is_json(&mut from, &OUTPUT, &JSON);
+    let prefix = from.get(&BOOKKEEPING, str::parse::<Prefix>);
+    let connection = etcd::read(matches, &variable, &Layer::default());
+    let log = log::read(matches, &variable, &Layer::default());
+    let (prefix, connection) = start(log, both(mistakes.none_or_some(prefix), connection))?;
     let bookkeeping = Bookkeeping::below(&prefix)?;
-    let connection = args.store.connection(&|name| std::env::var(name).ok());
-    let connection = connection.map_err(|mistakes| Usage(mistakes.join("\n")))?;
     let found = read_keys(&connection, &[bookkeeping.members(), bookkeeping.acks()]).await?;
     let (fleet, revision) = (load_balancers::read(&found, &bookkeeping), found.revision.0);
-    if args.json {
+    if json {
         let text = serde_json::to_string_pretty(&load_balancers::json(&fleet, revision))?;
         print(format_args!("{text}\n"));
     } else {
@@ -143,9 +175,14 @@ async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn init(args: &InitArgs) -> anyhow::Result<Exit> {
+fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let layer = Layer::from_matches(matches, STARTING.settings, &variable);
+    let mut mistakes = Mistakes::default();
+    let confdir = Reader::new(&layer, "", &mut mistakes).text(&CONFDIR);
+    let confdir =
+        PathBuf::from(mistakes.none_or(confdir).map_err(Usage::from)?.unwrap_or_default());
     for (name, text) in template::starter::files() {
-        let path = args.confdir.join(name);
+        let path = confdir.join(name);
         if path.exists() {
             print(format_args!("{} is there and left alone\n", path.display()));
             continue;
@@ -153,7 +190,7 @@ fn init(args: &InitArgs) -> anyhow::Result<Exit> {
         write_new(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         print(format_args!("{} written\n", path.display()));
     }
-    print(format_args!("try it: confsync check --confdir {}\n", args.confdir.display()));
+    print(format_args!("try it: confsync check --confdir {}\n", confdir.display()));
     Ok(Exit::Done)
 }
 

@@ -1,32 +1,30 @@
 //! confd's own configuration, `confd.toml`, as far as it means something here.
 //!
-//! Says only what the file says; flags and environment are put before it in
-//! `settings`. What asks for something we do not do is an error, what means nothing
-//! here is a note.
+//! It becomes a layer of settings, which `settings` lays under flags and environment. What
+//! asks for something we do not do is an error, what means nothing here is a note.
 
 use std::path::{Path, PathBuf};
 
-use common::args::{Environment, StoreArgs};
-use common::store::Api;
+use common::settings::{Environment, Layer, Place, Setting, etcd, log};
 use serde::Deserialize;
 
+use crate::cli::args::{CONFDIR, DRY_RUN, INTERVAL, ONCE, PREFIX, SYNC_ONLY};
 use crate::cli::confd_flags::log_level;
-use crate::cli::settings;
 use crate::config::confdir::{Note, mistyped, say};
 
 /// What a `confd.toml` says. An empty text is as good as none.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConfdToml {
-    pub(crate) confdir: Option<PathBuf>,
-    pub(crate) prefix: Option<String>,
+    confdir: Option<PathBuf>,
+    prefix: Option<String>,
     /// Seconds.
-    pub(crate) interval: Option<u64>,
-    pub(crate) noop: bool,
+    interval: Option<u64>,
+    noop: bool,
     /// Not in confd's documentation, and read by it all the same.
-    pub(crate) onetime: bool,
+    onetime: bool,
     #[serde(rename = "sync-only", alias = "sync_only")]
-    pub(crate) sync_only: bool,
+    sync_only: bool,
     #[serde(rename = "log-level", alias = "log_level")]
     log_level: Option<String>,
     backend: Option<String>,
@@ -40,12 +38,15 @@ pub struct ConfdToml {
     username: Option<String>,
     password: Option<String>,
     auth_token: Option<String>,
+    /// The file, for messages.
+    #[serde(skip)]
+    file: PathBuf,
     #[serde(skip)]
     pub(crate) notes: Vec<Note>,
 }
 
-/// confd's own, which is meant by who names a file of confd's and no folder.
-const CONFDIR: &str = "/etc/confd";
+/// confd's own folder, which is meant by who names a file of confd's and no folder.
+const CONFD: &str = "/etc/confd";
 
 /// What is read or always so, and what belongs to it.
 const KNOWN: &[&str] = &[
@@ -80,7 +81,7 @@ impl ConfdToml {
     /// # Errors
     /// When it cannot be read, or asks for what we do not do.
     pub fn find(named: Option<&Path>, confdir: Option<&Path>) -> Result<Self, String> {
-        let beside = confdir.unwrap_or(Path::new(settings::CONFDIR)).join("confd.toml");
+        let beside = confdir.unwrap_or(Path::new("/etc/confsync")).join("confd.toml");
         match named {
             Some(file) => Self::read(file),
             None if beside.is_file() => Self::read(&beside),
@@ -96,9 +97,9 @@ impl ConfdToml {
                 let notes = vec![Note { file: path.to_owned(), text, ignored: true }];
                 return Ok(Self { confdir: Some(beside(path)), notes, ..Self::default() });
             }
-            read => read.map_err(|error| format!("--config-file {}: {error}", path.display()))?,
+            read => read.map_err(|error| format!("{}: {error}", path.display()))?,
         };
-        Self::parse(path, &text).map_err(|why| format!("--config-file {}: {why}", path.display()))
+        Self::parse(path, &text).map_err(|why| format!("{}: {why}", path.display()))
     }
 
     /// The tutorial hands a resource file to confd as its configuration; confd finds
@@ -111,7 +112,7 @@ impl ConfdToml {
         let parent = path.parent().unwrap_or(Path::new(""));
         if table.contains_key("template") {
             let folder = Some(parent).filter(|parent| parent.ends_with("conf.d"));
-            let confdir = folder.and_then(Path::parent).unwrap_or(Path::new(CONFDIR));
+            let confdir = folder.and_then(Path::parent).unwrap_or(Path::new(CONFD));
             return Ok(Self { confdir: Some(confdir.to_owned()), ..Self::default() });
         }
         let ignored = table.keys().filter(|key| !KNOWN.contains(&key.as_str()));
@@ -127,6 +128,7 @@ impl ConfdToml {
         let told = file.confdir.filter(|dir| !dir.as_os_str().is_empty());
         file.confdir = Some(told.unwrap_or_else(|| beside(path)));
         file.notes = notes;
+        file.file = path.to_owned();
         Ok(file)
     }
 
@@ -154,79 +156,77 @@ impl ConfdToml {
         Ok(())
     }
 
-    /// The least level logged, in our words.
-    #[must_use]
-    pub fn log_level(&self) -> Option<&str> {
-        self.log_level.as_deref().filter(|level| !level.is_empty()).map(log_level)
-    }
-
     /// The password, for when the environment has none.
     pub(crate) fn password(&self) -> Option<String> {
         self.password.clone().filter(|password| !password.is_empty())
     }
 
-    /// The flags, with confd's variables of the environment and then the file's values
-    /// where they say nothing.
-    pub(crate) fn under(&self, args: &StoreArgs, environment: Environment<'_>) -> StoreArgs {
-        let variable = |name| environment(name).filter(|value| !value.is_empty());
-        let mut args = args.clone();
-        if args.etcd.is_empty() && args.etcd_srv.is_none() {
-            if let Some(peers) = variable("ETCDCTL_PEERS") {
-                args.etcd = peers.split(',').map(str::to_owned).collect();
-            } else if variable("HOST_IP").is_none() {
-                args.etcd.clone_from(&self.nodes);
-                args.etcd_srv = self.srv_domain.clone().filter(|domain| !domain.is_empty());
+    /// What the file says, below confd's variables of the environment.
+    pub(crate) fn layer(&self, environment: Environment<'_>) -> Layer {
+        let mut variables = Layer::default();
+        for (name, setting) in [
+            ("CONFD_CLIENT_CAKEYS", &etcd::CA),
+            ("CONFD_CLIENT_CERT", &etcd::CERT),
+            ("CONFD_CLIENT_KEY", &etcd::KEY),
+        ] {
+            if let Some(text) = environment(name).filter(|text| !text.is_empty()) {
+                variables.add(setting, text, Place::Env(name.to_owned(), setting.flag()));
             }
         }
-        if args.etcd_api == Api::Auto && self.backend.as_deref() == Some("etcdv3") {
-            args.etcd_api = Api::V3;
-        }
-        let path = |flag: Option<PathBuf>, name, file: &Option<PathBuf>| {
-            let file = || file.clone().filter(|path| !path.as_os_str().is_empty());
-            flag.or_else(|| variable(name).map(PathBuf::from)).or_else(file)
+        let at = self.file.display().to_string();
+        let mut file = Layer::default();
+        let mut says = |setting: &Setting, name: &'static str, text: Option<String>| {
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                file.add(setting, text, Place::File { at: at.clone(), name, default: true });
+            }
         };
-        args.etcd_ca = path(args.etcd_ca, "CONFD_CLIENT_CAKEYS", &self.client_cakeys);
-        args.etcd_cert = path(args.etcd_cert, "CONFD_CLIENT_CERT", &self.client_cert);
-        args.etcd_key = path(args.etcd_key, "CONFD_CLIENT_KEY", &self.client_key);
-        // confd speaks TLS to `host:port` where it has files for it.
-        let tls = args.etcd_ca.is_some() || args.etcd_cert.is_some() || args.etcd_key.is_some();
-        for node in args.etcd.iter_mut().filter(|node| tls && !node.contains("://")) {
-            *node = format!("https://{}", node.trim());
-        }
-        let username = || self.username.clone().filter(|name| !name.is_empty());
-        args.etcd_user = args.etcd_user.or_else(username);
-        args
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let switch = |on: bool| on.then(|| "true".to_owned());
+        says(&CONFDIR, "confdir", path(&self.confdir));
+        says(&PREFIX, "prefix", self.prefix.clone());
+        says(&INTERVAL, "interval", self.interval.map(|seconds| seconds.to_string()));
+        says(&DRY_RUN, "noop", switch(self.noop));
+        says(&ONCE, "onetime", switch(self.onetime));
+        says(&SYNC_ONLY, "sync-only", switch(self.sync_only));
+        let level = self.log_level.as_deref().filter(|level| !level.is_empty());
+        says(&log::LEVEL, "log-level", level.map(|level| log_level(level).to_owned()));
+        let v3 = self.backend.as_deref() == Some("etcdv3");
+        says(&etcd::API, "backend", v3.then(|| "v3".to_owned()));
+        self.nodes.iter().for_each(|node| says(&etcd::ENDPOINTS, "nodes", Some(node.clone())));
+        says(&etcd::SRV, "srv_domain", self.srv_domain.clone());
+        says(&etcd::CA, "client_cakeys", path(&self.client_cakeys));
+        says(&etcd::CERT, "client_cert", path(&self.client_cert));
+        says(&etcd::KEY, "client_key", path(&self.client_key));
+        says(&etcd::USER, "username", self.username.clone());
+        variables.over(&file)
     }
 }
 
 /// The confdir of a file that names none.
 fn beside(path: &Path) -> PathBuf {
     let parent = path.parent().filter(|parent| parent.join("conf.d").is_dir());
-    parent.unwrap_or(Path::new(CONFDIR)).to_owned()
+    parent.unwrap_or(Path::new(CONFD)).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::Parser;
+    use common::settings::with_settings;
+    use common::store::{Api, Connection};
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        store: StoreArgs,
-    }
+    use super::*;
 
     fn parse(text: &str) -> Result<ConfdToml, String> {
         ConfdToml::parse(Path::new("/none/confd.toml"), text)
     }
 
-    fn under(text: &str, flags: &[&str], environment: &[(&str, &str)]) -> StoreArgs {
-        let cli = Cli::parse_from(std::iter::once(&"x").chain(flags));
+    fn connect(text: &str, flags: &[&str], environment: &[(&str, &str)]) -> Connection {
         let find = |name: &str| {
             let found = environment.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        parse(text).unwrap().under(&cli.store, &find)
+        let command = with_settings(clap::Command::new("x"), &[&etcd::GROUP]);
+        let matches = command.get_matches_from(std::iter::once(&"x").chain(flags));
+        etcd::read(&matches, &find, &parse(text).unwrap().layer(&find)).unwrap()
     }
 
     #[test]
@@ -236,31 +236,38 @@ mod tests {
                     nodes = [\"https://a:2379\"]\nclient_cakeys = \"/ca\"\nclient_cert = \"/cert\"\n\
                     client_key = \"/key\"\nusername = \"me\"\npassword = \"secret\"\n";
         let file = parse(text).unwrap();
-        assert!(file.notes.is_empty() && file.noop && file.sync_only);
-        assert_eq!((file.log_level(), file.interval), (Some("error"), Some(600)));
+        assert!(file.notes.is_empty());
         assert_eq!(file.password().as_deref(), Some("secret"));
-        let args = under(text, &[], &[]);
-        assert_eq!((args.etcd, args.etcd_api), (vec!["https://a:2379".to_owned()], Api::V3));
-        assert_eq!(args.etcd_cert.as_deref(), Some(Path::new("/cert")));
-        assert_eq!(args.etcd_user.as_deref(), Some("me"));
+        let layer = file.layer(&|_| None);
+        let said = |setting| layer.one(setting).map(|given| given.text.as_str());
+        assert_eq!(
+            (said(&DRY_RUN), said(&SYNC_ONLY), said(&ONCE)),
+            (Some("true"), Some("true"), None)
+        );
+        assert_eq!((said(&log::LEVEL), said(&INTERVAL)), (Some("error"), Some("600")));
+        assert_eq!((said(&CONFDIR), said(&PREFIX)), (Some("/c"), Some("/p")));
+        let found = connect(text, &[], &[("ETCD_PASSWORD", "secret")]);
+        assert_eq!((found.endpoints, found.api), (vec!["https://a:2379".to_owned()], Api::V3));
+        assert_eq!(found.tls.cert.as_deref(), Some(Path::new("/cert")));
+        assert_eq!(found.credentials.unwrap().user, "me");
     }
 
     #[test]
     fn flags_beat_the_environment_and_that_beats_the_file() {
         let text = "Nodes = [\"file:1\"]\nclient_cakeys = \"/file\"\nsrv_domain = \"\"\n";
         let environment = [("ETCDCTL_PEERS", "env:1,env:2"), ("CONFD_CLIENT_CAKEYS", "/env")];
-        let args = under(text, &["--node", "flag:1", "--etcd-ca", "/flag"], &environment);
+        let found = connect(text, &["--node", "flag:1", "--etcd-ca", "/flag"], &environment);
         assert_eq!(
-            (args.etcd, args.etcd_ca),
+            (found.endpoints, found.tls.ca),
             (vec!["https://flag:1".to_owned()], Some("/flag".into()))
         );
-        let args = under(text, &[], &environment);
-        assert_eq!(args.etcd, ["https://env:1", "https://env:2"], "a CA means TLS");
-        assert_eq!(args.etcd_ca, Some("/env".into()));
-        assert!(under(text, &[], &[("HOST_IP", "10.0.0.1")]).etcd.is_empty());
-        let args = under(text, &[], &[]);
-        assert_eq!((args.etcd, args.etcd_srv), (vec!["https://file:1".to_owned()], None));
-        assert_eq!(under("nodes = [\"a:1\"]\n", &[], &[]).etcd, ["a:1"]);
+        let found = connect(text, &[], &environment);
+        assert_eq!(found.endpoints, ["https://env:1", "https://env:2"], "a CA means TLS");
+        assert_eq!(found.tls.ca, Some("/env".into()));
+        let found = connect(text, &[], &[("HOST_IP", "10.0.0.1")]);
+        assert_eq!(found.endpoints, ["http://10.0.0.1:4001"]);
+        let found = connect(text, &[], &[]);
+        assert_eq!((found.endpoints, found.discovery), (vec!["https://file:1".to_owned()], None));
     }
 
     #[test]

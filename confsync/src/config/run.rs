@@ -2,11 +2,11 @@
 //! files, and validated.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use common::model::{Prefix, Ttl};
+use common::runtime::StatusServer;
 use common::store::Connection;
 
 use crate::config::confdir::Globals;
@@ -31,7 +31,7 @@ pub struct RunConfig {
     /// How long the member key outlives its last refresh.
     pub ttl: Ttl,
     /// Where the status page listens; `None` for nowhere.
-    pub status: Option<SocketAddr>,
+    pub status: Option<StatusServer>,
     /// How long the supervised command may take to exit once it was asked to.
     pub stop_timeout: Duration,
     /// The supervised command with its arguments; empty for none.

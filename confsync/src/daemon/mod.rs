@@ -103,7 +103,7 @@ impl Daemon {
         let (states, published) = channel::channel(States::new());
         let (about, told) = channel::channel(About::new(config.name.clone()));
         let (liveness, page_clients) = (Liveness::default(), PageClients::default());
-        if let Some(addr) = config.status {
+        if let Some(server) = config.status.clone() {
             let sources = status::Sources {
                 states: published,
                 about: told,
@@ -112,7 +112,7 @@ impl Daemon {
                 stopping: signals.drain.clone(),
                 page_clients: page_clients.clone(),
             };
-            status::serve(addr, sources, signals.abort.clone()).await?;
+            status::serve(server, sources, signals.abort.clone())?;
         }
         let early = start_without_etcd(&manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {

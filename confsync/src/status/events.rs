@@ -3,16 +3,18 @@
 //! nothing changes.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::runtime::{Body, StatusResponse, plain};
+use common::runtime::{Body, SharedDocument, Source, StatusResponse, plain};
 use futures_util::stream::unfold;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::Response;
 use hyper::body::{Bytes, Frame};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::load_balancers::Fleet;
 use super::page_clients::PageClient;
 use super::{Sources, TEXT, document};
 
@@ -24,17 +26,52 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// Who does not read for this long has gone.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// A stream of states, or a no when too many look.
-pub(super) fn answer(sources: Sources) -> StatusResponse {
-    let Some(page_client) = sources.page_clients.join() else {
-        let mut answer = plain(503, TEXT, "too many look at this page already\n");
-        answer.headers_mut().insert("retry-after", hyper::header::HeaderValue::from_static("30"));
-        return answer;
-    };
+/// The streams of all pages, which share each event.
+pub(super) struct EventStreams {
+    event: Arc<SharedDocument<EventSource>>,
+}
+
+/// What an event is made of.
+struct EventSource {
+    sources: Sources,
+    fleet: watch::Receiver<Option<Fleet>>,
+}
+
+impl Source for EventSource {
+    fn has_changed(&mut self) -> bool {
+        let sources = self.sources.has_changed();
+        Source::has_changed(&mut self.fleet) || sources
+    }
+}
+
+impl EventStreams {
+    pub(super) fn new(sources: &Sources) -> Self {
+        let fleet = sources.page_clients.fleet();
+        let source = EventSource { sources: sources.clone(), fleet };
+        Self { event: Arc::new(SharedDocument::new(source)) }
+    }
+
+    /// A stream of states, or a no when there are too many.
+    pub(super) fn answer(&self, sources: &Sources) -> StatusResponse {
+        let Some(page_client) = sources.page_clients.join() else {
+            let mut answer = plain(503, TEXT, "too many clients follow this page\n");
+            let later = hyper::header::HeaderValue::from_static("30");
+            answer.headers_mut().insert("retry-after", later);
+            return answer;
+        };
+        stream(Arc::clone(&self.event), sources.clone(), page_client)
+    }
+}
+
+fn stream(
+    event: Arc<SharedDocument<EventSource>>,
+    sources: Sources,
+    page_client: PageClient,
+) -> StatusResponse {
     // One place: the next state is made when the one before is on its way, so a slow
     // reader costs one state of memory and skips to the newest.
     let (sender, receiver) = mpsc::channel::<Bytes>(1);
-    tokio::spawn(tell(sources, page_client, sender));
+    tokio::spawn(send_events(event, sources, page_client, sender));
     let frames = unfold(receiver, |mut receiver| async move {
         let bytes = receiver.recv().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), receiver))
@@ -47,14 +84,21 @@ pub(super) fn answer(sources: Sources) -> StatusResponse {
     answer.body(body).unwrap_or_else(|_| plain(500, TEXT, "no stream\n"))
 }
 
-async fn tell(mut sources: Sources, mut page_client: PageClient, sender: mpsc::Sender<Bytes>) {
+async fn send_events(
+    event: Arc<SharedDocument<EventSource>>,
+    mut sources: Sources,
+    mut page_client: PageClient,
+    sender: mpsc::Sender<Bytes>,
+) {
     loop {
         let sent = Instant::now();
-        let fleet = page_client.fleet.borrow_and_update().clone();
+        page_client.fleet.mark_unchanged();
         sources.states.mark_unchanged();
         sources.about.mark_unchanged();
-        let text = format!("data: {}\n\n", document::of(&sources, fleet.as_ref()));
-        if !matches!(timeout(STALLED, sender.send(text.into())).await, Ok(Ok(()))) {
+        let text = event.get(|EventSource { sources, fleet }| {
+            format!("data: {}\n\n", document::of(sources, fleet.borrow().as_ref()))
+        });
+        if !matches!(timeout(STALLED, sender.send(text)).await, Ok(Ok(()))) {
             return;
         }
         let stopping = sources.stopping.is_cancelled();

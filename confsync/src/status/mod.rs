@@ -14,12 +14,12 @@ mod page;
 mod page_clients;
 pub mod state;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::runtime::{
-    Handler, HttpError, Liveness, ServiceManager, StatusResponse, health, plain,
+    Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics, Source, StatusResponse,
+    StatusServer, health, plain,
 };
 use hyper::Request;
 use hyper::body::Incoming;
@@ -72,37 +72,52 @@ pub struct Sources {
     pub page_clients: PageClients,
 }
 
-/// Serves the surface until `shutdown`.
+/// Serves the status until `shutdown`.
 ///
 /// # Errors
-/// When the address cannot be had.
-pub async fn serve(
-    addr: SocketAddr,
+/// When the system has no thread for it.
+pub fn serve(
+    server: StatusServer,
     sources: Sources,
     shutdown: CancellationToken,
-) -> Result<SocketAddr, HttpError> {
-    let page = page::Page::new();
-    common::runtime::serve(addr, Arc::new(StatusServer { sources, page }), shutdown).await
+) -> std::io::Result<()> {
+    server.serve(Arc::new(StatusHandler::new(sources)), shutdown)
 }
 
-struct StatusServer {
+/// Answers from documents that all clients share.
+struct StatusHandler {
     sources: Sources,
     page: page::Page,
+    metrics: SharedMetrics<Sources>,
+    status: SharedDocument<Sources>,
+    events: events::EventStreams,
 }
 
-impl Handler for StatusServer {
+impl StatusHandler {
+    fn new(sources: Sources) -> Self {
+        Self {
+            page: page::Page::new(),
+            metrics: SharedMetrics::new(sources.clone()),
+            status: SharedDocument::new(sources.clone()),
+            events: events::EventStreams::new(&sources),
+            sources,
+        }
+    }
+}
+
+impl Handler for StatusHandler {
     fn answer(&self, request: &Request<Incoming>) -> StatusResponse {
         match request.uri().path() {
             "/" => self.page.answer(),
-            "/events" => events::answer(self.sources.clone()),
+            "/events" => self.events.answer(&self.sources),
             "/healthz" => health(&self.sources.liveness),
             "/readyz" => {
                 let (ready, words) = self.sources.ready();
                 plain(if ready { 200 } else { 503 }, TEXT, format!("{words}\n"))
             }
-            "/metrics" => common::runtime::metrics(request, metrics::text(&self.sources)),
+            "/metrics" => self.metrics.answer(request, metrics::text),
             "/status" => {
-                let text = document::of(&self.sources, None).to_string();
+                let text = self.status.get(|sources| document::of(sources, None));
                 plain(200, "application/json", text)
             }
             _ => plain(
@@ -111,6 +126,13 @@ impl Handler for StatusServer {
                 "there are / (a page), /healthz, /readyz, /metrics, /status and /events\n",
             ),
         }
+    }
+}
+
+impl Source for Sources {
+    fn has_changed(&mut self) -> bool {
+        let states = Source::has_changed(&mut self.states);
+        Source::has_changed(&mut self.about) || states
     }
 }
 

@@ -56,6 +56,11 @@ impl PageClients {
         Some(PageClient { inner: Arc::clone(&self.inner), fleet: self.inner.fleet.subscribe() })
     }
 
+    /// The load balancers, for whoever renders them.
+    pub(super) fn fleet(&self) -> channel::Receiver<Option<Fleet>> {
+        self.inner.fleet.subscribe()
+    }
+
     /// How many look.
     pub(super) fn count(&self) -> usize {
         self.inner.count.load(Ordering::SeqCst)

@@ -112,7 +112,7 @@ impl<S: Store> Agent<S> {
         self.mark(&held, began + MARK).await;
         let removed = self.remove_or_outlive(&keys, began + drain.applied).await;
         let Some(mut removed) = removed else {
-            return self.say_unasked(drain.min.unwrap_or_default()).await;
+            return self.say_unasked(drain.min).await;
         };
         removed.extend(left_over);
         if removed.is_empty() {

@@ -49,7 +49,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
     let pairs = [
         ("ttl", a.ttl == b.ttl),
         ("bookkeeping", a.bookkeeping == b.bookkeeping),
-        ("status", a.status == b.status),
+        ("listen", a.status == b.status),
         ("wait_applied", a.wait_applied == b.wait_applied),
         ("min_lbs", a.min_lbs == b.min_lbs),
         ("drain_min", a.drain.min == b.drain.min),

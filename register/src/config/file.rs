@@ -1,37 +1,38 @@
 //! `services.toml` to settings as written: `[[service]]` tables and `[defaults]`,
 //! with the flags' names in snake_case.
 //!
-//! Read by hand from the parsed document rather than through serde, because all
-//! complaints are wanted at once, with their lines, and a misspelt key with the
+//! Read from the parsed document rather than through serde, because all
+//! mistakes are wanted at once, with their lines, and a misspelt key with the
 //! name that was probably meant.
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::errors::Complaints;
-use super::given::{FIELDS, Field, Given, Place, Raw, Scope};
+use common::settings::{Layer, Mistakes, Place, Setting};
+
+use crate::settings::{META, Scope, in_file, scope};
 
 /// What a file says.
 #[derive(Debug, Default)]
 pub(super) struct File {
     /// For all services, and for the process.
-    pub(super) defaults: Raw,
+    pub(super) defaults: Layer,
     /// One for each `[[service]]`, and where it stands.
-    pub(super) services: Vec<(Raw, String)>,
+    pub(super) services: Vec<(Layer, String)>,
     /// It is no TOML, so nothing is known of what it holds.
     pub(super) broken: bool,
 }
 
-pub(super) fn parse(name: &str, text: &str, complaints: &mut Complaints) -> File {
+pub(super) fn parse(name: &str, text: &str, mistakes: &mut Mistakes) -> File {
     let (document, errors) = DeTable::parse_recoverable(text);
     let reader = Reader { name, text };
     for error in &errors {
         let at = error.span().map_or(0, |span| span.start);
-        complaints.add(reader.line(at), error.message());
+        mistakes.add(reader.line(at), error.message());
     }
     let mut file = File::default();
     if !errors.is_empty() {
-        // What could be read of a broken document would only bring complaints
+        // What could be read of a broken document would only bring mistakes
         // that are not true.
         file.broken = true;
         return file;
@@ -39,28 +40,28 @@ pub(super) fn parse(name: &str, text: &str, complaints: &mut Complaints) -> File
     for (key, value) in in_order(document.get_ref()) {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("defaults", DeValue::Table(table)) => {
-                file.defaults = reader.table(table, true, complaints);
+                file.defaults = reader.table(table, true, mistakes);
             }
             ("service", DeValue::Array(tables)) => {
                 for table in tables {
-                    reader.service(table, &mut file, complaints);
+                    reader.service(table, &mut file, mistakes);
                 }
             }
             ("service", _) => {
-                complaints.add(reader.line(key.span().start), "write `[[service]]`");
+                mistakes.add(reader.line(key.span().start), "write `[[service]]`");
             }
-            ("defaults", _) => complaints.add(reader.line(key.span().start), "write `[defaults]`"),
+            ("defaults", _) => mistakes.add(reader.line(key.span().start), "write `[defaults]`"),
             (other, _) => {
                 let near = nearest(other, ["service", "defaults"].into_iter());
                 let problem = format!("`{}` is unknown{near}", other.escape_debug());
-                complaints.add(reader.line(key.span().start), problem);
+                mistakes.add(reader.line(key.span().start), problem);
             }
         }
     }
     file
 }
 
-/// The entries as they were written, so that complaints follow the file.
+/// The entries as they were written, so that mistakes follow the file.
 fn in_order<'t, 'i>(
     table: &'t DeTable<'i>,
 ) -> Vec<(&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>)> {
@@ -80,51 +81,51 @@ impl Reader<'_> {
         format!("{} line {}", self.name, before.filter(|b| **b == b'\n').count() + 1)
     }
 
-    fn service(&self, table: &Spanned<DeValue<'_>>, file: &mut File, complaints: &mut Complaints) {
+    fn service(&self, table: &Spanned<DeValue<'_>>, file: &mut File, mistakes: &mut Mistakes) {
         let at = self.line(table.span().start);
         match table.get_ref() {
             DeValue::Table(inner) => {
-                file.services.push((self.table(inner, false, complaints), at));
+                file.services.push((self.table(inner, false, mistakes), at));
             }
-            _ => complaints.add(at, "write `[[service]]`"),
+            _ => mistakes.add(at, "write `[[service]]`"),
         }
     }
 
-    fn table(&self, table: &DeTable<'_>, default: bool, complaints: &mut Complaints) -> Raw {
-        let mut raw = Raw::default();
+    fn table(&self, table: &DeTable<'_>, default: bool, mistakes: &mut Mistakes) -> Layer {
+        let mut layer = Layer::default();
         for (key, value) in in_order(table) {
             let at = self.line(key.span().start);
             let written = key.get_ref().as_ref();
-            let Some(field) = FIELDS.iter().find(|field| field.name == written) else {
-                let near = nearest(written, FIELDS.iter().map(|field| field.name));
-                complaints.add(at, format!("`{}` is unknown{near}", written.escape_debug()));
+            let Some(setting) = in_file().find(|setting| setting.is_named(written)) else {
+                let near = nearest(written, in_file().map(|setting| setting.name));
+                mistakes.add(at, format!("`{}` is unknown{near}", written.escape_debug()));
                 continue;
             };
-            match (field.scope, default) {
-                (Scope::Process, false) => complaints
+            match (scope(setting), default) {
+                (Scope::Process, false) => mistakes
                     .add(at, format!("`{written}` is for all services: write it in `[defaults]`")),
-                (Scope::Identity, true) => complaints
+                (Scope::Identity, true) => mistakes
                     .add(at, format!("`{written}` is for one service: write it in `[[service]]`")),
                 _ => {
-                    for text in texts(field, value.get_ref(), &at, complaints) {
-                        let place = Place::File { at: at.clone(), name: field.name, default };
-                        raw.add(field.name, Given { text, place });
+                    for text in texts(setting, value.get_ref(), &at, mistakes) {
+                        let place = Place::File { at: at.clone(), name: setting.name, default };
+                        layer.add(setting, text, place);
                     }
                 }
             }
         }
-        raw
+        layer
     }
 }
 
 /// A value's texts, as they could have been written after the flag.
-fn texts(field: &Field, value: &DeValue<'_>, at: &str, complaints: &mut Complaints) -> Vec<String> {
-    let name = field.name;
+fn texts(setting: &Setting, value: &DeValue<'_>, at: &str, mistakes: &mut Mistakes) -> Vec<String> {
+    let name = setting.name;
     let read = match value {
-        DeValue::Array(values) if field.many => {
+        DeValue::Array(values) if setting.takes_many() => {
             values.iter().map(|value| scalar(value.get_ref())).collect()
         }
-        DeValue::Table(pairs) if name == "meta" => pairs
+        DeValue::Table(pairs) if name == META.name => pairs
             .iter()
             .map(|(key, value)| Some(format!("{}={}", key.get_ref(), scalar(value.get_ref())?)))
             .collect(),
@@ -136,7 +137,7 @@ fn texts(field: &Field, value: &DeValue<'_>, at: &str, complaints: &mut Complain
             "check" => "a text, or an array of texts",
             _ => "one text, number or boolean",
         };
-        complaints.add(at, format!("`{name}` must be {wanted}"));
+        mistakes.add(at, format!("`{name}` must be {wanted}"));
         Vec::new()
     })
 }
@@ -168,10 +169,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn complaints_of(text: &str) -> String {
-        let mut complaints = Complaints::default();
-        parse("services.toml", text, &mut complaints);
-        complaints.end(()).map_or_else(|errors| errors.to_string(), |()| String::new())
+    fn mistakes_of(text: &str) -> String {
+        let mut mistakes = Mistakes::default();
+        parse("services.toml", text, &mut mistakes);
+        mistakes.none_or(()).map_or_else(|errors| errors.to_string(), |()| String::new())
     }
 
     #[test]
@@ -186,7 +187,7 @@ check = { url = \"x\" }
 port = [1, 2]
 ";
         assert_eq!(
-            complaints_of(text),
+            mistakes_of(text),
             "services.toml line 1: `default` is unknown; did you mean `defaults`?\n\
              services.toml line 4: `intervall` is unknown; did you mean `interval`?\n\
              services.toml line 5: `ttl` is for all services: write it in `[defaults]`\n\
@@ -197,32 +198,33 @@ port = [1, 2]
 
     #[test]
     fn a_document_that_is_not_toml_is_named_with_its_line() {
-        let said = complaints_of("[defaults]\nttl = \n");
+        let said = mistakes_of("[defaults]\nttl = \n");
         assert!(said.starts_with("services.toml line 2: "), "{said}");
-        assert!(complaints_of("service = 1").contains("write `[[service]]`"));
-        assert!(complaints_of("zzz = 1").ends_with("`zzz` is unknown"));
+        assert!(mistakes_of("service = 1").contains("write `[[service]]`"));
+        assert!(mistakes_of("zzz = 1").ends_with("`zzz` is unknown"));
     }
 
     #[test]
     fn numbers_booleans_arrays_and_tables_become_texts() {
         let text = "[[service]]\nport = 7_777\ncheck_insecure = true\n\
                     check = [\"tcp\", \"none\"]\nmeta = { a = 1, b = \"x\" }\n";
-        let mut complaints = Complaints::default();
-        let file = parse("f", text, &mut complaints);
-        complaints.end(()).unwrap();
-        let (raw, at) = &file.services[0];
-        let texts = |name| raw.all(name).iter().map(|g| g.text.as_str()).collect::<Vec<_>>();
+        let mut mistakes = Mistakes::default();
+        let file = parse("f", text, &mut mistakes);
+        mistakes.none_or(()).unwrap();
+        let (layer, at) = &file.services[0];
+        let texts =
+            |setting| layer.all(setting).iter().map(|g| g.text.as_str()).collect::<Vec<_>>();
         assert_eq!(at, "f line 1");
-        assert_eq!(texts("port"), ["7777"]);
-        assert_eq!(texts("check_insecure"), ["true"]);
-        assert_eq!(texts("check"), ["tcp", "none"]);
-        assert_eq!(texts("meta"), ["a=1", "b=x"]);
+        assert_eq!(texts(&crate::settings::PORT), ["7777"]);
+        assert_eq!(texts(&crate::settings::CHECK_INSECURE), ["true"]);
+        assert_eq!(texts(&crate::settings::CHECK), ["tcp", "none"]);
+        assert_eq!(texts(&crate::settings::META), ["a=1", "b=x"]);
     }
 
     proptest! {
         #[test]
         fn any_text_is_an_answer_and_never_a_panic(text in "\\PC{0,80}|(\\[|\\]|=|\"|[a-z]|\n){0,60}") {
-            complaints_of(&text);
+            mistakes_of(&text);
         }
     }
 }

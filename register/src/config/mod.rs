@@ -1,38 +1,33 @@
 //! What the command line, the environment and `services.toml` mean together.
 //! Flags beat environment beat file; for the host, `COREOS_PRIVATE_IPV4` comes last.
 //!
-//! Raw texts become types here and nowhere else. All complaints are collected and
-//! reported at once, each with its place and a remedy, before anything starts. A
-//! configuration that was refused changes nothing: on a reload the one before stays.
+//! Texts become types here and nowhere else. All mistakes are collected and reported at
+//! once, each with its place and a remedy, before anything starts. A configuration that
+//! was rejected changes nothing: on a reload the one before stays.
 //!
 //! Pure but for [`Sources::load`], which reads the file, and [`prepare`], which reads
 //! what checks need.
 
 mod diff;
-mod errors;
 mod file;
-mod given;
 mod process;
-mod reader;
 mod service;
 
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
+use common::settings::{Environment, Layer, Mistakes, Place, Reader};
 
 pub use diff::Diff;
-pub use errors::{UsageError, UsageErrors};
-pub use process::{Drain, Process, Removal};
+pub use process::{Drain, Process, Removal, process};
 pub use service::{Service, Target, prepare};
 
-use errors::Complaints;
-use given::{Given, Place, Raw};
-use reader::Reader;
+use crate::settings::{CONFIG, HOST, PORT, SERVICE, in_file};
 
 /// The variable that names a machine's private address on CoreOS.
 const COREOS_HOST: &str = "COREOS_PRIVATE_IPV4";
 
-/// Everything `register run` and `register check` need, valid as a whole.
+/// Everything `register run` and `register probe` need, valid as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// At least one; no two with the same key.
@@ -48,30 +43,27 @@ pub struct Config {
 /// Where the configuration comes from; kept to read the file again.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    flags: Raw,
-    fallback: Raw,
+    flags: Layer,
+    fallback: Layer,
     file: Option<PathBuf>,
     command: Vec<String>,
     hostname: String,
 }
 
 impl Sources {
-    /// Takes over what clap read for a subcommand. `env` looks up a variable;
-    /// `hostname` is what `{hostname}` stands for.
+    /// What clap read for a subcommand. `hostname` is what `{hostname}` means.
     #[must_use]
-    pub fn new(
-        matches: &ArgMatches,
-        env: impl Fn(&str) -> Option<String>,
-        hostname: String,
-    ) -> Self {
-        let mut fallback = Raw::default();
-        if let Some(text) = env(COREOS_HOST) {
-            fallback.add("host", Given { text, place: Place::Env(COREOS_HOST.into(), "host") });
+    pub fn new(matches: &ArgMatches, environment: Environment<'_>, hostname: String) -> Self {
+        let known = |id: &str| matches.try_contains_id(id).is_ok();
+        let settings = in_file().filter(|setting| known(setting.name));
+        let mut fallback = Layer::default();
+        if let Some(text) = environment(COREOS_HOST) {
+            fallback.add(&HOST, text, Place::Env(COREOS_HOST.into(), HOST.flag()));
         }
         let words = matches.try_get_many::<String>("command").ok().flatten();
-        let file = matches.try_get_one::<String>("config").ok().flatten();
+        let file = matches.try_get_one::<String>(CONFIG.name).ok().flatten();
         Self {
-            flags: Raw::from_matches(matches),
+            flags: Layer::from_matches(matches, settings, environment),
             fallback,
             file: file.filter(|file| !file.is_empty()).map(PathBuf::from),
             command: words.map(|words| words.cloned().collect()).unwrap_or_default(),
@@ -88,12 +80,13 @@ impl Sources {
     /// Reads the file, if there is one, and makes sense of everything.
     ///
     /// # Errors
-    /// All that is wrong, at once.
-    pub fn load(&self) -> Result<Config, UsageErrors> {
+    /// All mistakes at once; a file that cannot be read is one.
+    pub fn load(&self) -> Result<Config, Mistakes> {
         let Some(path) = &self.file else { return self.resolve(None) };
         let text = std::fs::read_to_string(path).map_err(|e| {
-            let problem = format!("cannot read `{}`: {e}", path.display());
-            UsageErrors(vec![UsageError { place: "--config".into(), problem }])
+            let mut mistakes = Mistakes::default();
+            mistakes.add(CONFIG.flag(), format!("cannot read `{}`: {e}", path.display()));
+            mistakes
         })?;
         self.resolve(Some(&text))
     }
@@ -101,43 +94,44 @@ impl Sources {
     /// The same, with the file's text given.
     ///
     /// # Errors
-    /// All that is wrong, at once.
-    pub fn resolve(&self, text: Option<&str>) -> Result<Config, UsageErrors> {
-        let mut complaints = Complaints::default();
+    /// All mistakes at once.
+    pub fn resolve(&self, text: Option<&str>) -> Result<Config, Mistakes> {
+        let mut mistakes = Mistakes::default();
         let mut notes = Vec::new();
-        let (defaults, tables) = self.tables(text, &mut complaints);
+        let (defaults, tables) = self.tables(text, &mut mistakes);
         let mut services = Vec::new();
-        for (raw, origin) in &tables {
-            let raw = self.flags.over(raw).over(&defaults).over(&self.fallback);
-            let reader = Reader::new(&raw, origin, &mut complaints);
+        for (table, origin) in &tables {
+            let all = self.flags.over(table).over(&defaults).over(&self.fallback);
+            let reader = Reader::new(&all, origin, &mut mistakes);
             services.extend(service::read(reader, &self.hostname, &mut notes));
         }
         let whole = self.flags.over(&defaults);
-        let process = process::read(Reader::new(&whole, "", &mut complaints));
+        let mut reader = Reader::new(&whole, "", &mut mistakes);
+        let process = process(&mut reader);
         if let Some(process) = &process {
-            process::check(process, &services, &whole, &mut complaints);
+            process::check(process, &services, &mut reader);
         }
-        let process = complaints.end(process)?.ok_or(UsageErrors(Vec::new()))?;
+        let process = mistakes.none_or_some(process)?;
         notes.sort();
         notes.dedup();
         Ok(Config { services, process, command: self.command.clone(), notes })
     }
 
-    /// The settings of each service, and where complaints about missing ones point.
-    fn tables(&self, text: Option<&str>, complaints: &mut Complaints) -> (Raw, Vec<(Raw, String)>) {
+    /// The settings of each service, and where one that is missing should be.
+    fn tables(&self, text: Option<&str>, mistakes: &mut Mistakes) -> (Layer, Vec<(Layer, String)>) {
         let Some(text) = text else {
-            return (Raw::default(), vec![(Raw::default(), String::new())]);
+            return (Layer::default(), vec![(Layer::default(), String::new())]);
         };
         let name = self.file.as_deref().unwrap_or(Path::new("services.toml"));
         let name = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy();
-        for given in ["service", "port"].iter().filter_map(|field| self.flags.one(field)) {
+        for given in [&SERVICE, &PORT].into_iter().filter_map(|setting| self.flags.one(setting)) {
             let problem = "cannot be given together with --config: it would be every service's; \
                            write it in the file";
-            complaints.add(&given.place, problem);
+            mistakes.add(&given.place, problem);
         }
-        let file::File { defaults, services, broken } = file::parse(&name, text, complaints);
+        let file::File { defaults, services, broken } = file::parse(&name, text, mistakes);
         if services.is_empty() && !broken {
-            complaints.add(name, "there is no service in it; write `[[service]]`");
+            mistakes.add(name, "there is no service in it; write `[[service]]`");
         }
         (defaults, services)
     }
@@ -145,19 +139,15 @@ impl Sources {
     /// What `register remove` needs.
     ///
     /// # Errors
-    /// All that is wrong, at once.
-    pub fn removal(&self) -> Result<Removal, UsageErrors> {
-        let mut complaints = Complaints::default();
-        let raw = self.flags.over(&self.fallback);
-        let target = service::target(
-            &mut Reader::new(&raw, "", &mut complaints),
-            &self.hostname,
-            &mut Vec::new(),
-        );
-        let process = process::read(Reader::new(&raw, "", &mut complaints));
+    /// All mistakes at once.
+    pub fn removal(&self) -> Result<Removal, Mistakes> {
+        let mut mistakes = Mistakes::default();
+        let all = self.flags.over(&self.fallback);
+        let mut reader = Reader::new(&all, "", &mut mistakes);
+        let target = service::target(&mut reader, &self.hostname, &mut Vec::new());
+        let process = process(&mut reader);
         let removal = target.zip(process).map(|(target, process)| Removal { target, process });
-        // Where one is missing there is a complaint, so the error is never empty.
-        complaints.end(removal)?.ok_or(UsageErrors(Vec::new()))
+        mistakes.none_or_some(removal)
     }
 }
 

@@ -2,33 +2,30 @@
 //! the status server. And the rules between services.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::{Prefix, Ttl, format_span, parse_span};
-use common::runtime::listen_address;
+use common::runtime::StatusServer;
+use common::settings::{Reader, status};
 
-use super::errors::Complaints;
-use super::given::Raw;
-use super::reader::Reader;
 use super::service::{Service, Target};
 use crate::drain::Bounds;
+use crate::settings::{
+    ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, LISTEN, MIN_LBS, TTL,
+    WAIT_APPLIED,
+};
 
-const BOOKKEEPING: &str = "/confsync";
-const APPLIED: Duration = Duration::from_secs(10);
-const QUIESCED: Duration = Duration::from_secs(30);
-const WAIT_APPLIED: Duration = Duration::from_secs(30);
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What holds for the whole process. A change takes a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// How long keys outlive their last refresh.
     pub ttl: Ttl,
-    /// Where load balancers keep members and acknowledgements.
+    /// Where load balancers publish members and acknowledgements.
     pub bookkeeping: Prefix,
     /// Where status is served; `None` for nowhere.
-    pub status: Option<SocketAddr>,
+    pub status: Option<StatusServer>,
     /// How long to wait until every load balancer serves a new instance, before it
     /// counts as ready; `None` for not at all.
     pub wait_applied: Option<Duration>,
@@ -45,7 +42,7 @@ impl Process {
         Bounds {
             applied: self.drain.applied,
             quiesced: self.drain.quiesced,
-            least: self.drain.min.unwrap_or_default(),
+            least: self.drain.min,
             min_lbs: usize::try_from(self.min_lbs).unwrap_or(usize::MAX),
             ..Bounds::default()
         }
@@ -56,15 +53,15 @@ impl Process {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
     /// Wait at least this long after the key is gone, for readers that acknowledge
-    /// nothing. `None` if the operator said nothing.
-    pub min: Option<Duration>,
+    /// nothing.
+    pub min: Duration,
     /// How long to wait for `applied` from every load balancer.
     pub applied: Duration,
     /// How long to wait for `quiesced`, after that.
     pub quiesced: Duration,
 }
 
-/// What `register remove` takes away, and how it waits.
+/// What `register remove` removes, and how it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
     /// The key, and the address that its value must have to be ours.
@@ -73,74 +70,62 @@ pub struct Removal {
     pub process: Process,
 }
 
-/// `None` never happens: the default is a good prefix.
-pub(super) fn read(mut from: Reader<'_>) -> Option<Process> {
-    let second = Duration::from_secs(1);
-    let min = from.raw.one("drain_min").is_some();
-    let min = min.then(|| from.span("drain_min", Duration::ZERO, Duration::ZERO, HOUR));
+/// Reads what holds for the whole process; `None` after a mistake.
+pub fn process(from: &mut Reader<'_>) -> Option<Process> {
+    let most = Duration::ZERO..=HOUR;
     let drain = Drain {
-        min,
-        applied: from.span("drain_applied", APPLIED, Duration::ZERO, HOUR),
-        quiesced: from.span("drain_quiesced", QUIESCED, Duration::ZERO, HOUR),
+        min: from.span(&DRAIN_MIN, most.clone()),
+        applied: from.span(&DRAIN_APPLIED, most.clone()),
+        quiesced: from.span(&DRAIN_QUIESCED, most),
     };
-    let wait = from.read("wait_applied", |text| match text {
-        "yes" | "true" => Ok(Some(WAIT_APPLIED)),
-        "no" | "false" => Ok(None),
-        text => match parse_span(text) {
-            Ok(span) if (second..=HOUR).contains(&span) => Ok(Some(span)),
-            Ok(_) => Err("the wait is from 1s to 1h".to_owned()),
-            Err(e) => Err(e.to_string()),
-        },
-    });
-    let status = from.read("status", listen_address);
-    let bookkeeping = from.read("bookkeeping", str::parse).or_else(|| BOOKKEEPING.parse().ok())?;
+    let wait_applied = from.get(&WAIT_APPLIED, wait_applied).flatten();
+    let status = status::read(from, &LISTEN, &ALLOW_HOST);
     Some(Process {
-        ttl: from.read("ttl", str::parse).unwrap_or(Ttl::DEFAULT),
-        bookkeeping,
+        bookkeeping: from.get(&BOOKKEEPING, str::parse)?,
+        ttl: from.get(&TTL, str::parse)?,
         status,
-        wait_applied: wait.flatten(),
-        min_lbs: from.number("min_lbs", 0, 0, 10_000),
+        wait_applied,
+        min_lbs: from.number(&MIN_LBS, 0..=10_000),
         drain,
     })
 }
 
+fn wait_applied(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "yes" | "true" => wait_applied("30s"),
+        "no" | "false" => Ok(None),
+        text => match parse_span(text) {
+            Ok(span) if (Duration::from_secs(1)..=HOUR).contains(&span) => Ok(Some(span)),
+            Ok(_) => Err("the wait is from 1s to 1h".to_owned()),
+            Err(e) => Err(e.to_string()),
+        },
+    }
+}
+
 /// The rules that no setting can break alone.
-pub(super) fn check(
-    process: &Process,
-    services: &[Service],
-    raw: &Raw,
-    complaints: &mut Complaints,
-) {
-    let mut reader = Reader::new(raw, "", complaints);
+pub(super) fn check(process: &Process, services: &[Service], from: &mut Reader<'_>) {
     if let Some(slowest) = services.iter().map(|service| service.policy.interval).max()
         && process.ttl.span() < slowest * 3
     {
-        reader.wrong(
-            "ttl",
-            format!(
-                "{} is below three probe intervals of {}; raise it, or lower --interval",
-                process.ttl,
-                format_span(slowest)
-            ),
+        let (ttl, slowest) = (process.ttl, format_span(slowest));
+        let problem = format!(
+            "{ttl} is below three probe intervals of {slowest}; raise it, or lower --interval"
         );
+        from.wrong(&TTL, problem);
     }
     let mut keys = BTreeMap::new();
     for service in services {
         let key = &service.target.key;
         if let Some(other) = keys.insert(key.as_str(), service) {
-            reader.complaints.add(
-                key,
-                format!(
-                    "two services would write this key ({} and {}); \
-                 give them different ids, such as id = \"{{host}}:{{port}}\"",
-                    other.target.addr, service.target.addr
-                ),
+            let (one, other) = (&other.target.addr, &service.target.addr);
+            let problem = format!(
+                "two services would write this key ({one} and {other}); give them different ids, \
+                 such as id = \"{{host}}:{{port}}\""
             );
+            from.mistake(key, problem);
         }
-        let folder = key.as_str();
-        let inside = process.bookkeeping.strip(folder).is_some();
-        if inside {
-            reader.wrong("bookkeeping", format!("the key {key} is inside it; keep them apart"));
+        if process.bookkeeping.strip(key.as_str()).is_some() {
+            from.wrong(&BOOKKEEPING, format!("the key {key} is inside it; keep them apart"));
         }
     }
 }

@@ -1,29 +1,22 @@
 //! One service: its key, its value, how it is checked and judged.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use common::model::{
-    Backend, Endpoint, Host, Key, KeyError, MAX_WEIGHT, Prefix, format_span, port,
+    Backend, Endpoint, Host, HostError, Key, KeyError, MAX_WEIGHT, Prefix, format_span, port,
 };
+use common::settings::{Mistakes, Reader, Setting};
 
-use super::errors::{Complaints, UsageErrors};
-use super::reader::{EMPTY, Reader};
+use super::process::HOUR;
 use crate::health::Policy;
 use crate::probe::{Check, HttpOptions, Probe, Trust};
-
-const PREFIX: &str = "/services";
-const INTERVAL: Duration = Duration::from_secs(2);
-const FAST: Duration = Duration::from_secs(1);
-const TIMEOUT: Duration = Duration::from_millis(1_500);
-const GRACE: Duration = Duration::from_secs(10);
-const RISE: u32 = 2;
-const FALL: u32 = 3;
-
-const HOUR: Duration = Duration::from_secs(3_600);
+use crate::settings::{
+    CHECK, CHECK_BODY, CHECK_CA, CHECK_HOST, CHECK_INSECURE, EXPECT, FALL, FAST_INTERVAL, GRACE,
+    HOST, ID, INTERVAL, META, PORT, RISE, SERVICE, SERVICES, TIMEOUT, VALUE, WEIGHT, ZONE,
+};
 
 /// What is registered, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +49,8 @@ pub struct Service {
 ///
 /// # Errors
 /// Everything that an operator has to put right.
-pub fn prepare(services: &[Service]) -> Result<Vec<Vec<Probe>>, UsageErrors> {
-    let mut complaints = Complaints::default();
+pub fn prepare(services: &[Service]) -> Result<Vec<Vec<Probe>>, Mistakes> {
+    let mut mistakes = Mistakes::default();
     let mut trust = Trust::default();
     let mut ready = Vec::new();
     for Service { target, checks, timeout, .. } in services {
@@ -65,12 +58,12 @@ pub fn prepare(services: &[Service]) -> Result<Vec<Vec<Probe>>, UsageErrors> {
         for check in checks {
             match Probe::prepare(check.clone(), *timeout, &mut trust) {
                 Ok(probe) => probes.push(probe),
-                Err(why) => complaints.add(format!("{}, `{check}`", target.key), why),
+                Err(why) => mistakes.add(format!("{}, `{check}`", target.key), why),
             }
         }
         ready.push(probes);
     }
-    complaints.end(ready)
+    mistakes.none_or(ready)
 }
 
 pub(super) fn read(
@@ -92,30 +85,34 @@ pub(super) fn target(
     hostname: &str,
     notes: &mut Vec<String>,
 ) -> Option<Target> {
-    let prefix = from.read("prefix", str::parse::<Prefix>);
-    let prefix = prefix.or_else(|| PREFIX.parse().ok())?;
-    let why = "the service's name, such as `apache`";
-    let folder = from
-        .need("service", why, |text| prefix.folder(text).map(|folder| (text.to_owned(), folder)));
-    let why = "the address where load balancers reach this instance \
-               (COREOS_PRIVATE_IPV4 is taken if it is set)";
-    let host = from.need("host", why, |text| {
-        let host = text.parse().map_err(|e: common::model::HostError| e.to_string())?;
-        reachable(&host)?;
-        Ok::<Host, String>(host)
+    let prefix: Option<Prefix> = from.get(&SERVICES, str::parse);
+    // With a bad prefix the name is looked at all the same, for its own mistakes.
+    let prefix = prefix.or_else(|| "/services".parse().ok())?;
+    let folder = from.need(&SERVICE, "the service's name, such as `apache`", |text| {
+        prefix.folder(text).map(|folder| (text.to_owned(), folder))
     });
-    let port = from.need("port", "the port where this instance listens", port);
+    let why = "the address where load balancers reach this instance \
+               (COREOS_PRIVATE_IPV4 is used if it is set)";
+    let host = from.need(&HOST, why, host);
+    let port = from.need(&PORT, "the port where this instance listens", port);
     let (Some((service, folder)), Some(host), Some(port)) = (folder, host, port) else {
         return None;
     };
     notes.extend(doubtful(&host));
     let addr = Endpoint::new(host, port).ok()?;
-    let plain = || folder.key(&addr.host().to_string());
-    let key = match from.raw.one("id") {
-        None => plain().map_err(|e| from.wrong("host", e)).ok()?,
-        Some(_) => from.read("id", |text| id(text, &folder, &addr, hostname))?,
+    // Without an id it is the host that makes a bad key.
+    let key = if from.is_given(&ID) {
+        from.get(&ID, |text| id(text, &folder, &addr, hostname))?
+    } else {
+        folder.key(&addr.host().to_string()).map_err(|e| from.wrong(&HOST, e)).ok()?
     };
     Some(Target { service, key, addr })
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    let host = text.parse().map_err(|e: HostError| e.to_string())?;
+    reachable(&host)?;
+    Ok(host)
 }
 
 fn reachable(host: &Host) -> Result<(), String> {
@@ -140,12 +137,16 @@ fn doubtful(host: &Host) -> Option<String> {
         Host::Name(name) => {
             return Some(format!(
                 "the host `{name}` is a name: nginx resolves names only while it reads its \
-                 configuration, so load balancers refuse them unless told otherwise"
+                 configuration, so load balancers reject them unless configured otherwise"
             ));
         }
     };
-    let said = "only a load balancer on this machine will reach it";
-    loopback.then(|| format!("the host {host} is a loopback address: {said}"))
+    loopback.then(|| {
+        format!(
+            "the host {host} is a loopback address: only a load balancer on this machine can \
+             reach it"
+        )
+    })
 }
 
 fn id(text: &str, folder: &Prefix, addr: &Endpoint, hostname: &str) -> Result<Key, String> {
@@ -160,7 +161,7 @@ fn id(text: &str, folder: &Prefix, addr: &Endpoint, hostname: &str) -> Result<Ke
 }
 
 fn value(from: &mut Reader<'_>, addr: Option<&Endpoint>) -> Option<String> {
-    let json = from.read("value", |text| match text {
+    let json = from.get(&VALUE, |text| match text {
         "plain" => Ok(false),
         "json" => Ok(true),
         _ => Err("write plain (`host:port`) or json"),
@@ -168,16 +169,16 @@ fn value(from: &mut Reader<'_>, addr: Option<&Endpoint>) -> Option<String> {
     let json = json.unwrap_or(false);
     let nowhere = Endpoint::new(Host::Name("nowhere".into()), 1).ok()?;
     let mut backend = Backend::at(addr.unwrap_or(&nowhere).clone());
-    let top = u32::from(MAX_WEIGHT);
-    backend.weight = u16::try_from(from.number("weight", 1, 1, top)).unwrap_or(1);
-    backend.zone = from.read("zone", |text| {
+    let weight = from.number(&WEIGHT, 1..=u32::from(MAX_WEIGHT));
+    backend.weight = u16::try_from(weight).unwrap_or(1);
+    backend.zone = from.get(&ZONE, |text| {
         let judged = Backend { zone: Some(text.to_owned()), ..Backend::at(nowhere.clone()) };
         readable(&judged).map(|()| text.to_owned())
     });
     backend.meta = meta(from, &nowhere);
-    for name in ["weight", "zone", "meta"] {
-        if !json && from.meant(name) {
-            from.wrong(name, "a plain value is only `host:port`; add --value json");
+    for setting in [&WEIGHT, &ZONE, &META] {
+        if !json && from.is_meant(setting) {
+            from.wrong(setting, "a plain value is only `host:port`; add --value json");
         }
     }
     addr.map(|addr| if json { backend.to_json() } else { addr.to_string() })
@@ -190,49 +191,35 @@ fn readable(backend: &Backend) -> Result<(), String> {
 
 fn meta(from: &mut Reader<'_>, nowhere: &Endpoint) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    for given in from.raw.all("meta") {
-        let Some((key, text)) = given.text.split_once('=') else {
-            from.complaints.add(&given.place, "write key=value");
-            continue;
-        };
-        let one = BTreeMap::from([(key.to_owned(), text.to_owned())]);
-        if let Err(e) = readable(&Backend { meta: one, ..Backend::at(nowhere.clone()) }) {
-            from.complaints.add(&given.place, e);
-        } else if all.insert(key.to_owned(), text.to_owned()).is_some() {
-            from.complaints.add(&given.place, format!("`{key}` is given twice"));
+    from.get_all(&META, |text| {
+        let (key, value) = text.split_once('=').ok_or("write key=value")?;
+        let one = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        readable(&Backend { meta: one, ..Backend::at(nowhere.clone()) })?;
+        match all.insert(key.to_owned(), value.to_owned()) {
+            None => Ok(()),
+            Some(_) => Err(format!("`{key}` is given twice")),
         }
-    }
+    });
     all
 }
 
 fn checks(from: &mut Reader<'_>, addr: Option<&Endpoint>) -> Vec<Check> {
     let options = options(from);
-    // With a bad address the checks are still looked at, for their own faults.
+    // With a bad address the checks are still looked at, for their own mistakes.
     let nowhere = Endpoint::new(Host::Name("nowhere".into()), 1).ok();
     let Some(own) = addr.or(nowhere.as_ref()) else { return Vec::new() };
-    let mut checks = Vec::new();
-    for given in from.raw.all("check") {
-        if given.text.is_empty() {
-            from.complaints.add(&given.place, EMPTY);
-            continue;
-        }
-        match Check::parse(&given.text, own, &options) {
-            Ok(check) => checks.push(check),
-            Err(e) => from.complaints.add(&given.place, e),
-        }
-    }
-    if from.raw.all("check").is_empty() {
+    let mut checks = from.get_all(&CHECK, |text| Check::parse(text, own, &options));
+    if !from.is_given(&CHECK) {
         checks.extend(Check::parse("http", own, &options));
     }
     let http = |check: &Check| matches!(check, Check::Http(_));
     let tls = |check: &Check| check.is_tls();
-    unused(from, &["expect", "check_host", "check_body"], checks.iter().any(http), "http");
-    unused(from, &["check_ca", "check_insecure"], checks.iter().any(tls), "https");
+    unused(from, &[&EXPECT, &CHECK_HOST, &CHECK_BODY], checks.iter().any(http), "http");
+    unused(from, &[&CHECK_CA, &CHECK_INSECURE], checks.iter().any(tls), "https");
     checks
 }
 
 fn options(from: &mut Reader<'_>) -> HttpOptions {
-    let text = |text: &str| Ok::<_, String>(text.to_owned());
     let host = |text: &str| {
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\\".contains(&b));
         if plain {
@@ -242,59 +229,54 @@ fn options(from: &mut Reader<'_>) -> HttpOptions {
         }
     };
     let options = HttpOptions {
-        expect: from.read("expect", str::parse).unwrap_or_default(),
-        body: from.read("check_body", text),
-        host: from.read("check_host", host),
-        ca: from.read("check_ca", |text| Ok::<_, String>(PathBuf::from(text))),
-        insecure: from.yes("check_insecure"),
+        expect: from.get(&EXPECT, str::parse).unwrap_or_default(),
+        body: from.text(&CHECK_BODY),
+        host: from.get(&CHECK_HOST, host),
+        ca: from.text(&CHECK_CA).map(PathBuf::from),
+        insecure: from.yes(&CHECK_INSECURE),
     };
     if options.insecure && options.ca.is_some() {
-        from.wrong(
-            "check_insecure",
-            "any certificate is taken, so --check-ca means nothing; drop one",
-        );
+        let problem = "any certificate is accepted, so --check-ca means nothing; drop one";
+        from.wrong(&CHECK_INSECURE, problem);
     }
     options
 }
 
-/// A setting without effect is a mistake, unless it was written for many.
-fn unused(from: &mut Reader<'_>, names: &[&str], used: bool, kind: impl Display) {
-    for name in names {
-        if !used && from.meant(name) {
-            from.wrong(name, format!("there is no {kind} check that it could apply to"));
+/// A setting without effect is a mistake, unless it was written for many services.
+fn unused(from: &mut Reader<'_>, settings: &[&Setting], used: bool, kind: &str) {
+    for setting in settings {
+        if !used && from.is_meant(setting) {
+            from.wrong(setting, format!("there is no {kind} check that it could apply to"));
         }
     }
 }
 
 fn policy(from: &mut Reader<'_>) -> (Duration, Policy) {
     let ms = Duration::from_millis;
-    let interval = from.span("interval", INTERVAL, ms(100), HOUR);
+    let interval = from.span(&INTERVAL, ms(100)..=HOUR);
+    let mut fast = from.span(&FAST_INTERVAL, ms(50)..=HOUR);
+    let mut timeout = from.span(&TIMEOUT, ms(10)..=HOUR);
     // Only what was written can be wrong together; defaults give way.
-    let fast = from.span("fast_interval", FAST.min(interval), ms(50), HOUR);
-    let timeout = from.span("timeout", TIMEOUT.min(interval * 3 / 4), ms(10), HOUR);
+    if !from.is_given(&FAST_INTERVAL) {
+        fast = fast.min(interval);
+    }
+    if !from.is_given(&TIMEOUT) {
+        timeout = timeout.min(interval * 3 / 4);
+    }
     if fast > interval {
-        from.wrong(
-            "fast_interval",
-            format!(
-                "{} is not faster than --interval {}",
-                format_span(fast),
-                format_span(interval)
-            ),
-        );
+        let (fast, interval) = (format_span(fast), format_span(interval));
+        from.wrong(&FAST_INTERVAL, format!("{fast} is not faster than --interval {interval}"));
     }
     if timeout >= interval {
-        from.wrong(
-            "timeout",
-            format!(
-                "{} must be below --interval {}, or probes would run into each other",
-                format_span(timeout),
-                format_span(interval)
-            ),
+        let (timeout, interval) = (format_span(timeout), format_span(interval));
+        let problem = format!(
+            "{timeout} must be below --interval {interval}, or probes would run into each other"
         );
+        from.wrong(&TIMEOUT, problem);
     }
-    let count = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-    let rise = count(from.number("rise", RISE, 1, 1_000));
-    let fall = count(from.number("fall", FALL, 1, 1_000));
-    let grace = from.span("grace", GRACE, Duration::ZERO, HOUR);
+    let mut count =
+        |setting| NonZeroU32::new(from.number(setting, 1..=1_000)).unwrap_or(NonZeroU32::MIN);
+    let (rise, fall) = (count(&RISE), count(&FALL));
+    let grace = from.span(&GRACE, Duration::ZERO..=HOUR);
     (timeout, Policy { rise, fall, interval, fast, grace })
 }

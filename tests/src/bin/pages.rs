@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 
 fn main() -> anyhow::Result<()> {
@@ -16,8 +16,8 @@ fn main() -> anyhow::Result<()> {
         None => own.with_file_name("generated"),
     };
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    write(register::args::Cli::command(), &folder).context("register")?;
-    write(confsync::cli::args::Cli::command(), &folder).context("confsync")
+    write(register::cli::command(), &folder).context("register")?;
+    write(confsync::cli::args::command(), &folder).context("confsync")
 }
 
 /// What the pages of all subcommands end with.

@@ -7,15 +7,17 @@ use clap::ArgMatches;
 use common::handshake::Bookkeeping;
 use common::model::{Backend, Key, Revision, Tree};
 use common::runtime::{Exit, Signals, print, print_error};
+use common::settings::{Layer, Mistakes, Reader};
 use common::startup::connect_within;
 use common::store::{DeleteOutcome, Etcd, Guard, Store, default_deadline};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::{shared, sources, usage};
+use super::setup::{sources, start, variable};
 use crate::config::Removal;
 use crate::drain::{Bounds, Goal, Wait};
 use crate::handshake::{Ending, wait_for_all, who};
+use crate::settings::{REMOVAL, WAIT};
 
 /// How long it tries to connect to etcd: it stops a unit.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,9 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Bad usage, etcd away, or a key that is somebody else's.
-pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
-    let removal = sources(matches).removal().map_err(usage)?;
-    let store = connect_within(&shared(matches)?, PATIENCE).await?;
+pub(super) async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let (removal, connection) = start(matches, sources(matches).removal())?;
+    let store = connect_within(&connection, PATIENCE).await?;
     let key = &removal.target.key;
     let found = store.read(&[Tree::from(key)], default_deadline()).await?;
     let Some(entry) = found.entries.get(key.as_str()) else {
@@ -47,7 +49,7 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let revision = take_away(&store, key, &entry.value).await?;
     print(format_args!("{key} removed\n"));
-    if matches.get_flag("wait") {
+    if waits(matches) {
         let signals = Signals::listen()?;
         let process = &removal.process;
         let bounds = process.bounds();
@@ -57,6 +59,11 @@ pub async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     } else {
         Ok(Exit::Done)
     }
+}
+
+fn waits(matches: &ArgMatches) -> bool {
+    let layer = Layer::from_matches(matches, REMOVAL.settings, &variable);
+    Reader::new(&layer, "", &mut Mistakes::default()).yes(&WAIT)
 }
 
 /// Says that the key goes on purpose. Whoever doubts a sudden loss would hold it

@@ -1,25 +1,74 @@
 //! `register list`: who is registered, as a table for people or JSON for programs.
 //! Pure: rows in, text out.
 //!
-//! What a load balancer would refuse is escaped with the reason, not left out: the
+//! What a load balancer would reject is shown with the reason, not left out: the
 //! list is where somebody looks who misses a backend.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::Duration;
 
-use common::model::{Backend, Prefix, format_span};
+use clap::ArgMatches;
+use common::model::{Backend, Prefix, Tree, format_span};
+use common::runtime::{Exit, print};
+use common::settings::{Layer, Mistakes, Reader, output};
+use common::store::{Store, connect, default_deadline, read_deadline};
 use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
 
+use super::setup::{start, variable};
+use crate::settings::{JSON, LIST, OUTPUT, SERVICE, SERVICES};
+
+/// What is to be shown.
+struct Selection {
+    prefix: Prefix,
+    folder: Prefix,
+    json: bool,
+}
+
+/// Shows who is registered.
+///
+/// # Errors
+/// Wrong usage, or etcd does not answer.
+pub(super) async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let (Selection { prefix, folder, json }, connection) = start(matches, selection(matches))?;
+    let store = connect(&connection).await?;
+    let found = store.read(&[Tree::from(folder)], read_deadline()).await?;
+    let mut rows = Vec::new();
+    for entry in found.entries.values() {
+        let left = store.time_left(entry, default_deadline()).await?;
+        rows.push(Row { key: entry.key.to_string(), value: entry.value.to_vec(), ttl: left });
+    }
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    print(if json { as_json(&prefix, &rows) } else { as_table(&prefix, &rows, colours) });
+    Ok(Exit::Done)
+}
+
+fn selection(matches: &ArgMatches) -> Result<Selection, Mistakes> {
+    let layer = Layer::from_matches(matches, LIST.settings, &variable);
+    let mut mistakes = Mistakes::default();
+    let mut from = Reader::new(&layer, "", &mut mistakes);
+    let json = output::is_json(&mut from, &OUTPUT, &JSON);
+    let selection = from.get(&SERVICES, str::parse::<Prefix>).and_then(|prefix| {
+        let folder = if from.is_given(&SERVICE) {
+            from.get(&SERVICE, |service| prefix.folder(service))?
+        } else {
+            prefix.clone()
+        };
+        Some(Selection { prefix, folder, json })
+    });
+    mistakes.none_or_some(selection)
+}
+
 /// A key as etcd has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+struct Row {
     /// The whole key.
-    pub key: String,
+    key: String,
     /// Its bytes.
-    pub value: Vec<u8>,
+    value: Vec<u8>,
     /// What is left of its time; `None` for a key that stays for ever.
-    pub ttl: Option<Duration>,
+    ttl: Option<Duration>,
 }
 
 /// A key made sense of. Names and order are what `--json` shows.
@@ -74,8 +123,7 @@ fn one(prefix: &Prefix, row: &Row) -> Listed {
 }
 
 /// One JSON array, ending with a line feed.
-#[must_use]
-pub fn json(prefix: &Prefix, rows: &[Row]) -> String {
+fn as_json(prefix: &Prefix, rows: &[Row]) -> String {
     // Texts and numbers have no way to fail.
     let text = serde_json::to_string_pretty(&listed(prefix, rows)).unwrap_or_default();
     format!("{text}\n")
@@ -85,8 +133,7 @@ const HEADINGS: [&str; 7] = ["SERVICE", "ID", "ADDRESS", "WEIGHT", "ZONE", "META
 
 /// An aligned table; `colours` for a terminal. Zone and meta take no room where nobody
 /// uses them.
-#[must_use]
-pub fn table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
+fn as_table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
     if rows.is_empty() {
         return format!("nobody is registered under {prefix}\n");
     }
@@ -150,7 +197,7 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_says_what_is_refused() {
         assert_eq!(
-            table(&services(), &some(), false),
+            as_table(&services(), &some(), false),
             "\
 SERVICE  ID        ADDRESS      WEIGHT  META       TTL LEFT
          stray                                     9s        refused: the key is not inside the folder of a service
@@ -163,32 +210,32 @@ web      10.0.0.2                                  8s        refused: no port: `
 
     #[test]
     fn colours_only_where_asked_for() {
-        assert!(!table(&services(), &some(), false).contains('\u{1b}'));
-        let painted = table(&services(), &some(), true);
+        assert!(!as_table(&services(), &some(), false).contains('\u{1b}'));
+        let painted = as_table(&services(), &some(), true);
         assert!(painted.contains("\u{1b}[31mweb      10.0.0.2"), "{painted}");
         assert!(painted.contains("\u{1b}[33mweb      10.0.0.1"), "{painted}");
     }
 
     #[test]
     fn programs_get_json() {
-        let text = json(&services(), &some());
+        let text = as_json(&services(), &some());
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value[1]["addr"], "[::1]:7777");
         assert_eq!(value[1]["ttl_seconds"], 24);
         assert_eq!(value[2]["ttl_seconds"], serde_json::Value::Null);
         assert!(value[3]["refused"].as_str().unwrap().contains("no port"));
-        assert_eq!(json(&services(), &[]), "[]\n");
-        assert_eq!(table(&services(), &[], true), "nobody is registered under /services\n");
+        assert_eq!(as_json(&services(), &[]), "[]\n");
+        assert_eq!(as_table(&services(), &[], true), "nobody is registered under /services\n");
     }
 
     proptest! {
         #[test]
         fn no_value_reaches_a_terminal_unescaped(key: String, value: Vec<u8>) {
             let rows = [Row { key: format!("/services/a/{key}"), value, ttl: None }];
-            let text = table(&services(), &rows, false);
+            let text = as_table(&services(), &rows, false);
             prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{:?}", text);
             prop_assert_eq!(text.lines().count(), 2);
-            prop_assert!(json(&services(), &rows).starts_with('['));
+            prop_assert!(as_json(&services(), &rows).starts_with('['));
         }
     }
 }

@@ -1,34 +1,52 @@
-//! `register check`: every probe once, now; one line each.
+//! `register probe`: every probe once, now; one line each.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use clap::ArgMatches;
 use common::model::format_span;
+use common::runtime::{Exit, Usage, print, print_error};
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
-use crate::config::Service;
+use super::setup::sources;
+use crate::config::{Service, prepare};
 use crate::probe::{Probe, Verdict};
+
+/// Asks the backends once.
+///
+/// # Errors
+/// Wrong usage.
+pub(super) async fn probe(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let config = sources(matches).load().map_err(Usage::from)?;
+    for note in &config.notes {
+        print_error(format_args!("note: {note}"));
+    }
+    let probes = prepare(&config.services).map_err(Usage::from)?;
+    let lines = ask(&config.services, &probes).await;
+    print(render(&lines));
+    Ok(if healthy(&lines) { Exit::Done } else { Exit::Failed })
+}
 
 /// How many probes are asked side by side.
 const AT_ONCE: usize = 32;
 
 /// What one probe found.
 #[derive(Debug)]
-pub struct Line {
+struct Line {
     /// The service's key.
-    pub key: String,
+    key: String,
     /// The check, as it can be written after `--check`.
-    pub check: String,
+    check: String,
     /// Its answer.
-    pub verdict: Verdict,
+    verdict: Verdict,
     /// How long it took.
-    pub took: Duration,
+    took: Duration,
 }
 
 /// Asks every probe once. `probes` are those of `services`, in the same order, and
 /// so are the lines.
-pub async fn ask(services: &[Service], probes: &[Vec<Probe>]) -> Vec<Line> {
+async fn ask(services: &[Service], probes: &[Vec<Probe>]) -> Vec<Line> {
     let pairs = services.iter().zip(probes);
     let all = pairs.flat_map(|(service, probes)| probes.iter().map(move |p| one(service, p)));
     stream::iter(all).buffered(AT_ONCE).collect().await
@@ -42,14 +60,12 @@ async fn one(service: &Service, probe: &Probe) -> Line {
 }
 
 /// Whether all of them passed. Exit code 0, else 1.
-#[must_use]
-pub fn healthy(lines: &[Line]) -> bool {
+fn healthy(lines: &[Line]) -> bool {
     lines.iter().all(|line| line.verdict.passed())
 }
 
 /// One line a probe.
-#[must_use]
-pub fn render(lines: &[Line]) -> String {
+fn render(lines: &[Line]) -> String {
     let mut text = String::new();
     for Line { key, check, verdict, took } in lines {
         let took = format_span(*took);
@@ -65,7 +81,7 @@ pub fn render(lines: &[Line]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Target, prepare};
+    use crate::config::Target;
     use crate::health::Policy;
     use crate::probe::{Check, HttpOptions};
     use std::num::NonZeroU32;

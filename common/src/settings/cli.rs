@@ -1,0 +1,162 @@
+//! The frame of a program: from words to matches, and the commands that every program
+//! has. Flags may be written before the subcommand as well as after it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgMatches, Command};
+use clap_complete::Shell;
+
+use crate::runtime::{Exit, exit_on, print, print_bytes, print_error, printed};
+
+/// With `version` and `completion`, whose names every tool of this kind has.
+#[must_use]
+pub fn with_common_commands(program: Command) -> Command {
+    let shell = Arg::new("shell")
+        .value_name("SHELL")
+        .required(true)
+        .value_parser(clap::value_parser!(Shell))
+        .help("The shell that is to complete");
+    program
+        .version(crate::VERSION)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(Command::new("version").about("Print the version"))
+        .subcommand(
+            Command::new("completion")
+                .about("Print a script that completes commands and flags")
+                .after_help("Example:\n  . <(PROGRAM completion bash)")
+                .arg(shell),
+        )
+}
+
+/// What was asked for; or how the program ends: with help, or by a mistake.
+///
+/// # Errors
+/// The exit code, when everything has been printed.
+pub fn parse(program: &Command, words: Vec<OsString>) -> Result<ArgMatches, ExitCode> {
+    let words = subcommand_first(program, words);
+    match program.clone().try_get_matches_from(words) {
+        Ok(matches) => Ok(matches),
+        Err(mut error) => {
+            // What is behind `--` is a command, not a value.
+            error.remove(ContextKind::Suggested);
+            // Help and version come this way too; they are no errors.
+            printed(error.print());
+            let empty = ContextValue::String(String::new());
+            if error.get(ContextKind::InvalidValue) == Some(&empty) {
+                print_error(
+                    "\n  hint: a variable in the unit file that is unset leaves nothing behind",
+                );
+            }
+            if error.use_stderr() { Err(Exit::Usage.into()) } else { Err(exit_on(Ok(Exit::Done))) }
+        }
+    }
+}
+
+/// Carries out a command that every program has. `None`: it is none of them.
+#[must_use]
+pub fn common_command(program: Command, matches: &ArgMatches) -> Option<Exit> {
+    let name = program.get_name().to_owned();
+    match matches.subcommand()? {
+        ("version", _) => print(format_args!("{name} {}\n", crate::VERSION)),
+        ("completion", matches) => {
+            let shell = *matches.get_one::<Shell>("shell")?;
+            let (mut program, mut script) = (program, Vec::new());
+            clap_complete::generate(shell, &mut program, name, &mut script);
+            print_bytes(&script);
+        }
+        _ => return None,
+    }
+    Some(Exit::Done)
+}
+
+/// Moves flags that are written before the subcommand behind it: people who know other
+/// tools write them there.
+#[must_use]
+pub fn subcommand_first(program: &Command, words: Vec<OsString>) -> Vec<OsString> {
+    let mut words = words.into_iter().peekable();
+    let mut first: Vec<OsString> = words.next().into_iter().collect();
+    let mut flags = Vec::new();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy().into_owned();
+        if program.find_subcommand(&text).is_some() {
+            first.push(word);
+            break;
+        }
+        let own = ["-h", "--help", "-V", "--version"].contains(&&*text);
+        if own || !text.starts_with('-') || text == "--" {
+            // Not for us to sort out; clap says what is wrong with it.
+            flags.push(word);
+            break;
+        }
+        flags.push(word);
+        if takes_a_value(program, &text) {
+            flags.extend(words.next());
+        }
+    }
+    first.extend(flags);
+    first.extend(words);
+    first
+}
+
+/// Whether the word after this flag is its value, as far as any subcommand knows it.
+fn takes_a_value(program: &Command, flag: &str) -> bool {
+    let name = flag.trim_start_matches('-');
+    let is_it = |arg: &&Arg| match name.chars().count() {
+        1 => arg.get_short().is_some_and(|short| name.starts_with(short)),
+        // With one dash, as confd's are written.
+        _ => {
+            arg.get_long() == Some(name)
+                || arg.get_all_aliases().unwrap_or_default().contains(&name)
+        }
+    };
+    let mut all = program.get_subcommands().flat_map(Command::get_arguments);
+    all.find(is_it).is_some_and(|arg| {
+        let optional = arg.get_num_args().is_some_and(|range| range.min_values() == 0);
+        arg.get_action().takes_values() && !optional
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Group, Setting, with_settings};
+    use super::*;
+
+    static PORT: Setting = Setting::new("the_port", "", "PORT", "").formerly(&["old_port"]);
+    static QUICK: Setting = Setting::new("quick", "", "", "");
+    static GROUP: Group = Group { heading: "", settings: &[&PORT, &QUICK] };
+
+    fn program() -> Command {
+        let run = with_settings(Command::new("run"), &[&GROUP]);
+        with_common_commands(Command::new("x").subcommand(run.arg(Arg::new("rest").last(true))))
+    }
+
+    fn sorted(line: &str) -> String {
+        let words = subcommand_first(&program(), line.split(' ').map(OsString::from).collect());
+        words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn flags_may_come_before_the_subcommand() {
+        assert_eq!(
+            sorted("x --the-port 1 --quick run --quick"),
+            "x run --the-port 1 --quick --quick"
+        );
+        assert_eq!(sorted("x --old-port run run"), "x run --old-port run");
+        assert_eq!(sorted("x --the-port=1 run -- run"), "x run --the-port=1 -- run");
+        for line in ["x", "x --help", "x -V", "x run --quick", "x nosuch run", "x --odd 1 run"] {
+            assert_eq!(sorted(line), line);
+        }
+    }
+
+    #[test]
+    fn every_program_prints_its_version_and_completes() {
+        program().debug_assert();
+        let matches = program().try_get_matches_from(["x", "version"]).unwrap();
+        assert_eq!(common_command(program(), &matches), Some(Exit::Done));
+        let matches = program().try_get_matches_from(["x", "run"]).unwrap();
+        assert_eq!(common_command(program(), &matches), None);
+    }
+}

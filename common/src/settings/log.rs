@@ -1,0 +1,41 @@
+//! What is logged, and how.
+
+use std::str::FromStr;
+
+use super::{Environment, Group, Layer, Mistakes, Reader, Setting};
+use crate::runtime::LogFormat;
+
+/// The form of the log lines.
+pub static FORMAT: Setting =
+    Setting::new("log_format", "LOG_FORMAT", "FORMAT", "The form of the log lines")
+        .choices(&["text", "json"])
+        .default("text");
+
+/// The least level logged.
+pub static LEVEL: Setting = Setting::new(
+    "log_level",
+    "LOG_LEVEL",
+    "LEVEL",
+    "The least level logged: error, warn, info, debug, trace",
+)
+.default("info");
+
+/// Both.
+pub static GROUP: Group = Group { heading: "Log", settings: &[&FORMAT, &LEVEL] };
+
+/// Form and least level, by flags, environment and what is `below` them (a file).
+///
+/// # Errors
+/// All mistakes at once.
+pub fn read(
+    matches: &clap::ArgMatches,
+    environment: Environment<'_>,
+    below: &Layer,
+) -> Result<(LogFormat, String), Mistakes> {
+    let layer = Layer::from_matches(matches, GROUP.settings, environment).over(below);
+    let mut mistakes = Mistakes::default();
+    let mut from = Reader::new(&layer, "", &mut mistakes);
+    let format = from.get(&FORMAT, LogFormat::from_str).unwrap_or(LogFormat::Text);
+    let level = from.text(&LEVEL).unwrap_or_default();
+    mistakes.none_or((format, level))
+}

@@ -1,0 +1,24 @@
+//! The subcommands: what the command line says, put together and done.
+
+mod list;
+mod probe;
+mod remove;
+mod run;
+mod setup;
+
+use clap::ArgMatches;
+use common::runtime::{Exit, Usage};
+
+/// Does what was asked.
+///
+/// # Errors
+/// Wrong usage, or what the subcommand meets.
+pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    match matches.subcommand() {
+        Some(("run", matches)) => run::run(matches).await,
+        Some(("probe", matches)) => probe::probe(matches).await,
+        Some(("remove", matches)) => remove::remove(matches).await,
+        Some(("list", matches)) => list::list(matches).await,
+        _ => Err(Usage("give a command; see --help".into()).into()),
+    }
+}

@@ -1,0 +1,36 @@
+//! What every subcommand begins with: its settings, the log, how etcd is reached.
+
+use clap::ArgMatches;
+use common::runtime::{Usage, start_log};
+use common::settings::{Layer, Mistakes, both, etcd, log};
+use common::store::Connection;
+
+use crate::config::Sources;
+
+/// Where the configuration of this command line comes from.
+pub(super) fn sources(matches: &ArgMatches) -> Sources {
+    Sources::new(matches, &variable, hostname())
+}
+
+/// Starts the log. Returns `settings` and how etcd is reached, or what is wrong with any
+/// of them.
+pub(super) fn start<T>(
+    matches: &ArgMatches,
+    settings: Result<T, Mistakes>,
+) -> anyhow::Result<(T, Connection)> {
+    let connection = etcd::read(matches, &variable, &Layer::default());
+    let log = log::read(matches, &variable, &Layer::default());
+    let ((settings, connection), (format, level)) =
+        both(both(settings, connection), log).map_err(Usage::from)?;
+    start_log(format, &level)?;
+    Ok((settings, connection))
+}
+
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// What `{hostname}` means.
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

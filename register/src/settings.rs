@@ -1,0 +1,336 @@
+//! Every setting of `register`, named once: its flag, its variable, its key in
+//! `services.toml`, its help, its default. What it means is in [`crate::config`].
+
+use common::settings::{Group, Setting, output, status};
+
+/// Name of the service.
+pub static SERVICE: Setting = Setting::new(
+    "service",
+    "REGISTER_SERVICE",
+    "NAME",
+    "Name of the service: the folder below --services",
+)
+.never_empty();
+
+/// Where load balancers reach the instance.
+pub static HOST: Setting = Setting::new(
+    "host",
+    "REGISTER_HOST",
+    "HOST",
+    "Address where load balancers reach the instance",
+)
+.default_in_words("$COREOS_PRIVATE_IPV4")
+.never_empty();
+
+/// Where it listens.
+pub static PORT: Setting =
+    Setting::new("port", "REGISTER_PORT", "PORT", "Port where it listens").never_empty();
+
+/// Name of the key.
+pub static ID: Setting = Setting::new(
+    "id",
+    "REGISTER_ID",
+    "ID",
+    "Name of the key; {host}, {port} and {hostname} are filled in",
+)
+.default("{host}");
+
+/// The folder of all services.
+pub static SERVICES: Setting =
+    Setting::new("services", "REGISTER_SERVICES", "PREFIX", "The folder of all services")
+        .also_from(&["REGISTER_PREFIX"])
+        .formerly(&["prefix"])
+        .default("/services");
+
+/// Which instance of which service.
+pub static INSTANCE: Group =
+    Group { heading: "Instance", settings: &[&SERVICE, &HOST, &PORT, &ID, &SERVICES] };
+
+/// Form of the value.
+pub static VALUE: Setting =
+    Setting::new("value", "REGISTER_VALUE", "FORM", "Form of the value: plain (host:port) or json")
+        .default("plain");
+
+/// Share of the requests.
+pub static WEIGHT: Setting =
+    Setting::new("weight", "REGISTER_WEIGHT", "N", "Share of the requests, 1 to 256 (json)")
+        .default("1");
+
+/// Where the instance runs.
+pub static ZONE: Setting =
+    Setting::new("zone", "REGISTER_ZONE", "NAME", "Where the instance runs (json)");
+
+/// Anything else.
+pub static META: Setting = Setting::new(
+    "meta",
+    "REGISTER_META",
+    "KEY=VALUE",
+    "Anything else for templates; may be repeated (json; one a line in the environment)",
+)
+.many();
+
+/// How long the key outlives its last refresh.
+pub static TTL: Setting = Setting::new(
+    "ttl",
+    "REGISTER_TTL",
+    "SPAN",
+    "Time to live of the key after its last refresh; three intervals at least",
+)
+.default("30s");
+
+/// What is written.
+pub static REGISTRATION: Group =
+    Group { heading: "Registration", settings: &[&VALUE, &WEIGHT, &ZONE, &META, &TTL] };
+
+/// What is asked of the backend.
+pub static CHECK: Setting = Setting::new(
+    "check",
+    "REGISTER_CHECK",
+    "CHECK",
+    "What to ask; may be repeated, then all must pass (one a line in the environment)",
+)
+.details(
+    "http://…, https://…, h2c://… (HTTP/2 without TLS), http://unix:/run/app.sock:/path, /path, \
+     tcp, tcp://host:port, unix:/run/app.sock, exec:CMD (words, no shell), none. {host} and \
+     {port} are filled in.",
+)
+.default_in_words("http://HOST:PORT/")
+.many();
+
+/// Which statuses are healthy.
+pub static EXPECT: Setting = Setting::new(
+    "expect",
+    "REGISTER_EXPECT",
+    "STATUSES",
+    "Statuses that are healthy, such as 200-299,304",
+)
+.default("200-399");
+
+/// Another `Host` header.
+pub static CHECK_HOST: Setting = Setting::new(
+    "check_host",
+    "REGISTER_CHECK_HOST",
+    "NAME",
+    "Host header, and name in the certificate, if not the URL's",
+);
+
+/// What the body must contain.
+pub static CHECK_BODY: Setting = Setting::new(
+    "check_body",
+    "REGISTER_CHECK_BODY",
+    "TEXT",
+    "Text that the first 64 KiB of the body must contain",
+);
+
+/// The only CA certificates trusted.
+pub static CHECK_CA: Setting = Setting::new(
+    "check_ca",
+    "REGISTER_CHECK_CA",
+    "FILE",
+    "Trust only the CA certificates in this PEM file (https)",
+);
+
+/// Whether any certificate is accepted.
+pub static CHECK_INSECURE: Setting = Setting::new(
+    "check_insecure",
+    "REGISTER_CHECK_INSECURE",
+    "BOOL",
+    "Accept any certificate (https)",
+)
+.implied("true");
+
+/// What is asked.
+pub static CHECKS: Group = Group {
+    heading: "Checks",
+    settings: &[&CHECK, &EXPECT, &CHECK_HOST, &CHECK_BODY, &CHECK_CA, &CHECK_INSECURE],
+};
+
+/// How often to ask.
+pub static INTERVAL: Setting =
+    Setting::new("interval", "REGISTER_INTERVAL", "SPAN", "From one probe to the next, ±10 %")
+        .default("2s");
+
+/// The same while the state may be changing.
+pub static FAST_INTERVAL: Setting = Setting::new(
+    "fast_interval",
+    "REGISTER_FAST_INTERVAL",
+    "SPAN",
+    "The same while the state may be changing, or --interval if that is shorter",
+)
+.default("1s");
+
+/// Time for one probe.
+pub static TIMEOUT: Setting = Setting::new(
+    "timeout",
+    "REGISTER_TIMEOUT",
+    "SPAN",
+    "Time for one probe in total; three quarters of a shorter --interval",
+)
+.default("1500ms");
+
+/// Passes that make it healthy.
+pub static RISE: Setting = Setting::new(
+    "rise",
+    "REGISTER_RISE",
+    "N",
+    "Passes in a row that make it healthy, at the start too",
+)
+.default("2");
+
+/// Failures that make it unhealthy.
+pub static FALL: Setting =
+    Setting::new("fall", "REGISTER_FALL", "N", "Failures in a row that make it unhealthy")
+        .default("3");
+
+/// How long failures mean that it is still starting.
+pub static GRACE: Setting = Setting::new(
+    "grace",
+    "REGISTER_GRACE",
+    "SPAN",
+    "How long failures at the start mean that it is still starting",
+)
+.default("10s");
+
+/// How often to ask, and what the answers mean.
+pub static HEALTH: Group = Group {
+    heading: "Health",
+    settings: &[&INTERVAL, &FAST_INTERVAL, &TIMEOUT, &RISE, &FALL, &GRACE],
+};
+
+/// How many load balancers there must be.
+pub static MIN_LBS: Setting = Setting::new(
+    "min_lbs",
+    "REGISTER_MIN_LBS",
+    "N",
+    "Fewer load balancers than this leave a drain unconfirmed",
+)
+.default("0");
+
+/// The least time of a drain.
+pub static DRAIN_MIN: Setting = Setting::new(
+    "drain_min",
+    "REGISTER_DRAIN_MIN",
+    "SPAN",
+    "Wait at least this long after the key is gone",
+)
+.default("0s");
+
+/// How long load balancers may take to send no new requests.
+pub static DRAIN_APPLIED: Setting = Setting::new(
+    "drain_applied",
+    "REGISTER_DRAIN_APPLIED",
+    "SPAN",
+    "How long load balancers may take to stop sending new requests",
+)
+.default("10s");
+
+/// How long they may take to finish old ones.
+pub static DRAIN_QUIESCED: Setting = Setting::new(
+    "drain_quiesced",
+    "REGISTER_DRAIN_QUIESCED",
+    "SPAN",
+    "How long they may take to finish old ones, after that",
+)
+.default("30s");
+
+/// Where load balancers publish members and acknowledgements.
+pub static BOOKKEEPING: Setting = Setting::new(
+    "bookkeeping",
+    "REGISTER_BOOKKEEPING",
+    "PREFIX",
+    "Where load balancers publish members and acknowledgements",
+)
+.default("/confsync");
+
+/// How to drain.
+pub static DRAIN: Group = Group {
+    heading: "Joining and leaving",
+    settings: &[&MIN_LBS, &DRAIN_MIN, &DRAIN_APPLIED, &DRAIN_QUIESCED, &BOOKKEEPING],
+};
+
+/// How long readiness is held back until every load balancer serves the instance.
+pub static WAIT_APPLIED: Setting = Setting::new(
+    "wait_applied",
+    "REGISTER_WAIT_APPLIED",
+    "SPAN",
+    "Hold readiness back until every load balancer serves this instance; alone for 30s",
+)
+.implied("30s");
+
+/// How to join.
+pub static JOIN: Group = Group { heading: "Joining and leaving", settings: &[&WAIT_APPLIED] };
+
+/// Where status is served.
+pub static LISTEN: Setting = status::listen(
+    "REGISTER_LISTEN",
+    &["REGISTER_STATUS"],
+    "Serve status, metrics and health of this process at this address, such as 127.0.0.1:9181",
+);
+
+/// Names under which it may be asked.
+pub static ALLOW_HOST: Setting = status::allow_host("REGISTER_ALLOW_HOST");
+
+/// The process.
+pub static PROCESS: Group = Group { heading: "Status", settings: &[&LISTEN, &ALLOW_HOST] };
+
+/// A file with services.
+pub static CONFIG: Setting = Setting::new(
+    "config",
+    "REGISTER_CONFIG",
+    "FILE",
+    "Read services from this TOML file, where settings are named as the flags, in snake_case",
+);
+
+/// What cannot be in that file.
+pub static FILE: Group = Group { heading: "", settings: &[&CONFIG] };
+
+/// Whether `remove` waits for load balancers.
+pub static WAIT: Setting = Setting::new(
+    "wait",
+    "REGISTER_WAIT",
+    "",
+    "Wait until every load balancer has drained it, as `run` does when it is stopped",
+);
+
+/// How `remove` is done.
+pub static REMOVAL: Group = Group { heading: "", settings: &[&WAIT] };
+
+/// Table or JSON.
+pub static OUTPUT: Setting = output::form("REGISTER_OUTPUT");
+
+/// The short way to ask for JSON.
+pub static JSON: Setting = output::json("REGISTER_JSON");
+
+/// What is shown by `list`, and how.
+pub static LIST: Group = Group { heading: "", settings: &[&SERVICE, &SERVICES, &OUTPUT, &JSON] };
+
+/// What a setting concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One service and no other: what it is called and where it listens.
+    Identity,
+    /// A service, or by `[defaults]` all of them.
+    Service,
+    /// The whole process: there is one lease and one drain.
+    Process,
+}
+
+/// What a setting concerns that `services.toml` may have.
+#[must_use]
+pub fn scope(setting: &Setting) -> Scope {
+    let is_in = |group: &Group| group.settings.iter().any(|other| other.name == setting.name);
+    if [SERVICE.name, PORT.name].contains(&setting.name) {
+        Scope::Identity
+    } else if setting.name == TTL.name || is_in(&DRAIN) || is_in(&JOIN) || is_in(&PROCESS) {
+        Scope::Process
+    } else {
+        Scope::Service
+    }
+}
+
+/// Everything that `run` takes but for etcd and the log: what `services.toml` may have.
+pub fn in_file() -> impl Iterator<Item = &'static &'static Setting> {
+    [&INSTANCE, &REGISTRATION, &CHECKS, &HEALTH, &DRAIN, &JOIN, &PROCESS]
+        .into_iter()
+        .flat_map(|group| group.settings)
+}
