@@ -59,6 +59,12 @@ impl CompiledResource {
             && self.sources.partials == other.sources.partials
     }
 
+    /// What the author of the template may not expect.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        self.template.advice()
+    }
+
     /// What is to be in the resource's file.
     ///
     /// # Errors

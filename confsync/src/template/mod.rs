@@ -152,6 +152,18 @@ impl Template {
         }
     }
 
+    /// Where confd would render something else on purpose of ours, in words for its author.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match &self.program {
+            Program::Go(program) if program.lists_the_top() => Some(
+                "`lsdir \"/\"` lists the names at the top here; confd finds none there, so a loop over \
+                 them begins to write what it never wrote",
+            ),
+            _ => None,
+        }
+    }
+
     /// The output for these keys and backends.
     ///
     /// # Errors

@@ -58,6 +58,17 @@ impl GoTemplate {
         Ok(Self { file, source, name, definitions, folder: None })
     }
 
+    /// Whether it calls `lsdir "/"`, which finds nothing in confd and names here.
+    pub(super) fn lists_the_top(&self) -> bool {
+        let (lexemes, _) = lex::lex(&self.source);
+        lexemes.windows(3).any(|three| match three {
+            [function, _, folder] => {
+                function.text == b"lsdir" && matches!(folder.text, b"\"/\"" | b"`/`")
+            }
+            _ => false,
+        })
+    }
+
     /// The file it was read from.
     pub(super) fn file(&self) -> &Path {
         &self.file
