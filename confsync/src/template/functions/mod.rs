@@ -217,9 +217,11 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
         return None;
     }
     let lower = name.to_lowercase();
+    // In a short name two letters are half of it: what is found is another word.
+    let most = if name.chars().count() < 5 { 1 } else { 2 };
     names
         .map(|n| (strsim::osa_distance(&lower, &n.to_lowercase()), n))
-        .filter(|(d, n)| *d <= 2 && *d < n.len())
+        .filter(|(d, n)| *d <= most && *d < n.len())
         .min()
         .map(|(_, n)| n)
 }
@@ -329,5 +331,7 @@ mod tests {
         assert_eq!(near("toupper"), Some("toUpper"));
         assert_eq!(near("jsonarray"), Some("jsonArray"));
         assert_eq!(near("frobnicate"), None);
+        assert_eq!(near("foo"), None);
+        assert_eq!(near("ste"), None);
     }
 }

@@ -175,6 +175,9 @@ impl Reader<'_> {
             TemplateError::at(file, place(text.as_bytes(), offset), fault)
         })?;
         let mut template = Template::compile_with_name(text, name.to_owned()).map_err(|error| {
+            if let Some((offset, fault)) = nesting::unclosed(text) {
+                return TemplateError::at(file, place(text.as_bytes(), offset), fault);
+            }
             let what = error.reason().to_string();
             let what = what.lines().next().unwrap_or_default().to_owned();
             TemplateError::at(file, error.pos().unwrap_or((0, 0)), what.into())
