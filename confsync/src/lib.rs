@@ -12,6 +12,8 @@
 
 pub mod template;
 
+pub mod local;
+
 pub mod install;
 
 pub mod backends;

@@ -9,7 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use confsync::local::LocalSystem;
 use confsync::template::{Engine, Input, Sources, Template};
 
 fn corpus() -> PathBuf {
@@ -20,11 +22,11 @@ fn data(file: &Path) -> BTreeMap<String, String> {
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
-fn render(case: &Path, kv: &BTreeMap<String, String>) -> Result<String, String> {
-    let text = std::fs::read_to_string(case.join("template.tmpl")).unwrap();
+fn render(case: &Path, kv: &BTreeMap<String, String>) -> Result<Vec<u8>, String> {
+    let text = std::fs::read(case.join("template.tmpl")).unwrap();
     let sources = Sources { templates: Some(case.to_owned()), ..Sources::default() };
     let template = Template::compile(Path::new("t.tmpl"), &text, Engine::Go, &sources);
-    let input = Input::of_keys(kv.clone());
+    let input = Input { system: Arc::new(LocalSystem), ..Input::of_keys(kv.clone()) };
     template.and_then(|t| t.render(&input)).map_err(|e| e.to_string())
 }
 
@@ -40,11 +42,11 @@ fn verdict(case: &Path, common: &BTreeMap<String, String>) -> Option<String> {
     let kv = if own.exists() { data(&own) } else { common.clone() };
     let expected = std::fs::read(case.join("expected")).ok();
     match (render(case, &kv), expected) {
-        (Ok(got), Some(want)) if got.as_bytes() == want => None,
+        (Ok(got), Some(want)) if got == want => None,
         (Ok(got), Some(want)) => {
-            Some(format!("want {:?}\n     got  {got:?}", String::from_utf8_lossy(&want)))
+            Some(format!("want \"{}\"\n     got  \"{}\"", want.escape_ascii(), got.escape_ascii()))
         }
-        (Ok(got), None) => Some(format!("confd refuses it; got {got:?}")),
+        (Ok(got), None) => Some(format!("confd refuses it; got \"{}\"", got.escape_ascii())),
         (Err(error), Some(_)) => Some(format!("confd renders it; {error}")),
         (Err(error), None) => {
             let theirs = std::fs::read_to_string(case.join("error")).unwrap();

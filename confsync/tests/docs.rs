@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use common::model::Backend;
+use confsync::local::LocalSystem;
 use confsync::template::{Engine, Input, NamedBackend, Sources, Template, helpers};
 
 fn page() -> String {
@@ -42,7 +44,8 @@ fn input(json: &str) -> Input {
             backend: Backend::parse(value.as_bytes()).unwrap(),
         })
     });
-    Input { backends: backends.collect(), ..Input::of_keys(kv.clone()) }
+    let system = Arc::new(LocalSystem);
+    Input { backends: backends.collect(), system, ..Input::of_keys(kv.clone()) }
 }
 
 #[test]
@@ -59,6 +62,7 @@ fn every_example_does_what_the_page_says() {
         let name = Path::new("example.hbs");
         let got = Template::compile(name, template, Engine::Handlebars, &Sources::default())
             .and_then(|template| template.render(&data))
+            .map(|text| String::from_utf8(text).unwrap())
             .map_err(|error| error.to_string());
         let fits = match (&got, kind.as_str()) {
             (Ok(got), "text") => got == want,

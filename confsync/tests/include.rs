@@ -1,14 +1,20 @@
 //! `include`, which confd's fork has: a template of the same folder, rendered in place.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use confsync::local::LocalSystem;
 use confsync::template::{Engine, Input, Sources, Template};
 
 fn render(folder: &Path, text: &str) -> Result<String, String> {
     let sources = Sources { templates: Some(folder.to_owned()), ..Sources::default() };
     let template = Template::compile(Path::new("main.tmpl"), text, Engine::Go, &sources);
-    let rendered = template.and_then(|t| t.render(&Input::of_keys([("/name", "shop")])));
-    rendered.map_err(|error| error.to_string())
+    let system = Arc::new(LocalSystem);
+    let input = Input { system, ..Input::of_keys([("/name", "shop")]) };
+    let rendered = template.and_then(|t| t.render(&input));
+    rendered
+        .map(|text| String::from_utf8_lossy(&text).into_owned())
+        .map_err(|error| error.to_string())
 }
 
 #[test]

@@ -22,13 +22,14 @@ fn input() -> Input {
             backend: common::model::Backend::parse(value.as_bytes()).unwrap(),
         })
         .collect();
-    Input { kv, backends }
+    Input { kv, backends, ..Input::default() }
 }
 
 fn render(name: &str, text: &str, input: &Input) -> String {
     let name = Path::new(name);
     let template = Template::compile(name, text, Engine::of(name), &Sources::default());
-    template.unwrap_or_else(|e| panic!("{e}")).render(input).unwrap_or_else(|e| panic!("{e}"))
+    let text = template.unwrap_or_else(|e| panic!("{e}")).render(input);
+    String::from_utf8(text.unwrap_or_else(|e| panic!("{e}"))).unwrap()
 }
 
 #[test]

@@ -37,7 +37,8 @@ pub struct Entry {
 }
 
 /// A key and all that is below it, with `/` as the boundary: `/web` covers `/web`
-/// and `/web/1`, never `/web2`. `/` covers everything.
+/// and `/web/1`, never `/web2`. A key without a leading `/` is in no tree, not even in `/`:
+/// others keep such keys beside ours, and rewrite them every few minutes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tree(Prefix);
 
@@ -91,7 +92,8 @@ impl Tree {
     /// Whether `key` is the top or below it.
     #[must_use]
     pub fn covers(&self, key: &str) -> bool {
-        key == self.path() || self.0.strip(key).is_some() || self.path() == "/"
+        let below = key.strip_prefix(self.path().trim_end_matches('/'));
+        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
     }
 }
 
@@ -202,10 +204,15 @@ mod tests {
     #[test]
     fn a_tree_ends_at_a_slash() {
         let tree: Tree = "/web".parse().unwrap();
-        for (key, covered) in [("/web", true), ("/web/1", true), ("/web2", false), ("/we", false)] {
+        for (key, covered) in
+            [("/web", true), ("/web/1", true), ("/web/", true), ("/web2", false), ("/we", false)]
+        {
             assert_eq!(tree.covers(key), covered, "{key}");
         }
-        assert!("/".parse::<Tree>().unwrap().covers("no-slash"));
+        let root: Tree = "/".parse().unwrap();
+        for (key, covered) in [("/", true), ("/a", true), ("//", true), ("no-slash", false)] {
+            assert_eq!(root.covers(key), covered, "{key}");
+        }
     }
 
     #[test]

@@ -4,9 +4,13 @@
 //! What must hold: bytes that are text are kept as text, so that two values are equal when
 //! their bytes are. It knows nothing of what a value means.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The value of one key: bytes, for etcd prescribes no encoding.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,8 +61,20 @@ impl From<&[u8]> for StoredValue {
     }
 }
 
+impl From<Vec<u8>> for StoredValue {
+    fn from(bytes: Vec<u8>) -> Self {
+        bytes.as_slice().into()
+    }
+}
+
 impl From<&str> for StoredValue {
     fn from(text: &str) -> Self {
+        Self(Form::Text(text.into()))
+    }
+}
+
+impl From<String> for StoredValue {
+    fn from(text: String) -> Self {
         Self(Form::Text(text.into()))
     }
 }
@@ -66,6 +82,44 @@ impl From<&str> for StoredValue {
 impl From<Arc<str>> for StoredValue {
     fn from(text: Arc<str>) -> Self {
         Self(Form::Text(text))
+    }
+}
+
+/// By their bytes, so that a map of values can be asked with bytes.
+impl Ord for StoredValue {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl PartialOrd for StoredValue {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Borrow<[u8]> for StoredValue {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Default for StoredValue {
+    fn default() -> Self {
+        "".into()
+    }
+}
+
+/// As text; bytes that are none are replaced.
+impl Serialize for StoredValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.lossy())
+    }
+}
+
+impl<'de> Deserialize<'de> for StoredValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
     }
 }
 

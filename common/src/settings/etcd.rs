@@ -189,6 +189,12 @@ fn connection(from: &mut Reader<'_>, environment: Environment<'_>) -> Connection
         let setting = if from.is_meant(&CA) { &CA } else { &CERT };
         from.wrong(setting, "is for TLS, and every endpoint begins with http://");
     }
+    if tls_is_meant {
+        // As confd has it: with files for TLS, `host:port` is an endpoint that speaks it.
+        for endpoint in endpoints.iter_mut().filter(|endpoint| !endpoint.contains("://")) {
+            *endpoint = format!("https://{endpoint}");
+        }
+    }
     let credentials = credentials(from, environment);
     Connection { endpoints, discovery, api, tls, credentials, timeouts: Timeouts::default() }
 }
@@ -310,7 +316,10 @@ mod tests {
         assert_eq!(credentials.user, "me");
         let line = ["--endpoints", "a:1", "--cacert", "/x", "--cert", "/y", "--key", "/z"];
         let by_flags = connect(&line, &tool).unwrap();
-        assert_eq!((by_flags.endpoints, by_flags.tls.ca), (vec!["a:1".into()], Some("/x".into())));
+        assert_eq!(
+            (by_flags.endpoints, by_flags.tls.ca),
+            (vec!["https://a:1".into()], Some("/x".into()))
+        );
     }
 
     #[test]

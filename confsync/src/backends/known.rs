@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use common::model::Endpoint;
+use common::model::{Endpoint, StoredValue};
 
 use crate::backends::loss_policy::{LossEvidence, LossJudgement, LossPolicy};
 use crate::backends::{ParsedKeys, RegisteredBackend};
@@ -15,7 +15,7 @@ use crate::backends::{ParsedKeys, RegisteredBackend};
 #[derive(Debug, Clone, Default)]
 pub struct KnownBackends {
     /// Backends and what templates see of them, by key, as last rendered.
-    believed: BTreeMap<Arc<str>, (Arc<RegisteredBackend>, Arc<str>)>,
+    believed: BTreeMap<Arc<str>, (Arc<RegisteredBackend>, StoredValue)>,
     /// Those of them that the store does not have any more.
     held: BTreeSet<String>,
 }
@@ -79,7 +79,7 @@ impl KnownBackends {
         for key in &held {
             if let Some((key, (registered, value))) = self.believed.get_key_value(key.as_str()) {
                 seen.backends.insert(Arc::clone(key), Arc::clone(registered));
-                Arc::make_mut(&mut seen.entries).insert(Arc::clone(key), Arc::clone(value));
+                Arc::make_mut(&mut seen.entries).insert(Arc::clone(key), value.clone());
             }
         }
         held

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use common::model::{Backend, Endpoint, Entry, Prefix, Tree};
+use common::model::{Backend, Endpoint, Entry, Prefix, StoredValue, Tree};
 
 use crate::template::Texts;
 
@@ -48,7 +48,7 @@ pub struct RegisteredBackend {
     /// What its value says.
     pub backend: Backend,
     /// The value as the store has it, if templates see another.
-    pub raw: Option<Arc<str>>,
+    pub raw: Option<StoredValue>,
 }
 
 /// A value that was withheld.
@@ -66,7 +66,7 @@ pub struct RejectedValue {
 pub struct ParsedKeys {
     /// Typed backends by raw key.
     pub backends: BTreeMap<Arc<str>, Arc<RegisteredBackend>>,
-    /// Values that may pass, backends among them. Bytes that are no text are replaced.
+    /// Values that may pass, backends among them.
     pub entries: Arc<Texts>,
     /// Withheld values.
     pub refused: Vec<RejectedValue>,
@@ -76,7 +76,7 @@ pub struct ParsedKeys {
 #[derive(Default)]
 struct Sorted<'k> {
     /// What templates see of it, if it may pass.
-    shown: Option<Arc<str>>,
+    shown: Option<StoredValue>,
     /// What it says as a backend, and of which service.
     backend: Option<(&'k str, Backend)>,
     /// Why it is not a backend, where it should be.
@@ -119,7 +119,7 @@ impl KeySelection {
                 if *service != *name {
                     service = name.into();
                 }
-                let raw = (*text.as_bytes() != *entry.value).then(|| entry.value.lossy());
+                let raw = (text != entry.value).then(|| entry.value.clone());
                 RegisteredBackend { service: Arc::clone(&service), backend, raw }
             });
             each(key, registered);
@@ -146,7 +146,7 @@ impl KeySelection {
     }
 
     fn sort<'k>(&'k self, entry: &'k Entry) -> Sorted<'k> {
-        let raw = || Some(entry.value.lossy());
+        let raw = || Some(entry.value.clone());
         let place = self.place(&entry.key);
         if place.is_none() && self.values != Values::Endpoint {
             return Sorted { shown: raw(), ..Sorted::default() };
@@ -201,10 +201,10 @@ impl KeySelection {
 
 /// What a template may print as it is: of the JSON form, which says more, the address.
 /// Its texts could hold anything, and its braces alone open a block in nginx.
-fn plain(backend: &Backend, entry: &Entry) -> Arc<str> {
+fn plain(backend: &Backend, entry: &Entry) -> StoredValue {
     // Nearly all are written as we would, and then shared.
     if entry.text().is_some_and(|text| is_written(&backend.addr, text)) {
-        return entry.value.lossy();
+        return entry.value.clone();
     }
     backend.addr.to_string().into()
 }
@@ -296,12 +296,12 @@ mod tests {
         let entries = [entry("/services/apache/a", json)];
         for values in [Values::Typed, Values::Endpoint] {
             let seen = reading(&["/services"], values).see(&entries);
-            assert_eq!(&*seen.entries["/services/apache/a"], "10.0.0.1:80", "{values:?}");
+            assert_eq!(seen.entries["/services/apache/a"], "10.0.0.1:80".into(), "{values:?}");
             let registered = &seen.backends["/services/apache/a"];
-            assert_eq!((registered.backend.weight, registered.raw.as_deref()), (3, Some(json)));
+            assert_eq!((registered.backend.weight, registered.raw.clone()), (3, Some(json.into())));
         }
         let raw = reading(&["/services"], Values::Any).see(&entries);
-        assert_eq!(&*raw.entries["/services/apache/a"], json);
+        assert_eq!(raw.entries["/services/apache/a"], json.into());
         assert_eq!(raw.backends["/services/apache/a"].raw, None);
     }
 

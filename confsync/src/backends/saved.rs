@@ -12,7 +12,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use common::model::{Entry, Revision, Snapshot};
+use common::model::{Entry, Revision, Snapshot, StoredValue};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::known::KnownBackends;
@@ -53,7 +53,7 @@ impl SavedBackends {
     pub fn of(snapshot: &Snapshot, belief: &KnownBackends) -> Self {
         let text = |(key, _): (&Arc<str>, &RegisteredBackend)| {
             let entry = snapshot.entries.get(key)?;
-            Some((Arc::clone(&entry.key), entry.value.lossy()))
+            Some((Arc::clone(&entry.key), entry.value.clone()))
         };
         let backends = Arc::new(belief.backends().filter_map(text).collect());
         Self { cluster: snapshot.cluster, revision: snapshot.revision, backends }
@@ -104,9 +104,9 @@ impl SavedBackends {
     /// What of it a resource would still route to.
     #[must_use]
     pub fn belief(&self, reading: &KeySelection) -> KnownBackends {
-        let entry = |(key, value): (&Arc<str>, &Arc<str>)| Entry {
+        let entry = |(key, value): (&Arc<str>, &StoredValue)| Entry {
             key: Arc::clone(key),
-            value: Arc::clone(value).into(),
+            value: value.clone(),
             created: self.revision,
             modified: self.revision,
             lease: 0,

@@ -1,5 +1,6 @@
 //! A command line meant for confd becomes one of ours: `confsync -onetime -node
-//! HOST:PORT …` is `confsync run --once --etcd HOST:PORT …`.
+//! HOST:PORT …` is `confsync run --once --etcd HOST:PORT …`. So does one meant for its fork:
+//! `confsync --onetime etcd --node HOST:PORT`.
 //!
 //! Works on words alone. What means the same is taken, what cannot be done here is
 //! refused by name, and a line of our own is left as it is.
@@ -24,6 +25,23 @@ use FlagMeaning::{Nothing, NothingOf, Switch, Unsupported, Value};
 
 const OTHER_STORE: &str = "it belongs to a store other than etcd, and only etcd is read here";
 
+const IN_THE_RESOURCE: &str = "it is set for each resource, in its [template] table";
+
+/// Stores that the fork takes as a subcommand.
+const OTHER_STORES: [&str; 11] = [
+    "consul",
+    "vault",
+    "redis",
+    "zookeeper",
+    "dynamodb",
+    "ssm",
+    "acm",
+    "secretsmanager",
+    "imds",
+    "env",
+    "file",
+];
+
 const FLAGS: &[(&str, FlagMeaning)] = &[
     ("onetime", Switch("--once")),
     ("noop", Switch("--dry-run")),
@@ -32,6 +50,7 @@ const FLAGS: &[(&str, FlagMeaning)] = &[
     ("basic-auth", Nothing),
     ("interval", Value("--interval")),
     ("node", Value("--etcd")),
+    ("n", Value("--etcd")),
     ("backend", Value("--etcd-api")),
     ("confdir", Value("--confdir")),
     ("config-file", Value("--config-file")),
@@ -75,7 +94,41 @@ const FLAGS: &[(&str, FlagMeaning)] = &[
     ("separator", Unsupported(OTHER_STORE)),
     ("file", Unsupported(OTHER_STORE)),
     ("filter", Unsupported(OTHER_STORE)),
+    // The fork's. Every request, retry and command is bounded here without being told.
+    ("color", Nothing),
+    ("systemd-notify", Nothing),
+    ("template-cache", Nothing),
+    ("no-template-cache", Nothing),
+    ("diff-context", NothingOf),
+    ("stat-cache-ttl", NothingOf),
+    ("backend-timeout", NothingOf),
+    ("dial-timeout", NothingOf),
+    ("read-timeout", NothingOf),
+    ("write-timeout", NothingOf),
+    ("retry-max-attempts", NothingOf),
+    ("retry-base-delay", NothingOf),
+    ("retry-max-delay", NothingOf),
+    ("watch-error-backoff", NothingOf),
+    ("preflight-timeout", NothingOf),
+    ("shutdown-timeout", NothingOf),
+    ("watchdog-interval", NothingOf),
+    ("batch-interval", Value("--min-reload-interval")),
+    ("failure-mode", NothingOf),
+    ("check-cmd-timeout", Unsupported(IN_THE_RESOURCE)),
+    ("reload-cmd-timeout", Unsupported(IN_THE_RESOURCE)),
+    ("debounce", Unsupported(IN_THE_RESOURCE)),
+    ("check-config", Unsupported("write `confsync check --confdir DIR`")),
+    ("validate", Unsupported("write `confsync check --confdir DIR`")),
+    ("mock-data", Unsupported("write `confsync check --confdir DIR --data FILE`")),
+    ("resource", Unsupported("write `confsync render RESOURCE --confdir DIR`")),
+    ("preflight", Unsupported("write `confsync status`, which asks etcd")),
+    ("metrics-addr", Unsupported("give --status ADDR; metrics are at /metrics there")),
 ];
+
+/// What is said of a flag: `-name`, or `--name` as the fork has it.
+fn refused(flag: &str, why: &str) -> String {
+    format!("{flag}: {why}")
+}
 
 /// Rewrites a command line meant for confd; one that is not is left as it is.
 ///
@@ -97,6 +150,10 @@ pub fn confd_words(argv: Vec<OsString>) -> Result<Vec<OsString>, String> {
         Some("-help" | "-h") => return Ok(vec![program, "--help".into()]),
         Some("-version") => return Ok(vec![program, "--version".into()]),
         Some("--help" | "--version" | "-V") | None => {}
+        Some("etcd") => return rewrite(program, rest),
+        Some(first) if OTHER_STORES.contains(&first) => {
+            return Err(format!("{first}: only etcd is read here"));
+        }
         Some(first) if first.starts_with('-') => return rewrite(program, rest),
         Some(_) => {}
     }
@@ -105,12 +162,21 @@ pub fn confd_words(argv: Vec<OsString>) -> Result<Vec<OsString>, String> {
 
 fn rewrite(program: OsString, rest: Vec<OsString>) -> Result<Vec<OsString>, String> {
     let mut out = vec![program, "run".into()];
+    let names_api = |word: &OsString| word.to_string_lossy().starts_with("--etcd-api");
+    let has_api = rest.iter().any(names_api);
     if !rest.iter().any(names_confdir) && std::env::var_os("CONFSYNC_CONFDIR").is_none() {
         out.extend(["--confdir".into(), "/etc/confd".into()]);
     }
     let mut words = rest.into_iter().peekable();
     while let Some(word) = words.next() {
         let text = word.to_string_lossy().into_owned();
+        if text == "etcd" {
+            // The fork names the store by a subcommand.
+            continue;
+        }
+        if OTHER_STORES.contains(&&*text) {
+            return Err(format!("{text}: only etcd is read here"));
+        }
         if text == "--" || !text.starts_with('-') {
             out.push(word);
             out.extend(words);
@@ -141,9 +207,27 @@ fn rewrite(program: OsString, rest: Vec<OsString>) -> Result<Vec<OsString>, Stri
             Switch(_) | Nothing if glued.as_deref() == Some("false") => {}
             Switch(ours) => out.push((*ours).into()),
             Nothing => {}
-            Value(ours) => out.extend([(*ours).into(), meant(name, value()?)?.into()]),
-            NothingOf => drop(value()?),
-            Unsupported(why) => return Err(format!("-{name}: {why}")),
+            Value("--etcd-api") if has_api => drop(value()?),
+            Value(ours) => match value()? {
+                // An empty value is as good as none.
+                value if value.is_empty() => {}
+                value => {
+                    let value = meant(name, value)?;
+                    out.extend(value.into_iter().flat_map(|value| [(*ours).into(), value.into()]));
+                }
+            },
+            NothingOf => {
+                let value = value()?;
+                if name == "failure-mode" && value == "fail-fast" {
+                    let why = "a resource that fails never keeps the others from being written";
+                    return Err(refused("--failure-mode fail-fast", why));
+                }
+            }
+            Unsupported(_) if glued.as_deref() == Some("") => {}
+            Unsupported(why) => {
+                let flag = text.split('=').next().unwrap_or(&text);
+                return Err(refused(flag, why));
+            }
         }
     }
     Ok(out)
@@ -166,12 +250,13 @@ fn names_confdir(word: &OsString) -> bool {
     text.starts_with('-') && ["confdir", "config-file"].contains(&name)
 }
 
-/// Our word for a value of confd's.
-fn meant(name: &str, value: String) -> Result<String, String> {
-    Ok(match (name, value.as_str()) {
+/// Our word for a value of confd's; none where ours says the same without it.
+fn meant(name: &str, value: String) -> Result<Option<String>, String> {
+    Ok(Some(match (name, value.as_str()) {
         ("backend", "etcdv3") => "v3".into(),
-        // confd means v2; a server may have no v2 any more.
-        ("backend", "etcd") => "auto".into(),
+        // confd means v2; a server may have no v2 any more. So it is found out, unless a flag or
+        // the environment says which.
+        ("backend", "etcd") => return Ok(None),
         ("backend", other) => {
             return Err(format!("-backend {other}: only etcd is read here (etcd, etcdv3)"));
         }
@@ -181,7 +266,7 @@ fn meant(name: &str, value: String) -> Result<String, String> {
         }
         ("log-level", level) => log_level(level).to_owned(),
         _ => value,
-    })
+    }))
 }
 
 /// confd's levels are one more than ours.
@@ -224,7 +309,18 @@ mod tests {
         for (line, ours) in [
             ("-watch -backend etcdv3 --prefix=/p", "--etcd-api v3 --prefix /p"),
             ("-noop -onetime=true -sync-only=false", "--dry-run --once"),
-            ("-backend=etcd -log-level=fatal", "--etcd-api auto --log-level error"),
+            ("-backend=etcd -log-level=fatal", "--log-level error"),
+            ("-backend etcdv3 --etcd-api v2", "--etcd-api v2"),
+            ("-prefix= -node a:1", "--etcd a:1"),
+            ("--watch --interval=5 etcd --node a:1", "--interval 5s --etcd a:1"),
+            (
+                "--failure-mode best-effort --batch-interval 5s etcd -n a:1",
+                "--min-reload-interval 5s --etcd a:1",
+            ),
+            (
+                "--noop --diff --color --diff-context 5 etcd --node a:1",
+                "--dry-run --diff --etcd a:1",
+            ),
             ("-srv-domain x.org -scheme https", "--etcd-srv x.org"),
             ("-username me -client-ca-keys /ca", "--etcd-user me --etcd-ca /ca"),
             ("-node a:1 -node b:2", "--etcd a:1 --etcd b:2"),
@@ -233,6 +329,10 @@ mod tests {
         ] {
             assert_eq!(words(&format!("confsync {line}")).unwrap(), format!("{confd} {ours}"));
         }
+        assert_eq!(
+            words("confsync etcd --node a:1 --onetime").unwrap(),
+            format!("{confd} --etcd a:1 --once")
+        );
         assert_eq!(words("confsync -confdir /c").unwrap(), "confsync run --confdir /c");
         assert_eq!(words("confsync run -confdir /c").unwrap(), "confsync run --confdir /c");
         assert_eq!(words("confsync -version").unwrap(), "confsync --version");
@@ -249,6 +349,12 @@ mod tests {
             ("-auth-token x", "only etcd"),
             ("-onetme", "-onetme"),
             ("-onetime -node", "-node: its value is missing"),
+            ("consul --node a:1", "only etcd"),
+            ("--onetime vault", "only etcd"),
+            ("--check-cmd-timeout 5s etcd", "--check-cmd-timeout: it is set for each resource"),
+            ("--check-config etcd", "confsync check"),
+            ("--failure-mode=fail-fast etcd", "never keeps the others"),
+            ("--metrics-addr=:9100 etcd", "--status"),
         ] {
             let error = words(&format!("confsync {line}")).unwrap_err();
             assert!(error.contains(part) && !error.contains("secret"), "{line}: {error}");

@@ -259,15 +259,15 @@ mod tests {
         let found = connect(text, &["--node", "flag:1", "--etcd-ca", "/flag"], &environment);
         assert_eq!(
             (found.endpoints, found.tls.ca),
-            (vec!["flag:1".to_owned()], Some("/flag".into()))
+            (vec!["https://flag:1".to_owned()], Some("/flag".into()))
         );
         let found = connect(text, &[], &environment);
-        assert_eq!(found.endpoints, ["env:1", "env:2"]);
+        assert_eq!(found.endpoints, ["https://env:1", "https://env:2"], "a CA means TLS");
         assert_eq!(found.tls.ca, Some("/env".into()));
         let found = connect(text, &[], &[("HOST_IP", "10.0.0.1")]);
         assert_eq!(found.endpoints, ["http://10.0.0.1:4001"]);
         let found = connect(text, &[], &[]);
-        assert_eq!((found.endpoints, found.discovery), (vec!["file:1".to_owned()], None));
+        assert_eq!((found.endpoints, found.discovery), (vec!["https://file:1".to_owned()], None));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::backends::{ParsedKeys, RegisteredBackend};
 use crate::config::confdir::{Mistake, Resource};
 use crate::install::{Candidate, Target};
+use crate::local::LocalSystem;
 use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
 
 /// A resource ready to render.
@@ -18,7 +19,7 @@ pub struct CompiledResource {
     /// What its file says.
     pub resource: Resource,
     template: Arc<Template>,
-    text: String,
+    text: Vec<u8>,
     sources: Sources,
 }
 
@@ -30,7 +31,7 @@ impl CompiledResource {
     pub fn compile(resource: Resource, confdir: &Path) -> Result<Self, Mistake> {
         let src = resource.src.clone();
         let mistake = |file: &Path, text: String| Mistake { file: file.to_owned(), text };
-        let text = std::fs::read_to_string(&src).map_err(|e| mistake(&src, e.to_string()))?;
+        let text = std::fs::read(&src).map_err(|e| mistake(&src, e.to_string()))?;
         let templates = confdir.join("templates");
         let partials = match resource.engine {
             Engine::Handlebars => partials(&templates.join("partials"))
@@ -58,6 +59,12 @@ impl CompiledResource {
             && self.sources.partials == other.sources.partials
     }
 
+    /// What the author of the template may not expect.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        self.template.advice()
+    }
+
     /// What is to be in the resource's file.
     ///
     /// # Errors
@@ -69,7 +76,7 @@ impl CompiledResource {
                 format!("{}: output_format = \"{format}\": {why}", self.resource.src.display())
             })?;
         }
-        Ok(Candidate { target: self.target(), bytes: output.into_bytes() })
+        Ok(Candidate { target: self.target(), bytes: output })
     }
 
     /// Where the resource's file goes.
@@ -117,7 +124,7 @@ impl CompiledResource {
             true => seen.backends.iter().map(named).collect(),
             false => Vec::new(),
         };
-        Input { kv: store.kv, backends }
+        Input { kv: store.kv, backends, system: Arc::new(LocalSystem) }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::config::confdir::{self, Resource};
 use crate::config::reload_group::{Loader, ReloadGroup};
-use crate::config::substitute::{names_src, substitute};
+use crate::config::substitute::{check_line, names_src, substitute};
 use crate::install::{Proof, StagedFiles};
 use crate::proxy::child::{Begun, Child, Life};
 use crate::proxy::command::{Command, CommandError};
@@ -294,7 +294,8 @@ impl ByCommand {
             let Some(file) = staged.files().iter().find(|file| file.dest() == check.dest) else {
                 continue;
             };
-            let line = substitute(&check.command.text, file.path(), file.dest());
+            let line = check_line(&check.command.text, file.path(), file.dest())
+                .map_err(|error| NotPassed::RejectedValue(format!("check_cmd: {error}")))?;
             match Command::shell(&line, check.command.timeout).run().await {
                 Ok(_) => {}
                 Err(error @ CommandError::RejectedValue { .. }) => {
@@ -309,7 +310,8 @@ impl ByCommand {
 
     async fn check_installed(&self) -> Result<(), String> {
         for check in self.checks.iter().filter(|check| !names_src(&check.command.text)) {
-            let line = substitute(&check.command.text, &check.dest, &check.dest);
+            let line = check_line(&check.command.text, &check.dest, &check.dest)
+                .map_err(|error| format!("check_cmd: {error}"))?;
             let run = Command::shell(&line, check.command.timeout).run().await;
             run.map_err(|error| format!("check_cmd: {error}"))?;
         }

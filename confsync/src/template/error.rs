@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::functions::Fault;
+use super::runes::runes;
 
 /// A template that cannot be used, or a render that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,13 +56,9 @@ impl std::error::Error for TemplateError {}
 
 /// Line and column, both from 1, of a byte in a text.
 #[must_use]
-pub(crate) fn place(source: &str, offset: usize) -> (usize, usize) {
-    let mut end = offset.min(source.len());
-    while !source.is_char_boundary(end) {
-        end -= 1;
-    }
-    let before = source.get(..end).unwrap_or(source);
-    let line = before.matches('\n').count() + 1;
-    let start = before.rfind('\n').map_or(0, |at| at + 1);
-    (line, before.get(start..).unwrap_or_default().chars().count() + 1)
+pub(crate) fn place(source: &[u8], offset: usize) -> (usize, usize) {
+    let before = source.get(..offset).unwrap_or(source);
+    let line = memchr::memchr_iter(b'\n', before).count() + 1;
+    let start = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
+    (line, runes(before.get(start..).unwrap_or_default()).count() + 1)
 }

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use common::model::StoredValue;
+
 use super::path::{clean, is_clean};
 
 /// One name for two keys: `/up/1` and `/up//1`.
@@ -19,7 +21,7 @@ pub struct Collision {
 }
 
 /// Texts by name. There may be thousands, so copies share them.
-pub type Texts = BTreeMap<Arc<str>, Arc<str>>;
+pub type Texts = BTreeMap<Arc<str>, StoredValue>;
 
 /// The store of a template, and the keys that had to give way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub fn keys(entries: &Arc<Texts>, prefix: &str) -> Keys {
     if prefix.is_empty() && entries.keys().all(|key| is_clean(key)) {
         return Keys { kv: Arc::clone(entries), collisions: Vec::new() };
     }
-    let mut chosen: BTreeMap<Arc<str>, (&Arc<str>, &Arc<str>)> = BTreeMap::new();
+    let mut chosen: BTreeMap<Arc<str>, (&Arc<str>, &StoredValue)> = BTreeMap::new();
     let mut collisions = Vec::new();
     for (key, value) in entries.iter() {
         let rest = key.strip_prefix(prefix).unwrap_or(key);
@@ -57,7 +59,7 @@ pub fn keys(entries: &Arc<Texts>, prefix: &str) -> Keys {
         let name = if *name == **key { Arc::clone(key) } else { name.into() };
         chosen.insert(name, (key, value));
     }
-    let kv = chosen.into_iter().map(|(name, (_, value))| (name, Arc::clone(value))).collect();
+    let kv = chosen.into_iter().map(|(name, (_, value))| (name, value.clone())).collect();
     Keys { kv: Arc::new(kv), collisions }
 }
 
@@ -73,17 +75,18 @@ mod tests {
     fn the_prefix_goes_and_the_rest_is_cleaned() {
         let keys = keys(&of(&[("/app/up/1", "a"), ("/app/up/2/", "b"), ("/apple", "c")]), "/app");
         let want = [("/le", "c"), ("/up/1", "a"), ("/up/2", "b")];
-        let got: Vec<(&str, &str)> = keys.kv.iter().map(|(k, v)| (&**k, &**v)).collect();
+        let got: Vec<(&str, &str)> =
+            keys.kv.iter().map(|(k, v)| (&**k, v.text().unwrap())).collect();
         assert_eq!(got, want);
     }
 
     #[test]
     fn of_keys_with_one_name_the_clean_one_wins() {
         let seen = keys(&of(&[("/up/1/", "c"), ("/up//1", "b"), ("/up/1", "a")]), "");
-        assert_eq!(seen.kv.get("/up/1").map(|value| &**value), Some("a"));
+        assert_eq!(seen.kv.get("/up/1").and_then(StoredValue::text), Some("a"));
         assert_eq!(seen.collisions.len(), 2);
         let seen = keys(&of(&[("/up/1/", "c"), ("/up//1", "b")]), "");
-        assert_eq!(seen.kv.get("/up/1").map(|value| &**value), Some("b"));
+        assert_eq!(seen.kv.get("/up/1").and_then(StoredValue::text), Some("b"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Two languages with the same functions. Go's `text/template`, so that a confd
 //! installation renders byte for byte as before; and handlebars, our own, strict and
-//! safe for nginx. Knows nothing of etcd, TOML, files to write or processes to signal.
+//! safe for nginx. Knows nothing of etcd, TOML, files to write or processes to signal; what
+//! a template may ask of the system (clock, environment, names, files) is passed in.
 //!
 //! What must hold: no template and no data makes it panic, hang, or grow without
 //! bound; an error says where, what, and what to do.
@@ -14,8 +15,10 @@ mod hbs;
 mod kv;
 mod path;
 mod print;
+mod runes;
 mod sprintf;
 pub mod starter;
+mod system;
 mod time;
 mod value;
 
@@ -23,11 +26,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::model::Backend;
+use common::model::{Backend, StoredValue};
 
 pub use error::{RenderError, TemplateError};
 pub use kv::{Collision, Keys, Texts, keys};
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
+
+pub use system::{IncludeError, IncludedFile, NoSystem, ServiceRecord, System};
 
 use functions::Fault;
 
@@ -52,21 +57,29 @@ impl Engine {
 }
 
 /// What a template renders.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Input {
     /// The resource's keys in confd's form; [`keys`] makes them.
     pub kv: Arc<Texts>,
     /// The backends among them, in the order of their keys.
     pub backends: Vec<NamedBackend>,
+    /// What may be asked besides; [`NoSystem`] unless told otherwise.
+    pub system: Arc<dyn System>,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Self { kv: Arc::default(), backends: Vec::new(), system: Arc::new(NoSystem) }
+    }
 }
 
 impl Input {
-    /// Keys in confd's form, without backends.
-    pub fn of_keys<K: Into<Arc<str>>, V: Into<Arc<str>>>(
+    /// Keys in confd's form, without backends, on [`NoSystem`].
+    pub fn of_keys<K: Into<Arc<str>>, V: Into<StoredValue>>(
         kv: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         let kv = kv.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        Self { kv: Arc::new(kv), backends: Vec::new() }
+        Self { kv: Arc::new(kv), ..Self::default() }
     }
 }
 
@@ -117,10 +130,11 @@ impl Template {
     /// When it is not a template, with the place and what to do.
     pub fn compile(
         name: &Path,
-        text: &str,
+        text: &(impl AsRef<[u8]> + ?Sized),
         engine: Engine,
         sources: &Sources,
     ) -> Result<Self, TemplateError> {
+        let text = text.as_ref();
         let compile = || match engine {
             Engine::Go => go::GoTemplate::compile(name, text, sources).map(Program::Go),
             Engine::Handlebars => hbs::HandlebarsTemplate::compile(name, text, sources)
@@ -138,16 +152,42 @@ impl Template {
         }
     }
 
+    /// Where confd would render something else on purpose of ours, in words for its author.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match &self.program {
+            Program::Go(program) if program.lists_the_top() => Some(
+                "`lsdir \"/\"` lists the names at the top here; confd finds none there, so a loop over \
+                 them begins to write what it never wrote",
+            ),
+            _ => None,
+        }
+    }
+
     /// The output for these keys and backends.
     ///
     /// # Errors
     /// When a key is missing, a value does not fit, or a bound is reached.
-    pub fn render(&self, input: &Input) -> Result<String, RenderError> {
+    pub fn render(&self, input: &Input) -> Result<Vec<u8>, RenderError> {
         match &self.program {
             Program::Go(program) => on_own_stack(program.file(), || program.render(input)),
             Program::Handlebars(program) => on_own_stack(program.file(), || program.render(input)),
         }
     }
+}
+
+/// Renders a command line that is a Go template, with these texts as the fields of its dot.
+///
+/// # Errors
+/// When it is no template, or fails.
+pub fn command_line(line: &str, fields: &[(&str, &str)]) -> Result<String, TemplateError> {
+    let name = Path::new("command");
+    let render = || {
+        let program = go::GoTemplate::compile(name, line.as_bytes(), &Sources::default())?;
+        program.render_fields(fields)
+    };
+    let text = on_own_stack(name, render)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Runs on a stack of known size, whatever thread called. A panic, which would be

@@ -47,46 +47,51 @@ pub(super) fn general(f: f64, limit: i32) -> String {
     format!("{f}")
 }
 
-/// Where the text goes; refuses what would be too much.
-pub(crate) trait Sink {
-    /// Takes a piece of text.
-    ///
-    /// # Errors
-    /// [`Full`] when the bound is reached.
-    fn put(&mut self, text: &str) -> Result<(), Full>;
-}
-
 /// The bound of a text is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
 /// A text that never grows beyond its bound.
 #[derive(Debug)]
-pub(crate) struct Bounded {
-    text: String,
+pub(crate) struct BoundedText {
+    text: Vec<u8>,
     limit: usize,
 }
 
-impl Bounded {
+impl BoundedText {
     /// An empty text that may have this many bytes.
     #[must_use]
     pub(crate) fn new(limit: usize) -> Self {
-        Self { text: String::new(), limit }
+        Self { text: Vec::new(), limit }
     }
 
     /// The text.
     #[must_use]
-    pub(crate) fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> Vec<u8> {
         self.text
     }
-}
 
-impl Sink for Bounded {
-    fn put(&mut self, text: &str) -> Result<(), Full> {
+    /// Takes a piece of text.
+    ///
+    /// # Errors
+    /// [`Full`] when the bound is reached.
+    pub(crate) fn put(&mut self, text: impl AsRef<[u8]>) -> Result<(), Full> {
+        let text = text.as_ref();
         if self.text.len() + text.len() > self.limit {
             return Err(Full);
         }
-        self.text.push_str(text);
+        self.text.extend_from_slice(text);
+        Ok(())
+    }
+}
+
+impl std::io::Write for BoundedText {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.put(bytes).map_err(|Full| std::io::Error::other("the text is too long"))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }
@@ -95,14 +100,14 @@ impl Sink for Bounded {
 ///
 /// # Errors
 /// [`Full`] when the text would be longer than the sink allows.
-pub(crate) fn print(out: &mut impl Sink, value: &Value) -> Result<(), Full> {
+pub(crate) fn print(out: &mut BoundedText, value: &Value) -> Result<(), Full> {
     match value {
         Value::Absent | Value::Nil => out.put("<nil>"),
         Value::Bool(b) => out.put(if *b { "true" } else { "false" }),
-        Value::Int(n) => out.put(&n.to_string()),
-        Value::Float(f) => out.put(&float(*f)),
-        Value::Str(s) => out.put(s),
-        Value::Time(time) => out.put(&time.to_string()),
+        Value::Int(n) => out.put(n.to_string()),
+        Value::Float(f) => out.put(float(*f)),
+        Value::Str(s) => out.put(&**s),
+        Value::Time(time) => out.put(time.to_string()),
         Value::Record(record) => print_record(out, record),
         Value::List(list) => {
             out.put("[")?;
@@ -120,7 +125,7 @@ pub(crate) fn print(out: &mut impl Sink, value: &Value) -> Result<(), Full> {
                 if i > 0 {
                     out.put(" ")?;
                 }
-                out.put(key)?;
+                out.put(&**key)?;
                 out.put(":")?;
                 print(out, item)?;
             }
@@ -129,7 +134,7 @@ pub(crate) fn print(out: &mut impl Sink, value: &Value) -> Result<(), Full> {
     }
 }
 
-fn print_record(out: &mut impl Sink, record: &Record) -> Result<(), Full> {
+fn print_record(out: &mut BoundedText, record: &Record) -> Result<(), Full> {
     out.put(if record.name.starts_with('*') { "&{" } else { "{" })?;
     for (i, (_, field)) in record.fields.iter().enumerate() {
         if i > 0 {

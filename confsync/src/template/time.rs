@@ -24,7 +24,7 @@ const DAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// A moment in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Time {
     /// Seconds since 1970.
     pub(crate) unix: i64,
@@ -52,6 +52,9 @@ pub(crate) struct Civil {
     /// 1–366.
     pub(crate) year_day: i64,
 }
+
+/// Nanoseconds from the first of January of the year 1 to 1970.
+const SINCE_YEAR_1: i128 = 62_135_596_800 * 1_000_000_000;
 
 /// Days since 1970 of the first of March of a year that begins in March.
 fn days_before(year: i64) -> i64 {
@@ -91,6 +94,55 @@ impl Time {
             second: clock % 60,
             weekday: usize::try_from((days + 4).rem_euclid(7)).unwrap_or(0),
             year_day: if january { day - 305 } else { day + 60 + i64::from(leap) },
+        }
+    }
+
+    /// The moment so many nanoseconds later; before 1970 and after all time there is none.
+    #[must_use]
+    pub(crate) fn plus(self, nanos: i64) -> Self {
+        Self::at(self.all_nanos() + i128::from(nanos))
+    }
+
+    /// The moment so many calendar years, months and days later, as Go counts them: a month
+    /// that is too short runs over into the next.
+    #[must_use]
+    pub(crate) fn plus_date(self, years: i64, months: i64, days: i64) -> Self {
+        const MOST: i64 = 1_000_000;
+        let [years, months, days] = [years, months, days].map(|n| n.clamp(-MOST, MOST));
+        let civil = self.civil();
+        let month = i64::try_from(civil.month).unwrap_or(1) - 1 + months;
+        // Counted from March, as `days_before` does.
+        let march = (civil.year + years) * 12 + month - 2;
+        let in_year = march.rem_euclid(12);
+        let first = days_before(march.div_euclid(12)) + (153 * in_year + 2) / 5;
+        let unix = (first + civil.day - 1 + days) * 86_400 + self.unix.rem_euclid(86_400);
+        Self { unix, ..self }
+    }
+
+    /// The last multiple of so many nanoseconds since the year 1, which is where Go begins.
+    #[must_use]
+    pub(crate) fn truncated(self, nanos: i64) -> Self {
+        if nanos <= 0 {
+            return self;
+        }
+        let all = self.all_nanos();
+        Self::at(all - (all + SINCE_YEAR_1).rem_euclid(i128::from(nanos)))
+    }
+
+    /// In units of so many nanoseconds since 1970.
+    #[must_use]
+    pub(crate) fn since_1970(self, unit: i64) -> i64 {
+        i64::try_from(self.all_nanos().div_euclid(i128::from(unit))).unwrap_or(i64::MAX)
+    }
+
+    fn all_nanos(self) -> i128 {
+        i128::from(self.unix) * 1_000_000_000 + i128::from(self.nanos)
+    }
+
+    fn at(nanos: i128) -> Self {
+        Self {
+            unix: i64::try_from(nanos.div_euclid(1_000_000_000)).unwrap_or(i64::MAX),
+            nanos: u32::try_from(nanos.rem_euclid(1_000_000_000)).unwrap_or(0),
         }
     }
 
@@ -218,6 +270,31 @@ mod tests {
             assert_eq!(time.format(layout), want, "{layout}");
         }
         assert_eq!(time.to_string(), "2006-01-02 15:04:05.12 +0000 UTC");
+    }
+
+    #[test]
+    fn dates_are_added_as_go_does_it() {
+        let time = |unix| Time { unix, nanos: 5 };
+        // 2024-01-31 12:00
+        let start = time(1_706_702_400);
+        for (date, want) in [
+            ((0, 1, 0), "2024-03-02"),
+            ((1, 1, 0), "2025-03-03"),
+            ((0, -2, 0), "2023-12-01"),
+            ((0, 0, 30), "2024-03-01"),
+            ((-1, 0, -31), "2022-12-31"),
+            ((0, 11, 0), "2024-12-31"),
+        ] {
+            let got = start.plus_date(date.0, date.1, date.2);
+            assert_eq!(got.format("2006-01-02 15:04"), format!("{want} 12:00"), "{date:?}");
+        }
+        assert_eq!(start.plus(-6), Time { unix: 1_706_702_399, nanos: 999_999_999 });
+        assert_eq!(start.truncated(3_600_000_000_000), Time { unix: 1_706_702_400, nanos: 0 });
+        assert_eq!(
+            start.truncated(7 * 86_400_000_000_000).format("Mon 2006-01-02"),
+            "Mon 2024-01-29"
+        );
+        assert_eq!(start.since_1970(1_000_000), 1_706_702_400_000);
     }
 
     #[test]

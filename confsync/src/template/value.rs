@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use common::model::StoredValue;
+
 use super::time::Time;
 
 /// How deep lists and maps may be nested; `encoding/json` data is far flatter.
@@ -26,8 +28,8 @@ pub(crate) enum Value {
     Int(i64),
     /// Go's `float64`, which every JSON number is.
     Float(f64),
-    /// Go's `string`, here always UTF-8.
-    Str(Arc<str>),
+    /// Go's `string`: bytes, most often UTF-8.
+    Str(StoredValue),
     /// A slice.
     List(List),
     /// A `map[string]interface{}`, sorted as Go prints it.
@@ -60,13 +62,15 @@ pub(crate) struct List {
     pub(crate) elem: Elem,
     items: Arc<Vec<Value>>,
     depth: u16,
+    is_nil: bool,
 }
 
 /// A map of values by name.
 #[derive(Debug, Clone)]
 pub(crate) struct Map {
-    entries: Arc<BTreeMap<Arc<str>, Value>>,
+    entries: Arc<BTreeMap<StoredValue, Value>>,
     depth: u16,
+    is_nil: bool,
 }
 
 /// A struct with named fields.
@@ -95,18 +99,30 @@ impl List {
     /// [`TooDeep`].
     pub(crate) fn new(elem: Elem, items: Vec<Value>) -> Result<Self, TooDeep> {
         let depth = if elem == Elem::Any { depth_over(items.iter())? } else { 1 };
-        Ok(Self { elem, items: Arc::new(items), depth })
+        Ok(Self { elem, items: Arc::new(items), depth, is_nil: false })
     }
 
     /// A `[]string`.
-    pub(crate) fn strings<S: Into<Arc<str>>>(items: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn strings<S: Into<StoredValue>>(items: impl IntoIterator<Item = S>) -> Self {
         Self::flat(Elem::Str, items.into_iter().map(|s| Value::Str(s.into())).collect())
     }
 
     /// A slice of one flat type: texts, ints, pairs, service records.
     #[must_use]
     pub(crate) fn flat(elem: Elem, items: Vec<Value>) -> Self {
-        Self { elem, items: Arc::new(items), depth: 1 }
+        Self { elem, items: Arc::new(items), depth: 1, is_nil: false }
+    }
+
+    /// The lack of a list, which Go takes for an empty one nearly everywhere.
+    #[must_use]
+    pub(crate) fn nil(elem: Elem) -> Self {
+        Self { is_nil: true, ..Self::flat(elem, Vec::new()) }
+    }
+
+    /// Whether it is the lack of one.
+    #[must_use]
+    pub(crate) fn is_nil(&self) -> bool {
+        self.is_nil
     }
 
     /// The elements.
@@ -119,7 +135,7 @@ impl List {
     #[must_use]
     pub(crate) fn part(&self, from: usize, to: usize) -> Self {
         let items = self.items.get(from..to).unwrap_or_default().to_vec();
-        Self { elem: self.elem, items: Arc::new(items), depth: self.depth }
+        Self { items: Arc::new(items), ..self.clone() }
     }
 }
 
@@ -128,14 +144,26 @@ impl Map {
     ///
     /// # Errors
     /// [`TooDeep`].
-    pub(crate) fn new(entries: BTreeMap<Arc<str>, Value>) -> Result<Self, TooDeep> {
+    pub(crate) fn new(entries: BTreeMap<StoredValue, Value>) -> Result<Self, TooDeep> {
         let depth = depth_over(entries.values())?;
-        Ok(Self { entries: Arc::new(entries), depth })
+        Ok(Self { entries: Arc::new(entries), depth, is_nil: false })
+    }
+
+    /// The lack of a map, which Go takes for an empty one nearly everywhere.
+    #[must_use]
+    pub(crate) fn nil() -> Self {
+        Self { entries: Arc::default(), depth: 1, is_nil: true }
+    }
+
+    /// Whether it is the lack of one.
+    #[must_use]
+    pub(crate) fn is_nil(&self) -> bool {
+        self.is_nil
     }
 
     /// The entries, by name.
     #[must_use]
-    pub(crate) fn entries(&self) -> &BTreeMap<Arc<str>, Value> {
+    pub(crate) fn entries(&self) -> &BTreeMap<StoredValue, Value> {
         &self.entries
     }
 }
@@ -150,20 +178,20 @@ impl Record {
 
 impl Value {
     /// A string.
-    pub(crate) fn str(text: impl Into<Arc<str>>) -> Self {
+    pub(crate) fn str(text: impl Into<StoredValue>) -> Self {
         Self::Str(text.into())
     }
 
     /// A key with its value, as `get` and `gets` return it.
     #[must_use]
-    pub(crate) fn pair(key: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
+    pub(crate) fn pair(key: impl Into<StoredValue>, value: impl Into<StoredValue>) -> Self {
         let fields = vec![("Key", Self::str(key)), ("Value", Self::str(value))];
         Self::Record(Arc::new(Record { name: "memkv.KVPair", fields }))
     }
 
     /// The text that it is, if it is one.
     #[must_use]
-    pub(crate) fn as_text(&self) -> Option<&str> {
+    pub(crate) fn as_text(&self) -> Option<&[u8]> {
         if let Self::Str(text) = self { Some(text) } else { None }
     }
 

@@ -43,8 +43,8 @@ impl KeyRange {
 fn ranges(tree: &Tree) -> Vec<KeyRange> {
     let path = tree.path();
     if path == "/" {
-        // From the first key there can be to the last, for etcd's `\0` means "no end".
-        return vec![KeyRange { from: vec![0], to: vec![0] }];
+        // `0` is the character after `/`: keys that begin with another are nobody's here.
+        return vec![KeyRange { from: b"/".to_vec(), to: b"0".to_vec() }];
     }
     let below = |end: char| format!("{path}{end}").into_bytes();
     vec![
@@ -173,6 +173,9 @@ mod tests {
         };
         assert!(holds(b"/web") && holds(b"/web/1") && holds("/web/ü".as_bytes()));
         assert!(!holds(b"/web-2/1") && !holds(b"/web2") && !holds(b"/web0"));
-        assert_eq!(ranges(&"/".parse().unwrap()), [KeyRange { from: vec![0], to: vec![0] }]);
+        assert_eq!(
+            ranges(&"/".parse().unwrap()),
+            [KeyRange { from: b"/".to_vec(), to: b"0".to_vec() }]
+        );
     }
 }

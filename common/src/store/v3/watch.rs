@@ -161,7 +161,7 @@ async fn start(
     // One range from the top to the end of what is below it keeps the order; what
     // lies between (`/web-2`) is filtered out later.
     let (key, options) = if tree.path() == "/" {
-        (vec![0], options.with_range(vec![0]))
+        (b"/".to_vec(), options.with_range("0"))
     } else {
         (tree.path().as_bytes().to_vec(), options.with_range(format!("{}0", tree.path())))
     };
@@ -189,7 +189,7 @@ fn cancelled(message: &WatchResponse, seen: Revision, tree: &Tree) -> StoreError
     }
     if reason.contains("permission denied") {
         let range = match tree.path() {
-            "/" => "of all keys".to_owned(),
+            "/" => "[/, 0)".to_owned(),
             path => format!("[{path}, {path}0)"),
         };
         return StoreError::Denied(format!(

@@ -132,6 +132,14 @@ pub(crate) fn read(
     Ok((Confdir { path: path.to_owned(), resources, notes }, mistakes))
 }
 
+/// Whether `conf.d` is missing or empty.
+pub(crate) fn has_no_files(path: &Path) -> bool {
+    match toml_files(&path.join("conf.d")) {
+        Ok(files) => files.is_empty(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
 fn same_dest(resources: &[Resource]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for (index, resource) in resources.iter().enumerate() {

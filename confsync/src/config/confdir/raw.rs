@@ -12,6 +12,9 @@ use serde::Deserialize;
 pub(super) struct File {
     pub template: Option<Template>,
     pub nginx: Option<Nginx>,
+    /// Whether there was a `[guard]`, whose keys are in `template`.
+    #[serde(skip)]
+    pub guard: bool,
     pub backend: Option<BTreeMap<String, toml::Value>>,
 }
 
@@ -58,6 +61,16 @@ pub(super) struct Nginx {
     pub max_old_generations: Option<i64>,
 }
 
+impl File {
+    /// Whether it says anything that confd does not know: then it was written for us.
+    pub(super) fn has_own_tables(&self) -> bool {
+        let is_ours = |template: &Template| {
+            template.values.is_some() || template.on_empty.is_some() || template.max_loss.is_some()
+        };
+        self.nginx.is_some() || self.guard || self.template.as_ref().is_some_and(is_ours)
+    }
+}
+
 const TABLES: &[&str] = &["template", "nginx", "guard", "backend"];
 const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace"];
 const TEMPLATE: &[&str] = &[
@@ -98,8 +111,10 @@ pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| say(&e, text))?;
     let mut notes = Vec::new();
     let mut file = toml::Table::new();
+    let mut guard = false;
     for (name, value) in table {
         let lower = name.to_lowercase();
+        guard |= lower == "guard";
         let known = match lower.as_str() {
             "template" => TEMPLATE,
             "nginx" => NGINX,
@@ -122,13 +137,19 @@ pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
         for (key, value) in inner {
             let lower = key.to_lowercase();
             if known.contains(&lower.as_str()) {
-                merged.insert(lower, value);
+                // Upper case sorts first, so what is written in small letters counts.
+                if merged.insert(lower.clone(), value).is_some() {
+                    notes.push(format!(
+                        "`{lower}` is given twice; `{key}` counts (in confd chance decides)"
+                    ));
+                }
             } else {
                 notes.push(ignored(&key, known, text));
             }
         }
     }
-    let file = File::deserialize(file).map_err(|error| mistyped(&error.to_string(), text))?;
+    let mut file = File::deserialize(file).map_err(|error| mistyped(&error.to_string(), text))?;
+    file.guard = guard;
     Ok((file, notes))
 }
 

@@ -95,10 +95,10 @@ pub(super) fn read(
         Err(mistake) => return (None, Vec::new(), vec![mistake]),
     };
     let note = |text| Note { file: path.to_owned(), text, ignored: true };
-    let mut notes = ignored.into_iter().map(note).collect();
-    let mut reader = Reader { confdir, path, globals, mistakes: Vec::new() };
-    let resource = reader.resource(file, &mut notes);
-    (resource.filter(|_| reader.mistakes.is_empty()), notes, reader.mistakes)
+    let notes = ignored.into_iter().map(note).collect();
+    let mut reader = Reader { confdir, path, globals, mistakes: Vec::new(), notes };
+    let resource = reader.resource(file);
+    (resource.filter(|_| reader.mistakes.is_empty()), reader.notes, reader.mistakes)
 }
 
 struct Reader<'a> {
@@ -106,11 +106,23 @@ struct Reader<'a> {
     path: &'a Path,
     globals: &'a Globals,
     mistakes: Mistakes,
+    notes: Vec<Note>,
 }
 
 impl Reader<'_> {
-    fn resource(&mut self, file: File, notes: &mut Vec<Note>) -> Option<Resource> {
+    /// Says that something is ignored, which `confsync check` takes for a mistake.
+    fn ignored(&mut self, text: impl Into<String>) {
+        self.notes.push(Note { file: self.path.to_owned(), text: text.into(), ignored: true });
+    }
+
+    /// Says what an operator may not expect.
+    fn advise(&mut self, text: impl Into<String>) {
+        self.notes.push(Note { file: self.path.to_owned(), text: text.into(), ignored: false });
+    }
+
+    fn resource(&mut self, file: File) -> Option<Resource> {
         self.refuse_other_backends(&file);
+        let is_ours = file.has_own_tables();
         let Some(raw) = file.template else {
             self.mistakes.push("there is no [template] table".into());
             return None;
@@ -127,17 +139,12 @@ impl Reader<'_> {
             file: self.path.to_owned(),
             engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
             mode: self.mode(raw.mode.as_deref()),
-            uid: self.owner(raw.owner.as_deref(), raw.uid, "uid", users::uid),
-            gid: self.owner(raw.group.as_deref(), raw.gid, "gid", users::gid),
+            uid: self.owner(raw.owner.as_deref(), raw.uid, "uid", is_ours, users::uid),
+            gid: self.owner(raw.group.as_deref(), raw.gid, "gid", is_ours, users::gid),
             make_directories: raw.make_directories.unwrap_or(false),
             allow_in_place: raw.allow_in_place.unwrap_or(false),
             reading: self.reading(&raw, nginx.is_some()),
-            check: self.command(
-                raw.check_cmd.as_deref(),
-                raw.check_cmd_timeout.as_ref(),
-                "check_cmd_timeout",
-                30,
-            ),
+            check: self.check(&raw),
             reload: self.command(
                 raw.reload_cmd.as_deref(),
                 raw.reload_cmd_timeout.as_ref(),
@@ -162,7 +169,7 @@ impl Reader<'_> {
             src: src.unwrap_or_default(),
             dest: dest.unwrap_or_default(),
         };
-        self.note(&resource, raw.dest.as_deref(), notes);
+        self.note(&resource, raw.dest.as_deref());
         if self.globals.sync_only {
             (resource.nginx, resource.check, resource.reload, resource.verify) =
                 (None, None, None, None);
@@ -185,25 +192,24 @@ impl Reader<'_> {
     }
 
     /// Advice: allowed, and perhaps not meant.
-    fn note(&self, resource: &Resource, dest: Option<&str>, notes: &mut Vec<Note>) {
-        let mut say = |text: &str| {
-            notes.push(Note { file: self.path.to_owned(), text: text.to_owned(), ignored: false })
-        };
+    fn note(&mut self, resource: &Resource, dest: Option<&str>) {
         if resource.reading.trees.is_empty() {
-            say("`keys` is empty or missing: the template sees no key and nothing is watched");
+            self.advise(
+                "`keys` is empty or missing: the template sees no key and nothing is watched",
+            );
         }
         if dest.is_some_and(|dest| Path::new(dest).is_relative()) {
-            say(&format!("dest is relative; from here it is {}", resource.dest.display()));
+            self.advise(format!("dest is relative; from here it is {}", resource.dest.display()));
         }
         let check = resource.check.as_ref().filter(|_| resource.nginx.is_none());
         if check.is_some_and(|check| !crate::config::substitute::names_src(&check.text)) {
-            say(
+            self.advise(
                 "check_cmd does not look at the candidate ({{.src}}), so it runs after the swap and the file \
                  is put back if it fails; for nginx, an [nginx] table checks before the swap",
             );
         }
         if resource.nginx.is_some() && (resource.check.is_some() || resource.reload.is_some()) {
-            say("with [nginx], check_cmd and reload_cmd are not needed and not run");
+            self.advise("with [nginx], check_cmd and reload_cmd are not needed and not run");
         }
     }
 }

@@ -151,3 +151,93 @@ fn an_empty_confdir_names_init() {
 fn the_default_services_folder_parses() {
     assert_eq!(Globals::default().services.as_str(), "/services");
 }
+
+/// The one resource of a confdir with these lines in its `[template]`, and what is said of it.
+fn with(lines: &str) -> (Resource, Vec<String>) {
+    let toml = format!("[template]\nsrc=\"t\"\ndest=\"/d\"\n{lines}");
+    let folder = Folder::with(&[("conf.d/a.toml", &toml), ("templates/t", "")]);
+    let mut confdir = folder.load().unwrap();
+    let said = confdir.notes.iter().map(|note| format!("{} {}", note.ignored, note.text));
+    (confdir.resources.remove(0), said.collect())
+}
+
+#[test]
+fn keys_are_joined_to_the_prefix_and_cleaned_as_confd_does_it() {
+    for (lines, trees, prefix, said) in [
+        ("keys=[\"/\"]", "/", "/", ""),
+        ("keys=[\"\"]", "/", "/", ""),
+        ("keys=[\"/app/\"]\nprefix=\"/\"", "/app", "/", ""),
+        ("keys=[\"app\"]\nprefix=\"own/\"", "/own/app", "/own", ""),
+        ("keys=[\"/\"]\nprefix=\"//own\"", "/own", "/own", ""),
+        ("keys=[\"../b\"]\nprefix=\"/a\"", "/b", "/a", "true keys = \"../b\" is read as /b"),
+        ("keys=[\"/a//b/./c\"]", "/a/b/c", "/", "is read as /a/b/c"),
+        ("keys=[\"x\"]\nprefix=\"/a/../b\"", "/b/x", "/", "is read as /b/x"),
+        ("keys=[\"/app/*\"]", "/app/*", "/", "a `*` is no pattern here"),
+    ] {
+        let (resource, notes) = with(lines);
+        let read: Vec<_> = resource.reading.trees.iter().map(ToString::to_string).collect();
+        assert_eq!(read, [trees], "{lines}");
+        assert_eq!(resource.reading.prefix.as_str(), prefix, "{lines}");
+        let says = |note: &String| note.contains(said);
+        let as_it_is = said.is_empty() && notes.is_empty();
+        assert!(as_it_is || notes.iter().any(says), "{lines}: {notes:?}");
+    }
+}
+
+#[test]
+fn src_is_looked_for_below_templates_first() {
+    let folder = Folder::with(&[
+        ("conf.d/a.toml", "[template]\nsrc=\"/t\"\ndest=\"/d\"\n"),
+        ("templates/t", ""),
+    ]);
+    let src = folder.load().unwrap().resources.remove(0).src;
+    assert_eq!(src, folder.0.path().join("templates/t"));
+
+    let elsewhere = tempfile::NamedTempFile::new().unwrap();
+    let toml = format!("[template]\nsrc=\"{}\"\ndest=\"/d\"\n", elsewhere.path().display());
+    let folder = Folder::with(&[("conf.d/a.toml", &toml)]);
+    assert_eq!(folder.load().unwrap().resources.remove(0).src, elsewhere.path());
+}
+
+#[test]
+fn an_owner_that_does_not_exist_is_a_mistake_only_where_the_resource_is_ours() {
+    let lines = "owner=\"nobody-has-this-name\"\ngroup=\"nor-this\"\n";
+    let (resource, notes) = with(lines);
+    assert_eq!((resource.uid, resource.gid), (None, None));
+    assert_eq!(notes.iter().filter(|note| note.starts_with("true owner = ")).count(), 1);
+    assert_eq!(notes.iter().filter(|note| note.starts_with("true group = ")).count(), 1);
+    for own in ["[nginx]\n", "[guard]\nmax_loss=0.5\n"] {
+        let toml = format!("[template]\nsrc=\"t\"\ndest=\"/d\"\n{lines}{own}");
+        let folder = Folder::with(&[("conf.d/a.toml", &toml), ("templates/t", "")]);
+        let error = folder.load().unwrap_err().to_string();
+        assert!(error.contains("nobody-has-this-name") && error.contains("nor-this"), "{error}");
+    }
+}
+
+#[test]
+fn what_differs_from_confd_on_purpose_is_said() {
+    let (resource, notes) = with("mode=\"600\"\n");
+    assert_eq!(resource.mode, Some(0o600));
+    assert!(notes[0].starts_with("false mode = \"600\" is read as octal, 0600"), "{notes:?}");
+    assert!(with("mode=\"0600\"\n").1.iter().all(|note| !note.contains("mode")));
+    let (resource, notes) = with("PREFIX=\"/a\"\nprefix=\"/b\"\n");
+    assert_eq!(resource.reading.prefix.as_str(), "/b");
+    assert!(notes.iter().any(|note| note.contains("`prefix` is given twice")), "{notes:?}");
+}
+
+#[test]
+fn a_timeout_of_zero_is_no_limit() {
+    let timeout = |lines: &str| with(lines).0.check.unwrap().timeout;
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert_eq!(timeout("check_cmd=\"x {{src}}\"\ncheck_cmd_timeout=\"0s\"\n"), day);
+    assert_eq!(timeout("check_cmd=\"x {{src}}\"\ncheck_cmd_timeout=0\n"), day);
+    assert_eq!(timeout("check_cmd=\"x {{src}}\"\n"), Duration::from_secs(30));
+}
+
+#[test]
+fn a_check_that_is_no_template_is_a_mistake() {
+    let toml = "[template]\nsrc=\"t\"\ndest=\"/d\"\ncheck_cmd=\"x {{nope .src}}\"\n";
+    let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);
+    let error = folder.load().unwrap_err().to_string();
+    assert!(error.contains("check_cmd is no template: column 5: function \"nope\""), "{error}");
+}

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::apply::pipeline::Pipeline;
 use crate::backends::loss_policy::RenderDecision;
 use crate::backends::saved::SavedBackends;
-use crate::config::load::load;
+use crate::config::load::{has_no_resources, load_usable};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::{RunConfig, SingleRun};
@@ -50,12 +50,27 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// When etcd does not answer, or a file cannot be made or is refused.
 pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
-    let loaded = load(&config.confdir, &config.globals)?;
+    if has_no_resources(&config.confdir) {
+        // A script runs us until somebody puts files there, as with confd.
+        tracing::warn!(
+            confdir = %config.confdir.display(),
+            "no resource files in conf.d: nothing to do (`confsync init` writes a working start)"
+        );
+        return Ok(Exit::Done);
+    }
+    let (loaded, mistakes) = load_usable(&config.confdir, &config.globals)?;
     loaded.say_notes();
+    for mistake in &mistakes {
+        tracing::error!(
+            file = %mistake.file.display(),
+            "not used: {}; correct it, `confsync check` shows all mistakes",
+            mistake.text
+        );
+    }
     let store =
         connect_within(&config.connection, PATIENCE).await.context("cannot read the keys")?;
     let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
-    let mut exit = Exit::Done;
+    let mut exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
     for set in &loaded.sets {
         let snapshot =
             store.read(&set.trees(), read_deadline()).await.context("cannot read the keys")?;

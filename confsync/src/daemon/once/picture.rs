@@ -51,7 +51,7 @@ pub(super) async fn look(
     let routed = held.is_empty().then(|| {
         let value = |(key, r): (&Arc<str>, &Arc<RegisteredBackend>)| {
             let value = r.raw.as_ref().or_else(|| seen.entries.get(key))?;
-            Some((Arc::clone(key), Arc::clone(value)))
+            Some((Arc::clone(key), value.clone()))
         };
         Arc::new(seen.backends.iter().filter_map(value).collect())
     });
@@ -118,7 +118,7 @@ mod tests {
             glance(&reading, pairs.iter().map(entry))
         };
         let texts = |texts: &Texts| -> Vec<(String, String)> {
-            texts.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+            texts.iter().map(|(key, value)| (key.to_string(), value.lossy().to_string())).collect()
         };
         let plain = ("/services/web/a", "10.0.0.1:80");
         let picture = look(&[plain]);

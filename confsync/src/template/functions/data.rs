@@ -1,12 +1,13 @@
 //! JSON: reading it as Go's `encoding/json` does into `interface{}`, and writing it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use common::model::StoredValue;
 use serde_json::Value as Json;
 
 use super::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, text, too_large};
-use crate::template::print::{self, Bounded, Full, Sink};
+use crate::template::print::{self, BoundedText, Full};
+use crate::template::runes::runes;
 use crate::template::value::{Elem, List, Map, TooDeep, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -32,7 +33,7 @@ pub(crate) fn value(json: Json) -> Result<Value, TooDeep> {
             Value::List(List::new(Elem::Any, items)?)
         }
         Json::Object(fields) => {
-            let entries: Result<BTreeMap<Arc<str>, Value>, TooDeep> =
+            let entries: Result<BTreeMap<StoredValue, Value>, TooDeep> =
                 fields.into_iter().map(|(k, v)| Ok((k.into(), value(v)?))).collect();
             Value::Map(Map::new(entries?)?)
         }
@@ -40,7 +41,8 @@ pub(crate) fn value(json: Json) -> Result<Value, TooDeep> {
 }
 
 fn read(call: &Call<'_>, args: &[Value]) -> Result<Value, Fault> {
-    let source = text(args, 0);
+    // Bytes that are no UTF-8 are replaced, as `encoding/json` does.
+    let source = &*text(args, 0);
     if source.len() > MAX_JSON {
         return Err(format!("JSON of {} bytes is too long", source.len()).into());
     }
@@ -57,7 +59,7 @@ fn read(call: &Call<'_>, args: &[Value]) -> Result<Value, Fault> {
 fn json(call: &Call<'_>, args: &[Value]) -> Outcome {
     match read(call, args)? {
         object @ Value::Map(_) => Ok(object),
-        Value::Nil => Ok(Value::Map(Map::new(BTreeMap::new())?)),
+        Value::Nil => Ok(Value::Map(Map::nil())),
         Value::List(_) => Err(Fault::new(
             "cannot unmarshal array into Go value of type map[string]interface {}",
             "for an array there is `jsonArray`",
@@ -69,7 +71,7 @@ fn json(call: &Call<'_>, args: &[Value]) -> Outcome {
 fn json_array(call: &Call<'_>, args: &[Value]) -> Outcome {
     match read(call, args)? {
         array @ Value::List(_) => Ok(array),
-        Value::Nil => Ok(Value::List(List::flat(Elem::Any, Vec::new()))),
+        Value::Nil => Ok(Value::List(List::nil(Elem::Any))),
         Value::Map(_) => Err(Fault::new(
             "cannot unmarshal object into Go value of type []interface {}",
             "for an object there is `json`",
@@ -91,7 +93,7 @@ fn to_pretty_json(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn written(args: &[Value], indent: Option<usize>) -> Outcome {
-    let mut out = Bounded::new(MAX_TEXT);
+    let mut out = BoundedText::new(MAX_TEXT);
     match write(&mut out, args.first().unwrap_or(&Value::Nil), indent) {
         Ok(()) => Ok(Value::str(out.into_text())),
         Err(Wrong::Full) => Err(too_large()),
@@ -110,14 +112,18 @@ impl From<Full> for Wrong {
     }
 }
 
-fn write(out: &mut Bounded, value: &Value, indent: Option<usize>) -> Result<(), Wrong> {
+fn write(out: &mut BoundedText, value: &Value, indent: Option<usize>) -> Result<(), Wrong> {
     match value {
         Value::Absent | Value::Nil => out.put("null")?,
         Value::Bool(b) => out.put(if *b { "true" } else { "false" })?,
-        Value::Int(n) => out.put(&n.to_string())?,
-        Value::Float(f) => out.put(&number(*f)?)?,
+        Value::Int(n) => out.put(n.to_string())?,
+        Value::Float(f) => out.put(number(*f)?)?,
         Value::Str(s) => string(out, s)?,
-        Value::Time(time) => string(out, &time.format("2006-01-02T15:04:05.999999999Z07:00"))?,
+        Value::Time(time) => {
+            string(out, time.format("2006-01-02T15:04:05.999999999Z07:00").as_bytes())?;
+        }
+        Value::List(list) if list.is_nil() => out.put("null")?,
+        Value::Map(map) if map.is_nil() => out.put("null")?,
         Value::List(list) => {
             let items = list.items().iter().map(|item| (None, item));
             group(out, ('[', ']'), items, indent)?;
@@ -127,7 +133,7 @@ fn write(out: &mut Bounded, value: &Value, indent: Option<usize>) -> Result<(), 
             group(out, ('{', '}'), items, indent)?;
         }
         Value::Record(record) => {
-            let items = record.fields.iter().map(|(k, v)| (Some(*k), v));
+            let items = record.fields.iter().map(|(k, v)| (Some(k.as_bytes()), v));
             group(out, ('{', '}'), items, indent)?;
         }
     }
@@ -135,9 +141,9 @@ fn write(out: &mut Bounded, value: &Value, indent: Option<usize>) -> Result<(), 
 }
 
 fn group<'a>(
-    out: &mut Bounded,
+    out: &mut BoundedText,
     (open, close): (char, char),
-    items: impl ExactSizeIterator<Item = (Option<&'a str>, &'a Value)>,
+    items: impl ExactSizeIterator<Item = (Option<&'a [u8]>, &'a Value)>,
     indent: Option<usize>,
 ) -> Result<(), Wrong> {
     let none = items.len() == 0;
@@ -149,7 +155,7 @@ fn group<'a>(
             out.put(",")?;
         }
         if let Some(depth) = inner {
-            out.put(&line(depth))?;
+            out.put(line(depth))?;
         }
         if let Some(name) = name {
             string(out, name)?;
@@ -158,7 +164,7 @@ fn group<'a>(
         write(out, item, inner)?;
     }
     if let Some(depth) = indent.filter(|_| !none) {
-        out.put(&line(depth))?;
+        out.put(line(depth))?;
     }
     out.put(close.encode_utf8(&mut [0; 4]))?;
     Ok(())
@@ -177,12 +183,14 @@ fn number(f: f64) -> Result<String, Wrong> {
     Ok(format!("{f}"))
 }
 
-/// A JSON string with the escapes Go adds for HTML.
-fn string(out: &mut Bounded, text: &str) -> Result<(), Full> {
+/// A JSON string with the escapes Go adds for HTML. Of a byte that is no UTF-8 only that there
+/// was one is kept.
+fn string(out: &mut BoundedText, text: &[u8]) -> Result<(), Full> {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
-    for c in text.chars() {
+    for (c, bytes) in runes(text) {
         match c {
+            char::REPLACEMENT_CHARACTER if bytes.len() == 1 => quoted.push_str("\\ufffd"),
             '"' => quoted.push_str("\\\""),
             '\\' => quoted.push_str("\\\\"),
             '\n' => quoted.push_str("\\n"),

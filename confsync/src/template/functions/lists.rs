@@ -1,9 +1,10 @@
 //! Lists and maps: sorting, reversing, building, taking apart.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::{Call, Fault, Function, Outcome, Ty, entries, items, text};
+use common::model::StoredValue;
+
+use super::{Call, Fault, Function, Outcome, Ty, bytes, entries, items};
 use crate::template::value::{Elem, List, Map, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -37,6 +38,9 @@ fn reverse(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn sorted(args: &[Value], elem: Elem, length: fn(&Value) -> usize) -> Outcome {
+    if let Some(Value::List(list)) = args.first().filter(|list| !list.is_true()) {
+        return Ok(Value::List(list.clone()));
+    }
     let mut items = items(args, 0).to_vec();
     items.sort_by_key(length);
     Ok(Value::List(List::flat(elem, items)))
@@ -62,7 +66,7 @@ fn map(_: &Call<'_>, args: &[Value]) -> Outcome {
     if !args.len().is_multiple_of(2) {
         return Err(Fault::new("invalid map call", "give names and values in pairs"));
     }
-    let mut entries: BTreeMap<Arc<str>, Value> = BTreeMap::new();
+    let mut entries: BTreeMap<StoredValue, Value> = BTreeMap::new();
     for pair in args.chunks_exact(2) {
         let [Value::Str(name), value] = pair else {
             return Err(Fault::new("map keys must be strings", "put the name in quotes"));
@@ -83,11 +87,11 @@ fn append(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn has_key(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::Bool(entries(args, 0).is_some_and(|map| map.entries().contains_key(text(args, 1)))))
+    Ok(Value::Bool(entries(args, 0).is_some_and(|map| map.entries().contains_key(bytes(args, 1)))))
 }
 
 fn keys(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let names: Vec<Arc<str>> =
+    let names: Vec<StoredValue> =
         entries(args, 0).map(|map| map.entries().keys().cloned().collect()).unwrap_or_default();
     Ok(Value::List(List::strings(names)))
 }
@@ -99,10 +103,14 @@ fn values(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn pluck(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let name = text(args, 0);
-    let found =
-        (1..args.len()).filter_map(|i| entries(args, i)?.entries().get(name).cloned()).collect();
-    Ok(Value::List(List::new(Elem::Any, found)?))
+    let name = bytes(args, 0);
+    let found = (1..args.len()).filter_map(|i| entries(args, i)?.entries().get(name).cloned());
+    let found: Vec<Value> = found.collect();
+    Ok(Value::List(if found.is_empty() {
+        List::nil(Elem::Any)
+    } else {
+        List::new(Elem::Any, found)?
+    }))
 }
 
 /// A struct is empty when all its fields are.

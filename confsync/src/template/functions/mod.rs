@@ -6,18 +6,20 @@
 //! confd's to the edge; where they are not, `docs/confd.md` says so.
 
 mod data;
-mod dns;
 mod lists;
 mod numbers;
 mod outside;
+mod regex;
 mod store;
 mod text;
 mod words;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::kv::Texts;
+use super::runes::to_str;
+use super::system::System;
 use super::value::{Elem, List, Map, TooDeep, Value};
 
 /// The longest text a template may make, in bytes; also the longest output.
@@ -70,9 +72,11 @@ pub(crate) struct Function {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
     /// The keys and values of the resource.
-    pub(crate) kv: &'a BTreeMap<Arc<str>, Arc<str>>,
+    pub(crate) kv: &'a Texts,
     /// What the render may still spend.
     pub(crate) budget: &'a Budget,
+    /// What may be asked of the system.
+    pub(crate) system: &'a dyn System,
 }
 
 /// A function's answer.
@@ -181,10 +185,11 @@ pub(crate) fn too_large() -> Fault {
     )
 }
 
-const TABLES: [&[Function]; 7] = [
+const TABLES: [&[Function]; 8] = [
     store::FUNCTIONS,
     text::FUNCTIONS,
     words::FUNCTIONS,
+    regex::FUNCTIONS,
     lists::FUNCTIONS,
     numbers::FUNCTIONS,
     data::FUNCTIONS,
@@ -212,9 +217,11 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
         return None;
     }
     let lower = name.to_lowercase();
+    // In a short name two letters are half of it: what is found is another word.
+    let most = if name.chars().count() < 5 { 1 } else { 2 };
     names
         .map(|n| (strsim::osa_distance(&lower, &n.to_lowercase()), n))
-        .filter(|(d, n)| *d <= 2 && *d < n.len())
+        .filter(|(d, n)| *d <= most && *d < n.len())
         .min()
         .map(|(_, n)| n)
 }
@@ -250,7 +257,7 @@ impl Ty {
             (Self::Strings, Value::Absent) => return Ok(empty(Elem::Str)),
             (Self::Pairs, Value::Absent) => return Ok(empty(Elem::Pair)),
             (Self::Items, Value::Absent) => return Ok(empty(Elem::Any)),
-            (Self::Map, Value::Absent) => return Ok(Value::Map(Map::new(BTreeMap::new())?)),
+            (Self::Map, Value::Absent) => return Ok(Value::Map(Map::nil())),
             _ => false,
         };
         if fits {
@@ -275,12 +282,18 @@ impl Ty {
 }
 
 fn empty(elem: Elem) -> Value {
-    Value::List(List::flat(elem, Vec::new()))
+    Value::List(List::nil(elem))
 }
 
-/// The text of an argument that the table says is one.
-fn text(args: &[Value], at: usize) -> &str {
-    if let Some(Value::Str(s)) = args.get(at) { s } else { "" }
+/// The bytes of an argument that the table says is a text.
+fn bytes(args: &[Value], at: usize) -> &[u8] {
+    if let Some(Value::Str(s)) = args.get(at) { s } else { b"" }
+}
+
+/// The text of an argument that the table says is one, read as Go reads runes: a byte that is
+/// no UTF-8 is U+FFFD.
+fn text(args: &[Value], at: usize) -> Cow<'_, str> {
+    to_str(bytes(args, at))
 }
 
 /// The number of an argument that the table says is one.
@@ -318,5 +331,7 @@ mod tests {
         assert_eq!(near("toupper"), Some("toUpper"));
         assert_eq!(near("jsonarray"), Some("jsonArray"));
         assert_eq!(near("frobnicate"), None);
+        assert_eq!(near("foo"), None);
+        assert_eq!(near("ste"), None);
     }
 }

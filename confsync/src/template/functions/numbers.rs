@@ -49,11 +49,14 @@ fn seq(_: &Call<'_>, args: &[Value]) -> Outcome {
             "the order is `seq FIRST LAST`",
         ));
     }
+    if first > last {
+        return Ok(Value::List(List::nil(Elem::Int)));
+    }
     Ok(Value::List(List::flat(Elem::Int, (first..=last).map(Value::Int).collect())))
 }
 
 fn atoi(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let digits = text(args, 0);
+    let digits = &*text(args, 0);
     digits.parse().map(Value::Int).map_err(|_| {
         Fault::new(
             format!("parsing {:?}: invalid syntax", digits.chars().take(80).collect::<String>()),
@@ -63,7 +66,7 @@ fn atoi(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn parse_bool(_: &Call<'_>, args: &[Value]) -> Outcome {
-    match text(args, 0) {
+    match &*text(args, 0) {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::Bool(true)),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
         other => Err(Fault::new(

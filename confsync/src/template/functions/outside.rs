@@ -1,15 +1,16 @@
-//! What a template may ask of the machine: environment, names, files, the clock.
+//! What a template may ask of the system: environment, names, files, the clock.
 //!
-//! Every answer may differ from render to render, so none belongs in a template
-//! whose output should change only with its keys. Look-ups have a deadline.
+//! Every answer may differ from render to render, so none belongs in a template whose output
+//! should change only with its keys.
 
-use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, SystemTime};
+use std::ffi::OsStr;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
 
-use hickory_resolver::proto::rr::rdata::SRV;
-
-use super::{Call, Fault, Function, Outcome, Ty, dns, text};
+use super::{Call, Fault, Function, Outcome, Ty, bytes, text};
+use crate::template::system::ServiceRecord;
 use crate::template::time::Time;
 use crate::template::value::{Elem, List, Record, Value};
 
@@ -31,33 +32,22 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "lookupIfaceIPV6", params: &[Ty::Str], rest: None, call: iface_ipv6 },
 ];
 
-/// How long one look-up of a name may take.
-const LOOKUP: Duration = Duration::from_secs(5);
-
-fn getenv(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let name = text(args, 0);
-    // `std::env::var_os` panics on neither, but says nothing useful for them.
-    let value = if name.is_empty() || name.contains(['=', '\0']) {
-        None
-    } else {
-        std::env::var(name).ok().filter(|value| !value.is_empty())
-    };
-    Ok(Value::str(value.unwrap_or_else(|| text(args, 1).to_owned())))
+fn getenv(call: &Call<'_>, args: &[Value]) -> Outcome {
+    let found = call.system.variable(&text(args, 0)).filter(|value| !value.is_empty());
+    Ok(found.map_or_else(|| args.get(1).cloned().unwrap_or(Value::str("")), Value::str))
 }
 
-fn datetime(_: &Call<'_>, _: &[Value]) -> Outcome {
-    Ok(Value::Time(Time::from(SystemTime::now())))
+fn datetime(call: &Call<'_>, _: &[Value]) -> Outcome {
+    Ok(Value::Time(Time::from(call.system.now())))
 }
 
-fn hostname(_: &Call<'_>, _: &[Value]) -> Outcome {
-    let name = rustix::system::uname();
-    Ok(Value::str(name.nodename().to_string_lossy().into_owned()))
+fn hostname(call: &Call<'_>, _: &[Value]) -> Outcome {
+    Ok(Value::str(call.system.hostname()))
 }
 
-fn file_exists(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let missing = std::fs::metadata(text(args, 0))
-        .is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::NotFound));
-    Ok(Value::Bool(!missing))
+fn file_exists(call: &Call<'_>, args: &[Value]) -> Outcome {
+    let path = Path::new(OsStr::from_bytes(bytes(args, 0)));
+    Ok(Value::Bool(call.system.file_exists(path)))
 }
 
 /// No answer is not the answer "none": that would empty the rendered file.
@@ -66,73 +56,54 @@ fn unsure(name: &str, why: &str) -> Fault {
     Fault::new(what, "is the name right, and the resolver in /etc/resolv.conf reachable?")
 }
 
-/// The addresses of a name, sorted as text. A name that does not exist has none;
-/// a resolver that does not answer is an error.
-fn addresses(host: &str) -> Result<Vec<String>, Fault> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![ip.to_string()]);
-    }
-    let (answer, asked) = mpsc::sync_channel(1);
-    let name = host.to_owned();
-    let worker = move || {
-        let found = (name.as_str(), 0).to_socket_addrs();
-        // Nobody listens any more when the deadline has passed.
-        let _ = answer.send(found.map(|all| all.map(|a| a.ip().to_string()).collect()));
+/// The addresses of a name that fit, sorted as text.
+fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Outcome {
+    let name = &*text(args, 0);
+    let found = match name.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) => call.system.addresses(name).map_err(|why| unsure(name, &why))?,
     };
-    std::thread::Builder::new().spawn(worker).map_err(|e| unsure(host, &e.to_string()))?;
-    let answer: std::io::Result<Vec<String>> =
-        asked.recv_timeout(LOOKUP).map_err(|_| unsure(host, "no answer in time"))?;
-    match answer {
-        Ok(mut found) => {
-            found.sort_unstable();
-            found.dedup();
-            Ok(found)
-        }
-        Err(e) if e.to_string().contains("Temporary failure") => Err(unsure(host, &e.to_string())),
-        Err(_) => Ok(Vec::new()),
-    }
-}
-
-fn looked_up(args: &[Value], keep: fn(&String) -> bool) -> Outcome {
-    let found = addresses(text(args, 0))?.into_iter().filter(keep);
+    let mut found: Vec<String> =
+        found.iter().filter(|ip| fits(ip)).map(IpAddr::to_string).collect();
+    found.sort_unstable();
+    found.dedup();
     Ok(Value::List(List::strings(found)))
 }
 
-fn lookup_ip(_: &Call<'_>, args: &[Value]) -> Outcome {
-    looked_up(args, |_| true)
+fn lookup_ip(call: &Call<'_>, args: &[Value]) -> Outcome {
+    addresses(call, args, |_| true)
 }
 
-fn lookup_ipv4(_: &Call<'_>, args: &[Value]) -> Outcome {
-    looked_up(args, |ip| ip.contains('.'))
+fn lookup_ipv4(call: &Call<'_>, args: &[Value]) -> Outcome {
+    addresses(call, args, IpAddr::is_ipv4)
 }
 
-fn lookup_ipv6(_: &Call<'_>, args: &[Value]) -> Outcome {
-    looked_up(args, |ip| ip.contains(':'))
+fn lookup_ipv6(call: &Call<'_>, args: &[Value]) -> Outcome {
+    addresses(call, args, IpAddr::is_ipv6)
 }
 
-fn lookup_srv(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn lookup_srv(call: &Call<'_>, args: &[Value]) -> Outcome {
     let (service, proto, name) = (text(args, 0), text(args, 1), text(args, 2));
-    let target = if service.is_empty() && proto.is_empty() {
-        name.to_owned()
-    } else {
-        format!("_{service}._{proto}.{name}")
+    let target = match service.is_empty() && proto.is_empty() {
+        true => name.into_owned(),
+        false => format!("_{service}._{proto}.{name}"),
     };
-    let found = dns::lookup(&target, LOOKUP).map_err(|e| unsure(&target, &e.to_string()))?;
+    let found = call.system.services(&target).map_err(|why| unsure(&target, &why))?;
     Ok(Value::List(services(found)))
 }
 
 /// The servers of a service, sorted as confd sorts them: by all fields as one text.
-fn services(mut found: Vec<SRV>) -> List {
-    found.sort_by_cached_key(|r| {
-        format!("{}{}{}{}", r.target.to_ascii(), r.port, r.priority, r.weight)
+fn services(mut found: Vec<ServiceRecord>) -> List {
+    found.sort_by_cached_key(|record| {
+        let ServiceRecord { target, port, priority, weight } = record;
+        format!("{target}{port}{priority}{weight}")
     });
-    let records = found.into_iter().map(|r| {
+    let records = found.into_iter().map(|record| {
         let fields = vec![
-            // With a dot at the end, as Go prints it.
-            ("Target", Value::str(r.target.to_ascii())),
-            ("Port", Value::Int(r.port.into())),
-            ("Priority", Value::Int(r.priority.into())),
-            ("Weight", Value::Int(r.weight.into())),
+            ("Target", Value::str(record.target)),
+            ("Port", Value::Int(record.port.into())),
+            ("Priority", Value::Int(record.priority.into())),
+            ("Weight", Value::Int(record.weight.into())),
         ];
         Value::Record(Arc::new(Record { name: "*net.SRV", fields }))
     });
@@ -140,35 +111,37 @@ fn services(mut found: Vec<SRV>) -> List {
 }
 
 /// The first address of an interface that fits; none is the empty text.
-fn iface(args: &[Value], keep: fn(&IpAddr) -> bool) -> Outcome {
-    let all = if_addrs::get_if_addrs().unwrap_or_default();
-    let found = all.into_iter().filter(|i| i.name == text(args, 0)).map(|i| i.ip()).find(keep);
+fn interface(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Outcome {
+    let found = call.system.interface(&text(args, 0)).into_iter().find(fits);
     Ok(Value::str(found.map(|ip| ip.to_string()).unwrap_or_default()))
 }
 
-fn iface_ipv4(_: &Call<'_>, args: &[Value]) -> Outcome {
-    iface(args, IpAddr::is_ipv4)
+fn iface_ipv4(call: &Call<'_>, args: &[Value]) -> Outcome {
+    interface(call, args, IpAddr::is_ipv4)
 }
 
-fn iface_ipv6(_: &Call<'_>, args: &[Value]) -> Outcome {
-    iface(args, IpAddr::is_ipv6)
+fn iface_ipv6(call: &Call<'_>, args: &[Value]) -> Outcome {
+    interface(call, args, IpAddr::is_ipv6)
 }
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::rr::Name;
-
     use super::*;
 
     #[test]
     fn services_are_sorted_by_all_fields_as_one_text() {
-        let record = |port, target| SRV::new(0, 1, port, Name::from_ascii(target).unwrap());
+        let record = |port, target: &str| ServiceRecord {
+            target: target.to_owned(),
+            port,
+            priority: 0,
+            weight: 1,
+        };
         let found = vec![record(90, "b.x."), record(9, "a.x."), record(80, "b.x."), record(1, ".")];
         let services = services(found);
         let fields = services.items().iter().map(|service| match service {
             Value::Record(record) => match record.fields[..2] {
                 [("Target", Value::Str(ref target)), ("Port", Value::Int(port))] => {
-                    format!("{target} {port}")
+                    format!("{} {port}", target.lossy())
                 }
                 _ => panic!("{record:?}"),
             },

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use common::model::StoredValue;
+
 use super::{Call, Fault, Function, Outcome, Ty, text};
 use crate::template::path::{self, Pattern};
 use crate::template::value::{Elem, List, Value};
@@ -19,7 +21,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 fn exists(call: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::Bool(call.kv.contains_key(text(args, 0))))
+    Ok(Value::Bool(call.kv.contains_key(&*text(args, 0))))
 }
 
 fn missing(call: &Call<'_>, key: &str) -> Fault {
@@ -36,26 +38,26 @@ fn missing(call: &Call<'_>, key: &str) -> Fault {
     Fault::new(format!("key does not exist: {key}"), remedy)
 }
 
-fn pair(key: &Arc<str>, value: &Arc<str>) -> Value {
-    Value::pair(Arc::clone(key), Arc::clone(value))
+fn pair(key: &Arc<str>, value: &StoredValue) -> Value {
+    Value::pair(Arc::clone(key), value.clone())
 }
 
 fn get(call: &Call<'_>, args: &[Value]) -> Outcome {
     let key = text(args, 0);
-    let (key, value) = call.kv.get_key_value(key).ok_or_else(|| missing(call, key))?;
+    let (key, value) = call.kv.get_key_value(&*key).ok_or_else(|| missing(call, &key))?;
     Ok(pair(key, value))
 }
 
 fn getv(call: &Call<'_>, args: &[Value]) -> Outcome {
     let key = text(args, 0);
-    match (call.kv.get(key), args.get(1)) {
-        (Some(value), _) => Ok(Value::str(Arc::clone(value))),
+    match (call.kv.get(&*key), args.get(1)) {
+        (Some(value), _) => Ok(Value::Str(value.clone())),
         (None, Some(default)) => Ok(default.clone()),
-        (None, None) => Err(missing(call, key)),
+        (None, None) => Err(missing(call, &key)),
     }
 }
 
-type KeyPair<'a> = (&'a Arc<str>, &'a Arc<str>);
+type KeyPair<'a> = (&'a Arc<str>, &'a StoredValue);
 
 /// Does something with each key that fits a pattern, in byte order. Only those that
 /// begin with its plain front are looked at.
@@ -94,14 +96,19 @@ fn beginning<'a>(
 
 fn gets(call: &Call<'_>, args: &[Value]) -> Outcome {
     let mut pairs = Vec::new();
-    fitting(call, text(args, 0), |(key, value)| pairs.push(pair(key, value)))?;
-    Ok(Value::List(List::flat(Elem::Pair, pairs)))
+    fitting(call, &text(args, 0), |(key, value)| pairs.push(pair(key, value)))?;
+    // With nothing found confd has no list at all, which JSON shows as `null`.
+    Ok(Value::List(if pairs.is_empty() {
+        List::nil(Elem::Pair)
+    } else {
+        List::flat(Elem::Pair, pairs)
+    }))
 }
 
 fn getvs(call: &Call<'_>, args: &[Value]) -> Outcome {
     // There may be thousands, so they are sorted in the very list that is handed out.
     let mut values = Vec::new();
-    fitting(call, text(args, 0), |(_, value)| values.push(Value::str(Arc::clone(value))))?;
+    fitting(call, &text(args, 0), |(_, value)| values.push(Value::Str(value.clone())))?;
     values.sort_unstable_by(|a, b| a.as_text().cmp(&b.as_text()));
     Ok(Value::List(List::flat(Elem::Str, values)))
 }
@@ -117,7 +124,7 @@ fn under(prefix: &[String], other: &[String]) -> bool {
 }
 
 fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let dir = text(args, 0);
+    let dir = &*text(args, 0);
     let prefix = terms(dir);
     // A folder written cleanly is where its keys begin; else every key is looked at.
     let plain = dir.trim_end_matches('/');
@@ -136,7 +143,7 @@ fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn lsdir(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let dir = text(args, 0);
+    let dir = &*text(args, 0);
     // confd finds nothing under `/`: it compares two empty parts. A mistake, so
     // not copied.
     let prefix = if dir == "/" { vec![String::new()] } else { terms(dir) };

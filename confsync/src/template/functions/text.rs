@@ -2,10 +2,14 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bstr::ByteSlice;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Fault, Function, MAX_ITEMS, MAX_TEXT, Outcome, Ty, int, items, text, too_large};
+use super::{
+    Call, Fault, Function, MAX_ITEMS, MAX_TEXT, Outcome, Ty, bytes, int, items, too_large,
+};
 use crate::template::path;
+use crate::template::runes::runes;
 use crate::template::sprintf;
 use crate::template::value::{List, Value};
 
@@ -31,108 +35,123 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "quote", params: &[Ty::Str], rest: None, call: quote },
     Function { name: "squote", params: &[Ty::Str], rest: None, call: squote },
     Function { name: "sha256sum", params: &[Ty::Str], rest: None, call: sha256sum },
-    Function { name: "regexMatch", params: &[Ty::Str, Ty::Str], rest: None, call: regex_match },
-    Function { name: "regexFind", params: &[Ty::Str, Ty::Str], rest: None, call: regex_find },
-    Function {
-        name: "regexReplaceAll",
-        params: &[Ty::Str, Ty::Str, Ty::Str],
-        rest: None,
-        call: regex_replace,
-    },
 ];
 
 fn base(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(path::base(text(args, 0))))
+    Ok(Value::str(of_path(bytes(args, 0), |path| path::base(path).to_owned())))
 }
 
 fn dir(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(path::dir(text(args, 0))))
+    Ok(Value::str(of_path(bytes(args, 0), path::dir)))
+}
+
+/// A part of a path, which only `/` and `.` divide: bytes that are no UTF-8 stay.
+fn of_path(path: &[u8], part: impl Fn(&str) -> String) -> Vec<u8> {
+    match std::str::from_utf8(path) {
+        Ok(path) => part(path).into_bytes(),
+        Err(_) => {
+            let one_by_one: String = path.iter().copied().map(char::from).collect();
+            part(&one_by_one).chars().filter_map(|c| u8::try_from(c).ok()).collect()
+        }
+    }
 }
 
 fn split(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let (whole, separator) = (text(args, 0), text(args, 1));
-    let pieces: Vec<&str> = if separator.is_empty() {
-        whole.split("").filter(|c| !c.is_empty()).take(MAX_ITEMS + 1).collect()
+    let (whole, separator) = (bytes(args, 0), bytes(args, 1));
+    let pieces: Vec<&[u8]> = if separator.is_empty() {
+        runes(whole).map(|(_, bytes)| bytes).take(MAX_ITEMS + 1).collect()
     } else {
-        whole.split(separator).take(MAX_ITEMS + 1).collect()
+        whole.split_str(separator).take(MAX_ITEMS + 1).collect()
     };
     if pieces.len() > MAX_ITEMS { Err(too_large()) } else { Ok(Value::List(List::strings(pieces))) }
 }
 
 fn join(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let pieces: Vec<&str> =
-        items(args, 0).iter().map(|v| if let Value::Str(s) = v { s } else { "" }).collect();
-    let separator = text(args, 1);
+    let pieces: Vec<&[u8]> =
+        items(args, 0).iter().map(|piece| piece.as_text().unwrap_or_default()).collect();
+    let separator = bytes(args, 1);
     let length: usize = pieces.iter().map(|p| p.len() + separator.len()).sum();
     if length > MAX_TEXT { Err(too_large()) } else { Ok(Value::str(pieces.join(separator))) }
 }
 
 fn contains(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::Bool(text(args, 0).contains(text(args, 1))))
+    Ok(Value::Bool(bytes(args, 0).contains_str(bytes(args, 1))))
 }
 
 fn replace(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let (whole, old, new) = (text(args, 0), text(args, 1), text(args, 2));
+    let (whole, old, new) = (bytes(args, 0), bytes(args, 1), bytes(args, 2));
     let limit = usize::try_from(int(args, 3)).unwrap_or(usize::MAX);
-    let count = if old.is_empty() { whole.chars().count() + 1 } else { whole.matches(old).count() };
+    let count = match old {
+        [] => runes(whole).count() + 1,
+        old => whole.find_iter(old).count(),
+    };
     if whole.len() + count.min(limit).saturating_mul(new.len()) > MAX_TEXT {
         return Err(too_large());
     }
-    Ok(Value::str(whole.replacen(old, new, limit)))
+    if !old.is_empty() {
+        return Ok(Value::str(whole.replacen(old, new, limit)));
+    }
+    // Before each rune and at the end.
+    let mut out = Vec::with_capacity(whole.len() + count.min(limit) * new.len());
+    let pieces = runes(whole).map(|(_, bytes)| bytes).chain([&b""[..]]);
+    for (i, piece) in pieces.enumerate() {
+        out.extend_from_slice(if i < limit { new } else { b"" });
+        out.extend_from_slice(piece);
+    }
+    Ok(Value::str(out))
 }
 
 fn trim_suffix(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let whole = text(args, 0);
-    Ok(Value::str(whole.strip_suffix(text(args, 1)).unwrap_or(whole)))
+    let whole = bytes(args, 0);
+    Ok(Value::str(whole.strip_suffix(bytes(args, 1)).unwrap_or(whole)))
 }
 
 fn trim_prefix(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let whole = text(args, 0);
-    Ok(Value::str(whole.strip_prefix(text(args, 1)).unwrap_or(whole)))
+    let whole = bytes(args, 0);
+    Ok(Value::str(whole.strip_prefix(bytes(args, 1)).unwrap_or(whole)))
 }
 
 fn base64_encode(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(STANDARD.encode(text(args, 0))))
+    Ok(Value::str(STANDARD.encode(bytes(args, 0))))
 }
 
 fn base64_decode(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let plain: String = text(args, 0).chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    let plain: Vec<u8> =
+        bytes(args, 0).iter().copied().filter(|c| !matches!(c, b'\r' | b'\n')).collect();
     let loose = base64::engine::GeneralPurpose::new(
         &base64::alphabet::STANDARD,
         base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
     );
-    let bytes = loose.decode(plain).map_err(|e| {
+    let decoded = loose.decode(plain).map_err(|e| {
         Fault::new(
             format!("illegal base64 data: {e}"),
             "the value must be standard base64 with its padding",
         )
     })?;
-    let decoded = String::from_utf8(bytes)
-        .map_err(|_| Fault::new("the decoded bytes are not UTF-8 text", "render text only"))?;
     Ok(Value::str(decoded))
 }
 
 fn repeat(_: &Call<'_>, args: &[Value]) -> Outcome {
     let count = usize::try_from(int(args, 0)).unwrap_or(0);
-    let piece = text(args, 1);
+    let piece = bytes(args, 1);
     if count.saturating_mul(piece.len()) > MAX_TEXT {
         return Err(too_large());
     }
-    Ok(Value::str(if piece.is_empty() { String::new() } else { piece.repeat(count) }))
+    Ok(Value::str(if piece.is_empty() { Vec::new() } else { piece.repeat(count) }))
 }
 
-fn indented(args: &[Value]) -> Result<String, Fault> {
+fn indented(args: &[Value]) -> Result<Vec<u8>, Fault> {
     let spaces = usize::try_from(int(args, 0)).unwrap_or(0);
-    let whole = text(args, 1);
+    let whole = bytes(args, 1);
     if whole.is_empty() {
-        return Ok(String::new());
+        return Ok(Vec::new());
     }
-    let lines = whole.matches('\n').count() + 1;
+    let lines = whole.find_iter(b"\n").count() + 1;
     if whole.len() + lines.saturating_mul(spaces) > MAX_TEXT {
         return Err(too_large());
     }
-    let pad = " ".repeat(spaces);
-    Ok(format!("{pad}{}", whole.replace('\n', &format!("\n{pad}"))))
+    let pad = b" ".repeat(spaces);
+    Ok([&*pad, &*whole.replace(b"\n", [b"\n", &*pad].concat())].concat())
 }
 
 fn indent(_: &Call<'_>, args: &[Value]) -> Outcome {
@@ -140,55 +159,18 @@ fn indent(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn nindent(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(format!("\n{}", indented(args)?)))
+    Ok(Value::str([b"\n", &*indented(args)?].concat()))
 }
 
 fn quote(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(sprintf::quote(text(args, 0))))
+    Ok(Value::str(sprintf::quote(bytes(args, 0))))
 }
 
 fn squote(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(format!("'{}'", text(args, 0).replace('\'', "''"))))
+    Ok(Value::str([b"'", &*bytes(args, 0).replace(b"'", b"''"), b"'"].concat()))
 }
 
 fn sha256sum(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let digest = Sha256::digest(text(args, 0));
+    let digest = Sha256::digest(bytes(args, 0));
     Ok(Value::str(digest.iter().map(|b| format!("{b:02x}")).collect::<String>()))
-}
-
-fn regex(args: &[Value]) -> Result<regex::Regex, Fault> {
-    regex::RegexBuilder::new(text(args, 0)).size_limit(1 << 20).build().map_err(|e| {
-        Fault::new(
-            format!("error parsing regexp: {}", e.to_string().lines().last().unwrap_or_default()),
-            "the pattern comes first: `regexMatch PATTERN TEXT`",
-        )
-    })
-}
-
-fn regex_match(call: &Call<'_>, args: &[Value]) -> Outcome {
-    call.budget.steps(100 + text(args, 1).len() / 16)?;
-    Ok(Value::Bool(regex(args)?.is_match(text(args, 1))))
-}
-
-fn regex_find(call: &Call<'_>, args: &[Value]) -> Outcome {
-    call.budget.steps(100 + text(args, 1).len() / 16)?;
-    Ok(Value::str(regex(args)?.find(text(args, 1)).map_or("", |m| m.as_str())))
-}
-
-fn regex_replace(call: &Call<'_>, args: &[Value]) -> Outcome {
-    let (regex, whole, with) = (regex(args)?, text(args, 1), text(args, 2));
-    call.budget.steps(100 + whole.len() / 16)?;
-    let mut out = String::new();
-    let mut from = 0;
-    for found in regex.captures_iter(whole) {
-        let Some(all) = found.get(0) else { continue };
-        out.push_str(whole.get(from..all.start()).unwrap_or_default());
-        found.expand(with, &mut out);
-        from = all.end();
-        if out.len() > MAX_TEXT {
-            return Err(too_large());
-        }
-    }
-    out.push_str(whole.get(from..).unwrap_or_default());
-    Ok(Value::str(out))
 }

@@ -44,7 +44,7 @@ fn to_upper(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn to_lower(_: &Call<'_>, args: &[Value]) -> Outcome {
-    Ok(Value::str(lower_all(text(args, 0))))
+    Ok(Value::str(lower_all(&text(args, 0))))
 }
 
 fn nospace(_: &Call<'_>, args: &[Value]) -> Outcome {
@@ -78,7 +78,7 @@ fn split(text: &str) -> Vec<String> {
 }
 
 fn joined(args: &[Value], separator: &str) -> Outcome {
-    let words: Vec<String> = split(text(args, 0)).iter().map(|w| lower_all(w)).collect();
+    let words: Vec<String> = split(&text(args, 0)).iter().map(|w| lower_all(w)).collect();
     Ok(Value::str(words.join(separator)))
 }
 
@@ -92,7 +92,7 @@ fn kebabcase(_: &Call<'_>, args: &[Value]) -> Outcome {
 
 fn camelcase(_: &Call<'_>, args: &[Value]) -> Outcome {
     let mut out = String::new();
-    for (i, word) in split(text(args, 0)).iter().enumerate() {
+    for (i, word) in split(&text(args, 0)).iter().enumerate() {
         let mut letters = word.chars().map(lower);
         if i > 0 {
             out.extend(letters.next().map(upper));

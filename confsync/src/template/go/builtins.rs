@@ -4,7 +4,8 @@
 use std::cmp::Ordering;
 
 use crate::template::functions::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, too_large};
-use crate::template::print::{self, Bounded, Sink};
+use crate::template::print::{self, BoundedText};
+use crate::template::runes::{is_print, runes};
 use crate::template::sprintf::sprintf;
 use crate::template::value::Value;
 
@@ -69,11 +70,11 @@ fn index(_: &Call<'_>, args: &[Value]) -> Outcome {
             }
             (Value::Str(s), _) => {
                 let at = place(index, s.len())?;
-                let byte = s.as_bytes().get(at).copied();
+                let byte = s.get(at).copied();
                 Value::Int(byte.ok_or_else(|| format!("index out of range: {at}"))?.into())
             }
             (Value::Map(map), Value::Str(name)) => {
-                map.entries().get(name).cloned().unwrap_or(Value::Nil)
+                map.entries().get(&**name).cloned().unwrap_or(Value::Nil)
             }
             (Value::Map(_), other) => {
                 return Err(
@@ -105,9 +106,7 @@ fn slice(_: &Call<'_>, args: &[Value]) -> Outcome {
     }
     match item {
         Value::Str(_) if args.len() == 4 => Err("cannot 3-index slice a string".into()),
-        Value::Str(s) => s.get(from..to).map(Value::str).ok_or_else(|| {
-            Fault::new("the slice would cut a character in two", "count in bytes, not characters")
-        }),
+        Value::Str(s) => Ok(Value::str(s.get(from..to).unwrap_or_default())),
         Value::List(list) => Ok(Value::List(list.part(from, to))),
         _ => Ok(Value::Nil),
     }
@@ -115,7 +114,7 @@ fn slice(_: &Call<'_>, args: &[Value]) -> Outcome {
 
 /// Go's `Sprint`: a space between two operands when neither is a string.
 fn sprint(args: &[Value]) -> Outcome {
-    let mut out = Bounded::new(MAX_TEXT);
+    let mut out = BoundedText::new(MAX_TEXT);
     let mut after_text = true;
     for arg in args {
         let text = matches!(arg, Value::Str(_));
@@ -132,7 +131,7 @@ fn print(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 fn println(_: &Call<'_>, args: &[Value]) -> Outcome {
-    let mut out = Bounded::new(MAX_TEXT);
+    let mut out = BoundedText::new(MAX_TEXT);
     for (i, arg) in args.iter().enumerate() {
         let done = if i > 0 { out.put(" ") } else { Ok(()) };
         done.and_then(|()| print::print(&mut out, arg)).map_err(|_| too_large())?;
@@ -149,7 +148,7 @@ fn printf(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 /// To the escaping functions nothing is a text: `<no value>`.
-fn escaped(args: &[Value], escape: fn(&str) -> String) -> Outcome {
+fn escaped(args: &[Value], escape: fn(&[u8]) -> Vec<u8>) -> Outcome {
     let shown = |arg: &Value| match arg {
         Value::Absent | Value::Nil => Value::str("<no value>"),
         arg => arg.clone(),
@@ -161,15 +160,59 @@ fn escaped(args: &[Value], escape: fn(&str) -> String) -> Outcome {
 }
 
 fn html(_: &Call<'_>, args: &[Value]) -> Outcome {
-    escaped(args, gotmpl::html_escape)
+    escaped(args, html_escaped)
 }
 
 fn js(_: &Call<'_>, args: &[Value]) -> Outcome {
-    escaped(args, gotmpl::js_escape)
+    escaped(args, js_escaped)
 }
 
 fn urlquery(_: &Call<'_>, args: &[Value]) -> Outcome {
-    escaped(args, gotmpl::url_encode)
+    escaped(args, url_escaped)
+}
+
+fn html_escaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b'\0' => out.extend_from_slice("\u{fffd}".as_bytes()),
+            b'"' => out.extend_from_slice(b"&#34;"),
+            b'\'' => out.extend_from_slice(b"&#39;"),
+            b'&' => out.extend_from_slice(b"&amp;"),
+            b'<' => out.extend_from_slice(b"&lt;"),
+            b'>' => out.extend_from_slice(b"&gt;"),
+            byte => out.push(*byte),
+        }
+    }
+    out
+}
+
+fn js_escaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for (rune, bytes) in runes(text) {
+        match rune {
+            '\\' | '\'' | '"' => out.extend([b"\\", bytes].concat()),
+            '<' | '>' | '&' | '=' | '\0'..' ' => {
+                out.extend(format!("\\u{:04X}", u32::from(rune)).bytes());
+            }
+            rune if rune.is_ascii() || is_print(rune) => out.extend_from_slice(bytes),
+            rune => out.extend(format!("\\u{:04X}", u32::from(rune)).bytes()),
+        }
+    }
+    out
+}
+
+fn url_escaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b' ' => out.push(b'+'),
+            b'-' | b'_' | b'.' | b'~' => out.push(*byte),
+            byte if byte.is_ascii_alphanumeric() => out.push(*byte),
+            byte => out.extend(format!("%{byte:02X}").bytes()),
+        }
+    }
+    out
 }
 
 fn call(_: &Call<'_>, args: &[Value]) -> Outcome {

@@ -1,14 +1,11 @@
 //! What an expression in a Go template is worth.
 
-use std::borrow::Cow;
-
-use gotmpl::parse::{CommandNode, Expr, Number, PipeNode, Pos, SmolStr};
-
-use super::builtins;
 use super::exec::Exec;
-use super::literal;
+use super::literal::IdealNumber;
+use super::tree::{Callee, CommandNode, Name, Operand, OperandKind, PipeNode};
 use crate::template::error::TemplateError;
-use crate::template::functions::{self, Fault, Function, Ty};
+use crate::template::functions::{Fault, Function, Ty};
+use crate::template::runes::to_str;
 use crate::template::value::{Elem, Value};
 
 type Evaluated = Result<Value, TemplateError>;
@@ -17,13 +14,7 @@ impl Exec<'_> {
     /// A pipeline, and the variables it declares or sets.
     pub(super) fn pipe(&mut self, dot: &Value, pipe: &PipeNode) -> Evaluated {
         let value = self.commands(dot, pipe)?;
-        for name in &pipe.decl {
-            if pipe.is_assign {
-                self.assign(name, value.clone());
-            } else {
-                self.vars.push((name.clone(), value.clone()));
-            }
-        }
+        self.set(pipe, &value)?;
         Ok(value)
     }
 
@@ -37,35 +28,34 @@ impl Exec<'_> {
     }
 
     fn command(&mut self, dot: &Value, command: &CommandNode, piped: Option<Value>) -> Evaluated {
-        let Some((first, args)) = command.args.split_first() else {
-            return Ok(Value::Absent);
-        };
-        match first {
-            Expr::Identifier(pos, name) => self.function(dot, *pos, name, args, piped),
-            Expr::Field(pos, fields) => self.fields(dot, dot.clone(), *pos, fields, args, piped),
-            Expr::Chain(pos, inner, fields) => {
+        let CommandNode { first, arguments: args } = command;
+        let at = first.at;
+        match &first.kind {
+            OperandKind::Function(callee) => self.function(dot, at, *callee, args, piped),
+            OperandKind::Field(fields) => self.fields(dot, dot.clone(), at, fields, args, piped),
+            OperandKind::Chain(inner, fields) => {
                 let value = self.argument(dot, Ty::Raw, inner)?;
-                self.fields(dot, value, *pos, fields, args, piped)
+                self.fields(dot, value, at, fields, args, piped)
             }
-            Expr::Variable(pos, name, fields) if !fields.is_empty() => {
-                let value = self.variable(*pos, name)?;
-                self.fields(dot, value, *pos, fields, args, piped)
+            OperandKind::Variable(name, fields) if !fields.is_empty() => {
+                let value = self.variable(at, name)?;
+                self.fields(dot, value, at, fields, args, piped)
             }
             other if !args.is_empty() || piped.is_some() => {
-                let fault = format!("can't give argument to non-function {}", shown(other));
+                let fault = format!("can't give argument to non-function {other}");
                 let remedy =
                     "the function comes first: `function argument`, or `argument | function`";
-                Err(self.stop(other.pos(), Fault::new(fault, remedy)))
+                Err(self.stop(at, Fault::new(fault, remedy)))
             }
-            Expr::Nil(pos) => Err(self.stop(*pos, "nil is not a command")),
-            other => self.argument(dot, Ty::Raw, other),
+            OperandKind::Nil => Err(self.stop(at, "nil is not a command")),
+            _ => self.argument(dot, Ty::Raw, first),
         }
     }
 
-    fn variable(&self, pos: Pos, name: &SmolStr) -> Evaluated {
+    fn variable(&self, at: usize, name: &Name) -> Evaluated {
         let found = self.vars.iter().rev().find(|(known, _)| known == name);
         let value = found.map(|(_, value)| value.clone());
-        value.ok_or_else(|| self.stop(pos, format!("undefined variable: {name}")))
+        value.ok_or_else(|| self.stop(at, format!("undefined variable: {name}")))
     }
 
     /// `.a.b.c` on a value; only the last may be a method with arguments.
@@ -73,51 +63,46 @@ impl Exec<'_> {
         &mut self,
         dot: &Value,
         mut value: Value,
-        pos: Pos,
-        fields: &[SmolStr],
-        args: &[Expr],
+        at: usize,
+        fields: &[Name],
+        args: &[Operand],
         piped: Option<Value>,
     ) -> Evaluated {
         let Some((last, front)) = fields.split_last() else { return Ok(value) };
         for field in front {
-            value = self.field(pos, &value, field)?;
+            value = match value {
+                Value::Time(time) => self.moment(dot, at, (time, field), &[], None)?,
+                value => self.field(at, &value, field)?,
+            };
         }
-        if let Value::Time(time) = &value
-            && last == "Format"
-        {
-            let layout = match (args, piped) {
-                ([arg], None) => self.argument(dot, Ty::Str, arg)?,
-                ([], Some(piped)) => piped,
-                _ => Value::Absent,
-            };
-            return match layout {
-                Value::Str(layout) => Ok(Value::str(time.format(&layout))),
-                _ => Err(self.stop(
-                    pos,
-                    Fault::new("Format needs one layout", "as in `datetime.Format \"2006-01-02\"`"),
-                )),
-            };
+        if matches!(value, Value::Absent) {
+            // Nothing has every field; what it would be called with is not looked at.
+            return Ok(Value::Absent);
+        }
+        if let Value::Time(time) = value {
+            return self.moment(dot, at, (time, last), args, piped);
         }
         if !args.is_empty() || piped.is_some() {
             let fault = format!("{last} has arguments but cannot be invoked as function");
-            return Err(self.stop(pos, fault));
+            return Err(self.stop(at, fault));
         }
-        self.field(pos, &value, last)
+        self.field(at, &value, last)
     }
 
-    fn field(&self, pos: Pos, value: &Value, name: &str) -> Evaluated {
+    fn field(&self, at: usize, value: &Value, name: &str) -> Evaluated {
         let found = match value {
             Value::Absent => Some(Value::Absent),
-            Value::Map(map) => Some(map.entries().get(name).cloned().unwrap_or(Value::Absent)),
+            Value::Map(map) => {
+                Some(map.entries().get(name.as_bytes()).cloned().unwrap_or(Value::Absent))
+            }
             Value::Record(record) => record.field(name).cloned(),
             Value::List(list) if list.elem == Elem::Pair && name == "Len" => {
                 Some(Value::Int(list.items().len() as i64))
             }
-            Value::Time(time) => time_field(*time, name),
             Value::Nil => {
                 let fault = format!("nil pointer evaluating interface {{}}.{name}");
                 return Err(
-                    self.stop(pos, Fault::new(fault, "the value is null; test it with `if` first"))
+                    self.stop(at, Fault::new(fault, "the value is null; test it with `if` first"))
                 );
             }
             _ => None,
@@ -133,42 +118,40 @@ impl Exec<'_> {
                 Value::List(_) => "a list has no fields; use `range` or `index`",
                 _ => "inside `range` and `with` the dot is another; `$` is the outermost",
             };
-            self.stop(pos, Fault::new(fault, remedy))
+            self.stop(at, Fault::new(fault, remedy))
         })
     }
 
     fn function(
         &mut self,
         dot: &Value,
-        pos: Pos,
-        name: &str,
-        args: &[Expr],
+        at: usize,
+        callee: Callee,
+        args: &[Operand],
         piped: Option<Value>,
     ) -> Evaluated {
-        match name {
-            "and" | "or" => return self.and_or(dot, pos, name == "or", args, piped),
-            "include" => return self.include(dot, pos, args, piped),
-            _ => {}
-        }
-        let known = functions::find(name)
-            .or_else(|| builtins::FUNCTIONS.iter().find(|f| f.name == name))
-            .ok_or_else(|| self.stop(pos, format!("\"{name}\" is not a defined function")))?;
-        let values = self.arguments(dot, pos, known, args, piped)?;
+        let known = match callee {
+            Callee::And => return self.and_or(dot, at, false, args, piped),
+            Callee::Or => return self.and_or(dot, at, true, args, piped),
+            Callee::Include => return self.include(dot, at, args, piped),
+            Callee::Known(known) => known,
+        };
+        let values = self.arguments(dot, at, known, args, piped)?;
         let made = (known.call)(&self.call, &values).and_then(|value| {
             self.budget().made(&value)?;
             Ok(value)
         });
         made.map_err(|fault| {
-            self.stop(pos, Fault { what: called(name, &values, &fault.what), ..fault })
+            self.stop(at, Fault { what: called(known.name, &values, &fault.what), ..fault })
         })
     }
 
     fn arguments(
         &mut self,
         dot: &Value,
-        pos: Pos,
+        at: usize,
         known: &Function,
-        args: &[Expr],
+        args: &[Operand],
         piped: Option<Value>,
     ) -> Result<Vec<Value>, TemplateError> {
         let count = args.len() + usize::from(piped.is_some());
@@ -177,7 +160,7 @@ impl Exec<'_> {
             let least = if known.rest.is_some() { "at least " } else { "" };
             let fault =
                 format!("wrong number of args for {}: want {least}{fixed} got {count}", known.name);
-            return Err(self.stop(pos, Fault::new(fault, signature(known))));
+            return Err(self.stop(at, Fault::new(fault, signature(known))));
         }
         let ty = |i: usize| known.params.get(i).copied().or(known.rest).unwrap_or(Ty::Raw);
         let mut values = Vec::with_capacity(count);
@@ -187,7 +170,7 @@ impl Exec<'_> {
         if let Some(piped) = piped {
             let value = ty(args.len()).accept(piped);
             values.push(value.map_err(|fault| {
-                self.stop(pos, Fault { what: format!("{}: {}", known.name, fault.what), ..fault })
+                self.stop(at, Fault { what: format!("{}: {}", known.name, fault.what), ..fault })
             })?);
         }
         Ok(values)
@@ -197,9 +180,9 @@ impl Exec<'_> {
     fn and_or(
         &mut self,
         dot: &Value,
-        pos: Pos,
+        at: usize,
         or: bool,
-        args: &[Expr],
+        args: &[Operand],
         piped: Option<Value>,
     ) -> Evaluated {
         let mut value = None;
@@ -212,108 +195,60 @@ impl Exec<'_> {
         }
         let word = if or { "or" } else { "and" };
         piped.or(value).ok_or_else(|| {
-            self.stop(pos, format!("wrong number of args for {word}: want at least 1 got 0"))
+            self.stop(at, format!("wrong number of args for {word}: want at least 1 got 0"))
         })
     }
 
     /// An argument, as the type of its parameter wants it.
-    pub(super) fn argument(&mut self, dot: &Value, ty: Ty, expr: &Expr) -> Evaluated {
-        let value = match expr {
-            Expr::Dot(_) => dot.clone(),
-            Expr::Field(pos, fields) => self.fields(dot, dot.clone(), *pos, fields, &[], None)?,
-            Expr::Variable(pos, name, fields) => {
-                let value = self.variable(*pos, name)?;
-                self.fields(dot, value, *pos, fields, &[], None)?
+    pub(super) fn argument(&mut self, dot: &Value, ty: Ty, operand: &Operand) -> Evaluated {
+        let at = operand.at;
+        let value = match &operand.kind {
+            OperandKind::Dot => dot.clone(),
+            OperandKind::Field(fields) => self.fields(dot, dot.clone(), at, fields, &[], None)?,
+            OperandKind::Variable(name, fields) => {
+                let value = self.variable(at, name)?;
+                self.fields(dot, value, at, fields, &[], None)?
             }
-            Expr::Identifier(pos, name) => self.function(dot, *pos, name, &[], None)?,
-            Expr::Pipe(pos, pipe) => self.nested_pipe(dot, *pos, pipe)?,
-            Expr::Chain(pos, inner, fields) => {
+            OperandKind::Function(callee) => self.function(dot, at, *callee, &[], None)?,
+            OperandKind::Parenthesized(pipe) => self.nested_pipe(dot, at, pipe)?,
+            OperandKind::Chain(inner, fields) => {
                 let value = self.argument(dot, Ty::Raw, inner)?;
-                self.fields(dot, value, *pos, fields, &[], None)?
+                self.fields(dot, value, at, fields, &[], None)?
             }
-            literal => return self.literal(ty, literal),
+            literal => return self.literal(ty, at, literal),
         };
-        ty.accept(value).map_err(|fault| self.stop(expr.pos(), fault))
+        ty.accept(value).map_err(|fault| self.stop(at, fault))
     }
 
     /// In parentheses; a variable declared there lives on in the block.
-    fn nested_pipe(&mut self, dot: &Value, pos: Pos, pipe: &PipeNode) -> Evaluated {
-        self.budget().steps(1).map_err(|fault| self.stop(pos, fault))?;
+    fn nested_pipe(&mut self, dot: &Value, at: usize, pipe: &PipeNode) -> Evaluated {
+        self.budget().steps(1).map_err(|fault| self.stop(at, fault))?;
         self.pipe(dot, pipe)
     }
 
-    fn literal(&self, ty: Ty, expr: &Expr) -> Evaluated {
+    fn literal(&self, ty: Ty, at: usize, literal: &OperandKind) -> Evaluated {
         let any = matches!(ty, Ty::Any | Ty::Raw);
-        match (expr, ty) {
-            (Expr::String(_, s), Ty::Str | Ty::Any | Ty::Raw) => Ok(match literal::text(s) {
-                Cow::Borrowed(_) => Value::Str(s.clone()),
-                Cow::Owned(text) => Value::str(text),
-            }),
-            (Expr::Bool(_, b), Ty::Bool | Ty::Any | Ty::Raw) => Ok(Value::Bool(*b)),
-            (Expr::Number(_, Number::Int(n)), Ty::Int | Ty::Any | Ty::Raw) => Ok(Value::Int(*n)),
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "whole, and checked to be in range"
-            )]
-            (Expr::Number(_, Number::Float(f)), Ty::Int) if f.fract() == 0.0 && f.abs() < 9e15 => {
-                Ok(Value::Int(*f as i64))
+        match (literal, ty) {
+            (OperandKind::Text(text), Ty::Str | Ty::Any | Ty::Raw) => Ok(Value::Str(text.clone())),
+            (OperandKind::Bool(b), Ty::Bool | Ty::Any | Ty::Raw) => Ok(Value::Bool(*b)),
+            (OperandKind::Number(number), Ty::Int) if number.int().is_some() => {
+                Ok(Value::Int(number.int().unwrap_or_default()))
             }
-            (Expr::Number(_, Number::Float(f)), _) if any => Ok(Value::Float(*f)),
-            (Expr::Number(pos, Number::Uint(n)), _) if any => {
-                Err(self.stop(*pos, format!("{n} overflows int")))
+            (OperandKind::Number(number), _) if any => match number.ideal() {
+                IdealNumber::Int(n) => Ok(Value::Int(n)),
+                IdealNumber::Float(f) => Ok(Value::Float(f)),
+                IdealNumber::Overflows => Err(self.stop(at, format!("{number} overflows int"))),
+            },
+            (OperandKind::Nil, Ty::Any) => Ok(Value::Nil),
+            (OperandKind::Nil, Ty::Str | Ty::Int | Ty::Bool) => {
+                Err(self.stop(at, format!("cannot assign nil to {}", ty.name())))
             }
-            (Expr::Nil(_), Ty::Any) => Ok(Value::Nil),
-            (Expr::Nil(_), Ty::Str | Ty::Int | Ty::Bool) => {
-                Err(self.stop(expr.pos(), format!("cannot assign nil to {}", ty.name())))
+            (OperandKind::Nil, _) => ty.accept(Value::Absent).map_err(|fault| self.stop(at, fault)),
+            _ => {
+                let what = format!("expected {}; found {literal}", ty.name());
+                Err(self.stop(at, Fault::new(what, "give it a value of that type")))
             }
-            (Expr::Nil(_), _) => {
-                ty.accept(Value::Absent).map_err(|fault| self.stop(expr.pos(), fault))
-            }
-            _ => Err(self.stop(
-                expr.pos(),
-                Fault::new(
-                    format!("expected {}; found {}", ty.name(), shown(expr)),
-                    "give it a value of that type",
-                ),
-            )),
         }
-    }
-}
-
-fn time_field(time: crate::template::time::Time, name: &str) -> Option<Value> {
-    let civil = time.civil();
-    Some(match name {
-        "Year" => Value::Int(civil.year),
-        "Month" => Value::str(time.month()),
-        "Day" => Value::Int(civil.day),
-        "Hour" => Value::Int(civil.hour),
-        "Minute" => Value::Int(civil.minute),
-        "Second" => Value::Int(civil.second),
-        "Nanosecond" => Value::Int(time.nanos.into()),
-        "Weekday" => Value::str(time.weekday()),
-        "YearDay" => Value::Int(civil.year_day),
-        "Unix" => Value::Int(time.unix),
-        "UnixNano" => Value::Int(time.unix.wrapping_mul(1_000_000_000) + i64::from(time.nanos)),
-        "UTC" | "Local" => Value::Time(time),
-        "String" => Value::str(time.to_string()),
-        _ => return None,
-    })
-}
-
-/// A literal or a short name of an expression, for a message.
-fn shown(expr: &Expr) -> String {
-    match expr {
-        Expr::Dot(_) => ".".into(),
-        Expr::String(_, s) => format!("{:?}", s.chars().take(40).collect::<String>()),
-        Expr::Number(_, Number::Int(n)) => n.to_string(),
-        Expr::Number(_, Number::Uint(n)) => n.to_string(),
-        Expr::Number(_, Number::Float(f)) => f.to_string(),
-        Expr::Bool(_, b) => b.to_string(),
-        Expr::Nil(_) => "nil".into(),
-        Expr::Variable(_, name, _) => name.to_string(),
-        Expr::Field(_, fields) | Expr::Chain(_, _, fields) => format!(".{}", fields.join(".")),
-        Expr::Identifier(_, name) => name.to_string(),
-        Expr::Pipe(..) => "(…)".into(),
     }
 }
 
@@ -321,7 +256,7 @@ fn shown(expr: &Expr) -> String {
 fn called(name: &str, args: &[Value], what: &str) -> String {
     match args.first() {
         Some(Value::Str(s)) => {
-            let short: String = s.chars().take(80).collect();
+            let short: String = to_str(s).chars().take(80).collect();
             format!("{name} {short:?}: {what}")
         }
         _ => format!("{name}: {what}"),

@@ -1,16 +1,13 @@
-//! Walks a Go template and writes its output.
-//!
-//! The parser is `gotmpl`'s; the walk is ours. `gotmpl`'s own knows one kind of
-//! list and no structs, prints large floats in full, hands the dot to a `template`
-//! called without one, and says no line when it stops.
+//! Walks the tree of a Go template and writes its output.
 
-use gotmpl::parse::{BranchNode, ListNode, Node, Pos, SmolStr, TemplateNode};
+use std::sync::Arc;
 
 use super::GoTemplate;
 use super::include::Includes;
+use super::tree::{BranchNode, GoNode, Name, PipeNode, TemplateNode};
 use crate::template::error::{TemplateError, place};
 use crate::template::functions::{Budget, Call, Fault, MAX_TEXT, too_large};
-use crate::template::print::{self, Bounded, Sink};
+use crate::template::print::{self, BoundedText};
 use crate::template::value::Value;
 
 /// How deep blocks and `template` calls may be nested while rendering.
@@ -31,21 +28,23 @@ pub(super) struct Exec<'a> {
     pub(super) program: &'a GoTemplate,
     pub(super) call: Call<'a>,
     pub(super) includes: &'a Includes<'a>,
-    pub(super) vars: Vec<(SmolStr, Value)>,
-    out: Bounded,
+    pub(super) vars: Vec<(Name, Value)>,
+    out: BoundedText,
     nesting: usize,
 }
 
 impl<'a> Exec<'a> {
     pub(super) fn new(program: &'a GoTemplate, call: Call<'a>, includes: &'a Includes<'a>) -> Self {
-        let out = Bounded::new(MAX_TEXT);
+        let out = BoundedText::new(MAX_TEXT);
         Self { program, call, includes, vars: Vec::new(), out, nesting: 0 }
     }
 
     /// Renders the main body.
-    pub(super) fn run(mut self, dot: &Value) -> Result<String, TemplateError> {
+    pub(super) fn run(mut self, dot: &Value) -> Result<Vec<u8>, TemplateError> {
         self.vars.push(("$".into(), dot.clone()));
-        self.walk(dot, &self.program.main)?;
+        if let Some(body) = self.program.definitions.get(&self.program.name) {
+            self.walk(dot, body)?;
+        }
         Ok(self.out.into_text())
     }
 
@@ -54,13 +53,13 @@ impl<'a> Exec<'a> {
     }
 
     /// An error at a place of this file.
-    pub(super) fn stop(&self, pos: Pos, fault: impl Into<Fault>) -> TemplateError {
-        let place = place(&self.program.source, pos.offset);
+    pub(super) fn stop(&self, at: usize, fault: impl Into<Fault>) -> TemplateError {
+        let place = place(&self.program.source, at);
         TemplateError::at(&self.program.file, place, fault.into())
     }
 
-    fn walk(&mut self, dot: &Value, list: &ListNode) -> Walked {
-        for node in &list.nodes {
+    fn walk(&mut self, dot: &Value, body: &[GoNode]) -> Walked {
+        for node in body {
             match self.node(dot, node)? {
                 Flow::Next => {}
                 jump => return Ok(jump),
@@ -69,44 +68,46 @@ impl<'a> Exec<'a> {
         Ok(Flow::Next)
     }
 
-    fn node(&mut self, dot: &Value, node: &Node) -> Walked {
+    fn node(&mut self, dot: &Value, node: &GoNode) -> Walked {
         match node {
-            Node::Text(text) => {
-                self.out.put(&text.text).map_err(|_| self.stop(text.pos, too_large()))?;
+            GoNode::Text(at, text) => {
+                self.out.put(text).map_err(|_| self.stop(*at, too_large()))?;
             }
-            Node::Action(action) => {
-                let value = self.pipe(dot, &action.pipe)?;
-                if action.pipe.decl.is_empty() {
-                    let printed = match &value {
-                        Value::Absent => self.out.put("<no value>"),
-                        value => print::print(&mut self.out, value),
-                    };
-                    printed.map_err(|_| self.stop(action.pos, too_large()))?;
-                }
-            }
-            Node::List(list) => return self.walk(dot, list),
-            Node::If(branch) => return self.nested(branch.pos, |e| e.branch(dot, branch, false)),
-            Node::With(branch) => return self.nested(branch.pos, |e| e.branch(dot, branch, true)),
-            Node::Range(branch) => return self.nested(branch.pos, |e| e.range(dot, branch)),
-            Node::Template(node) => return self.nested(node.pos, |e| e.template(dot, node)),
-            Node::Break(_) => return Ok(Flow::Break),
-            Node::Continue(_) => return Ok(Flow::Continue),
-            Node::Define(_) => {}
+            GoNode::Action(pipe) => self.action(dot, pipe)?,
+            GoNode::If(branch) => return self.nested(branch.at, |e| e.branch(dot, branch, false)),
+            GoNode::With(branch) => return self.nested(branch.at, |e| e.branch(dot, branch, true)),
+            GoNode::Range(branch) => return self.nested(branch.at, |e| e.range(dot, branch)),
+            GoNode::Template(node) => return self.template(dot, node),
+            GoNode::Break => return Ok(Flow::Break),
+            GoNode::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::Next)
+    }
+
+    /// Writes the value, unless a variable takes it.
+    fn action(&mut self, dot: &Value, pipe: &PipeNode) -> Result<(), TemplateError> {
+        let value = self.pipe(dot, pipe)?;
+        if !pipe.variables.is_empty() {
+            return Ok(());
+        }
+        let printed = match &value {
+            Value::Absent => self.out.put("<no value>"),
+            value => print::print(&mut self.out, value),
+        };
+        printed.map_err(|_| self.stop(pipe.at, too_large()))
     }
 
     /// One level deeper, if there may be one. Variables of the level end with it.
     pub(super) fn nested<T>(
         &mut self,
-        pos: Pos,
+        at: usize,
         work: impl FnOnce(&mut Self) -> Result<T, TemplateError>,
     ) -> Result<T, TemplateError> {
         if self.nesting >= MAX_NESTING {
             let fault = format!("blocks and templates are nested more than {MAX_NESTING} deep");
-            return Err(self.stop(pos, Fault::new(fault, "does a template call itself for ever?")));
+            return Err(self.stop(at, Fault::new(fault, "does a template call itself for ever?")));
         }
-        self.budget().steps(1).map_err(|fault| self.stop(pos, fault))?;
+        self.budget().steps(1).map_err(|fault| self.stop(at, fault))?;
         self.nesting += 1;
         let outer = self.vars.len();
         let done = work(self);
@@ -117,7 +118,7 @@ impl<'a> Exec<'a> {
 
     fn branch(&mut self, dot: &Value, branch: &BranchNode, moves_dot: bool) -> Walked {
         let value = self.pipe(dot, &branch.pipe)?;
-        match (value.is_true(), &branch.else_body) {
+        match (value.is_true(), &branch.otherwise) {
             (true, _) => self.walk(if moves_dot { &value } else { dot }, &branch.body),
             (false, Some(list)) => self.walk(dot, list),
             (false, None) => Ok(Flow::Next),
@@ -126,15 +127,9 @@ impl<'a> Exec<'a> {
 
     fn range(&mut self, dot: &Value, branch: &BranchNode) -> Walked {
         let value = self.commands(dot, &branch.pipe)?;
-        let decl = &branch.pipe.decl;
+        let decl = &branch.pipe.variables;
         // Until the first item each variable has the whole list, as in Go.
-        for name in decl {
-            if branch.pipe.is_assign {
-                self.assign(name, value.clone());
-            } else {
-                self.vars.push((name.clone(), value.clone()));
-            }
-        }
+        self.set(&branch.pipe, &value)?;
         let ran = match &value {
             Value::Absent | Value::Nil => false,
             Value::List(list) => {
@@ -148,7 +143,7 @@ impl<'a> Exec<'a> {
             }
             Value::Int(_) if decl.len() > 1 => {
                 let fault = "a number can be ranged over with one variable only";
-                return Err(self.stop(branch.pos, fault));
+                return Err(self.stop(branch.at, fault));
             }
             Value::Int(n) => {
                 self.iterate(branch, (0..*n).map(|i| (Value::Absent, Value::Int(i))))?
@@ -157,10 +152,10 @@ impl<'a> Exec<'a> {
                 let fault = format!("range can't iterate over a {}", other.type_name());
                 let remedy =
                     "`range` needs a list or a map: `getvs`, `gets`, `ls`, `jsonArray`, `split`";
-                return Err(self.stop(branch.pos, Fault::new(fault, remedy)));
+                return Err(self.stop(branch.at, Fault::new(fault, remedy)));
             }
         };
-        match (&branch.else_body, ran) {
+        match (&branch.otherwise, ran) {
             (Some(list), false) => self.walk(dot, list),
             _ => Ok(Flow::Next),
         }
@@ -176,8 +171,8 @@ impl<'a> Exec<'a> {
         let mut ran = false;
         for (index, item) in items {
             ran = true;
-            self.budget().steps(1).map_err(|fault| self.stop(branch.pos, fault))?;
-            self.bind(branch, index, &item);
+            self.budget().steps(1).map_err(|fault| self.stop(branch.at, fault))?;
+            self.bind(branch, index, &item)?;
             let flow = self.walk(&item, &branch.body)?;
             self.vars.truncate(mark);
             if flow == Flow::Break {
@@ -188,37 +183,59 @@ impl<'a> Exec<'a> {
     }
 
     /// Gives the loop's variables their values. With one, it is the element.
-    fn bind(&mut self, branch: &BranchNode, index: Value, item: &Value) {
-        let (first, second) = match branch.pipe.decl.as_slice() {
-            [] => return,
+    fn bind(
+        &mut self,
+        branch: &BranchNode,
+        index: Value,
+        item: &Value,
+    ) -> Result<(), TemplateError> {
+        let (first, second) = match branch.pipe.variables.as_slice() {
+            [] => return Ok(()),
             [one] => (None, one),
             [first, second, ..] => (Some(first), second),
         };
         if let Some(name) = first {
-            self.assign(name, index);
+            self.assign(branch.pipe.at, name, index)?;
         }
-        self.assign(second, item.clone());
+        self.assign(branch.pipe.at, second, item.clone())
     }
 
-    pub(super) fn assign(&mut self, name: &SmolStr, value: Value) {
-        if let Some((_, old)) = self.vars.iter_mut().rev().find(|(known, _)| known == name) {
-            *old = value;
+    /// Declares the variables of a pipeline, or sets them.
+    pub(super) fn set(&mut self, pipe: &PipeNode, value: &Value) -> Result<(), TemplateError> {
+        for name in &pipe.variables {
+            match pipe.assigns {
+                true => self.assign(pipe.at, name, value.clone())?,
+                false => self.vars.push((Arc::clone(name), value.clone())),
+            }
         }
+        Ok(())
+    }
+
+    fn assign(&mut self, at: usize, name: &Name, value: Value) -> Result<(), TemplateError> {
+        match self.vars.iter_mut().rev().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => {
+                let remedy = format!("declare it before: `{{{{ {name} := … }}}}`");
+                let what = format!("undefined variable: {name}");
+                return Err(self.stop(at, Fault::new(what, remedy)));
+            }
+        }
+        Ok(())
     }
 
     fn template(&mut self, dot: &Value, node: &TemplateNode) -> Walked {
         let program = self.program;
-        let Some(body) = program.bodies.get(node.name.as_str()) else {
-            let fault = format!("template \"{}\" not defined", node.name);
+        let Some(body) = program.definitions.get(&node.name) else {
+            let fault = format!("template \"{}\" not defined", String::from_utf8_lossy(&node.name));
             return Err(self
-                .stop(node.pos, Fault::new(fault, "add {{define}}, or use `include` for a file")));
+                .stop(node.at, Fault::new(fault, "add {{define}}, or use `include` for a file")));
         };
         let dot = match &node.pipe {
             Some(pipe) => self.pipe(dot, pipe)?,
             None => Value::Absent,
         };
         let ours = std::mem::replace(&mut self.vars, vec![("$".into(), dot.clone())]);
-        let done = self.walk(&dot, body);
+        let done = self.nested(node.at, |exec| exec.walk(&dot, body));
         self.vars = ours;
         done.map(|_| Flow::Next)
     }

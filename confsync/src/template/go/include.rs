@@ -4,18 +4,17 @@
 use std::cell::RefCell;
 use std::path::{Component, Path, PathBuf};
 
-use gotmpl::parse::{Expr, Pos};
-
 use super::GoTemplate;
 use super::exec::Exec;
+use super::tree::Operand;
 use crate::template::error::TemplateError;
 use crate::template::functions::{Fault, Ty};
+use crate::template::runes::to_str;
+use crate::template::system::{IncludeError, IncludedFile, System};
 use crate::template::value::Value;
 
 /// How deep includes may be nested.
 const MAX_INCLUDES: usize = 10;
-/// The largest file worth including, in bytes.
-const MAX_FILE: u64 = 4 << 20;
 
 /// The files being rendered, outermost first.
 #[derive(Debug)]
@@ -29,28 +28,25 @@ impl<'a> Includes<'a> {
         Self { folder, open: RefCell::new(Vec::new()) }
     }
 
-    /// The file of a name, if it is one inside the folder; a link out is outside.
-    fn find(&self, name: &str) -> Result<PathBuf, Fault> {
+    /// The file of a name, if it is one inside the folder.
+    fn read(&self, system: &dyn System, name: &str) -> Result<IncludedFile, Fault> {
         let folder = self.folder.ok_or("there is no folder of templates to include from")?;
-        let name_path = Path::new(name.trim_start_matches('/'));
-        let outside = || {
-            let fault = format!("include path {name:?} is outside template directory");
-            Fault::new(fault, "name a file below the folder of templates")
+        let path = Path::new(name.trim_start_matches('/'));
+        let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        let found = match path.components().all(inside) {
+            true => system.include(folder, path),
+            false => Err(IncludeError::Outside),
         };
-        if name_path
-            .components()
-            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
-        {
-            return Err(outside());
-        }
-        let missing =
-            |e: std::io::Error| Fault::new(format!("include {name}: {e}"), "is the name right?");
-        let root = folder.canonicalize().map_err(missing)?;
-        let file = root.join(name_path).canonicalize().map_err(missing)?;
-        if !file.starts_with(&root) || file == root {
-            return Err(outside());
-        }
-        Ok(file)
+        found.map_err(|error| match error {
+            IncludeError::Outside => {
+                let what = format!("include path {name:?} is outside template directory");
+                Fault::new(what, "name a file below the folder of templates")
+            }
+            IncludeError::TooLarge(_) => format!("include {name}: {error}").into(),
+            IncludeError::Io(_) => {
+                Fault::new(format!("include {name}: {error}"), "is the name right?")
+            }
+        })
     }
 
     fn push(&self, file: &Path) -> Result<(), Fault> {
@@ -68,21 +64,12 @@ impl<'a> Includes<'a> {
     }
 }
 
-fn read(file: &Path) -> Result<String, Fault> {
-    let failed = |e: std::io::Error| Fault::from(format!("include {}: {e}", file.display()));
-    let size = std::fs::metadata(file).map_err(failed)?.len();
-    if size > MAX_FILE {
-        return Err(format!("include {}: {size} bytes are too many", file.display()).into());
-    }
-    std::fs::read_to_string(file).map_err(failed)
-}
-
 impl Exec<'_> {
     pub(super) fn include(
         &mut self,
         dot: &Value,
-        pos: Pos,
-        args: &[Expr],
+        at: usize,
+        args: &[Operand],
         piped: Option<Value>,
     ) -> Result<Value, TemplateError> {
         let mut values = Vec::new();
@@ -92,26 +79,30 @@ impl Exec<'_> {
         values.extend(piped);
         let Some(Value::Str(name)) = values.first() else {
             return Err(
-                self.stop(pos, Fault::new("include needs a name", "as in `include \"part.tmpl\"`"))
+                self.stop(at, Fault::new("include needs a name", "as in `include \"part.tmpl\"`"))
             );
         };
         let data = values.get(1).cloned().unwrap_or(Value::Absent).or_absent();
-        let ready = self.includes.find(name.as_ref()).and_then(|file| {
-            self.includes.push(&file)?;
+        let ready = self.includes.read(self.call.system, &to_str(name)).and_then(|file| {
+            self.includes.push(&file.path)?;
             Ok(file)
         });
-        let file = ready.map_err(|fault| self.stop(pos, fault))?;
-        let done = self.included(pos, &file, &data);
+        let file = ready.map_err(|fault| self.stop(at, fault))?;
+        let done = self.included(at, &file, &data);
         self.includes.open.borrow_mut().pop();
         done
     }
 
-    fn included(&self, pos: Pos, file: &Path, data: &Value) -> Result<Value, TemplateError> {
-        let text = read(file).map_err(|fault| self.stop(pos, fault))?;
-        let program = GoTemplate::read(file, &text)?;
+    fn included(
+        &self,
+        at: usize,
+        file: &IncludedFile,
+        data: &Value,
+    ) -> Result<Value, TemplateError> {
+        let program = GoTemplate::read(&file.path, &file.text)?;
         let text = Exec::new(&program, self.call, self.includes).run(data)?;
         let value = Value::str(text);
-        self.budget().made(&value).map_err(|fault| self.stop(pos, fault))?;
+        self.budget().made(&value).map_err(|fault| self.stop(at, fault))?;
         Ok(value)
     }
 }

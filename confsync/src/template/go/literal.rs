@@ -1,199 +1,402 @@
-//! Numbers and strings in an action, where the parser reads them otherwise than Go.
+//! Literals of Go: numbers, characters, strings.
 //!
-//! Go's strings hold bytes: `"\xc3\xa9"` is one letter. The parser knows characters
-//! only, so such a byte travels through it as a private character, which is as long as
-//! what it stands for.
+//! Source: the Go language's specification and the documentation of `strconv`, whose `ParseInt`,
+//! `ParseFloat` and `Unquote` the template language is defined by. Not had: imaginary numbers.
 
-use std::borrow::Cow;
+use std::fmt;
 
-use super::balance::Found;
-use super::plain::SPACE;
 use crate::template::functions::Fault;
+use crate::template::runes::decode;
 
-/// The private character of byte 0.
-const BYTES: u32 = 0x10_FF00;
+/// A number, in each form that it has exactly.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NumberLiteral {
+    /// As it was written.
+    text: Box<str>,
+    int: Option<i64>,
+    /// Larger than any int.
+    uint: Option<u64>,
+    float: Option<f64>,
+}
 
-/// Copies the body of an action, its bytes made private characters.
-///
-/// # Errors
-/// A number that Go does not know, a string that is not UTF-8, white space of other
-/// languages; with its place in the body.
-pub(super) fn write(out: &mut String, body: &str) -> Result<(), Found> {
-    let mut rest = body;
-    let mut before = ' ';
-    while let Some(c) = rest.chars().next() {
-        let at = body.len() - rest.len();
-        let length = match c {
-            '"' | '\'' | '`' => quoted(rest, c),
-            c if c.is_alphanumeric() || matches!(c, '_' | '.' | '$' | '+' | '-') => word(rest),
-            c => c.len_utf8(),
+/// What a number is where any type fits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum IdealNumber {
+    Int(i64),
+    Float(f64),
+    /// It fits no int, and is not written as a float.
+    Overflows,
+}
+
+impl fmt::Display for NumberLiteral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl NumberLiteral {
+    /// Reads a number.
+    ///
+    /// # Errors
+    /// When Go does not read it.
+    pub(super) fn read(text: &str) -> Result<Self, Fault> {
+        if text.ends_with('i') {
+            let what = format!("illegal number syntax: {text:?}");
+            return Err(Fault::new(what, "imaginary numbers are not known here"));
+        }
+        let uint = integer(text.strip_prefix('+').unwrap_or(text));
+        let signed = |digits: &str, negative: bool| {
+            let size = i128::from(integer(digits)?);
+            i64::try_from(if negative { -size } else { size }).ok()
         };
-        let (token, after) = rest.split_at(length);
-        match c {
-            '"' => bytes(out, token).map_err(|fault| (at, fault))?,
-            _ => out.push_str(token),
+        let int = match text.strip_prefix('-') {
+            Some(digits) => signed(digits, true),
+            None => signed(text.strip_prefix('+').unwrap_or(text), false),
+        };
+        // `ParseUint` knows no sign.
+        let uint = uint.filter(|_| !text.starts_with(['+', '-']));
+        if int.is_some() || uint.is_some() {
+            #[expect(clippy::cast_precision_loss, reason = "as Go converts it")]
+            let float = int.map(|n| n as f64).or(uint.map(|n| n as f64));
+            let uint = uint.filter(|_| int.is_none());
+            return Ok(Self { text: text.into(), int, uint, float });
         }
-        let signed = token.trim_start_matches(['+', '-', '.']);
-        if signed.starts_with(|c: char| c.is_ascii_digit()) && !before.is_alphanumeric() {
-            number(token).map_err(|fault| (at, fault))?;
+        let illegal = || {
+            let what = format!("illegal number syntax: {text:?}");
+            Fault::new(what, "a leading 0 makes it octal, `_` stands between two digits")
+        };
+        let float = float(text).ok_or_else(illegal)?;
+        if float.is_infinite() {
+            return Err(Fault::new(format!("illegal number syntax: {text:?}"), "it is too large"));
         }
-        if c.is_whitespace() && !SPACE.contains(&c) {
-            let fault = format!("unexpected U+{:04X} in command", u32::from(c));
-            return Err((at, Fault::new(fault, "write a plain space")));
+        if !is_written_as_float(text) {
+            let what = format!("integer overflow: {text:?}");
+            return Err(Fault::new(what, "an int has 64 bits; for a float write it with a point"));
         }
-        before = c;
+        Ok(Self { text: text.into(), int: whole(float), uint: None, float: Some(float) })
+    }
+
+    /// Reads a character with its quotes.
+    ///
+    /// # Errors
+    /// When it is none, or more than one.
+    pub(super) fn read_character(quoted: &[u8]) -> Result<Self, Fault> {
+        let text = String::from_utf8_lossy(quoted).into_owned();
+        let malformed = || {
+            let what = format!("malformed character constant: {text}");
+            Fault::new(what, "single quotes hold one character; text has double quotes")
+        };
+        let inner = quoted.get(1..).unwrap_or_default();
+        let (value, rest) = unquote_one(inner, b'\'').ok_or_else(malformed)?;
+        if rest != b"'" {
+            return Err(malformed());
+        }
+        let code = match value {
+            Unquoted::Rune(rune) => u32::from(rune),
+            Unquoted::Byte(byte) => byte.into(),
+        };
+        Ok(Self { int: Some(code.into()), uint: None, float: Some(code.into()), text: text.into() })
+    }
+
+    /// Its value for a parameter that is an int: `1e3` is one as well.
+    pub(super) fn int(&self) -> Option<i64> {
+        self.int
+    }
+
+    /// What it is where nothing says which type it is.
+    pub(super) fn ideal(&self) -> IdealNumber {
+        match (self.float, self.int, self.uint) {
+            (Some(float), ..) if is_written_as_float(&self.text) => IdealNumber::Float(float),
+            (_, Some(int), _) => IdealNumber::Int(int),
+            _ => IdealNumber::Overflows,
+        }
+    }
+}
+
+/// Whether a text has the marks of a float: hexadecimal digits and characters are none.
+fn is_written_as_float(text: &str) -> bool {
+    let is_hex = text.trim_start_matches(['+', '-']).get(..2).is_some_and(is_hex_prefix);
+    let marks: &[char] = if is_hex { &['p', 'P'] } else { &['.', 'e', 'E', 'p', 'P'] };
+    !text.starts_with('\'') && text.contains(marks)
+}
+
+fn is_hex_prefix(text: &str) -> bool {
+    text.eq_ignore_ascii_case("0x")
+}
+
+/// A whole float as an int.
+fn whole(float: f64) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "compared with what it was")]
+    let int = float as i64;
+    #[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "whether it is exact")]
+    let same = int as f64 == float;
+    // The largest float that is an int is smaller than the largest int.
+    (same && int != i64::MAX).then_some(int)
+}
+
+/// An integer without sign, in any base.
+fn integer(text: &str) -> Option<u64> {
+    let (radix, digits) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, text.get(2..)?),
+        [b'0', b'o' | b'O', ..] => (8, text.get(2..)?),
+        [b'0', b'b' | b'B', ..] => (2, text.get(2..)?),
+        [b'0', _, ..] => (8, text.get(1..)?),
+        _ => (10, text),
+    };
+    if digits.starts_with(['+', '-']) || !has_good_underscores(text) {
+        return None;
+    }
+    u64::from_str_radix(&digits.replace('_', ""), radix).ok()
+}
+
+/// Whether each `_` stands between two digits, or behind the prefix of a base.
+fn has_good_underscores(text: &str) -> bool {
+    let digits = text.trim_start_matches(['+', '-']);
+    let prefixed = matches!(digits.as_bytes(), [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..]);
+    let is_hex = digits.get(..2).is_some_and(is_hex_prefix);
+    let mut before = if prefixed { '0' } else { '^' };
+    for c in digits.get(if prefixed { 2 } else { 0 }..).unwrap_or_default().chars() {
+        let is_digit = c.is_ascii_digit() || (is_hex && c.is_ascii_hexdigit());
+        if (c == '_' && before != '0') || (before == '_' && !is_digit) {
+            return false;
+        }
+        before = if is_digit { '0' } else { c };
+    }
+    before != '_'
+}
+
+fn float(text: &str) -> Option<f64> {
+    if !has_good_underscores(text) {
+        return None;
+    }
+    let plain = text.replace('_', "");
+    let digits = plain.trim_start_matches(['+', '-']);
+    if !digits.get(..2).is_some_and(is_hex_prefix) {
+        // Rust reads `inf` and `nan` as well, which the lexer takes for names.
+        return plain.parse().ok();
+    }
+    let size = hexadecimal_float(digits.get(2..)?)?;
+    Some(if plain.starts_with('-') { -size } else { size })
+}
+
+/// `1.8p-2`: a fraction in base 16, and a power of two, which must be there.
+fn hexadecimal_float(text: &str) -> Option<f64> {
+    let (mantissa, power) = text.split_once(['p', 'P'])?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (mut value, mut scale) = (0u64, 0i32);
+    let mut digits = 0;
+    for digit in whole.chars().chain(fraction.chars()) {
+        digits += 1;
+        // Fifteen digits are exact; those behind them only say that there is more.
+        match value >> 60 {
+            0 => value = value << 4 | u64::from(digit.to_digit(16)?),
+            _ => {
+                value |= u64::from(digit.to_digit(16)? != 0);
+                scale = scale.checked_add(4)?;
+            }
+        }
+    }
+    let fraction = i32::try_from(fraction.len()).ok()?.checked_mul(4)?;
+    let power = power.parse::<i32>().ok()?.checked_add(scale)?.checked_sub(fraction)?;
+    (digits > 0).then(|| scaled(value, power))
+}
+
+/// `value * 2^power`, rounded once.
+fn scaled(value: u64, power: i32) -> f64 {
+    if value == 0 {
+        return 0.0;
+    }
+    let bits = 64 - i32::try_from(value.leading_zeros()).unwrap_or(0);
+    // How many of them a float of this size keeps: 53, or fewer below the normal ones.
+    let kept = 53.min(bits + power + 1074);
+    if kept < 0 {
+        return 0.0;
+    }
+    let dropped = (bits - kept).max(0);
+    let mut mantissa = if dropped > 63 { 0 } else { value >> dropped };
+    let rest = if dropped == 0 { 0 } else { value << (64 - dropped.min(64)) };
+    let half = 1u64 << 63;
+    if dropped > 0 && (rest > half || (rest == half && mantissa & 1 == 1)) {
+        mantissa += 1;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "it has at most 53 bits")]
+    let mut float = mantissa as f64;
+    // In steps that are powers of two themselves, and exact.
+    let mut left = power + dropped;
+    while left != 0 && float.is_finite() && float != 0.0 {
+        let step = left.clamp(-1000, 1000);
+        float *= 2f64.powi(step);
+        left -= step;
+    }
+    float
+}
+
+/// What one character of a string stands for.
+enum Unquoted {
+    Rune(char),
+    /// `\xff` and `\377`: a byte, in a string.
+    Byte(u8),
+}
+
+/// A string with its quotes, as the bytes it stands for.
+pub(super) fn unquote(quoted: &[u8]) -> Result<Vec<u8>, Fault> {
+    let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    if quoted.first() == Some(&b'`') {
+        // As in Go's source, a raw string has no carriage returns.
+        return Ok(inner.iter().copied().filter(|byte| *byte != b'\r').collect());
+    }
+    let mut text = Vec::with_capacity(inner.len());
+    let mut rest = inner;
+    while !rest.is_empty() {
+        let (value, after) = unquote_one(rest, b'"').ok_or_else(|| {
+            Fault::new(
+                "invalid syntax in a string",
+                "Go knows \\n \\t \\\\ \\\" \\xHH \\uHHHH; for the rest use `raw strings`",
+            )
+        })?;
+        match value {
+            Unquoted::Rune(rune) => text.extend(rune.encode_utf8(&mut [0; 4]).as_bytes()),
+            Unquoted::Byte(byte) => text.push(byte),
+        }
         rest = after;
     }
-    Ok(())
+    Ok(text)
 }
 
-/// The bytes of a string or a rune with its quotes.
-fn quoted(text: &str, quote: char) -> usize {
-    let mut chars = text.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
-        if c == '\\' && quote != '`' {
-            chars.next();
-        } else if c == quote {
-            return at + 1;
-        }
+/// The first character of a string's inside, and what follows it.
+fn unquote_one(text: &[u8], quote: u8) -> Option<(Unquoted, &[u8])> {
+    let (first, rest) = text.split_first()?;
+    if *first == quote || *first == b'\n' {
+        return None;
     }
-    text.len()
-}
-
-/// The bytes of a number, a name or a field. A sign belongs to it in front and behind
-/// the `e` of a number.
-fn word(text: &str) -> usize {
-    let mut last = None;
-    let hex = text.trim_start_matches(['+', '-']).get(..2).unwrap_or_default();
-    let power = if hex.eq_ignore_ascii_case("0x") { ['p', 'P'] } else { ['e', 'E'] };
-    let number = hex.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    for (at, c) in text.char_indices() {
-        let sign = matches!(c, '+' | '-');
-        let fits = sign && (last.is_none() || (number && last.is_some_and(|l| power.contains(&l))));
-        if !(fits || c.is_alphanumeric() || matches!(c, '_' | '.' | '$')) {
-            return at;
-        }
-        last = Some(c);
+    if *first != b'\\' {
+        // A byte that is no UTF-8 becomes U+FFFD here, as in Go; `\xff` does not.
+        let (rune, width) = decode(text)?;
+        return Some((Unquoted::Rune(rune), text.get(width..)?));
     }
-    text.len()
-}
-
-/// Whether Go reads it; what is wrong otherwise is left to the parser.
-fn number(token: &str) -> Result<(), Fault> {
-    let bad = |why: &str| Err(Fault::new(format!("illegal number syntax: \"{token}\""), why));
-    let digits = token.trim_start_matches(['+', '-']);
-    if digits.ends_with('i') {
-        return bad("imaginary numbers are not known here");
-    }
-    let prefix = digits.get(..2).is_some_and(|p| p.starts_with('0') && !p.ends_with('_'));
-    let alone = |i: usize, c: char| {
-        let next = digits.get(i + 1..).and_then(|rest| rest.chars().next());
-        c == '_' && !next.is_some_and(|next| next.is_ascii_hexdigit())
+    let (escape, rest) = rest.split_first()?;
+    let digits = |count: usize, radix: u32| {
+        let digits = std::str::from_utf8(rest.get(..count)?).ok()?;
+        let good = digits.chars().all(|digit| digit.is_digit(radix));
+        let value = u32::from_str_radix(digits, radix).ok().filter(|_| good)?;
+        Some((value, rest.get(count..)?))
     };
-    if digits.char_indices().any(|(i, c)| alone(i, c)) {
-        return bad("`_` stands between two digits");
-    }
-    if prefix && digits.bytes().all(|b| b.is_ascii_digit()) && digits.contains(['8', '9']) {
-        return bad("a leading 0 makes it octal");
-    }
-    match digits.replace('_', "").parse::<f64>() {
-        Ok(f) if f.is_infinite() => bad("it is too large"),
-        _ => Ok(()),
-    }
-}
-
-/// A string with each of its bytes above ASCII as a private character.
-fn bytes(out: &mut String, token: &str) -> Result<(), Fault> {
-    let mut run = Vec::new();
-    let mut rest = token;
-    while let Some(c) = rest.chars().next() {
-        let length = match c {
-            '\\' => 1 + rest.chars().nth(1).map_or(0, char::len_utf8),
-            c => c.len_utf8(),
-        };
-        match byte(rest) {
-            Some(byte) => {
-                run.push(byte);
-                out.extend(char::from_u32(BYTES + u32::from(byte)));
-                rest = rest.get(4..).unwrap_or_default();
-            }
-            None => {
-                whole(&mut run)?;
-                let (plain, after) = rest.split_at(length);
-                out.push_str(plain);
-                rest = after;
-            }
+    let plain = |rune: char| Some((Unquoted::Rune(rune), rest));
+    match escape {
+        b'a' => plain('\u{7}'),
+        b'b' => plain('\u{8}'),
+        b'f' => plain('\u{c}'),
+        b'n' => plain('\n'),
+        b'r' => plain('\r'),
+        b't' => plain('\t'),
+        b'v' => plain('\u{b}'),
+        b'\\' => plain('\\'),
+        b'\'' | b'"' if *escape == quote => plain(char::from(*escape)),
+        b'x' => digits(2, 16).and_then(byte),
+        b'u' => digits(4, 16).and_then(rune),
+        b'U' => digits(8, 16).and_then(rune),
+        b'0'..=b'7' => {
+            let octal = std::str::from_utf8(text.get(1..4)?).ok()?;
+            let good = octal.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+            let value = u32::from_str_radix(octal, 8).ok().filter(|_| good)?;
+            byte((value, text.get(4..)?))
         }
+        _ => None,
     }
-    whole(&mut run)
 }
 
-/// `\xff` or `\377` in front, if it is above ASCII.
-fn byte(text: &str) -> Option<u8> {
-    let digits = text.strip_prefix('\\')?;
-    let byte = match digits.strip_prefix('x') {
-        Some(hex) => u8::from_str_radix(hex.get(..2)?, 16),
-        None => u8::from_str_radix(digits.get(..3)?, 8),
-    };
-    byte.ok().filter(|byte| !byte.is_ascii())
+fn byte((value, rest): (u32, &[u8])) -> Option<(Unquoted, &[u8])> {
+    Some((Unquoted::Byte(u8::try_from(value).ok()?), rest))
 }
 
-/// Bytes side by side must be whole characters.
-fn whole(run: &mut Vec<u8>) -> Result<(), Fault> {
-    let good = std::str::from_utf8(run).is_ok();
-    run.clear();
-    if good {
-        return Ok(());
-    }
-    let remedy = "what is rendered is text; for a character write `\\u` and four digits";
-    Err(Fault::new("a string with bytes that are not UTF-8", remedy))
-}
-
-/// A string as the parser gives it, its bytes put back.
-pub(in crate::template) fn text(parsed: &str) -> Cow<'_, str> {
-    let byte = |c: char| u32::from(c).checked_sub(BYTES).and_then(|b| u8::try_from(b).ok());
-    // The first byte of every private character.
-    if !parsed.as_bytes().contains(&0xF4) || !parsed.contains(|c| byte(c).is_some()) {
-        return Cow::Borrowed(parsed);
-    }
-    let mut bytes = Vec::with_capacity(parsed.len());
-    for c in parsed.chars() {
-        match byte(c) {
-            Some(byte) => bytes.push(byte),
-            None => bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+/// Half a surrogate pair is no character.
+fn rune((value, rest): (u32, &[u8])) -> Option<(Unquoted, &[u8])> {
+    Some((Unquoted::Rune(char::from_u32(value)?), rest))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn written(body: &str) -> Result<String, String> {
-        let mut out = String::new();
-        write(&mut out, body).map_err(|(at, fault)| format!("{at} {}", fault.what))?;
-        assert_eq!(out.len(), body.len(), "{body}");
-        Ok(out)
-    }
-
-    #[test]
-    fn bytes_make_characters_as_in_go() {
-        let out = written(r#" "a\xc3\xa9\303\251\x41" "#).unwrap();
-        assert_eq!(text(&out), r#" "aéé\x41" "#);
-        assert_eq!(written("`\\xff` '\\xff'").unwrap(), "`\\xff` '\\xff'");
-        assert_eq!(written(r#"1 "\xff""#).unwrap_err(), "2 a string with bytes that are not UTF-8");
-        assert!(written(r#""\xc3(\xa9""#).is_err());
+    fn read(text: &str) -> Result<IdealNumber, String> {
+        NumberLiteral::read(text).map(|number| number.ideal()).map_err(|fault| fault.what)
     }
 
     #[test]
     fn numbers_are_those_of_go() {
-        for body in ["1_000", "0x_1F", "017", "-1e+5", ".5", "0x1p-2", "$x1 é9 .a.b1 (add 1 -2)"] {
-            assert_eq!(written(body).as_deref(), Ok(body));
+        use IdealNumber::{Float, Int, Overflows};
+        for (text, want) in [
+            ("1_000", Int(1000)),
+            ("0x_1F", Int(31)),
+            ("017", Int(15)),
+            ("0o17", Int(15)),
+            ("0b101", Int(5)),
+            ("+7", Int(7)),
+            ("-9223372036854775808", Int(i64::MIN)),
+            ("18446744073709551615", Overflows),
+            ("-1e+5", Float(-1e5)),
+            (".5", Float(0.5)),
+            ("1.", Float(1.0)),
+            ("0x1p-2", Float(0.25)),
+            ("0x1.8p1", Float(3.0)),
+            ("0x1e2", Int(0x1e2)),
+            ("0x.1p4", Float(1.0)),
+            ("0x0.0000000000001p-1022", Float(5e-324)),
+            ("08.5", Float(8.5)),
+            ("1e308", Float(1e308)),
+            ("-0", Int(0)),
+        ] {
+            assert_eq!(read(text), Ok(want), "{text}");
         }
-        for body in ["1__0", "1_", "1e400", "08", "1i", "-2.5i"] {
-            assert!(written(body).is_err_and(|e| e.contains("illegal number")), "{body}");
+        for text in
+            ["1__0", "1_", "_1", "1e400", "08", "1i", "-2.5i", "0x", "0x1.8", "+", ".", "0o8"]
+        {
+            assert!(read(text).is_err(), "{text}: {:?}", read(text));
         }
-        assert!(written("1\u{a0}2").is_err_and(|e| e.contains("U+00A0")));
+        assert_eq!(
+            read("18446744073709551616"),
+            Err("integer overflow: \"18446744073709551616\"".into())
+        );
+    }
+
+    #[test]
+    fn a_whole_float_is_an_int_where_one_is_wanted() {
+        assert_eq!(NumberLiteral::read("1e3").unwrap().int(), Some(1000));
+        assert_eq!(NumberLiteral::read("1.5").unwrap().int(), None);
+        assert_eq!(NumberLiteral::read("1e300").unwrap().int(), None);
+    }
+
+    #[test]
+    fn characters_are_numbers() {
+        let read = |quoted: &str| {
+            NumberLiteral::read_character(quoted.as_bytes()).ok().and_then(|number| number.int())
+        };
+        for (quoted, want) in [
+            ("'a'", Some(97)),
+            ("'é'", Some(233)),
+            (r"'\''", Some(39)),
+            (r"'\xff'", Some(255)),
+            (r"'\U0010FFFF'", Some(0x10_ffff)),
+            (r"'\uD800'", None),
+            ("'ab'", None),
+            ("''", None),
+            (r#"'\"'"#, None),
+        ] {
+            assert_eq!(read(quoted), want, "{quoted}");
+        }
+    }
+
+    #[test]
+    fn strings_are_bytes() {
+        let read = |quoted: &[u8]| unquote(quoted).ok();
+        assert_eq!(read(br#""a\xc3\xa9\303\251\x41\u00e9\n""#).unwrap(), "aééAé\n".as_bytes());
+        assert_eq!(read(br#""\xff\U0010FFFF""#).unwrap(), b"\xff\xf4\x8f\xbf\xbf");
+        assert_eq!(read(b"\"\xff\"").unwrap(), "\u{fffd}".as_bytes());
+        assert_eq!(read(b"`\xff`").unwrap(), b"\xff");
+        assert_eq!(read(b"`a\\n\r\n`").unwrap(), b"a\\n\n");
+        for bad in [r#""\q""#, r#""\'""#, r#""\uD800""#, r#""\U00110000""#, r#""\400""#, r#""\x4""#]
+        {
+            assert_eq!(read(bad.as_bytes()), None, "{bad}");
+        }
     }
 }

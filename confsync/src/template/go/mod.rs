@@ -1,39 +1,41 @@
 //! Go's `text/template`, as confd uses it.
 //!
-//! `gotmpl` reads the template, which `plain` and `literal` put in the form that it reads
-//! as Go would; `balance` and `check` refuse what Go refuses and it does not; `order` sees
-//! that the first mistake is the one that is told; `exec` and `eval` run the tree on values
-//! that keep Go's types.
+//! `lex` cuts a template into lexemes, `parse` and `pipeline` make a `tree` of them, which
+//! `exec` walks and `eval` computes, on values that keep Go's types.
 
-mod balance;
 pub(crate) mod builtins;
-mod check;
 mod eval;
 mod exec;
 mod include;
+mod lex;
 mod literal;
-mod order;
-mod plain;
+mod moment;
+mod parse;
+mod pipeline;
+#[cfg(test)]
+mod tests;
+mod tree;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gotmpl::parse::ListNode;
+use common::model::StoredValue;
 
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Call};
-use super::value::Value;
+use super::value::{Map, Value};
 use super::{Input, Sources};
 use exec::Exec;
 use include::Includes;
+use parse::{Definitions, SyntaxError};
 
 /// A Go template, read and checked.
 #[derive(Debug)]
 pub(super) struct GoTemplate {
     file: PathBuf,
-    source: String,
-    main: ListNode,
-    bodies: BTreeMap<String, ListNode>,
+    source: Vec<u8>,
+    /// The name of the file's own body among the definitions.
+    name: Vec<u8>,
+    definitions: Definitions,
     folder: Option<PathBuf>,
 }
 
@@ -41,19 +43,30 @@ impl GoTemplate {
     /// Reads and checks a template.
     pub(super) fn compile(
         name: &Path,
-        text: &str,
+        text: &[u8],
         sources: &Sources,
     ) -> Result<Self, TemplateError> {
         let program = Self::read(name, text)?;
         Ok(Self { folder: sources.templates.clone(), ..program })
     }
 
-    fn read(name: &Path, text: &str) -> Result<Self, TemplateError> {
-        let (main, mut bodies) = order::read(text)
-            .map_err(|(offset, fault)| TemplateError::at(name, place(text, offset), fault))?;
-        let own = name.file_name().map(|n| n.to_string_lossy().into_owned());
-        bodies.entry(own.unwrap_or_default()).or_insert_with(|| main.clone());
-        Ok(Self { file: name.to_owned(), source: text.to_owned(), main, bodies, folder: None })
+    fn read(file: &Path, text: &[u8]) -> Result<Self, TemplateError> {
+        let name = file.file_name().unwrap_or_default().as_encoded_bytes().to_owned();
+        let definitions = parse::parse(&name, text)
+            .map_err(|SyntaxError { at, fault }| TemplateError::at(file, place(text, at), fault))?;
+        let (file, source) = (file.to_owned(), text.to_owned());
+        Ok(Self { file, source, name, definitions, folder: None })
+    }
+
+    /// Whether it calls `lsdir "/"`, which finds nothing in confd and names here.
+    pub(super) fn lists_the_top(&self) -> bool {
+        let (lexemes, _) = lex::lex(&self.source);
+        lexemes.windows(3).any(|three| match three {
+            [function, _, folder] => {
+                function.text == b"lsdir" && matches!(folder.text, b"\"/\"" | b"`/`")
+            }
+            _ => false,
+        })
     }
 
     /// The file it was read from.
@@ -62,10 +75,23 @@ impl GoTemplate {
     }
 
     /// The output for these keys.
-    pub(super) fn render(&self, input: &Input) -> Result<String, TemplateError> {
+    pub(super) fn render(&self, input: &Input) -> Result<Vec<u8>, TemplateError> {
+        self.run(input, &Value::Absent)
+    }
+
+    /// The output without keys, with these fields of the dot.
+    pub(super) fn render_fields(&self, fields: &[(&str, &str)]) -> Result<Vec<u8>, TemplateError> {
+        let fields =
+            fields.iter().map(|(name, text)| (StoredValue::from(*name), Value::str(*text)));
+        let dot = Map::new(fields.collect());
+        let dot = dot.map_err(|error| TemplateError::at(&self.file, (0, 0), error.into()))?;
+        self.run(&Input::default(), &Value::Map(dot))
+    }
+
+    fn run(&self, input: &Input, dot: &Value) -> Result<Vec<u8>, TemplateError> {
         let budget = Budget::default();
         let includes = Includes::new(self.folder.as_deref());
-        let call = Call { kv: &input.kv, budget: &budget };
-        Exec::new(self, call, &includes).run(&Value::Absent)
+        let call = Call { kv: &input.kv, budget: &budget, system: &*input.system };
+        Exec::new(self, call, &includes).run(dot)
     }
 }

@@ -149,7 +149,8 @@ fn call_own(
     let hash = |key: &str| helper.hash_get(key).map(|value| value.value().clone());
     let size: usize = args.iter().map(|arg| arg.as_array().map_or(1, Vec::len)).sum();
     let paid = state.budget.steps(1 + size);
-    paid.and_then(|()| call(&args, &hash)).map_err(|fault| fail(named(name, &args, fault)))
+    paid.and_then(|()| call(&args, &hash, &*state.input.system))
+        .map_err(|fault| fail(named(name, &args, fault)))
 }
 
 /// What a function makes of these arguments.
@@ -180,7 +181,7 @@ fn result(function: &Function, args: &[&Json], state: &State<'_>) -> Result<Valu
     let values = args.iter().enumerate().map(|(i, arg)| json::to_value(arg, ty(i)));
     let values = values.collect::<Result<Vec<_>, _>>()?;
     let budget = &state.budget;
-    let value = call(&Call { kv: &state.input.kv, budget }, &values)?;
+    let value = call(&Call { kv: &state.input.kv, budget, system: &*state.input.system }, &values)?;
     budget.made(&value)?;
     Ok(value)
 }

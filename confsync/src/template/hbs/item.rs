@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json};
 
 use super::json;
 use crate::template::NamedBackend;
+use crate::template::runes::to_str;
 use crate::template::value::{Record, Value};
 
 /// A field's value.
@@ -124,13 +125,13 @@ impl Item for Value {
     fn at(&self, path: &[&str]) -> Found<'_> {
         let Some((name, rest)) = path.split_first() else {
             return Ok(Some(match self {
-                Value::Str(text) => Leaf::Text(Cow::Borrowed(text)),
+                Value::Str(text) => Leaf::Text(to_str(text)),
                 value => Leaf::made(json::from_value(value)),
             }));
         };
         let next = match self {
             Value::List(list) => list.items().get(index(name)?),
-            Value::Map(map) => map.entries().get(*name),
+            Value::Map(map) => map.entries().get(name.as_bytes()),
             Value::Record(record) => field(record, name),
             _ => None,
         };

@@ -1,11 +1,12 @@
 //! Handlebars computes with JSON, the functions with Go's values: there and back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use common::model::StoredValue;
 use serde_json::Value as Json;
 
 use crate::template::functions::{Fault, Ty};
+use crate::template::runes::to_str;
 use crate::template::value::{Elem, List, Map, Value};
 
 /// A whole number larger than this is not exact as a float.
@@ -20,11 +21,11 @@ pub(super) fn from_value(value: &Value) -> Json {
         #[expect(clippy::cast_possible_truncation, reason = "whole, and checked to be exact")]
         Value::Float(f) if f.fract() == 0.0 && f.abs() < EXACT => (*f as i64).into(),
         Value::Float(f) => Json::from(*f),
-        Value::Str(s) => Json::String(s.to_string()),
+        Value::Str(s) => Json::String(to_str(s).into_owned()),
         Value::Time(time) => Json::String(time.format("2006-01-02T15:04:05Z07:00")),
         Value::List(list) => Json::Array(list.items().iter().map(from_value).collect()),
         Value::Map(map) => Json::Object(
-            map.entries().iter().map(|(k, v)| (k.to_string(), from_value(v))).collect(),
+            map.entries().iter().map(|(k, v)| (to_str(k).into_owned(), from_value(v))).collect(),
         ),
         Value::Record(record) => {
             let fields = record.fields.iter();
@@ -91,7 +92,7 @@ fn any(json: &Json) -> Result<Value, Fault> {
             Value::List(List::new(Elem::Any, items)?)
         }
         Json::Object(fields) => {
-            let entries: Result<BTreeMap<Arc<str>, Value>, Fault> =
+            let entries: Result<BTreeMap<StoredValue, Value>, Fault> =
                 fields.iter().map(|(k, v)| Ok((k.as_str().into(), any(v)?))).collect();
             Value::Map(Map::new(entries?)?)
         }

@@ -29,6 +29,7 @@ use serde_json::Value as Json;
 
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Fault, MAX_TEXT, nearest, too_large};
+use super::print::BoundedText;
 use super::{Input, Sources};
 use asks::Asks;
 use helpers::{Carried, Helpers, State};
@@ -55,9 +56,13 @@ impl HandlebarsTemplate {
     /// Reads and checks a template and all partials.
     pub(super) fn compile(
         file: &Path,
-        text: &str,
+        text: &[u8],
         sources: &Sources,
     ) -> Result<Self, TemplateError> {
+        let text = std::str::from_utf8(text).map_err(|error| {
+            let fault = Fault::new("this is not UTF-8", "save the template as UTF-8");
+            TemplateError::at(file, place(text, error.valid_up_to()), fault)
+        })?;
         Self::read(file, text, sources, true)
     }
 
@@ -101,7 +106,7 @@ impl HandlebarsTemplate {
     }
 
     /// The output for these keys and backends.
-    pub(super) fn render(&self, input: &Input) -> Result<String, TemplateError> {
+    pub(super) fn render(&self, input: &Input) -> Result<Vec<u8>, TemplateError> {
         let state = Arc::new(State { input, budget: Budget::default() });
         let mut registry = Handlebars::new();
         registry.set_strict_mode(true);
@@ -115,11 +120,10 @@ impl HandlebarsTemplate {
             all.insert("backends".into(), input.backends.iter().map(item::backend).collect());
         }
         let context = Context::from(Json::Object(all));
-        let mut out = Bounded(Vec::new());
+        let mut out = BoundedText::new(MAX_TEXT);
         let done = registry.render_with_context_to_write(&self.name, &context, &mut out);
         done.map_err(|error| self.failed(&error))?;
-        String::from_utf8(out.0)
-            .map_err(|_| TemplateError::at(&self.file, (0, 0), "the output is not UTF-8".into()))
+        Ok(out.into_text())
     }
 
     fn failed(&self, error: &handlebars::RenderError) -> TemplateError {
@@ -167,9 +171,13 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&mut self, file: &Path, name: &str, text: &str) -> Result<Template, TemplateError> {
-        nesting::check(text)
-            .map_err(|(offset, fault)| TemplateError::at(file, place(text, offset), fault))?;
+        nesting::check(text).map_err(|(offset, fault)| {
+            TemplateError::at(file, place(text.as_bytes(), offset), fault)
+        })?;
         let mut template = Template::compile_with_name(text, name.to_owned()).map_err(|error| {
+            if let Some((offset, fault)) = nesting::unclosed(text) {
+                return TemplateError::at(file, place(text.as_bytes(), offset), fault);
+            }
             let what = error.reason().to_string();
             let what = what.lines().next().unwrap_or_default().to_owned();
             TemplateError::at(file, error.pos().unwrap_or((0, 0)), what.into())
@@ -217,21 +225,4 @@ fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<&str> {
         }
         false
     })
-}
-
-/// Refuses more than a config may have.
-struct Bounded(Vec<u8>);
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_TEXT {
-            return Err(std::io::Error::other("too much"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

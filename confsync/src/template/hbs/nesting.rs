@@ -1,4 +1,5 @@
-//! How deep a template is nested, before anything reads it.
+//! How deep a template is nested, before anything reads it, and which block is left open where
+//! it cannot be read.
 
 use crate::template::functions::Fault;
 
@@ -32,4 +33,68 @@ pub(super) fn check(source: &str) -> Result<(), (usize, Fault)> {
         rest = after.get(1..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// The block that a template which cannot be read leaves open, or closes without an opening.
+pub(super) fn unclosed(source: &str) -> Option<(usize, Fault)> {
+    let mut open: Vec<(&str, usize)> = Vec::new();
+    let mut rest = source;
+    while let Some(found) = rest.find("{{") {
+        let at = source.len() - rest.len() + found;
+        let tag = rest.get(found + 2..)?.trim_start_matches(['{', '~']);
+        rest = tag;
+        if tag.starts_with("!--") {
+            rest = tag.split_once("--}}").map_or("", |(_, after)| after);
+        } else if let Some(inner) = tag.strip_prefix('#') {
+            let inner = inner.trim_start_matches(['*', '>', ' ']);
+            open.push((name(inner), at));
+        } else if let Some(inner) = tag.strip_prefix('/') {
+            let closed = name(inner);
+            match open.pop() {
+                Some((opened, _)) if opened == closed => {}
+                Some((opened, place)) => return Some((place, never_closed(opened))),
+                None => {
+                    let what = format!("{{{{/{closed}}}}} closes nothing");
+                    let remedy = format!("remove it, or open it with `{{{{#{closed} …}}}}`");
+                    return Some((at, Fault::new(what, remedy)));
+                }
+            }
+        }
+    }
+    open.pop().map(|(opened, at)| (at, never_closed(opened)))
+}
+
+fn never_closed(block: &str) -> Fault {
+    let what = format!("{{{{#{block}}}}} has no {{{{/{block}}}}}");
+    Fault::new(what, format!("add `{{{{/{block}}}}}` where the block ends"))
+}
+
+/// The name that a tag begins with.
+fn name(tag: &str) -> &str {
+    let tag = tag.trim_start();
+    tag.split(|c: char| c.is_whitespace() || matches!(c, '}' | '~' | '('))
+        .next()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_that_is_left_open_is_named() {
+        for (source, at, what) in [
+            ("a\n{{#each backends}}\nb", 2, "{{#each}} has no {{/each}}"),
+            ("{{#if x}}{{#each y}}{{/if}}", 9, "{{#each}} has no {{/each}}"),
+            ("{{~#if x~}}{{else}}", 0, "{{#if}} has no {{/if}}"),
+            ("x{{/with}}", 1, "{{/with}} closes nothing"),
+            ("{{!-- {{#if}} --}}{{#*inline \"i\"}}", 18, "{{#inline}} has no {{/inline}}"),
+        ] {
+            let (found, fault) = unclosed(source).unwrap();
+            assert_eq!((found, fault.what.as_str()), (at, what), "{source}");
+        }
+        for source in ["{{#if a}}{{#each b}}{{/each}}{{/if}}", "{{! x }}{{a}}", "{{"] {
+            assert!(unclosed(source).is_none(), "{source}");
+        }
+    }
 }

@@ -10,7 +10,10 @@ mod verbs;
 
 pub(crate) use quote::quote;
 
-use super::print::{self, Bounded, Full, Sink};
+use bstr::ByteSlice;
+
+use super::print::{self, BoundedText, Full};
+use super::runes::decode;
 use super::value::Value;
 
 /// Go's bound for a width or a precision.
@@ -35,7 +38,7 @@ struct Spec {
 ///
 /// # Errors
 /// [`Full`] when the text would have more than `limit` bytes.
-pub(crate) fn sprintf(format: &str, args: &[Value], limit: usize) -> Result<String, Full> {
+pub(crate) fn sprintf(format: &[u8], args: &[Value], limit: usize) -> Result<Vec<u8>, Full> {
     formatted(format, args, limit, false)
 }
 
@@ -43,15 +46,15 @@ pub(crate) fn sprintf(format: &str, args: &[Value], limit: usize) -> Result<Stri
 ///
 /// # Errors
 /// As [`sprintf`].
-pub(crate) fn loose(format: &str, args: &[Value], limit: usize) -> Result<String, Full> {
+pub(crate) fn loose(format: &[u8], args: &[Value], limit: usize) -> Result<Vec<u8>, Full> {
     formatted(format, args, limit, true)
 }
 
-fn formatted(format: &str, args: &[Value], limit: usize, loose: bool) -> Result<String, Full> {
-    let mut out = Bounded::new(limit);
+fn formatted(format: &[u8], args: &[Value], limit: usize, loose: bool) -> Result<Vec<u8>, Full> {
+    let mut out = BoundedText::new(limit);
     let mut state = Args { args, next: 0, reordered: false, good: true, loose };
     let mut rest = format;
-    while let Some(at) = rest.find('%') {
+    while let Some(at) = memchr::memchr(b'%', rest) {
         let (before, after) = rest.split_at(at);
         out.put(before)?;
         rest = directive(&mut out, after.get(1..).unwrap_or_default(), &mut state)?;
@@ -80,25 +83,25 @@ impl<'a> Args<'a> {
     }
 
     /// `[3]`: the number of the next argument. True when a number is there.
-    fn index(&mut self, rest: &mut &str) -> bool {
-        let Some(inner) = rest.strip_prefix('[') else { return false };
+    fn index(&mut self, rest: &mut &[u8]) -> bool {
+        let Some(inner) = rest.strip_prefix(b"[") else { return false };
         self.reordered = true;
-        let Some((number, after)) = inner.split_once(']') else {
+        let Some((number, after)) = inner.split_once_str("]") else {
             *rest = inner;
             self.good = false;
             return false;
         };
         *rest = after;
-        let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-        match number.parse::<usize>() {
-            Ok(n) if digits && (1..=self.args.len()).contains(&n) => self.next = n - 1,
+        let digits = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+        match number.to_str().ok().and_then(|number| number.parse::<usize>().ok()) {
+            Some(n) if digits && (1..=self.args.len()).contains(&n) => self.next = n - 1,
             _ => self.good = false,
         }
         digits
     }
 }
 
-fn extra(out: &mut impl Sink, args: &[Value]) -> Result<(), Full> {
+fn extra(out: &mut BoundedText, args: &[Value]) -> Result<(), Full> {
     out.put("%!(EXTRA ")?;
     for (i, arg) in args.iter().enumerate() {
         if i > 0 {
@@ -115,47 +118,48 @@ fn extra(out: &mut impl Sink, args: &[Value]) -> Result<(), Full> {
 
 /// One directive after its `%`; gives back what follows it.
 fn directive<'f>(
-    out: &mut Bounded,
-    mut rest: &'f str,
+    out: &mut BoundedText,
+    mut rest: &'f [u8],
     args: &mut Args<'_>,
-) -> Result<&'f str, Full> {
+) -> Result<&'f [u8], Full> {
     let mut spec = Spec::default();
     flags(&mut spec, &mut rest);
     args.good = true;
     // An index is of what comes next, and a written number or a point is no argument.
     let mut after_index = args.index(&mut rest);
-    let star = rest.starts_with('*');
+    let star = rest.starts_with(b"*");
     let wide = width(out, &mut spec, &mut rest, args)?;
     args.good &= !(after_index && wide && !star);
     after_index &= !star;
-    if let Some(after) = rest.strip_prefix('.').filter(|after| !after.is_empty()) {
+    if let Some(after) = rest.strip_prefix(b".").filter(|after| !after.is_empty()) {
         args.good &= !after_index;
         rest = after;
         after_index = args.index(&mut rest);
-        after_index &= !rest.starts_with('*');
+        after_index &= !rest.starts_with(b"*");
         precision(out, &mut spec, &mut rest, args)?;
     }
     if !after_index {
         args.index(&mut rest);
     }
-    let Some(verb) = rest.chars().next() else {
+    let Some((verb, length)) = decode(rest) else {
         out.put("%!(NOVERB)")?;
-        return Ok("");
+        return Ok(b"");
     };
-    let rest = rest.get(verb.len_utf8()..).unwrap_or_default();
+    let rest = rest.get(length..).unwrap_or_default();
     if verb == '%' {
         out.put("%")?;
     } else if !args.good {
-        out.put(&format!("%!{verb}(BADINDEX)"))?;
+        out.put(format!("%!{verb}(BADINDEX)"))?;
     } else if let Some(arg) = args.take() {
         let other = if args.loose { other_number(verb, arg) } else { None };
-        if verb == 'v' {
+        // `%w` is for errors, of which a template has none: it is refused, and shown as `%v`.
+        if matches!(verb, 'v' | 'w') {
             (spec.syntax, spec.sharp) = (spec.sharp, false);
             (spec.names, spec.plus) = (spec.plus, false);
         }
         verbs::value(out, spec, verb, other.as_ref().unwrap_or(arg))?;
     } else {
-        out.put(&format!("%!{verb}(MISSING)"))?;
+        out.put(format!("%!{verb}(MISSING)"))?;
     }
     Ok(rest)
 }
@@ -173,14 +177,14 @@ fn other_number(verb: char, arg: &Value) -> Option<Value> {
     }
 }
 
-fn flags(spec: &mut Spec, rest: &mut &str) {
-    while let Some(c) = rest.chars().next() {
+fn flags(spec: &mut Spec, rest: &mut &[u8]) {
+    while let Some(c) = rest.first() {
         match c {
-            '-' => spec.minus = true,
-            '+' => spec.plus = true,
-            '#' => spec.sharp = true,
-            ' ' => spec.space = true,
-            '0' => spec.zero = true,
+            b'-' => spec.minus = true,
+            b'+' => spec.plus = true,
+            b'#' => spec.sharp = true,
+            b' ' => spec.space = true,
+            b'0' => spec.zero = true,
             _ => return,
         }
         *rest = rest.get(1..).unwrap_or_default();
@@ -188,27 +192,27 @@ fn flags(spec: &mut Spec, rest: &mut &str) {
 }
 
 /// A number written in the format, or an argument where it says `*`.
-fn number(rest: &mut &str, args: &mut Args<'_>) -> Option<Result<i64, ()>> {
-    if let Some(after) = rest.strip_prefix('*') {
+fn number(rest: &mut &[u8], args: &mut Args<'_>) -> Option<Result<i64, ()>> {
+    if let Some(after) = rest.strip_prefix(b"*") {
         *rest = after;
         return Some(match args.take() {
             Some(Value::Int(n)) if n.unsigned_abs() <= MAX_WIDTH as u64 => Ok(*n),
             _ => Err(()),
         });
     }
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let end = rest.iter().take_while(|c| c.is_ascii_digit()).count();
     let (digits, after) = rest.split_at(end);
     if digits.is_empty() {
         return None;
     }
     *rest = after;
-    digits.parse().ok().filter(|n| *n <= MAX_WIDTH as i64).map(Ok)
+    digits.to_str().ok()?.parse().ok().filter(|n| *n <= MAX_WIDTH as i64).map(Ok)
 }
 
 fn width(
-    out: &mut Bounded,
+    out: &mut BoundedText,
     spec: &mut Spec,
-    rest: &mut &str,
+    rest: &mut &[u8],
     args: &mut Args<'_>,
 ) -> Result<bool, Full> {
     let number = number(rest, args);
@@ -226,9 +230,9 @@ fn width(
 }
 
 fn precision(
-    out: &mut Bounded,
+    out: &mut BoundedText,
     spec: &mut Spec,
-    rest: &mut &str,
+    rest: &mut &[u8],
     args: &mut Args<'_>,
 ) -> Result<(), Full> {
     spec.precision = match number(rest, args) {

@@ -2,10 +2,10 @@
 
 use super::Spec;
 use super::verbs::{pad, sign};
-use crate::template::print::{self, Bounded, Full, Sink};
+use crate::template::print::{self, BoundedText, Full};
 
 /// Writes a float; false for a verb that is not one of floats.
-pub(super) fn real(out: &mut Bounded, spec: Spec, verb: char, f: f64) -> Result<bool, Full> {
+pub(super) fn real(out: &mut BoundedText, spec: Spec, verb: char, f: f64) -> Result<bool, Full> {
     if !matches!(verb, 'v' | 'g' | 'G' | 'e' | 'E' | 'f' | 'F' | 'b' | 'x' | 'X') {
         return Ok(false);
     }
@@ -16,13 +16,13 @@ pub(super) fn real(out: &mut Bounded, spec: Spec, verb: char, f: f64) -> Result<
             false if spec.space && !spec.plus => format!("{}Inf", sign(spec, f < 0.0)),
             false => format!("{}Inf", sign(infinite, f < 0.0)),
         };
-        pad(out, Spec { zero: false, ..spec }, &word)?;
+        pad(out, Spec { zero: false, ..spec }, word)?;
         return Ok(true);
     }
     let size = f.abs();
     let digits = match (verb, spec.precision) {
-        ('f' | 'F', precision) => format!("{size:.*}", precision.unwrap_or(6)),
-        ('e' | 'E', precision) => exponent(&format!("{size:.*e}", precision.unwrap_or(6))),
+        ('f' | 'F', precision) => fixed(size, precision.unwrap_or(6)),
+        ('e' | 'E', precision) => exponent(&scientific(size, precision.unwrap_or(6))),
         ('b', _) => binary(size),
         ('x' | 'X', precision) => hexadecimal(size, precision),
         (_, None) => print::general(size, 6),
@@ -37,9 +37,28 @@ pub(super) fn real(out: &mut Bounded, spec: Spec, verb: char, f: f64) -> Result<
             out.put(sign)?;
             pad(out, Spec { width: Some(width.saturating_sub(sign.len())), ..spec }, &digits)?;
         }
-        _ => pad(out, Spec { zero: false, ..spec }, &format!("{sign}{digits}"))?,
+        _ => pad(out, Spec { zero: false, ..spec }, format!("{sign}{digits}"))?,
     }
     Ok(true)
+}
+
+/// No float has more digits behind its point; further ones are zeros. Rust formats at most
+/// 65 535 of them.
+const DIGITS: usize = 1100;
+
+fn fixed(size: f64, precision: usize) -> String {
+    let zeros = "0".repeat(precision.saturating_sub(DIGITS));
+    format!("{size:.*}{zeros}", precision.min(DIGITS))
+}
+
+fn scientific(size: f64, precision: usize) -> String {
+    let text = format!("{size:.*e}", precision.min(DIGITS));
+    match text.split_once('e') {
+        Some((mantissa, power)) if precision > DIGITS => {
+            format!("{mantissa}{}e{power}", "0".repeat(precision - DIGITS))
+        }
+        _ => text,
+    }
 }
 
 /// Rust's `1e5` in Go's form, `1e+05`.
@@ -51,7 +70,7 @@ fn exponent(text: &str) -> String {
 
 /// `%.3g`: so many digits, without the zeros at the end.
 fn significant(size: f64, precision: usize) -> String {
-    let text = format!("{size:.*e}", precision - 1);
+    let text = scientific(size, precision - 1);
     let (mantissa, power) = text.split_once('e').unwrap_or((&text, "0"));
     let power: i32 = power.parse().unwrap_or(0);
     let trim = |t: &str| {
@@ -66,7 +85,7 @@ fn significant(size: f64, precision: usize) -> String {
         return exponent(&format!("{}e{power}", trim(mantissa)));
     }
     let decimals = usize::try_from(places - 1 - power).unwrap_or(0);
-    trim(&format!("{size:.decimals$}"))
+    trim(&fixed(size, decimals))
 }
 
 /// The bits of a float: `mantissa * 2^(power - 52)`.
@@ -114,7 +133,10 @@ fn hexadecimal(size: f64, precision: Option<usize>) -> String {
     let digits = format!("{:015x}", mantissa & ((1 << 60) - 1));
     let digits = match precision {
         None => digits.trim_end_matches('0').to_owned(),
-        Some(kept) => format!("{digits:0<kept$}").get(..kept).unwrap_or_default().to_owned(),
+        Some(kept) => {
+            let zeros = "0".repeat(kept.saturating_sub(digits.len()));
+            format!("{digits}{zeros}").get(..kept).unwrap_or_default().to_owned()
+        }
     };
     let point = if digits.is_empty() { "" } else { "." };
     let sign = if power < 0 { '-' } else { '+' };

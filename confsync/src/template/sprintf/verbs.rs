@@ -1,24 +1,35 @@
 //! One value, as its verb wants it.
 
 use super::Spec;
-use super::quote::{ascii, printable, quote, quote_char};
+use super::quote::{quoted, quoted_char};
 use super::real::real;
-use crate::template::print::{Bounded, Full, Sink};
+use crate::template::print::{BoundedText, Full};
+use crate::template::runes::{is_print, runes};
 use crate::template::value::Value;
 
 /// An element of a list, a map or a struct. Nothing is `<nil>` for every verb.
-fn element(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+fn element(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
     match arg {
         Value::Absent | Value::Nil => out.put("<nil>"),
         arg => value(out, spec, verb, arg),
     }
 }
 
-pub(super) fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+pub(super) fn value(
+    out: &mut BoundedText,
+    spec: Spec,
+    verb: char,
+    arg: &Value,
+) -> Result<(), Full> {
     match (verb, arg) {
         ('T' | 'v', Value::Absent | Value::Nil) => pad(out, spec, "<nil>"),
-        ('T', _) => pad(out, spec, cut(spec, arg.type_name())),
-        (_, Value::Absent | Value::Nil) => out.put(&format!("%!{verb}(<nil>)")),
+        ('T', _) => pad(out, spec, cut(spec, arg.type_name().as_bytes())),
+        (_, Value::Absent | Value::Nil) => out.put(format!("%!{verb}(<nil>)")),
+        ('w', _) => {
+            out.put(format!("%!w({}=", arg.type_name()))?;
+            value(out, spec, 'v', arg)?;
+            out.put(")")
+        }
         (_, Value::List(_) | Value::Map(_) | Value::Record(_)) if spec.syntax => {
             syntax(out, spec, arg)
         }
@@ -28,7 +39,7 @@ pub(super) fn value(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> R
 }
 
 /// A list, a map or a struct: the verb is for what is in it.
-fn composite(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+fn composite(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
     match arg {
         Value::List(list) => {
             out.put("[")?;
@@ -70,7 +81,7 @@ fn composite(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(
     }
 }
 
-fn leaf(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
+fn leaf(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
     let done = match arg {
         Value::Bool(b) if matches!(verb, 't' | 'v') => {
             pad(out, spec, if *b { "true" } else { "false" })?;
@@ -80,13 +91,13 @@ fn leaf(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Fu
         Value::Float(f) => real(out, spec, verb, *f)?,
         Value::Str(s) => text(out, spec, verb, s)?,
         Value::Time(time) if matches!(verb, 's' | 'v' | 'q') => {
-            text(out, spec, verb, &time.to_string())?
+            text(out, spec, verb, time.to_string().as_bytes())?
         }
         _ => false,
     };
     if !done {
         // Go prints it after all, with the flags that were given.
-        out.put(&format!("%!{verb}({}=", arg.type_name()))?;
+        out.put(format!("%!{verb}({}=", arg.type_name()))?;
         leaf(out, spec, 'v', arg)?;
         out.put(")")?;
     }
@@ -94,10 +105,12 @@ fn leaf(out: &mut Bounded, spec: Spec, verb: char, arg: &Value) -> Result<(), Fu
 }
 
 /// Fills up to the width, on the left unless `-` says right.
-pub(super) fn pad(out: &mut Bounded, spec: Spec, text: &str) -> Result<(), Full> {
-    let missing = spec.width.unwrap_or(0).saturating_sub(text.chars().count());
+pub(super) fn pad(out: &mut BoundedText, spec: Spec, text: impl AsRef<[u8]>) -> Result<(), Full> {
+    let text = text.as_ref();
+    let missing = spec.width.unwrap_or(0).saturating_sub(runes(text).count());
     let fill = if spec.zero && !spec.minus { "0" } else { " " }.repeat(missing);
-    let (before, after) = if spec.minus { ("", &*fill) } else { (&*fill, "") };
+    let fill = fill.as_bytes();
+    let (before, after) = if spec.minus { (&b""[..], fill) } else { (fill, &b""[..]) };
     [before, text, after].iter().try_for_each(|part| out.put(part))
 }
 
@@ -111,7 +124,7 @@ pub(super) fn sign(spec: Spec, negative: bool) -> &'static str {
     }
 }
 
-fn integer(out: &mut Bounded, spec: Spec, verb: char, n: i64) -> Result<bool, Full> {
+fn integer(out: &mut BoundedText, spec: Spec, verb: char, n: i64) -> Result<bool, Full> {
     let size = n.unsigned_abs();
     let mut digits = match verb {
         'd' | 'v' => size.to_string(),
@@ -121,17 +134,19 @@ fn integer(out: &mut Bounded, spec: Spec, verb: char, n: i64) -> Result<bool, Fu
         'X' => format!("{size:X}"),
         'c' | 'q' => {
             let c = u32::try_from(n).ok().and_then(char::from_u32).unwrap_or('\u{FFFD}');
-            let quoted = if spec.plus { ascii(&quote_char(c)) } else { quote_char(c) };
-            pad(out, spec, &if verb == 'c' { c.to_string() } else { quoted })?;
+            let text = if verb == 'c' { c.to_string() } else { quoted_char(c, spec.plus) };
+            pad(out, spec, text)?;
             return Ok(true);
         }
         'U' => {
             let least = spec.precision.unwrap_or(0).max(4);
             // Of a negative number the bits.
             let code = n.cast_unsigned();
-            let known = u32::try_from(code).ok().and_then(char::from_u32).filter(|c| printable(*c));
+            let known = u32::try_from(code).ok().and_then(char::from_u32).filter(|c| is_print(*c));
             let shown = known.filter(|_| spec.sharp).map(|c| format!(" '{c}'")).unwrap_or_default();
-            let text = format!("U+{code:0least$X}{shown}");
+            let digits = format!("{code:X}");
+            let zeros = "0".repeat(least.saturating_sub(digits.len()));
+            let text = format!("U+{zeros}{digits}{shown}");
             pad(out, Spec { zero: false, ..spec }, &text)?;
             return Ok(true);
         }
@@ -158,44 +173,45 @@ fn integer(out: &mut Bounded, spec: Spec, verb: char, n: i64) -> Result<bool, Fu
         'X' if spec.sharp => "0X",
         _ => "",
     };
-    pad(out, Spec { zero: false, ..spec }, &format!("{sign}{prefix}{digits}"))?;
+    pad(out, Spec { zero: false, ..spec }, format!("{sign}{prefix}{digits}"))?;
     Ok(true)
 }
 
 /// As many characters as the precision says.
-fn cut(spec: Spec, text: &str) -> &str {
-    let end = spec.precision.and_then(|most| text.char_indices().nth(most));
-    end.and_then(|(at, _)| text.get(..at)).unwrap_or(text)
+fn cut(spec: Spec, text: &[u8]) -> &[u8] {
+    let Some(most) = spec.precision else { return text };
+    let end = runes(text).take(most).map(|(_, bytes)| bytes.len()).sum();
+    text.get(..end).unwrap_or(text)
 }
 
-fn text(out: &mut Bounded, spec: Spec, verb: char, s: &str) -> Result<bool, Full> {
+fn text(out: &mut BoundedText, spec: Spec, verb: char, s: &[u8]) -> Result<bool, Full> {
     match verb {
         'v' if !spec.syntax => pad(out, spec, cut(spec, s))?,
         's' => pad(out, spec, cut(spec, s))?,
         'q' | 'v' => {
             let s = cut(spec, s);
-            let quoted = match () {
-                () if spec.sharp && backquotable(s) => format!("`{s}`"),
-                () if spec.plus => ascii(&quote(s)),
-                () => quote(s),
-            };
-            pad(out, spec, &quoted)?;
+            match backquoted(s).filter(|_| spec.sharp) {
+                Some(raw) => pad(out, spec, raw)?,
+                None => pad(out, spec, quoted(s, spec.plus))?,
+            }
         }
-        'x' | 'X' => pad(out, spec, &bytes(spec, verb, s))?,
+        'x' | 'X' => pad(out, spec, bytes(spec, verb, s))?,
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-/// Whether Go writes it in back quotes when it may.
-fn backquotable(s: &str) -> bool {
-    !s.contains(|c| c == '`' || c == '\u{7f}' || c == '\u{feff}' || (c < ' ' && c != '\t'))
+/// The text in back quotes, if Go would write it so.
+fn backquoted(s: &[u8]) -> Option<String> {
+    let s = std::str::from_utf8(s).ok()?;
+    let bad = |c| c == '`' || c == '\u{7f}' || c == '\u{feff}' || (c < ' ' && c != '\t');
+    (!s.contains(bad)).then(|| format!("`{s}`"))
 }
 
 /// The bytes of a text in hexadecimal.
-fn bytes(spec: Spec, verb: char, s: &str) -> String {
+fn bytes(spec: Spec, verb: char, s: &[u8]) -> String {
     let prefix = if spec.sharp { "0x" } else { "" };
-    let bytes = s.bytes().take(spec.precision.unwrap_or(usize::MAX));
+    let bytes = s.iter().take(spec.precision.unwrap_or(usize::MAX));
     let hex: Vec<String> = bytes.map(|b| format!("{b:02x}")).collect();
     let hex = match (hex.is_empty(), spec.space) {
         (true, _) => String::new(),
@@ -206,9 +222,11 @@ fn bytes(spec: Spec, verb: char, s: &str) -> String {
 }
 
 /// `%#v`: the value in Go's syntax.
-fn syntax(out: &mut Bounded, spec: Spec, arg: &Value) -> Result<(), Full> {
+fn syntax(out: &mut BoundedText, spec: Spec, arg: &Value) -> Result<(), Full> {
     match arg {
         Value::Absent | Value::Nil => out.put("interface {}(nil)"),
+        Value::List(list) if list.is_nil() => out.put(format!("{}(nil)", arg.type_name())),
+        Value::Map(map) if map.is_nil() => out.put(format!("{}(nil)", arg.type_name())),
         Value::List(list) => {
             out.put(arg.type_name())?;
             out.put("{")?;

@@ -1,7 +1,7 @@
 //! The fields of a resource file, each given its meaning. A mistake is noted and reading goes
 //! on, so that all are told at once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
@@ -10,6 +10,11 @@ use super::{Command, Nginx, Reader};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, Template};
+use crate::config::substitute::check_line;
+use crate::template;
+
+/// As good as no limit: nothing may wait for ever.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Reader<'_> {
     fn required<'t>(&mut self, value: Option<&'t str>, name: &str) -> Option<&'t str> {
@@ -20,14 +25,20 @@ impl Reader<'_> {
         value
     }
 
-    /// An absolute `src` stands for itself, as in confd's documentation.
+    /// Below `templates`, also with a `/` in front, as confd joins it; a path that is absolute
+    /// and there stands for itself, as confd's documentation has it.
     pub(super) fn src(&mut self, raw: &Template) -> Option<PathBuf> {
         let src = self.required(raw.src.as_deref(), "src")?;
-        let path = self.confdir.join("templates").join(src);
-        if !path.is_file() {
-            self.mistakes.push(format!("src = \"{src}\": there is no template {}", path.display()));
+        let below = self.confdir.join("templates").join(src.trim_start_matches('/'));
+        let itself = PathBuf::from(src);
+        if !below.is_file() && itself.is_absolute() && itself.is_file() {
+            return Some(itself);
         }
-        Some(path)
+        if !below.is_file() {
+            let text = format!("src = \"{src}\": there is no template {}", below.display());
+            self.mistakes.push(text);
+        }
+        Some(below)
     }
 
     /// A relative one is taken from the working directory, as in confd.
@@ -46,7 +57,15 @@ impl Reader<'_> {
         let text = mode.filter(|m| !m.is_empty())?;
         let digits = text.strip_prefix("0o").unwrap_or(text);
         match u32::from_str_radix(digits, 8) {
-            Ok(mode) if mode <= 0o7777 && !digits.starts_with('+') => Some(mode),
+            Ok(mode) if mode <= 0o7777 && !digits.starts_with('+') => {
+                if !text.starts_with('0') {
+                    self.advise(format!(
+                        "mode = \"{text}\" is read as octal, {mode:04o}; confd reads a mode without a \
+                         leading 0 as decimal. Write \"{mode:04o}\""
+                    ));
+                }
+                Some(mode)
+            }
             _ => {
                 self.mistakes
                     .push(format!("mode = \"{text}\" is not an octal mode such as \"0644\""));
@@ -55,16 +74,22 @@ impl Reader<'_> {
         }
     }
 
-    /// A name goes before a number, as in confd's fork. `-1` is confd's "unset".
+    /// A name goes before a number, as in confd's fork. `-1` is confd's "unset". confd itself
+    /// knows no names: there a name that does not exist is no mistake.
     pub(super) fn owner(
         &mut self,
         name: Option<&str>,
         id: Option<i64>,
         what: &str,
+        strict: bool,
         find: impl Fn(&str) -> Result<u32, String>,
     ) -> Option<u32> {
         if let Some(name) = name.filter(|n| !n.is_empty()) {
-            return find(name).map_err(|mistake| self.mistakes.push(mistake)).ok();
+            match find(name) {
+                Ok(id) => return Some(id),
+                Err(mistake) if strict => self.mistakes.push(mistake),
+                Err(mistake) => self.ignored(format!("{mistake}; ignored, as confd does it")),
+            }
         }
         let id = id.filter(|id| *id != -1)?;
         u32::try_from(id)
@@ -73,16 +98,21 @@ impl Reader<'_> {
     }
 
     pub(super) fn reading(&mut self, raw: &Template, nginx: bool) -> KeySelection {
-        let own = raw.prefix.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
-        let prefix = match &self.globals.prefix {
-            Some(global) => global.clone(),
+        let own = raw.prefix.as_deref().unwrap_or_default().trim_matches('/');
+        let (joined, prefix) = match &self.globals.prefix {
+            Some(global) => (global.to_string(), global.clone()),
             None => {
-                self.path_in_etcd(own, "prefix").unwrap_or_else(|| self.globals.services.clone())
+                let joined = format!("/{own}");
+                // Keys are fetched by their clean names; only a prefix that is one vanishes
+                // from them, as in confd.
+                let prefix = if template::is_clean(&joined) { &*joined } else { "/" };
+                let prefix = self.path_in_etcd(prefix, "prefix");
+                (joined, prefix.unwrap_or_else(|| self.globals.services.clone()))
             }
         };
         let keys = raw.keys.clone().unwrap_or_default();
         // confd reads nothing without keys; a template may still need none.
-        let trees = keys.iter().filter_map(|key| self.tree(&prefix, key)).collect();
+        let trees = keys.iter().filter_map(|key| self.tree(&joined, key)).collect();
         let values = match raw.values.as_deref() {
             None if nginx => Values::Typed,
             None | Some("any") => Values::Any,
@@ -100,16 +130,27 @@ impl Reader<'_> {
     }
 
     fn path_in_etcd(&mut self, text: &str, what: &str) -> Option<Prefix> {
-        let collapsed = text.split('/').filter(|s| !s.is_empty()).collect::<Vec<_>>().join("/");
-        format!("/{collapsed}")
-            .parse()
+        text.parse()
             .map_err(|error| self.mistakes.push(format!("{what} = \"{text}\": {error}")))
             .ok()
     }
 
-    fn tree(&mut self, prefix: &Prefix, key: &str) -> Option<Tree> {
-        let joined = format!("{prefix}/{key}");
-        self.path_in_etcd(&joined, "keys").map(Tree::from)
+    /// The tree of a key, joined to the prefix and cleaned as confd does it.
+    fn tree(&mut self, prefix: &str, key: &str) -> Option<Tree> {
+        let cleaned = template::clean(&format!("{prefix}/{key}"));
+        let has_dots = |path: &str| path.split('/').any(|part| matches!(part, "." | ".."));
+        if has_dots(key) || has_dots(prefix) || key.contains("//") {
+            self.ignored(format!("keys = \"{key}\" is read as {cleaned}"));
+        }
+        if key.contains('*') {
+            self.ignored(format!(
+                "keys = \"{key}\": a `*` is no pattern here but a part of the name; the keys \
+                 below {} are read with keys = \"{}\"",
+                template::dir(&cleaned),
+                template::dir(&cleaned)
+            ));
+        }
+        self.path_in_etcd(&cleaned, "keys").map(Tree::from)
     }
 
     pub(super) fn nginx(&mut self, raw: raw::Nginx) -> Nginx {
@@ -140,9 +181,29 @@ impl Reader<'_> {
         what: &str,
         default: u64,
     ) -> Option<Command> {
-        let timeout = self.span(timeout, what, Duration::from_secs(default));
+        let timeout = self.timeout(timeout, what, default);
         let text = text.filter(|t| !t.trim().is_empty())?.to_owned();
         Some(Command { text, timeout })
+    }
+
+    /// `check_cmd`, which is a Go template: one that confd could not read either is a mistake.
+    pub(super) fn check(&mut self, raw: &Template) -> Option<Command> {
+        let timeout = raw.check_cmd_timeout.as_ref();
+        let check = self.command(raw.check_cmd.as_deref(), timeout, "check_cmd_timeout", 30)?;
+        let probe = Path::new("/dest");
+        if let Err(error) = check_line(&check.text, probe, probe) {
+            self.mistakes
+                .push(format!("check_cmd is no template: column {}: {}", error.column, error.what));
+        }
+        Some(check)
+    }
+
+    /// How long a command may take; `0s` is no limit, as in confd's fork, and then a day.
+    fn timeout(&mut self, value: Option<&toml::Value>, what: &str, default: u64) -> Duration {
+        match self.span(value, what, Duration::from_secs(default)) {
+            Duration::ZERO => NO_LIMIT,
+            timeout => timeout,
+        }
     }
 
     /// `"30s"`, or a bare number of seconds as the fork has it.

@@ -1,0 +1,90 @@
+//! The system that this process runs on, as templates may ask it. Look-ups have a deadline.
+
+mod dns;
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use crate::template::{IncludeError, IncludedFile, ServiceRecord, System};
+
+/// How long one look-up of a name may take.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
+/// The largest file worth including, in bytes.
+const MAX_INCLUDED: u64 = 4 << 20;
+
+/// The system that this process runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalSystem;
+
+impl System for LocalSystem {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn variable(&self, name: &str) -> Option<Vec<u8>> {
+        // The standard library promises nothing for these names.
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return None;
+        }
+        std::env::var_os(name).map(OsStringExt::into_vec)
+    }
+
+    fn hostname(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
+    fn file_exists(&self, path: &Path) -> bool {
+        !std::fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+
+    fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        let (answer, asked) = mpsc::sync_channel(1);
+        let host = name.to_owned();
+        let worker = move || {
+            let found = (host.as_str(), 0).to_socket_addrs();
+            // Nobody listens any more when the deadline has passed.
+            let _ = answer.send(found.map(|all| all.map(|address| address.ip()).collect()));
+        };
+        std::thread::Builder::new().spawn(worker).map_err(|error| error.to_string())?;
+        let answer: std::io::Result<Vec<IpAddr>> =
+            asked.recv_timeout(LOOKUP_DEADLINE).map_err(|_| "no answer in time".to_owned())?;
+        match answer {
+            Err(error) if error.to_string().contains("Temporary failure") => Err(error.to_string()),
+            found => Ok(found.unwrap_or_default()),
+        }
+    }
+
+    fn services(&self, name: &str) -> Result<Vec<ServiceRecord>, String> {
+        let found = dns::lookup(name, LOOKUP_DEADLINE).map_err(|error| error.to_string())?;
+        let record = |found: hickory_resolver::proto::rr::rdata::SRV| ServiceRecord {
+            target: found.target.to_ascii(),
+            port: found.port,
+            priority: found.priority,
+            weight: found.weight,
+        };
+        Ok(found.into_iter().map(record).collect())
+    }
+
+    fn interface(&self, name: &str) -> Vec<IpAddr> {
+        let all = if_addrs::get_if_addrs().unwrap_or_default();
+        all.into_iter().filter(|one| one.name == name).map(|one| one.ip()).collect()
+    }
+
+    fn include(&self, folder: &Path, path: &Path) -> Result<IncludedFile, IncludeError> {
+        let root = folder.canonicalize()?;
+        let path = root.join(path).canonicalize()?;
+        if !path.starts_with(&root) || path == root {
+            return Err(IncludeError::Outside);
+        }
+        let size = std::fs::metadata(&path)?.len();
+        if size > MAX_INCLUDED {
+            return Err(IncludeError::TooLarge(size));
+        }
+        let text = std::fs::read(&path)?;
+        Ok(IncludedFile { path, text })
+    }
+}
