@@ -42,6 +42,9 @@ pub(crate) struct Ack {
     pub(crate) boot: u8,
     pub(crate) applied: u64,
     pub(crate) quiesced: u64,
+    pub(crate) assumed: bool,
+    /// At this revision there were too few backends.
+    pub(crate) too_few: Option<u64>,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
@@ -49,6 +52,8 @@ struct Confsync {
     joined: bool,
     /// The newest snapshot: up to which revision, and the backends that the file has.
     seen: Option<(u64, u8)>,
+    /// There is no backend in it, and the file before is kept.
+    keeps: bool,
     /// The file proven to be live; a load is pending while it differs from `seen`.
     live: Option<u8>,
     /// The revision at which it was loaded.
@@ -78,6 +83,7 @@ impl Balancer {
         let confsync = Confsync {
             joined: true,
             seen: Some((revision, backends)),
+            keeps: false,
             live: Some(backends),
             loaded_at: revision,
             loading: false,
@@ -89,7 +95,13 @@ impl Balancer {
             boot: 1,
             keys: Keys {
                 member: Some(Member { boot: 1, left: false }),
-                ack: Some(Ack { boot: 1, applied: revision, quiesced: revision }),
+                ack: Some(Ack {
+                    boot: 1,
+                    applied: revision,
+                    quiesced: revision,
+                    assumed: false,
+                    too_few: None,
+                }),
             },
             ..Self::default()
         }
@@ -233,6 +245,10 @@ fn reads(lb: &mut Balancer, setup: &Setup, etcd: Etcd) -> bool {
     }
     let set = etcd.backends & setup.used;
     confsync.seen = Some((etcd.revision, set));
+    confsync.keeps = setup.keeps_last && set == 0;
+    if confsync.keeps {
+        return true;
+    }
     if unproven && confsync.live.is_none() {
         confsync.live = Some(set);
     }
@@ -245,13 +261,13 @@ fn reads(lb: &mut Balancer, setup: &Setup, etcd: Etcd) -> bool {
 fn signals(lb: &mut Balancer, setup: &Setup, _: Etcd) -> bool {
     let Some(confsync) = &mut lb.confsync else { return false };
     let Some((at, set)) = confsync.seen else { return false };
-    let pending = confsync.live != Some(set) && !confsync.loading;
+    let pending = confsync.live != Some(set) && !confsync.loading && !confsync.keeps;
     if !pending || lb.nginx.accepting.is_some() {
         return false;
     }
     lb.nginx.load(set);
     confsync.loading = true;
-    if setup.breaks(Rule::AckAtSignal) {
+    if setup.breaks(Rule::AckAtSignal) || setup.by_commands {
         confsync.prove(vec![], at, set);
     }
     true
@@ -290,15 +306,19 @@ fn acknowledges(lb: &mut Balancer, setup: &Setup, _: Etcd) -> bool {
     if setup.breaks(Rule::NoopsAreSilent) {
         at = confsync.loaded_at;
     }
-    let in_sync = confsync.live == Some(set);
+    let kept = confsync.keeps && !setup.breaks(Rule::KeptIsApplied);
+    let in_sync = !kept && (confsync.live == Some(set) || confsync.keeps);
     let applied = in_sync.then_some(Revision(at));
     let mut quiesced = confsync.look(applied, &lb.nginx);
     if setup.breaks(Rule::QuiescedButOne) && in_sync {
         quiesced = Revision(if lb.nginx.finishing.is_empty() { at } else { at - 1 });
     }
     let before = lb.keys.ack.filter(|ack| ack.boot == lb.boot);
-    let before = before.unwrap_or(Ack { boot: lb.boot, applied: 0, quiesced: 0 });
+    let none = Ack { boot: lb.boot, applied: 0, quiesced: 0, assumed: false, too_few: None };
+    let before = before.unwrap_or(none);
     let ack = Ack {
+        assumed: setup.by_commands && !setup.breaks(Rule::AssumedIsConfirmed),
+        too_few: kept.then_some(at),
         boot: lb.boot,
         applied: applied.unwrap_or_default().0.max(before.applied),
         quiesced: quiesced.0.max(before.quiesced),

@@ -2,7 +2,7 @@
 //! load balancers, of which each may crash, die, be stopped or be cut off at every step, and
 //! comes back at any; a clock that may jump to the next bound at any time.
 //!
-//! What decides is the daemons' own code: `register::drain::Wait` and
+//! What decides is the daemons' own code: `register::handshake::LoadBalancerWait` and
 //! `confsync::apply::quiescence::Quiescence`. Around it is the smallest world that can go
 //! wrong. A rule broken on purpose must be detected: [`Rule`].
 
@@ -29,6 +29,12 @@ use setup::{LEAVER, Role, Rule, Setup};
 
 #[track_caller]
 fn holds(setup: Setup) {
+    assert!(explored(setup) > 0, "nothing was ever confirmed");
+}
+
+/// How often a wait was confirmed.
+#[track_caller]
+fn explored(setup: Setup) -> usize {
     let all = Automaton::of(&setup);
     let lbs = all.minimised();
     let of_one = format!("{} (of {}) of a load balancer", lbs.all.len(), all.all.len());
@@ -36,7 +42,7 @@ fn holds(setup: Setup) {
         Found::Nothing { states, confirmed } => {
             println!("{states} states, {of_one}: {setup:?}");
             assert!(states > 1_000, "{states} states are too few to mean anything");
-            assert!(confirmed > 0, "nothing was ever confirmed");
+            confirmed
         }
         Found::Violation { why, steps } => panic!("{why}\n{}", steps.join("\n")),
     }
@@ -98,6 +104,31 @@ fn nobody_is_ready_while_somebody_unnamed_does_not_route_to_it_and_every_wait_en
 #[test]
 fn a_change_that_no_template_uses_ends_a_wait_as_any_other() {
     holds(Setup { used: LEAVER, faults: faults(), ..Setup::of(Role::Joiner) });
+}
+
+#[test]
+fn who_keeps_its_last_file_is_named_until_another_backend_comes() {
+    holds(Setup { keeps_last: true, faults: faults(), ..Setup::of(Role::Leaver) });
+    holds(Setup { keeps_last: true, faults: faults(), ..Setup::of(Role::Joiner) });
+}
+
+#[test]
+fn who_knows_its_proxy_by_commands_is_named() {
+    let by_commands = Setup { by_commands: true, ..Setup::of(Role::Leaver) };
+    assert_eq!(explored(Setup { faults: &[], ..by_commands }), 0, "nothing is proven");
+    explored(Setup { faults: faults(), ..by_commands });
+}
+
+#[test]
+fn calling_confirmed_what_is_assumed_is_detected() {
+    let by_commands = Setup { by_commands: true, ..Setup::of(Role::Leaver) };
+    is_detected(Rule::AssumedIsConfirmed, by_commands, ROUTES);
+}
+
+#[test]
+fn acknowledging_a_change_while_the_last_file_is_kept_is_detected() {
+    let keeps_last = Setup { keeps_last: true, ..Setup::of(Role::Leaver) };
+    is_detected(Rule::KeptIsApplied, keeps_last, ROUTES);
 }
 
 #[test]

@@ -39,6 +39,10 @@ pub(crate) enum Rule {
     NoopsAreSilent,
     /// Who joins waits for the revision before its own.
     ReadyTooSoon,
+    /// Acknowledgements without proof do not say so.
+    AssumedIsConfirmed,
+    /// A load balancer that keeps its last file acknowledges the change all the same.
+    KeptIsApplied,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +50,10 @@ pub(crate) struct Setup {
     pub(crate) role: Role,
     /// The backends that the template uses; a change of another leaves the file as it was.
     pub(crate) used: u8,
+    /// A set without a backend is not loaded: the file before stays.
+    pub(crate) keeps_last: bool,
+    /// Load balancers know their proxy by commands alone, and take success for proof.
+    pub(crate) by_commands: bool,
     /// What may befall each load balancer, once.
     pub(crate) faults: &'static [Name],
     pub(crate) broken: Option<Rule>,
@@ -53,7 +61,14 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn of(role: Role) -> Self {
-        Self { role, used: LEAVER | JOINER, faults: &FAULTS[..3], broken: None }
+        Self {
+            role,
+            used: LEAVER | JOINER,
+            keeps_last: false,
+            by_commands: false,
+            faults: &FAULTS[..3],
+            broken: None,
+        }
     }
 
     pub(crate) fn breaks(&self, rule: Rule) -> bool {

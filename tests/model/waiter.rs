@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::handshake::{self, Bookkeeping, Consumes};
+use common::handshake::{self, Bookkeeping, Consumes, Rejection};
 use common::model::{Entry, Revision, Snapshot};
 use register::handshake::{
     DrainResult, Goal, HandshakeResult, LoadBalancerWait, Progress, WaitBounds,
@@ -16,7 +16,7 @@ use crate::setup::{Etcd, Role, Rule, Setup};
 pub(crate) enum Waiter {
     /// It has not written to etcd.
     Before,
-    Waiting(Waiting),
+    Waiting(Box<Waiting>),
     /// It has stopped, or reported that it is ready. What is left to know of one load
     /// balancer: whether it was named as one that did not confirm.
     Over {
@@ -90,7 +90,8 @@ impl Waiting {
 /// Whether the verdict says that load balancer `which` may not have followed. Without
 /// a look at etcd no load balancer is known, and the verdict names etcd.
 pub(crate) fn names(verdict: &HandshakeResult, which: usize) -> bool {
-    verdict.unconfirmed.iter().any(|(name, _)| *name == name_of(which) || name == "etcd")
+    let unconfirmed = |(name, _): &(String, String)| *name == name_of(which) || name == "etcd";
+    verdict.unconfirmed.iter().any(unconfirmed) || verdict.assumed.contains(&name_of(which))
 }
 
 fn name_of(which: usize) -> String {
@@ -118,8 +119,12 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
                 applied: Revision(ack.applied),
                 quiesced: Revision(ack.quiesced),
                 retained: vec![],
-                assumed: false,
-                rejected: None,
+                assumed: ack.assumed,
+                rejected: ack.too_few.map(|revision| Rejection {
+                    revision: Revision(revision),
+                    reason: "no backend is registered".into(),
+                    too_few_backends: true,
+                }),
             };
             add(&mut snapshot, format!("/confsync/acks/web/{}", name_of(which)), &ack);
         }

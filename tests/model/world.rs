@@ -67,7 +67,11 @@ impl World {
         self.of_backends(state, steps)?;
         if let Waiter::Waiting(_) = self.waiters.get(state.waiter) {
             let (looked, ends) = self.look(state, steps)?;
-            if looked == state && !ends && self.here(state).all(|(_, lb)| lb.is_settled()) {
+            // Without another backend, who keeps its last file waits for the clock.
+            let no_backend = self.here(state).any(|(_, lb)| lb.etcd.backends == 0);
+            let alone = self.setup.keeps_last && no_backend;
+            let settled = self.here(state).all(|(_, lb)| lb.is_settled());
+            if looked == state && !ends && settled && !alone {
                 return Err("nothing but the clock can end this wait".to_owned());
             }
             self.time_passes(state, steps)?;
@@ -101,7 +105,7 @@ impl World {
             if role == self.setup.role {
                 let waiting = Waiting::begin(&self.setup, etcd, self.start);
                 waiting.judge()?;
-                after.waiter = self.waiters.number(Waiter::Waiting(waiting));
+                after.waiter = self.waiters.number(Waiter::Waiting(Box::new(waiting)));
             }
             let name = ["the leaver removes its key", "the joiner registers"][by];
             steps.push((Step { which: None, name, verdict: None }, after));
@@ -134,15 +138,16 @@ impl World {
         if let Some(known) = self.known.get(&at) {
             return Ok(known.clone());
         }
-        let Waiter::Waiting(mut waiting) = self.waiters.get(at.0).clone() else {
+        let Waiter::Waiting(waiting) = self.waiters.get(at.0) else {
             return Err("who does not wait was asked".to_owned());
         };
+        let mut waiting = Waiting::clone(waiting);
         let after = if let Some(verdict) = step(&mut waiting) {
             waiting.judge_end(&verdict)?;
             After::Over(Rc::new(verdict))
         } else {
             waiting.judge()?;
-            After::Waiting(self.waiters.number(Waiter::Waiting(waiting)))
+            After::Waiting(self.waiters.number(Waiter::Waiting(Box::new(waiting))))
         };
         self.known.insert(at, after.clone());
         Ok(after)

@@ -9,7 +9,11 @@ use super::docs::{pages, spans};
 /// Where the status for the service manager is made, and of which functions.
 const WORDS: [(&str, &str, &str); 2] = [
     ("confsync/src/status/state.rs", "pub fn words(&self)", "pub fn wanted_backends"),
-    ("register/src/agent/words.rs", "pub(super) fn state", "/// The log line of a change in etcd"),
+    (
+        "register/src/sidekick/status_line.rs",
+        "pub(super) fn of",
+        "/// The log line of a change in etcd",
+    ),
 ];
 
 fn workspace() -> PathBuf {
@@ -65,9 +69,9 @@ fn fixed(literal: &str) -> &str {
 #[test]
 fn a_line_is_known_by_what_is_always_the_same() {
     assert_eq!(literals(r#"a, "x \" y", f("z")) + "not""#), [r#"x " y"#, "z"]);
-    assert_eq!(fixed("{key}: waiting, `{}` holds it"), "waiting");
+    assert_eq!(fixed("{key}: waiting, `{}` is registered there"), "is registered there");
     assert_eq!(fixed("; {} for {}"), "for");
-    assert_eq!(fixed("drain unconfirmed: told to leave now"), "drain unconfirmed");
+    assert_eq!(fixed("drain unconfirmed: a second signal came"), "drain unconfirmed");
 }
 
 /// Names of sources and of tests that pages speak of.

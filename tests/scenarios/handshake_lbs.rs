@@ -169,7 +169,7 @@ async fn a_killed_load_balancer_is_lost(api: Api) {
     fleet.begin_to_leave();
     let exit = fleet.first_leaves(&load).await;
     assert_eq!(exit, Exit::Code(2), "{}", fleet.log());
-    names(&fleet, "lb-2", "lost: its lease ran out");
+    names(&fleet, "lb-2", "lost: its lease ended");
     load.stop().await.assert_none_failed();
 }
 
@@ -181,7 +181,7 @@ async fn one_cut_off_from_etcd_is_lost_and_comes_back(api: Api) {
     fleet.begin_to_leave();
     let exit = fleet.first_leaves(&load).await;
     assert_eq!(exit, Exit::Code(2), "{}", fleet.log());
-    names(&fleet, "lb-2", "lost: its lease ran out");
+    names(&fleet, "lb-2", "lost: its lease ended");
     fleet.lbs[1].link.restore();
     fleet.follows_again(&fleet.lbs[1]).await;
     // Its member key comes back by itself, soon after its watch.
@@ -269,7 +269,7 @@ async fn etcd_is_away_for_good(api: Api) {
     let exit = sidekick.stop().await;
     etcd.thaw();
     assert_eq!(exit, Exit::Code(2), "{}", sidekick.log());
-    assert!(sidekick.log().contains("etcd could not be asked"), "{}", sidekick.log());
+    assert!(sidekick.log().contains("drain unconfirmed"), "{}", sidekick.log());
 }
 
 /// The backup has the key of the backend that is leaving; it must go again.

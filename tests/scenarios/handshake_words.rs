@@ -119,7 +119,7 @@ async fn readiness_is_not_held_back_for_ever(api: Api) {
     let sidekick = sidekick.arg("--wait-applied=1s").start();
     sidekick.ready().await;
     let log = sidekick.log();
-    assert!(log.contains("ready, though not known to be served: unconfirmed ("), "{log}");
+    assert!(log.contains("ready, though not proven to be served: unconfirmed ("), "{log}");
     cluster.confsync.signal(Signal::CONT);
 }
 
@@ -221,7 +221,7 @@ async fn too_few_load_balancers_leave_it_unconfirmed(api: Api) {
     let sidekick = sidekick(&lab, &cluster.etcd, api, &late).quick().flag("--min-lbs", "2");
     let sidekick = sidekick.flag("--drain-applied", "1s").start();
     sidekick.ready().await;
-    stopped_with(&sidekick, 2, "--min-lbs: 1 of at least 2 are there").await;
+    stopped_with(&sidekick, 2, "--min-lbs: 1 of at least 2 load balancers are registered").await;
 }
 
 async fn a_floor_holds_without_load_balancers(api: Api) {
@@ -246,7 +246,7 @@ async fn a_second_signal_ends_the_waiting(api: Api) {
     cluster.confsync.signal(Signal::STOP);
     sidekick.signal(Signal::TERM);
     sidekick.logged("draining: waiting for").await;
-    stopped_with(&sidekick, 2, "told to leave now").await;
+    stopped_with(&sidekick, 2, "a second signal came").await;
 }
 
 /// As an ExecStop= or a deploy script does it, for a key that nobody refreshes.

@@ -174,7 +174,7 @@ fn whoever_is_killed_comes_back() {
 
         // The Status line also says what is wrong.
         first.sh("systemctl kill --signal=STOP apache@7777").await;
-        first.says("apache-discovery@7777", "not registered, the backend fails").await;
+        first.says("apache-discovery@7777", "not registered, unhealthy").await;
         balancer.says("nginx-lb", "1 backend live").await;
         first.sh("systemctl kill --signal=CONT apache@7777").await;
         balancer.says("nginx-lb", "2 backends live").await;

@@ -24,7 +24,7 @@ async fn a_silent_and_a_dripping_backend_are_failures_in_time(api: Api) {
         setup.backend.behave(behaviour);
         setup.gone().await;
         // Not by expiry: it was refreshed until the probes had failed.
-        says(&sidekick, "not registered, the backend fails (").await;
+        says(&sidekick, "not registered, unhealthy (").await;
         setup.backend.behave(Behaviour::Healthy);
         setup.registered().await;
     }
@@ -168,7 +168,7 @@ async fn the_service_manager_hears_the_state_in_words() {
     let sidekick = setup.sidekick().flag("--grace", "1s").watchdog(Duration::from_millis(500));
     let sidekick = sidekick.start();
     says(&sidekick, "waiting for the backend (").await;
-    says(&sidekick, "not registered, the backend fails (").await;
+    says(&sidekick, "not registered, unhealthy (").await;
     assert!(!sidekick.notified().iter().any(|line| line == "READY=1"));
     setup.backend.behave(Behaviour::Healthy);
     sidekick.ready().await;

@@ -50,7 +50,7 @@ async fn a_hung_etcd_stops_no_probing_and_changes_no_health(api: Api) {
         check(status.ends_with(": registered"), || status)
     })
     .await;
-    assert!(!sidekick.log().contains("the backend fails"), "{}", sidekick.log());
+    assert!(!sidekick.log().contains("is unhealthy"), "{}", sidekick.log());
 }
 
 async fn etcd_away_at_the_start_is_waited_for(api: Api) {
@@ -86,7 +86,7 @@ async fn etcd_away_for_longer_than_the_ttl_is_come_back_from(api: Api) {
     outlast(TTL * 2).await;
     setup.etcd.up().await;
     setup.registered().await;
-    assert!(!sidekick.log().contains("the backend fails"), "{}", sidekick.log());
+    assert!(!sidekick.log().contains("is unhealthy"), "{}", sidekick.log());
 }
 
 async fn wiped_it_is_filled_again(api: Api) {

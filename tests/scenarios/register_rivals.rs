@@ -27,7 +27,7 @@ async fn a_rival_is_named_and_waited_for(api: Api) {
     let ctl = setup.etcd.ctl(api);
     ctl.put(&setup.key(), OTHER).await;
     let sidekick = setup.sidekick().start();
-    says(&sidekick, &format!("waiting, `{OTHER}` holds it")).await;
+    says(&sidekick, &format!("waiting, `{OTHER}` is registered there")).await;
     sidekick.logged(OTHER).await;
     assert!(!sidekick.notified().iter().any(|line| line == "READY=1"));
     ctl.del(&setup.key()).await;
@@ -52,7 +52,7 @@ async fn a_late_leaver_leaves_its_successors_key_alone(api: Api) {
     let new = setup.started(setup.sidekick().named("successor")).await;
     eventually("the old one sees its successor", || async {
         let status = old.status().unwrap_or_default();
-        check(status.contains("holds it"), || status)
+        check(status.contains("is registered there"), || status)
     })
     .await;
     assert_eq!(old.stop().await, Exit::Code(0), "{}", old.log());
@@ -130,7 +130,7 @@ async fn the_key_of_an_earlier_life_goes_when_the_backend_is_down(api: Api) {
 
     setup.etcd.ctl(api).put(&setup.key(), OTHER).await;
     let third = setup.with_ttl("10m").flag("--grace", "0s").start();
-    says(&third, "the backend fails").await;
+    says(&third, "unhealthy").await;
     let _ = third.stop().await;
     assert_eq!(setup.now().await.as_deref(), Some(OTHER));
 }

@@ -21,7 +21,8 @@ const ALERTS: &str = include_str!("../../docs/alerts.yml");
 /// Words of a text that are a metric of ours, as they are written.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let ours = words.filter(|w| w.starts_with("confsync_") || w.starts_with("register_"));
+    let prefixes = ["confsync_", "register_", "process_"];
+    let ours = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
     ours.map(str::to_owned).collect()
 }
 
@@ -85,7 +86,10 @@ async fn every_metric_that_is_spoken_of_is_served() {
 
     let answer = http::get(ours, "/metrics").await.unwrap();
     assert!(answer.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
-    let served = answer.body + &http::get(theirs, "/metrics").await.unwrap().body;
+    let of_register = http::get(theirs, "/metrics").await.unwrap().body;
+    promtool_reads(&lab, &of_register).await;
+    promtool_reads(&lab, &answer.body).await;
+    let served = answer.body + &of_register;
     let samples = samples(&served);
     let metrics: BTreeSet<String> =
         samples.iter().map(|s| metric(s)).filter(|m| !m.is_empty()).collect();
@@ -102,7 +106,6 @@ async fn every_metric_that_is_spoken_of_is_served() {
     ] {
         assert!(served.contains(line), "no `{line}` in\n{served}");
     }
-    promtool_reads(&lab, &served).await;
 }
 
 /// Whoever is woken by an alert is led to what to do.

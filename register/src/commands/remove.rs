@@ -1,11 +1,11 @@
-//! `register remove`: takes an instance's key away, and has every load balancer let go if
-//! asked to; for an `ExecStop=` or a deploy script.
+//! `register remove`: removes an instance's key, and waits until every load balancer has
+//! drained it if asked to; for an `ExecStop=` or a deploy script.
 
 use std::time::Duration;
 
 use clap::ArgMatches;
 use common::handshake::Bookkeeping;
-use common::model::{Backend, Key, Revision, Tree};
+use common::model::{Backend, Entry, Key, Revision, Tree};
 use common::runtime::{Exit, Signals, print, print_error};
 use common::settings::{Layer, Mistakes, Reader};
 use common::startup::connect_within;
@@ -24,10 +24,10 @@ use crate::settings::{REMOVAL, WAIT};
 /// How long it tries to connect to etcd: it stops a unit.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// `register remove`: take this instance's key away, if it is ours.
+/// Removes an instance's key, if it has its address.
 ///
 /// # Errors
-/// Bad usage, etcd away, or a key that is somebody else's.
+/// Wrong usage; etcd does not answer; or the key has another address.
 pub(super) async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let (removal, connection) = start(matches, sources(matches).removal())?;
     let store = connect_within(&connection, PATIENCE).await?;
@@ -37,30 +37,28 @@ pub(super) async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
         print(format_args!("{key} is not registered\n"));
         return Ok(Exit::Done);
     };
-    let ours = Backend::parse(&entry.value).is_ok_and(|b| b.addr == removal.target.addr);
-    if !ours {
-        let value = String::from_utf8_lossy(&entry.value);
-        anyhow::bail!(
-            "{key} holds `{}`, not {}: left alone",
-            value.escape_debug(),
-            removal.target.addr
-        );
+    check_owner(&removal, entry)?;
+    if let Err(error) = write_leave_marker(&store, &removal).await {
+        tracing::warn!("cannot write the leave marker: {error:#}");
     }
-    if let Err(error) = mark(&store, &removal).await {
-        tracing::warn!(%error, "a load balancer that loses most of its backends may hold this one");
-    }
-    let revision = take_away(&store, key, &entry.value).await?;
+    let at = delete(&store, key, &entry.value).await?;
     print(format_args!("{key} removed\n"));
-    if waits(matches) {
-        let signals = Signals::listen()?;
-        let process = &removal.process;
-        let bounds = process.bounds();
-        let bookkeeping = Bookkeeping::below(&process.bookkeeping)?;
-        let removed = Removed { key, value: &entry.value, at: revision };
-        wait(&store, removed, &bookkeeping, &bounds, &signals.drain).await
-    } else {
-        Ok(Exit::Done)
+    if !waits(matches) {
+        return Ok(Exit::Done);
     }
+    let signals = Signals::listen()?;
+    let bookkeeping = Bookkeeping::below(&removal.process.bookkeeping)?;
+    let removed = Removed { key, value: &entry.value, at };
+    wait(&store, removed, &bookkeeping, &removal.process.bounds(), &signals.drain).await
+}
+
+fn check_owner(removal: &Removal, entry: &Entry) -> anyhow::Result<()> {
+    let (key, addr) = (&removal.target.key, &removal.target.addr);
+    if Backend::parse(&entry.value).is_ok_and(|backend| backend.addr == *addr) {
+        return Ok(());
+    }
+    let value = String::from_utf8_lossy(&entry.value);
+    anyhow::bail!("{key} has the value `{}`, not {addr}: it was left alone", value.escape_debug())
 }
 
 fn waits(matches: &ArgMatches) -> bool {
@@ -68,9 +66,9 @@ fn waits(matches: &ArgMatches) -> bool {
     Reader::new(&layer, "", &mut Mistakes::default()).yes(&WAIT)
 }
 
-/// Says that the key goes on purpose. Whoever doubts a sudden loss would hold it
-/// while its backend answers. The mark lapses by itself.
-async fn mark(store: &Etcd, removal: &Removal) -> anyhow::Result<()> {
+/// The key goes on purpose: a load balancer that does not accept a sudden loss would retain
+/// the backend while it answers. The marker ends by itself.
+async fn write_leave_marker(store: &Etcd, removal: &Removal) -> anyhow::Result<()> {
     let bookkeeping = Bookkeeping::below(&removal.process.bookkeeping)?;
     if let Some((key, value)) = bookkeeping.leave_marker(&removal.target.key) {
         let lease = store.grant(removal.process.ttl, default_deadline()).await?;
@@ -79,14 +77,15 @@ async fn mark(store: &Etcd, removal: &Removal) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was taken away, and when.
+/// What was removed, and when.
 struct Removed<'a> {
     key: &'a Key,
     value: &'a [u8],
     at: Revision,
 }
 
-/// Waits as `run` does; twice, if the store is restored meanwhile and has the key again.
+/// As the drain of a sidekick; once more if the store is restored meanwhile and the key
+/// comes back.
 async fn wait(
     store: &impl Store,
     mut removed: Removed<'_>,
@@ -98,14 +97,14 @@ async fn wait(
     for _ in 0..2 {
         let (key, now) = (removed.key.clone(), Instant::now());
         let wait = LoadBalancerWait::new(key, removed.at, Goal::Drained, bounds.clone(), now);
-        let tell = |missing: &[String]| {
+        let report = |missing: &[String]| {
             let missing = names_or_all(missing);
             if last != missing {
                 print_error(format_args!("waiting for {missing}"));
                 last = missing;
             }
         };
-        match wait_for_all(store, bookkeeping, vec![wait], tell, abort).await {
+        match wait_for_all(store, bookkeeping, vec![wait], report, abort).await {
             WaitsEnd::Results(results) => {
                 results.iter().for_each(|result| print(format_args!("{result}\n")));
                 let worst = results.iter().map(HandshakeResult::summary).max();
@@ -116,21 +115,21 @@ async fn wait(
                 return Ok(Exit::Unconfirmed);
             }
             WaitsEnd::Regressed(to) => {
-                tracing::warn!(%to, "etcd went backwards meanwhile: removing again");
-                removed.at = take_away(store, removed.key, removed.value).await?;
+                tracing::warn!(%to, "etcd has regressed during the drain: removing the keys again");
+                removed.at = delete(store, removed.key, removed.value).await?;
             }
         }
     }
-    print("unconfirmed: etcd went backwards, and the key may be back\n");
+    print("unconfirmed: etcd has regressed, and the key may be back\n");
     Ok(Exit::Unconfirmed)
 }
 
 /// Removes the key if it has this value; the revision at which it is gone.
-async fn take_away(store: &impl Store, key: &Key, value: &[u8]) -> anyhow::Result<Revision> {
+async fn delete(store: &impl Store, key: &Key, value: &[u8]) -> anyhow::Result<Revision> {
     match store.delete(key, &Guard::Value(value.to_vec()), default_deadline()).await? {
         DeleteOutcome::Deleted(revision) | DeleteOutcome::Missing(revision) => Ok(revision),
         DeleteOutcome::Taken { .. } => {
-            anyhow::bail!("{key} was written by somebody else just now: left alone")
+            anyhow::bail!("{key} was written by another process just now: it was left alone")
         }
     }
 }
@@ -142,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// A load balancer that never says a word.
+    /// A load balancer that never acknowledges anything.
     fn silent() -> Vec<u8> {
         let member = Member {
             host: "lb-1".into(),
@@ -164,7 +163,7 @@ mod tests {
         store.set(&key, "10.0.0.1:80");
         let saved = store.save();
         store.set(&"/elsewhere".parse().unwrap(), "x");
-        let at = take_away(&store, &key, b"10.0.0.1:80").await.unwrap();
+        let at = delete(&store, &key, b"10.0.0.1:80").await.unwrap();
 
         let (abort, bounds) = (CancellationToken::new(), WaitBounds::default());
         let removed = Removed { key: &key, value: b"10.0.0.1:80", at };

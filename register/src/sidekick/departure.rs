@@ -296,15 +296,13 @@ impl<S: Store> Departure<S> {
                     return self.unconfirmed("drain unconfirmed: a second signal came");
                 }
                 WaitsEnd::Regressed(to) => {
-                    tracing::warn!(%to, "etcd's revision went backwards during the drain: removing the keys again");
+                    tracing::warn!(%to, "etcd has regressed during the drain: removing the keys again");
                     let Some(again) = self.remove_again(&removed).await else { break };
                     removed = again;
                 }
             }
         }
-        self.unconfirmed(
-            "drain unconfirmed: etcd's revision went backwards, and the keys may be back",
-        )
+        self.unconfirmed("drain unconfirmed: etcd has regressed, and the keys may be back")
     }
 
     async fn remove_again(

@@ -32,6 +32,9 @@ Failed: the last line on standard error says why. Not healthy; mistakes in the c
 \fB2\fR
 The drain was not confirmed by every load balancer; the key is gone all the same.
 .TP
+\fB3\fR
+The drain is assumed: some load balancer knows its proxy by commands alone.
+.TP
 \fB64\fR
 The command line or a file of settings cannot be used. Trying again does not help.
 .TP
