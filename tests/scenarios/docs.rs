@@ -248,7 +248,7 @@ pub(super) fn spans(text: &str) -> Vec<String> {
 }
 
 /// Flags of others, and of confd, which `confsync` understands in a way of its own.
-const NOT_OURS: [&str; 8] = [
+const NOT_OURS: [&str; 16] = [
     "--no-block",
     "--data-root",
     "--publish",
@@ -257,6 +257,14 @@ const NOT_OURS: [&str; 8] = [
     "--keep-stage-file",
     "--ttl",
     "--enable-v2",
+    "--batch-interval",
+    "--debounce",
+    "--check-cmd-timeout",
+    "--reload-cmd-timeout",
+    "--check-config",
+    "--validate",
+    "--mock-data",
+    "--resource",
 ];
 
 #[test]
