@@ -62,7 +62,7 @@ async fn a_file_that_nginx_refuses_is_told_in_its_words(api: Api) {
     let confsync = confsync.flag("--name", "lb-1").supervising(&nginx).start();
     confsync.ready().await;
     stopped_with(&sidekicks[0], 2, "unknown directive \"too_few\"").await;
-    assert!(sidekicks[0].log().contains("lb-1: refused"), "{}", sidekicks[0].log());
+    assert!(sidekicks[0].log().contains("lb-1: rejected"), "{}", sidekicks[0].log());
     assert_eq!(nginx.get("/").await.unwrap().status, 200);
 }
 
