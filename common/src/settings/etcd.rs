@@ -182,15 +182,16 @@ fn connection(from: &mut Reader<'_>, environment: Environment<'_>) -> Connection
     if discovery.is_some() && from.is_given(&ENDPOINTS) {
         from.wrong(&SRV, "is given together with --etcd: one of them is enough");
     }
-    // A credential that lies there for another use is none that was meant.
     let tls_is_meant = from.is_meant(&CA) || from.is_meant(&CERT);
     let plain = |endpoint: &String| endpoint.to_ascii_lowercase().starts_with("http://");
     if tls_is_meant && discovery.is_none() && endpoints.iter().all(plain) {
         let setting = if from.is_meant(&CA) { &CA } else { &CERT };
         from.wrong(setting, "is for TLS, and every endpoint begins with http://");
     }
-    if tls_is_meant {
-        // As confd has it: with files for TLS, `host:port` is an endpoint that speaks it.
+    // As confd has it: with files for TLS, wherever they are named, `host:port` is an endpoint
+    // that speaks it. A credential of the service manager may be there for another use.
+    let named = |setting| from.is_given(setting) && !from.is_credential(setting);
+    if named(&CA) || named(&CERT) {
         for endpoint in endpoints.iter_mut().filter(|endpoint| !endpoint.contains("://")) {
             *endpoint = format!("https://{endpoint}");
         }

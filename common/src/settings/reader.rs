@@ -136,6 +136,13 @@ impl<'a> Reader<'a> {
         matches!(place, Some(Place::Env(name, _)) if name == variable)
     }
 
+    /// Whether it is a file that the service manager provides (`LoadCredential=`).
+    #[must_use]
+    pub fn is_credential(&self, setting: &Setting) -> bool {
+        let place = self.layer.one(setting).map(|given| &given.place);
+        matches!(place, Some(Place::Credential(..)))
+    }
+
     /// Whether a setting was written for just this service, so that it is a mistake
     /// if it has no effect here. Among the defaults of a file, in the environment, or as a
     /// flag beside a file it is for those services that it fits.
