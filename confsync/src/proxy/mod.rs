@@ -97,7 +97,7 @@ pub enum Old {
     /// Unknown; taken to be done after this long.
     For(Duration),
     /// Nobody, once these commands have succeeded.
-    Ask(Vec<confdir::Command>),
+    Ask(Vec<Command>),
 }
 
 impl Proxy {
@@ -332,13 +332,17 @@ impl ByCommand {
         let named = [("reload_cmd", &self.reloads), ("verify_cmd", &self.verifies)];
         for (name, commands) in named {
             for command in commands {
-                let run = Command::shell(&command.text, command.timeout).run().await;
+                let run = shell(command).run().await;
                 run.map_err(|error| NotLoaded::Unproven(format!("{name}: {error}")))?;
             }
         }
         Ok(match self.quiesces.is_empty() {
             true => Old::For(self.quiesce_after),
-            false => Old::Ask(self.quiesces.clone()),
+            false => Old::Ask(self.quiesces.iter().map(shell).collect()),
         })
     }
+}
+
+fn shell(command: &confdir::Command) -> Command {
+    Command::shell(&command.text, command.timeout)
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::confdir;
 use crate::proxy::command::{Command, CommandError};
 
 /// Between two tries: at first, and at the longest.
@@ -24,7 +23,7 @@ pub(super) struct QuiesceCheck {
 
 impl QuiesceCheck {
     /// A load has succeeded: begins to ask. Its number.
-    pub(super) fn begin(&mut self, set: &str, commands: Vec<confdir::Command>) -> u64 {
+    pub(super) fn begin(&mut self, set: &str, commands: Vec<Command>) -> u64 {
         self.proven();
         self.newest += 1;
         let asking = tokio::spawn(ask(set.to_owned(), commands));
@@ -42,10 +41,10 @@ impl QuiesceCheck {
 }
 
 /// Ends when every command has succeeded.
-async fn ask(set: String, commands: Vec<confdir::Command>) {
+async fn ask(set: String, commands: Vec<Command>) {
     for command in commands {
         let (mut pause, mut said) = (FIRST_PAUSE, false);
-        while let Err(error) = Command::shell(&command.text, command.timeout).run().await {
+        while let Err(error) = command.run().await {
             // "Not yet" is an exit code; anything else will not pass by itself.
             if !said && !matches!(error, CommandError::RejectedValue { .. }) {
                 tracing::warn!(
@@ -64,8 +63,8 @@ async fn ask(set: String, commands: Vec<confdir::Command>) {
 mod tests {
     use super::*;
 
-    fn command(text: String) -> Vec<confdir::Command> {
-        vec![confdir::Command { text, timeout: Duration::from_secs(10) }]
+    fn shell(text: &str) -> Vec<Command> {
+        vec![Command::shell(text, Duration::from_secs(10))]
     }
 
     async fn until(check: &mut QuiesceCheck, number: u64) {
@@ -80,15 +79,15 @@ mod tests {
         let path = |name: &str| folder.path().join(name).display().to_string();
         let mut check = QuiesceCheck::default();
         let never = format!("echo >> {}; exit 1", path("asked"));
-        assert_eq!(check.begin("web", command(never)), 1);
+        assert_eq!(check.begin("web", shell(&never)), 1);
         let asked = || std::fs::read_to_string(path("asked")).unwrap_or_default().lines().count();
         while asked() < 2 {
             sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(check.proven(), 0);
-        assert_eq!(check.begin("web", command("true".into())), 2);
+        assert_eq!(check.begin("web", shell("true")), 2);
         until(&mut check, 2).await;
-        assert_eq!(check.begin("web", command("false".into())), 3);
+        assert_eq!(check.begin("web", shell("false")), 3);
         assert_eq!(check.proven(), 2);
     }
 }
