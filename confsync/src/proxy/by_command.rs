@@ -26,6 +26,7 @@ pub struct ByCommand {
     checks: Vec<Check>,
     reloads: Vec<confdir::Command>,
     verifies: Vec<confdir::Command>,
+    quiesces: Vec<confdir::Command>,
     /// The longest that any resource of the set asks for.
     pub quiesce_after: Duration,
 }
@@ -60,6 +61,7 @@ impl ByCommand {
             checks: resources().filter_map(check).collect(),
             reloads: once(|resource| &resource.reload),
             verifies: once(|resource| &resource.verify),
+            quiesces: once(|resource| &resource.quiesce),
             quiesce_after: resources().map(|r| r.quiesce_after).max().unwrap_or_default(),
         }
     }
@@ -98,6 +100,10 @@ impl ByCommand {
         !self.child.as_ref().is_some_and(|child| child.life() == Life::Waiting)
     }
 
+    pub(super) fn is_assumed(&self) -> bool {
+        self.quiesces.is_empty()
+    }
+
     /// A reload that is due to a program which we have yet to start must not keep it from being
     /// started: the command may be for it. `files` are those in place.
     pub(super) async fn load(&self, files: Option<Digest>) -> Result<Old, NotLoaded> {
@@ -111,7 +117,11 @@ impl ByCommand {
                 child.placed(group, files, nginx).await.map_err(NotLoaded::RejectedValue)?;
             self.judge(child, knows, loaded.as_ref().err())?;
         }
-        loaded.map_err(NotLoaded::Unproven).map(|()| Old::For(self.quiesce_after))
+        loaded.map_err(NotLoaded::Unproven)?;
+        Ok(match self.quiesces.is_empty() {
+            true => Old::For(self.quiesce_after),
+            false => Old::Ask(self.quiesces.iter().map(|quiesce| shell(quiesce, None)).collect()),
+        })
     }
 
     fn judge(&self, child: &Child, knows: Knows, error: Option<&String>) -> Result<(), NotLoaded> {
@@ -137,11 +147,15 @@ impl ByCommand {
     async fn run_all(&self, most: Option<Duration>) -> Result<(), String> {
         for (name, commands) in [("reload_cmd", &self.reloads), ("verify_cmd", &self.verifies)] {
             for command in commands {
-                let deadline = most.map_or(command.timeout, |most| most.min(command.timeout));
-                let run = Command::shell(&command.text, deadline).run().await;
+                let run = shell(command, most).run().await;
                 run.map_err(|error| format!("{name}: {error}"))?;
             }
         }
         Ok(())
     }
+}
+
+fn shell(command: &confdir::Command, most: Option<Duration>) -> Command {
+    let deadline = most.map_or(command.timeout, |most| most.min(command.timeout));
+    Command::shell(&command.text, deadline)
 }

@@ -17,7 +17,7 @@ pub use by_command::ByCommand;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::install::{Digest, Proof, StagedFiles};
 use crate::proxy::child::{Begun, Child, Knows, Life};
-use crate::proxy::command::CommandError;
+use crate::proxy::command::{Command, CommandError};
 use crate::proxy::nginx::{
     Applied, Argv, CheckError, Master, MasterError, Nginx, ProcessId, ReloadError, Settings,
 };
@@ -85,6 +85,8 @@ pub enum Old {
     Processes(Vec<ProcessId>),
     /// Unknown; taken to be done after this long.
     For(Duration),
+    /// Nobody, once these commands have succeeded.
+    Ask(Vec<Command>),
 }
 
 impl Proxy {
@@ -197,6 +199,12 @@ impl Proxy {
             Self::Nginx(by_name) => by_name.master().is_ok(),
             Self::Commands(commands) => commands.is_running(),
         }
+    }
+
+    /// Whether what is said of old requests rests on a span of time, not on evidence.
+    #[must_use]
+    pub fn is_assumed(&self) -> bool {
+        matches!(self, Self::Commands(commands) if commands.is_assumed())
     }
 }
 
