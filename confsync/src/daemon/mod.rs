@@ -168,7 +168,9 @@ impl Daemon {
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
-        let options = Options { resync: self.config.reconcile, start, ..Options::default() };
+        let ignored = Some(self.config.bookkeeping.clone().into());
+        let resync = self.config.reconcile;
+        let options = Options { resync, start, ignored, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
         let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());
