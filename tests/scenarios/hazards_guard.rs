@@ -227,7 +227,9 @@ async fn a_deleted_setting_is_removed_at_once_whatever_it_looks_like() {
 async fn our_own_keys_are_no_part_of_what_is_read() {
     let lab = Lab::new();
     let setup = Setup::start(&lab).await;
-    setup.confdir.template("app.tmpl", "{{range lsdir \"/\"}}{{.}} {{end}}{{getv \"/other/x\" \"-\"}}");
+    setup
+        .confdir
+        .template("app.tmpl", "{{range lsdir \"/\"}}{{.}} {{end}}{{getv \"/other/x\" \"-\"}}");
     setup.resource("app", &(setup.reload() + "keys = [\"/\"]\n"));
     setup.put(1).await;
     let acks = setup.etcd.watch(Api::V3, "/confsync/acks").await;

@@ -54,14 +54,7 @@ pub static CONFD_CONFIG: Setting = Setting::new(
 /// The resources.
 pub static RESOURCES: Group = Group {
     heading: "",
-    settings: &[
-        &CONFDIR,
-        &PREFIX,
-        &SERVICES,
-        &BOOKKEEPING,
-        &MIN_RELOAD_INTERVAL,
-        &CONFD_CONFIG,
-    ],
+    settings: &[&CONFDIR, &PREFIX, &SERVICES, &BOOKKEEPING, &MIN_RELOAD_INTERVAL, &CONFD_CONFIG],
 };
 
 /// One run.
