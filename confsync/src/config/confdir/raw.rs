@@ -69,6 +69,19 @@ impl File {
         };
         self.nginx.is_some() || self.guard || self.template.as_ref().is_some_and(is_ours)
     }
+
+    /// Whether it declares that its keys are backends. Tables that name a proxy, a guard and a
+    /// rule for values do; what a value looks like does not.
+    pub(super) fn declares_backends(&self) -> bool {
+        let guards = |template: &Template| {
+            template.values.is_some()
+                || template.on_empty.is_some()
+                || template.min_backends.is_some()
+                || template.max_loss.is_some()
+                || template.grace.is_some()
+        };
+        self.nginx.is_some() || self.guard || self.template.as_ref().is_some_and(guards)
+    }
 }
 
 const TABLES: &[&str] = &["template", "nginx", "guard", "backend"];
