@@ -163,6 +163,12 @@ async fn apply(
     }
     pipeline.want(wanted, revision);
     pipeline.step(Instant::now()).await;
+    if pipeline.is_only_proven(digest) {
+        // That was what an earlier run had left; whatever became of it, what is wanted now is due.
+        pipeline.try_again();
+        pipeline.trouble = None;
+        pipeline.step(Instant::now()).await;
+    }
     let in_place = pipeline.ledger.on_disk() == digest;
     match pipeline.trouble.take() {
         None => Ok(Exit::Done),
