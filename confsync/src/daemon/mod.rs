@@ -4,6 +4,7 @@
 mod early;
 mod end;
 mod join;
+mod locks;
 pub mod once;
 mod reload;
 
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use early::explain;
 use early::{EndedEarly, start_without_etcd};
 use join::consumed_by;
+use locks::{HANDED_OVER, lock_dests};
 
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
@@ -33,8 +35,10 @@ use crate::agent::{Agent, Parts};
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
 use crate::config::load::{Loaded, load};
+use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::RunConfig;
+use crate::install::Target;
 use crate::proxy::Proxy;
 use crate::proxy::child::Child;
 use crate::proxy::nginx::Argv;
@@ -170,9 +174,10 @@ impl Daemon {
         joined: &Gate,
     ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
-        let targets =
-            set.programs.iter().map(crate::config::program::CompiledResource::target).collect();
-        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
+        let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
+        let locks = lock_dests(&targets, HANDED_OVER).await?;
+        let interval = set.min_reload_interval();
+        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
