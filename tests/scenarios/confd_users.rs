@@ -2,6 +2,7 @@
 //! resources and its fork's, and the subcommands as an operator tries them.
 
 use std::fs;
+use std::path::PathBuf;
 
 use tests::daemon::Ended;
 use tests::eventually::check;
@@ -74,6 +75,36 @@ async fn the_tutorials_two_lines_work_with_confsync_in_confds_place(api: Api) {
     load.answered("one").await;
     load.answered("two").await;
     load.stop().await.assert_none_failed();
+}
+
+/// A deploy replaces a template or adds a resource; confd sees it at its next pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_reads_templates_and_resources_again() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    etcd.ctl(Api::V3).put("/app/v", "1").await;
+    let confdir = Confdir::empty(&lab);
+    let keys = "keys = [\"/app\"]\n";
+    let dest = resource(&lab, &confdir, "app", keys, "old={{getv \"/app/v\"}}");
+    let confd = as_confd(&lab).flag("-interval", "1").flag("-node", etcd.address().to_string());
+    let confd = confd.flag("-confdir", confdir.path().display().to_string()).start();
+    let shows = |dest: &PathBuf, wanted: &'static str| {
+        let dest = dest.clone();
+        eventually(wanted, move || {
+            let text = fs::read_to_string(&dest).unwrap_or_default();
+            async move { check(text == wanted, || text.clone()) }
+        })
+    };
+    shows(&dest, "old=1").await;
+    confdir.template("app.tmpl", "new={{getv \"/app/v\"}}");
+    shows(&dest, "new=1").await;
+    let other = resource(&lab, &confdir, "other", keys, "other={{getv \"/app/v\"}}");
+    shows(&other, "other=1").await;
+    // A mistake changes nothing, and is said once.
+    confdir.template("app.tmpl", "{{end}}");
+    confd.logged("the confdir is left as it was").await;
+    etcd.ctl(Api::V3).put("/app/v", "2").await;
+    shows(&dest, "new=2").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,12 +20,14 @@ use common::runtime::{Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager,
 use common::startup::wait_for_etcd;
 use common::store::Etcd;
 use common::watch::{self, Options, Start};
+use rustix::process::Signal;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use early::explain;
-use early::{EndedEarly, start_without_etcd};
+use early::{EndedEarly, start_without_etcd, wait_for_confdir};
 use join::consumed_by;
 use locks::{HANDED_OVER, lock_dests};
 
@@ -34,7 +36,7 @@ use crate::acks::pace::paced;
 use crate::agent::{Agent, Parts};
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
-use crate::config::load::{Loaded, load};
+use crate::config::load::load;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::RunConfig;
@@ -55,16 +57,23 @@ const CHORE: Duration = Duration::from_secs(330);
 /// When the confdir is bad at the start, or etcd refuses us.
 pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
     let manager = ServiceManager::default();
-    let loaded = load(&config.confdir, &config.globals)?;
-    loaded.say_notes();
     let child = (!config.command.is_empty()).then(|| Child::new(config.command.clone()));
     tokio::spawn(async {
         if let Err(error) = crate::proxy::command::reap_as_init().await {
             tracing::warn!(%error, "orphans are not reaped");
         }
     });
-    let daemon = Daemon::start(config, signals, manager, child, loaded).await?;
-    daemon.work().await
+    let (by, patience) = (child.clone(), config.stop_timeout);
+    match Daemon::start(config, signals, manager, child).await {
+        Ok(daemon) => daemon.work().await,
+        Err(error) => {
+            if let Some(child) = by.filter(|_| error.is::<EndedEarly>()) {
+                let signal = if child.runs_nginx() { Signal::QUIT } else { Signal::TERM };
+                child.stop(signal, patience).await;
+            }
+            Err(error)
+        }
+    }
 }
 
 struct Daemon {
@@ -85,6 +94,8 @@ struct Daemon {
     ready: bool,
     /// What the member key is to name once the files of the new confdir are live.
     then_consumed: Option<Vec<Consumes>>,
+    /// What is wrong with the confdir, if that was said at an earlier pass.
+    unusable: Option<String>,
 }
 
 struct RunningGroup {
@@ -101,7 +112,6 @@ impl Daemon {
         signals: Signals,
         manager: ServiceManager,
         child: Option<Child>,
-        loaded: Loaded,
     ) -> anyhow::Result<Self> {
         let argv = Argv::read(&config.command);
         let (states, published) = channel::channel(States::new());
@@ -118,6 +128,14 @@ impl Daemon {
             };
             status::serve(server, sources, signals.abort.clone())?;
         }
+        let loaded = match load(&config.confdir, &config.globals) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let kept = child.as_ref().zip(argv.as_ref());
+                wait_for_confdir(&config, &manager, &signals, kept, error).await?
+            }
+        };
+        loaded.say_notes();
         let early = start_without_etcd(&manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {
             store = wait_for_etcd(&config.connection, &manager, &signals.drain, &liveness) => store,
@@ -150,6 +168,7 @@ impl Daemon {
             liveness,
             ready: false,
             then_consumed: None,
+            unusable: None,
         };
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         daemon.expect(&loaded.sets).await;
@@ -208,6 +227,8 @@ impl Daemon {
         let drain = self.signals.drain.clone();
         let every = self.manager.watchdog_interval().unwrap_or(Duration::from_secs(10));
         let mut beat = tokio::time::interval(every.min(Duration::from_secs(10)));
+        let pass = self.config.reconcile;
+        let mut passes = interval_at(Instant::now() + pass, pass);
         let mut wait = Reminder::default();
         loop {
             self.heartbeat.beat(CHORE);
@@ -230,6 +251,7 @@ impl Daemon {
                 () = report_changed(&mut self.report) => {}
                 Ok(()) = hangups.changed() => self.reload().await,
                 _ = beat.tick() => self.watchdog(),
+                _ = passes.tick(), if self.config.reread => self.reread().await,
             }
         }
     }
@@ -237,7 +259,7 @@ impl Daemon {
     /// One stuck agent is as bad as a stuck process: then the service manager is no
     /// longer told that all is well.
     fn watchdog(&self) {
-        let late = self.liveness.late(tokio::time::Instant::now());
+        let late = self.liveness.late(Instant::now());
         if late.is_empty() {
             self.manager.watchdog();
         }
