@@ -2,7 +2,6 @@
 //! resources and its fork's, and the subcommands as an operator tries them.
 
 use std::fs;
-use std::path::PathBuf;
 
 use tests::daemon::Ended;
 use tests::eventually::check;
@@ -88,8 +87,8 @@ async fn an_interval_reads_templates_and_resources_again() {
     let dest = resource(&lab, &confdir, "app", keys, "old={{getv \"/app/v\"}}");
     let confd = as_confd(&lab).flag("-interval", "1").flag("-node", etcd.address().to_string());
     let confd = confd.flag("-confdir", confdir.path().display().to_string()).start();
-    let shows = |dest: &PathBuf, wanted: &'static str| {
-        let dest = dest.clone();
+    let shows = |dest: &str, wanted: &'static str| {
+        let dest = dest.to_owned();
         eventually(wanted, move || {
             let text = fs::read_to_string(&dest).unwrap_or_default();
             async move { check(text == wanted, || text.clone()) }
