@@ -5,6 +5,7 @@ mod early;
 mod end;
 mod join;
 mod locks;
+mod nothing_found;
 pub mod once;
 mod reload;
 
@@ -30,6 +31,7 @@ pub(crate) use early::explain;
 use early::{EndedEarly, start_without_etcd, wait_for_confdir};
 use join::consumed_by;
 use locks::{HANDED_OVER, lock_dests};
+use nothing_found::say_where_keys_are;
 
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
@@ -202,6 +204,7 @@ impl Daemon {
         let start = Some(Start { gate: joined.clone(), reason });
         let options = Options { resync: self.config.reconcile, start, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
+        self.look_elsewhere(&set, view.clone());
         let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());
         let parts = Parts {
@@ -220,6 +223,21 @@ impl Daemon {
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
         self.running.push(RunningGroup { set, agent, stop, again, state });
         Ok(())
+    }
+
+    /// Where nothing is found at the start, it is looked where else the keys may be.
+    fn look_elsewhere(&self, set: &ReloadGroup, mut view: channel::Receiver<watch::View>) {
+        let (name, trees) = (set.name.clone(), set.trees());
+        let (connection, store) = (self.config.connection.clone(), self.store.clone());
+        tokio::spawn(async move {
+            let first = view.wait_for(|view| view.snapshot.is_some()).await;
+            let empty = first.is_ok_and(|view| {
+                view.snapshot.as_ref().is_some_and(|snapshot| snapshot.entries.is_empty())
+            });
+            if empty {
+                say_where_keys_are(&connection, &store, &trees, &name).await;
+            }
+        });
     }
 
     async fn work(mut self) -> anyhow::Result<Exit> {

@@ -18,6 +18,7 @@ use common::store::{Etcd, Store, read_deadline};
 use tokio::time::Instant;
 
 use super::locks::{LOCK_PACE, lock_dests};
+use super::nothing_found::say_where_keys_are;
 use crate::apply::ledger::Owed;
 use crate::apply::pipeline::Pipeline;
 use crate::backends::loss_policy::RenderDecision;
@@ -78,6 +79,9 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
     for set in &loaded.sets {
         let snapshot =
             store.read(&set.trees(), read_deadline()).await.context("cannot read the keys")?;
+        if snapshot.entries.is_empty() {
+            say_where_keys_are(&config.connection, &store, &set.trees(), &set.name).await;
+        }
         let run = Run { set, store: &store, bookkeeping: &bookkeeping };
         let done = one(&run, snapshot, how).await.unwrap_or_else(|error| {
             tracing::error!(set = set.name, "{error:#}");
