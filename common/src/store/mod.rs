@@ -15,6 +15,7 @@
 
 mod connect;
 mod discovery;
+mod elsewhere;
 mod endpoints;
 mod etcd;
 pub mod memory;
@@ -25,6 +26,7 @@ mod v3;
 pub use connect::{
     Api, ApiError, Connection, Credentials, Password, Timeouts, check_endpoint, connect,
 };
+pub use elsewhere::{Elsewhere, look_elsewhere};
 pub use etcd::{Etcd, EtcdWatch};
 pub use memory::Memory;
 pub use v2::{V2, V2Watch};

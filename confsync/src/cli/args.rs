@@ -88,6 +88,14 @@ pub static INTERVAL: Setting = Setting::new(
 )
 .default("5m");
 
+/// As confd does it with `-interval`.
+pub static REREAD: Setting = Setting::new(
+    "reread",
+    "CONFSYNC_REREAD",
+    "",
+    "Read conf.d and templates again at each --interval as well, as confd does",
+);
+
 /// The name of this load balancer.
 pub static NAME: Setting =
     Setting::new("name", "CONFSYNC_NAME", "NAME", "This load balancer's name among the others")
@@ -147,6 +155,7 @@ pub static RUNNING: Group = Group {
         &DIFF,
         &SYNC_ONLY,
         &INTERVAL,
+        &REREAD,
         &NAME,
         &ADVERTISE,
         &TTL,

@@ -13,8 +13,8 @@ use common::store::Connection;
 
 use crate::cli::args::{
     ADVERTISE, ALLOW_HOST, BOOKKEEPING, CONFD_CONFIG, CONFDIR, DIFF, DRY_RUN, INTERVAL, LISTEN,
-    MIN_RELOAD_INTERVAL, NAME, ONCE, PREFIX, RESOURCES, RUNNING, SERVICES, STOP_TIMEOUT, SYNC_ONLY,
-    TTL,
+    MIN_RELOAD_INTERVAL, NAME, ONCE, PREFIX, REREAD, RESOURCES, RUNNING, SERVICES, STOP_TIMEOUT,
+    SYNC_ONLY, TTL,
 };
 use crate::cli::confd_toml::ConfdToml;
 use crate::config::confdir::{Globals, Note};
@@ -167,6 +167,7 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
         globals,
         connection: Connection::default(),
         reconcile: from.span(&INTERVAL, Duration::from_millis(1)..=YEAR),
+        reread: from.yes(&REREAD),
         name: if from.is_given(&NAME) { from.get(&NAME, name)? } else { host_name() },
         advertise: from.text(&ADVERTISE),
         bookkeeping,

@@ -22,6 +22,8 @@ pub struct RunConfig {
     pub connection: Connection,
     /// The interval of the periodic resync, jitter not included.
     pub reconcile: Duration,
+    /// The confdir is read again at each.
+    pub reread: bool,
     /// The name of this load balancer: one segment of its member key.
     pub name: String,
     /// The address at which clients reach this load balancer, for its member key.

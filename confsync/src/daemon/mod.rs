@@ -4,6 +4,8 @@
 mod early;
 mod end;
 mod join;
+mod locks;
+mod nothing_found;
 pub mod once;
 mod reload;
 
@@ -20,22 +22,28 @@ use common::startup::wait_for_etcd;
 use common::store::Etcd;
 use common::tls::follow_expiry;
 use common::watch::{self, Options, Start};
+use rustix::process::Signal;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use early::explain;
-use early::{EndedEarly, start_without_etcd};
+use early::{EndedEarly, start_without_etcd, wait_for_confdir};
 use join::consumed_by;
+use locks::{HANDED_OVER, lock_dests};
+use nothing_found::say_where_keys_are;
 
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
 use crate::agent::{Agent, Parts};
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
-use crate::config::load::{Loaded, load};
+use crate::config::load::load;
+use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::RunConfig;
+use crate::install::Target;
 use crate::proxy::Proxy;
 use crate::proxy::child::Child;
 use crate::proxy::nginx::Argv;
@@ -52,16 +60,23 @@ const CHORE: Duration = Duration::from_secs(330);
 /// When the confdir is bad at the start, or etcd refuses us.
 pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
     let manager = ServiceManager::default();
-    let loaded = load(&config.confdir, &config.globals)?;
-    loaded.say_notes();
     let child = (!config.command.is_empty()).then(|| Child::new(config.command.clone()));
     tokio::spawn(async {
         if let Err(error) = crate::proxy::command::reap_as_init().await {
             tracing::warn!(%error, "orphans are not reaped");
         }
     });
-    let daemon = Daemon::start(config, signals, manager, child, loaded).await?;
-    daemon.work().await
+    let (by, patience) = (child.clone(), config.stop_timeout);
+    match Daemon::start(config, signals, manager, child).await {
+        Ok(daemon) => daemon.work().await,
+        Err(error) => {
+            if let Some(child) = by.filter(|_| error.is::<EndedEarly>()) {
+                let signal = if child.runs_nginx() { Signal::QUIT } else { Signal::TERM };
+                child.stop(signal, patience).await;
+            }
+            Err(error)
+        }
+    }
 }
 
 struct Daemon {
@@ -82,6 +97,8 @@ struct Daemon {
     ready: bool,
     /// What the member key is to name once the files of the new confdir are live.
     then_consumed: Option<Vec<Consumes>>,
+    /// What is wrong with the confdir, if that was said at an earlier pass.
+    unusable: Option<String>,
 }
 
 struct RunningGroup {
@@ -98,7 +115,6 @@ impl Daemon {
         signals: Signals,
         manager: ServiceManager,
         child: Option<Child>,
-        loaded: Loaded,
     ) -> anyhow::Result<Self> {
         let argv = Argv::read(&config.command);
         let (states, published) = channel::channel(States::new());
@@ -117,6 +133,14 @@ impl Daemon {
             };
             status::serve(server, sources, signals.abort.clone())?;
         }
+        let loaded = match load(&config.confdir, &config.globals) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let kept = child.as_ref().zip(argv.as_ref());
+                wait_for_confdir(&config, &manager, &signals, kept, error).await?
+            }
+        };
+        loaded.say_notes();
         let early = start_without_etcd(&manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {
             store = wait_for_etcd(&config.connection, &manager, &signals.drain, &liveness) => store,
@@ -149,6 +173,7 @@ impl Daemon {
             liveness,
             ready: false,
             then_consumed: None,
+            unusable: None,
         };
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         daemon.expect(&loaded.sets).await;
@@ -173,9 +198,10 @@ impl Daemon {
         joined: &Gate,
     ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
-        let targets =
-            set.programs.iter().map(crate::config::program::CompiledResource::target).collect();
-        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
+        let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
+        let locks = lock_dests(&targets, HANDED_OVER).await?;
+        let interval = set.min_reload_interval();
+        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
@@ -183,6 +209,7 @@ impl Daemon {
         let resync = self.config.reconcile;
         let options = Options { resync, start, ignored, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
+        self.look_elsewhere(&set, view.clone());
         let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());
         let parts = Parts {
@@ -203,11 +230,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// Where nothing is found at the start, it is looked where else the keys may be.
+    fn look_elsewhere(&self, set: &ReloadGroup, mut view: channel::Receiver<watch::View>) {
+        let (name, trees) = (set.name.clone(), set.trees());
+        let (connection, store) = (self.config.connection.clone(), self.store.clone());
+        tokio::spawn(async move {
+            let first = view.wait_for(|view| view.snapshot.is_some()).await;
+            let empty = first.is_ok_and(|view| {
+                view.snapshot.as_ref().is_some_and(|snapshot| snapshot.entries.is_empty())
+            });
+            if empty {
+                say_where_keys_are(&connection, &store, &trees, &name).await;
+            }
+        });
+    }
+
     async fn work(mut self) -> anyhow::Result<Exit> {
         let mut hangups = self.signals.hangups.clone();
         let drain = self.signals.drain.clone();
         let every = self.manager.watchdog_interval().unwrap_or(Duration::from_secs(10));
         let mut beat = tokio::time::interval(every.min(Duration::from_secs(10)));
+        let pass = self.config.reconcile;
+        let mut passes = interval_at(Instant::now() + pass, pass);
         let mut wait = Reminder::default();
         loop {
             self.heartbeat.beat(CHORE);
@@ -230,6 +274,7 @@ impl Daemon {
                 () = report_changed(&mut self.report) => {}
                 Ok(()) = hangups.changed() => self.reload().await,
                 _ = beat.tick() => self.watchdog(),
+                _ = passes.tick(), if self.config.reread => self.reread().await,
             }
         }
     }
@@ -237,7 +282,7 @@ impl Daemon {
     /// One stuck agent is as bad as a stuck process: then the service manager is no
     /// longer told that all is well.
     fn watchdog(&self) {
-        let late = self.liveness.late(tokio::time::Instant::now());
+        let late = self.liveness.late(Instant::now());
         if late.is_empty() {
             self.manager.watchdog();
         }

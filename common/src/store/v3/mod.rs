@@ -91,6 +91,22 @@ impl V3 {
         Ok(())
     }
 
+    /// How many keys there are by the name of a tree without its leading slash.
+    pub(super) async fn count_without_slash(
+        &self,
+        tree: &Tree,
+        deadline: Instant,
+    ) -> Result<i64, StoreError> {
+        let mut sum = 0;
+        for (from, options) in read::without_slash(tree) {
+            let link = self.link(deadline).await?;
+            let mut kv = link.kv();
+            let answer = self.call(&link.endpoint, deadline, kv.get(from, Some(options))).await?;
+            sum += answer.count();
+        }
+        Ok(sum)
+    }
+
     /// The client of the current endpoint, made if there is none yet.
     async fn link(&self, deadline: Instant) -> Result<Link, StoreError> {
         let endpoint = self.shared.endpoints.choose().await?;

@@ -54,6 +54,15 @@ fn ranges(tree: &Tree) -> Vec<KeyRange> {
     ]
 }
 
+/// The same ranges without the leading slash, to be counted; none for the top.
+pub(super) fn without_slash(tree: &Tree) -> Vec<(Vec<u8>, GetOptions)> {
+    let bare = |bytes: &[u8]| bytes.strip_prefix(b"/").unwrap_or(bytes).to_vec();
+    let all = if tree.path() == "/" { Vec::new() } else { ranges(tree) };
+    let each =
+        all.into_iter().map(|range| KeyRange { from: bare(&range.from), to: bare(&range.to) });
+    each.map(|range| (range.from.clone(), range.options().with_count_only())).collect()
+}
+
 pub(super) async fn read(
     store: &V3,
     trees: &[Tree],

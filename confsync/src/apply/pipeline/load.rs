@@ -121,6 +121,6 @@ impl Pipeline {
                 tracing::error!(set = self.name, %error, "cannot put the previous files back")
             }
         }
-        self.ledger.installed(on_disk(&self.targets));
+        self.ledger.installed(self.as_rendered(on_disk(&self.targets)));
     }
 }

@@ -28,7 +28,7 @@ pub use record::{Counts, HISTORY, Load, load_seconds};
 use crate::apply::ledger::{Ledger, Owed};
 use crate::apply::quiescence::Quiescence;
 use crate::install::{
-    Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
+    DestLock, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
     clean_stale, current, recover,
 };
 use crate::proxy::nginx::{Master, is_alive};
@@ -40,6 +40,10 @@ pub struct Pipeline {
     name: String,
     proxy: Proxy,
     targets: Vec<Target>,
+    /// Nobody else writes the targets.
+    locks: Vec<DestLock>,
+    /// What a check has made of the candidates, and what it stands for.
+    edited: Option<(Digest, Digest)>,
     /// What is owed.
     pub ledger: Ledger,
     /// Nothing before the first render.
@@ -74,7 +78,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline for `targets`; looks at what an earlier run left on disk.
+    /// A pipeline for `targets`, whose locks are held; looks at what an earlier run left on disk.
     ///
     /// # Errors
     /// When the files cannot be looked at.
@@ -82,6 +86,7 @@ impl Pipeline {
         name: String,
         proxy: Proxy,
         targets: Vec<Target>,
+        locks: Vec<DestLock>,
         min_interval: Duration,
     ) -> Result<Self, InstallError> {
         proxy.clean_stale();
@@ -109,6 +114,8 @@ impl Pipeline {
             name,
             proxy,
             targets,
+            locks,
+            edited: None,
             wanted: None,
             wanted_at: Revision::default(),
             prove_first: pending.is_some(),
@@ -196,6 +203,7 @@ impl Pipeline {
         self.stamp = stamp;
         let targets = self.targets.clone();
         let Ok(found) = blocking(move || Ok(on_disk(&targets))).await else { return };
+        let found = self.as_rendered(found);
         if found != self.ledger.on_disk() {
             tracing::warn!(
                 set = self.name,
@@ -273,6 +281,12 @@ impl Pipeline {
         true
     }
 
+    /// What a check has edited stands for what was rendered.
+    fn as_rendered(&self, found: Option<Digest>) -> Option<Digest> {
+        let edited = self.edited.filter(|(edited, _)| found == Some(*edited));
+        edited.map_or(found, |(_, rendered)| Some(rendered))
+    }
+
     async fn install(&mut self) -> bool {
         // Nobody runs who could prove what is in place: it gives way to its
         // predecessor, so that what is kept as previous was proven once.
@@ -284,6 +298,10 @@ impl Pipeline {
             Ok(staged) => staged,
             Err(error) => return self.failed(format!("cannot stage: {error}")),
         };
+        // A folder that was made just now.
+        if let Err(error) = DestLock::take_all(&self.targets, &mut self.locks) {
+            return self.failed(error.to_string());
+        }
         let digest = staged.digest();
         let proof = match self.proxy.check(&staged).await {
             Ok(proof) => proof,
@@ -298,12 +316,16 @@ impl Pipeline {
                         "written in place, which is not atomic; mount its folder instead of the file"
                     );
                 }
+                self.edited = match installed.is_edited() {
+                    true => on_disk(&self.targets).map(|found| (found, digest)),
+                    false => None,
+                };
                 self.ledger.installed(Some(digest));
                 self.pending = Some(installed);
                 tracing::info!(set = self.name, digest = digest.short(), revision = %self.wanted_at, "installed");
             }
             Err(error) => {
-                self.ledger.installed(on_disk(&self.targets));
+                self.ledger.installed(self.as_rendered(on_disk(&self.targets)));
                 return self.failed(format!("cannot install: {error}"));
             }
         }

@@ -14,7 +14,8 @@ use crate::template::Engine;
 /// What is rendered, from where, to where, and how it is checked and loaded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
-    /// The stem of its file's name; its acknowledgements bear it.
+    /// The stem of its file's name, with its folders where stems meet; its
+    /// acknowledgements bear it.
     pub name: String,
     /// Its file.
     pub file: PathBuf,
@@ -108,6 +109,7 @@ pub(super) type Mistakes = Vec<String>;
 pub(super) fn read(
     confdir: &Path,
     path: &Path,
+    name: String,
     globals: &Globals,
 ) -> (Option<Resource>, Vec<Note>, Mistakes) {
     let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
@@ -117,7 +119,7 @@ pub(super) fn read(
     };
     let note = |text| Note { file: path.to_owned(), text, ignored: true };
     let notes = ignored.into_iter().map(note).collect();
-    let mut reader = Reader { confdir, path, globals, mistakes: Vec::new(), notes };
+    let mut reader = Reader { confdir, path, name, globals, mistakes: Vec::new(), notes };
     let resource = reader.resource(file);
     (resource.filter(|_| reader.mistakes.is_empty()), reader.notes, reader.mistakes)
 }
@@ -125,6 +127,7 @@ pub(super) fn read(
 struct Reader<'a> {
     confdir: &'a Path,
     path: &'a Path,
+    name: String,
     globals: &'a Globals,
     mistakes: Mistakes,
     notes: Vec<Note>,
@@ -156,7 +159,7 @@ impl Reader<'_> {
         let dest = self.dest(&raw);
         let policy = self.policy(&raw);
         let mut resource = Resource {
-            name: self.name(),
+            name: self.name.clone(),
             file: self.path.to_owned(),
             engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
             mode: self.mode(raw.mode.as_deref()),
@@ -197,10 +200,6 @@ impl Reader<'_> {
                 (None, None, None, None);
         }
         Some(resource)
-    }
-
-    fn name(&self) -> String {
-        self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     }
 
     /// The fork lets a resource name another store; we speak to etcd alone.
