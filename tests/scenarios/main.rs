@@ -88,6 +88,8 @@ mod hazards_store;
 mod machines;
 /// The load balancer's unit when confsync is killed.
 mod machines_killed;
+/// A rolling restart of the units, one after the other.
+mod machines_rolling;
 /// The units when something is missing or wrong, and when they are told to read files again.
 mod machines_units;
 /// What cannot be written to standard output.
