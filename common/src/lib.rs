@@ -7,7 +7,7 @@
 //! * [`claim`] knows which keys etcd has confirmed to be ours, and the next step;
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
-//! * [`startup`] waits for etcd.
+//! * [`startup`] waits for etcd; [`rights`] says what etcd will not allow.
 //! * [`trust`] decides which servers' certificates are accepted.
 //! * [`table`] aligns columns for a terminal.
 //! * [`settings`] makes command lines and reads flags, environment and files.
@@ -20,6 +20,7 @@ pub mod claim;
 pub mod handshake;
 pub mod model;
 pub mod registrar;
+pub mod rights;
 pub mod runtime;
 pub mod settings;
 pub mod startup;

@@ -84,6 +84,8 @@ mod hazards_reload;
 mod hazards_setup;
 /// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
 mod hazards_store;
+/// Both daemons with the rights of the manual, and with one too few.
+mod least_rights;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// The load balancer's unit when confsync is killed.

@@ -209,7 +209,7 @@ impl V3 {
     ) -> Result<Revision, StoreError> {
         let mut kv = link.kv();
         let count = GetOptions::new().with_count_only();
-        let answer = kv.get(tree.path(), Some(count));
+        let answer = kv.get(watch::first_key(tree), Some(count));
         let answer = self.call(&link.endpoint, deadline, answer).await?;
         Ok(answer.header().map_or_else(Revision::default, |h| revision(h.revision())))
     }

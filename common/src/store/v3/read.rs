@@ -47,11 +47,12 @@ fn ranges(tree: &Tree) -> Vec<KeyRange> {
         return vec![KeyRange { from: b"/".to_vec(), to: b"0".to_vec() }];
     }
     let below = |end: char| format!("{path}{end}").into_bytes();
-    vec![
-        // `0` is the character after `/`.
-        KeyRange { from: below('/'), to: below('0') },
-        KeyRange { from: path.as_bytes().to_vec(), to: Vec::new() },
-    ]
+    // `0` is the character after `/`.
+    let mut ranges = vec![KeyRange { from: below('/'), to: below('0') }];
+    if !tree.is_below_only() {
+        ranges.push(KeyRange { from: path.as_bytes().to_vec(), to: Vec::new() });
+    }
+    ranges
 }
 
 pub(super) async fn read(
@@ -172,6 +173,7 @@ mod tests {
             })
         };
         assert!(holds(b"/web") && holds(b"/web/1") && holds("/web/ü".as_bytes()));
+        assert_eq!(ranges(&Tree::below("/web".parse().unwrap())), web[..1]);
         assert!(!holds(b"/web-2/1") && !holds(b"/web2") && !holds(b"/web0"));
         assert_eq!(
             ranges(&"/".parse().unwrap()),
