@@ -20,6 +20,7 @@ pub mod claim;
 pub mod handshake;
 pub mod model;
 pub mod registrar;
+mod request_time;
 pub mod rights;
 pub mod runtime;
 pub mod settings;

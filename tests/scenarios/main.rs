@@ -62,6 +62,8 @@ mod docs_lines;
 mod fleet;
 /// Man pages and completions, as the packages have them.
 mod generated;
+/// Leaving when etcd is far away, full, or without a quorum.
+mod handshake_etcd;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Rolling restarts under load.
