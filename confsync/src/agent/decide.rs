@@ -55,6 +55,7 @@ impl<S: Store> Agent<S> {
         let regressed = went_back.is_some_and(|at| at.elapsed() < grace);
         self.decided = snapshot.revision;
         self.doubting = regressed;
+        self.too_few = false;
         match self.render(&snapshot, regressed).await {
             Ok((candidates, refused)) => {
                 self.withheld = None;
@@ -114,6 +115,7 @@ impl<S: Store> Agent<S> {
                 && let RenderDecision::Keep { why } = policy.weigh(count, regressed)
             {
                 self.doubting |= regressed;
+                self.too_few = true;
                 self.refused = seen.refused;
                 // Alone, it has the set's name, which leads every line anyway.
                 let alone = self.parts.set.programs.len() == 1;

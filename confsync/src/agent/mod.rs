@@ -78,6 +78,8 @@ pub struct Agent<S> {
     first_change: Option<Instant>,
     /// Why the newest picture is not rendered.
     withheld: Option<String>,
+    /// Whether it is for want of backends alone.
+    too_few: bool,
     refused: Vec<RejectedValue>,
     /// The backends as they were shown last.
     shown: BTreeMap<Arc<str>, Arc<BackendState>>,
@@ -112,6 +114,7 @@ impl<S: Store> Agent<S> {
             regressions: 0,
             first_change: None,
             withheld: None,
+            too_few: false,
             refused: Vec::new(),
             shown: shown.map(|b| (Arc::clone(&b.key), Arc::clone(b))).collect(),
             owed_since: None,

@@ -52,7 +52,7 @@ impl<S: Store> Agent<S> {
         let refused = why.map(|why| Rejection {
             revision: self.decided,
             reason: why.chars().take(500).collect(),
-            too_few_backends: false,
+            too_few_backends: self.withheld.is_some() && self.too_few,
         });
         for program in &self.parts.set.programs {
             let name = &program.resource.name;
