@@ -105,7 +105,7 @@ async fn h02_a_rate_limit_delays_a_reload_and_never_drops_it() {
     let lab = Lab::new();
     let setup = Setup::start(&lab).await;
     let interval = Duration::from_secs(2);
-    setup.resource("app", &(setup.reload() + "min_reload_interval = \"2s\"\n"));
+    setup.resource("app", &(setup.reload() + "min_reload_interval = \"2s\"\nsplay = \"500ms\"\n"));
     setup.put(1).await;
     let _confsync = setup.confsync(&lab).start();
     setup.live(&[1]).await;

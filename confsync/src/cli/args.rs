@@ -137,6 +137,16 @@ pub static LISTEN: Setting = status::listen(
 /// Names under which it may be asked.
 pub static ALLOW_HOST: Setting = status::allow_host("CONFSYNC_ALLOW_HOST");
 
+/// How long the service manager waits for us.
+pub static START_WITHIN: Setting = Setting::new(
+    "start_within",
+    "CONFSYNC_START_WITHIN",
+    "SPAN",
+    "READY=1 is sent to the service manager after this long at the latest, so that no boot waits \
+     for etcd or a first backend; /readyz tells what is so. 0s: only when all is live",
+)
+.default("30s");
+
 /// How long the supervised command may take to end.
 pub static STOP_TIMEOUT: Setting = Setting::new(
     "stop_timeout",
@@ -161,6 +171,7 @@ pub static RUNNING: Group = Group {
         &TTL,
         &LISTEN,
         &ALLOW_HOST,
+        &START_WITHIN,
         &STOP_TIMEOUT,
     ],
 };

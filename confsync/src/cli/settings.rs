@@ -13,8 +13,8 @@ use common::store::Connection;
 
 use crate::cli::args::{
     ADVERTISE, ALLOW_HOST, BOOKKEEPING, CONFD_CONFIG, CONFDIR, DIFF, DRY_RUN, INTERVAL, LISTEN,
-    MIN_RELOAD_INTERVAL, NAME, ONCE, PREFIX, REREAD, RESOURCES, RUNNING, SERVICES, STOP_TIMEOUT,
-    SYNC_ONLY, TTL,
+    MIN_RELOAD_INTERVAL, NAME, ONCE, PREFIX, REREAD, RESOURCES, RUNNING, SERVICES, START_WITHIN,
+    STOP_TIMEOUT, SYNC_ONLY, TTL,
 };
 use crate::cli::confd_toml::ConfdToml;
 use crate::config::confdir::{Globals, Note};
@@ -173,6 +173,7 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
         bookkeeping,
         ttl: from.get(&TTL, str::parse)?,
         status: status::read(from, &LISTEN, &ALLOW_HOST),
+        start_within: from.span(&START_WITHIN, Duration::ZERO..=YEAR),
         stop_timeout: from.span(&STOP_TIMEOUT, Duration::ZERO..=YEAR),
         command,
     };

@@ -34,6 +34,8 @@ pub struct RunConfig {
     pub ttl: Ttl,
     /// Where the status page listens; `None` for nowhere.
     pub status: Option<StatusServer>,
+    /// After this the start is over for the service manager, ready or not; zero for never.
+    pub start_within: Duration,
     /// How long the supervised command may take to exit once it was asked to.
     pub stop_timeout: Duration,
     /// The supervised command with its arguments; empty for none.

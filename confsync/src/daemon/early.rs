@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use common::model::format_span;
 use common::runtime::{Exit, ServiceManager, Signals};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::confdir::ConfdirError;
 use crate::config::load::{Loaded, load};
@@ -63,6 +65,27 @@ pub(super) async fn start_without_etcd(
     let code = child.left().await;
     anyhow::anyhow!("{} ended with code {code} while etcd was away", child.name())
         .context(ChildLeft(code))
+}
+
+/// A boot is not held up for ever: after `within` the start is over for the service manager,
+/// though nothing is proven to be live yet. `/readyz` goes on saying so.
+pub(super) async fn end_start(
+    manager: ServiceManager,
+    within: Duration,
+    started: CancellationToken,
+) {
+    if within.is_zero() {
+        return;
+    }
+    let waited = tokio::time::timeout(within, started.cancelled()).await;
+    if waited.is_err() {
+        tracing::warn!(
+            "not ready after {}, and the start is over all the same, so that no boot waits for it: {}",
+            format_span(within),
+            manager.last_status()
+        );
+        manager.ready();
+    }
 }
 
 /// The confdir cannot be used at the start: a supervised nginx is started with what is in place,

@@ -29,7 +29,7 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use early::explain;
-use early::{EndedEarly, start_without_etcd, wait_for_confdir};
+use early::{EndedEarly, end_start, start_without_etcd, wait_for_confdir};
 use join::consumed_by;
 use locks::{HANDED_OVER, lock_dests};
 use nothing_found::say_where_keys_are;
@@ -95,6 +95,8 @@ struct Daemon {
     liveness: Liveness,
     heartbeat: Heartbeat,
     ready: bool,
+    /// Cancelled when the service manager was told that we are ready.
+    started: CancellationToken,
     /// What the member key is to name once the files of the new confdir are live.
     then_consumed: Option<Vec<Consumes>>,
     /// What is wrong with the confdir, if that was said at an earlier pass.
@@ -133,6 +135,8 @@ impl Daemon {
             };
             status::serve(server, sources, signals.abort.clone())?;
         }
+        let started = CancellationToken::new();
+        tokio::spawn(end_start(manager.clone(), config.start_within, started.clone()));
         let loaded = match load(&config.confdir, &config.globals) {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -172,6 +176,7 @@ impl Daemon {
             heartbeat: liveness.heartbeat("the main loop", CHORE),
             liveness,
             ready: false,
+            started,
             then_consumed: None,
             unusable: None,
         };
@@ -201,7 +206,8 @@ impl Daemon {
         let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
         let locks = lock_dests(&targets, HANDED_OVER).await?;
         let interval = set.min_reload_interval();
-        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
+        let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
+        pipeline.splay = set.splay();
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
@@ -318,6 +324,7 @@ impl Daemon {
         self.manager.status(&words.join(" | "));
         if !self.ready && states.values().all(|state| state.live.is_some()) {
             self.ready = true;
+            self.started.cancel();
             self.manager.ready();
             tracing::info!("ready");
         }

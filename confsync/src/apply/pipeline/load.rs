@@ -13,6 +13,7 @@ use crate::proxy::{Live, NotLoaded, Old};
 impl Pipeline {
     pub(super) async fn load(&mut self, began: Instant) {
         self.prove_first = false;
+        self.splayed = None;
         let outcome = self.proxy.load(self.ledger.on_disk()).await;
         let now = Instant::now();
         self.last_load = Some(now);

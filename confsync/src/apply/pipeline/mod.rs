@@ -61,6 +61,10 @@ pub struct Pipeline {
     /// The files as they were last looked at.
     stamp: Stamp,
     min_interval: Duration,
+    /// Changes are delayed by up to this, so that not all load balancers reload at once.
+    pub splay: Duration,
+    /// How long those at hand are.
+    splayed: Option<Instant>,
     last_load: Option<Instant>,
     backoff: Backoff,
     /// Nobody tries again: there is one step only.
@@ -125,6 +129,8 @@ impl Pipeline {
             master: None,
             stamp: Stamp::default(),
             min_interval,
+            splay: Duration::ZERO,
+            splayed: None,
             last_load: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             once: false,
@@ -166,6 +172,11 @@ impl Pipeline {
         if self.ledger.wanted() != Some(digest) {
             self.ledger.want(digest);
             self.backoff.reset();
+            // What waits already waits no longer for a further change; the first file never does.
+            if !self.splay.is_zero() && self.last_load.is_some() {
+                let at = || Instant::now() + self.splay.mul_f64(fastrand::f64());
+                self.ledger.pause(*self.splayed.get_or_insert_with(at));
+            }
         }
         (self.wanted, self.wanted_at) = (Some(wanted), revision);
         if self.ledger.in_sync() {

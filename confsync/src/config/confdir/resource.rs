@@ -52,6 +52,8 @@ pub struct Resource {
     pub quiesce_after: Duration,
     /// The least time between two reloads.
     pub min_reload_interval: Duration,
+    /// The longest random delay of a change.
+    pub splay: Duration,
     /// How long changes are collected before the first is applied; 0 for at once.
     pub debounce: Duration,
     /// Whether losses are believed.
@@ -182,6 +184,7 @@ impl Reader<'_> {
                 "quiesce_after",
                 Duration::from_secs(1),
             ),
+            splay: self.span(raw.splay.as_ref(), "splay", Duration::ZERO),
             min_reload_interval: self.span(
                 raw.min_reload_interval.as_ref(),
                 "min_reload_interval",
