@@ -103,13 +103,14 @@ impl<'a> World<'a> {
         self.stations.iter().map(|station| station.backend.address().to_string()).collect()
     }
 
-    /// Waits until each load balancer routes to every backend, nginx has no worker of before,
+    /// Waits until all daemons are ready, each load balancer routes to every backend, nginx has no worker of before,
     /// and etcd has their keys and no other. All backends are up at the end of a round.
     pub async fn converged(&self, history: &History) {
         let wanted = self.addresses();
         let what = format!("all is right again ({wanted:?})");
         within(CONVERGES, what, || async {
             for balancer in &self.balancers {
+                is_ready(&*balancer.confsync.lock().await)?;
                 let routed = routed(&balancer.nginx.rendered()?);
                 check(routed == wanted, || format!("{} has {routed:?}", balancer.name))?;
                 let workers = balancer.nginx.workers();
@@ -117,6 +118,9 @@ impl<'a> World<'a> {
                 check(old == 0 && !workers.is_empty(), || {
                     format!("the nginx of {} has {workers:?}", balancer.name)
                 })?;
+            }
+            for station in &self.stations {
+                is_ready(&*station.sidekick.lock().await)?;
             }
             let stored = self.stored().await?;
             check(stored == wanted, || format!("etcd has {stored:?}"))
@@ -158,6 +162,14 @@ fn sidekick(lab: &Lab, etcd: &str, backend: &Backend) -> Running {
     let daemon = daemon.flag("--etcd", etcd).flag("--etcd-api", "v3").flag("--ttl", "6s");
     let daemon = daemon.flag("--interval", "300ms").flag("--fast-interval", "150ms");
     daemon.flag("--rise", "1").flag("--fall", "2").start()
+}
+
+fn is_ready(daemon: &Running) -> Result<(), String> {
+    let name = daemon.process().name();
+    let notified = daemon.notified();
+    check(notified.iter().any(|line| line == "READY=1"), || {
+        format!("{name} is not ready: {:?}", notified.last())
+    })
 }
 
 /// The servers that a rendered file names.
