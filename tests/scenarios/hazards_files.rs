@@ -22,7 +22,8 @@ fn left_over(folder: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        name.contains(".confsync-") && !name.ends_with("-believed")
+        let stays = name.ends_with("-believed") || name.ends_with("-lock");
+        name.contains(".confsync-") && !stays
     };
     all.filter(ours).collect()
 }
