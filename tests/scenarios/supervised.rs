@@ -115,6 +115,13 @@ async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     setup.put(2).await;
     confsync.logged("nobody tells").await;
     confsync.logged("name a reload_cmd").await;
+    // At every change.
+    setup.put(3).await;
+    eventually("it is said again", || async {
+        let times = confsync.log().matches("nobody tells").count();
+        tests::eventually::check(times >= 2, || confsync.log())
+    })
+    .await;
     let lives = confsync.log().lines().filter(|line| line.contains(" live ")).count();
     assert_eq!(lives, 1, "{}", confsync.log());
 }

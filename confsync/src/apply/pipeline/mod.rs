@@ -71,6 +71,8 @@ pub struct Pipeline {
     pub once: bool,
     /// Why the last step failed, until one succeeds.
     pub trouble: Option<String>,
+    /// What of it was logged since the files that are wanted changed last.
+    said: Option<String>,
     /// The last loads, newest last.
     pub history: VecDeque<Load>,
     /// Loads proven and steps failed since the start.
@@ -135,6 +137,7 @@ impl Pipeline {
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             once: false,
             trouble: None,
+            said: None,
             history: VecDeque::new(),
             counts: Counts::default(),
             load_seconds: record::load_seconds(),
@@ -172,6 +175,7 @@ impl Pipeline {
         if self.ledger.wanted() != Some(digest) {
             self.ledger.want(digest);
             self.backoff.reset();
+            self.said = None;
             // What waits already waits no longer for a further change; the first file never does.
             if !self.splay.is_zero() && self.last_load.is_some() {
                 let at = || Instant::now() + self.splay.mul_f64(fastrand::f64());
