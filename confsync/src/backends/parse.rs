@@ -145,6 +145,15 @@ impl KeySelection {
         self.trees.iter().any(about)
     }
 
+    /// The services that its keys name: `/services/cart` is `cart`. They are known before any
+    /// of their backends is.
+    pub fn services_named(&self) -> impl Iterator<Item = &str> {
+        let prefix = self.prefix.as_str().trim_end_matches('/');
+        let paths = self.trees.iter().map(move |tree| tree.path().strip_prefix(prefix));
+        let named = |path: &&str| !path.contains('/');
+        paths.flatten().filter_map(|path| self.services.strip(path)).filter(named)
+    }
+
     fn sort<'k>(&'k self, entry: &'k Entry) -> Sorted<'k> {
         let raw = || Some(entry.value.clone());
         let place = self.place(&entry.key);

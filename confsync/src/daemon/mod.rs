@@ -101,7 +101,8 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let argv = Argv::read(&config.command);
         let (states, published) = channel::channel(States::new());
-        let (about, told) = channel::channel(About::new(config.name.clone()));
+        let (about, told) =
+            channel::channel(About::new(config.name.clone(), config.confdir.clone()));
         let (liveness, page_clients) = (Liveness::default(), PageClients::default());
         if let Some(server) = config.status.clone() {
             let sources = status::Sources {

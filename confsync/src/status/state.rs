@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use serde::{Serialize, Serializer};
 
 use crate::apply::pipeline::load_seconds;
+use crate::status::resources::{ResourceState, TroublePlace};
 
 /// What one set's agent knows.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +40,10 @@ pub struct GroupState {
     pub owed_since: Option<SystemTime>,
     /// Why the last step failed, or why the newest revision is not rendered.
     pub trouble: Option<String>,
+    /// Where that is, if its text names a file and a line.
+    pub trouble_at: Option<TroublePlace>,
+    /// Its resources, in the order of their files.
+    pub resources: Vec<ResourceState>,
     /// The backends that are wanted, and those that are still routed to.
     pub backends: Vec<Arc<BackendState>>,
     /// Values that were withheld, and why.
@@ -127,6 +132,8 @@ impl GroupState {
             in_sync: false,
             owed_since: None,
             trouble: None,
+            trouble_at: None,
+            resources: Vec::new(),
             backends: Vec::new(),
             refused: Vec::new(),
             old_generations: 0,

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use common::claim::{Aim, KeyStatus, Takeover, Want};
-use common::handshake::Bookkeeping;
+use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::{Key, Revision, format_span, plural};
 use common::registrar::RegistrarReport;
 use common::runtime::{Exit, ServiceManager};
@@ -99,6 +99,8 @@ pub(super) struct Departure<S> {
     pub(super) registration: Registration<S>,
     pub(super) process: Process,
     pub(super) bookkeeping: Bookkeeping,
+    /// When it began, for the leave markers.
+    pub(super) times: DrainTimes,
     pub(super) manager: ServiceManager,
     /// The second signal.
     pub(super) abort: CancellationToken,
@@ -218,7 +220,7 @@ impl<S: Store> Departure<S> {
 
     fn markers<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> BTreeMap<Key, Want> {
         let marker = |key: &Key| {
-            let (name, value) = self.bookkeeping.leave_marker(key)?;
+            let (name, value) = self.bookkeeping.leave_marker(key, self.times)?;
             Some((name, Want { value, takeover: Takeover::Any, aim: Aim::Present }))
         };
         keys.filter_map(marker).collect()
