@@ -75,7 +75,7 @@ async fn the_page_follows_the_backends() {
             browser.screenshot(&PathBuf::from(folder).join(format!("{name}.png"))).await;
         }
     }
-    // A template that nginx refuses: in nginx's words, while the backends stay live.
+    // A template that nginx refuses: in nginx's words, while the backends stay in rotation.
     confdir.edit("templates/nginx.hbs", |text| text.replace("proxy_pass ", "proxy_pas "));
     lb1.signal(Signal::HUP);
     browser
@@ -86,7 +86,7 @@ async fn the_page_follows_the_backends() {
     browser.shows("document.querySelectorAll('svg .no').length > 0").await;
     let states =
         "[...document.querySelectorAll('[data-addr]')].map((row) => row.dataset.state).join()";
-    assert_eq!(browser.eval(states).await, "live,live");
+    assert_eq!(browser.eval(states).await, "in rotation,in rotation");
 
     let quiet: &[String] = &[];
     assert_eq!(browser.complaints(), quiet);
@@ -94,13 +94,13 @@ async fn the_page_follows_the_backends() {
     // Its process ends: nothing looks any more as if it were known.
     lb1.stop().await;
     browser.shows("document.querySelector('#link').className.includes('bad')").await;
-    assert_eq!(browser.eval("document.title").await, "No word from edge-1");
+    assert_eq!(browser.eval("document.title").await, "Not connected to edge-1");
     let hero = "getComputedStyle(document.querySelector('h1')).color";
     let grey = browser.eval(hero).await;
     // It comes back: the page finds it again by itself.
     confdir.edit("templates/nginx.hbs", |text| text.replace("proxy_pas ", "proxy_pass "));
     let _lb1 = balancer("edge-1", status, &nginx, &confdir);
-    browser.shows("document.title === '2 backends live · edge-1'").await;
+    browser.shows("document.title === '2 backends in rotation · edge-1'").await;
     assert_ne!(browser.eval(hero).await, grey);
     assert_eq!(browser.eval("window.stayed").await, true, "the page was loaded again");
     again.stop().await;
@@ -109,7 +109,7 @@ async fn the_page_follows_the_backends() {
 
 fn live(backend: &Backend) -> String {
     format!(
-        "(document.querySelector('[data-addr=\"{}\"]') || {{dataset: {{}}}}).dataset.state === 'live'",
+        "(document.querySelector('[data-addr=\"{}\"]') || {{dataset: {{}}}}).dataset.state === 'in rotation'",
         backend.address()
     )
 }

@@ -151,8 +151,12 @@ impl GroupState {
         let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
             (None, true, _) => {
-                let backends = plural(self.wanted_backends(), "backend");
-                format!("{}: {backends} live at revision {}", self.name, self.applied)
+                let what = match self.wanted_backends() {
+                    // Of a file made of settings nothing is in rotation.
+                    0 if self.resources.iter().all(|r| r.services.is_empty()) => "in sync".into(),
+                    count => format!("{} in rotation", plural(count, "backend")),
+                };
+                format!("{}: {what} at revision {}", self.name, self.applied)
             }
             (None, false, true) => format!("{}: applying revision {}", self.name, self.revision),
             (None, false, false) => format!("{}: waiting for the keys in etcd", self.name),

@@ -89,7 +89,7 @@ function service(set, name, backends, fresh, many) {
   // Thousands of rows are made when somebody wants to see them.
   const fill = () => {
     if (!made.open || made.querySelector("ul")) return;
-    const some = all.has(id) ? shown : shown.slice(0, ROWS);
+    const some = all.has(id) ? shown : filtered() || opened.get(id) || !many ? shown.slice(0, ROWS) : shown.filter((b) => stateOf(b) !== "in-rotation");
     made.append(h("ul", "backends", some.map((b) => row(b, fresh.has(b.key)))));
     if (some.length < shown.length) {
       const more = h("button", "rest", "Show all " + shown.length);
