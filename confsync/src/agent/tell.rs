@@ -10,6 +10,7 @@ use common::store::Store;
 use tokio::time::Instant;
 
 use super::Agent;
+use super::decide::Withheld;
 use crate::acks::members::Applied;
 use crate::apply::pipeline::HISTORY;
 use crate::backends::known::KnownBackends;
@@ -48,11 +49,11 @@ impl<S: Store> Agent<S> {
             return;
         }
         let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
-        let why = self.withheld.clone().or(refusal);
-        let refused = why.map(|why| Rejection {
+        let why = self.withheld.clone().or_else(|| refusal.map(Withheld::from));
+        let refused = why.map(|withheld| Rejection {
             revision: self.decided,
-            reason: why.chars().take(500).collect(),
-            too_few_backends: false,
+            reason: withheld.why.chars().take(500).collect(),
+            too_few_backends: withheld.too_few_backends,
         });
         for program in &self.parts.set.programs {
             let name = &program.resource.name;
@@ -76,7 +77,8 @@ impl<S: Store> Agent<S> {
         in_sync: bool,
     ) -> GroupState {
         let backends = self.backends();
-        let trouble = self.withheld.clone().or_else(|| self.parts.pipeline.trouble.clone());
+        let withheld = self.withheld.as_ref().map(|withheld| withheld.why.clone());
+        let trouble = withheld.or_else(|| self.parts.pipeline.trouble.clone());
         let pipeline = &self.parts.pipeline;
         let short = |digest: Option<Digest>| digest.map(|d| d.short());
         let view = self.parts.view.borrow();
