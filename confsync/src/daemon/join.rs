@@ -6,6 +6,7 @@ use common::claim::KeyStatus;
 use common::handshake::Consumes;
 use common::model::Key;
 use common::registrar;
+use common::rights::{Right, warn_until_granted};
 use common::runtime::{Gate, ListenAddress};
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
@@ -30,7 +31,8 @@ impl Daemon {
         let advertise = self.config.advertise.clone();
         let listen = self.config.status.as_ref().map(|server| &server.address);
         let status = listen.and_then(|at| status_address(at, advertise.as_deref(), &host));
-        self.members.join(Introduction { host, advertise, status }, resources);
+        self.members.join(Introduction { host, advertise, status }, resources.clone());
+        tokio::spawn(warn_until_granted(self.store.clone(), self.rights(&resources)));
         let Some((key, value)) = self.members.member_as_wanted() else {
             joined.open();
             return joined;
@@ -40,6 +42,16 @@ impl Daemon {
         // In order, if etcd answers; else the reading waits, and we go on.
         let _ = timeout(JOIN, joining).await;
         joined
+    }
+}
+
+impl Daemon {
+    /// Beside those to read what is rendered, which is read at once.
+    fn rights(&self, resources: &[Consumes]) -> Vec<Right> {
+        let (bookkeeping, name) = (self.members.bookkeeping(), self.members.name());
+        let acks = resources.iter().filter_map(|one| bookkeeping.ack(&one.name, name).ok());
+        let own = self.members.key().into_iter().chain(acks).map(Right::Write);
+        own.chain([Right::Read(bookkeeping.leave_markers())]).collect()
     }
 }
 
