@@ -28,8 +28,8 @@ pub use record::{Counts, HISTORY, Load, load_seconds};
 use crate::apply::ledger::{Ledger, Owed};
 use crate::apply::quiescence::Quiescence;
 use crate::install::{
-    DestLock, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
-    clean_stale, current, recover,
+    Candidate, DestLock, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp,
+    Target, Wanted, clean_stale, current, recover,
 };
 use crate::proxy::nginx::{Master, is_alive};
 use crate::proxy::{NotPassed, Proxy};
@@ -228,6 +228,12 @@ impl Pipeline {
             self.cause = "changed by somebody else".to_owned();
             self.ledger.installed(found);
         }
+    }
+
+    /// The files as they are wanted, in the group's order; none before the first render.
+    #[must_use]
+    pub fn wanted_files(&self) -> &[Candidate] {
+        self.wanted.as_ref().map_or(&[], Wanted::files)
     }
 
     /// What resolves when nginx, known by its pid file, ends.
