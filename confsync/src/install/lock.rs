@@ -1,9 +1,11 @@
 //! One writer for each dest: a lock on a file beside it, held for as long as somebody writes it.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::names::lock;
 use super::recover::place;
@@ -37,9 +39,7 @@ impl DestLock {
         let Some(real) = place(target)? else { return Ok(None) };
         let path = lock(&real);
         loop {
-            let mut options = File::options();
-            let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
-            let Ok(mut file) = opened else { return Ok(None) };
+            let Ok(mut file) = open(&path) else { return Ok(None) };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -67,6 +67,19 @@ impl Drop for DestLock {
     /// Removed while it is locked: whoever has it open looks whether it is still there.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// In a folder that others write as well, the name may be a link to a file that is not ours to
+/// write.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+    let meta = file.metadata()?;
+    match meta.is_file() && meta.nlink() <= 1 {
+        true => Ok(file),
+        false => Err(ErrorKind::InvalidInput.into()),
     }
 }
 
@@ -101,6 +114,14 @@ mod tests {
         DestLock::take_all(&[link], &mut other).unwrap();
         drop(other);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the link");
+        // Whoever else may write there cannot have us write elsewhere.
+        let treasure = folder.path().join("treasure");
+        fs::write(&treasure, "kept").unwrap();
+        std::os::unix::fs::symlink(&treasure, folder.path().join(".x.confsync-lock")).unwrap();
+        let mut none = Vec::new();
+        DestLock::take_all(&[Target::new(folder.path().join("x"))], &mut none).unwrap();
+        assert!(none.is_empty());
+        assert_eq!(fs::read(&treasure).unwrap(), b"kept");
         let gone = Target::new(folder.path().join("none/app.conf"));
         DestLock::take_all(&[gone], &mut Vec::new()).unwrap();
     }
