@@ -3,11 +3,11 @@
 
 pub mod child;
 pub mod command;
+pub mod haproxy;
 pub mod membership;
 pub mod nginx;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::confdir::{self, Resource};
@@ -16,6 +16,7 @@ use crate::config::substitute::{check_line, names_src, substitute};
 use crate::install::{Proof, StagedFiles};
 use crate::proxy::child::{Begun, Child, Life};
 use crate::proxy::command::{Command, CommandError};
+use crate::proxy::haproxy::Haproxy;
 use crate::proxy::nginx::{
     Applied, Argv, CheckError, Master, MasterError, Nginx, ProcessId, ReloadError, Settings,
 };
@@ -25,6 +26,8 @@ use crate::proxy::nginx::{
 pub enum Proxy {
     /// nginx, by name.
     Nginx(Box<ByName>),
+    /// HAProxy, by name.
+    Haproxy(Box<Haproxy>),
     /// The operator's commands.
     Commands(ByCommand),
 }
@@ -84,9 +87,9 @@ pub enum NotLoaded {
 pub struct Live {
     /// Who still works by what was live before.
     pub old: Old,
-    /// Who runs it, where its end is not ours to hear of otherwise: nginx by its pid
-    /// file. When it ends, nothing is live.
-    pub master: Option<Arc<Master>>,
+    /// Who runs it, where its end is not ours to hear of otherwise: one known by its
+    /// pid file. When it ends, nothing is live.
+    pub master: Option<ProcessId>,
 }
 
 /// Who still works by what was live before.
@@ -110,6 +113,9 @@ impl Proxy {
         child: Option<&Child>,
         argv: Option<&Argv>,
     ) -> Result<Self, CommandError> {
+        if let Loader::Haproxy(told) = &set.loader {
+            return Ok(Self::Haproxy(Box::new(Haproxy::of(told))));
+        }
         let Loader::Nginx(told) = &set.loader else {
             return Ok(Self::Commands(ByCommand::of(set)));
         };
@@ -134,7 +140,7 @@ impl Proxy {
     pub fn nginx(&self) -> Option<&Nginx> {
         match self {
             Self::Nginx(by_name) => Some(&by_name.nginx),
-            Self::Commands(_) => None,
+            Self::Haproxy(_) | Self::Commands(_) => None,
         }
     }
 
@@ -154,6 +160,7 @@ impl Proxy {
     pub async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
         match self {
             Self::Nginx(by_name) => by_name.check(staged).await,
+            Self::Haproxy(haproxy) => haproxy.check(staged).await,
             Self::Commands(commands) => commands.check(staged).await,
         }
     }
@@ -164,7 +171,7 @@ impl Proxy {
     /// In the command's words.
     pub async fn check_installed(&self) -> Result<(), String> {
         match self {
-            Self::Nginx(_) => Ok(()),
+            Self::Nginx(_) | Self::Haproxy(_) => Ok(()),
             Self::Commands(commands) => commands.check_installed().await,
         }
     }
@@ -176,6 +183,7 @@ impl Proxy {
     pub async fn load(&self) -> Result<Live, NotLoaded> {
         match self {
             Self::Nginx(by_name) => by_name.load().await,
+            Self::Haproxy(haproxy) => haproxy.load().await,
             Self::Commands(commands) => commands.load().await.map(|old| Live { old, master: None }),
         }
     }
@@ -183,7 +191,11 @@ impl Proxy {
     /// Whether so many old generations are alive that a reload should wait.
     #[must_use]
     pub fn crowded(&self) -> Option<usize> {
-        let Self::Nginx(by_name) = self else { return None };
+        let by_name = match self {
+            Self::Nginx(by_name) => by_name,
+            Self::Haproxy(haproxy) => return haproxy.crowded(),
+            Self::Commands(_) => return None,
+        };
         let workers = by_name.master().ok()?.workers(&[]).ok()?;
         let old = crate::proxy::nginx::old_generations(&workers);
         (old > by_name.max_old_generations).then_some(old)
@@ -194,6 +206,7 @@ impl Proxy {
     pub fn is_running(&self) -> bool {
         match self {
             Self::Nginx(by_name) => by_name.master().is_ok(),
+            Self::Haproxy(haproxy) => haproxy.is_running(),
             Self::Commands(_) => true,
         }
     }
@@ -211,7 +224,7 @@ impl Proxy {
             Self::Nginx(by_name) => {
                 by_name.child.as_ref().is_some_and(|child| child.life() == Life::Waiting)
             }
-            Self::Commands(_) => false,
+            Self::Haproxy(_) | Self::Commands(_) => false,
         }
     }
 }
@@ -258,7 +271,7 @@ impl ByName {
         };
         match self.nginx.reload(&master, self.deadline).await {
             Ok(Applied { old, .. }) => {
-                let master = self.child.is_none().then(|| Arc::new(master));
+                let master = self.child.is_none().then(|| master.id());
                 Ok(Live { old: Old::Processes(old), master })
             }
             Err(error @ ReloadError::RejectedValue(_)) => {
