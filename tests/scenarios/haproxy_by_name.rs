@@ -153,6 +153,32 @@ async fn what_haproxy_refuses_replaces_nothing() {
     .await;
 }
 
+/// It is started with the first good files, reloaded, and finishes its requests at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervised_haproxy_is_started_reloaded_and_ended_gently() {
+    let site = Site::prepare().await;
+    let folder = site.at("").display().to_string();
+    let command = ["--", "haproxy", "-W", "-db", "-f", &folder];
+    let confsync = Daemon::confsync(&site.lab).etcd(&site.etcd, Api::V3).confdir(&site.confdir);
+    let confsync = confsync.flag("--name", "lb-1");
+    let confsync = command.iter().fold(confsync, |daemon, word| daemon.arg(*word)).start();
+    confsync.ready().await;
+    let load = Load::on(site.listen).clients(2).start();
+    load.more(20).await;
+    assert_eq!(site.sidekicks[0].stop().await, Exit::Code(0), "{}", site.sidekicks[0].log());
+    site.backends[0].die().await;
+    load.more(20).await;
+    load.stop().await.assert_none_failed();
+    site.backends[1].take(std::time::Duration::from_secs(2));
+    let last = tokio::spawn(http::get(site.listen, "/"));
+    eventually("the last request is under way", || async {
+        check(site.backends[1].in_flight() == 1, || "none".to_owned())
+    })
+    .await;
+    assert_eq!(confsync.stop().await, Exit::Code(0), "{}", confsync.log());
+    assert_eq!(last.await.unwrap().unwrap().status, 200);
+}
+
 /// Signals are for a master alone: SIGUSR2 would end another HAProxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_haproxy_without_a_master_is_left_alone() {

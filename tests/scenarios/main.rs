@@ -98,6 +98,8 @@ mod output;
 mod packages;
 /// The page for people, in a real browser.
 mod page;
+/// etcd refuses us at the start, or a file is missing: waited for, and nothing ends.
+mod refused;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
 mod register_commands;
 /// `register`: what counts as healthy.
@@ -111,6 +113,8 @@ mod register_services;
 mod register_setup;
 /// `register`: the backend as its child.
 mod register_supervises;
+/// What confsync supervises, whatever starts it and however it is told of changes.
+mod supervised;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;
 /// What the surface says is known: of an ended nginx, of a refusal that is over.

@@ -20,14 +20,20 @@ mod master;
 mod reload;
 mod socket;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub use argv::Argv;
+use master::works;
 pub use master::{Master, MasterError};
-use reload::ReloadError;
+use reload::{Pace, ReloadError};
 
 use crate::config::confdir;
+use crate::install::Digest;
+use crate::proxy::child::{Child, Knows, Life};
 use crate::proxy::nginx::ProcessId;
 use crate::proxy::{Live, NotLoaded, Old};
 
@@ -59,20 +65,17 @@ pub struct Settings {
 /// One HAProxy.
 #[derive(Debug, Clone)]
 pub struct Haproxy {
+    group: String,
     settings: Settings,
+    /// The supervised program, if it is this HAProxy.
+    child: Option<Child>,
 }
 
 impl Haproxy {
-    /// HAProxy as it is configured.
+    /// HAProxy as a resource knows it. What the command line of a supervised one says wins.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self { settings }
-    }
-
-    /// HAProxy as a resource knows it.
-    #[must_use]
-    pub fn of(told: &confdir::Haproxy) -> Self {
-        Self::new(Settings {
+    pub fn of(group: &str, told: &confdir::Haproxy, child: Option<Child>) -> Self {
+        let mut settings = Settings {
             binary: told.binary.clone(),
             conf: told.conf.clone(),
             directory: None,
@@ -80,7 +83,16 @@ impl Haproxy {
             check_deadline: CHECK_DEADLINE,
             deadline: told.deadline,
             max_old_generations: told.max_old_generations,
-        })
+        };
+        let argv = child.as_ref().and_then(|child| in_command(child.command()));
+        if let Some(argv) = &argv {
+            settings.binary.clone_from(&argv.binary);
+            settings.directory.clone_from(&argv.directory);
+            if !argv.conf.is_empty() {
+                settings.conf.clone_from(&argv.conf);
+            }
+        }
+        Self { group: group.to_owned(), settings, child: child.filter(|_| argv.is_some()) }
     }
 
     /// Where the master writes its number, by what its configuration says now.
@@ -91,12 +103,15 @@ impl Haproxy {
         told.or_else(by_conf).unwrap_or_else(|| PID_FILE.into())
     }
 
-    /// The master that the pid file names, proven to be one.
+    /// The master that is our child or that the pid file names, proven to be one.
     ///
     /// # Errors
     /// When there is none.
     pub fn master(&self) -> Result<Master, MasterError> {
-        Master::from_pid_file(&self.pid_file())
+        match self.child.as_ref().and_then(Child::pid) {
+            Some(pid) => Master::from_pid(pid),
+            None => Master::from_pid_file(&self.pid_file()),
+        }
     }
 
     /// Whether a master runs.
@@ -113,14 +128,55 @@ impl Haproxy {
         (old > self.settings.max_old_generations).then_some(old)
     }
 
-    /// Has the installed files loaded, and waits for the proof.
+    /// Has the installed files loaded, and waits for the proof. `files` are those in place.
     ///
     /// # Errors
     /// [`NotLoaded`].
-    pub async fn load(&self) -> Result<Live, NotLoaded> {
+    pub async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
+        if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting)
+            && self.start(child, files).await?
+        {
+            return Ok(Live { old: Old::Processes(Vec::new()), master: None });
+        }
         let master = self.master().map_err(|error| NotLoaded::NobodyThere(error.to_string()))?;
         let old = self.reload(&master).await?;
-        Ok(Live { old: Old::Processes(old), master: Some(master.id()) })
+        let master = self.child.is_none().then(|| master.id());
+        Ok(Live { old: Old::Processes(old), master })
+    }
+
+    /// Starts the supervised one. `true` if it serves by exactly these files.
+    async fn start(&self, child: &Child, files: Option<Digest>) -> Result<bool, NotLoaded> {
+        let knows = child.placed(&self.group, files, None).await;
+        let knows = knows.map_err(NotLoaded::RejectedValue)?;
+        if knows == Knows::NotStarted {
+            let why = format!("{} is started when all files are in place", child.name());
+            return Err(NotLoaded::Unproven(why));
+        }
+        let until = Instant::now() + self.settings.deadline;
+        let mut pace = Pace::new();
+        loop {
+            let workers = self.master().and_then(|master| master.workers(&[]));
+            match workers {
+                Ok(workers) if workers.iter().any(|worker| works(*worker)) => {
+                    return Ok(knows == Knows::ReadThem);
+                }
+                _ if matches!(child.life(), Life::Left(_)) => {
+                    return Err(NotLoaded::RejectedValue(format!(
+                        "{} ended at once",
+                        child.name()
+                    )));
+                }
+                Err(error) if Instant::now() >= until => {
+                    return Err(NotLoaded::NobodyThere(error.to_string()));
+                }
+                Ok(_) if Instant::now() >= until => {
+                    let why =
+                        format!("{} was started, and none of its workers serves", child.name());
+                    return Err(NotLoaded::NobodyThere(why));
+                }
+                _ => pace.wait().await,
+            }
+        }
     }
 
     async fn reload(&self, master: &Master) -> Result<Vec<ProcessId>, NotLoaded> {
@@ -135,4 +191,9 @@ impl Haproxy {
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),
         }
     }
+}
+
+/// The HAProxy of a command line, which an entry point or `env` may come before.
+fn in_command(command: &[OsString]) -> Option<Argv> {
+    (0..command.len()).find_map(|from| Argv::read(command.get(from..)?))
 }
