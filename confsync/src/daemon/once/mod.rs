@@ -243,7 +243,7 @@ async fn step(pipeline: &mut Pipeline) {
 }
 
 fn only_commands(set: &ReloadGroup) -> bool {
-    set.programs.iter().all(|program| program.resource.nginx.is_none())
+    set.programs.iter().all(|program| !program.resource.is_by_name())
 }
 
 async fn write_only(set: &ReloadGroup, wanted: &Wanted) -> anyhow::Result<()> {
