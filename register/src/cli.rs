@@ -115,6 +115,7 @@ mod tests {
                 "drain_applied",
                 "drain_quiesced",
                 "bookkeeping",
+                "drain_quiet",
                 "wait_applied",
                 "listen",
                 "allow_host"

@@ -257,8 +257,21 @@ pub static WAIT_APPLIED: Setting = Setting::new(
 )
 .implied("30s");
 
-/// How to join.
-pub static JOIN: Group = Group { heading: "Joining and leaving", settings: &[&WAIT_APPLIED] };
+/// How long no connection may come before the backend is stopped.
+pub static DRAIN_QUIET: Setting = Setting::new(
+    "drain_quiet",
+    "REGISTER_DRAIN_QUIET",
+    "SPAN",
+    "Then wait until no new connection has come for this long and none is open",
+)
+.details(
+    "For load balancers that are not ours and acknowledge nothing. It waits for --drain-quiesced at \
+     most, and needs to see the backend's sockets: on the same machine, without forwarded ports.",
+);
+
+/// How to join, and how to leave others than our load balancers.
+pub static JOIN: Group =
+    Group { heading: "Joining and leaving", settings: &[&DRAIN_QUIET, &WAIT_APPLIED] };
 
 /// Where status is served.
 pub static LISTEN: Setting = status::listen(

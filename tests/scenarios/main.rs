@@ -108,6 +108,8 @@ mod register_commands;
 mod register_health;
 /// `register`: lost leases, etcd away, restarted, wiped, restored.
 mod register_lease;
+/// `register`: the connections to a backend, where nobody acknowledges.
+mod register_quiet;
 /// `register`: two instances of one key, restarts, stops at any moment.
 mod register_rivals;
 /// `register`: many services in one process.

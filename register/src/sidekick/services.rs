@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::claim::{Aim, KeyStatus, Takeover, Want};
-use common::model::{Key, Revision};
+use common::model::{Endpoint, Key, Revision};
 use common::registrar::RegistrarReport;
 use tokio::sync::Notify;
 
@@ -46,6 +46,8 @@ pub(super) struct Instance {
     pub(super) health: HealthState,
     /// The value that its key was to have.
     pub(super) value: Vec<u8>,
+    /// Where it listens.
+    pub(super) addr: Endpoint,
 }
 
 impl Services {
@@ -189,6 +191,7 @@ impl Services {
         let instance = |running: RunningService| Instance {
             health: running.health,
             value: running.service.value.into_bytes(),
+            addr: running.service.target.addr,
         };
         self.running.into_iter().map(|(key, running)| (key, instance(running))).collect()
     }
