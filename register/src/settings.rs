@@ -286,6 +286,17 @@ pub static ALLOW_HOST: Setting = status::allow_host("REGISTER_ALLOW_HOST");
 /// The process.
 pub static PROCESS: Group = Group { heading: "Status", settings: &[&LISTEN, &ALLOW_HOST] };
 
+/// One of several instances of a sidekick.
+pub static ONE_KEY: Setting = Setting::new(
+    "key",
+    "",
+    "KEY",
+    "Which one, where the sidekick has several, such as apache/10.0.0.1",
+);
+
+/// Where a running sidekick is told another weight.
+pub static WEIGHING: Group = Group { heading: "", settings: &[&LISTEN, &ONE_KEY] };
+
 /// A file with services.
 pub static CONFIG: Setting = Setting::new(
     "config",
@@ -305,8 +316,16 @@ pub static WAIT: Setting = Setting::new(
     "Wait until every load balancer has drained it, as `run` does when it is stopped",
 );
 
+/// Whether `remove` asks whose the key is.
+pub static FORCE: Setting = Setting::new(
+    "force",
+    "",
+    "",
+    "Remove the key whatever its value; needed with KEY. Its sidekick, if it runs, writes it again",
+);
+
 /// How `remove` is done.
-pub static REMOVAL: Group = Group { heading: "", settings: &[&WAIT] };
+pub static REMOVAL: Group = Group { heading: "", settings: &[&FORCE, &WAIT] };
 
 /// Table or JSON.
 pub static OUTPUT: Setting = output::form("REGISTER_OUTPUT");

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::model::{Prefix, Ttl, format_span, parse_span};
+use common::model::{Endpoint, Key, Prefix, Ttl, format_span, parse_span};
 use common::runtime::StatusServer;
 use common::settings::{Reader, status};
 
-use super::service::{Service, Target};
+use super::service::Service;
 use crate::handshake::WaitBounds;
 use crate::settings::{
     ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, DRAIN_QUIET, LISTEN,
@@ -66,8 +66,10 @@ pub struct DrainSpans {
 /// What `register remove` removes, and how it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// The key, and the address that its value must have to be ours.
-    pub target: Target,
+    /// The key.
+    pub key: Key,
+    /// The address that its value must have to be ours; `None`: whatever it is.
+    pub owner: Option<Endpoint>,
     /// Bookkeeping and drain, for `--wait`.
     pub process: Process,
 }

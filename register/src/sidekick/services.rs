@@ -19,7 +19,7 @@ use crate::config::Service;
 use crate::health::HealthState;
 use crate::probe::{Probe, Verdict};
 use crate::prober::{self, ProbeLimits, Probing};
-use crate::status::ServiceStatus;
+use crate::status::{ServiceStatus, WeightChange, with_weight};
 
 /// All services, by key.
 pub(super) struct Services {
@@ -167,6 +167,16 @@ impl Services {
             (key.clone(), status)
         };
         self.running.iter().map(status).collect()
+    }
+
+    /// The key is written again, in place. A configuration that is read again has the last word
+    /// only where it says something else than before.
+    pub(super) fn set_weight(&mut self, change: &WeightChange) {
+        let Some(running) = self.running.get_mut(&change.key) else { return };
+        if let Some(value) = with_weight(&running.service.value, change.weight) {
+            tracing::info!(key = %change.key, weight = change.weight, "the weight is changed");
+            running.service.value = value;
+        }
     }
 
     /// Goes over to a new configuration; what did not change is not touched.

@@ -3,6 +3,7 @@
 //!
 //! It reads what was published and says no more than that.
 
+mod command;
 mod document;
 mod metrics;
 
@@ -18,9 +19,11 @@ use common::runtime::{
 };
 use hyper::Request;
 use hyper::body::Incoming;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use command::{WeightChange, with_weight};
 
 use crate::handshake::DrainResult;
 use crate::prober::ProbeReport;
@@ -78,6 +81,8 @@ pub struct StatusSources {
     pub liveness: Liveness,
     /// What was last reported to the service manager.
     pub manager: ServiceManager,
+    /// Where commands go.
+    pub commands: mpsc::Sender<WeightChange>,
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -119,7 +124,29 @@ impl StatusHandler {
     }
 }
 
+impl StatusHandler {
+    fn set_weight(&self, request: &Request<Incoming>) -> Result<String, (u16, String)> {
+        let uri = request.uri();
+        let published = self.sources.published.borrow();
+        if published.drain.is_some() {
+            return Err((409, "it is leaving\n".to_owned()));
+        }
+        let query = uri.query().unwrap_or_default();
+        let change = command::read(uri.path(), query, &published.services)?;
+        let done = format!("{} has weight {} from now on\n", change.key, change.weight);
+        let busy = |_| (503, "it is busy with another command; try again\n".to_owned());
+        self.sources.commands.try_send(change).map(|()| done).map_err(busy)
+    }
+}
+
 impl Handler for StatusHandler {
+    fn command(&self, request: &Request<Incoming>) -> StatusResponse {
+        match self.set_weight(request) {
+            Ok(text) => plain(200, TEXT, text),
+            Err((status, text)) => plain(status, TEXT, text),
+        }
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> StatusResponse {
         match request.uri().path() {
             "/healthz" => health(&self.sources.liveness),
