@@ -100,8 +100,10 @@ mod machines_units;
 mod output;
 /// The packages, installed and removed.
 mod packages;
-/// The page for people, in a real browser.
+/// The page of confsync, in a real browser.
 mod page;
+/// The page of register, in a real browser.
+mod page_register;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
 mod register_commands;
 /// `register`: what counts as healthy.

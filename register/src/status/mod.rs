@@ -1,5 +1,5 @@
 //! The status of the sidekick: what the loop publishes, and its HTTP server with `/healthz`,
-//! `/readyz`, `/metrics` and `/status`.
+//! `/readyz`, `/metrics` and `/status`, and a page for people at `/`.
 //!
 //! It reads what was published and says no more than that.
 
@@ -14,8 +14,8 @@ use common::claim::KeyStatus;
 use common::model::Key;
 use common::registrar::RegistrarReport;
 use common::runtime::{
-    Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse, StatusServer,
-    health, plain,
+    Handler, HtmlPage, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse,
+    StatusServer, health, plain,
 };
 use hyper::Request;
 use hyper::body::Incoming;
@@ -85,6 +85,8 @@ pub struct StatusSources {
     pub commands: mpsc::Sender<WeightChange>,
 }
 
+const PAGE: &str = include_str!("page.html");
+
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Serves the status until `shutdown`.
@@ -106,6 +108,7 @@ struct StatusHandler {
     sources: StatusSources,
     metrics: SharedMetrics<Published>,
     status: SharedDocument<Published>,
+    page: HtmlPage,
 }
 
 impl StatusHandler {
@@ -113,6 +116,7 @@ impl StatusHandler {
         Self {
             metrics: SharedMetrics::new(sources.published.clone()),
             status: SharedDocument::new(sources.published.clone()),
+            page: HtmlPage::new(PAGE),
             sources,
         }
     }
@@ -159,7 +163,16 @@ impl Handler for StatusHandler {
                 let text = self.status.get(|status| document::of(&status.borrow(), &self.text()));
                 plain(200, "application/json", text)
             }
-            _ => plain(404, TEXT, "there are /healthz, /readyz, /metrics and /status\n"),
+            "/" => self.page.answer(),
+            _ => plain(404, TEXT, "there are /, /healthz, /readyz, /metrics and /status\n"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_refers_to_nothing_outside_and_makes_no_markup_from_values() {
+        assert_eq!(super::HtmlPage::new(super::PAGE).problem(), None);
     }
 }

@@ -11,6 +11,7 @@ mod connections;
 mod document;
 mod host;
 mod listen;
+mod page;
 mod write_deadline;
 
 use std::convert::Infallible;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use document::{SharedDocument, Source};
 pub use host::AllowedHosts;
 pub use listen::ListenAddress;
+pub use page::HtmlPage;
 
 use self::connections::{Admitted, Connections};
 use self::listen::Listener;
