@@ -91,7 +91,7 @@ const REMOVALS: &str = "  \
 
 const WEIGHTS: &str = "  \
   register weight 10 --listen unix:/run/apache-discovery-7777/status.sock
-  register weight 1 --listen unix:/run/register/status.sock --key apache/10.0.0.1";
+  register weight 1 --listen unix:/run/register/status.sock --instance apache/10.0.0.1";
 
 const LISTS: &str = "  \
   register list
@@ -148,7 +148,7 @@ mod tests {
         for line in [
             "register list --service apache --json",
             "register list -o json",
-            "register weight 3 --listen unix:/run/a.sock --key a/10.0.0.1",
+            "register weight 3 --listen unix:/run/a.sock --instance a/10.0.0.1",
             "register check --service a --host 10.0.0.1 --port 1 --check none",
             "register remove --service a --host 10.0.0.1 --port 1 --wait",
             "register remove /services/a/10.0.0.1 --force",

@@ -287,15 +287,15 @@ pub static ALLOW_HOST: Setting = status::allow_host("REGISTER_ALLOW_HOST");
 pub static PROCESS: Group = Group { heading: "Status", settings: &[&LISTEN, &ALLOW_HOST] };
 
 /// One of several instances of a sidekick.
-pub static ONE_KEY: Setting = Setting::new(
-    "key",
+pub static ONE_INSTANCE: Setting = Setting::new(
+    "instance",
     "",
     "KEY",
     "Which one, where the sidekick has several, such as apache/10.0.0.1",
 );
 
 /// Where a running sidekick is told another weight.
-pub static WEIGHING: Group = Group { heading: "", settings: &[&LISTEN, &ONE_KEY] };
+pub static WEIGHING: Group = Group { heading: "", settings: &[&LISTEN, &ONE_INSTANCE] };
 
 /// A file with services.
 pub static CONFIG: Setting = Setting::new(

@@ -42,7 +42,9 @@ pub(super) fn read(
     let key = match (found.next(), found.next()) {
         (Some(key), None) => key.clone(),
         (None, _) => return Err((404, format!("there is no such key here; there is {names}\n"))),
-        (Some(_), Some(_)) => return Err((409, format!("whose? add --key; there is {names}\n"))),
+        (Some(_), Some(_)) => {
+            return Err((409, format!("whose? add --instance; there is {names}\n")));
+        }
     };
     let value = services.get(&key).map_or("", |service| service.value.as_str());
     if with_weight(value, weight).is_none() {
@@ -95,7 +97,7 @@ mod tests {
         let two = services(&[("/services/web/1", json), ("/services/plain/1", "10.0.0.1:80")]);
         assert_eq!(read("/weight/7", "key=web%2F1", &two).unwrap().key.id(), "1");
         for (path, query, status, part) in [
-            ("/weight/7", "", 409, "add --key; there is /services/plain/1, /services/web/1"),
+            ("/weight/7", "", 409, "add --instance; there is /services/plain/1, /services/web/1"),
             ("/weight/7", "key=other", 404, "no such key"),
             ("/weight/7", "key=plain/1", 409, "--value json"),
             ("/weight/0", "key=web/1", 400, "from 1 to"),
