@@ -1,8 +1,11 @@
 //! Both daemons with exactly the rights of docs/how-to/least-rights.md, and with one too few.
 
+use std::time::Duration;
+
+use tests::daemon::Running;
 use tests::eventually::check;
 use tests::process::Spec;
-use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Nginx, eventually};
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Nginx, Signal, within};
 
 in_both_apis!(the_roles_of_the_manual_suffice, a_right_that_is_missing_is_named_at_the_start);
 
