@@ -106,7 +106,8 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
     let reading = async {
         let mut piece = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = from.read(&mut piece).await {
-            let _ = sender.send((Instant::now() + later, piece[..count].to_vec()));
+            let came = piece.iter().take(count).copied().collect();
+            let _ = sender.send((Instant::now() + later, came));
         }
     };
     let writing = async {

@@ -123,8 +123,8 @@ impl From<Prefix> for Tree {
 impl From<&super::key::Key> for Tree {
     fn from(key: &super::key::Key) -> Self {
         // A key is a clean path, which is all that a prefix asks.
-        let path = key.as_str().parse();
-        Self::from(path.unwrap_or_else(|_: KeyError| unreachable!("a key is a clean path")))
+        let path = key.as_str().parse::<Prefix>();
+        Self::from(path.unwrap_or_else(|_| unreachable!("a key is a clean path")))
     }
 }
 

@@ -207,7 +207,7 @@ impl V3 {
         also: Option<TxnOp>,
         deadline: Instant,
     ) -> Result<DeleteOutcome, Failure> {
-        let link = self.link(deadline).await?;
+        let link = self.link(deadline).await.map_err(Failure::Store)?;
         let mut compares = compares(key, guard);
         // Without it, deleting a missing key would succeed.
         compares.push(Compare::create_revision(key.as_str(), CompareOp::Greater, 0));

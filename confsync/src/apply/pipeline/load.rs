@@ -56,6 +56,7 @@ impl Pipeline {
         let until = match old {
             Old::Processes(pids) => Until::Gone(pids),
             Old::For(span) => Until::Then(now + span),
+            Old::Ask(commands) => Until::Proven(self.quiesce_check.begin(&self.name, commands)),
         };
         self.quiescence.retire(until);
         if let Some(applied) = self.applied() {
