@@ -9,8 +9,8 @@
 //! * [`handshake`] is the wire format of members and acknowledgements.
 //! * [`startup`] waits for etcd; [`rights`] says what etcd will not allow.
 //! * [`other_api`] says what is in the API of etcd that was not asked.
-//! * [`trust`] decides which servers' certificates are accepted.
 //! * [`table`] aligns columns for a terminal.
+//! * [`tls`] is TLS as a client, with files that are read again.
 //! * [`settings`] makes command lines and reads flags, environment and files.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
@@ -29,7 +29,7 @@ pub mod settings;
 pub mod startup;
 pub mod store;
 pub mod table;
-pub mod trust;
+pub mod tls;
 pub mod watch;
 
 /// For `--version`: the version, and in a release the commit it was built from.

@@ -104,6 +104,8 @@ mod packages;
 mod page;
 /// The page of register, in a real browser.
 mod page_register;
+/// etcd refuses us at the start, or a file is missing: waited for, and nothing ends.
+mod refused;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
 mod register_commands;
 /// `register`: what counts as healthy.

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::decide::Withheld;
 use crate::acks::members::LoadBalancerKeys;
 use crate::apply::ledger::Owed;
 use crate::apply::pipeline::Pipeline;
@@ -77,9 +78,7 @@ pub struct Agent<S> {
     /// The oldest change that waits for the debounce.
     first_change: Option<Instant>,
     /// Why the newest picture is not rendered.
-    withheld: Option<String>,
-    /// Whether it is for want of backends alone.
-    too_few: bool,
+    withheld: Option<Withheld>,
     refused: Vec<RejectedValue>,
     /// The backends as they were shown last.
     shown: BTreeMap<Arc<str>, Arc<BackendState>>,
@@ -114,7 +113,6 @@ impl<S: Store> Agent<S> {
             regressions: 0,
             first_change: None,
             withheld: None,
-            too_few: false,
             refused: Vec::new(),
             shown: shown.map(|b| (Arc::clone(&b.key), Arc::clone(b))).collect(),
             owed_since: None,

@@ -18,6 +18,7 @@ use common::registrar;
 use common::runtime::{Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager, Signals};
 use common::startup::wait_for_etcd;
 use common::store::Etcd;
+use common::tls::follow_expiry;
 use common::watch::{self, Options, Start};
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
@@ -103,8 +104,10 @@ impl Daemon {
         let (states, published) = channel::channel(States::new());
         let (about, told) = channel::channel(About::new(config.name.clone()));
         let (liveness, page_clients) = (Liveness::default(), PageClients::default());
+        let certificate = follow_expiry(&config.connection.tls, signals.abort.clone());
         if let Some(server) = config.status.clone() {
             let sources = status::Sources {
+                certificate,
                 states: published,
                 about: told,
                 liveness: liveness.clone(),
@@ -168,7 +171,9 @@ impl Daemon {
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
-        let options = Options { resync: self.config.reconcile, start, ..Options::default() };
+        let ignored = Some(self.config.bookkeeping.clone().into());
+        let resync = self.config.reconcile;
+        let options = Options { resync, start, ignored, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
         let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());

@@ -8,6 +8,7 @@ use common::handshake::Bookkeeping;
 use common::rights::{Right, warn_until_granted};
 use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage};
 use common::startup::wait_for_etcd;
+use common::tls::follow_expiry;
 
 use super::setup::{sources, start};
 use crate::config::{RegisterConfig, prepare};
@@ -34,10 +35,11 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let (publish, published) = tokio::sync::watch::channel(SidekickStatus::default());
     let liveness = Liveness::default();
     let (weights, weight_changes) = tokio::sync::mpsc::channel(8);
+    let certificate = follow_expiry(&connection.tls, signals.abort.clone());
     if let Some(server) = config.process.status.clone() {
         let (liveness, manager) = (liveness.clone(), manager.clone());
         let commands = weights.clone();
-        let sources = StatusSources { published, liveness, manager, commands };
+        let sources = StatusSources { published, liveness, manager, certificate, commands };
         status::serve(server, sources, signals.abort.clone())?;
     }
     let store = tokio::select! {

@@ -17,6 +17,7 @@ use common::runtime::{
     Handler, HtmlPage, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse,
     StatusServer, health, plain,
 };
+use common::tls::CertificateExpiry;
 use hyper::Request;
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, watch};
@@ -83,6 +84,8 @@ pub struct StatusSources {
     pub manager: ServiceManager,
     /// Where commands go.
     pub commands: mpsc::Sender<WeightChange>,
+    /// When our certificate expires.
+    pub certificate: CertificateExpiry,
 }
 
 const PAGE: &str = include_str!("page.html");
@@ -158,7 +161,9 @@ impl Handler for StatusHandler {
                 let code = if self.sources.published.borrow().is_ready() { 200 } else { 503 };
                 plain(code, TEXT, format!("{}\n", self.text()))
             }
-            "/metrics" => self.metrics.answer(request, |status| metrics::text(&status.borrow())),
+            "/metrics" => self.metrics.answer(request, |status| {
+                metrics::text(&status.borrow(), &self.sources.certificate)
+            }),
             "/status" => {
                 let text = self.status.get(|status| document::of(&status.borrow(), &self.text()));
                 plain(200, "application/json", text)
