@@ -82,16 +82,11 @@ struct Listed {
     key: String,
     service: String,
     id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     addr: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     zone: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     meta: BTreeMap<String, String>,
     ttl_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
 }
 
