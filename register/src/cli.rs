@@ -21,6 +21,7 @@ const RUN: [&Group; 10] = [
     &log::GROUP,
 ];
 const REMOVE: [&Group; 5] = [&INSTANCE, &DRAIN, &REMOVAL, &etcd::GROUP, &log::GROUP];
+const WEIGHT: [&Group; 1] = [&WEIGHING];
 const SHOW: [&Group; 3] = [&LIST, &etcd::GROUP, &log::GROUP];
 
 /// The groups of settings of a subcommand.
@@ -29,7 +30,7 @@ pub fn groups(subcommand: &str) -> &'static [&'static Group] {
     match subcommand {
         "remove" => &REMOVE,
         "list" => &SHOW,
-        "weight" => &[&WEIGHING],
+        "weight" => &WEIGHT,
         _ => &RUN,
     }
 }
