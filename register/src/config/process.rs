@@ -63,6 +63,15 @@ pub struct DrainSpans {
     pub quiet: Option<Duration>,
 }
 
+impl DrainSpans {
+    /// How long a drain takes at most.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        let quiet = self.quiet.map_or(Duration::ZERO, |_| self.quiesced);
+        (self.applied + self.quiesced).max(self.min) + quiet
+    }
+}
+
 /// What `register remove` removes, and how it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {

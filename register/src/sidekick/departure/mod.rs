@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::claim::{Aim, Marker, Takeover, Want};
-use common::handshake::Bookkeeping;
+use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::{Endpoint, Key, Revision, format_span};
 use common::runtime::{Exit, ServiceManager};
 use common::store::Store;
@@ -48,6 +48,8 @@ pub(super) struct Departure<S> {
     pub(super) registration: Registration<S>,
     pub(super) process: Process,
     pub(super) bookkeeping: Bookkeeping,
+    /// When it began, for the leave markers.
+    pub(super) times: DrainTimes,
     pub(super) manager: ServiceManager,
     /// The second signal.
     pub(super) abort: CancellationToken,
@@ -159,7 +161,7 @@ impl<S: Store> Departure<S> {
         self.manager.extend(deadline.saturating_duration_since(Instant::now()) + EXTENSION);
         let mut wants = BTreeMap::new();
         for (key, value) in keys {
-            let marker = self.bookkeeping.leave_marker(key);
+            let marker = self.bookkeeping.leave_marker(key, self.times);
             let marker = marker.map(|(key, value)| Marker { key, value });
             // The markers stay as long as we do.
             wants.extend(marker.clone().map(|Marker { key, value }| {
