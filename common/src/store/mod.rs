@@ -242,6 +242,19 @@ pub trait Store: Clone + Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 
+    /// Reads trees that were read before: `known` is what they were, but for keys that are known
+    /// to be gone since. The answer is that of [`read`](Self::read); a store that can tell what has
+    /// changed is asked for no more.
+    fn read_again(
+        &self,
+        trees: &[Tree],
+        known: &Snapshot,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send {
+        let _ = known;
+        self.read(trees, deadline)
+    }
+
     /// Watches one tree for changes after `after`. The deadline is for the start of the
     /// watch. A revision of the future is [`StoreError::Regressed`].
     fn watch(

@@ -7,6 +7,7 @@
 mod answer;
 mod error;
 mod read;
+mod read_again;
 mod secured;
 mod watch;
 
@@ -202,6 +203,15 @@ impl Store for V3 {
 
     async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
         read::read(self, trees, deadline).await
+    }
+
+    async fn read_again(
+        &self,
+        trees: &[Tree],
+        known: &Snapshot,
+        deadline: Instant,
+    ) -> Result<Snapshot, StoreError> {
+        read_again::read_again(self, trees, known, deadline).await
     }
 
     async fn watch(

@@ -22,14 +22,14 @@ const READ_ATTEMPTS: usize = 3;
 
 /// A range of keys still to be read, from the first included to the last excluded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct KeyRange {
-    from: Vec<u8>,
+pub(super) struct KeyRange {
+    pub(super) from: Vec<u8>,
     /// Empty for the one key `from`.
-    to: Vec<u8>,
+    pub(super) to: Vec<u8>,
 }
 
 impl KeyRange {
-    fn options(&self) -> GetOptions {
+    pub(super) fn options(&self) -> GetOptions {
         if self.to.is_empty() {
             GetOptions::new()
         } else {
@@ -40,7 +40,7 @@ impl KeyRange {
 
 /// The key at the top and all below it. Two ranges, because `/web-2` sorts between
 /// `/web` and `/web/`.
-fn ranges(tree: &Tree) -> Vec<KeyRange> {
+pub(super) fn ranges(tree: &Tree) -> Vec<KeyRange> {
     let path = tree.path();
     if path == "/" {
         // `0` is the character after `/`: keys that begin with another are nobody's here.

@@ -1,15 +1,5 @@
-//! Read, then watch, then publish whole: the only module that handles a store's events.
-//!
-//! What it publishes is a [`View`]: a complete [`Snapshot`] and whether it is fresh. A reader
-//! never acts on half a list, and learns of compaction, interrupted streams or time-outs only
-//! by a view that is stale for a while.
-//!
-//! One tree is followed by its changes. With several, a change only means that all trees are
-//! read again at one revision: two watches of one server promise no order between each other.
-//!
-//! It knows nothing of what the keys mean.
+//! The task that reads, watches and publishes.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,84 +8,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::view::{Options, Stale, StaleReason, Start, View};
 use crate::backoff::Backoff;
-use crate::model::{Entry, Revision, Snapshot, Tree, format_span};
-use crate::runtime::{Gate, OutageLog};
+use crate::model::{Change, Entry, Revision, Snapshot, Tree, format_span};
+use crate::runtime::OutageLog;
 use crate::store::{Store, StoreError, Watch, WatchEvent, default_deadline, read_deadline};
-
-/// What is known of the watched trees.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// The last complete snapshot; `None` until the first read succeeded.
-    pub snapshot: Option<Arc<Snapshot>>,
-    /// How often the store has regressed (it was wiped or restored).
-    pub regressions: u32,
-    /// When the store last regressed.
-    pub regressed_at: Option<Instant>,
-    /// Why the snapshot may be out of date; `None` while it is followed.
-    pub stale: Option<Stale>,
-}
-
-/// A view is not fresh.
-#[derive(Debug, Clone)]
-pub struct Stale {
-    /// Since when.
-    pub since: Instant,
-    /// The cause.
-    pub reason: StaleReason,
-}
-
-/// Why a view is not fresh; `Display` is for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StaleReason {
-    /// The first read has not been answered yet.
-    NotReadYet,
-    /// The first read waits for something else; see [`Start`].
-    NotStarted(&'static str),
-    /// A read or a watch failed and is repeated.
-    Failed(StoreError),
-}
-
-impl fmt::Display for StaleReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotReadYet => f.write_str("etcd has not answered yet"),
-            Self::NotStarted(reason) => f.write_str(reason),
-            Self::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-/// How a watch behaves.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Everything is read again this often (with a jitter of a tenth), whatever the watch
-    /// delivers: a second means against a store that loses an event.
-    pub resync: Duration,
-    /// The schedule of attempts after an error.
-    pub backoff: Backoff,
-    /// What the first read waits for; `None`: nothing.
-    pub start: Option<Start>,
-}
-
-/// What the first read waits for.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Nothing is read before this is open.
-    pub gate: Gate,
-    /// Why nothing is read yet, for operators.
-    pub reason: &'static str,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            resync: Duration::from_secs(300),
-            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
-            start: None,
-        }
-    }
-}
 
 /// Follows `trees` until `shutdown`, and publishes every new view. A slow reader gets only the
 /// newest.
@@ -208,6 +125,11 @@ impl<S: Store> Follower<S> {
 
     async fn read(&mut self, after: ReadAfter) -> Result<(), StoreError> {
         let snapshot = self.store.read(&self.trees, read_deadline()).await?;
+        self.take(snapshot, after);
+        Ok(())
+    }
+
+    fn take(&mut self, snapshot: Snapshot, after: ReadAfter) {
         self.backoff.reset();
         self.outage = OutageLog::default();
         self.seen = snapshot.revision;
@@ -215,7 +137,6 @@ impl<S: Store> Follower<S> {
         if !(after == ReadAfter::Resync && self.is_known(&snapshot)) {
             self.publish(snapshot);
         }
-        Ok(())
     }
 
     /// Whether the published snapshot has the same entries, refreshes aside.
@@ -306,13 +227,22 @@ impl<S: Store> Follower<S> {
     }
 
     async fn apply(&mut self, event: WatchEvent) -> Result<(), StoreError> {
-        let WatchEvent::Changes(changes) = event else { return Ok(()) };
-        let newest = changes.iter().map(crate::model::Change::revision).max();
+        let WatchEvent::Changes(mut changes) = event else { return Ok(()) };
+        let newest = changes.iter().map(Change::revision).max().unwrap_or_default();
+        changes.retain(|change| !self.is_repeated(change));
         if self.trees.len() > 1 {
-            let news = newest > Some(self.seen);
-            return if news { self.read(ReadAfter::Loss).await } else { Ok(()) };
+            if changes.is_empty() || newest <= self.seen {
+                return Ok(());
+            }
+            let known = self.known_without(&changes);
+            let snapshot = self.store.read_again(&self.trees, &known, read_deadline()).await?;
+            self.take(snapshot, ReadAfter::Loss);
+            return Ok(());
         }
-        self.seen = newest.unwrap_or_default().max(self.seen);
+        self.seen = newest.max(self.seen);
+        if changes.is_empty() {
+            return Ok(());
+        }
         self.view.send_modify(|view| {
             let mut next = view.snapshot.take().unwrap_or_default();
             let snapshot = Arc::make_mut(&mut next);
@@ -320,6 +250,34 @@ impl<S: Store> Follower<S> {
             view.snapshot = Some(next);
         });
         Ok(())
+    }
+
+    /// Whether a key was put again as it was. Not if it has another lease, or a lifetime of its
+    /// own (v2): somebody took the key over, and may wait until the revision of that is applied.
+    fn is_repeated(&self, change: &Change) -> bool {
+        let Change::Put(entry) = change else { return false };
+        let view = self.view.borrow();
+        let known = view.snapshot.as_ref().and_then(|known| known.entries.get(&entry.key));
+        known.is_some_and(|known| {
+            entry.ttl.is_none()
+                && known.lease == entry.lease
+                && known.created == entry.created
+                && known.value == entry.value
+        })
+    }
+
+    /// The published snapshot without the keys that are reported to be gone.
+    fn known_without(&self, changes: &[Change]) -> Snapshot {
+        let known = self.view.borrow().snapshot.clone().unwrap_or_default();
+        let mut known = Arc::unwrap_or_clone(known);
+        for change in changes {
+            if let Change::Deleted { key, at } = change
+                && known.entries.get(key).is_some_and(|entry| entry.modified < *at)
+            {
+                known.entries.remove(key);
+            }
+        }
+        known
     }
 
     /// Prepares the next read after an error: at once where only the history is missing, and
