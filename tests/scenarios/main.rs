@@ -90,6 +90,8 @@ mod machines;
 mod machines_killed;
 /// The units when something is missing or wrong, and when they are told to read files again.
 mod machines_units;
+/// The etcd of the tutorial's time.
+mod old_etcd;
 /// What cannot be written to standard output.
 mod output;
 /// The packages, installed and removed.

@@ -21,6 +21,7 @@ pub mod memory;
 mod reason;
 mod v2;
 mod v3;
+mod version;
 
 pub use connect::{
     Api, ApiError, Connection, Credentials, Password, Timeouts, check_endpoint, connect,
