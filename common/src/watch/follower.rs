@@ -27,6 +27,7 @@ pub fn follow<S: Store>(
     let follower = Follower {
         store,
         trees,
+        ignored: options.ignored,
         resync: options.resync,
         backoff: options.backoff,
         rereads: Backoff::new(REREAD_PAUSE, MAX_REREAD_PAUSE),
@@ -43,6 +44,7 @@ pub fn follow<S: Store>(
 struct Follower<S> {
     store: S,
     trees: Vec<Tree>,
+    ignored: Option<Tree>,
     resync: Duration,
     backoff: Backoff,
     /// The schedule of reads after a watch ended for want of history.
@@ -129,7 +131,10 @@ impl<S: Store> Follower<S> {
         Ok(())
     }
 
-    fn take(&mut self, snapshot: Snapshot, after: ReadAfter) {
+    fn take(&mut self, mut snapshot: Snapshot, after: ReadAfter) {
+        if let Some(ignored) = &self.ignored {
+            snapshot.entries.retain(|key, _| !ignored.covers(key));
+        }
         self.backoff.reset();
         self.outage = OutageLog::default();
         self.seen = snapshot.revision;
@@ -228,6 +233,9 @@ impl<S: Store> Follower<S> {
 
     async fn apply(&mut self, event: WatchEvent) -> Result<(), StoreError> {
         let WatchEvent::Changes(mut changes) = event else { return Ok(()) };
+        if let Some(ignored) = &self.ignored {
+            changes.retain(|change| !ignored.covers(change.key()));
+        }
         let newest = changes.iter().map(Change::revision).max().unwrap_or_default();
         changes.retain(|change| !self.is_repeated(change));
         if self.trees.len() > 1 {

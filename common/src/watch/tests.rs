@@ -45,3 +45,35 @@ async fn a_value_that_is_put_again_wakes_nobody_unless_it_has_another_holder() {
         assert_eq!(now.entries["/a/1"].text(), Some("y"));
     }
 }
+
+#[tokio::test]
+async fn ignored_keys_are_in_no_view_and_wake_nobody() {
+    let store = Memory::default();
+    let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+    let put = async |key: &str| {
+        let key: Key = key.parse().unwrap();
+        store.put(&key, b"x", lease, &Guard::Absent, soon()).await.unwrap();
+    };
+    put("/confsync/acks/web/lb-1").await;
+    let ignored = Some("/confsync".parse().unwrap());
+    let options = Options { ignored, ..Options::default() };
+    let shutdown = CancellationToken::new();
+    let mut view = follow(store.clone(), vec!["/".parse().unwrap()], options, shutdown);
+    view.changed().await.unwrap();
+    assert!(view.borrow_and_update().snapshot.clone().unwrap().entries.is_empty());
+
+    put("/confsync/acks/web/lb-2").await;
+    put("/settings/title").await;
+    view.changed().await.unwrap();
+    let seen = view.borrow_and_update().snapshot.clone().unwrap();
+    assert!(seen.entries.keys().map(|key| &**key).eq(["/settings/title"]));
+    put("/confsync/acks/web/lb-3").await;
+    put("/settings/end").await;
+    let all = |view: &View| view.snapshot.as_ref().is_some_and(|s| s.entries.len() == 2);
+    let mut woken = 0;
+    while !all(&view.borrow_and_update()) {
+        view.changed().await.unwrap();
+        woken += 1;
+    }
+    assert!(woken <= 1, "woken {woken} times by one change");
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::model::Snapshot;
+use crate::model::{Snapshot, Tree};
 use crate::runtime::Gate;
 use crate::store::StoreError;
 
@@ -64,6 +64,9 @@ pub struct Options {
     pub backoff: Backoff,
     /// What the first read waits for; `None`: nothing.
     pub start: Option<Start>,
+    /// Its keys are in no view, and their changes wake no reader: what a reader writes because
+    /// of a view must not make the next view.
+    pub ignored: Option<Tree>,
 }
 
 /// What the first read waits for.
@@ -81,6 +84,7 @@ impl Default for Options {
             resync: Duration::from_secs(300),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             start: None,
+            ignored: None,
         }
     }
 }

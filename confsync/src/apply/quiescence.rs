@@ -32,6 +32,8 @@ pub enum Until {
     Gone(Vec<ProcessId>),
     /// Nobody can tell; until this instant.
     Then(Instant),
+    /// Until a command has proven it for the load of this number, or a later one.
+    Proven(u64),
 }
 
 impl Quiescence {
@@ -43,6 +45,11 @@ impl Quiescence {
     /// A load retired workers.
     pub fn retire(&mut self, until: Until) {
         self.retiring.push(Retiring { knows: self.live, until });
+    }
+
+    /// A command has proven that nothing of before the load of this number is left.
+    pub fn proven(&mut self, number: u64) {
+        self.retiring.retain(|r| !matches!(r.until, Until::Proven(load) if load <= number));
     }
 
     /// Looks again. `applied`: up to where what is wanted is live, if it is.
@@ -58,6 +65,7 @@ impl Quiescence {
                 !pids.is_empty()
             }
             Until::Then(at) => *at > now,
+            Until::Proven(_) => true,
         });
         if let Some(applied) = applied {
             let bound = self.retiring.iter().map(|retiring| retiring.knows).min();
@@ -102,6 +110,21 @@ mod tests {
         quiescence.live(Revision(9));
         assert_eq!(quiescence.look(Some(Revision(9)), now, |_| true), Revision(5));
         assert_eq!(quiescence.look(Some(Revision(9)), now, |_| false), Revision(9));
+    }
+
+    #[tokio::test]
+    async fn what_a_command_proves_counts_for_the_loads_before() {
+        let now = Instant::now();
+        let mut quiescence = Quiescence::default();
+        for load in 1..=3 {
+            quiescence.retire(Until::Proven(load));
+            quiescence.live(Revision(load));
+        }
+        let mut reached = |number| {
+            quiescence.proven(number);
+            quiescence.look(Some(Revision(3)), now, |_| false).0
+        };
+        assert_eq!([reached(0), reached(2), reached(3)], [0, 2, 3]);
     }
 
     #[tokio::test]

@@ -15,7 +15,10 @@ pub(super) enum AddressError {
     Empty,
     #[error("`{}` has no host; is a variable in the unit file unset?", shown(.0))]
     NoHost(String),
-    #[error("`{}` is not `http://host:port`, `https://host:port` or `host:port`: {reason}", shown(text))]
+    #[error(
+        "`{}` is not `http://host:port`, `https://host:port` or `host:port`: {reason}",
+        shown(text)
+    )]
     Form { text: String, reason: String },
     #[error("`{}`: only http and https are supported", shown(.0))]
     Scheme(String),

@@ -40,11 +40,16 @@ const HEADERS: Duration = Duration::from_secs(1);
 
 /// A running watch of one tree.
 pub struct V2Watch {
+    place: Place,
+    poll: Option<LongPoll>,
+}
+
+/// What is watched, and how far.
+struct Place {
     store: V2,
     tree: Tree,
     /// Everything up to here has been delivered.
     seen: Revision,
-    poll: Option<LongPoll>,
 }
 
 /// A request that waits for its event. Kept in the watch, so that `next` may be dropped and
@@ -81,20 +86,21 @@ impl V2Watch {
         after: Revision,
         deadline: Instant,
     ) -> Result<Self, StoreError> {
-        let mut watch = Self { store, tree, seen: after, poll: None };
-        let mut poll = watch.issue().await?;
+        let place = Place { store, tree, seen: after };
+        let mut poll = place.issue().await?;
         let patience = deadline.min(Instant::now() + HEADERS);
         match timeout_at(patience, poll.advance()).await {
-            Ok(Ok(_)) if watch.is_ahead_of(&poll)? => watch.check(deadline).await?,
+            Ok(Ok(_)) if place.is_ahead_of(&poll)? => place.check(deadline).await?,
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(watch.failed(&poll, error)),
+            Ok(Err(error)) => return Err(place.failed(&poll, error)),
             // A proxy that keeps them, or a member that hangs: a read tells.
-            Err(_) => watch.check(deadline).await?,
+            Err(_) => place.check(deadline).await?,
         }
-        watch.poll = Some(poll);
-        Ok(watch)
+        Ok(Self { place, poll: Some(poll) })
     }
+}
 
+impl Place {
     async fn issue(&self) -> Result<LongPoll, StoreError> {
         let endpoint = self.store.shared.endpoints.choose().await?;
         let next = (self.seen.0.saturating_add(1)).to_string();
@@ -193,7 +199,7 @@ impl Watch for V2Watch {
     async fn next(&mut self) -> Result<WatchEvent, StoreError> {
         loop {
             let Some(poll) = &mut self.poll else {
-                self.poll = Some(self.issue().await?);
+                self.poll = Some(self.place.issue().await?);
                 continue;
             };
             let step = timeout_at(poll.check_at, poll.advance()).await;
@@ -204,17 +210,17 @@ impl Watch for V2Watch {
                 Err(_) => {
                     poll.check_at = Instant::now() + QUIET;
                     self.poll = Some(poll);
-                    self.check(default_deadline()).await?;
+                    self.place.check(default_deadline()).await?;
                 }
                 Ok(Ok(PollStep::Headers)) => {
-                    let ahead = self.is_ahead_of(&poll)?;
+                    let ahead = self.place.is_ahead_of(&poll)?;
                     self.poll = Some(poll);
                     if ahead {
-                        self.check(default_deadline()).await?;
+                        self.place.check(default_deadline()).await?;
                     }
                 }
-                Ok(Ok(PollStep::Ended)) => return self.take(&poll.into_reply()),
-                Ok(Err(error)) => return Err(self.failed(&poll, error)),
+                Ok(Ok(PollStep::Ended)) => return self.place.take(&poll.into_reply()),
+                Ok(Err(error)) => return Err(self.place.failed(&poll, error)),
             }
         }
     }

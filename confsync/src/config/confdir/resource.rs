@@ -45,7 +45,9 @@ pub struct Resource {
     pub reload: Option<Command>,
     /// Run after the reload; its success is the evidence.
     pub verify: Option<Command>,
-    /// With commands only: how long after applied it counts as quiesced.
+    /// Run after that until it succeeds: then nothing is done by the files of before.
+    pub quiesce: Option<Command>,
+    /// Without `quiesce`: how long after applied it counts as quiesced.
     pub quiesce_after: Duration,
     /// The least time between two reloads.
     pub min_reload_interval: Duration,
@@ -171,6 +173,7 @@ impl Reader<'_> {
                 60,
             ),
             verify: self.command(raw.verify_cmd.as_deref(), None, "verify_cmd", 30),
+            quiesce: self.command(raw.quiesce_cmd.as_deref(), None, "quiesce_cmd", 30),
             quiesce_after: self.span(
                 raw.quiesce_after.as_ref(),
                 "quiesce_after",
