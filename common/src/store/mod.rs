@@ -91,6 +91,10 @@ pub enum StoreError {
     /// A file of ours (a CA, a certificate, a password) cannot be used; no server was asked.
     #[error("{0}")]
     Setup(String),
+    /// The server has no space for a write. It goes on to answer reads, to refresh leases and to
+    /// delete.
+    #[error("etcd has no space left: {0}")]
+    NoSpace(String),
     /// The server understood the request and rejected it.
     #[error("etcd rejects the request: {0}")]
     Rejected(String),
