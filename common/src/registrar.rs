@@ -178,9 +178,12 @@ impl<S: Store> Registrar<S> {
         let refreshed = self.store.refresh(lease, &[], self.begin_request()).await?;
         let Some((_, entry)) = entries.first() else { return Err(error) };
         let left = self.store.time_left(entry, self.begin_request()).await?;
-        let (RefreshOutcome::Refreshed { .. }, Some(ttl @ SECOND..)) = (refreshed, left) else {
+        let (RefreshOutcome::Refreshed { .. }, Some(ttl)) = (refreshed, left) else {
             return Err(error);
         };
+        if ttl < SECOND {
+            return Err(error);
+        }
         tracing::warn!(
             keys = entries.len(),
             "going on with the lease of an earlier instance: {error}"

@@ -129,3 +129,19 @@ async fn an_idle_watch_behind_a_proxy_is_followed() {
     world.setup.live(&[1, 2]).await;
     world.followed(&confsync);
 }
+
+/// It is read again and again, with pauses that grow.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_has_history_is_not_flooded() {
+    let world = Old::start(Age::NoHistory).await;
+    let ctl = world.setup.etcd.ctl(Api::V2);
+    ctl.put("/services/apache/1", "127.0.0.1:9").await;
+    let confsync = world.confsync().start();
+    world.setup.live(&[1]).await;
+    outlast(Duration::from_secs(5)).await;
+    ctl.put("/services/apache/2", "127.0.0.2:9").await;
+    world.setup.live(&[1, 2]).await;
+    let reads = world.old.reads();
+    assert!(reads < 40, "{reads} reads");
+    assert!(confsync.log().contains("reading the keys again"), "{}", confsync.log());
+}

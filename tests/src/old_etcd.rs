@@ -28,6 +28,8 @@ pub enum Age {
     Mixed,
     /// A 2.3 as a proxy: the headers of a watch come with its event.
     Proxy,
+    /// A 2.3 that has no history, whatever a watch asks for.
+    NoHistory,
 }
 
 impl Age {
@@ -36,7 +38,7 @@ impl Age {
             Self::V0_4 => "etcd 0.4.9",
             Self::V2_2 => r#"{"etcdserver":"2.2.5","etcdcluster":"2.2.0"}"#,
             Self::Mixed => r#"{"etcdserver":"2.3.8","etcdcluster":"2.2.0"}"#,
-            Self::Proxy => r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}"#,
+            Self::Proxy | Self::NoHistory => r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}"#,
         }
     }
 }
@@ -45,6 +47,7 @@ impl Age {
 pub struct OldEtcd {
     address: SocketAddr,
     refreshes: Arc<AtomicUsize>,
+    reads: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
@@ -55,10 +58,10 @@ impl OldEtcd {
     pub async fn before(lab: &Lab, etcd: &Etcd, age: Age) -> Self {
         let (address, to) = (lab.free(), etcd.address());
         let listener = TcpListener::bind(address).await.expect("the lab's address is free");
-        let refreshes = Arc::new(AtomicUsize::new(0));
-        let server = Server { to, age, refreshes: Arc::clone(&refreshes) };
+        let server = Server { to, age, refreshes: Arc::default(), reads: Arc::default() };
+        let (refreshes, reads) = (Arc::clone(&server.refreshes), Arc::clone(&server.reads));
         let task = tokio::spawn(accept(listener, server)).abort_handle();
-        Self { address, refreshes, task }
+        Self { address, refreshes, reads, task }
     }
 
     /// `http://127.x.y.z:port`, for `--etcd`.
@@ -71,6 +74,12 @@ impl OldEtcd {
     #[must_use]
     pub fn refreshes(&self) -> usize {
         self.refreshes.load(Ordering::SeqCst)
+    }
+
+    /// How many reads of whole trees have been answered.
+    #[must_use]
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
     }
 }
 
@@ -85,6 +94,7 @@ struct Server {
     to: SocketAddr,
     age: Age,
     refreshes: Arc<AtomicUsize>,
+    reads: Arc<AtomicUsize>,
 }
 
 async fn accept(listener: TcpListener, server: Server) {
@@ -108,7 +118,7 @@ async fn answer(server: Server, request: Request<Incoming>) -> anyhow::Result<Re
         return Ok(text(StatusCode::OK, server.age.version()));
     }
     let refresh = head.method == Method::PUT && has(&form, "prevIndex");
-    if has(&form, "refresh") && server.age != Age::Proxy {
+    if has(&form, "refresh") && !matches!(server.age, Age::Proxy | Age::NoHistory) {
         if server.age == Age::Mixed && has(&form, "value") {
             let error = r#"{"errorCode":211,"message":"Value provided on refresh","index":1}"#;
             return Ok(text(StatusCode::BAD_REQUEST, error));
@@ -117,6 +127,13 @@ async fn answer(server: Server, request: Request<Incoming>) -> anyhow::Result<Re
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(form.len()));
     }
     let query = head.uri.query().unwrap_or_default().to_owned();
+    if server.age == Age::NoHistory && has(&query, "wait") {
+        let error = r#"{"errorCode":401,"message":"outdated","cause":"[9/1]","index":1000}"#;
+        return Ok(text(StatusCode::BAD_REQUEST, error));
+    }
+    if has(&query, "recursive") && !has(&query, "wait") {
+        server.reads.fetch_add(1, Ordering::SeqCst);
+    }
     let whole = (server.age == Age::Proxy && has(&query, "wait"))
         || (server.age == Age::V0_4 && has(&query, "quorum"));
     let response = forward(server.to, Request::from_parts(head, Full::from(form))).await?;
