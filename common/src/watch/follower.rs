@@ -133,7 +133,7 @@ impl<S: Store> Follower<S> {
 
     fn take(&mut self, mut snapshot: Snapshot, after: ReadAfter) {
         if let Some(ignored) = &self.ignored {
-            snapshot.entries.retain(|key, _| !ignored.covers(key));
+            snapshot.remove_tree(ignored);
         }
         self.backoff.reset();
         self.outage = OutageLog::default();

@@ -92,5 +92,5 @@ fn entries_in<'s>(
     let from = std::str::from_utf8(&range.from).unwrap_or_default();
     let to = std::str::from_utf8(&range.to).unwrap_or_default();
     let end = if to.is_empty() { Bound::Included(from) } else { Bound::Excluded(to) };
-    snapshot.entries.range::<str, _>((Bound::Included(from), end))
+    snapshot.entries.range::<_, str>((Bound::Included(from), end))
 }
