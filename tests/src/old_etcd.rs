@@ -185,5 +185,6 @@ async fn forward(
 fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::Left(Full::from(text)));
     *response.status_mut() = status;
+    response.headers_mut().insert("x-etcd-index", HeaderValue::from(0));
     response
 }
