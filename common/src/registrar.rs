@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::claim::{Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
-use crate::model::{Key, Ttl, format_span};
+use crate::claim::{Aim, Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
+use crate::model::{Entry, Key, Tree, Ttl, format_span};
 use crate::request_time::RequestTime;
 use crate::runtime::OutageLog;
 use crate::store::{
@@ -46,6 +46,8 @@ pub struct RequestFailure {
     /// The error of the last one.
     pub error: StoreError,
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Even with a long TTL, etcd's return is noticed within seconds.
 const MAX_PAUSE: Duration = Duration::from_secs(3);
@@ -159,7 +161,10 @@ impl<S: Store> Registrar<S> {
         tracing::trace!("next step, because {step}");
         let sent = Instant::now();
         let outcome = match step {
-            Step::Grant => self.grant().await,
+            Step::Grant => match self.grant().await {
+                Err(error @ StoreError::NoSpace(_)) => self.adopt(error).await,
+                granted => granted,
+            },
             Step::Refresh(lease, keys) => self.refresh(lease, &keys).await,
             Step::Put(lease, puts) => self.put(lease, &puts).await,
             Step::Delete(deletes) => self.delete(&deletes).await,
@@ -179,6 +184,42 @@ impl<S: Store> Registrar<S> {
         let lease = self.store.grant(self.ttl, deadline).await?;
         tracing::debug!(lease = lease.id, ttl = ?lease.ttl, "lease granted");
         self.claim.record_grant(lease, sent);
+        Ok(())
+    }
+
+    /// No lease is granted, but one that an earlier instance left with our keys may still live:
+    /// it is kept alive and used. `error` if there is none.
+    async fn adopt(&mut self, error: StoreError) -> Result<(), StoreError> {
+        let wants = self.wants.borrow().clone();
+        let wanted = |key: &Key| wants.get(key).filter(|want| want.aim == Aim::Present);
+        let keys: Vec<&Key> = wants.keys().filter(|key| wanted(key).is_some()).collect();
+        let trees: Vec<Tree> = keys.iter().map(|key| Tree::from(*key)).collect();
+        let there = self.store.read(&trees, self.begin_request()).await?;
+        let mut by_lease: BTreeMap<i64, Vec<(Key, Entry)>> = BTreeMap::new();
+        for key in keys {
+            let Some(entry) = there.entries.get(key.as_str()) else { continue };
+            if entry.lease != 0 && wanted(key).is_some_and(|want| *want.value == *entry.value) {
+                by_lease.entry(entry.lease).or_default().push((key.clone(), entry.clone()));
+            }
+        }
+        let most = by_lease.into_iter().max_by_key(|(_, entries)| entries.len());
+        let Some((id, entries)) = most else { return Err(error) };
+        let sent = Instant::now();
+        let lease = Lease { id, ttl: self.ttl.span() };
+        let refreshed = self.store.refresh(lease, &[], self.begin_request()).await?;
+        let Some((_, entry)) = entries.first() else { return Err(error) };
+        let left = self.store.time_left(entry, self.begin_request()).await?;
+        let (RefreshOutcome::Refreshed { .. }, Some(ttl)) = (refreshed, left) else {
+            return Err(error);
+        };
+        if ttl < SECOND {
+            return Err(error);
+        }
+        tracing::warn!(
+            keys = entries.len(),
+            "going on with the lease of an earlier instance: {error}"
+        );
+        self.claim.record_adoption(Lease { id, ttl }, entries, sent);
         Ok(())
     }
 

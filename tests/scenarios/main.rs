@@ -100,6 +100,8 @@ mod machines_killed;
 mod machines_rolling;
 /// The units when something is missing or wrong, and when they are told to read files again.
 mod machines_units;
+/// The etcd of the tutorial's time.
+mod old_etcd;
 /// What cannot be written to standard output.
 mod output;
 /// The packages, installed and removed.

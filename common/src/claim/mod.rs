@@ -200,6 +200,17 @@ impl Claim {
         self.lease = Some(CurrentLease { lease, refreshed: sent });
     }
 
+    /// The server keeps the lease of an earlier instance alive, by a request sent at `sent`:
+    /// these keys have their values and are bound to it.
+    pub fn record_adoption(&mut self, lease: Lease, entries: Vec<(Key, Entry)>, sent: Instant) {
+        self.record_grant(lease, sent);
+        for (key, entry) in entries {
+            let ownership = Ownership { lease: lease.id, modified: entry.modified };
+            let (value, at) = (entry.value.to_vec(), entry.modified);
+            self.record(&key).own(OwnedKey { value, ownership, at });
+        }
+    }
+
     /// The server answered a refresh of the keys `asked`, sent at `sent`.
     pub fn record_refresh(
         &mut self,

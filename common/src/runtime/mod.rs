@@ -7,6 +7,7 @@ mod gate;
 mod liveness;
 mod log;
 mod notify;
+pub mod orphans;
 mod process_metrics;
 mod reminder;
 mod signals;

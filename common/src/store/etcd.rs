@@ -59,6 +59,18 @@ impl Store for Etcd {
         }
     }
 
+    async fn read_again(
+        &self,
+        trees: &[Tree],
+        known: &Snapshot,
+        deadline: Instant,
+    ) -> Result<Snapshot, StoreError> {
+        match self {
+            Self::V3(store) => store.read_again(trees, known, deadline).await,
+            Self::V2(store) => store.read_again(trees, known, deadline).await,
+        }
+    }
+
     async fn watch(
         &self,
         tree: &Tree,

@@ -17,7 +17,9 @@ use common::claim::KeyStatus;
 use common::handshake::{Bookkeeping, Consumes};
 use common::model::format_span;
 use common::registrar;
-use common::runtime::{Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager, Signals};
+use common::runtime::{
+    Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager, Signals, orphans,
+};
 use common::startup::wait_for_etcd;
 use common::store::Etcd;
 use common::tls::follow_expiry;
@@ -62,7 +64,7 @@ pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
     let manager = ServiceManager::default();
     let child = (!config.command.is_empty()).then(|| Child::new(config.command.clone()));
     tokio::spawn(async {
-        if let Err(error) = crate::proxy::command::reap_as_init().await {
+        if let Err(error) = orphans::reap_as_init().await {
             tracing::warn!(%error, "orphans are not reaped");
         }
     });

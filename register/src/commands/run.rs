@@ -6,12 +6,13 @@ use anyhow::Context;
 use clap::ArgMatches;
 use common::handshake::{Bookkeeping, DrainTimes};
 use common::rights::{Right, warn_until_granted};
-use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage};
+use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage, orphans};
 use common::startup::wait_for_etcd;
 use common::tls::follow_expiry;
 
 use super::setup::{sources, start};
 use crate::config::{RegisterConfig, prepare};
+use crate::probe::is_left_over;
 use crate::sidekick::{self, SidekickParts, SupervisedBackend};
 use crate::status::{self, SidekickStatus, StatusSources};
 use crate::supervise::{self, Backend};
@@ -31,6 +32,11 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let services = config.services.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
     let probes = prepare(&config.services).map_err(Usage::from)?;
+    tokio::spawn(async {
+        if let Err(error) = orphans::reap_below(is_left_over).await {
+            tracing::warn!(%error, "orphans are not reaped");
+        }
+    });
     let mut backend = start_backend(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(SidekickStatus::default());
     let liveness = Liveness::default();

@@ -7,6 +7,7 @@
 mod answer;
 mod error;
 mod read;
+mod read_again;
 mod secured;
 mod watch;
 
@@ -241,6 +242,15 @@ impl Store for V3 {
         read::read(self, trees, deadline).await
     }
 
+    async fn read_again(
+        &self,
+        trees: &[Tree],
+        known: &Snapshot,
+        deadline: Instant,
+    ) -> Result<Snapshot, StoreError> {
+        read_again::read_again(self, trees, known, deadline).await
+    }
+
     async fn watch(
         &self,
         tree: &Tree,
@@ -364,6 +374,8 @@ impl Store for V3 {
             // -1 for a lease that has ended.
             Ok(answer) => Ok(Some(seconds(answer.ttl()))),
             Err(Failure::LeaseUnknown) => Ok(Some(Duration::ZERO)),
+            // etcd 3.0 has no such call.
+            Err(Failure::Store(StoreError::Unsupported(_))) => Ok(None),
             Err(failure) => Err(failure.into()),
         }
     }

@@ -107,7 +107,8 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
         left -= 1;
         let picture = match left {
             0 => {
-                let entries = std::mem::take(&mut snapshot.entries).into_values();
+                let entries =
+                    std::mem::take(&mut snapshot.entries).into_iter().map(|(_, entry)| entry);
                 look(run, program, &belief, entries).await
             }
             _ => look(run, program, &belief, snapshot.entries.values()).await,
