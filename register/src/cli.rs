@@ -138,6 +138,7 @@ mod tests {
                 "bookkeeping",
                 "drain_quiet",
                 "wait_applied",
+                "ready_within",
                 "listen",
                 "allow_host"
             ]

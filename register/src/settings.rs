@@ -269,9 +269,19 @@ pub static DRAIN_QUIET: Setting = Setting::new(
      most, and needs to see the backend's sockets: on the same machine, without forwarded ports.",
 );
 
+/// How long a boot may wait for us.
+pub static READY_WITHIN: Setting = Setting::new(
+    "ready_within",
+    "REGISTER_READY_WITHIN",
+    "SPAN",
+    "Tell the service manager READY after this long, registered or not, so that no boot waits for ever",
+);
+
 /// How to join, and how to leave others than our load balancers.
-pub static JOIN: Group =
-    Group { heading: "Joining and leaving", settings: &[&DRAIN_QUIET, &WAIT_APPLIED] };
+pub static JOIN: Group = Group {
+    heading: "Joining and leaving",
+    settings: &[&DRAIN_QUIET, &WAIT_APPLIED, &READY_WITHIN],
+};
 
 /// Where status is served.
 pub static LISTEN: Setting = status::listen(

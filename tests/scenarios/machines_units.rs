@@ -52,6 +52,33 @@ fn a_running_nginx_is_not_stopped_for_nothing() {
     });
 }
 
+/// Without etcd a boot ends all the same, and the unit says what it waits for; its socket answers.
+#[test]
+fn a_boot_without_etcd_ends() {
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
+        let first = &fleet.first;
+        first.systemctl(&["enable", "apache@7777"]).await;
+        first.sh("echo REGISTER_READY_WITHIN=3s >>/etc/environment").await;
+        fleet.etcd.stop().await;
+        first.reboot().await;
+        let unit = "apache-discovery@7777";
+        eventually("the sidekick counts as started", || async {
+            let state = first.property(unit, "ActiveState").await?;
+            check(state == "active", || state.clone())
+        })
+        .await;
+        first.says(unit, "waiting for etcd").await;
+        fleet.etcd.up().await;
+        first.says(unit, "registered").await;
+        let socket = "/run/apache-discovery-7777/status.sock";
+        let asked = format!("curl -fsS --unix-socket {socket} http://localhost/readyz");
+        assert!(first.sh(&asked).await.contains("registered"));
+        let told = format!("register weight 3 --listen unix:{socket} 2>&1 || true");
+        assert!(first.sh(&told).await.contains("--value json"));
+    });
+}
+
 /// systemd holds the ports, so that connections wait for the next nginx.
 #[test]
 fn a_restart_of_the_load_balancer_refuses_nobody() {

@@ -5,10 +5,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ArgMatches;
 use common::handshake::{Bookkeeping, DrainTimes};
+use common::model::format_span;
 use common::rights::{Right, warn_until_granted};
 use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage, orphans};
 use common::startup::wait_for_etcd;
 use common::tls::follow_expiry;
+use tokio_util::sync::CancellationToken;
 
 use super::setup::{sources, start};
 use crate::config::{RegisterConfig, prepare};
@@ -48,12 +50,16 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         let sources = StatusSources { published, liveness, manager, certificate, commands };
         status::serve(server, sources, signals.abort.clone())?;
     }
+    if let Some(within) = config.process.ready_within {
+        tokio::spawn(ready_within(within, manager.clone(), signals.drain.clone()));
+    }
     let store = tokio::select! {
         store = wait_for_etcd(&connection, &manager, &signals.drain, &liveness) => store,
         exit = ended(&mut backend) => {
             tracing::warn!(code = exit.code(), "the backend ended by itself");
             return Ok(Exit::Child(exit.code()));
         }
+        () = signs_of_life(&manager) => None,
     };
     let Some(store) = store else {
         tracing::info!("ended before etcd was reached");
@@ -73,6 +79,26 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         weight_changes,
     };
     sidekick::run(parts).await
+}
+
+/// A boot must not wait for ever for an etcd or a backend that is not there.
+async fn ready_within(within: Duration, manager: ServiceManager, stop: CancellationToken) {
+    let slept = stop.run_until_cancelled(tokio::time::sleep(within)).await;
+    if slept.is_some() && !manager.is_ready() {
+        let waited = format_span(within);
+        tracing::warn!(%waited, "not registered yet; the service manager is told READY all the same");
+        manager.ready();
+    }
+}
+
+/// The service manager wants them from READY=1 on, also while etcd is waited for. Never ends.
+async fn signs_of_life(manager: &ServiceManager) {
+    let Some(interval) = manager.watchdog_interval() else { return std::future::pending().await };
+    let mut beat = tokio::time::interval(interval);
+    loop {
+        beat.tick().await;
+        manager.watchdog();
+    }
 }
 
 /// What joining and leaving will take, of which the latter is needed late.

@@ -12,7 +12,7 @@ use super::service::Service;
 use crate::handshake::WaitBounds;
 use crate::settings::{
     ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, DRAIN_QUIET, LISTEN,
-    MIN_LBS, TTL, WAIT_APPLIED,
+    MIN_LBS, READY_WITHIN, TTL, WAIT_APPLIED,
 };
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -29,6 +29,8 @@ pub struct Process {
     /// How long to wait until every load balancer serves a new instance, before it
     /// counts as ready; `None` for not at all.
     pub wait_applied: Option<Duration>,
+    /// How long the service manager waits for READY=1 at most; `None`: until it is true.
+    pub ready_within: Option<Duration>,
     /// Fewer load balancers than this make a drain unconfirmed.
     pub min_lbs: u32,
     /// How to leave.
@@ -96,6 +98,8 @@ pub fn process(from: &mut Reader<'_>) -> Option<Process> {
         let most = format_span(drain.quiesced);
         from.wrong(&DRAIN_QUIET, format!("it has to fit into --drain-quiesced {most}"));
     }
+    let ready_within =
+        from.is_given(&READY_WITHIN).then(|| from.span(&READY_WITHIN, Duration::ZERO..=HOUR));
     let wait_applied = from.get(&WAIT_APPLIED, wait_applied).flatten();
     let status = status::read(from, &LISTEN, &ALLOW_HOST);
     Some(Process {
@@ -103,6 +107,7 @@ pub fn process(from: &mut Reader<'_>) -> Option<Process> {
         ttl: from.get(&TTL, str::parse)?,
         status,
         wait_applied,
+        ready_within,
         min_lbs: from.number(&MIN_LBS, 0..=10_000),
         drain,
     })
