@@ -8,7 +8,7 @@ mod decide;
 mod remember;
 mod tell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -84,6 +84,9 @@ pub struct Agent<S> {
     shown: BTreeMap<Arc<str>, Arc<BackendState>>,
     owed_since: Option<SystemTime>,
     doubting: bool,
+    /// Keys that etcd has no more and that requests may still be routed by, those of old
+    /// workers among them.
+    lingering: BTreeSet<String>,
     /// When to decide again although nothing changed.
     look_again: Option<Instant>,
     /// The picture that was last decided on.
@@ -117,6 +120,7 @@ impl<S: Store> Agent<S> {
             shown: shown.map(|b| (Arc::clone(&b.key), Arc::clone(b))).collect(),
             owed_since: None,
             doubting: false,
+            lingering: BTreeSet::new(),
             look_again: None,
             seen: None,
             went_back: None,
