@@ -98,7 +98,7 @@ pub static INTERVAL: Setting = Setting::new(
 /// The name of this load balancer.
 pub static NAME: Setting =
     Setting::new("name", "CONFSYNC_NAME", "NAME", "This load balancer's name among the others")
-        .default_in_words("host name");
+        .default_in_words("host name and resources, such as edge-1-nginx");
 
 /// Where clients reach it.
 pub static ADVERTISE: Setting = Setting::new(
