@@ -28,6 +28,7 @@ use crate::apply::pipeline::Pipeline;
 use crate::backends::RejectedValue;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
+use crate::status::audit;
 use crate::status::change_summary::Routes;
 use crate::status::state::{BackendState, GroupState};
 
@@ -98,6 +99,8 @@ pub struct Agent<S> {
     last_load: Option<Instant>,
     /// What was routed to when everything was live last.
     served: Option<Routes>,
+    /// The keys that it was made from.
+    served_by: Option<Arc<Snapshot>>,
     heartbeat: Heartbeat,
 }
 
@@ -127,6 +130,7 @@ impl<S: Store> Agent<S> {
             remembered: None,
             last_load: None,
             served,
+            served_by: None,
             heartbeat: parts.liveness.heartbeat(&format!("the agent of {}", parts.set.name), STEP),
             parts,
         }
@@ -146,7 +150,7 @@ impl<S: Store> Agent<S> {
             while self.parts.pipeline.step(Instant::now()).await {
                 if self.parts.pipeline.applied().is_some() {
                     self.last_load = Some(Instant::now());
-                    self.served = Some(self.routes());
+                    self.note_what_is_served();
                 }
                 if shutdown.is_cancelled() {
                     break;
@@ -180,6 +184,27 @@ impl<S: Store> Agent<S> {
                 }
             };
         }
+    }
+
+    /// What is wanted is live: what that changed is logged.
+    fn note_what_is_served(&mut self) {
+        let routes = self.routes();
+        let seen = self.seen.clone().unwrap_or_default();
+        let none = Snapshot::default();
+        let before = self.served.as_ref();
+        let before = before.map(|routes| (routes, self.served_by.as_deref().unwrap_or(&none)));
+        let audit::Changes { added, removed, changed } =
+            audit::changes(before, (&routes, &seen));
+        tracing::info!(
+            set = self.parts.set.name,
+            revision = %self.decided,
+            cause = self.parts.pipeline.cause,
+            added,
+            removed,
+            changed,
+            "applied"
+        );
+        (self.served, self.served_by) = (Some(routes), Some(seen));
     }
 
     /// A load that an install owes is carried out; nothing new is installed.

@@ -5,6 +5,7 @@
 //! It reads what the agents published and says no more than that. Nothing here can
 //! hold the agents up: who is slow to read gets the newest state later.
 
+pub mod audit;
 pub mod change_summary;
 mod document;
 mod events;
