@@ -4,6 +4,8 @@
 //! Pure: no I/O. The keys are outside the watched prefix, so that writing one wakes no load
 //! balancer.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Key, KeyError, Prefix, Revision, Tree};
@@ -14,6 +16,7 @@ pub struct Bookkeeping {
     members: Prefix,
     acks: Prefix,
     leaving: Prefix,
+    accepted: Prefix,
 }
 
 /// The value of `members/<lb>`, bound to the lease of that load balancer.
@@ -91,6 +94,16 @@ pub struct LeaveMarker {
     pub key: String,
 }
 
+/// The value of `accepted/<resource>`: an operator says that these keys are gone for good. Bound
+/// to a short lease, and about this one loss.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// Names this word: each load balancer acts on it once.
+    pub id: String,
+    /// The keys that are absent.
+    pub keys: BTreeSet<String>,
+}
+
 impl Bookkeeping {
     /// The folders below `root`, which is `/confsync` by default.
     ///
@@ -102,6 +115,7 @@ impl Bookkeeping {
             members: root.folder("members")?,
             acks: root.folder("acks")?,
             leaving: root.folder("leaving")?,
+            accepted: root.folder("accepted")?,
         })
     }
 
@@ -121,6 +135,26 @@ impl Bookkeeping {
     #[must_use]
     pub fn leave_markers(&self) -> Tree {
         self.leaving.clone().into()
+    }
+
+    /// All losses that an operator accepts.
+    #[must_use]
+    pub fn acceptances(&self) -> Tree {
+        self.accepted.clone().into()
+    }
+
+    /// The key of the loss of `resource` that an operator accepts.
+    ///
+    /// # Errors
+    /// When it is not one clean path segment.
+    pub fn acceptance(&self, resource: &str) -> Result<Key, KeyError> {
+        self.accepted.key(resource)
+    }
+
+    /// The resource in the key of an acceptance.
+    #[must_use]
+    pub fn accepted_resource<'k>(&self, key: &'k str) -> Option<&'k str> {
+        self.accepted.strip(key).filter(|rest| !rest.contains('/'))
     }
 
     /// The member key of `lb`.

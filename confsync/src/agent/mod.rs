@@ -8,7 +8,7 @@ mod decide;
 mod remember;
 mod tell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +28,7 @@ use crate::apply::pipeline::Pipeline;
 use crate::backends::RejectedValue;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
+use crate::status::audit;
 use crate::status::change_summary::Routes;
 use crate::status::state::{BackendState, GroupState};
 
@@ -84,6 +85,9 @@ pub struct Agent<S> {
     shown: BTreeMap<Arc<str>, Arc<BackendState>>,
     owed_since: Option<SystemTime>,
     doubting: bool,
+    /// Keys that etcd has no more and that requests may still be routed by, those of old
+    /// workers among them.
+    lingering: BTreeSet<String>,
     /// When to decide again although nothing changed.
     look_again: Option<Instant>,
     /// The picture that was last decided on.
@@ -95,6 +99,8 @@ pub struct Agent<S> {
     last_load: Option<Instant>,
     /// What was routed to when everything was live last.
     served: Option<Routes>,
+    /// The keys that it was made from.
+    served_by: Option<Arc<Snapshot>>,
     heartbeat: Heartbeat,
 }
 
@@ -117,12 +123,14 @@ impl<S: Store> Agent<S> {
             shown: shown.map(|b| (Arc::clone(&b.key), Arc::clone(b))).collect(),
             owed_since: None,
             doubting: false,
+            lingering: BTreeSet::new(),
             look_again: None,
             seen: None,
             went_back: None,
             remembered: None,
             last_load: None,
             served,
+            served_by: None,
             heartbeat: parts.liveness.heartbeat(&format!("the agent of {}", parts.set.name), STEP),
             parts,
         }
@@ -142,7 +150,7 @@ impl<S: Store> Agent<S> {
             while self.parts.pipeline.step(Instant::now()).await {
                 if self.parts.pipeline.applied().is_some() {
                     self.last_load = Some(Instant::now());
-                    self.served = Some(self.routes());
+                    self.note_what_is_served();
                 }
                 if shutdown.is_cancelled() {
                     break;
@@ -176,6 +184,26 @@ impl<S: Store> Agent<S> {
                 }
             };
         }
+    }
+
+    /// What is wanted is live: what that changed is logged.
+    fn note_what_is_served(&mut self) {
+        let routes = self.routes();
+        let seen = self.seen.clone().unwrap_or_default();
+        let none = Snapshot::default();
+        let before = self.served.as_ref();
+        let before = before.map(|routes| (routes, self.served_by.as_deref().unwrap_or(&none)));
+        let audit::Changes { added, removed, changed } = audit::changes(before, (&routes, &seen));
+        tracing::info!(
+            set = self.parts.set.name,
+            revision = %self.decided,
+            cause = self.parts.pipeline.cause,
+            added,
+            removed,
+            changed,
+            "applied"
+        );
+        (self.served, self.served_by) = (Some(routes), Some(seen));
     }
 
     /// A load that an install owes is carried out; nothing new is installed.

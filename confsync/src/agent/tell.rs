@@ -24,6 +24,7 @@ impl<S: Store> Agent<S> {
         let now = Instant::now();
         let quiesced = self.parts.pipeline.quiesced(now);
         let applied = self.applied();
+        self.look_who_lingers();
         let in_sync = self.parts.pipeline.ledger.in_sync() && self.withheld.is_none();
         if in_sync {
             self.owed_since = None;
@@ -33,6 +34,18 @@ impl<S: Store> Agent<S> {
         self.acknowledge(applied, quiesced);
         let state = self.state(applied, quiesced, in_sync);
         self.parts.publish.send_replace(state);
+    }
+
+    /// Who was retained is routed to until what has them not is live, and no worker of before
+    /// is left: their removal is not acknowledged sooner, whatever revision is.
+    fn look_who_lingers(&mut self) {
+        let retained = self.parts.known_backends.values().flat_map(KnownBackends::still_routed);
+        let pipeline = &self.parts.pipeline;
+        if pipeline.ledger.in_sync() && pipeline.retiring() == 0 {
+            self.lingering = retained.cloned().collect();
+        } else {
+            self.lingering.extend(retained.cloned());
+        }
     }
 
     /// The newest revision that is live; nothing while the newest is withheld.
@@ -55,18 +68,19 @@ impl<S: Store> Agent<S> {
             reason: withheld.why.chars().take(500).collect(),
             too_few_backends: withheld.too_few_backends,
         });
+        // Nothing is quiesced that is not even applied.
+        let quiesced = if self.withheld.is_some() { Revision::default() } else { quiesced };
         for program in &self.parts.set.programs {
-            let name = &program.resource.name;
-            let held =
-                self.parts.known_backends.get(name).map(|b| b.held().iter().cloned().collect());
+            let trees = &program.resource.reading.trees;
+            let is_read = |key: &&String| trees.iter().any(|tree| tree.covers(key));
             let said = Applied {
                 applied: applied.unwrap_or_default(),
                 quiesced,
                 assumed: self.parts.pipeline.proxy().is_assumed(),
-                held: held.unwrap_or_default(),
+                held: self.lingering.iter().filter(is_read).cloned().collect(),
                 refused: refused.clone(),
             };
-            members.acknowledge(name, said, self.regressions);
+            members.acknowledge(&program.resource.name, said, self.regressions);
         }
     }
 

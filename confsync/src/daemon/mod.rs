@@ -3,7 +3,9 @@
 
 mod early;
 mod end;
+mod instance;
 mod join;
+mod name;
 pub mod once;
 mod reload;
 
@@ -26,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use early::explain;
 use early::{EndedEarly, start_without_etcd};
+use instance::Instance;
 use join::consumed_by;
+use name::NameOwner;
 
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
@@ -50,10 +54,14 @@ const CHORE: Duration = Duration::from_secs(330);
 ///
 /// # Errors
 /// When the confdir is bad at the start, or etcd refuses us.
-pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
+pub async fn run(mut config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
     let manager = ServiceManager::default();
     let loaded = load(&config.confdir, &config.globals)?;
     loaded.say_notes();
+    if config.name.is_empty() {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        config.name = name::default_name(&host, &loaded.sets);
+    }
     let child = (!config.command.is_empty()).then(|| Child::new(config.command.clone()));
     tokio::spawn(async {
         if let Err(error) = crate::proxy::command::reap_as_init().await {
@@ -65,6 +73,8 @@ pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
 }
 
 struct Daemon {
+    _instance: Instance,
+    name_owner: channel::Receiver<NameOwner>,
     config: RunConfig,
     signals: Signals,
     manager: ServiceManager,
@@ -127,12 +137,19 @@ impl Daemon {
             None => anyhow::bail!(EndedEarly),
         };
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
-        let members = LoadBalancerKeys::new(config.name.clone(), instance_id(), bookkeeping);
+        let dests = loaded.sets.iter().flat_map(|set| &set.programs);
+        let instance = Instance::begin(dests.map(|program| &*program.resource.dest));
+        let (name, id, ended) = (config.name.clone(), instance.id.clone(), instance.ended.clone());
+        let members = LoadBalancerKeys::new(name, id, ended, bookkeeping);
         page_clients.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
         let wants = paced(members.wants());
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
+        let (owner, name_owner) = channel::channel(NameOwner::default());
+        tokio::spawn(name::keep(members.clone(), report.clone(), owner));
         let mut daemon = Self {
+            _instance: instance,
+            name_owner,
             config,
             signals,
             manager,
@@ -220,6 +237,7 @@ impl Daemon {
                 code = left => return Ok(self.end(Some(code)).await),
                 () = changed => {}
                 () = report_changed(&mut self.report) => {}
+                Ok(()) = self.name_owner.changed() => {}
                 Ok(()) = hangups.changed() => self.reload().await,
                 _ = beat.tick() => self.watchdog(),
             }
@@ -241,14 +259,16 @@ impl Daemon {
     /// What is known of the process itself.
     fn tell_about(&mut self) {
         let report = self.report.borrow_and_update().clone();
-        let key = self.members.member_as_wanted().map(|(key, _)| key);
+        let owner = self.name_owner.borrow_and_update().clone();
+        let key = self.members.key().ok();
         let standing = key.and_then(|key| report.keys.get(&key));
         let joined = matches!(standing, Some(KeyStatus::Owned { .. }));
+        let rival = if let NameOwner::Rival(why) = owner { Some(why) } else { None };
         let requests = (report.requests, report.failures);
         self.about.send_if_modified(|about| {
             // The counters alone wake nobody.
-            let changed = about.joined != joined;
-            (about.joined, about.requests) = (joined, requests);
+            let changed = about.joined != joined || about.rival != rival;
+            (about.joined, about.rival, about.requests) = (joined, rival, requests);
             changed
         });
     }
@@ -270,9 +290,11 @@ impl Daemon {
                 tracing::error!("cannot start {}: {why}", child.name());
             }
         }
-        let words: Vec<String> = states.values().map(GroupState::words).collect();
+        let rival = self.about.borrow().rival.clone();
+        let words = states.values().map(GroupState::words);
+        let words: Vec<String> = words.chain(rival.clone()).collect();
         self.manager.status(&words.join(" | "));
-        if !self.ready && states.values().all(|state| state.live.is_some()) {
+        if !self.ready && rival.is_none() && states.values().all(|state| state.live.is_some()) {
             self.ready = true;
             self.manager.ready();
             tracing::info!("ready");
@@ -304,11 +326,4 @@ async fn any_changed(running: &mut [RunningGroup]) {
         // An agent is gone; its end is dealt with where it was asked for.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// Names this run of the process.
-fn instance_id() -> String {
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("{:x}-{:08x}", now.as_millis(), fastrand::u32(..))
 }
