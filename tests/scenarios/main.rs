@@ -62,6 +62,8 @@ mod docs_lines;
 mod fleet;
 /// Man pages and completions, as the packages have them.
 mod generated;
+/// Leaving when etcd is far away, full, or without a quorum.
+mod handshake_etcd;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Two load balancers of one name, and one that comes back.
@@ -86,10 +88,14 @@ mod hazards_reload;
 mod hazards_setup;
 /// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
 mod hazards_store;
+/// Both daemons with the rights of the manual, and with one too few.
+mod least_rights;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// The load balancer's unit when confsync is killed.
 mod machines_killed;
+/// A rolling restart of the units, one after the other.
+mod machines_rolling;
 /// The units when something is missing or wrong, and when they are told to read files again.
 mod machines_units;
 /// What cannot be written to standard output.
@@ -113,6 +119,8 @@ mod register_services;
 mod register_setup;
 /// `register`: the backend as its child.
 mod register_supervises;
+/// What confsync supervises, whatever starts it and however it is told of changes.
+mod supervised;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;
 /// What the surface says is known: of an ended nginx, of a refusal that is over.

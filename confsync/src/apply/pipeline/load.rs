@@ -13,7 +13,7 @@ use crate::proxy::{Live, NotLoaded, Old};
 impl Pipeline {
     pub(super) async fn load(&mut self, began: Instant) {
         self.prove_first = false;
-        let outcome = self.proxy.load().await;
+        let outcome = self.proxy.load(self.ledger.on_disk()).await;
         let now = Instant::now();
         self.last_load = Some(now);
         let failed = match outcome {
@@ -96,7 +96,7 @@ impl Pipeline {
         self.put_back(pending).await;
         if load_again {
             self.ledger.live_unknown();
-            let again = self.proxy.load().await;
+            let again = self.proxy.load(self.ledger.on_disk()).await;
             let back = again.is_ok();
             tracing::error!(set = self.name, back, "{why}; the previous files are loaded again");
             if back {
