@@ -140,7 +140,7 @@ impl Bookkeeping {
     /// All losses that an operator accepts.
     #[must_use]
     pub fn acceptances(&self) -> Tree {
-        self.accepted.clone().into()
+        Tree::below(self.accepted.clone())
     }
 
     /// The key of the loss of `resource` that an operator accepts.
