@@ -353,3 +353,29 @@ async fn settings_change_while_the_last_backends_are_kept() {
     let _ = setup.ctl().run(&["del", "/redis/master"]).await.ok();
     is(format!("{one} -")).await;
 }
+
+/// While etcd is away the backends are asked, where the resource says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_refuses_while_etcd_is_away_is_left_out_and_put_back() {
+    let lab = Lab::new();
+    let (setup, backends) = with_backends(&lab, "[guard]\nprobe_when_stale = \"200ms\"\n", 2).await;
+    let confsync = setup.confsync(&lab).start();
+    let [one, two] = &backends[..] else { unreachable!() };
+    live(&setup, &[one, two]).await;
+    setup.etcd.stop().await;
+    one.die().await;
+    live(&setup, &[two]).await;
+    one.come_up().await;
+    live(&setup, &[one, two]).await;
+    // Not the last one of a service.
+    one.die().await;
+    live(&setup, &[two]).await;
+    two.die().await;
+    live(&setup, &[one, two]).await;
+    two.come_up().await;
+    live(&setup, &[two]).await;
+    // etcd is right about everybody.
+    setup.etcd.up().await;
+    live(&setup, &[one, two]).await;
+    assert!(confsync.log().contains("backends that refuse connections are left out"));
+}

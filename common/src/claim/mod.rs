@@ -327,6 +327,12 @@ impl Claim {
         }
     }
 
+    /// The entry that another process has at `key`, if one was met.
+    #[must_use]
+    pub fn rival(&self, key: &Key) -> Option<&Entry> {
+        Some(&self.keys.get(key)?.rival.as_ref()?.entry)
+    }
+
     /// Every key that was ever wanted.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.keys.keys()

@@ -48,6 +48,7 @@ impl<S: Store> Agent<S> {
     /// Makes of the newest picture what is wanted.
     pub(super) async fn decide(&mut self) {
         (self.first_change, self.look_again) = (None, None);
+        self.has_worked = true;
         let view = self.parts.view.borrow_and_update().clone();
         let Some(snapshot) = view.snapshot.clone() else {
             // etcd is away at the start: what is in place is better than nothing.
@@ -57,7 +58,8 @@ impl<S: Store> Agent<S> {
             return;
         };
         let same = self.seen.as_ref().is_some_and(|seen| seen.same_values(&snapshot));
-        if same && self.is_settled() && view.regressions == self.regressions {
+        let news = std::mem::take(&mut self.probing.is_news) || view.regressions != self.regressions;
+        if same && self.is_settled() && !news {
             // Others wrote. A template that looks at the clock is not rendered for that.
             self.seen = Some(Arc::clone(&snapshot));
             self.decided = snapshot.revision;
@@ -142,7 +144,7 @@ impl<S: Store> Agent<S> {
                 }
                 rendered.withheld = Some(withheld);
             }
-            rendered.candidates.push(program.render(&seen)?);
+            rendered.candidates.push(program.render(&self.probing.without(&seen))?);
             rendered.refused.extend(seen.refused.clone());
             adopted.push((resource.name.clone(), seen, retained));
         }

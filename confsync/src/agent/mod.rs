@@ -5,6 +5,7 @@
 //! finished, also when the end was asked for meanwhile.
 
 mod decide;
+mod probing;
 mod remember;
 mod tell;
 
@@ -22,6 +23,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::decide::Withheld;
+use self::probing::Probing;
+use self::tell::Standing;
 use crate::acks::members::LoadBalancerKeys;
 use crate::apply::ledger::Owed;
 use crate::apply::pipeline::Pipeline;
@@ -88,6 +91,12 @@ pub struct Agent<S> {
     /// Keys that etcd has no more and that requests may still be routed by, those of old
     /// workers among them.
     lingering: BTreeSet<String>,
+    /// There was a decision or a step since the state was told last.
+    has_worked: bool,
+    /// What was told last.
+    told: Option<Standing>,
+    /// Who refuses connections while etcd is away.
+    probing: Probing,
     /// When to decide again although nothing changed.
     look_again: Option<Instant>,
     /// The picture that was last decided on.
@@ -124,6 +133,9 @@ impl<S: Store> Agent<S> {
             owed_since: None,
             doubting: false,
             lingering: BTreeSet::new(),
+            has_worked: true,
+            told: None,
+            probing: Probing::default(),
             look_again: None,
             seen: None,
             went_back: None,
@@ -143,11 +155,13 @@ impl<S: Store> Agent<S> {
         loop {
             self.heartbeat.beat(STEP);
             now_due |= self.look_again.is_some_and(|at| Instant::now() >= at);
+            now_due |= self.probe_while_stale().await;
             if now_due || self.is_due() {
                 self.decide().await;
             }
             self.parts.pipeline.look_at_disk().await;
             while self.parts.pipeline.step(Instant::now()).await {
+                self.has_worked = true;
                 if self.parts.pipeline.applied().is_some() {
                     self.last_load = Some(Instant::now());
                     self.note_what_is_served();
@@ -172,6 +186,7 @@ impl<S: Store> Agent<S> {
                 () = sleep_until(until) => false,
                 () = self.parts.pipeline.master_gone() => {
                     self.parts.pipeline.lost();
+                    self.has_worked = true;
                     false
                 }
                 () = self.parts.again.notified() => {
@@ -247,6 +262,7 @@ impl<S: Store> Agent<S> {
             next = next.min(first + self.parts.set.debounce());
         }
         next = self.look_again.map_or(next, |at| next.min(at));
+        next = self.probing.next.map_or(next, |at| next.min(at));
         if self.parts.pipeline.retiring() > 0 {
             let soon = self.last_load.is_none_or(|at| now < at + Duration::from_secs(1));
             next = next.min(now + if soon { RETIRING_SOON } else { RETIRING_LATER });

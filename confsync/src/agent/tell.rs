@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use common::handshake::Rejection;
 use common::model::{Backend, Revision};
 use common::store::Store;
+use common::watch::StaleReason;
 use tokio::time::Instant;
 
 use super::Agent;
@@ -17,6 +18,19 @@ use crate::backends::known::KnownBackends;
 use crate::install::Digest;
 use crate::status::change_summary::Routes;
 use crate::status::state::{BackendState, GroupState, LoadState, RefusedState};
+
+/// What is told and may change without a decision or a step. A state of thousands of backends is
+/// not made anew at each look whether old workers are gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    applied: Option<Revision>,
+    quiesced: Revision,
+    in_sync: bool,
+    old_generations: usize,
+    lingering: usize,
+    live_before: bool,
+    stale: Option<StaleReason>,
+}
 
 impl<S: Store> Agent<S> {
     /// Publishes what stands, and acknowledges it.
@@ -31,6 +45,20 @@ impl<S: Store> Agent<S> {
         } else {
             self.owed_since.get_or_insert_with(SystemTime::now);
         }
+        let standing = Standing {
+            applied,
+            quiesced,
+            in_sync,
+            old_generations: self.parts.pipeline.retiring(),
+            lingering: self.lingering.len(),
+            live_before: self.live_before().is_some(),
+            stale: self.parts.view.borrow().stale.as_ref().map(|stale| stale.reason.clone()),
+        };
+        let worked = std::mem::take(&mut self.has_worked);
+        if !worked && self.told.as_ref() == Some(&standing) {
+            return;
+        }
+        self.told = Some(standing);
         self.acknowledge(applied, quiesced);
         let state = self.state(applied, quiesced, in_sync);
         self.parts.publish.send_replace(state);
@@ -150,7 +178,8 @@ impl<S: Store> Agent<S> {
     pub(super) fn routes(&self) -> Routes {
         let all = self.parts.known_backends.values().flat_map(KnownBackends::backends);
         let route = |b: &Backend| (b.addr.to_string().into(), b.weight);
-        all.map(|(key, registered)| (Arc::clone(key), route(&registered.backend))).collect()
+        let routed = all.filter(|(key, _)| !self.probing.is_out(key));
+        routed.map(|(key, registered)| (Arc::clone(key), route(&registered.backend))).collect()
     }
 
     fn backends(&mut self) -> Vec<Arc<BackendState>> {

@@ -4,6 +4,7 @@
 //! Asks etcd once and every backend once, all at the same time, within a bound.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use common::handshake::{Acceptance, Bookkeeping, LeaveMarker};
@@ -171,6 +172,31 @@ async fn gather(belief: &KnownBackends, doubt: &MissingBackends) -> BTreeMap<Str
         evidence.extend(asked.ok());
     }
     evidence
+}
+
+/// Which of these refuse connections. Who is silent is not in the answer: it may be us who
+/// cannot reach anybody.
+pub async fn refusing<K: Ord + Send + 'static>(
+    asked: Vec<(K, Endpoint)>,
+) -> BTreeMap<K, bool> {
+    let (mut answers, mut asking) = (BTreeMap::new(), JoinSet::new());
+    for (key, addr) in asked {
+        if asking.len() >= AT_ONCE {
+            answers.extend(asking.join_next().await.and_then(Result::ok).flatten());
+        }
+        asking.spawn(async move {
+            let place = (addr.host().to_string(), addr.port());
+            match timeout(CONNECT, TcpStream::connect(place)).await {
+                Ok(Ok(_)) => Some((key, false)),
+                Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Some((key, true)),
+                _ => None,
+            }
+        });
+    }
+    while let Some(asked) = asking.join_next().await {
+        answers.extend(asked.ok().flatten());
+    }
+    answers
 }
 
 async fn ask(addr: &Endpoint) -> LossEvidence {
