@@ -298,13 +298,13 @@ impl<S: Store> Registrar<S> {
 /// A key was taken over for one of an earlier instance: its lease must end. (With v2 there is
 /// none; there a former owner that lives fails to refresh its key, and says so itself.)
 async fn watch_former_owner<S: Store>(store: S, before: Entry) {
-    let left = async || store.time_left(&before, default_deadline()).await.ok().flatten();
     if before.lease == 0 {
         return;
     }
-    let Some(at_first) = left().await else { return };
+    let Ok(Some(at_first)) = store.time_left(&before, default_deadline()).await else { return };
     tokio::time::sleep(at_first + Duration::from_secs(1)).await;
-    if left().await.is_some_and(|left| !left.is_zero()) {
+    let left = store.time_left(&before, default_deadline()).await;
+    if left.is_ok_and(|left| left.is_some_and(|left| !left.is_zero())) {
         tracing::warn!(
             key = %before.key,
             "the former lease holder of a key that was taken over still refreshes its lease: two \

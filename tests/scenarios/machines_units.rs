@@ -39,7 +39,7 @@ fn a_running_nginx_is_not_stopped_for_nothing() {
 
         balancer.sh("sed -i /spoilt/d /etc/confsync/conf.d/nginx.toml").await;
         balancer.sh("rm /etc/nginx/conf.d/old.conf").await;
-        balancer.says(UNIT, "1 backend live").await;
+        balancer.says(UNIT, "1 backend in rotation").await;
         assert_eq!(balancer.property("nginx", "ActiveState").await.unwrap(), "inactive");
         assert_eq!(http::get(balancer.at(80), "/").await.unwrap().body, "web1\n");
     });

@@ -34,6 +34,17 @@ struct State {
     is_alias: bool,
 }
 
+/// What the member key says of the load balancer itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// The machine.
+    pub host: String,
+    /// Where clients reach it, if that is configured.
+    pub advertise: Option<String>,
+    /// Where its status page is.
+    pub status: Option<String>,
+}
+
 /// What one resource can say about a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -119,7 +130,8 @@ impl LoadBalancerKeys {
     }
 
     /// Joins, or tells that what is rendered has changed.
-    pub fn join(&self, host: String, advertise: Option<String>, resources: Vec<Consumes>) {
+    pub fn join(&self, about: Introduction, resources: Vec<Consumes>) {
+        let Introduction { host, advertise, status } = about;
         self.change(|state| {
             state.acks.retain(|name, _| resources.iter().any(|r| &r.name == name));
             state.member = Some(Member {
@@ -127,6 +139,7 @@ impl LoadBalancerKeys {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 instance_id: self.instance_id.clone(),
                 advertise,
+                status,
                 resources,
                 left: false,
             });
@@ -254,7 +267,7 @@ mod tests {
     #[test]
     fn leaving_is_said_in_the_member_key() {
         let members = members();
-        members.join("host".into(), None, vec![]);
+        members.join(Introduction::default(), vec![]);
         members.left();
         let wants = members.wants().borrow().clone();
         let member: Member = serde_json::from_slice(&wants.values().next().unwrap().value).unwrap();
@@ -264,7 +277,7 @@ mod tests {
     #[test]
     fn under_an_alias_the_acknowledgements_move_and_the_name_is_still_wanted() {
         let members = members();
-        members.join("host".into(), None, vec![]);
+        members.join(Introduction::default(), vec![]);
         members.acknowledge("web", said(1, 1), 0);
         members.use_alias(true);
         let wants = members.wants().borrow().clone();

@@ -58,7 +58,8 @@ impl<S: Store> Agent<S> {
             return;
         };
         let same = self.seen.as_ref().is_some_and(|seen| seen.same_values(&snapshot));
-        let news = std::mem::take(&mut self.probing.is_news) || view.regressions != self.regressions;
+        let news =
+            std::mem::take(&mut self.probing.is_news) || view.regressions != self.regressions;
         if same && self.is_settled() && !news {
             // Others wrote. A template that looks at the clock is not rendered for that.
             self.seen = Some(Arc::clone(&snapshot));

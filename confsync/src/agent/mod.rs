@@ -7,6 +7,7 @@
 mod decide;
 mod probing;
 mod remember;
+mod resources;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
 use crate::status::audit;
 use crate::status::change_summary::Routes;
+use crate::status::resources::ServiceCounts;
 use crate::status::state::{BackendState, GroupState};
 
 /// How often it is looked whether old workers are gone: soon after a load, later.
@@ -86,6 +88,8 @@ pub struct Agent<S> {
     refused: Vec<RejectedValue>,
     /// The backends as they were shown last.
     shown: BTreeMap<Arc<str>, Arc<BackendState>>,
+    /// The services of each resource, as they were counted last.
+    services: ServiceCounts,
     owed_since: Option<SystemTime>,
     doubting: bool,
     /// Keys that etcd has no more and that requests may still be routed by, those of old
@@ -130,6 +134,7 @@ impl<S: Store> Agent<S> {
             withheld: None,
             refused: Vec::new(),
             shown: shown.map(|b| (Arc::clone(&b.key), Arc::clone(b))).collect(),
+            services: resources::services_before(&parts),
             owed_since: None,
             doubting: false,
             lingering: BTreeSet::new(),

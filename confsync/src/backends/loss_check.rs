@@ -141,7 +141,7 @@ impl<S: Store> LossCheck<'_, S> {
             if let Some(resource) = self.bookkeeping.accepted_resource(&entry.key) {
                 let word = serde_json::from_slice(&entry.value);
                 said.accepted.extend(word.ok().map(|word| (resource.to_owned(), word)));
-            } else if let Ok(LeaveMarker { key }) = serde_json::from_slice(&entry.value) {
+            } else if let Ok(LeaveMarker { key, .. }) = serde_json::from_slice(&entry.value) {
                 said.leaving.insert(key);
             }
         }
@@ -176,9 +176,7 @@ async fn gather(belief: &KnownBackends, doubt: &MissingBackends) -> BTreeMap<Str
 
 /// Which of these refuse connections. Who is silent is not in the answer: it may be us who
 /// cannot reach anybody.
-pub async fn refusing<K: Ord + Send + 'static>(
-    asked: Vec<(K, Endpoint)>,
-) -> BTreeMap<K, bool> {
+pub async fn refusing<K: Ord + Send + 'static>(asked: Vec<(K, Endpoint)>) -> BTreeMap<K, bool> {
     let (mut answers, mut asking) = (BTreeMap::new(), JoinSet::new());
     for (key, addr) in asked {
         if asking.len() >= AT_ONCE {

@@ -13,8 +13,10 @@ pub mod load_balancers;
 mod metrics;
 mod page;
 mod page_clients;
+pub mod resources;
 pub mod state;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +49,8 @@ pub struct About {
     pub joined: bool,
     /// Another load balancer has our name, in the operator's words.
     pub rival: Option<String>,
+    /// The folder of its configuration, for the commands that the page names.
+    pub confdir: PathBuf,
     /// Requests about our own keys since the start, and those without a good answer.
     pub requests: (u64, u64),
 }
@@ -54,8 +58,9 @@ pub struct About {
 impl About {
     /// Of a process that has not reached etcd yet.
     #[must_use]
-    pub fn new(name: String) -> Self {
-        Self { name, started: SystemTime::now(), joined: false, rival: None, requests: (0, 0) }
+    pub fn new(name: String, confdir: PathBuf) -> Self {
+        let (started, requests) = (SystemTime::now(), (0, 0));
+        Self { name, started, joined: false, rival: None, confdir, requests }
     }
 }
 

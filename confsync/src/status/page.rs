@@ -7,7 +7,19 @@ use common::runtime::{StatusResponse, plain};
 use hyper::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
-const PAGE: &str = include_str!("page.html");
+const PAGE: &str = concat!(
+    include_str!("page/head.html"),
+    "<style>\n",
+    include_str!("page/page.css"),
+    "</style>\n",
+    include_str!("page/body.html"),
+    "<script>\n",
+    include_str!("page/elements.js"),
+    include_str!("page/backends.js"),
+    include_str!("page/page.js"),
+    include_str!("page/connection.js"),
+    "</script>\n</body>\n</html>\n"
+);
 
 /// The page and its policy.
 pub(super) struct Page {

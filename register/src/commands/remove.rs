@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::ArgMatches;
-use common::handshake::Bookkeeping;
+use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::{Backend, Entry, Key, Revision, Tree};
 use common::runtime::{Exit, Signals, print, print_error};
 use common::settings::{Layer, Mistakes, Reader};
@@ -70,7 +70,8 @@ fn waits(matches: &ArgMatches) -> bool {
 /// the backend while it answers. The marker ends by itself.
 async fn write_leave_marker(store: &Etcd, removal: &Removal) -> anyhow::Result<()> {
     let bookkeeping = Bookkeeping::below(&removal.process.bookkeeping)?;
-    if let Some((key, value)) = bookkeeping.leave_marker(&removal.target.key) {
+    let times = DrainTimes::from_now(removal.process.drain.longest());
+    if let Some((key, value)) = bookkeeping.leave_marker(&removal.target.key, times) {
         let lease = store.grant(removal.process.ttl, default_deadline()).await?;
         store.put(&key, &value, lease, &Guard::Absent, default_deadline()).await?;
     }
@@ -148,6 +149,7 @@ mod tests {
             version: "1".into(),
             instance_id: "b1".into(),
             advertise: None,
+            status: None,
             resources: vec![Consumes { name: "web".into(), trees: vec!["/services".into()] }],
             left: false,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ArgMatches;
-use common::handshake::Bookkeeping;
+use common::handshake::{Bookkeeping, DrainTimes};
 use common::rights::{Right, warn_until_granted};
 use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage};
 use common::startup::wait_for_etcd;
@@ -74,7 +74,8 @@ fn rights(config: &RegisterConfig) -> anyhow::Result<Vec<Right>> {
     for service in &config.services {
         let key = &service.target.key;
         if folders.insert(key.as_str().rsplit_once('/').map(|(folder, _)| folder.to_owned())) {
-            let marker = bookkeeping.leave_marker(key).map(|(marker, _)| marker);
+            let marker =
+                bookkeeping.leave_marker(key, DrainTimes::default()).map(|(marker, _)| marker);
             rights.extend(marker.map(Right::Write));
             rights.push(Right::Write(key.clone()));
         }

@@ -61,6 +61,14 @@ pub struct DrainSpans {
     pub quiesced: Duration,
 }
 
+impl DrainSpans {
+    /// How long a drain takes at most.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        (self.applied + self.quiesced).max(self.min)
+    }
+}
+
 /// What `register remove` removes, and how it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use common::claim::{Aim, KeyStatus, Marker, Takeover, Want};
-use common::handshake::Bookkeeping;
+use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::{Key, Revision, format_span, plural};
 use common::runtime::{Exit, ServiceManager};
 use common::store::{Store, StoreError};
@@ -90,6 +90,8 @@ pub(super) struct Departure<S> {
     pub(super) registration: Registration<S>,
     pub(super) process: Process,
     pub(super) bookkeeping: Bookkeeping,
+    /// When it began, for the leave markers.
+    pub(super) times: DrainTimes,
     pub(super) manager: ServiceManager,
     /// The second signal.
     pub(super) abort: CancellationToken,
@@ -198,7 +200,7 @@ impl<S: Store> Departure<S> {
         self.manager.extend(deadline.saturating_duration_since(Instant::now()) + EXTENSION);
         let mut wants = BTreeMap::new();
         for (key, value) in keys {
-            let marker = self.bookkeeping.leave_marker(key);
+            let marker = self.bookkeeping.leave_marker(key, self.times);
             let marker = marker.map(|(key, value)| Marker { key, value });
             // The markers stay as long as we do.
             wants.extend(marker.clone().map(|Marker { key, value }| {

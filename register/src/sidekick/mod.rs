@@ -23,7 +23,7 @@ mod tests;
 
 use std::time::Duration;
 
-use common::handshake::Bookkeeping;
+use common::handshake::{Bookkeeping, DrainTimes};
 use common::runtime::{
     Exit, Forwarded, Hangups, Heartbeat, Liveness, Reminder, ServiceManager, Signals,
 };
@@ -219,6 +219,7 @@ impl<S: Store> Sidekick<S> {
     fn depart(self) -> Departure<S> {
         self.heartbeat.end();
         Departure {
+            times: DrainTimes::from_now(self.config.process.drain.longest()),
             instances: self.services.into_instances(),
             registration: self.registration,
             process: self.config.process,

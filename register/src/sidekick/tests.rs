@@ -77,6 +77,7 @@ impl Rig {
             version: "1".into(),
             instance_id: "i1".into(),
             advertise: None,
+            status: None,
             resources: vec![Consumes { name: "web".into(), trees: vec!["/services".into()] }],
             left: false,
         };

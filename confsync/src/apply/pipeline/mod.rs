@@ -28,7 +28,7 @@ pub use record::{Counts, HISTORY, Load, load_seconds};
 use crate::apply::ledger::{Ledger, Owed};
 use crate::apply::quiescence::Quiescence;
 use crate::install::{
-    Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
+    Candidate, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
     clean_stale, current, recover,
 };
 use crate::proxy::nginx::{Master, is_alive};
@@ -205,6 +205,12 @@ impl Pipeline {
             self.cause = "changed by somebody else".to_owned();
             self.ledger.installed(found);
         }
+    }
+
+    /// The files as they are wanted, in the group's order; none before the first render.
+    #[must_use]
+    pub fn wanted_files(&self) -> &[Candidate] {
+        self.wanted.as_ref().map_or(&[], Wanted::files)
     }
 
     /// What resolves when nginx, known by its pid file, ends.
