@@ -18,7 +18,8 @@ use crate::model::{Entry, Key, Tree, Ttl, format_span};
 use crate::request_time::RequestTime;
 use crate::runtime::OutageLog;
 use crate::store::{
-    DeleteOutcome, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+    default_deadline,
 };
 
 /// What the registrar knows, published whenever it changes.
@@ -249,6 +250,11 @@ impl<S: Store> Registrar<S> {
         let answers: Vec<Result<PutOutcome, StoreError>> = join_all(calls).await;
         let mut outcome = Ok(());
         for (put, answer) in puts.iter().zip(answers) {
+            if let (Guard::Value(_), Ok(PutOutcome::Written(_))) = (&put.guard, &answer)
+                && let Some(before) = self.claim.rival(&put.key)
+            {
+                tokio::spawn(watch_former_owner(self.store.clone(), before.clone()));
+            }
             match answer {
                 Ok(written) => self.claim.record_put(put, written, sent),
                 Err(error) => {
@@ -327,5 +333,23 @@ impl<S: Store> Registrar<S> {
             (report.version, report.keys, report.lease_until) = (version, keys, lease_until);
             changed
         });
+    }
+}
+
+/// A key was taken over for one of an earlier instance: its lease must end. (With v2 there is
+/// none; there a former owner that lives fails to refresh its key, and says so itself.)
+async fn watch_former_owner<S: Store>(store: S, before: Entry) {
+    if before.lease == 0 {
+        return;
+    }
+    let Ok(Some(at_first)) = store.time_left(&before, default_deadline()).await else { return };
+    tokio::time::sleep(at_first + Duration::from_secs(1)).await;
+    let left = store.time_left(&before, default_deadline()).await;
+    if left.is_ok_and(|left| left.is_some_and(|left| !left.is_zero())) {
+        tracing::warn!(
+            key = %before.key,
+            "the former lease holder of a key that was taken over still refreshes its lease: two \
+             instances of one name run; stop one, or give each a name of its own"
+        );
     }
 }

@@ -68,6 +68,8 @@ mod generated;
 mod handshake_etcd;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
+/// Two load balancers of one name, and one that comes back.
+mod handshake_names;
 /// Rolling restarts under load.
 mod handshake_rolling;
 /// The messages of the handshake: refusals, no-ops, bounds, signals, flags.

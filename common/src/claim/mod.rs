@@ -20,7 +20,9 @@ use crate::store::{DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome,
 mod plan;
 
 use plan::nothing_is_wanted;
-pub use plan::{Aim, Delete, KeyStatus, Marker, Put, Step, Takeover, Want, Wants, is_wanted};
+pub use plan::{
+    Aim, Delete, KeyStatus, Marker, Put, Step, Takeover, Want, Wants, instance_of, is_wanted,
+};
 
 /// How many guarded writes are sent at once: enough to fill a round trip, few enough that a
 /// refresh which falls due meanwhile is not late.
@@ -172,10 +174,7 @@ impl Claim {
             (Some(owned), _) => Some(Guard::Ours(owned.ownership)),
             (None, None) => Some(Guard::Absent),
             (None, Some(rival)) => {
-                let ours = match want.takeover {
-                    Takeover::Any => true,
-                    Takeover::SameValue => *rival.entry.value == *want.value,
-                };
+                let ours = want.takeover.allows(&rival.entry.value, &want.value);
                 if ours && !record.settled {
                     return Some(Guard::Value(rival.entry.value.to_vec()));
                 }
@@ -337,6 +336,12 @@ impl Claim {
             Some(record) => KeyStatus::Absent { removed: record.removed },
             None => KeyStatus::Absent { removed: None },
         }
+    }
+
+    /// The entry that another process has at `key`, if one was met.
+    #[must_use]
+    pub fn rival(&self, key: &Key) -> Option<&Entry> {
+        Some(&self.keys.get(key)?.rival.as_ref()?.entry)
     }
 
     /// Every key that was ever wanted.

@@ -99,7 +99,7 @@ pub static REREAD: Setting = Setting::new(
 /// The name of this load balancer.
 pub static NAME: Setting =
     Setting::new("name", "CONFSYNC_NAME", "NAME", "This load balancer's name among the others")
-        .default_in_words("host name");
+        .default_in_words("host name and resources, such as edge-1-nginx");
 
 /// Where clients reach it.
 pub static ADVERTISE: Setting = Setting::new(
@@ -196,6 +196,9 @@ pub static JSON: Setting = output::json("CONFSYNC_JSON");
 /// What is shown by `status`, and how.
 pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BOOKKEEPING] };
 
+/// Where an operator's word is written.
+pub static ACCEPTING: Group = Group { heading: "", settings: &[&BOOKKEEPING] };
+
 /// Where `init` writes.
 pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR] };
 
@@ -208,7 +211,7 @@ pub fn command() -> Command {
     with_common_commands(subcommands().into_iter().fold(program, Command::subcommand))
 }
 
-fn subcommands() -> [Command; 5] {
+fn subcommands() -> [Command; 6] {
     let subcommand = |name: &'static str, about: &'static str, examples: &'static str| {
         Command::new(name).about(about).after_help(format!("Examples:\n{examples}"))
     };
@@ -230,12 +233,17 @@ fn subcommands() -> [Command; 5] {
          error here",
         CHECKS,
     );
-    let render = subcommand("render", "Print what a resource would write", RENDERS).arg(
-        Arg::new("resource")
-            .value_name("RESOURCE")
-            .required(true)
-            .help("The resource: the name of its file without .toml"),
-    );
+    let resource = Arg::new("resource")
+        .value_name("RESOURCE")
+        .required(true)
+        .help("The resource: the name of its file without .toml");
+    let render = subcommand("render", "Print what a resource would write", RENDERS).arg(&resource);
+    let accept = subcommand(
+        "accept",
+        "Accept a loss of backends that the load balancers hold back: this one, and no later one",
+        ACCEPTS,
+    )
+    .arg(resource);
     let status =
         subcommand("status", "Every load balancer: what it has applied, what it waits for", SHOWS);
     let init = subcommand("init", "Write a working confdir to start from", INITS);
@@ -244,6 +252,7 @@ fn subcommands() -> [Command; 5] {
         with_settings(check, &[&RESOURCES, &RENDERING]),
         with_settings(render, &[&RESOURCES, &RENDERING, &etcd::GROUP, &log::GROUP]),
         with_settings(status, &[&SHOWING, &etcd::GROUP, &log::GROUP]),
+        with_settings(accept, &[&ACCEPTING, &etcd::GROUP, &log::GROUP]),
         with_settings(init, &[&STARTING]),
     ]
 }
@@ -264,6 +273,9 @@ const RENDERS: &str = "  \
 const SHOWS: &str = "  \
   confsync status
   confsync status --output json";
+
+const ACCEPTS: &str = "  \
+  confsync accept nginx";
 
 const INITS: &str = "  \
   confsync init --confdir /etc/confsync";

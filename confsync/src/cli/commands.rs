@@ -15,7 +15,7 @@ use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
 use common::store::{Connection, Store, connect, read_deadline};
 
 use crate::cli::args::{
-    BOOKKEEPING, CONFDIR, DATA, DRY_RUN, JSON, ONCE, OUTPUT, SHOWING, STARTING,
+    ACCEPTING, BOOKKEEPING, CONFDIR, DATA, DRY_RUN, JSON, ONCE, OUTPUT, SHOWING, STARTING,
 };
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
 use crate::config::load::{self, load};
@@ -33,6 +33,7 @@ pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
         Some(("check", matches)) => check(matches),
         Some(("render", matches)) => render(matches).await,
         Some(("status", matches)) => status(matches).await,
+        Some(("accept", matches)) => accept(matches).await,
         Some(("init", matches)) => init(matches),
         _ => Err(Usage("give a command; see --help".into()).into()),
     }
@@ -184,6 +185,18 @@ async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
         print(load_balancers::table(&fleet, revision, colours));
     }
     Ok(Exit::Done)
+}
+
+async fn accept(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let layer = Layer::from_matches(matches, ACCEPTING.settings, &variable);
+    let mut mistakes = Mistakes::default();
+    let prefix = Reader::new(&layer, "", &mut mistakes).get(&BOOKKEEPING, str::parse::<Prefix>);
+    let connection = etcd::read(matches, &variable, &Layer::default());
+    let log = log::read(matches, &variable, &Layer::default());
+    let (prefix, connection) = start(log, both(mistakes.none_or_some(prefix), connection))?;
+    let resource = matches.get_one::<String>("resource").map_or("", String::as_str);
+    let store = connect(&connection).await?;
+    super::accept::accept(&store, &Bookkeeping::below(&prefix)?, resource).await
 }
 
 fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {

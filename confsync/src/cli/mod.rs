@@ -1,5 +1,6 @@
 //! The command line: arguments, settings from three sources, subcommands.
 
+mod accept;
 pub mod args;
 pub mod commands;
 pub mod confd_flags;

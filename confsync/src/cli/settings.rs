@@ -168,7 +168,7 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
         connection: Connection::default(),
         reconcile: from.span(&INTERVAL, Duration::from_millis(1)..=YEAR),
         reread: from.yes(&REREAD),
-        name: if from.is_given(&NAME) { from.get(&NAME, name)? } else { host_name() },
+        name: if from.is_given(&NAME) { from.get(&NAME, name)? } else { String::new() },
         advertise: from.text(&ADVERTISE),
         bookkeeping,
         ttl: from.get(&TTL, str::parse)?,
@@ -194,8 +194,4 @@ fn once(from: &mut Reader<'_>) -> Option<SingleRun> {
         from.wrong(&DIFF, "it goes with --dry-run");
     }
     (once || dry_run).then_some(how)
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

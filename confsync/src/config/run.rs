@@ -24,7 +24,8 @@ pub struct RunConfig {
     pub reconcile: Duration,
     /// The confdir is read again at each.
     pub reread: bool,
-    /// The name of this load balancer: one segment of its member key.
+    /// The name of this load balancer: one segment of its member key. Empty: made of the host's
+    /// name and those of the resources.
     pub name: String,
     /// The address at which clients reach this load balancer, for its member key.
     pub advertise: Option<String>,

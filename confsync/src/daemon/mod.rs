@@ -3,8 +3,10 @@
 
 mod early;
 mod end;
+mod instance;
 mod join;
 mod locks;
+mod name;
 mod nothing_found;
 pub mod once;
 mod reload;
@@ -32,8 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use early::explain;
 use early::{EndedEarly, end_start, start_without_etcd, wait_for_confdir};
+use instance::Instance;
 use join::consumed_by;
 use locks::{HANDED_OVER, lock_dests};
+use name::NameOwner;
 use nothing_found::say_where_keys_are;
 
 use crate::acks::members::LoadBalancerKeys;
@@ -82,6 +86,8 @@ pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
 }
 
 struct Daemon {
+    _instance: Instance,
+    name_owner: channel::Receiver<NameOwner>,
     config: RunConfig,
     signals: Signals,
     manager: ServiceManager,
@@ -115,7 +121,7 @@ struct RunningGroup {
 
 impl Daemon {
     async fn start(
-        config: RunConfig,
+        mut config: RunConfig,
         signals: Signals,
         manager: ServiceManager,
         child: Option<Child>,
@@ -148,6 +154,11 @@ impl Daemon {
             }
         };
         loaded.say_notes();
+        if config.name.is_empty() {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            config.name = name::default_name(&host, &loaded.sets);
+            about.send_modify(|about| about.name.clone_from(&config.name));
+        }
         let early = start_without_etcd(&manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {
             store = wait_for_etcd(&config.connection, &manager, &signals.drain, &liveness) => store,
@@ -158,12 +169,19 @@ impl Daemon {
             None => anyhow::bail!(EndedEarly),
         };
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
-        let members = LoadBalancerKeys::new(config.name.clone(), instance_id(), bookkeeping);
+        let dests = loaded.sets.iter().flat_map(|set| &set.programs);
+        let instance = Instance::begin(dests.map(|program| &*program.resource.dest));
+        let (name, id, ended) = (config.name.clone(), instance.id.clone(), instance.ended.clone());
+        let members = LoadBalancerKeys::new(name, id, ended, bookkeeping);
         page_clients.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
         let wants = paced(members.wants());
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
+        let (owner, name_owner) = channel::channel(NameOwner::default());
+        tokio::spawn(name::keep(members.clone(), report.clone(), owner));
         let mut daemon = Self {
+            _instance: instance,
+            name_owner,
             config,
             signals,
             manager,
@@ -281,6 +299,7 @@ impl Daemon {
                 code = left => return Ok(self.end(Some(code)).await),
                 () = changed => {}
                 () = report_changed(&mut self.report) => {}
+                Ok(()) = self.name_owner.changed() => {}
                 Ok(()) = hangups.changed() => self.reload().await,
                 _ = beat.tick() => self.watchdog(),
                 _ = passes.tick(), if self.config.reread => self.reread().await,
@@ -303,14 +322,16 @@ impl Daemon {
     /// What is known of the process itself.
     fn tell_about(&mut self) {
         let report = self.report.borrow_and_update().clone();
-        let key = self.members.member_as_wanted().map(|(key, _)| key);
+        let owner = self.name_owner.borrow_and_update().clone();
+        let key = self.members.key().ok();
         let standing = key.and_then(|key| report.keys.get(&key));
         let joined = matches!(standing, Some(KeyStatus::Owned { .. }));
+        let rival = if let NameOwner::Rival(why) = owner { Some(why) } else { None };
         let requests = (report.requests, report.failures);
         self.about.send_if_modified(|about| {
             // The counters alone wake nobody.
-            let changed = about.joined != joined;
-            (about.joined, about.requests) = (joined, requests);
+            let changed = about.joined != joined || about.rival != rival;
+            (about.joined, about.rival, about.requests) = (joined, rival, requests);
             changed
         });
     }
@@ -323,9 +344,11 @@ impl Daemon {
             .iter_mut()
             .map(|running| (running.set.name.clone(), running.state.borrow_and_update().clone()))
             .collect();
-        let words: Vec<String> = states.values().map(GroupState::words).collect();
+        let rival = self.about.borrow().rival.clone();
+        let words = states.values().map(GroupState::words);
+        let words: Vec<String> = words.chain(rival.clone()).collect();
         self.manager.status(&words.join(" | "));
-        if !self.ready && states.values().all(|state| state.live.is_some()) {
+        if !self.ready && rival.is_none() && states.values().all(|state| state.live.is_some()) {
             self.ready = true;
             self.started.cancel();
             self.manager.ready();
@@ -358,11 +381,4 @@ async fn any_changed(running: &mut [RunningGroup]) {
         // An agent is gone; its end is dealt with where it was asked for.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// Names this run of the process.
-fn instance_id() -> String {
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("{:x}-{:08x}", now.as_millis(), fastrand::u32(..))
 }

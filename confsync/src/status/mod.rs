@@ -5,6 +5,7 @@
 //! It reads what the agents published and says no more than that. Nothing here can
 //! hold the agents up: who is slow to read gets the newest state later.
 
+pub mod audit;
 pub mod change_summary;
 mod document;
 mod events;
@@ -46,6 +47,8 @@ pub struct About {
     pub started: SystemTime,
     /// Whether etcd has confirmed the member key, so that who leaves waits for us.
     pub joined: bool,
+    /// Another load balancer has our name, in the operator's words.
+    pub rival: Option<String>,
     /// The folder of its configuration, for the commands that the page names.
     pub confdir: PathBuf,
     /// Requests about our own keys since the start, and those without a good answer.
@@ -56,7 +59,8 @@ impl About {
     /// Of a process that has not reached etcd yet.
     #[must_use]
     pub fn new(name: String, confdir: PathBuf) -> Self {
-        Self { name, started: SystemTime::now(), joined: false, confdir, requests: (0, 0) }
+        let (started, requests) = (SystemTime::now(), (0, 0));
+        Self { name, started, joined: false, rival: None, confdir, requests }
     }
 }
 
@@ -155,9 +159,12 @@ impl Sources {
             return (false, if words.is_empty() { "starting".to_owned() } else { words });
         }
         let late = self.liveness.late(tokio::time::Instant::now());
-        let ready = late.is_empty() && states.values().all(|state| state.ready(PATIENCE));
+        let rival = self.about.borrow().rival.clone();
+        let ready = late.is_empty()
+            && rival.is_none()
+            && states.values().all(|state| state.ready(PATIENCE));
         let words = states.values().map(GroupState::words);
         let stuck = late.iter().map(|late| format!("{}: stuck", late.name));
-        (ready, words.chain(stuck).collect::<Vec<_>>().join("\n"))
+        (ready, words.chain(rival).chain(stuck).collect::<Vec<_>>().join("\n"))
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct File {
     pub backend: Option<BTreeMap<String, toml::Value>>,
 }
 
-/// `[template]`, and `[guard]` as another place for the last four.
+/// `[template]`, and `[guard]` as another place for the last five.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Template {
@@ -51,6 +51,7 @@ pub(super) struct Template {
     pub min_backends: Option<i64>,
     pub max_loss: Option<f64>,
     pub grace: Option<toml::Value>,
+    pub probe_when_stale: Option<toml::Value>,
 }
 
 /// `[nginx]`.
@@ -97,6 +98,7 @@ impl File {
                 || template.min_backends.is_some()
                 || template.max_loss.is_some()
                 || template.grace.is_some()
+                || template.probe_when_stale.is_some()
         };
         let is_by_name = self.nginx.is_some() || self.haproxy.is_some();
         is_by_name || self.guard || self.template.as_ref().is_some_and(guards)
@@ -104,7 +106,7 @@ impl File {
 }
 
 const TABLES: &[&str] = &["template", "nginx", "haproxy", "guard", "backend"];
-const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace"];
+const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace", "probe_when_stale"];
 const TEMPLATE: &[&str] = &[
     "src",
     "dest",
@@ -134,6 +136,7 @@ const TEMPLATE: &[&str] = &[
     "min_backends",
     "max_loss",
     "grace",
+    "probe_when_stale",
 ];
 const NGINX: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
 

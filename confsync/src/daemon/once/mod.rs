@@ -103,15 +103,15 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
     for program in &run.set.programs {
         let resource = &program.resource;
         let memory = SavedBackends::load_if_ahead(&resource.dest, snapshot);
-        let belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
+        let mut belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
         left -= 1;
         let picture = match left {
             0 => {
-                let entries =
-                    std::mem::take(&mut snapshot.entries).into_iter().map(|(_, entry)| entry);
-                look(run, program, &belief, entries).await
+                let entries = std::mem::take(&mut snapshot.entries);
+                let entries = entries.into_iter().map(|(_, entry)| entry);
+                look(run, program, &mut belief, entries).await
             }
-            _ => look(run, program, &belief, snapshot.entries.values()).await,
+            _ => look(run, program, &mut belief, snapshot.entries.values()).await,
         };
         let had = belief.backends().next().is_some();
         // With nothing in place there is nothing to keep.

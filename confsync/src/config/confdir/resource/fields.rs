@@ -275,6 +275,11 @@ impl Reader<'_> {
             max_loss,
             min_backends: self.count(raw.min_backends, "min_backends", default.min_backends),
             grace: self.span(raw.grace.as_ref(), "grace", default.grace),
+            probe_when_stale: self.span(
+                raw.probe_when_stale.as_ref(),
+                "probe_when_stale",
+                default.probe_when_stale,
+            ),
         }
     }
 
