@@ -176,7 +176,12 @@ impl Daemon {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
         let targets =
             set.programs.iter().map(crate::config::program::CompiledResource::target).collect();
-        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
+        let mut pipeline =
+            Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
+        // A group that was here before goes on counting.
+        if let Some(ended) = self.about.borrow().ended.get(&set.name).cloned() {
+            (pipeline.counts, pipeline.load_seconds) = (ended.counts, ended.load_seconds);
+        }
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
@@ -253,11 +258,16 @@ impl Daemon {
         let key = self.members.member_as_wanted().map(|(key, _)| key);
         let standing = key.and_then(|key| report.keys.get(&key));
         let joined = matches!(standing, Some(KeyStatus::Owned { .. }));
-        let requests = (report.requests, report.failures);
+        let etcd = status::EtcdUse {
+            api: self.store.api(),
+            endpoint: self.store.endpoint(),
+            requests: report.requests,
+            failures: report.failures,
+        };
         self.about.send_if_modified(|about| {
             // The counters alone wake nobody.
             let changed = about.joined != joined;
-            (about.joined, about.requests) = (joined, requests);
+            (about.joined, about.etcd) = (joined, etcd);
             changed
         });
     }

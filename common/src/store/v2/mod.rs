@@ -75,6 +75,11 @@ impl V2 {
         Self { shared: Arc::new(V2Shared { endpoints, settings, last_index }) }
     }
 
+    /// `host:port` of the endpoint that is asked now.
+    pub(super) fn endpoint(&self) -> String {
+        self.shared.endpoints.current()
+    }
+
     /// Whether the server offers v2. Asks for something that needs no permission.
     pub(super) async fn probe(&self, deadline: Instant) -> Result<(), StoreError> {
         let endpoint = self.shared.endpoints.choose().await?;

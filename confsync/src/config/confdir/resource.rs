@@ -9,7 +9,7 @@ use super::raw::{self, File};
 use super::{Globals, Note, users};
 use crate::backends::KeySelection;
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
-use crate::template::Engine;
+use crate::template::{Engine, Escape};
 
 /// What is rendered, from where, to where, and how it is checked and loaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +57,8 @@ pub struct Resource {
     pub policy: LossPolicy,
     /// The fork's `output_format`: the render must parse as this.
     pub output_format: Option<String>,
+    /// What a handlebars template writes for.
+    pub escape: Escape,
 }
 
 impl Resource {
@@ -186,6 +188,7 @@ impl Reader<'_> {
             ),
             debounce: self.span(raw.debounce.as_ref(), "debounce", Duration::ZERO),
             output_format: self.output_format(raw.output_format.as_deref()),
+            escape: self.escape(raw.escape.as_deref(), nginx.is_some(), dest.as_deref()),
             policy,
             nginx,
             src: src.unwrap_or_default(),

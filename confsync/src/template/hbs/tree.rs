@@ -253,7 +253,7 @@ impl Tree<'_> {
                 _ => call.name.clone(),
             }
         };
-        let check = if is_call && self.helpers.writes_nginx(name) { RAW } else { check };
+        let check = if is_call && self.helpers.quotes(name) { RAW } else { check };
         checked.name = Parameter::Name(check.into());
         checked.params = vec![value, Parameter::Literal(Json::String(self.shown(at)))];
         checked.hash = HashMap::new();
