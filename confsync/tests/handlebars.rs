@@ -67,6 +67,29 @@ fn what_reads_the_file_decides_what_is_refused_and_how_quote_quotes() {
     assert!(render(Escape::Haproxy, text).unwrap_err().what.contains("in HAProxy"));
 }
 
+/// `confsync check` has no backends to render with.
+#[test]
+fn a_field_that_no_backend_has_is_found_before_anything_is_rendered() {
+    let compile = |text: &str| {
+        Template::compile(Path::new("web.hbs"), text, Engine::Handlebars, &partials()).map(drop)
+    };
+    for text in
+        ["{{#each backends}}{{adr}}{{/each}}", "{{#each backends}}{{#if wight}}x{{/if}}{{/each}}"]
+    {
+        let error = compile(text).unwrap_err().to_string();
+        assert!(error.contains("did you mean `"), "{error}");
+    }
+    for text in [
+        "{{#each backends}}{{this.addr}} {{meta.x}} {{@index}} {{> server}}{{/each}}",
+        "{{#each backends}}{{#with meta}}{{anything}}{{/with}}{{/each}}",
+        "{{#each (sort backends)}}{{addr}}{{/each}}",
+        "{{#each backends as |b|}}{{b.addr}}{{/each}}",
+        "{{#each backends}}x{{else}}none{{/each}}",
+    ] {
+        assert_eq!(compile(text), Ok(()), "{text}");
+    }
+}
+
 #[test]
 fn an_error_names_file_line_column_and_what_to_do() {
     for (text, want) in [

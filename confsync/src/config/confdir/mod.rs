@@ -7,12 +7,14 @@
 
 mod raw;
 mod resource;
+mod schema;
 mod users;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
 pub use resource::{Command, Nginx, Resource};
+pub use schema::SCHEMA;
 
 use common::model::Prefix;
 

@@ -86,9 +86,9 @@ impl File {
     }
 }
 
-const TABLES: &[&str] = &["template", "nginx", "guard", "backend"];
-const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace"];
-const TEMPLATE: &[&str] = &[
+pub(super) const TABLES: &[&str] = &["template", "nginx", "guard", "backend"];
+pub(super) const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace"];
+pub(super) const TEMPLATE: &[&str] = &[
     "src",
     "dest",
     "keys",
@@ -118,7 +118,8 @@ const TEMPLATE: &[&str] = &[
     "max_loss",
     "grace",
 ];
-const NGINX: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+pub(super) const NGINX: &[&str] =
+    &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
 
 /// Reads a file's text; the notes name keys that are ignored.
 ///

@@ -197,6 +197,7 @@ impl Reader<'_> {
             moved: is_partial,
             chosen: 0,
             shadowed: is_partial,
+            in_backend: false,
             asks: self.asks,
         };
         tree.names(&template);
