@@ -126,12 +126,13 @@ async fn the_page_follows_the_backends() {
 async fn full_page(status: SocketAddr, browser: &mut Browser) -> String {
     browser.open("about:blank").await;
     let mut streams = Vec::new();
-    for _ in 0..24 {
+    while streams.len() < 24 {
         let mut stream = TcpStream::connect(status).await.unwrap();
         stream.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut first = [0; 12];
         stream.read_exact(&mut first).await.unwrap();
-        streams.push(stream);
+        // The page of before may still have its place.
+        streams.extend(first.ends_with(b"200").then_some(stream));
     }
     browser.open(&format!("http://{status}/")).await;
     browser.shows("document.querySelectorAll('[data-addr]').length === 2").await;
