@@ -18,7 +18,7 @@ const SHELL: &[&str] = &[
 
 /// What would fail, in an operator's words, each with what to do.
 #[must_use]
-pub fn problems(resource: &Resource) -> Vec<String> {
+pub(super) fn problems(resource: &Resource) -> Vec<String> {
     let mut found = dest(resource);
     found.extend(owner(resource));
     if let Some(nginx) = &resource.nginx {
