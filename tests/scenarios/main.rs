@@ -74,6 +74,8 @@ mod handshake_rolling;
 mod handshake_words;
 /// The real HAProxy, by commands.
 mod haproxy;
+/// The real HAProxy, by name: checked, reloaded, proven.
+mod haproxy_by_name;
 /// confd's hazards about the daemon itself: health, SIGHUP, packaging, PID 1, one-shot runs.
 mod hazards_daemon;
 /// confd's hazards about files: durable, atomic, faithful, cleaned up after.

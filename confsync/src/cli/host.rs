@@ -24,7 +24,15 @@ pub(super) fn problems(resource: &Resource) -> Vec<String> {
     if let Some(nginx) = &resource.nginx {
         found.extend(program(nginx.binary.as_os_str(), "[nginx] binary"));
         found.extend(readable(&nginx.conf, "[nginx] conf"));
-        found.extend(nginx.pid_file.as_deref().and_then(pid_file));
+        found.extend(nginx.pid_file.as_deref().and_then(|file| pid_file(file, "[nginx] pid_file")));
+        return found;
+    }
+    if let Some(haproxy) = &resource.haproxy {
+        found.extend(program(haproxy.binary.as_os_str(), "[haproxy] binary"));
+        found.extend(haproxy.conf.iter().filter_map(|conf| readable(conf, "[haproxy] conf")));
+        found.extend(
+            haproxy.pid_file.as_deref().and_then(|file| pid_file(file, "[haproxy] pid_file")),
+        );
         return found;
     }
     let commands = [
@@ -83,15 +91,15 @@ fn readable(file: &Path, what: &str) -> Option<String> {
     Some(format!("{what}: cannot read {}: {error}", file.display()))
 }
 
-fn pid_file(file: &Path) -> Option<String> {
+fn pid_file(file: &Path, what: &str) -> Option<String> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     if !folder.is_dir() {
-        return Some(format!("[nginx] pid_file: the folder {} is not there", folder.display()));
+        return Some(format!("{what}: the folder {} is not there", folder.display()));
     }
     let text = fs::read_to_string(file).ok()?;
     let is_number = text.trim().parse::<u32>().is_ok_and(|pid| pid > 0);
     (!is_number).then(|| {
-        format!("[nginx] pid_file: {} holds no process number; is nginx running?", file.display())
+        format!("{what}: {} holds no process number; is the proxy running?", file.display())
     })
 }
 
@@ -153,6 +161,7 @@ mod tests {
     fn a_pid_file_may_be_missing_and_must_hold_a_number() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("nginx.pid");
+        let pid_file = |file: &Path| pid_file(file, "pid_file");
         assert_eq!(pid_file(&file), None);
         for (text, good) in [("12\n", true), ("", false), ("x", false), ("0", false)] {
             fs::write(&file, text).unwrap();

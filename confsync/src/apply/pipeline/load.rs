@@ -79,7 +79,7 @@ impl Pipeline {
         let name = &self.name;
         tracing::error!(
             set = name,
-            "nginx has ended; nothing is known to be live until it is started again"
+            "the proxy has ended; nothing is known to be live until it is started again"
         );
     }
 

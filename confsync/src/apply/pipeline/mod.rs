@@ -13,7 +13,6 @@ mod quiesce_check;
 mod record;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
@@ -31,7 +30,7 @@ use crate::install::{
     Candidate, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
     clean_stale, current, recover,
 };
-use crate::proxy::nginx::{Master, is_alive};
+use crate::proxy::nginx::{ProcessId, gone, is_alive};
 use crate::proxy::{NotPassed, Proxy};
 
 /// The pipeline of one set.
@@ -53,7 +52,7 @@ pub struct Pipeline {
     quiescence: Quiescence,
     quiesce_check: QuiesceCheck,
     /// Who runs what is live, if its end is to be watched for.
-    master: Option<Arc<Master>>,
+    master: Option<ProcessId>,
     /// The files as they were last looked at.
     stamp: Stamp,
     min_interval: Duration,
@@ -213,12 +212,12 @@ impl Pipeline {
         self.wanted.as_ref().map_or(&[], Wanted::files)
     }
 
-    /// What resolves when nginx, known by its pid file, ends.
+    /// What resolves when a proxy known by its pid file ends.
     pub fn master_gone(&self) -> impl Future<Output = ()> + use<> {
-        let master = self.master.clone();
+        let master = self.master;
         async move {
             match master {
-                Some(master) => master.gone().await,
+                Some(master) => gone(master).await,
                 None => std::future::pending().await,
             }
         }

@@ -13,7 +13,7 @@ mod users;
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
-pub use resource::{Command, Nginx, Resource};
+pub use resource::{Command, Haproxy, Nginx, Resource};
 pub use schema::SCHEMA;
 
 use common::model::Prefix;

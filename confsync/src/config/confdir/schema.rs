@@ -5,7 +5,7 @@ pub const SCHEMA: &str = include_str!("schema.json");
 
 #[cfg(test)]
 mod tests {
-    use super::super::raw::{GUARD, NGINX, TABLES, TEMPLATE};
+    use super::super::raw::{GUARD, HAPROXY, NGINX, TABLES, TEMPLATE};
     use super::SCHEMA;
     use serde_json::Value;
     use std::collections::BTreeSet;
@@ -21,6 +21,7 @@ mod tests {
             ("/properties", TABLES),
             ("/properties/template/properties", TEMPLATE),
             ("/properties/nginx/properties", NGINX),
+            ("/properties/haproxy/properties", HAPROXY),
             ("/properties/guard/properties", GUARD),
         ] {
             let known: BTreeSet<String> = known.iter().map(|&name| name.to_owned()).collect();

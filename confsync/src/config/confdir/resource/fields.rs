@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
 
-use super::{Command, Nginx, Reader};
+use super::{Command, Haproxy, Nginx, Reader};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, Template};
@@ -174,6 +174,26 @@ impl Reader<'_> {
         }
     }
 
+    pub(super) fn haproxy(&mut self, raw: raw::Haproxy) -> Haproxy {
+        let one = |value: &toml::Value| value.as_str().filter(|t| !t.is_empty()).map(PathBuf::from);
+        let conf = match &raw.conf {
+            None => Some(vec![PathBuf::from("/etc/haproxy/haproxy.cfg")]),
+            Some(toml::Value::Array(list)) => list.iter().map(one).collect(),
+            Some(value) => one(value).map(|path| vec![path]),
+        };
+        let conf = conf.filter(|conf| !conf.is_empty()).unwrap_or_else(|| {
+            self.mistakes.push("conf in [haproxy] is neither a path nor a list of paths".into());
+            Vec::new()
+        });
+        Haproxy {
+            conf,
+            pid_file: raw.pid_file.map(PathBuf::from),
+            binary: PathBuf::from(raw.binary.unwrap_or_else(|| "haproxy".into())),
+            deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(30)),
+            max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
+        }
+    }
+
     fn count(&mut self, value: Option<i64>, what: &str, default: usize) -> usize {
         let Some(value) = value else { return default };
         usize::try_from(value).unwrap_or_else(|_| {
@@ -261,10 +281,10 @@ impl Reader<'_> {
     pub(super) fn escape(
         &mut self,
         named: Option<&str>,
-        nginx: bool,
+        proxy: Option<Escape>,
         dest: Option<&Path>,
     ) -> Escape {
-        let by_dest = if nginx { Escape::Nginx } else { dest.map(Escape::of).unwrap_or_default() };
+        let by_dest = proxy.or_else(|| dest.map(Escape::of)).unwrap_or_default();
         let Some(named) = named else { return by_dest };
         named.parse().unwrap_or_else(|()| {
             let known = ESCAPES.join(", ");
