@@ -307,11 +307,24 @@ async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     let ended = init().run().await;
     assert!(ended.exit.success(), "{}", ended.log);
     let check =
-        Daemon::new(&lab, "check", bins::confsync()).arg("check").flag("--confdir", &*folder);
-    let ended = check.run().await;
+        || Daemon::new(&lab, "check", bins::confsync()).arg("check").flag("--confdir", &*folder);
+    let ended = check().run().await;
     assert!(ended.exit.success(), "{}", ended.log);
 
     let toml = format!("{folder}/conf.d/nginx.toml");
+    let text = fs::read_to_string(&toml).unwrap();
+    assert!(text.starts_with("#:schema ../schema.json\n"), "{text}");
+    let schema = fs::read_to_string(format!("{folder}/schema.json")).unwrap();
+    let printed = Daemon::new(&lab, "schema", bins::confsync()).arg("schema").run().await;
+    assert_eq!(printed.log.trim(), schema.trim());
+    // What is right in itself, and would fail here.
+    let here = text.replace("/etc/nginx/sites-enabled/", &format!("{folder}/none/"));
+    let here = here.replace("/etc/nginx/nginx.conf", &format!("{folder}/nginx.conf"));
+    fs::write(&toml, here).unwrap();
+    let ended = check().arg("--host").run().await;
+    assert!(!ended.exit.success(), "{}", ended.log);
+    let dest = format!("on this machine: the folder of dest, {folder}/none, is not there");
+    assert_says(&ended.log, &[&dest, "[nginx] conf: cannot read"]);
     fs::write(&toml, "mine").unwrap();
     let ended = init().run().await;
     assert_says(&ended.log, &["left alone"]);

@@ -38,8 +38,9 @@ done
 systemctl daemon-reload";
 
 /// Commands that change nothing.
-const LOOKING: [&str; 8] = [
+const LOOKING: [&str; 9] = [
     "register list",
+    "confsync render",
     "confsync status",
     "curl ",
     "etcdctl get",
@@ -256,7 +257,9 @@ macro_rules! sessions {
 sessions! {
     in_a_folder:
     coming_from_confd = "docs/migration.md",
-    operations = "docs/operations.md";
+    operations = "docs/operations.md",
+    weights_and_a_canary = "docs/how-to/weights-and-canary.md",
+    one_taken_out_by_hand = "docs/how-to/take-one-out.md";
 
     on_a_machine:
     the_readme_leads_from_nothing_to_a_pair_in_service = [], "README.md",

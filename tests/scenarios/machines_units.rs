@@ -93,7 +93,7 @@ fn a_restart_of_the_load_balancer_refuses_nobody() {
         balancer.systemctl(&["daemon-reload"]).await;
         balancer.systemctl(&["enable", "--now", "nginx-lb.socket"]).await;
         balancer.systemctl(&["enable", "--now", UNIT]).await;
-        balancer.says(UNIT, "1 backend live").await;
+        balancer.says(UNIT, "1 backend in rotation").await;
         let gets = Load::on(balancer.at(80)).clients(4).start();
         let posts = Load::on(balancer.at(80)).clients(2).post(vec![7; 1_000]).start();
         for _ in 0..3 {

@@ -184,6 +184,17 @@ pub static DATA: Setting = Setting::new(
     "Render from these keys, a JSON object of key to value, instead of etcd",
 );
 
+/// Whether this machine is looked at as well.
+pub static HOST: Setting = Setting::new(
+    "host",
+    "CONFSYNC_CHECK_HOST",
+    "",
+    "Also say what would fail on this machine: folders, users, programs, nginx.conf, pid file",
+);
+
+/// What `check` looks at.
+pub static CHECKING: Group = Group { heading: "", settings: &[&DATA, &HOST] };
+
 /// What is rendered from.
 pub static RENDERING: Group = Group { heading: "", settings: &[&DATA] };
 
@@ -211,7 +222,7 @@ pub fn command() -> Command {
     with_common_commands(subcommands().into_iter().fold(program, Command::subcommand))
 }
 
-fn subcommands() -> [Command; 6] {
+fn subcommands() -> [Command; 8] {
     let subcommand = |name: &'static str, about: &'static str, examples: &'static str| {
         Command::new(name).about(about).after_help(format!("Examples:\n{examples}"))
     };
@@ -249,11 +260,12 @@ fn subcommands() -> [Command; 6] {
     let init = subcommand("init", "Write a working confdir to start from", INITS);
     [
         run,
-        with_settings(check, &[&RESOURCES, &RENDERING]),
+        with_settings(check, &[&RESOURCES, &CHECKING]),
         with_settings(render, &[&RESOURCES, &RENDERING, &etcd::GROUP, &log::GROUP]),
         with_settings(status, &[&SHOWING, &etcd::GROUP, &log::GROUP]),
         with_settings(accept, &[&ACCEPTING, &etcd::GROUP, &log::GROUP]),
         with_settings(init, &[&STARTING]),
+        subcommand("schema", "Print the JSON schema of resource files, for editors", SCHEMAS),
     ]
 }
 
@@ -264,7 +276,8 @@ const RUNS: &str = "  \
 
 const CHECKS: &str = "  \
   confsync check --confdir /etc/confsync
-  confsync check --data keys.json";
+  confsync check --data keys.json
+  confsync check --host";
 
 const RENDERS: &str = "  \
   confsync render nginx
@@ -276,6 +289,9 @@ const SHOWS: &str = "  \
 
 const ACCEPTS: &str = "  \
   confsync accept nginx";
+
+const SCHEMAS: &str = "  \
+  confsync schema > schema.json";
 
 const INITS: &str = "  \
   confsync init --confdir /etc/confsync";

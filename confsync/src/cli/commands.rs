@@ -15,9 +15,11 @@ use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
 use common::store::{Connection, Store, connect, read_deadline};
 
 use crate::cli::args::{
-    ACCEPTING, BOOKKEEPING, CONFDIR, DATA, DRY_RUN, JSON, ONCE, OUTPUT, SHOWING, STARTING,
+    ACCEPTING, BOOKKEEPING, CONFDIR, DATA, DRY_RUN, HOST, JSON, ONCE, OUTPUT, SHOWING, STARTING,
 };
+use crate::cli::host;
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
+use crate::config::confdir::SCHEMA;
 use crate::config::load::{self, load};
 use crate::daemon::once;
 use crate::status::load_balancers;
@@ -35,6 +37,10 @@ pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
         Some(("status", matches)) => status(matches).await,
         Some(("accept", matches)) => accept(matches).await,
         Some(("init", matches)) => init(matches),
+        Some(("schema", _)) => {
+            print(SCHEMA);
+            Ok(Exit::Done)
+        }
         _ => Err(Usage("give a command; see --help".into()).into()),
     }
 }
@@ -96,6 +102,15 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     for program in loaded.sets.iter().flat_map(|set| &set.programs) {
         if let Some(guarded) = program.resource.guarded() {
             print_error(format_args!("{}: note: {guarded}", program.resource.file.display()));
+        }
+    }
+    if matches.get_flag(HOST.name) {
+        for program in loaded.sets.iter().flat_map(|set| &set.programs) {
+            let file = program.resource.file.display();
+            for problem in host::problems(&program.resource) {
+                print_error(format_args!("{file}: on this machine: {problem}"));
+                wrong += 1;
+            }
         }
     }
     if let Some(data) = data(matches) {
@@ -205,7 +220,8 @@ fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let confdir = Reader::new(&layer, "", &mut mistakes).text(&CONFDIR);
     let confdir =
         PathBuf::from(mistakes.none_or(confdir).map_err(Usage::from)?.unwrap_or_default());
-    for (name, text) in template::starter::files() {
+    let schema = ("schema.json", SCHEMA);
+    for (name, text) in template::starter::files().into_iter().chain([schema]) {
         let path = confdir.join(name);
         if path.exists() {
             print(format_args!("{} is there and left alone\n", path.display()));

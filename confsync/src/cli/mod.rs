@@ -5,4 +5,5 @@ pub mod args;
 pub mod commands;
 pub mod confd_flags;
 pub mod confd_toml;
+mod host;
 pub mod settings;

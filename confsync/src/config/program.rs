@@ -38,7 +38,8 @@ impl CompiledResource {
                 .map_err(|(file, error)| mistake(&file, error.to_string()))?,
             Engine::Go => BTreeMap::new(),
         };
-        let sources = Sources { partials, templates: Some(templates) };
+        let escape = resource.escape;
+        let sources = Sources { partials, templates: Some(templates), escape };
         let template =
             Template::compile(&src, &text, resource.engine, &sources).map_err(|error| {
                 // The error names the file itself; a mistake would name it twice.

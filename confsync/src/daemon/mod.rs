@@ -229,6 +229,10 @@ impl Daemon {
         let interval = set.min_reload_interval();
         let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
         pipeline.splay = set.splay();
+        // A group that was here before goes on counting.
+        if let Some(ended) = self.about.borrow().ended.get(&set.name).cloned() {
+            (pipeline.counts, pipeline.load_seconds) = (ended.counts, ended.load_seconds);
+        }
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
@@ -327,11 +331,16 @@ impl Daemon {
         let standing = key.and_then(|key| report.keys.get(&key));
         let joined = matches!(standing, Some(KeyStatus::Owned { .. }));
         let rival = if let NameOwner::Rival(why) = owner { Some(why) } else { None };
-        let requests = (report.requests, report.failures);
+        let etcd = status::EtcdUse {
+            api: self.store.api(),
+            endpoint: self.store.endpoint(),
+            requests: report.requests,
+            failures: report.failures,
+        };
         self.about.send_if_modified(|about| {
             // The counters alone wake nobody.
             let changed = about.joined != joined || about.rival != rival;
-            (about.joined, about.rival, about.requests) = (joined, rival, requests);
+            (about.joined, about.rival, about.etcd) = (joined, rival, etcd);
             changed
         });
     }

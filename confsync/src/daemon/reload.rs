@@ -7,6 +7,7 @@ use super::join::{consumed_by, with_trees_of};
 use crate::config::load::{Loaded, load};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup};
+use crate::status::totals::Totals;
 
 impl Daemon {
     /// Reads the confdir again. What did not change is not touched, and a bad one
@@ -59,7 +60,12 @@ impl Daemon {
             tracing::info!(set = running.set.name, "changed or gone");
             running.stop.cancel();
             known_backends.extend(running.agent.await.unwrap_or_default());
-            last.push((running.set.loader, running.state.borrow().clone()));
+            let state = running.state.borrow().clone();
+            let totals = Totals::of(&state);
+            self.about.send_modify(|about| {
+                about.ended.insert(state.name.clone(), totals);
+            });
+            last.push((running.set.loader, state));
         }
         // What was read so far is routed by until the new files are live.
         let consumed = consumed_by(&loaded.sets);

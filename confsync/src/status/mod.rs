@@ -15,6 +15,7 @@ mod page;
 mod page_clients;
 pub mod resources;
 pub mod state;
+pub mod totals;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use page_clients::PageClients;
 
 use crate::status::state::{GroupState, States};
+use crate::status::totals::TotalsByGroup;
 
 /// How long something may be owed before the process counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,16 +53,38 @@ pub struct About {
     pub rival: Option<String>,
     /// The folder of its configuration, for the commands that the page names.
     pub confdir: PathBuf,
-    /// Requests about our own keys since the start, and those without a good answer.
-    pub requests: (u64, u64),
+    /// How etcd is used.
+    pub etcd: EtcdUse,
+    /// The counters of reload groups that have ended.
+    pub ended: TotalsByGroup,
+}
+
+/// How etcd is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EtcdUse {
+    /// `v3`, `v2`, or nothing before it was reached.
+    pub api: &'static str,
+    /// The endpoint that is asked now.
+    pub endpoint: String,
+    /// Requests about our own keys since the start.
+    pub requests: u64,
+    /// Those of them without a good answer.
+    pub failures: u64,
 }
 
 impl About {
     /// Of a process that has not reached etcd yet.
     #[must_use]
     pub fn new(name: String, confdir: PathBuf) -> Self {
-        let (started, requests) = (SystemTime::now(), (0, 0));
-        Self { name, started, joined: false, rival: None, confdir, requests }
+        Self {
+            name,
+            started: SystemTime::now(),
+            joined: false,
+            rival: None,
+            confdir,
+            etcd: EtcdUse::default(),
+            ended: TotalsByGroup::new(),
+        }
     }
 }
 

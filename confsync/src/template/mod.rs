@@ -9,6 +9,7 @@
 //! bound; an error says where, what, and what to do.
 
 mod error;
+mod escape;
 mod functions;
 mod go;
 mod hbs;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use common::model::{Backend, StoredValue};
 
 pub use error::{RenderError, TemplateError};
+pub use escape::{ESCAPES, Escape};
 pub use kv::{Collision, Keys, Texts, keys};
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
 
@@ -109,6 +111,8 @@ pub struct Sources {
     pub partials: BTreeMap<String, String>,
     /// The folder that `include` in a Go template may read from; none forbids it.
     pub templates: Option<PathBuf>,
+    /// What handlebars writes for.
+    pub escape: Escape,
 }
 
 /// A template, read and checked.

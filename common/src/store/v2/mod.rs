@@ -94,6 +94,11 @@ impl V2 {
         self.shared.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `host:port` of the endpoint that is asked now.
+    pub(super) fn endpoint(&self) -> String {
+        self.shared.endpoints.current()
+    }
+
     /// Whether the server offers v2. Asks for something that needs no permission.
     pub(super) async fn probe(&self, deadline: Instant) -> Result<(), StoreError> {
         let endpoint = self.shared.endpoints.choose().await?;

@@ -13,7 +13,7 @@ mod watch;
 
 pub use watch::V3Watch;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
@@ -63,6 +63,8 @@ struct V3Shared {
     endpoints: Endpoints,
     settings: V3Settings,
     client: Mutex<Option<Link>>,
+    /// What the first server that answered reported.
+    version: OnceLock<String>,
 }
 
 /// A client and the endpoint it belongs to. Shared, because a client is large.
@@ -80,7 +82,24 @@ impl Link {
 
 impl V3 {
     pub(super) fn new(endpoints: Endpoints, settings: V3Settings) -> Self {
-        Self { shared: Arc::new(V3Shared { endpoints, settings, client: Mutex::default() }) }
+        Self {
+            shared: Arc::new(V3Shared {
+                endpoints,
+                settings,
+                client: Mutex::default(),
+                version: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// `host:port` of the endpoint that is asked now.
+    pub(super) fn endpoint(&self) -> String {
+        self.shared.endpoints.current()
+    }
+
+    /// What the server that answered first reported.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.shared.version.get().map(String::as_str)
     }
 
     /// Whether the server has v3 and accepts this user.
@@ -88,7 +107,8 @@ impl V3 {
         let link = self.link(deadline).await?;
         // The one call that needs no permission and no leader.
         let mut client = link.client.maintenance_client();
-        self.call(&link.endpoint, deadline, client.status()).await?;
+        let status = self.call(&link.endpoint, deadline, client.status()).await?;
+        let _ = self.shared.version.set(status.version().to_owned());
         Ok(())
     }
 

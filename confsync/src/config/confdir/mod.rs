@@ -7,6 +7,7 @@
 
 mod raw;
 mod resource;
+mod schema;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
 pub use resource::{Command, Haproxy, Nginx, Resource};
+pub use schema::SCHEMA;
 
 use common::model::Prefix;
 

@@ -43,6 +43,7 @@ pub(super) struct Template {
     pub splay: Option<toml::Value>,
     pub debounce: Option<toml::Value>,
     pub output_format: Option<String>,
+    pub escape: Option<String>,
     pub values: Option<String>,
     pub names: Option<bool>,
     pub make_directories: Option<bool>,
@@ -105,9 +106,9 @@ impl File {
     }
 }
 
-const TABLES: &[&str] = &["template", "nginx", "haproxy", "guard", "backend"];
-const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace", "probe_when_stale"];
-const TEMPLATE: &[&str] = &[
+pub(super) const TABLES: &[&str] = &["template", "nginx", "haproxy", "guard", "backend"];
+pub(super) const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace", "probe_when_stale"];
+pub(super) const TEMPLATE: &[&str] = &[
     "src",
     "dest",
     "keys",
@@ -128,6 +129,7 @@ const TEMPLATE: &[&str] = &[
     "splay",
     "debounce",
     "output_format",
+    "escape",
     "values",
     "names",
     "make_directories",
@@ -138,9 +140,11 @@ const TEMPLATE: &[&str] = &[
     "grace",
     "probe_when_stale",
 ];
-const NGINX: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+pub(super) const NGINX: &[&str] =
+    &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
 
-const HAPROXY: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+pub(super) const HAPROXY: &[&str] =
+    &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
 
 /// Reads a file's text; the notes name keys that are ignored.
 ///

@@ -9,7 +9,7 @@ use super::raw::{self, File};
 use super::{Globals, Note, users};
 use crate::backends::KeySelection;
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
-use crate::template::Engine;
+use crate::template::{Engine, Escape};
 
 /// What is rendered, from where, to where, and how it is checked and loaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +62,8 @@ pub struct Resource {
     pub policy: LossPolicy,
     /// The fork's `output_format`: the render must parse as this.
     pub output_format: Option<String>,
+    /// What a handlebars template writes for.
+    pub escape: Escape,
 }
 
 impl Resource {
@@ -186,6 +188,11 @@ impl Reader<'_> {
         if nginx.is_some() && haproxy.is_some() {
             self.mistakes.push("[nginx] and [haproxy]: one resource has one of them".into());
         }
+        let by_name = match (&nginx, &haproxy) {
+            (Some(_), _) => Some(Escape::Nginx),
+            (None, Some(_)) => Some(Escape::Haproxy),
+            (None, None) => None,
+        };
         let src = self.src(&raw);
         let dest = self.dest(&raw);
         let policy = self.policy(&raw);
@@ -221,6 +228,7 @@ impl Reader<'_> {
             ),
             debounce: self.span(raw.debounce.as_ref(), "debounce", Duration::ZERO),
             output_format: self.output_format(raw.output_format.as_deref()),
+            escape: self.escape(raw.escape.as_deref(), by_name, dest.as_deref()),
             policy,
             nginx,
             haproxy,

@@ -10,10 +10,10 @@ use handlebars::{
 use serde_json::Value as Json;
 
 use super::{checks, json, loops, own};
-use crate::template::Input;
 use crate::template::functions::{self, Budget, Call, Fault, Function, Ty};
 use crate::template::go::builtins;
 use crate::template::value::Value;
+use crate::template::{Escape, Input};
 
 /// What handlebars brings itself.
 const BUILT_IN: [&str; 14] = [
@@ -55,9 +55,9 @@ impl Helpers {
         own(name).is_some() || functions::find(name).is_some()
     }
 
-    /// Whether a helper's result is nginx's own syntax and needs no check.
+    /// Whether a helper's result is quoted already and needs no check.
     #[expect(clippy::unused_self, reason = "asked beside the others")]
-    pub(super) fn writes_nginx(&self, name: &str) -> bool {
+    pub(super) fn quotes(&self, name: &str) -> bool {
         name == "quote"
     }
 }
@@ -66,6 +66,7 @@ impl Helpers {
 pub(super) struct State<'a> {
     pub(super) input: &'a Input,
     pub(super) budget: Budget,
+    pub(super) escape: Escape,
 }
 
 impl State<'_> {
@@ -149,8 +150,12 @@ fn call_own(
     let hash = |key: &str| helper.hash_get(key).map(|value| value.value().clone());
     let size: usize = args.iter().map(|arg| arg.as_array().map_or(1, Vec::len)).sum();
     let paid = state.budget.steps(1 + size);
-    paid.and_then(|()| call(&args, &hash, &*state.input.system))
-        .map_err(|fault| fail(named(name, &args, fault)))
+    let make = || match name {
+        // The one whose result depends on what reads the file.
+        "quote" => own::quote_for(state.escape, &args, &hash),
+        _ => call(&args, &hash, &*state.input.system),
+    };
+    paid.and_then(|()| make()).map_err(|fault| fail(named(name, &args, fault)))
 }
 
 /// What a function makes of these arguments.

@@ -11,7 +11,7 @@ use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, Template};
 use crate::config::substitute::check_line;
-use crate::template;
+use crate::template::{self, ESCAPES, Escape};
 
 /// As good as no limit: nothing may wait for ever.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -281,6 +281,21 @@ impl Reader<'_> {
                 default.probe_when_stale,
             ),
         }
+    }
+
+    pub(super) fn escape(
+        &mut self,
+        named: Option<&str>,
+        proxy: Option<Escape>,
+        dest: Option<&Path>,
+    ) -> Escape {
+        let by_dest = proxy.or_else(|| dest.map(Escape::of)).unwrap_or_default();
+        let Some(named) = named else { return by_dest };
+        named.parse().unwrap_or_else(|()| {
+            let known = ESCAPES.join(", ");
+            self.mistakes.push(format!("escape = \"{named}\" is none of {known}"));
+            by_dest
+        })
     }
 
     pub(super) fn output_format(&mut self, format: Option<&str>) -> Option<String> {
