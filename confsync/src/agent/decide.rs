@@ -12,7 +12,7 @@ use super::{Agent, remember};
 use crate::backends::RejectedValue;
 use crate::backends::loss_check;
 use crate::backends::loss_policy::RenderDecision;
-use crate::install::Candidate;
+use crate::config::rendered::RenderedFile;
 use crate::status::change_summary;
 
 /// How often a doubt is looked into again.
@@ -56,12 +56,12 @@ impl<S: Store> Agent<S> {
         self.decided = snapshot.revision;
         self.doubting = regressed;
         match self.render(&snapshot, regressed).await {
-            Ok((candidates, refused)) => {
+            Ok((rendered, refused)) => {
                 self.withheld = None;
                 self.refused = refused;
                 self.parts.pipeline.cause =
                     change_summary::words(self.served.as_ref(), &self.routes());
-                self.parts.pipeline.want(candidates.into(), snapshot.revision);
+                self.parts.pipeline.want_rendered(&rendered, snapshot.revision);
             }
             Err(why) => {
                 if self.withheld.as_ref() != Some(&why) {
@@ -85,9 +85,9 @@ impl<S: Store> Agent<S> {
         &mut self,
         snapshot: &Snapshot,
         regressed: bool,
-    ) -> Result<(Vec<Candidate>, Vec<RejectedValue>), String> {
+    ) -> Result<(Vec<RenderedFile>, Vec<RejectedValue>), String> {
         let in_place = self.parts.pipeline.in_place();
-        let (mut candidates, mut refused, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rendered, mut refused, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
         for program in &self.parts.set.programs {
             let mut seen = program.resource.reading.see(snapshot.entries.values());
             let name = program.resource.name.clone();
@@ -119,7 +119,7 @@ impl<S: Store> Agent<S> {
                 let alone = self.parts.set.programs.len() == 1;
                 return Err(if alone { why } else { format!("{name}: {why}") });
             }
-            candidates.push(program.render(&seen)?);
+            rendered.push(program.render(&seen)?);
             refused.extend(seen.refused.clone());
             adopted.push((name, seen, held));
         }
@@ -127,7 +127,7 @@ impl<S: Store> Agent<S> {
         for (name, seen, held) in adopted {
             self.parts.known_backends.entry(name).or_default().adopt(&seen, held);
         }
-        Ok((candidates, refused))
+        Ok((rendered, refused))
     }
 
     /// Keeps what is proven for the next start; not while any of it is doubted.

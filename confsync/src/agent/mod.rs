@@ -151,6 +151,7 @@ impl<S: Store> Agent<S> {
                     self.decide().await;
                 }
             }
+            self.parts.pipeline.look_at_departed().await;
             self.tell();
             self.remember().await;
             if shutdown.is_cancelled() {
@@ -212,7 +213,7 @@ impl<S: Store> Agent<S> {
         match self.parts.pipeline.ledger.owed(now) {
             Owed::Nothing => {}
             Owed::Later(until) => next = next.min(until),
-            Owed::Install | Owed::Reload => next = now,
+            _ => next = now,
         }
         if let Some(first) = self.first_change {
             next = next.min(first + self.parts.set.debounce());

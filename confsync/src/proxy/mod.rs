@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod command;
+pub mod driver;
 pub mod membership;
 pub mod nginx;
 

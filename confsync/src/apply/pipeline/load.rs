@@ -8,18 +8,36 @@ use super::Pipeline;
 use super::{blocking, on_disk};
 use crate::apply::quiescence::Until;
 use crate::install::InstalledFiles;
-use crate::proxy::{Live, NotLoaded, Old};
+use crate::proxy::driver::PublishError;
+use crate::proxy::{NotLoaded, Old};
 
 impl Pipeline {
     pub(super) async fn load(&mut self, began: Instant) {
         self.prove_first = false;
+        if let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =
+            self.publish_members().await
+        {
+            self.failed(why);
+            return;
+        }
         let outcome = self.proxy.load().await;
         let now = Instant::now();
         self.last_load = Some(now);
         let failed = match outcome {
             Ok(live) => {
-                self.proven(live, now).await;
-                None
+                self.master.clone_from(&live.master);
+                self.retire(live.old, now);
+                match self.driver.confirm().await {
+                    Ok(()) => {
+                        self.proven().await;
+                        None
+                    }
+                    Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) => {
+                        self.ledger.live_unknown();
+                        self.failed(why.clone());
+                        Some(why)
+                    }
+                }
             }
             Err(NotLoaded::NobodyThere(why)) => {
                 // Whoever starts will read the files; what is live is not known.
@@ -48,16 +66,17 @@ impl Pipeline {
         self.remember(began, failed);
     }
 
-    async fn proven(&mut self, Live { old, master }: Live, now: Instant) {
-        self.ledger.live();
-        self.master = master;
-        self.backoff.reset();
-        self.counts.loads += 1;
-        let until = match old {
+    fn retire(&mut self, old: Old, now: Instant) {
+        self.quiescence.retire(match old {
             Old::Processes(pids) => Until::Gone(pids),
             Old::For(span) => Until::Then(now + span),
-        };
-        self.quiescence.retire(until);
+        });
+    }
+
+    async fn proven(&mut self) {
+        self.ledger.live();
+        self.backoff.reset();
+        self.counts.loads += 1;
         if let Some(applied) = self.applied() {
             self.quiescence.live(applied);
         }

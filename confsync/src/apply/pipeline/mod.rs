@@ -9,6 +9,7 @@
 //! This module knows nothing of etcd.
 
 mod load;
+mod members;
 mod record;
 
 use std::collections::VecDeque;
@@ -25,10 +26,12 @@ pub use record::{Counts, HISTORY, Load, load_seconds};
 
 use crate::apply::ledger::{Ledger, Owed};
 use crate::apply::quiescence::Quiescence;
+use crate::config::rendered::RenderedFile;
 use crate::install::{
     Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
     clean_stale, current, recover,
 };
+use crate::proxy::driver::{Arrangement, Driver, Pools};
 use crate::proxy::nginx::{Master, is_alive};
 use crate::proxy::{NotPassed, Proxy};
 
@@ -37,6 +40,12 @@ use crate::proxy::{NotPassed, Proxy};
 pub struct Pipeline {
     name: String,
     proxy: Proxy,
+    /// Who changes members without a reload.
+    driver: Driver,
+    /// The members that the driver is to give the proxy.
+    pools: Pools,
+    /// Whether it has.
+    is_published: bool,
     targets: Vec<Target>,
     /// What is owed.
     pub ledger: Ledger,
@@ -105,6 +114,9 @@ impl Pipeline {
             ledger: Ledger::new(on_disk(&targets)),
             name,
             proxy,
+            driver: Driver::reload("nobody looked for a better one"),
+            pools: Pools::new(),
+            is_published: true,
             targets,
             wanted: None,
             wanted_at: Revision::default(),
@@ -149,13 +161,35 @@ impl Pipeline {
         &self.proxy
     }
 
+    /// Members are changed by this driver from now on.
+    #[must_use]
+    pub fn with_driver(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// Who changes members.
+    #[must_use]
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// These files are wanted, rendered from this revision, in the form of the driver.
+    pub fn want_rendered(&mut self, files: &[RenderedFile], revision: Revision) {
+        let Arrangement { wanted, pools } = self.driver.arrange(files);
+        if pools != self.pools {
+            (self.pools, self.is_published) = (pools, false);
+        }
+        self.want(wanted, revision);
+    }
+
     /// These files are wanted, rendered from this revision.
     pub fn want(&mut self, wanted: Wanted, revision: Revision) {
         let digest = wanted.digest();
         if self.ledger.wanted() != Some(digest) {
-            self.ledger.want(digest);
             self.backoff.reset();
         }
+        self.ledger.want_parts(digest, wanted.structure());
         (self.wanted, self.wanted_at) = (Some(wanted), revision);
         if self.ledger.in_sync() {
             self.quiescence.live(revision);
@@ -242,6 +276,14 @@ impl Pipeline {
                     return false;
                 }
                 self.load(now).await;
+                true
+            }
+            Owed::Publish => {
+                self.publish(now).await;
+                true
+            }
+            Owed::Write => {
+                self.write_behind().await;
                 true
             }
         }

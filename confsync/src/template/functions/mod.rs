@@ -18,6 +18,7 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::kv::Texts;
+use super::member_lines::{self, Mark};
 use super::runes::to_str;
 use super::system::System;
 use super::value::{Elem, List, Map, TooDeep, Value};
@@ -77,6 +78,8 @@ pub(crate) struct Call<'a> {
     pub(crate) budget: &'a Budget,
     /// What may be asked of the system.
     pub(crate) system: &'a dyn System,
+    /// What stands for lines that name backends.
+    pub(crate) mark: &'a Mark,
 }
 
 /// A function's answer.
@@ -185,7 +188,7 @@ pub(crate) fn too_large() -> Fault {
     )
 }
 
-const TABLES: [&[Function]; 8] = [
+const TABLES: [&[Function]; 9] = [
     store::FUNCTIONS,
     text::FUNCTIONS,
     words::FUNCTIONS,
@@ -194,6 +197,7 @@ const TABLES: [&[Function]; 8] = [
     numbers::FUNCTIONS,
     data::FUNCTIONS,
     outside::FUNCTIONS,
+    member_lines::FUNCTIONS,
 ];
 
 /// Every function.
@@ -292,7 +296,7 @@ fn bytes(args: &[Value], at: usize) -> &[u8] {
 
 /// The text of an argument that the table says is one, read as Go reads runes: a byte that is
 /// no UTF-8 is U+FFFD.
-fn text(args: &[Value], at: usize) -> Cow<'_, str> {
+pub(super) fn text(args: &[Value], at: usize) -> Cow<'_, str> {
     to_str(bytes(args, at))
 }
 
@@ -317,10 +321,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_table_has_confd_s_functions_and_its_fork_s() {
+    fn the_table_has_confd_s_functions_and_its_fork_s_and_our_two_words() {
         let names: BTreeSet<&str> = all().map(|f| f.name).collect();
         // `include` renders, so it belongs to the engine.
-        assert_eq!(names.len(), 39 + 32 - 1);
+        assert_eq!(names.len(), 39 + 32 - 1 + 2);
         assert_eq!(names.len(), all().count());
     }
 
