@@ -10,15 +10,9 @@ use std::sync::Arc;
 use common::model::Endpoint;
 
 use super::NamedBackend;
-use super::functions::{Call, Fault, Function, MAX_ITEMS, Outcome, Ty, text};
+use super::functions::members::{Mark, check};
+use super::functions::{Fault, MAX_ITEMS};
 use super::runes::to_str;
-use super::value::Value;
-
-/// The two words, for both languages.
-pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { name: "servers", params: &[Ty::Str], rest: None, call: servers },
-    Function { name: "upstream", params: &[Ty::Str], rest: Some(Ty::Str), call: upstream },
-];
 
 /// One backend as a proxy needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,72 +141,47 @@ pub fn upstream_block(name: &str, lines: &str, more: &str) -> String {
     format!("upstream {name} {{\n{inside}}}")
 }
 
-/// What stands in the output while a template runs. No template and no value can know it.
-#[derive(Debug, Clone)]
-pub struct Mark(String);
-
-impl Default for Mark {
-    fn default() -> Self {
-        Self(format!("\u{1}{:032x}\u{1}", fastrand::u128(..)))
+/// Cuts an output at its marks.
+pub(super) fn cut(
+    mark: &Mark,
+    output: Vec<u8>,
+    backends: &[NamedBackend],
+) -> Result<Rendered, Fault> {
+    let (is_used, mark) = (mark.is_used(), mark.text().as_bytes());
+    if !is_used {
+        return Ok(Rendered { pieces: vec![Piece::Text(output)] });
     }
-}
-
-impl Mark {
-    pub(super) fn servers(&self, service: &str) -> Result<String, Fault> {
-        check(service)?;
-        Ok(format!("{0}{service}\n{0}", self.0))
-    }
-
-    pub(super) fn upstream(&self, service: &str, more: &str) -> Result<String, Fault> {
-        check(service)?;
-        if more.contains(&self.0) {
+    let (mut pieces, mut named) = (Vec::new(), 0);
+    let mut rest = output.as_slice();
+    while let Some(begin) = memchr::memmem::find(rest, mark) {
+        let (text, after) = rest.split_at(begin);
+        let after = after.get(mark.len()..).unwrap_or_default();
+        let end = memchr::memmem::find(after, mark).ok_or_else(changed)?;
+        let (word, after) = after.split_at(end);
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.to_owned()));
+        }
+        let piece = read(&to_str(word), backends)?;
+        if let Piece::Servers(service) | Piece::Upstream { service, .. } = &piece {
+            named += service.members.len();
+        }
+        if named > MAX_ITEMS {
             return Err(Fault::new(
-                "`servers` or `upstream` stands inside an `upstream`",
-                "an `upstream` has its servers by itself; to list servers in an upstream of your \
-                 own, write `upstream NAME { … }` out",
+                format!("more than {MAX_ITEMS} lines of servers"),
+                "write `servers` and `upstream` outside of loops",
             ));
         }
-        Ok(format!("{0}{service}\n\u{1}{more}{0}", self.0))
+        pieces.push(piece);
+        rest = after.get(mark.len()..).unwrap_or_default();
     }
-
-    /// Cuts an output at its marks.
-    pub(super) fn cut(
-        &self,
-        output: Vec<u8>,
-        backends: &[NamedBackend],
-    ) -> Result<Rendered, Fault> {
-        let mark = self.0.as_bytes();
-        if memchr::memmem::find(&output, mark).is_none() {
-            return Ok(Rendered { pieces: vec![Piece::Text(output)] });
-        }
-        let (mut pieces, mut named) = (Vec::new(), 0);
-        let mut rest = output.as_slice();
-        while let Some(begin) = memchr::memmem::find(rest, mark) {
-            let (text, after) = rest.split_at(begin);
-            let after = after.get(mark.len()..).unwrap_or_default();
-            let end = memchr::memmem::find(after, mark).ok_or_else(changed)?;
-            let (word, after) = after.split_at(end);
-            if !text.is_empty() {
-                pieces.push(Piece::Text(text.to_owned()));
-            }
-            let piece = read(&to_str(word), backends)?;
-            if let Piece::Servers(service) | Piece::Upstream { service, .. } = &piece {
-                named += service.members.len();
-            }
-            if named > MAX_ITEMS {
-                return Err(Fault::new(
-                    format!("more than {MAX_ITEMS} lines of servers"),
-                    "write `servers` and `upstream` outside of loops",
-                ));
-            }
-            pieces.push(piece);
-            rest = after.get(mark.len()..).unwrap_or_default();
-        }
-        if !rest.is_empty() {
-            pieces.push(Piece::Text(rest.to_owned()));
-        }
-        Ok(Rendered { pieces })
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest.to_owned()));
     }
+    let is_torn = |piece: &Piece| matches!(piece, Piece::Text(text) if text.contains(&1));
+    if pieces.iter().any(is_torn) {
+        return Err(changed());
+    }
+    Ok(Rendered { pieces })
 }
 
 fn changed() -> Fault {
@@ -244,36 +213,6 @@ fn members(path: &str, backends: &[NamedBackend]) -> UpstreamMembers {
         (Arc::clone(&named.key), UpstreamMember { endpoint, weight })
     };
     backends.iter().filter(is_in).map(member).collect()
-}
-
-/// A name that nginx takes for an upstream, and that leads nowhere as a path.
-fn check(service: &str) -> Result<(), Fault> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let mut parts = service.strip_prefix('/').unwrap_or(service).split('/');
-    let good = |part: &str| part.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if service.len() <= 200 && parts.all(|part| good(part) && part.chars().all(plain)) {
-        return Ok(());
-    }
-    let shown: String = service.chars().take(80).collect();
-    Err(Fault::new(
-        format!("{shown:?} is no name of a service"),
-        "write the service's name, or the path of its keys; letters, digits, `_`, `-` and `.`",
-    ))
-}
-
-fn servers(call: &Call<'_>, args: &[Value]) -> Outcome {
-    call.mark.servers(&text(args, 0)).map(Value::str)
-}
-
-fn upstream(call: &Call<'_>, args: &[Value]) -> Outcome {
-    if args.len() > 2 {
-        return Err(Fault::new(
-            format!("it needs one or two arguments, not {}", args.len()),
-            "the second is all that is wanted in the upstream: `upstream \"apache\" \"keepalive 64;\"`",
-        ));
-    }
-    let more = if args.len() > 1 { text(args, 1) } else { "".into() };
-    call.mark.upstream(&text(args, 0), &more).map(Value::str)
 }
 
 #[cfg(test)]
@@ -351,7 +290,7 @@ mod tests {
             ("t.tmpl", "{{upstream \"a b\"}}", "t.tmpl:1:3: executing"),
             ("t.tmpl", "{{upstream \"../a\"}}", "is no name of a service"),
             ("t.hbs", "{{servers \"a;\"}}", "is no name of a service"),
-            ("t.tmpl", "{{servers \"a\" | toUpper}}", "has changed what"),
+            ("t.tmpl", "{{servers \"a\" | printf \"%.5s\"}}", "has changed what"),
             ("t.tmpl", "{{upstream \"a\" (servers \"b\")}}", "stands inside an `upstream`"),
             ("t.hbs", "{{#upstream \"a\"}}{{servers \"b\"}}{{/upstream}}", "stands inside"),
             ("t.tmpl", "{{upstream \"a\" \"b\" \"c\"}}", "one or two arguments"),

@@ -30,10 +30,10 @@ use std::sync::Arc;
 use common::model::{Backend, StoredValue};
 
 pub use error::{RenderError, TemplateError};
+pub use functions::members::Mark;
 pub use kv::{Collision, Keys, Texts, keys};
 pub use member_lines::{
-    Mark, NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines,
-    upstream_block,
+    NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines, upstream_block,
 };
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
 
@@ -197,7 +197,7 @@ impl Template {
             Program::Go(program) => program.render(input),
             Program::Handlebars(program) => program.render(input),
         })?;
-        let cut = input.mark.cut(output, &input.backends);
+        let cut = member_lines::cut(&input.mark, output, &input.backends);
         cut.map_err(|fault| TemplateError::at(file, (0, 0), fault))
     }
 }

@@ -7,6 +7,7 @@
 
 mod data;
 mod lists;
+pub(crate) mod members;
 mod numbers;
 mod outside;
 mod regex;
@@ -17,8 +18,9 @@ mod words;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use members::Mark;
+
 use super::kv::Texts;
-use super::member_lines::{self, Mark};
 use super::runes::to_str;
 use super::system::System;
 use super::value::{Elem, List, Map, TooDeep, Value};
@@ -197,7 +199,7 @@ const TABLES: [&[Function]; 9] = [
     numbers::FUNCTIONS,
     data::FUNCTIONS,
     outside::FUNCTIONS,
-    member_lines::FUNCTIONS,
+    members::FUNCTIONS,
 ];
 
 /// Every function.
@@ -296,7 +298,7 @@ fn bytes(args: &[Value], at: usize) -> &[u8] {
 
 /// The text of an argument that the table says is one, read as Go reads runes: a byte that is
 /// no UTF-8 is U+FFFD.
-pub(super) fn text(args: &[Value], at: usize) -> Cow<'_, str> {
+fn text(args: &[Value], at: usize) -> Cow<'_, str> {
     to_str(bytes(args, at))
 }
 
