@@ -8,8 +8,8 @@
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
 //! * [`startup`] waits for etcd.
-//! * [`trust`] decides which servers' certificates are accepted.
 //! * [`table`] aligns columns for a terminal.
+//! * [`tls`] is TLS as a client, with files that are read again.
 //! * [`settings`] makes command lines and reads flags, environment and files.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
@@ -25,7 +25,7 @@ pub mod settings;
 pub mod startup;
 pub mod store;
 pub mod table;
-pub mod trust;
+pub mod tls;
 pub mod watch;
 
 /// For `--version`: the version, and in a release the commit it was built from.

@@ -1,12 +1,16 @@
 //! The messages of the handshake, and what it waits for: refusals with their text,
 //! no-ops, the bounds and flags of `register`, silence while nothing happens.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use tests::daemon::{QUICK_TTL, Running};
 use tests::eventually::check;
 use tests::process::Process;
-use tests::{Api, Backend, Cluster, Confdir, Daemon, Etcd, Exit, Lab, Nginx, Signal, http, within};
+use tests::{
+    Api, Backend, Cluster, Confdir, Daemon, Etcd, Exit, Lab, Nginx, Signal, eventually, http,
+    within,
+};
 
 in_both_apis!(
     the_last_backend_hears_why_it_is_kept,
@@ -18,6 +22,7 @@ in_both_apis!(
     a_drain_is_seen_in_the_metrics,
     by_commands_it_is_their_success_and_a_time,
     by_commands_that_do_not_verify_it_is_unconfirmed,
+    by_commands_that_prove_the_end_it_is_confirmed,
     too_few_load_balancers_leave_it_unconfirmed,
     a_floor_holds_without_load_balancers,
     a_second_signal_ends_the_waiting,
@@ -168,7 +173,7 @@ async fn by_commands_it_is_their_success_and_a_time(api: Api) {
     let lab = Lab::new();
     let balanced = Balanced::by_commands(&lab, api, "quiesce_after = \"700ms\"\n").await;
     let begun = Instant::now();
-    stopped_with(&balanced.sidekicks[0], 0, "drain confirmed by lb-1").await;
+    stopped_with(&balanced.sidekicks[0], 3, "drain assumed for lb-1, known by commands").await;
     assert!(begun.elapsed() >= Duration::from_millis(700));
 }
 
@@ -177,6 +182,27 @@ async fn by_commands_that_do_not_verify_it_is_unconfirmed(api: Api) {
     let two = "verify_cmd = \"test $(grep -c '^ *server .*:80' SITE) -gt 1\"\n";
     let balanced = Balanced::by_commands(&lab, api, two).await;
     stopped_with(&balanced.sidekicks[0], 2, "drain unconfirmed (lb-1: ").await;
+}
+
+/// As long as `quiesce_cmd` fails, old requests may be under way.
+async fn by_commands_that_prove_the_end_it_is_confirmed(api: Api) {
+    let lab = Lab::new();
+    let (ended, asked) = (lab.path().join("ended"), lab.path().join("asked"));
+    let line = format!("echo >> {}; test -e {}", asked.display(), ended.display());
+    let quiesce = format!("quiesce_cmd = \"{line}\"\n");
+    let balanced = Balanced::by_commands(&lab, api, &quiesce).await;
+    let [leaving, _] = &balanced.sidekicks;
+    fs::remove_file(&asked).unwrap_or_default();
+    leaving.signal(Signal::TERM);
+    leaving.logged("draining: waiting for lb-1").await;
+    eventually("it is asked again", || async {
+        let text = fs::read_to_string(&asked).unwrap_or_default();
+        check(text.lines().count() > 2, || text)
+    })
+    .await;
+    fs::write(&ended, "").unwrap();
+    assert_eq!(leaving.wait_exit().await, Exit::Code(0), "{}", leaving.log());
+    assert!(leaving.log().contains("drain confirmed by lb-1"), "{}", leaving.log());
 }
 
 /// Two backends, and an nginx that confsync knows by commands.

@@ -163,3 +163,60 @@ async fn settings_beside_backends_are_no_backends() {
     let ended = setup.confsync(&lab).arg("--once").run().await;
     assert_eq!(ended.exit, tests::Exit::Code(0), "{}", ended.log);
 }
+
+/// A setting may look like an endpoint: what is a backend is declared. confd's users delete
+/// `/redis/master` and want it gone, be it answering or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_setting_is_removed_at_once_whatever_it_looks_like() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    let answers = Backend::start(&lab, "one").await;
+    let dead = crate::hazards_setup::address(7);
+    let template = |name: &str, text: &str| setup.confdir.template(name, text);
+    template(
+        "redis.tmpl",
+        "{{if exists \"/redis/master\"}}slaveof {{getv \"/redis/master\"}}{{end}}",
+    );
+    template("env.tmpl", "{{range gets \"/env/*\"}}{{base .Key}}={{.Value}} {{end}}");
+    template("all.tmpl", "{{range gets \"/*/*\"}}{{.Value}} {{end}}{{getvs \"/services/*/*\"}}");
+    let redis = |src: &str, keys: &str| {
+        let file = setup.file(&format!("{src}.out"));
+        let file = file.display();
+        let text = format!("[template]\nsrc = \"{src}.tmpl\"\ndest = \"{file}\"\nkeys = {keys}\n");
+        setup.confdir.toml(src, &text);
+    };
+    redis("redis", "[\"/redis\"]");
+    redis("env", "[\"/env\", \"/services/apache\"]");
+    redis("all", "[\"/\"]");
+    for (key, value) in [
+        ("/redis/master", answers.address().to_string()),
+        ("/env/db", answers.address().to_string()),
+        ("/env/cache", dead.clone()),
+        ("/services/apache/1", answers.address().to_string()),
+    ] {
+        setup.ctl().put(key, &value).await;
+    }
+    let confsync = setup.confsync(&lab).start();
+    let is = |file: &'static str, wanted: String| {
+        let setup = &setup;
+        eventually(format!("{file} is {wanted:?}"), move || {
+            let (text, wanted) = (setup.text(file), wanted.clone());
+            async move { check(text == wanted, || text.clone()) }
+        })
+    };
+    let at = answers.address();
+    is("redis.out", format!("slaveof {at}")).await;
+    is("env.out", format!("cache={dead} db={at} ")).await;
+    is("all.out", format!("{dead} {at} {at} [{at}]")).await;
+
+    let _ = setup.ctl().run(&["del", "/redis/master"]).await.ok();
+    is("redis.out", String::new()).await;
+    let _ = setup.ctl().run(&["del", "--prefix", "/env/"]).await.ok();
+    is("env.out", String::new()).await;
+    is("all.out", format!("[{at}]")).await;
+    assert!(!confsync.log().contains("is held"), "{}", confsync.log());
+    // Below the services' folder the guard holds, whatever else is read.
+    setup.ctl().del("/services/apache/1").await;
+    confsync.logged("who still answers is held").await;
+    assert_eq!(setup.text("all.out"), format!("[{at}]"));
+}

@@ -96,6 +96,8 @@ mod output;
 mod packages;
 /// The page for people, in a real browser.
 mod page;
+/// etcd refuses us at the start, or a file is missing: waited for, and nothing ends.
+mod refused;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
 mod register_commands;
 /// `register`: what counts as healthy.

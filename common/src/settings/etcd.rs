@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{Environment, Group, Layer, Mistakes, Place, Reader, Setting};
-use crate::store::{Api, Connection, Credentials, Password, Timeouts, TlsFiles, check_endpoint};
+use crate::store::{Api, Connection, Credentials, Password, Timeouts, check_endpoint};
+use crate::tls::TlsFiles;
 
 /// Addresses of members.
 pub static ENDPOINTS: Setting = Setting::new(

@@ -23,7 +23,7 @@ mod v2;
 mod v3;
 
 pub use connect::{
-    Api, ApiError, Connection, Credentials, Password, Timeouts, TlsFiles, check_endpoint, connect,
+    Api, ApiError, Connection, Credentials, Password, Timeouts, check_endpoint, connect,
 };
 pub use etcd::{Etcd, EtcdWatch};
 pub use memory::Memory;

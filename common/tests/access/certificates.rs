@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use common::store::TlsFiles;
+use common::tls::TlsFiles;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -24,19 +24,8 @@ fn ca() -> CertifiedIssuer<'static, KeyPair> {
 impl Certificates {
     pub(crate) fn new() -> Self {
         let files = Self { folder: TempDir::new().unwrap() };
-        let (ours, other) = (ca(), ca());
-        files.write("ca.pem", &ours.pem());
-        files.write("other.pem", &other.pem());
-        for name in ["server", "client"] {
-            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-            // etcd's gateway uses the server's certificate as a client.
-            params.extended_key_usages =
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-            let key = KeyPair::generate().unwrap();
-            let certificate = params.signed_by(&key, &ours).unwrap();
-            files.write(&format!("{name}.pem"), &certificate.pem());
-            files.write(&format!("{name}.key"), &key.serialize_pem());
-        }
+        files.renew();
+        files.write("other.pem", &ca().pem());
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -45,7 +34,23 @@ impl Certificates {
         files
     }
 
-    fn write(&self, name: &str, text: &str) {
+    /// Another CA, and certificates that it signed, in place of those of before.
+    pub(crate) fn renew(&self) {
+        let ours = ca();
+        self.write("ca.pem", &ours.pem());
+        for name in ["server", "client"] {
+            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            // etcd's gateway uses the server's certificate as a client.
+            params.extended_key_usages =
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.signed_by(&key, &ours).unwrap();
+            self.write(&format!("{name}.pem"), &certificate.pem());
+            self.write(&format!("{name}.key"), &key.serialize_pem());
+        }
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 

@@ -1,15 +1,17 @@
 //! Users, passwords, tokens and certificates, against a real etcd.
 
 mod certificates;
+mod renewal;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use common::model::{Key, Revision, Tree, Ttl};
 use common::store::{
-    Api, Connection, Credentials, Guard, Password, PutOutcome, Store, StoreError, TlsFiles, Watch,
+    Api, Connection, Credentials, Guard, Password, PutOutcome, Store, StoreError, Watch,
     WatchEvent, connect, default_deadline as soon,
 };
+use common::tls::TlsFiles;
 use tokio::time::timeout;
 
 use self::certificates::Certificates;

@@ -37,6 +37,8 @@ pub struct Applied {
     pub applied: Revision,
     /// No worker is left that began before.
     pub quiesced: Revision,
+    /// Both rest on commands and a span of time, not on evidence.
+    pub assumed: bool,
     /// Keys held against the store.
     pub held: Vec<String>,
     /// Why the newest revision is not applied.
@@ -125,7 +127,7 @@ impl LoadBalancerKeys {
                 applied: floor(said.applied, |ack| ack.applied),
                 quiesced: floor(said.quiesced, |ack| ack.quiesced),
                 retained: said.held,
-                assumed: false,
+                assumed: said.assumed,
                 rejected: said.refused,
             };
             state.acks.insert(resource.to_owned(), ack);
@@ -176,6 +178,7 @@ mod tests {
         Applied {
             applied: Revision(applied),
             quiesced: Revision(quiesced),
+            assumed: false,
             held: vec![],
             refused: None,
         }

@@ -61,6 +61,7 @@ impl<S: Store> Agent<S> {
             let said = Applied {
                 applied: applied.unwrap_or_default(),
                 quiesced,
+                assumed: self.parts.pipeline.proxy().is_assumed(),
                 held: held.unwrap_or_default(),
                 refused: refused.clone(),
             };

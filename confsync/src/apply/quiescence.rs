@@ -35,6 +35,8 @@ pub enum Until {
     Drained(Vec<DepartedMember>),
     /// Nobody can tell; until this instant.
     Then(Instant),
+    /// Until a command has proven it for the load of this number, or a later one.
+    Proven(u64),
 }
 
 impl Quiescence {
@@ -46,6 +48,11 @@ impl Quiescence {
     /// A load retired workers.
     pub fn retire(&mut self, until: Until) {
         self.retiring.push(Retiring { knows: self.live, until });
+    }
+
+    /// A command has proven that nothing of before the load of this number is left.
+    pub fn proven(&mut self, number: u64) {
+        self.retiring.retain(|r| !matches!(r.until, Until::Proven(load) if load <= number));
     }
 
     /// Looks again. `applied`: up to where what is wanted is live, if it is.
@@ -62,6 +69,7 @@ impl Quiescence {
             }
             Until::Drained(members) => !members.is_empty(),
             Until::Then(at) => *at > now,
+            Until::Proven(_) => true,
         });
         if let Some(applied) = applied {
             let bound = self.retiring.iter().map(|retiring| retiring.knows).min();
@@ -75,7 +83,7 @@ impl Quiescence {
     pub fn departed(&self) -> impl Iterator<Item = &DepartedMember> {
         self.retiring.iter().flat_map(|retiring| match &retiring.until {
             Until::Drained(members) => members.as_slice(),
-            Until::Gone(_) | Until::Then(_) => &[],
+            Until::Gone(_) | Until::Then(_) | Until::Proven(_) => &[],
         })
     }
 
@@ -142,6 +150,21 @@ mod tests {
         assert_eq!(quiescence.departed().collect::<Vec<_>>(), [&b]);
         quiescence.drained(&b);
         assert_eq!(look(&mut quiescence), Revision(7));
+    }
+
+    #[tokio::test]
+    async fn what_a_command_proves_counts_for_the_loads_before() {
+        let now = Instant::now();
+        let mut quiescence = Quiescence::default();
+        for load in 1..=3 {
+            quiescence.retire(Until::Proven(load));
+            quiescence.live(Revision(load));
+        }
+        let mut reached = |number| {
+            quiescence.proven(number);
+            quiescence.look(Some(Revision(3)), now, |_| false).0
+        };
+        assert_eq!([reached(0), reached(2), reached(3)], [0, 2, 3]);
     }
 
     #[tokio::test]

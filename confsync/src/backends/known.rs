@@ -123,7 +123,12 @@ mod tests {
         for id in ids {
             let value = format!("10.0.0.{id}:80");
             let backend = Backend::parse(value.as_bytes()).unwrap();
-            let registered = RegisteredBackend { service: "apache".into(), backend, raw: None };
+            let registered = RegisteredBackend {
+                service: "apache".into(),
+                backend,
+                raw: None,
+                is_setting: false,
+            };
             let key: Arc<str> = format!("/services/apache/{id}").into();
             seen.backends.insert(Arc::clone(&key), Arc::new(registered));
             Arc::make_mut(&mut seen.entries).insert(key, value.into());

@@ -36,6 +36,9 @@ pub struct KeySelection {
     pub trees: Vec<Tree>,
     /// Which values may pass.
     pub values: Values,
+    /// The resource declares that its keys are backends (`[nginx]`, `[guard]`, `values`). Without
+    /// that only the keys below the services' folder are; what a value looks like declares nothing.
+    pub declared: bool,
     /// Whether a DNS name may stand for an address.
     pub names: bool,
 }
@@ -49,6 +52,8 @@ pub struct RegisteredBackend {
     pub backend: Backend,
     /// The value as the store has it, if templates see another.
     pub raw: Option<StoredValue>,
+    /// Its key is a setting and merely looks like a backend.
+    pub is_setting: bool,
 }
 
 /// A value that was withheld.
@@ -66,6 +71,9 @@ pub struct RejectedValue {
 pub struct ParsedKeys {
     /// Typed backends by raw key.
     pub backends: BTreeMap<Arc<str>, Arc<RegisteredBackend>>,
+    /// Settings whose values read like a backend's: templates may see them typed, and nothing
+    /// else takes them for backends.
+    pub settings: BTreeMap<Arc<str>, Arc<RegisteredBackend>>,
     /// Values that may pass, backends among them.
     pub entries: Arc<Texts>,
     /// Withheld values.
@@ -77,8 +85,8 @@ pub struct ParsedKeys {
 struct Sorted<'k> {
     /// What templates see of it, if it may pass.
     shown: Option<StoredValue>,
-    /// What it says as a backend, and of which service.
-    backend: Option<(&'k str, Backend)>,
+    /// What it says as a backend, and where.
+    backend: Option<(Place<'k>, Backend)>,
     /// Why it is not a backend, where it should be.
     refused: Option<String>,
 }
@@ -87,11 +95,14 @@ impl KeySelection {
     /// Sorts the entries of a snapshot into backends, other values and refusals.
     #[must_use]
     pub fn see(&self, entries: impl IntoIterator<Item: Borrow<Entry>>) -> ParsedKeys {
-        let mut backends = Vec::new();
+        let mut typed = Vec::new();
         let seen = self.see_each(entries, |key, registered| {
-            backends.extend(registered.map(|r| (Arc::clone(key), Arc::new(r))));
+            typed.extend(registered.map(|r| (Arc::clone(key), Arc::new(r))));
         });
-        ParsedKeys { backends: backends.into_iter().collect(), ..seen }
+        let is_setting = |(_, r): &(Arc<str>, Arc<RegisteredBackend>)| r.is_setting;
+        let (settings, backends): (Vec<_>, Vec<_>) = typed.into_iter().partition(is_setting);
+        let (backends, settings) = (backends.into_iter().collect(), settings.into_iter().collect());
+        ParsedKeys { backends, settings, ..seen }
     }
 
     /// As [`KeySelection::see`], but of each key that may pass hands on what it says as a backend,
@@ -115,12 +126,13 @@ impl KeySelection {
             let key = &entry.key;
             refused.extend(sorted.refused.map(|why| RejectedValue { key: key.to_string(), why }));
             let Some(text) = sorted.shown else { continue };
-            let registered = sorted.backend.map(|(name, backend)| {
-                if *service != *name {
-                    service = name.into();
+            let registered = sorted.backend.map(|(place, backend)| {
+                if *service != *place.service {
+                    service = place.service.into();
                 }
                 let raw = (text != entry.value).then(|| entry.value.clone());
-                RegisteredBackend { service: Arc::clone(&service), backend, raw }
+                let is_setting = !place.in_services && !self.declared;
+                RegisteredBackend { service: Arc::clone(&service), backend, raw, is_setting }
             });
             each(key, registered);
             shown.push((Arc::clone(key), text));
@@ -145,6 +157,16 @@ impl KeySelection {
         self.trees.iter().any(about)
     }
 
+    /// The folder whose keys are backends although nothing declares it, if any of them is read.
+    #[must_use]
+    pub fn services_read(&self) -> Option<String> {
+        let prefix = self.prefix.as_str().trim_end_matches('/');
+        let services = format!("{prefix}{}", self.services);
+        let read = |tree: &Tree| tree.covers(&services);
+        let is_read = self.is_about_backends() || self.trees.iter().any(read);
+        is_read.then_some(services)
+    }
+
     fn sort<'k>(&'k self, entry: &'k Entry) -> Sorted<'k> {
         let raw = || Some(entry.value.clone());
         let place = self.place(&entry.key);
@@ -161,7 +183,7 @@ impl KeySelection {
         match self.parse(&entry.value) {
             Ok(backend) => {
                 let shown = if strict { Some(plain(&backend, entry)) } else { raw() };
-                let backend = place.map(|place| (place.service, backend));
+                let backend = place.map(|place| (place, backend));
                 Sorted { shown, backend, refused: None }
             }
             Err(why) if strict => Sorted { refused: Some(why), ..Sorted::default() },
@@ -225,6 +247,7 @@ impl fmt::Write for Rest<'_> {
     }
 }
 
+/// Where a key stands that may be a backend's.
 struct Place<'k> {
     service: &'k str,
     in_services: bool,
@@ -260,6 +283,7 @@ mod tests {
             services: "/services".parse().unwrap(),
             trees: trees.iter().map(|t| t.parse().unwrap()).collect(),
             values,
+            declared: false,
             names: false,
         }
     }
@@ -312,9 +336,29 @@ mod tests {
             entry("/services/apache/a/deeper", "10.0.0.1:80"),
             entry("/app/upstream/1", "10.0.0.2:80"),
         ];
-        let seen = reading(&["/services", "/app/upstream"], Values::Typed).see(&entries);
+        let mut reading = reading(&["/services", "/app/upstream"], Values::Typed);
+        reading.declared = true;
+        let seen = reading.see(&entries);
         let names: Vec<_> = seen.backends.iter().map(|(key, r)| (&**key, &*r.service)).collect();
         assert_eq!(names, [("/app/upstream/1", "upstream"), ("/services/apache/a", "apache")]);
+    }
+
+    #[test]
+    fn what_looks_like_an_endpoint_is_a_setting_until_something_declares_it() {
+        let entries = [
+            entry("/redis/master", "10.0.0.1:6379"),
+            entry("/services/apache/a", "10.0.0.1:80"),
+            entry("/maps/web", r#"{"addr":"10.0.0.2:80"}"#),
+        ];
+        for trees in [&["/"][..], &["/redis", "/services", "/maps"]] {
+            let mut reading = reading(trees, Values::Any);
+            let seen = reading.see(&entries);
+            assert!(seen.backends.keys().map(|key| &**key).eq(["/services/apache/a"]), "{trees:?}");
+            assert_eq!(seen.entries.len(), 3);
+            reading.declared = true;
+            let declared = reading.see(&entries).backends.len();
+            assert_eq!(declared, if trees.len() == 1 { 1 } else { 3 });
+        }
     }
 
     #[test]

@@ -130,6 +130,7 @@ mod tests {
             services: "/services".parse().unwrap(),
             trees: vec![tree.parse().unwrap()],
             values: Values::Typed,
+            declared: false,
             names: false,
         }
     }

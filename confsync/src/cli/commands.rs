@@ -91,6 +91,11 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
         print_error(format_args!("{}: {kind}{}", note.file.display(), note.text));
         wrong += usize::from(note.ignored);
     }
+    for program in loaded.sets.iter().flat_map(|set| &set.programs) {
+        if let Some(guarded) = program.resource.guarded() {
+            print_error(format_args!("{}: note: {guarded}", program.resource.file.display()));
+        }
+    }
     if let Some(data) = data(matches) {
         let snapshot = once::from_file(&data)?;
         for program in loaded.sets.iter().flat_map(|set| &set.programs) {

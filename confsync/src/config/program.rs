@@ -149,7 +149,7 @@ impl CompiledResource {
         };
         // Thousands of copies are not free.
         let backends = match self.asks_for_backends() {
-            true => seen.backends.iter().map(named).collect(),
+            true => seen.backends.iter().chain(&seen.settings).map(named).collect(),
             false => Vec::new(),
         };
         let system = Arc::new(LocalSystem);

@@ -18,6 +18,7 @@ use common::registrar;
 use common::runtime::{Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager, Signals};
 use common::startup::wait_for_etcd;
 use common::store::Etcd;
+use common::tls::follow_expiry;
 use common::watch::{self, Options, Start};
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
@@ -103,8 +104,10 @@ impl Daemon {
         let (states, published) = channel::channel(States::new());
         let (about, told) = channel::channel(About::new(config.name.clone()));
         let (liveness, page_clients) = (Liveness::default(), PageClients::default());
+        let certificate = follow_expiry(&config.connection.tls, signals.abort.clone());
         if let Some(server) = config.status.clone() {
             let sources = status::Sources {
+                certificate,
                 states: published,
                 about: told,
                 liveness: liveness.clone(),

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::rendered::RenderedFile;
+pub use crate::config::rendered::RenderedFile;
 use crate::install::Wanted;
 use crate::template::UpstreamMembers;
 

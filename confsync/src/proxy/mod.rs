@@ -46,6 +46,7 @@ pub struct ByCommand {
     checks: Vec<Check>,
     reloads: Vec<confdir::Command>,
     verifies: Vec<confdir::Command>,
+    quiesces: Vec<confdir::Command>,
     /// The longest that any resource of the set asks for.
     pub quiesce_after: Duration,
 }
@@ -96,6 +97,8 @@ pub enum Old {
     Processes(Vec<ProcessId>),
     /// Unknown; taken to be done after this long.
     For(Duration),
+    /// Nobody, once these commands have succeeded.
+    Ask(Vec<Command>),
 }
 
 impl Proxy {
@@ -196,6 +199,12 @@ impl Proxy {
         }
     }
 
+    /// Whether what is said of old requests rests on a span of time, not on evidence.
+    #[must_use]
+    pub fn is_assumed(&self) -> bool {
+        matches!(self, Self::Commands(commands) if commands.quiesces.is_empty())
+    }
+
     /// Whether this is nginx as our child, not started yet.
     #[must_use]
     pub fn awaits_start(&self) -> bool {
@@ -286,6 +295,7 @@ impl ByCommand {
             checks: resources().filter_map(check).collect(),
             reloads: once(|resource| &resource.reload),
             verifies: once(|resource| &resource.verify),
+            quiesces: once(|resource| &resource.quiesce),
             quiesce_after: resources().map(|r| r.quiesce_after).max().unwrap_or_default(),
         }
     }
@@ -323,10 +333,17 @@ impl ByCommand {
         let named = [("reload_cmd", &self.reloads), ("verify_cmd", &self.verifies)];
         for (name, commands) in named {
             for command in commands {
-                let run = Command::shell(&command.text, command.timeout).run().await;
+                let run = shell(command).run().await;
                 run.map_err(|error| NotLoaded::Unproven(format!("{name}: {error}")))?;
             }
         }
-        Ok(Old::For(self.quiesce_after))
+        Ok(match self.quiesces.is_empty() {
+            true => Old::For(self.quiesce_after),
+            false => Old::Ask(self.quiesces.iter().map(shell).collect()),
+        })
     }
+}
+
+fn shell(command: &confdir::Command) -> Command {
+    Command::shell(&command.text, command.timeout)
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use common::tls::certificate_metric;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
@@ -69,6 +70,7 @@ fn process(registry: &mut Registry, sources: &Sources) {
     let (requests, failures) = about.requests;
     registry.register("etcd_requests", "Requests to etcd about our own keys", total(requests));
     registry.register("etcd_failures", "Of these, without a good answer", total(failures));
+    certificate_metric(registry, &sources.certificate);
 }
 
 fn backends(registry: &mut Registry, states: &States) {

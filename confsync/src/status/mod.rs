@@ -21,6 +21,7 @@ use common::runtime::{
     Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics, Source, StatusResponse,
     StatusServer, health, plain,
 };
+use common::tls::CertificateExpiry;
 use hyper::Request;
 use hyper::body::Incoming;
 use tokio::sync::watch;
@@ -70,6 +71,8 @@ pub struct Sources {
     pub stopping: CancellationToken,
     /// Who looks at the page, and the other load balancers while somebody does.
     pub page_clients: PageClients,
+    /// When our certificate expires.
+    pub certificate: CertificateExpiry,
 }
 
 /// Serves the status until `shutdown`.

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::ArgMatches;
 use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage};
 use common::startup::wait_for_etcd;
+use common::tls::follow_expiry;
 
 use super::setup::{sources, start};
 use crate::config::prepare;
@@ -31,9 +32,10 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let mut backend = start_backend(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(SidekickStatus::default());
     let liveness = Liveness::default();
+    let certificate = follow_expiry(&connection.tls, signals.abort.clone());
     if let Some(server) = config.process.status.clone() {
         let (liveness, manager) = (liveness.clone(), manager.clone());
-        let sources = StatusSources { published, liveness, manager };
+        let sources = StatusSources { published, liveness, manager, certificate };
         status::serve(server, sources, signals.abort.clone())?;
     }
     let store = tokio::select! {

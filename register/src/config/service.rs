@@ -44,7 +44,7 @@ pub struct Service {
     pub policy: HealthPolicy,
 }
 
-/// Makes the checks of services ready, in the same order: reads CA files, looks for
+/// Makes the checks of services ready, in the same order: settles whom they trust, looks for
 /// commands.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Probes: one question to a backend, answered in bounded time.
 //!
 //! * [`Check`] is what an operator wrote, parsed; pure.
-//! * [`Probe`] is that check made ready: certificates read, command found.
+//! * [`Probe`] is that check made ready: whom it trusts is settled, its command found.
 //! * [`Verdict`] is the answer. It is never an error: a backend that cannot be asked has
 //!   failed, for a reason in words; a probe that we ourselves cannot make is no verdict.
 //!
@@ -72,8 +72,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Makes a check ready: reads its CA file (once for all in `trust`), looks for
-    /// its command.
+    /// Makes a check ready: settles whom it trusts (shared by all in `trust`), looks for its
+    /// command. A CA file is read when a server presents its certificate.
     ///
     /// # Errors
     /// What an operator has to put right, in words.

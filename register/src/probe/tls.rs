@@ -1,7 +1,7 @@
 //! TLS for `https` probes, on the socket that the probe opened.
 //!
-//! Verified against the machine's roots, or against the operator's own file and
-//! nothing else. Skipping verification takes an explicit flag.
+//! Verified against the machine's roots, or against the operator's own file (read again when it
+//! changes) and nothing else. Skipping verification takes an explicit flag.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,12 +9,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use common::tls::{Roots, client_config, provider};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -23,7 +22,11 @@ use super::deadline::{ProbeDeadline, one_line};
 
 /// Makes TLS out of a connection.
 #[derive(Clone)]
-pub(super) struct Connector(TlsConnector);
+pub(super) struct Connector {
+    tls: TlsConnector,
+    /// `None` if any certificate will do.
+    roots: Option<Arc<Roots>>,
+}
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,11 +41,14 @@ impl Connector {
         name: &str,
         deadline: &ProbeDeadline,
     ) -> Result<TlsStream<ProbeStream>, String> {
+        if let Some(roots) = &self.roots {
+            roots.check()?;
+        }
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| format!("`{name}` is not a name that a certificate can have"))?;
         deadline
             .step("agreeing on TLS", async {
-                let secured = self.0.connect(name, stream).await;
+                let secured = self.tls.connect(name, stream).await;
                 secured.map_err(|e| {
                     let why = one_line(&e);
                     format!("no TLS: {why}{}", advice(&why))
@@ -52,9 +58,8 @@ impl Connector {
     }
 }
 
-/// The ways to verify that are in use, each read once: the roots of a machine take
-/// 150 kB and more, and a thousand services mostly share them. A reload
-/// begins with a new one, and so reads the files again.
+/// The ways to verify that are in use, each kept once: the roots of a machine take
+/// 150 kB and more, and a thousand services mostly share them.
 #[derive(Debug, Default)]
 pub struct Trust(HashMap<(Option<PathBuf>, bool), Connector>);
 
@@ -71,48 +76,15 @@ impl Trust {
     }
 }
 
-/// Reads the roots and settles how certificates are verified.
+/// Settles how certificates are verified.
 fn connector(ca: Option<&Path>, insecure: bool) -> Result<Connector, String> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| one_line(&e))?;
-    let builder = match (ca, insecure) {
-        (_, true) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        }
-        (Some(file), false) => {
-            let verifier = common::trust::only(given(file)?, provider)
-                .map_err(|why| format!("cannot use `{}`: {why}", file.display()))?;
-            builder.dangerous().with_custom_certificate_verifier(verifier)
-        }
-        (None, false) => builder.with_root_certificates(roots()?),
+    let roots = (!insecure).then(|| Arc::new(Roots::of(ca.map(Path::to_owned))));
+    let mut config = match &roots {
+        Some(roots) => client_config(Arc::<Roots>::clone(roots), None)?,
+        None => client_config(Arc::new(Anyone(provider())), None)?,
     };
-    let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Each probe stands alone; a remembered session would be memory for nothing.
-    config.resumption = Resumption::disabled();
-    Ok(Connector(TlsConnector::from(Arc::new(config))))
-}
-
-/// The certificates in the operator's file.
-fn given(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let no = |e: &dyn fmt::Display| format!("cannot use `{}`: {e}", file.display());
-    let all = CertificateDer::pem_file_iter(file).map_err(|e| no(&e))?;
-    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|e| no(&e))?;
-    if all.is_empty() { Err(no(&"it holds no certificate in PEM form")) } else { Ok(all) }
-}
-
-/// Those of the machine.
-fn roots() -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err("this machine has no CA certificates; name a file with --check-ca, or \
-                    install them"
-            .to_owned());
-    }
-    Ok(roots)
+    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), roots })
 }
 
 /// What to do about a certificate that is not believed.

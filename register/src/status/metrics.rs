@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::claim::KeyStatus;
 use common::runtime::process_metrics;
+use common::tls::{CertificateExpiry, certificate_metric};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,7 +31,7 @@ struct ByResult {
 type Float = Gauge<f64, AtomicU64>;
 
 /// Everything, as it is now.
-pub(super) fn text(status: &SidekickStatus) -> String {
+pub(super) fn text(status: &SidekickStatus, certificate: &CertificateExpiry) -> String {
     let mut registry = Registry::default();
     process_metrics(&mut registry);
     let own = registry.sub_registry_with_prefix("register");
@@ -43,6 +44,7 @@ pub(super) fn text(status: &SidekickStatus) -> String {
     drain(own, status);
     services(own, status);
     etcd(own, status);
+    certificate_metric(own, certificate);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -136,7 +138,10 @@ mod tests {
 
     #[test]
     fn how_a_drain_ended_is_counted() {
-        let drained = |drain| text(&SidekickStatus { drain: Some(drain), ..Default::default() });
+        let none = tokio::sync::watch::channel(None).1;
+        let drained = |drain| {
+            text(&SidekickStatus { drain: Some(drain), ..SidekickStatus::default() }, &none)
+        };
         let total = |result: &str| format!("register_drains_total{{result=\"{result}\"}}");
         let waiting = drained(DrainStatus::WaitingFor(vec!["a".into(), "b".into()]));
         assert!(waiting.contains("register_drain_waits_for 2\n"), "{waiting}");

@@ -16,6 +16,7 @@ use common::runtime::{
     Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse, StatusServer,
     health, plain,
 };
+use common::tls::CertificateExpiry;
 use hyper::Request;
 use hyper::body::Incoming;
 use tokio::sync::watch;
@@ -78,6 +79,8 @@ pub struct StatusSources {
     pub liveness: Liveness,
     /// What was last reported to the service manager.
     pub manager: ServiceManager,
+    /// When our certificate expires.
+    pub certificate: CertificateExpiry,
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -127,7 +130,9 @@ impl Handler for StatusHandler {
                 let code = if self.sources.published.borrow().is_ready() { 200 } else { 503 };
                 plain(code, TEXT, format!("{}\n", self.text()))
             }
-            "/metrics" => self.metrics.answer(request, |status| metrics::text(&status.borrow())),
+            "/metrics" => self.metrics.answer(request, |status| {
+                metrics::text(&status.borrow(), &self.sources.certificate)
+            }),
             "/status" => {
                 let text = self.status.get(|status| document::of(&status.borrow(), &self.text()));
                 plain(200, "application/json", text)

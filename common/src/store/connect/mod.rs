@@ -5,7 +5,8 @@
 //! already, must not get the keys into the wrong half.
 
 mod address;
-mod files;
+mod http_client;
+mod user;
 mod version;
 
 use std::fmt;
@@ -14,10 +15,11 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::time::Instant;
 use url::Url;
 
-use self::files::Material;
+pub(in crate::store) use self::user::User;
 use self::version::ServerVersion;
 use super::StoreError;
 use super::discovery::Discovery;
@@ -26,6 +28,7 @@ use super::etcd::Etcd;
 use super::reason::with_sources;
 use super::v2::{self, V2};
 use super::v3::{self, V3};
+use crate::tls::TlsFiles;
 
 /// Which of etcd's APIs to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -66,25 +69,6 @@ impl fmt::Display for Api {
     }
 }
 
-/// PEM files for endpoints with `https`.
-#[derive(Debug, Clone, Default)]
-pub struct TlsFiles {
-    /// The CA certificates that are trusted, and no others; the system's own if not given.
-    pub ca: Option<PathBuf>,
-    /// Our certificate, with its chain.
-    pub cert: Option<PathBuf>,
-    /// Its key.
-    pub key: Option<PathBuf>,
-}
-
-impl TlsFiles {
-    /// Whether any file is given.
-    #[must_use]
-    pub fn is_given(&self) -> bool {
-        self.ca.is_some() || self.cert.is_some() || self.key.is_some()
-    }
-}
-
 /// A user of etcd.
 #[derive(Clone)]
 pub struct Credentials {
@@ -101,25 +85,6 @@ pub enum Password {
     Given(String),
     /// A file whose first line it is.
     File(PathBuf),
-}
-
-impl Credentials {
-    /// User and password, as they are now.
-    ///
-    /// # Errors
-    /// [`StoreError::Setup`] when the file cannot be read.
-    fn read(&self) -> Result<(String, String), StoreError> {
-        let password = match &self.password {
-            Password::Given(password) => password.clone(),
-            Password::File(file) => {
-                let text = std::fs::read_to_string(file).map_err(|e| {
-                    StoreError::Setup(format!("cannot read the password {}: {e}", file.display()))
-                })?;
-                text.lines().next().unwrap_or_default().to_owned()
-            }
-        };
-        Ok((self.user.clone(), password))
-    }
 }
 
 impl fmt::Debug for Credentials {
@@ -193,9 +158,9 @@ struct Dialer {
     urls: Vec<Url>,
     discovery: Option<Arc<Discovery>>,
     api: Api,
-    user: Option<(String, String)>,
-    tls: Option<v3::Tls>,
-    material: Material,
+    user: Option<Arc<User>>,
+    /// `None` if no endpoint wants it.
+    tls: Option<ClientConfig>,
     /// Made when it is needed: v3 does not need it.
     http: OnceLock<reqwest::Client>,
     timeouts: Timeouts,
@@ -206,14 +171,13 @@ impl Dialer {
         let Connection { api, tls, credentials, timeouts, .. } = connection;
         let (urls, discovery) = find(connection).await?;
         let secure = urls.iter().any(|url| url.scheme() == "https");
-        let material = Material::load(tls, secure).await?;
+        let tls = secure.then(|| tls.client_config()).transpose().map_err(StoreError::Setup)?;
         Ok(Self {
             urls,
             discovery,
             api: *api,
-            user: credentials.as_ref().map(Credentials::read).transpose()?,
-            tls: secure.then(|| material.for_grpc()).transpose()?,
-            material,
+            user: credentials.as_ref().map(User::new).transpose()?.map(Arc::new),
+            tls,
             http: OnceLock::new(),
             timeouts: *timeouts,
         })
@@ -245,7 +209,7 @@ impl Dialer {
         if let Some(client) = self.http.get() {
             return Ok(client.clone());
         }
-        let client = self.material.for_http(self.timeouts.connect)?;
+        let client = http_client::make(self.tls.clone(), self.timeouts.connect)?;
         Ok(self.http.get_or_init(|| client).clone())
     }
 

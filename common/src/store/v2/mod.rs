@@ -23,6 +23,7 @@ use url::Url;
 
 use self::http::{key_url, receive};
 use self::wire::{COMPARE_FAILED, KeyReply, NOT_A_DIRECTORY, NOT_FOUND};
+use super::connect::User;
 use super::endpoints::Endpoints;
 use super::{
     DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
@@ -38,7 +39,7 @@ const READ_ATTEMPTS: usize = 3;
 /// What every request is made with.
 pub(super) struct V2Settings {
     pub(super) client: Client,
-    pub(super) user: Option<(String, String)>,
+    pub(super) user: Option<Arc<User>>,
 }
 
 /// etcd v2. Clones share one pool of connections.
@@ -79,7 +80,7 @@ impl V2 {
         let endpoint = self.shared.endpoints.choose().await?;
         let mut url = endpoint.url.clone();
         url.set_path("/v2/machines");
-        let request = receive(self.request(Method::GET, url));
+        let request = receive(self.request(Method::GET, url)?);
         let reply = self.shared.endpoints.bounded(&endpoint, deadline, request).await?;
         match reply.status {
             // `http://127.0.0.1:4001, http://…`: many a server answers 200 to anything.
@@ -92,12 +93,12 @@ impl V2 {
         }
     }
 
-    fn request(&self, method: Method, url: Url) -> RequestBuilder {
+    fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, StoreError> {
         let request = self.shared.settings.client.request(method, url);
-        match &self.shared.settings.user {
-            Some((name, password)) => request.basic_auth(name, Some(password)),
+        Ok(match &self.shared.settings.user {
+            Some(user) => request.basic_auth(&user.name, Some(user.password()?)),
             None => request,
-        }
+        })
     }
 
     /// One request to the current endpoint.
@@ -111,7 +112,7 @@ impl V2 {
         let endpoint = self.shared.endpoints.choose().await?;
         let url = key_url(&endpoint.url, path);
         let form = method == Method::PUT;
-        let request = self.request(method, url);
+        let request = self.request(method, url)?;
         let request = if form { request.form(params) } else { request.query(params) };
         let answer = async {
             let reply = receive(request).await?;

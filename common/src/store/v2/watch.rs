@@ -70,7 +70,7 @@ impl V2Watch {
         let next = (self.seen.0.saturating_add(1)).to_string();
         let params = [("wait", "true"), ("recursive", "true"), ("waitIndex", next.as_str())];
         let url = key_url(&endpoint.url, self.tree.path());
-        let request = self.store.request(Method::GET, url).query(&params);
+        let request = self.store.request(Method::GET, url)?.query(&params);
         // The headers come at once; only the body waits for the event.
         let opened = async { request.send().await.map_err(transport_error) };
         let response = endpoints.bounded(&endpoint, deadline, opened).await?;

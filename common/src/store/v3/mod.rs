@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, GetOptions, KvClient, PutOptions, TlsOptions, Txn,
-    TxnOp, TxnResponse,
+    Client, Compare, CompareOp, ConnectOptions, GetOptions, KvClient, PutOptions, Txn, TxnOp,
+    TxnResponse,
 };
 
 use rustls::ClientConfig;
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use self::answer::{deleted, first_entry, key_state, revision, revision_of, seconds, written};
 use self::error::Failure;
+use super::connect::User;
 use super::endpoints::{EndpointChoice, Endpoints};
 use super::{
     DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
@@ -43,19 +44,10 @@ const MAX_ANSWER: usize = 128 * 1024 * 1024;
 const PING: Duration = Duration::from_secs(10);
 const PING_ANSWER: Duration = Duration::from_secs(5);
 
-/// How the servers' certificates are verified.
-#[derive(Clone)]
-pub(super) enum Tls {
-    /// With the system's CA certificates.
-    Native(TlsOptions),
-    /// With the given CA certificates.
-    Own(ClientConfig),
-}
-
 /// What a client of any endpoint is made of.
 pub(super) struct V3Settings {
-    pub(super) user: Option<(String, String)>,
-    pub(super) tls: Option<Tls>,
+    pub(super) user: Option<Arc<User>>,
+    pub(super) tls: Option<ClientConfig>,
     /// How long making a connection may take.
     pub(super) connect: Duration,
 }
@@ -113,30 +105,21 @@ impl V3 {
     }
 
     async fn connect(&self, endpoint: &EndpointChoice) -> Result<Client, Failure> {
-        let V3Settings { user, tls, connect } = &self.shared.settings;
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(*connect)
+        let options = ConnectOptions::new()
+            .with_connect_timeout(self.shared.settings.connect)
             .with_keep_alive(PING, PING_ANSWER)
             // The server takes pings without a request under way for an attack.
             .with_keep_alive_while_idle(false)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        let secure = endpoint.url.scheme() == "https";
-        let own = match tls.as_ref().filter(|_| secure) {
-            Some(Tls::Native(native)) => {
-                options = options.with_tls(native.clone());
-                None
-            }
-            Some(Tls::Own(config)) => Some(config),
-            None => None,
-        };
-        let open = |options| self.open(endpoint, own, options);
-        let Some((name, password)) = user else { return open(options).await };
-        let with_user = options.clone().with_user(name, password);
+        let open = |options| self.open(endpoint, options);
+        let Some(user) = &self.shared.settings.user else { return open(options).await };
+        let password = user.password().map_err(Failure::Store)?;
+        let with_user = options.clone().with_user(&user.name, password.as_str());
         match open(with_user).await {
             Err(Failure::AuthOff) => {
                 tracing::warn!(
-                    user = name,
+                    user = user.name,
                     "authentication is off in etcd; connecting without a user"
                 );
                 open(options).await
@@ -148,14 +131,13 @@ impl V3 {
     async fn open(
         &self,
         endpoint: &EndpointChoice,
-        own: Option<&ClientConfig>,
         options: ConnectOptions,
     ) -> Result<Client, Failure> {
-        let Some(config) = own else {
+        let V3Settings { tls, connect, .. } = &self.shared.settings;
+        let Some(config) = tls.as_ref().filter(|_| endpoint.url.scheme() == "https") else {
             return Ok(Client::connect([endpoint.url.as_str()], Some(options)).await?);
         };
-        let limit = self.shared.settings.connect;
-        let channel = secured::channel(&endpoint.url, config.clone(), limit).await?;
+        let channel = secured::channel(&endpoint.url, config.clone(), *connect).await?;
         Ok(Client::from_channel(channel, Some(options)).await?)
     }
 

@@ -70,6 +70,7 @@ impl Pipeline {
         self.quiescence.retire(match old {
             Old::Processes(pids) => Until::Gone(pids),
             Old::For(span) => Until::Then(now + span),
+            Old::Ask(commands) => Until::Proven(self.quiesce_check.begin(&self.name, commands)),
         });
     }
 

@@ -10,6 +10,7 @@
 
 mod load;
 mod members;
+mod quiesce_check;
 mod record;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
+use quiesce_check::QuiesceCheck;
 pub use record::{Counts, HISTORY, Load, load_seconds};
 
 use crate::apply::ledger::{Ledger, Owed};
@@ -58,6 +60,7 @@ pub struct Pipeline {
     /// Those are of an earlier run, and nobody has tried to load them since.
     prove_first: bool,
     quiescence: Quiescence,
+    quiesce_check: QuiesceCheck,
     /// Who runs what is live, if its end is to be watched for.
     master: Option<Arc<Master>>,
     /// The files as they were last looked at.
@@ -123,6 +126,7 @@ impl Pipeline {
             prove_first: pending.is_some(),
             pending,
             quiescence: Quiescence::default(),
+            quiesce_check: QuiesceCheck::default(),
             master: None,
             stamp: Stamp::default(),
             min_interval,
@@ -363,6 +367,7 @@ impl Pipeline {
 
     /// Every change up to here is in what every worker there is works by.
     pub fn quiesced(&mut self, now: Instant) -> Revision {
+        self.quiescence.proven(self.quiesce_check.proven());
         self.quiescence.look(self.applied(), now, is_alive)
     }
 

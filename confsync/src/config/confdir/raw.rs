@@ -36,6 +36,7 @@ pub(super) struct Template {
     pub verify_cmd: Option<String>,
     pub check_cmd_timeout: Option<toml::Value>,
     pub reload_cmd_timeout: Option<toml::Value>,
+    pub quiesce_cmd: Option<String>,
     pub quiesce_after: Option<toml::Value>,
     pub min_reload_interval: Option<toml::Value>,
     pub debounce: Option<toml::Value>,
@@ -69,6 +70,19 @@ impl File {
         };
         self.nginx.is_some() || self.guard || self.template.as_ref().is_some_and(is_ours)
     }
+
+    /// Whether it declares that its keys are backends. Tables that name a proxy, a guard and a
+    /// rule for values do; what a value looks like does not.
+    pub(super) fn declares_backends(&self) -> bool {
+        let guards = |template: &Template| {
+            template.values.is_some()
+                || template.on_empty.is_some()
+                || template.min_backends.is_some()
+                || template.max_loss.is_some()
+                || template.grace.is_some()
+        };
+        self.nginx.is_some() || self.guard || self.template.as_ref().is_some_and(guards)
+    }
 }
 
 const TABLES: &[&str] = &["template", "nginx", "guard", "backend"];
@@ -88,6 +102,7 @@ const TEMPLATE: &[&str] = &[
     "verify_cmd",
     "check_cmd_timeout",
     "reload_cmd_timeout",
+    "quiesce_cmd",
     "quiesce_after",
     "min_reload_interval",
     "debounce",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::raw::{self, File};
 use super::{Globals, Note, users};
 use crate::backends::KeySelection;
-use crate::backends::loss_policy::LossPolicy;
+use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::template::Engine;
 
 /// What is rendered, from where, to where, and how it is checked and loaded.
@@ -45,7 +45,9 @@ pub struct Resource {
     pub reload: Option<Command>,
     /// Run after the reload; its success is the evidence.
     pub verify: Option<Command>,
-    /// With commands only: how long after applied it counts as quiesced.
+    /// Run after that until it succeeds: then nothing is done by the files of before.
+    pub quiesce: Option<Command>,
+    /// Without `quiesce`: how long after applied it counts as quiesced.
     pub quiesce_after: Duration,
     /// The least time between two reloads.
     pub min_reload_interval: Duration,
@@ -55,6 +57,25 @@ pub struct Resource {
     pub policy: LossPolicy,
     /// The fork's `output_format`: the render must parse as this.
     pub output_format: Option<String>,
+}
+
+impl Resource {
+    /// Which of its keys are guarded as backends, and how; `None`: all are settings, whose
+    /// removal is rendered at once, as confd does it.
+    #[must_use]
+    pub fn guarded(&self) -> Option<String> {
+        let keys = if self.reading.declared {
+            "endpoints in its keys".to_owned()
+        } else {
+            format!("keys below {}", self.reading.services_read()?)
+        };
+        let LossPolicy { max_loss, on_empty, .. } = self.policy;
+        let on_empty = if on_empty == OnEmpty::Keep { "keep" } else { "render" };
+        Some(format!(
+            "{keys} are backends: a loss of more than max_loss = {max_loss:?} of them is checked \
+             before it is rendered, of all of them on_empty = \"{on_empty}\" decides"
+        ))
+    }
 }
 
 /// nginx, as a resource knows it.
@@ -122,7 +143,7 @@ impl Reader<'_> {
 
     fn resource(&mut self, file: File) -> Option<Resource> {
         self.refuse_other_backends(&file);
-        let is_ours = file.has_own_tables();
+        let (is_ours, declared) = (file.has_own_tables(), file.declares_backends());
         let Some(raw) = file.template else {
             self.mistakes.push("there is no [template] table".into());
             return None;
@@ -143,7 +164,7 @@ impl Reader<'_> {
             gid: self.owner(raw.group.as_deref(), raw.gid, "gid", is_ours, users::gid),
             make_directories: raw.make_directories.unwrap_or(false),
             allow_in_place: raw.allow_in_place.unwrap_or(false),
-            reading: self.reading(&raw, nginx.is_some()),
+            reading: self.reading(&raw, nginx.is_some(), declared),
             check: self.check(&raw),
             reload: self.command(
                 raw.reload_cmd.as_deref(),
@@ -152,6 +173,7 @@ impl Reader<'_> {
                 60,
             ),
             verify: self.command(raw.verify_cmd.as_deref(), None, "verify_cmd", 30),
+            quiesce: self.command(raw.quiesce_cmd.as_deref(), None, "quiesce_cmd", 30),
             quiesce_after: self.span(
                 raw.quiesce_after.as_ref(),
                 "quiesce_after",

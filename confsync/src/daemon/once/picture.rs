@@ -64,6 +64,7 @@ fn glance(reading: &KeySelection, entries: impl Iterator<Item: Borrow<Entry>>) -
     let mut count = 0;
     let mut otherwise = Vec::new();
     let seen = reading.see_each(entries, |key, registered| {
+        let registered = registered.filter(|r| !r.is_setting);
         count += usize::from(registered.is_some());
         match registered.map(|r| r.raw) {
             Some(None) => {}
@@ -103,6 +104,7 @@ mod tests {
             services: "/services".parse().unwrap(),
             trees: vec!["/services".parse().unwrap(), "/config".parse().unwrap()],
             values: Values::Typed,
+            declared: false,
             names: false,
         };
         let json = r#"{"addr":"10.0.0.2:80","weight":3}"#;

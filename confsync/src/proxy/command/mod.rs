@@ -41,7 +41,7 @@ pub const GRACE: Duration = Duration::from_millis(250);
 pub const KEEP: usize = 16 * 1024;
 
 /// A program to run to its end.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     argv: Vec<OsString>,
     shown: String,

@@ -118,35 +118,28 @@ async fn a_foreign_ca_is_a_failure_and_skipping_takes_a_flag() {
     assert!(said.starts_with("no TLS: "), "{said}");
 }
 
-#[test]
-fn a_bad_ca_file_is_said_before_anything_starts() {
-    let folder = tempfile::tempdir().unwrap();
-    let empty = folder.path().join("empty.pem");
-    std::fs::write(&empty, "no certificate").unwrap();
-    let own: Endpoint = "10.0.0.1:443".parse().unwrap();
-    for (file, part) in [(empty, "no certificate in PEM"), ("/nowhere.pem".into(), "/nowhere.pem")]
-    {
-        let options = HttpOptions { ca: Some(file), ..HttpOptions::default() };
-        let check = Check::parse("https", &own, &options).unwrap();
-        let said =
-            Probe::prepare(check, Duration::from_secs(1), &mut Trust::default()).unwrap_err();
-        assert!(said.contains(part), "{said}");
-    }
-}
-
+/// A file that is not there yet is waited for; a new CA is read when it is put there, and one
+/// that is half written leaves the last good one in use.
 #[tokio::test]
-async fn a_ca_file_is_read_once_for_all_checks() {
+async fn the_ca_file_is_read_again_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, file) = tls_server(folder.path()).await;
-    let own: Endpoint = "10.0.0.1:443".parse().unwrap();
+    let (port, ca) = tls_server(folder.path()).await;
+    let file = folder.path().join("now.pem");
     let options = HttpOptions { ca: Some(file.clone()), ..HttpOptions::default() };
-    let check = Check::parse("https", &own, &options).unwrap();
-    let mut trust = Trust::default();
-    let second = Duration::from_secs(1);
-    Probe::prepare(check.clone(), second, &mut trust).unwrap();
-    std::fs::remove_file(file).unwrap();
-    Probe::prepare(check.clone(), second, &mut trust).unwrap();
-    assert!(Probe::prepare(check, second, &mut Trust::default()).is_err());
+    let own: Endpoint = "10.0.0.1:443".parse().unwrap();
+    let check = Check::parse(&format!("https://127.0.0.1:{port}/"), &own, &options).unwrap();
+    let probe = Probe::prepare(check, Duration::from_secs(10), &mut Trust::default()).unwrap();
+    assert!(why(probe.ask().await).contains("now.pem: No such file"));
+    std::fs::write(&file, "no certificate").unwrap();
+    assert!(why(probe.ask().await).contains("holds no PEM certificate"));
+    std::fs::copy(&ca, &file).unwrap();
+    assert_eq!(probe.ask().await, Verdict::Pass);
+    std::fs::write(&file, "-----BEGIN CERTIFICATE-----").unwrap();
+    assert_eq!(probe.ask().await, Verdict::Pass);
+    // `tls_server` writes the CA of another server there.
+    let _ = tls_server(folder.path()).await;
+    std::fs::copy(&ca, &file).unwrap();
+    assert!(why(probe.ask().await).contains("invalid peer certificate"));
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ impl Reader<'_> {
             .ok()
     }
 
-    pub(super) fn reading(&mut self, raw: &Template, nginx: bool) -> KeySelection {
+    pub(super) fn reading(&mut self, raw: &Template, nginx: bool, declared: bool) -> KeySelection {
         let own = raw.prefix.as_deref().unwrap_or_default().trim_matches('/');
         let (joined, prefix) = match &self.globals.prefix {
             Some(global) => (global.to_string(), global.clone()),
@@ -126,7 +126,8 @@ impl Reader<'_> {
             }
         };
         let services = self.globals.services.clone();
-        KeySelection { prefix, services, trees, values, names: raw.names.unwrap_or(false) }
+        let names = raw.names.unwrap_or(false);
+        KeySelection { prefix, services, trees, values, declared, names }
     }
 
     fn path_in_etcd(&mut self, text: &str, what: &str) -> Option<Prefix> {

@@ -1,0 +1,52 @@
+//! The user of etcd, with the password as it is now.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Credentials, Password};
+use crate::store::StoreError;
+use crate::tls::FromFiles;
+
+/// A user whose password, if it is in a file, may be changed at any time.
+pub(in crate::store) struct User {
+    pub(in crate::store) name: String,
+    password: Source,
+}
+
+enum Source {
+    Given(Arc<String>),
+    File(FromFiles<String>),
+}
+
+impl User {
+    /// # Errors
+    /// [`StoreError::Setup`] when there is no password in the file.
+    pub(super) fn new(credentials: &Credentials) -> Result<Self, StoreError> {
+        let password = match &credentials.password {
+            Password::Given(password) => Source::Given(Arc::new(password.clone())),
+            Password::File(file) => Source::File(FromFiles::new(vec![file.clone()], first_line)),
+        };
+        let user = Self { name: credentials.user.clone(), password };
+        user.password()?;
+        Ok(user)
+    }
+
+    /// The password: the file is read again when it has changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Setup`] when there never was one.
+    pub(in crate::store) fn password(&self) -> Result<Arc<String>, StoreError> {
+        match &self.password {
+            Source::Given(password) => Ok(Arc::clone(password)),
+            Source::File(file) => file.current().map_err(StoreError::Setup),
+        }
+    }
+}
+
+fn first_line(paths: &[PathBuf], contents: &[Vec<u8>]) -> Result<String, String> {
+    let file = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+    let text = contents.first().map_or(&[][..], Vec::as_slice);
+    let text = std::str::from_utf8(text).map_err(|_| format!("{file} holds no text"))?;
+    let line = text.lines().next().filter(|line| !line.is_empty());
+    line.map(str::to_owned).ok_or_else(|| format!("{file} holds no password in its first line"))
+}
