@@ -76,6 +76,9 @@ pub struct Options {
     pub backoff: Backoff,
     /// What the first read waits for; `None`: nothing.
     pub start: Option<Start>,
+    /// Its keys are in no view, and their changes wake no reader: what a reader writes because
+    /// of a view must not make the next view.
+    pub ignored: Option<Tree>,
 }
 
 /// What the first read waits for.
@@ -93,6 +96,7 @@ impl Default for Options {
             resync: Duration::from_secs(300),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             start: None,
+            ignored: None,
         }
     }
 }
@@ -110,6 +114,7 @@ pub fn follow<S: Store>(
     let follower = Follower {
         store,
         trees,
+        ignored: options.ignored,
         resync: options.resync,
         backoff: options.backoff,
         rereads: Backoff::new(REREAD_PAUSE, MAX_REREAD_PAUSE),
@@ -126,6 +131,7 @@ pub fn follow<S: Store>(
 struct Follower<S> {
     store: S,
     trees: Vec<Tree>,
+    ignored: Option<Tree>,
     resync: Duration,
     backoff: Backoff,
     /// The schedule of reads after a watch ended for want of history.
@@ -207,7 +213,10 @@ impl<S: Store> Follower<S> {
     }
 
     async fn read(&mut self, after: ReadAfter) -> Result<(), StoreError> {
-        let snapshot = self.store.read(&self.trees, read_deadline()).await?;
+        let mut snapshot = self.store.read(&self.trees, read_deadline()).await?;
+        if let Some(ignored) = &self.ignored {
+            snapshot.entries.retain(|key, _| !ignored.covers(key));
+        }
         self.backoff.reset();
         self.outage = OutageLog::default();
         self.seen = snapshot.revision;
@@ -306,7 +315,13 @@ impl<S: Store> Follower<S> {
     }
 
     async fn apply(&mut self, event: WatchEvent) -> Result<(), StoreError> {
-        let WatchEvent::Changes(changes) = event else { return Ok(()) };
+        let WatchEvent::Changes(mut changes) = event else { return Ok(()) };
+        if let Some(ignored) = &self.ignored {
+            changes.retain(|change| !ignored.covers(change.key()));
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
         let newest = changes.iter().map(crate::model::Change::revision).max();
         if self.trees.len() > 1 {
             let news = newest > Some(self.seen);
@@ -351,5 +366,44 @@ impl<S: Store> Follower<S> {
         let first = self.rereads.failures() == 0;
         let pause = self.rereads.after_failure(fastrand::f64());
         if first { Duration::ZERO } else { pause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Key, Ttl};
+    use crate::store::{Guard, Memory};
+
+    #[tokio::test]
+    async fn ignored_keys_are_in_no_view_and_wake_nobody() {
+        let store = Memory::default();
+        let lease = store.grant(Ttl::DEFAULT, default_deadline()).await.unwrap();
+        let put = async |key: &str| {
+            let key: Key = key.parse().unwrap();
+            store.put(&key, b"x", lease, &Guard::Absent, default_deadline()).await.unwrap();
+        };
+        put("/confsync/acks/web/lb-1").await;
+        let ignored = Some("/confsync".parse().unwrap());
+        let options = Options { ignored, ..Options::default() };
+        let shutdown = CancellationToken::new();
+        let mut view = follow(store.clone(), vec!["/".parse().unwrap()], options, shutdown);
+        view.changed().await.unwrap();
+        assert!(view.borrow_and_update().snapshot.clone().unwrap().entries.is_empty());
+
+        put("/confsync/acks/web/lb-2").await;
+        put("/settings/title").await;
+        view.changed().await.unwrap();
+        let seen = view.borrow_and_update().snapshot.clone().unwrap();
+        assert!(seen.entries.keys().map(|key| &**key).eq(["/settings/title"]));
+        put("/confsync/acks/web/lb-3").await;
+        put("/settings/end").await;
+        let all = |view: &View| view.snapshot.as_ref().is_some_and(|s| s.entries.len() == 2);
+        let mut woken = 0;
+        while !all(&view.borrow_and_update()) {
+            view.changed().await.unwrap();
+            woken += 1;
+        }
+        assert!(woken <= 1, "woken {woken} times by one change");
     }
 }

@@ -2,7 +2,7 @@
 //! silent goes, and an empty set means what the resource says.
 
 use tests::eventually::check;
-use tests::{Backend, Lab, eventually};
+use tests::{Api, Backend, Lab, eventually};
 
 use crate::hazards_setup::{Setup, rendered};
 
@@ -219,4 +219,39 @@ async fn a_deleted_setting_is_removed_at_once_whatever_it_looks_like() {
     setup.ctl().del("/services/apache/1").await;
     confsync.logged("who still answers is held").await;
     assert_eq!(setup.text("all.out"), format!("[{at}]"));
+}
+
+/// `keys = ["/"]` reads everything but what we write ourselves: an acknowledgement of an
+/// acknowledgement would never end.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_keys_are_no_part_of_what_is_read() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    setup
+        .confdir
+        .template("app.tmpl", "{{range lsdir \"/\"}}{{.}} {{end}}{{getv \"/other/x\" \"-\"}}");
+    setup.resource("app", &(setup.reload() + "keys = [\"/\"]\n"));
+    setup.put(1).await;
+    let acks = setup.etcd.watch(Api::V3, "/confsync/acks").await;
+    let _confsync = setup.confsync(&lab).start();
+    let is = |wanted: &'static str| {
+        let setup = &setup;
+        eventually(format!("live is {wanted:?}"), move || {
+            let text = setup.text("live");
+            async move { check(text == wanted, || text) }
+        })
+    };
+    is("services -").await;
+    setup.ctl().put("/other/x", "hello").await;
+    is("other services hello").await;
+    let quiet = std::cell::Cell::new((0, std::time::Instant::now()));
+    eventually("nothing is acknowledged any more", || {
+        let (events, (before, since)) = (acks.events().len(), quiet.get());
+        if events != before || events == 0 {
+            quiet.set((events, std::time::Instant::now()));
+        }
+        let calm = since.elapsed() > std::time::Duration::from_secs(1) && events == before;
+        async move { check(calm, || format!("{events} acknowledgements so far")) }
+    })
+    .await;
 }

@@ -111,6 +111,8 @@ mod register_services;
 mod register_setup;
 /// `register`: the backend as its child.
 mod register_supervises;
+/// What confsync supervises, whatever starts it and however it is told of changes.
+mod supervised;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;
 /// What the surface says is known: of an ended nginx, of a refusal that is over.

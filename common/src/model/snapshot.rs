@@ -130,6 +130,16 @@ impl fmt::Display for Revision {
 }
 
 impl Change {
+    /// The key that changed, or the top of the tree that was deleted.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Deleted { key, .. } => key,
+            Self::TreeDeleted { tree, .. } => tree.path(),
+        }
+    }
+
     /// The revision of the change.
     #[must_use]
     pub fn revision(&self) -> Revision {

@@ -20,6 +20,22 @@ const DOUBT_AGAIN: Duration = Duration::from_secs(2);
 /// How often a picture that could not be rendered is tried again: a template may have
 /// asked DNS, or looked at a file.
 const RENDER_AGAIN: Duration = Duration::from_secs(10);
+
+/// Why the newest picture is not rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Withheld {
+    /// In the operator's words.
+    pub(super) why: String,
+    /// Nothing is wrong but that too few backends are registered.
+    pub(super) too_few_backends: bool,
+}
+
+impl From<String> for Withheld {
+    fn from(why: String) -> Self {
+        Self { why, too_few_backends: false }
+    }
+}
+
 impl<S: Store> Agent<S> {
     /// Makes of the newest picture what is wanted.
     pub(super) async fn decide(&mut self) {
@@ -63,11 +79,15 @@ impl<S: Store> Agent<S> {
                     change_summary::words(self.served.as_ref(), &self.routes());
                 self.parts.pipeline.want_rendered(&rendered, snapshot.revision);
             }
-            Err(why) => {
-                if self.withheld.as_ref() != Some(&why) {
-                    tracing::warn!(set = self.parts.set.name, "{why}; the last files stay");
+            Err(withheld) => {
+                if self.withheld.as_ref() != Some(&withheld) {
+                    tracing::warn!(
+                        set = self.parts.set.name,
+                        "{}; the last files stay",
+                        withheld.why
+                    );
                 }
-                self.withheld = Some(why);
+                self.withheld = Some(withheld);
                 self.parts.pipeline.want_what_is_there();
             }
         }
@@ -85,7 +105,7 @@ impl<S: Store> Agent<S> {
         &mut self,
         snapshot: &Snapshot,
         regressed: bool,
-    ) -> Result<(Vec<RenderedFile>, Vec<RejectedValue>), String> {
+    ) -> Result<(Vec<RenderedFile>, Vec<RejectedValue>), Withheld> {
         let in_place = self.parts.pipeline.in_place();
         let (mut rendered, mut refused, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
         for program in &self.parts.set.programs {
@@ -117,7 +137,8 @@ impl<S: Store> Agent<S> {
                 self.refused = seen.refused;
                 // Alone, it has the set's name, which leads every line anyway.
                 let alone = self.parts.set.programs.len() == 1;
-                return Err(if alone { why } else { format!("{name}: {why}") });
+                let why = if alone { why } else { format!("{name}: {why}") };
+                return Err(Withheld { why, too_few_backends: true });
             }
             rendered.push(program.render(&seen)?);
             refused.extend(seen.refused.clone());

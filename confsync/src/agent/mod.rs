@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::decide::Withheld;
 use crate::acks::members::LoadBalancerKeys;
 use crate::apply::ledger::Owed;
 use crate::apply::pipeline::Pipeline;
@@ -77,7 +78,7 @@ pub struct Agent<S> {
     /// The oldest change that waits for the debounce.
     first_change: Option<Instant>,
     /// Why the newest picture is not rendered.
-    withheld: Option<String>,
+    withheld: Option<Withheld>,
     refused: Vec<RejectedValue>,
     /// The backends as they were shown last.
     shown: BTreeMap<Arc<str>, Arc<BackendState>>,

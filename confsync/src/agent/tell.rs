@@ -10,6 +10,7 @@ use common::store::Store;
 use tokio::time::Instant;
 
 use super::Agent;
+use super::decide::Withheld;
 use crate::acks::members::Applied;
 use crate::apply::pipeline::HISTORY;
 use crate::backends::known::KnownBackends;
@@ -48,11 +49,11 @@ impl<S: Store> Agent<S> {
             return;
         }
         let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
-        let why = self.withheld.clone().or(refusal);
-        let refused = why.map(|why| Rejection {
+        let why = self.withheld.clone().or_else(|| refusal.map(Withheld::from));
+        let refused = why.map(|withheld| Rejection {
             revision: self.decided,
-            reason: why.chars().take(500).collect(),
-            too_few_backends: false,
+            reason: withheld.why.chars().take(500).collect(),
+            too_few_backends: withheld.too_few_backends,
         });
         for program in &self.parts.set.programs {
             let name = &program.resource.name;
@@ -108,7 +109,11 @@ impl<S: Store> Agent<S> {
             live: short(pipeline.ledger.proven()).or_else(|| self.live_before()),
             in_sync,
             owed_since: self.owed_since,
-            trouble: self.withheld.clone().or_else(|| pipeline.trouble.clone()),
+            trouble: self
+                .withheld
+                .as_ref()
+                .map(|withheld| withheld.why.clone())
+                .or_else(|| pipeline.trouble.clone()),
             backends,
             refused: refused
                 .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })

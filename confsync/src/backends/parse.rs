@@ -34,6 +34,8 @@ pub struct KeySelection {
     pub services: Prefix,
     /// The trees of the resource, with the prefix.
     pub trees: Vec<Tree>,
+    /// Our own keys, which no template sees, whatever is read.
+    pub bookkeeping: Tree,
     /// Which values may pass.
     pub values: Values,
     /// The resource declares that its keys are backends (`[nginx]`, `[guard]`, `values`). Without
@@ -119,7 +121,8 @@ impl KeySelection {
         let mut service: Arc<str> = "".into();
         for entry in entries {
             let entry = entry.borrow();
-            if !self.trees.iter().any(|tree| tree.covers(&entry.key)) {
+            let is_read = self.trees.iter().any(|tree| tree.covers(&entry.key));
+            if !is_read || self.bookkeeping.covers(&entry.key) {
                 continue;
             }
             let sorted = self.sort(entry);
@@ -284,6 +287,7 @@ mod tests {
             trees: trees.iter().map(|t| t.parse().unwrap()).collect(),
             values,
             declared: false,
+            bookkeeping: "/confsync".parse().unwrap(),
             names: false,
         }
     }
@@ -349,6 +353,7 @@ mod tests {
             entry("/redis/master", "10.0.0.1:6379"),
             entry("/services/apache/a", "10.0.0.1:80"),
             entry("/maps/web", r#"{"addr":"10.0.0.2:80"}"#),
+            entry("/confsync/acks/web/lb-1", "ours"),
         ];
         for trees in [&["/"][..], &["/redis", "/services", "/maps"]] {
             let mut reading = reading(trees, Values::Any);

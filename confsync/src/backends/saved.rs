@@ -131,6 +131,7 @@ mod tests {
             trees: vec![tree.parse().unwrap()],
             values: Values::Typed,
             declared: false,
+            bookkeeping: "/confsync".parse().unwrap(),
             names: false,
         }
     }

@@ -54,7 +54,7 @@ pub static CONFD_CONFIG: Setting = Setting::new(
 /// The resources.
 pub static RESOURCES: Group = Group {
     heading: "",
-    settings: &[&CONFDIR, &PREFIX, &SERVICES, &MIN_RELOAD_INTERVAL, &CONFD_CONFIG],
+    settings: &[&CONFDIR, &PREFIX, &SERVICES, &BOOKKEEPING, &MIN_RELOAD_INTERVAL, &CONFD_CONFIG],
 };
 
 /// One run.
@@ -106,7 +106,7 @@ pub static BOOKKEEPING: Setting = Setting::new(
     "bookkeeping",
     "CONFSYNC_BOOKKEEPING",
     "PREFIX",
-    "Folder of our own keys: members and acknowledgements",
+    "Folder of our own keys: members and acknowledgements; no template sees them",
 )
 .default("/confsync");
 
@@ -149,7 +149,6 @@ pub static RUNNING: Group = Group {
         &INTERVAL,
         &NAME,
         &ADVERTISE,
-        &BOOKKEEPING,
         &TTL,
         &LISTEN,
         &ALLOW_HOST,

@@ -132,6 +132,7 @@ fn resources(from: &mut Reader<'_>) -> ResourceSettings {
     let globals = Globals {
         prefix,
         services: from.get(&SERVICES, str::parse).unwrap_or(default.services),
+        bookkeeping: from.get(&BOOKKEEPING, str::parse).unwrap_or(default.bookkeeping),
         min_reload_interval: from.span(&MIN_RELOAD_INTERVAL, Duration::ZERO..=YEAR),
         nginx_is_our_child: false,
         sync_only: false,
@@ -153,10 +154,8 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
     globals.nginx_is_our_child = Argv::read(&command).is_some();
     let once = once(from);
     globals.sync_only = once.is_none() && from.yes(&SYNC_ONLY);
-    let bookkeeping = from.get(&BOOKKEEPING, str::parse::<Prefix>);
-    if let Some(bookkeeping) = &bookkeeping
-        && globals.services.strip(bookkeeping.as_str()).is_some()
-    {
+    let bookkeeping = globals.bookkeeping.clone();
+    if globals.services.strip(bookkeeping.as_str()).is_some() {
         let problem = format!(
             "{bookkeeping} is below {}; it must lie outside what is watched",
             globals.services
@@ -170,7 +169,7 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
         reconcile: from.span(&INTERVAL, Duration::from_millis(1)..=YEAR),
         name: if from.is_given(&NAME) { from.get(&NAME, name)? } else { host_name() },
         advertise: from.text(&ADVERTISE),
-        bookkeeping: bookkeeping?,
+        bookkeeping,
         ttl: from.get(&TTL, str::parse)?,
         status: status::read(from, &LISTEN, &ALLOW_HOST),
         stop_timeout: from.span(&STOP_TIMEOUT, Duration::ZERO..=YEAR),

@@ -6,15 +6,15 @@ use anyhow::Context;
 use common::runtime::{Exit, ServiceManager, Signals};
 
 use crate::config::load::Loaded;
+use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup};
+use crate::install::current;
 use crate::proxy::Proxy;
-use crate::proxy::child::Child;
-use crate::proxy::nginx::{Argv, Nginx};
+use crate::proxy::child::{Child, START};
+use crate::proxy::nginx::{Argv, Nginx, Settings};
 
 /// How long etcd may take before we go on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the child may take to serve.
-const START: Duration = Duration::from_secs(10);
 
 /// Told to end before etcd was reached: nothing to take apart.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,7 @@ pub(super) async fn start_without_etcd(
         Ok(nginx) => nginx,
         Err(error) => return error,
     };
+    note_files(child, &loaded.sets).await;
     match child.start(nginx, START).await {
         Ok(_) => manager.status("serving with the files in place; waiting for etcd"),
         Err(why) => return anyhow::anyhow!("cannot start {}: {why}", child.name()),
@@ -58,10 +59,22 @@ pub(super) async fn start_without_etcd(
         .context(ChildLeft(code))
 }
 
+/// What is in place is what the child reads at its start.
+async fn note_files(child: &Child, sets: &[ReloadGroup]) {
+    for set in sets {
+        let targets: Vec<_> = set.programs.iter().map(CompiledResource::target).collect();
+        let files = current(&targets).ok().flatten();
+        child.note(&set.name, files).await;
+    }
+}
+
 async fn nginx_of(sets: &[ReloadGroup], argv: Option<&Argv>) -> anyhow::Result<Option<Nginx>> {
     let by_name = |set: &&ReloadGroup| matches!(set.loader, Loader::Nginx(_));
-    let Some(set) = sets.iter().find(by_name) else { return Ok(None) };
-    Ok(Proxy::of(set, None, argv).await?.nginx().cloned())
+    match (sets.iter().find(by_name), argv) {
+        (Some(set), _) => Ok(Proxy::of(set, None, argv).await?.nginx().cloned()),
+        (None, Some(argv)) => Ok(Some(Nginx::discover(Settings::default().with_argv(argv)).await?)),
+        (None, None) => Ok(None),
+    }
 }
 
 /// What an error of the run means for the exit.

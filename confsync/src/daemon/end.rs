@@ -32,7 +32,8 @@ impl Daemon {
         }
         let code = match (&self.child, child_left) {
             (Some(child), None) => {
-                let signal = if self.argv.is_some() { Signal::QUIT } else { Signal::TERM };
+                let nginx = self.argv.is_some() || child.runs_nginx();
+                let signal = if nginx { Signal::QUIT } else { Signal::TERM };
                 let patience = self.config.stop_timeout;
                 tokio::select! {
                     code = child.stop(signal, patience) => code,

@@ -37,7 +37,7 @@ use crate::config::load::{Loaded, load};
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::RunConfig;
 use crate::proxy::Proxy;
-use crate::proxy::child::{Child, Life};
+use crate::proxy::child::Child;
 use crate::proxy::nginx::Argv;
 use crate::status::state::{GroupState, States};
 use crate::status::{self, About, PageClients};
@@ -151,10 +151,18 @@ impl Daemon {
             then_consumed: None,
         };
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
+        daemon.expect(&loaded.sets).await;
         for set in loaded.sets {
             daemon.begin(set, BTreeMap::new(), None, &joined).await?;
         }
         Ok(daemon)
+    }
+
+    /// A child that is not started yet is to find the files of all of them.
+    async fn expect(&self, sets: &[ReloadGroup]) {
+        if let Some(child) = &self.child {
+            child.expect(sets.iter().map(|set| set.name.clone())).await;
+        }
     }
 
     async fn begin(
@@ -171,7 +179,9 @@ impl Daemon {
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
-        let options = Options { resync: self.config.reconcile, start, ..Options::default() };
+        let ignored = Some(self.config.bookkeeping.clone().into());
+        let resync = self.config.reconcile;
+        let options = Options { resync, start, ignored, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
         let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());
@@ -259,15 +269,6 @@ impl Daemon {
             .iter_mut()
             .map(|running| (running.set.name.clone(), running.state.borrow_and_update().clone()))
             .collect();
-        if let Some(child) = &self.child
-            && child.life() == Life::Waiting
-            && states.values().all(|state| state.live.is_some())
-        {
-            // Not nginx by name: it starts when all files are in place.
-            if let Err(why) = child.start(None, Duration::from_secs(10)).await {
-                tracing::error!("cannot start {}: {why}", child.name());
-            }
-        }
         let words: Vec<String> = states.values().map(GroupState::words).collect();
         self.manager.status(&words.join(" | "));
         if !self.ready && states.values().all(|state| state.live.is_some()) {

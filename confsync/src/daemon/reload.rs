@@ -42,6 +42,7 @@ impl Daemon {
         let routed = with_trees_of(consumed.clone(), &consumed_by(&before));
         self.then_consumed = (routed != consumed).then_some(consumed);
         let joined = self.join(routed).await;
+        self.expect(&loaded.sets).await;
         let new =
             loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
         for set in new.collect::<Vec<_>>() {

@@ -5,6 +5,7 @@
 //! the service manager's. An nginx that outlived a killed run of ours is taken over
 //! as it runs; nothing serves between the two otherwise.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::install::Digest;
 use crate::proxy::command::Supervised;
-use crate::proxy::nginx::{Master, Nginx, StartError, is_alive};
+use crate::proxy::nginx::{Argv, Master, Nginx, StartError, is_alive};
+
+/// How long a child may take to serve.
+pub const START: Duration = Duration::from_secs(10);
+/// As much more for a program that comes before nginx: an entry point prepares things.
+const WRAPPED: u32 = 6;
 
 /// Where the child is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +50,27 @@ pub struct Child {
     life: watch::Receiver<Life>,
     name: Arc<str>,
     /// Only one start at a time.
-    starting: Arc<Mutex<()>>,
+    starting: Arc<Mutex<Starting>>,
+}
+
+/// What is known of the files that the child reads at its start.
+#[derive(Debug, Default)]
+struct Starting {
+    /// The reload groups whose files are to be there first.
+    expected: BTreeSet<String>,
+    /// Those that are, and what was in place then.
+    placed: BTreeMap<String, Option<Digest>>,
+}
+
+/// What the child knows of the files of one reload group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knows {
+    /// It was started with exactly these.
+    ReadThem,
+    /// It is not started: files of other reload groups are missing.
+    NotStarted,
+    /// It was started with others.
+    Others,
 }
 
 enum Order {
@@ -98,6 +125,45 @@ impl Child {
     /// With its own last words.
     pub async fn start(&self, nginx: Option<Nginx>, deadline: Duration) -> Result<Begun, String> {
         let _one = self.starting.lock().await;
+        self.start_alone(nginx, deadline).await
+    }
+
+    /// Before the start: these are the reload groups whose files it is to find.
+    pub async fn expect(&self, groups: impl IntoIterator<Item = String>) {
+        self.starting.lock().await.expected = groups.into_iter().collect();
+    }
+
+    /// Before the start: these files of a reload group are in place.
+    pub async fn note(&self, group: &str, files: Option<Digest>) {
+        self.starting.lock().await.placed.insert(group.to_owned(), files);
+    }
+
+    /// The files of a reload group are in place: it is started when those of all are.
+    ///
+    /// # Errors
+    /// With its own last words.
+    pub async fn placed(
+        &self,
+        group: &str,
+        files: Option<Digest>,
+        nginx: Option<Nginx>,
+    ) -> Result<Knows, String> {
+        let mut starting = self.starting.lock().await;
+        if self.life() == Life::Waiting {
+            starting.placed.insert(group.to_owned(), files);
+            if starting.expected.iter().any(|group| !starting.placed.contains_key(group)) {
+                return Ok(Knows::NotStarted);
+            }
+            if self.start_alone(nginx, START).await? == Begun::Before {
+                // It may have read others.
+                starting.placed.clear();
+            }
+        }
+        let read = starting.placed.get(group) == Some(&files);
+        Ok(if read { Knows::ReadThem } else { Knows::Others })
+    }
+
+    async fn start_alone(&self, nginx: Option<Nginx>, deadline: Duration) -> Result<Begun, String> {
         if self.life() != Life::Waiting {
             return Ok(Begun::Before);
         }
@@ -107,6 +173,12 @@ impl Child {
             return Err(format!("{} is gone", self.name));
         }
         told.await.unwrap_or_else(|_| Err(format!("{} is gone", self.name)))
+    }
+
+    /// Whether it is an nginx, or has started one.
+    #[must_use]
+    pub fn runs_nginx(&self) -> bool {
+        self.pid().is_some_and(|pid| Master::below(pid).is_ok())
     }
 
     /// Waits until it has left; its exit code.
@@ -185,7 +257,10 @@ impl Kept {
     fn signal(&self, signal: Signal) {
         // One that is gone needs none.
         match self {
-            Self::Child(child) => drop(child.signal(signal)),
+            Self::Child(child) => match behind(child) {
+                Some(master) => drop(master.signal(signal)),
+                None => drop(child.signal(signal)),
+            },
             Self::Survivor(master) => drop(master.signal(signal)),
         }
     }
@@ -204,6 +279,12 @@ impl Kept {
     async fn stop(&mut self, signal: Signal, patience: Duration) -> u8 {
         let master = match self {
             Self::Child(child) => {
+                // What comes before nginx ends with it, and would end without it.
+                let told = behind(child).is_some_and(|master| master.signal(signal).is_ok());
+                if told && let Ok(left) = timeout(patience, child.wait()).await {
+                    return left.map_or(1, |left| left.code());
+                }
+                let patience = if told { Duration::ZERO } else { patience };
                 return child.stop(signal, patience).await.map_or(1, |left| left.code());
             }
             Self::Survivor(master) => master,
@@ -224,6 +305,13 @@ impl Kept {
     }
 }
 
+/// The nginx that a child has started and waits for.
+fn behind(child: &Supervised) -> Option<Master> {
+    let pid = child.pid()?;
+    let master = Master::below(pid).ok()?;
+    (master.id().pid != pid.as_raw_nonzero().get()).then_some(master)
+}
+
 async fn start(
     argv: &[OsString],
     nginx: Option<Box<Nginx>>,
@@ -237,6 +325,8 @@ async fn start(
     if let Some(master) = survivor()? {
         return Ok((take_over(master, life), Begun::Before));
     }
+    let wrapped = Argv::read(argv).is_some_and(|argv| argv.wrapped);
+    let deadline = if wrapped { deadline * WRAPPED } else { deadline };
     let mut child = Supervised::start(argv).map_err(|e| (e.to_string(), 127))?;
     if let Some(nginx) = &nginx {
         match nginx.started(&mut child, deadline).await {

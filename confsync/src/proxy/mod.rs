@@ -1,21 +1,23 @@
 //! How the files of one set are checked, loaded and proven: nginx by name, or the
 //! operator's commands. The pipeline speaks to this and to nothing below.
 
+mod by_command;
 pub mod child;
 pub mod command;
 pub mod driver;
 pub mod membership;
 pub mod nginx;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::confdir::{self, Resource};
+use tokio::time::Instant;
+
+pub use by_command::ByCommand;
+
 use crate::config::reload_group::{Loader, ReloadGroup};
-use crate::config::substitute::{check_line, names_src, substitute};
-use crate::install::{Proof, StagedFiles};
-use crate::proxy::child::{Begun, Child, Life};
+use crate::install::{Digest, Proof, StagedFiles};
+use crate::proxy::child::{Begun, Child, Knows, Life};
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::nginx::{
     Applied, Argv, CheckError, Master, MasterError, Nginx, ProcessId, ReloadError, Settings,
@@ -27,34 +29,21 @@ pub enum Proxy {
     /// nginx, by name.
     Nginx(Box<ByName>),
     /// The operator's commands.
-    Commands(ByCommand),
+    Commands(Box<ByCommand>),
 }
 
 /// nginx, whose check, signal and evidence are ours.
 #[derive(Debug)]
 pub struct ByName {
+    group: String,
     nginx: Nginx,
+    /// The supervised program, if it is this nginx.
     child: Option<Child>,
+    /// The supervised program, if it may be this nginx: nothing in its command line says so.
+    unknown: Option<Child>,
     deadline: Duration,
     /// With more old generations than this, the next reload waits.
     pub max_old_generations: usize,
-}
-
-/// Commands, and how long after success old requests are taken to be done.
-#[derive(Debug)]
-pub struct ByCommand {
-    checks: Vec<Check>,
-    reloads: Vec<confdir::Command>,
-    verifies: Vec<confdir::Command>,
-    quiesces: Vec<confdir::Command>,
-    /// The longest that any resource of the set asks for.
-    pub quiesce_after: Duration,
-}
-
-#[derive(Debug)]
-struct Check {
-    dest: std::path::PathBuf,
-    command: confdir::Command,
 }
 
 /// Why a candidate was not passed.
@@ -111,8 +100,18 @@ impl Proxy {
         child: Option<&Child>,
         argv: Option<&Argv>,
     ) -> Result<Self, CommandError> {
+        let (child, unknown) = match argv {
+            Some(_) => (child.cloned(), None),
+            None => (None, child.cloned()),
+        };
         let Loader::Nginx(told) = &set.loader else {
-            return Ok(Self::Commands(ByCommand::of(set)));
+            let nginx = match argv {
+                Some(argv) if child.is_some() => {
+                    Some(Nginx::discover(Settings::default().with_argv(argv)).await?)
+                }
+                _ => None,
+            };
+            return Ok(Self::Commands(Box::new(ByCommand::of(set, child.or(unknown), nginx))));
         };
         let settings = Settings {
             binary: told.binary.clone(),
@@ -123,8 +122,10 @@ impl Proxy {
         let settings = argv.map_or(settings.clone(), |argv| settings.with_argv(argv));
         let nginx = Nginx::discover(settings).await?;
         Ok(Self::Nginx(Box::new(ByName {
+            group: set.name.clone(),
             nginx,
-            child: child.cloned().filter(|_| argv.is_some()),
+            child,
+            unknown,
             deadline: told.deadline,
             max_old_generations: told.max_old_generations,
         })))
@@ -170,14 +171,16 @@ impl Proxy {
         }
     }
 
-    /// Has the installed files loaded, and waits for the proof.
+    /// Has the installed files loaded, and waits for the proof. `files` are those in place.
     ///
     /// # Errors
     /// [`NotLoaded`].
-    pub async fn load(&self) -> Result<Live, NotLoaded> {
+    pub async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
         match self {
-            Self::Nginx(by_name) => by_name.load().await,
-            Self::Commands(commands) => commands.load().await.map(|old| Live { old, master: None }),
+            Self::Nginx(by_name) => by_name.load(files).await,
+            Self::Commands(commands) => {
+                commands.load(files).await.map(|old| Live { old, master: None })
+            }
         }
     }
 
@@ -195,25 +198,14 @@ impl Proxy {
     pub fn is_running(&self) -> bool {
         match self {
             Self::Nginx(by_name) => by_name.master().is_ok(),
-            Self::Commands(_) => true,
+            Self::Commands(commands) => commands.is_running(),
         }
     }
 
     /// Whether what is said of old requests rests on a span of time, not on evidence.
     #[must_use]
     pub fn is_assumed(&self) -> bool {
-        matches!(self, Self::Commands(commands) if commands.quiesces.is_empty())
-    }
-
-    /// Whether this is nginx as our child, not started yet.
-    #[must_use]
-    pub fn awaits_start(&self) -> bool {
-        match self {
-            Self::Nginx(by_name) => {
-                by_name.child.as_ref().is_some_and(|child| child.life() == Life::Waiting)
-            }
-            Self::Commands(_) => false,
-        }
+        matches!(self, Self::Commands(commands) if commands.is_assumed())
     }
 }
 
@@ -232,23 +224,63 @@ impl ByName {
     }
 
     fn master(&self) -> Result<Master, MasterError> {
-        match self.child.as_ref().and_then(Child::pid) {
-            Some(pid) => self.nginx.master_of(pid),
-            None => self.nginx.master(),
+        if let Some(pid) = self.child.as_ref().and_then(Child::pid) {
+            return self.nginx.master_of(pid);
+        }
+        let by_file = self.nginx.master();
+        match self.unknown.as_ref().and_then(Child::pid) {
+            Some(pid) if by_file.is_err() => self.nginx.master_of(pid).or(by_file),
+            _ => by_file,
         }
     }
 
-    async fn load(&self) -> Result<Live, NotLoaded> {
-        if let Some(child) = &self.child
-            && child.life() == Life::Waiting
-        {
-            match child.start(Some(self.nginx.clone()), self.deadline).await {
-                Ok(Begun::Now) => {
-                    return Ok(Live { old: Old::Processes(Vec::new()), master: None });
-                }
-                Ok(Begun::Before) => {}
-                Err(why) => return Err(NotLoaded::RejectedValue(why)),
+    /// Starts what is supervised, if that was not done yet. What then serves has read the files
+    /// in place.
+    async fn start(&self, files: Option<Digest>) -> Result<Option<Live>, NotLoaded> {
+        let live = |master| Live { old: Old::Processes(Vec::new()), master };
+        if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting) {
+            return match child.start(Some(self.nginx.clone()), self.deadline).await {
+                Ok(Begun::Now) => Ok(Some(live(None))),
+                Ok(Begun::Before) => Ok(None),
+                Err(why) => Err(NotLoaded::RejectedValue(why)),
+            };
+        }
+        let Some(child) = self.unknown.as_ref().filter(|child| child.life() == Life::Waiting)
+        else {
+            return Ok(None);
+        };
+        let ran = self.master().is_ok();
+        let knows = child.placed(&self.group, files, None).await;
+        match knows.map_err(NotLoaded::RejectedValue)? {
+            Knows::ReadThem if !ran => {
+                let master = self.serving(child.name()).await.map_err(NotLoaded::NobodyThere)?;
+                Ok(Some(live(Some(Arc::new(master)))))
             }
+            _ => Ok(None),
+        }
+    }
+
+    /// Waits until the program that was started has become an nginx that serves, or has
+    /// started one.
+    async fn serving(&self, name: &str) -> Result<Master, String> {
+        let until = Instant::now() + self.deadline;
+        loop {
+            match self.master() {
+                Ok(master) if master.serves() => return Ok(master),
+                Err(error) if Instant::now() >= until => {
+                    return Err(format!("{name} was started, and is no nginx so far: {error}"));
+                }
+                Ok(_) if Instant::now() >= until => {
+                    return Err(format!("{name} was started, and no worker of its nginx serves"));
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
+        if let Some(live) = self.start(files).await? {
+            return Ok(live);
         }
         let master = match self.master() {
             Ok(master) => master,
@@ -272,78 +304,4 @@ impl ByName {
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),
         }
     }
-}
-
-impl ByCommand {
-    fn of(set: &ReloadGroup) -> Self {
-        let resources = || set.programs.iter().map(|program| &program.resource);
-        // After the swap the candidate is dest itself. The same line runs once.
-        let once = |pick: fn(&Resource) -> &Option<confdir::Command>| {
-            let line = |resource: &Resource| {
-                let command = pick(resource).clone()?;
-                let text = substitute(&command.text, &resource.dest, &resource.dest);
-                Some(confdir::Command { text, ..command })
-            };
-            let all: BTreeSet<_> = resources().filter_map(line).collect();
-            all.into_iter().collect()
-        };
-        let check = |resource: &Resource| {
-            let command = resource.check.clone()?;
-            Some(Check { dest: resource.dest.clone(), command })
-        };
-        Self {
-            checks: resources().filter_map(check).collect(),
-            reloads: once(|resource| &resource.reload),
-            verifies: once(|resource| &resource.verify),
-            quiesces: once(|resource| &resource.quiesce),
-            quiesce_after: resources().map(|r| r.quiesce_after).max().unwrap_or_default(),
-        }
-    }
-
-    async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
-        for check in self.checks.iter().filter(|check| names_src(&check.command.text)) {
-            let Some(file) = staged.files().iter().find(|file| file.dest() == check.dest) else {
-                continue;
-            };
-            let line = check_line(&check.command.text, file.path(), file.dest())
-                .map_err(|error| NotPassed::RejectedValue(format!("check_cmd: {error}")))?;
-            match Command::shell(&line, check.command.timeout).run().await {
-                Ok(_) => {}
-                Err(error @ CommandError::RejectedValue { .. }) => {
-                    return Err(NotPassed::RejectedValue(format!("check_cmd: {error}")));
-                }
-                Err(error) => return Err(NotPassed::Unknown(format!("check_cmd: {error}"))),
-            }
-        }
-        // Those that do not look at the candidate are asked after the swap.
-        Ok(Proof::nothing_to_ask(staged))
-    }
-
-    async fn check_installed(&self) -> Result<(), String> {
-        for check in self.checks.iter().filter(|check| !names_src(&check.command.text)) {
-            let line = check_line(&check.command.text, &check.dest, &check.dest)
-                .map_err(|error| format!("check_cmd: {error}"))?;
-            let run = Command::shell(&line, check.command.timeout).run().await;
-            run.map_err(|error| format!("check_cmd: {error}"))?;
-        }
-        Ok(())
-    }
-
-    async fn load(&self) -> Result<Old, NotLoaded> {
-        let named = [("reload_cmd", &self.reloads), ("verify_cmd", &self.verifies)];
-        for (name, commands) in named {
-            for command in commands {
-                let run = shell(command).run().await;
-                run.map_err(|error| NotLoaded::Unproven(format!("{name}: {error}")))?;
-            }
-        }
-        Ok(match self.quiesces.is_empty() {
-            true => Old::For(self.quiesce_after),
-            false => Old::Ask(self.quiesces.iter().map(shell).collect()),
-        })
-    }
-}
-
-fn shell(command: &confdir::Command) -> Command {
-    Command::shell(&command.text, command.timeout)
 }

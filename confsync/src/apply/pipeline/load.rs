@@ -20,7 +20,7 @@ impl Pipeline {
             self.failed(why);
             return;
         }
-        let outcome = self.proxy.load().await;
+        let outcome = self.proxy.load(self.ledger.on_disk()).await;
         let now = Instant::now();
         self.last_load = Some(now);
         let failed = match outcome {
@@ -115,7 +115,7 @@ impl Pipeline {
         self.put_back(pending).await;
         if load_again {
             self.ledger.live_unknown();
-            let again = self.proxy.load().await;
+            let again = self.proxy.load(self.ledger.on_disk()).await;
             let back = again.is_ok();
             tracing::error!(set = self.name, back, "{why}; the previous files are loaded again");
             if back {

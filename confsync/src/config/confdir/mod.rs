@@ -46,6 +46,8 @@ pub struct Globals {
     pub prefix: Option<Prefix>,
     /// The folder of the services, below the prefix.
     pub services: Prefix,
+    /// Our own keys, which no template sees.
+    pub bookkeeping: Prefix,
     /// The least time between two reloads of one thing.
     pub min_reload_interval: std::time::Duration,
     /// nginx runs as our child: a resource that names neither `[nginx]` nor a
@@ -59,7 +61,8 @@ impl Default for Globals {
     fn default() -> Self {
         Self {
             prefix: None,
-            services: default_services(),
+            services: literal("/services"),
+            bookkeeping: literal("/confsync"),
             min_reload_interval: std::time::Duration::from_millis(500),
             nginx_is_our_child: false,
             sync_only: false,
@@ -67,9 +70,9 @@ impl Default for Globals {
     }
 }
 
-#[expect(clippy::unwrap_used, reason = "a literal that a test parses")]
-fn default_services() -> Prefix {
-    "/services".parse().unwrap()
+#[expect(clippy::unwrap_used, reason = "literals that tests parse")]
+fn literal(prefix: &str) -> Prefix {
+    prefix.parse().unwrap()
 }
 
 /// Why a confdir cannot be used: every mistake in every file.

@@ -105,6 +105,7 @@ mod tests {
             trees: vec!["/services".parse().unwrap(), "/config".parse().unwrap()],
             values: Values::Typed,
             declared: false,
+            bookkeeping: "/confsync".parse().unwrap(),
             names: false,
         };
         let json = r#"{"addr":"10.0.0.2:80","weight":3}"#;

@@ -1,4 +1,5 @@
-//! What a command line for nginx says about it: `nginx -c FILE -p PREFIX -g TEXT`.
+//! What a command line for nginx says about it: `nginx -c FILE -p PREFIX -g TEXT`, whatever
+//! starts it: `entrypoint.sh nginx …`, `env A=b nginx …`, `sh -c "exec nginx …"`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,26 +16,30 @@ pub struct Argv {
     pub prefix: Option<PathBuf>,
     /// `-g`
     pub globals: Option<String>,
+    /// nginx's own words in the command line: the program and its options.
+    pub words: Vec<OsString>,
+    /// Another program comes first, and starts nginx when it has done its own work.
+    pub wrapped: bool,
 }
 
+/// nginx, and what is nginx under another name.
+const NAMES: [&str; 5] = ["nginx", "nginx-debug", "openresty", "angie", "tengine"];
+
 impl Argv {
-    /// Reads a command line; `None` if its program is not called nginx (or openresty,
+    /// Reads a command line; `None` if no program in it is called nginx (or openresty,
     /// angie, tengine, which are nginx under other names).
     #[must_use]
     pub fn read(argv: &[OsString]) -> Option<Self> {
-        const NAMES: [&str; 5] = ["nginx", "nginx-debug", "openresty", "angie", "tengine"];
-        let (program, rest) = argv.split_first()?;
+        let words = own_words(argv)?;
+        let (program, rest) = words.split_first()?;
         let binary = PathBuf::from(program);
-        let name = Path::new(program).file_name()?;
-        if !NAMES.iter().any(|known| name == *known) {
-            return None;
-        }
-        let mut told = Self { binary, ..Self::default() };
+        let wrapped = argv.first() != Some(program);
+        let mut told = Self { binary, wrapped, ..Self::default() };
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             told.option(word.as_bytes(), &mut rest);
         }
-        Some(told)
+        Some(Self { words, ..told })
     }
 
     /// nginx takes letters together, and a value in the same word or the next.
@@ -48,6 +53,8 @@ impl Argv {
                 Some(value) if !value.is_empty() => Some(OsString::from_vec(value.to_vec())),
                 _ => rest.next().cloned(),
             };
+            // What only a shell can put in is asked of the files instead.
+            let value = value.filter(|value| !value.as_bytes().contains(&b'$'));
             match letter {
                 b'c' => self.conf = value.map(PathBuf::from),
                 b'p' => self.prefix = value.map(PathBuf::from),
@@ -57,6 +64,34 @@ impl Argv {
             return;
         }
     }
+}
+
+/// The words from nginx on. In the arguments of another program a path is nginx only if it is
+/// a file: `/etc/nginx` is none.
+fn own_words(argv: &[OsString]) -> Option<Vec<OsString>> {
+    let (program, arguments) = argv.split_first()?;
+    if is_nginx(program) {
+        return Some(argv.to_vec());
+    }
+    let bare = |word: &OsString| !word.as_bytes().contains(&b'/') || Path::new(word).is_file();
+    if let Some(at) = arguments.iter().position(|word| is_nginx(word) && bare(word)) {
+        return arguments.get(at..).map(<[OsString]>::to_vec);
+    }
+    arguments.iter().filter_map(|word| word.to_str()).find_map(words_in_script)
+}
+
+/// nginx's words in a text for a shell, which ends in running it.
+fn words_in_script(text: &str) -> Option<Vec<OsString>> {
+    const ENDS: [&str; 6] = [";", "&", "&&", "|", "||", ")"];
+    let words = shlex::split(text).filter(|words| words.len() > 1)?;
+    let at = words.iter().rposition(is_nginx)?;
+    let own = words.into_iter().skip(at).take_while(|word| !ENDS.contains(&word.as_str()));
+    Some(own.map(OsString::from).collect())
+}
+
+fn is_nginx(word: impl AsRef<Path>) -> bool {
+    let name = word.as_ref().file_name();
+    name.is_some_and(|name| NAMES.iter().any(|known| name == *known))
 }
 
 #[cfg(test)]
@@ -78,5 +113,26 @@ mod tests {
         assert_eq!(read(&["nginx", "-g"]).unwrap().globals, None);
         assert_eq!(read(&["haproxy", "-c", "x"]), None);
         assert_eq!(read(&[]), None);
+    }
+
+    #[test]
+    fn nginx_is_found_behind_what_starts_it() {
+        for line in [
+            ["/entrypoint.sh", "nginx", "-c", "/n.conf", "-g", "daemon off;"].as_slice(),
+            &["env", "A=b", "nginx", "-c", "/n.conf", "-g", "daemon off;"],
+            &["tini", "--", "nginx", "-c", "/n.conf", "-g", "daemon off;"],
+            &["sh", "-c", "exec nginx -c /n.conf -g 'daemon off;'"],
+            &["sh", "-c", "nginx -t && exec nginx -c /n.conf -g 'daemon off;' ; echo"],
+        ] {
+            let told = read(line).unwrap();
+            assert!(told.wrapped, "{line:?}");
+            assert_eq!(told.conf.as_deref(), Some(Path::new("/n.conf")), "{line:?}");
+            assert_eq!(told.globals.as_deref(), Some("daemon off;"), "{line:?}");
+            assert_eq!(told.words, ["nginx", "-c", "/n.conf", "-g", "daemon off;"], "{line:?}");
+        }
+        assert_eq!(read(&["sh", "-c", "exec nginx -c $CONF"]).unwrap().conf, None);
+        for line in [&["tail", "-F", "/etc/nginx"], &["sh", "-c", "exec ./start"]] {
+            assert_eq!(read(line), None, "{line:?}");
+        }
     }
 }

@@ -148,12 +148,16 @@ impl Nginx {
         Master::from_pid_file(&self.pid_file())
     }
 
-    /// The master that is our own child.
+    /// The master that our own child is, or has started. After an upgrade of the binary
+    /// (USR2) the pid file names the new one.
     ///
     /// # Errors
-    /// When it is none (yet).
+    /// When there is none (yet).
     pub fn master_of(&self, child: Pid) -> Result<Master, MasterError> {
-        Master::from_pid(child)
+        match self.master() {
+            Ok(master) if master.is_below(child) => Ok(master),
+            _ => Master::below(child),
+        }
     }
 
     /// Removes copies of the main file that an earlier run of ours left beside it.

@@ -147,6 +147,37 @@ impl Master {
         if master { Ok(Self { id, pidfd }) } else { Err(MasterError::NotNginx { pid: raw, title }) }
     }
 
+    /// The master that is `root`, or that it or a program of its own has started: what
+    /// comes before nginx in a command line may stay.
+    ///
+    /// # Errors
+    /// When there is none (yet).
+    pub fn below(root: Pid) -> Result<Self, MasterError> {
+        /// An init, a script, a shell in it, and one to spare.
+        const DEEPEST: usize = 4;
+        let error = match Self::from_pid(root) {
+            Err(error @ MasterError::NotNginx { .. }) => error,
+            answer => return answer,
+        };
+        let mut level = vec![root.as_raw_nonzero().get()];
+        for _ in 0..DEEPEST {
+            level = level.into_iter().flat_map(children).collect();
+            let masters = level.iter().filter_map(|pid| Pid::from_raw(*pid));
+            if let Some(master) = masters.filter_map(|pid| Self::from_pid(pid).ok()).next() {
+                return Ok(master);
+            }
+        }
+        Err(error)
+    }
+
+    /// Whether it is `root`, or comes from it.
+    #[must_use]
+    pub fn is_below(&self, root: Pid) -> bool {
+        let root = root.as_raw_nonzero().get();
+        let parent = |pid: &i32| Stat::read(*pid).map(|stat| stat.parent);
+        std::iter::successors(Some(self.id.pid), parent).take(16).any(|pid| pid == root)
+    }
+
     /// `nginx: master process …`; openresty and angie differ in the first word.
     fn is_title(title: &str) -> bool {
         title.split_once(": ").is_some_and(|(_, rest)| rest.starts_with("master process"))
@@ -206,6 +237,13 @@ impl Master {
         let mut pids: BTreeSet<i32> = list.split_whitespace().flat_map(str::parse).collect();
         pids.extend(known.iter().map(|id| id.pid));
         Ok(pids.into_iter().filter_map(|child| Worker::read(child, pid)).collect())
+    }
+
+    /// Whether a worker of it serves.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        let workers = self.workers(&[]).unwrap_or_default();
+        workers.iter().any(|worker| worker.role == Role::Serving)
     }
 
     /// Whether the master waits for work: it is not reading a configuration, and has
@@ -273,6 +311,15 @@ impl Stat {
         let start = fields.nth(17)?.parse().ok()?;
         (!matches!(state, "Z" | "X" | "x")).then_some(Self { parent, start })
     }
+}
+
+/// The children of all its threads.
+fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
+        .collect()
 }
 
 fn title(pid: i32) -> String {

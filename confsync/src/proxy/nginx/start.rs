@@ -7,14 +7,14 @@ use common::model::format_span;
 use tokio::time::{Instant, timeout};
 
 use super::Nginx;
-use super::process::{Master, MasterError, Role};
+use super::process::Master;
 use super::reload::Pace;
 use crate::proxy::command::{Left, Supervised};
 
 /// A master that is up, with workers that serve.
 #[derive(Debug)]
 pub struct Started {
-    /// The child, proven to be a master.
+    /// The child or what it started, proven to be a master.
     pub master: Master,
     /// How long it took.
     pub took: Duration,
@@ -45,7 +45,7 @@ pub enum StartError {
 }
 
 impl Nginx {
-    /// Waits until `child` is a master with a worker that serves.
+    /// Waits until `child` is a master with a worker that serves, or has started one.
     ///
     /// # Errors
     /// When it leaves or does not get there by `deadline`. It is not stopped then.
@@ -75,9 +75,7 @@ impl Nginx {
 }
 
 fn serving(pid: rustix::process::Pid) -> Option<Master> {
-    let master = Master::from_pid(pid).ok()?;
-    let workers: Result<_, MasterError> = master.workers(&[]);
-    workers.ok()?.iter().any(|worker| worker.role == Role::Serving).then_some(master)
+    Master::below(pid).ok().filter(Master::serves)
 }
 
 fn said(left: Left, lines: &[String]) -> String {

@@ -10,8 +10,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use super::Nginx;
 use super::process::Master;
+use super::{Argv, Nginx};
 
 impl Nginx {
     /// The master that a former run of `command` has left behind, if there is one.
@@ -22,7 +22,8 @@ impl Nginx {
         let Ok(master) = self.master() else { return Ok(None) };
         let pid = master.id().pid;
         let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if !started_by(&title, command) {
+        let words = Argv::read(command).map_or_else(|| command.to_vec(), |argv| argv.words);
+        if !started_by(&title, &words) {
             tracing::warn!(
                 pid,
                 pid_file = %self.pid_file().display(),

@@ -126,8 +126,9 @@ impl Reader<'_> {
             }
         };
         let services = self.globals.services.clone();
+        let bookkeeping = self.globals.bookkeeping.clone().into();
         let names = raw.names.unwrap_or(false);
-        KeySelection { prefix, services, trees, values, declared, names }
+        KeySelection { prefix, services, trees, bookkeeping, values, declared, names }
     }
 
     fn path_in_etcd(&mut self, text: &str, what: &str) -> Option<Prefix> {
@@ -149,6 +150,12 @@ impl Reader<'_> {
                  below {} are read with keys = \"{}\"",
                 template::dir(&cleaned),
                 template::dir(&cleaned)
+            ));
+        }
+        if Tree::from(self.globals.bookkeeping.clone()).covers(&cleaned) {
+            self.ignored(format!(
+                "keys = \"{key}\": {} has confsync's own keys, which no template sees",
+                self.globals.bookkeeping
             ));
         }
         self.path_in_etcd(&cleaned, "keys").map(Tree::from)

@@ -1,0 +1,161 @@
+//! A program that is known by the operator's commands alone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::child::{Child, Knows, Life};
+use super::command::{Command, CommandError};
+use super::nginx::Nginx;
+use super::{NotLoaded, NotPassed, Old};
+use crate::config::confdir::{self, Resource};
+use crate::config::reload_group::ReloadGroup;
+use crate::config::substitute::{check_line, names_src, substitute};
+use crate::install::{Digest, Proof, StagedFiles};
+
+/// How long a command may take that is perhaps for a program which is not started yet.
+const BEFORE_START: Duration = Duration::from_secs(5);
+
+/// Commands, and how long after success old requests are taken to be done.
+#[derive(Debug)]
+pub struct ByCommand {
+    group: String,
+    /// The supervised program, which the commands may be for.
+    child: Option<Child>,
+    /// What it is, if it is an nginx.
+    nginx: Option<Nginx>,
+    checks: Vec<Check>,
+    reloads: Vec<confdir::Command>,
+    verifies: Vec<confdir::Command>,
+    quiesces: Vec<confdir::Command>,
+    /// The longest that any resource of the set asks for.
+    pub quiesce_after: Duration,
+}
+
+#[derive(Debug)]
+struct Check {
+    dest: std::path::PathBuf,
+    command: confdir::Command,
+}
+
+impl ByCommand {
+    pub(super) fn of(set: &ReloadGroup, child: Option<Child>, nginx: Option<Nginx>) -> Self {
+        let resources = || set.programs.iter().map(|program| &program.resource);
+        // After the swap the candidate is dest itself. The same line runs once.
+        let once = |pick: fn(&Resource) -> &Option<confdir::Command>| {
+            let line = |resource: &Resource| {
+                let command = pick(resource).clone()?;
+                let text = substitute(&command.text, &resource.dest, &resource.dest);
+                Some(confdir::Command { text, ..command })
+            };
+            let all: BTreeSet<_> = resources().filter_map(line).collect();
+            all.into_iter().collect()
+        };
+        let check = |resource: &Resource| {
+            let command = resource.check.clone()?;
+            Some(Check { dest: resource.dest.clone(), command })
+        };
+        Self {
+            group: set.name.clone(),
+            child,
+            nginx,
+            checks: resources().filter_map(check).collect(),
+            reloads: once(|resource| &resource.reload),
+            verifies: once(|resource| &resource.verify),
+            quiesces: once(|resource| &resource.quiesce),
+            quiesce_after: resources().map(|r| r.quiesce_after).max().unwrap_or_default(),
+        }
+    }
+
+    pub(super) async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
+        for check in self.checks.iter().filter(|check| names_src(&check.command.text)) {
+            let Some(file) = staged.files().iter().find(|file| file.dest() == check.dest) else {
+                continue;
+            };
+            let line = check_line(&check.command.text, file.path(), file.dest())
+                .map_err(|error| NotPassed::RejectedValue(format!("check_cmd: {error}")))?;
+            match Command::shell(&line, check.command.timeout).run().await {
+                Ok(_) => {}
+                Err(error @ CommandError::RejectedValue { .. }) => {
+                    return Err(NotPassed::RejectedValue(format!("check_cmd: {error}")));
+                }
+                Err(error) => return Err(NotPassed::Unknown(format!("check_cmd: {error}"))),
+            }
+        }
+        // Those that do not look at the candidate are asked after the swap.
+        Ok(Proof::nothing_to_ask(staged))
+    }
+
+    pub(super) async fn check_installed(&self) -> Result<(), String> {
+        for check in self.checks.iter().filter(|check| !names_src(&check.command.text)) {
+            let line = check_line(&check.command.text, &check.dest, &check.dest)
+                .map_err(|error| format!("check_cmd: {error}"))?;
+            let run = Command::shell(&line, check.command.timeout).run().await;
+            run.map_err(|error| format!("check_cmd: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether whoever loads the files runs, as far as it is known.
+    pub(super) fn is_running(&self) -> bool {
+        !self.child.as_ref().is_some_and(|child| child.life() == Life::Waiting)
+    }
+
+    pub(super) fn is_assumed(&self) -> bool {
+        self.quiesces.is_empty()
+    }
+
+    /// A reload that is due to a program which we have yet to start must not keep it from being
+    /// started: the command may be for it. `files` are those in place.
+    pub(super) async fn load(&self, files: Option<Digest>) -> Result<Old, NotLoaded> {
+        let waiting = self.child.as_ref().filter(|child| child.life() == Life::Waiting);
+        let loaded = self.run_all(waiting.map(|_| BEFORE_START)).await;
+        if let Some(child) = &self.child
+            && (waiting.is_some() || self.reloads.is_empty())
+        {
+            let (group, nginx) = (&self.group, self.nginx.clone());
+            let knows =
+                child.placed(group, files, nginx).await.map_err(NotLoaded::RejectedValue)?;
+            self.judge(child, knows, loaded.as_ref().err())?;
+        }
+        loaded.map_err(NotLoaded::Unproven)?;
+        Ok(match self.quiesces.is_empty() {
+            true => Old::For(self.quiesce_after),
+            false => Old::Ask(self.quiesces.iter().map(|quiesce| shell(quiesce, None)).collect()),
+        })
+    }
+
+    fn judge(&self, child: &Child, knows: Knows, error: Option<&String>) -> Result<(), NotLoaded> {
+        let name = child.name();
+        let untold = self.reloads.is_empty() && self.verifies.is_empty();
+        let why = match (knows, error) {
+            (Knows::NotStarted, Some(error)) => return Err(NotLoaded::Unproven(error.clone())),
+            (Knows::NotStarted, None) if untold => {
+                format!("{name} is started when all files are in place")
+            }
+            (Knows::ReadThem | Knows::Others, Some(error)) => {
+                format!("{error}; {name} was started meanwhile, and the command is run again")
+            }
+            (Knows::Others, None) if untold => format!(
+                "nobody tells {name} of the change; name a reload_cmd (`true` if it reads the file \
+                 by itself), or an [nginx] table if it is an nginx"
+            ),
+            (_, None) => return Ok(()),
+        };
+        Err(NotLoaded::NobodyThere(why))
+    }
+
+    async fn run_all(&self, most: Option<Duration>) -> Result<(), String> {
+        for (name, commands) in [("reload_cmd", &self.reloads), ("verify_cmd", &self.verifies)] {
+            for command in commands {
+                let run = shell(command, most).run().await;
+                run.map_err(|error| format!("{name}: {error}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shell(command: &confdir::Command, most: Option<Duration>) -> Command {
+    let deadline = most.map_or(command.timeout, |most| most.min(command.timeout));
+    Command::shell(&command.text, deadline)
+}

@@ -1,0 +1,92 @@
+//! `run -- COMMAND`: an nginx is found whatever starts it, a reload that is due does not keep it
+//! from being started, and a program that nobody can tell of a change is not called live.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx};
+
+use crate::hazards_setup::Setup;
+
+/// A program of the lab's folder, for `/bin/sh`.
+fn script(lab: &Lab, name: &str, text: &str) -> String {
+    let path = lab.path().join(name);
+    fs::write(&path, format!("#!/bin/sh\nset -e\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+/// With `command`, nginx is started by the first good file, takes a change, and ends with us.
+async fn follows(etcd: &Etcd, lab: &Lab, nginx: &Nginx, confdir: &Confdir, command: &[String]) {
+    let (one, two) = (Backend::start(lab, "one").await, Backend::start(lab, "two").await);
+    let ctl = etcd.ctl(Api::V3);
+    ctl.put("/services/apache/one", &one.address().to_string()).await;
+    let confsync = Daemon::confsync(lab).etcd(etcd, Api::V3).confdir(confdir).arg("--");
+    let confsync = command.iter().fold(confsync, |confsync, word| confsync.arg(word)).start();
+    confsync.ready().await;
+    let load = Load::on(nginx.address()).start();
+    load.answered("one").await;
+    ctl.put("/services/apache/two", &two.address().to_string()).await;
+    load.answered("two").await;
+    load.stop().await.assert_none_failed();
+    assert_eq!(confsync.stop().await, Exit::Code(0), "{command:?}: {}", confsync.log());
+    nginx.get("/").await.unwrap_err();
+    ctl.del("/services/apache/two").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_nginx_is_found_whatever_starts_it() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let nginx = Nginx::prepare(&lab);
+    let conf = nginx.conf().display().to_string();
+    let own = format!("nginx -c {conf} -g 'daemon off;'");
+    let words = |before: &[&str]| -> Vec<String> {
+        let before = before.iter().map(|word| (*word).to_owned());
+        before.chain(nginx.command()).collect()
+    };
+    // By its own line alone: neither a table nor a command says that it is an nginx.
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    confdir.edit("conf.d/nginx.toml", |toml| toml.split("[nginx]").next().unwrap().to_owned());
+    for command in [
+        words(&[&script(&lab, "entrypoint.sh", "exec \"$@\"")]),
+        words(&[&script(&lab, "without-exec.sh", "\"$@\"")]),
+        words(&["env", "A=b"]),
+        ["sh", "-c", &format!("exec {own}")].map(str::to_owned).to_vec(),
+    ] {
+        follows(&etcd, &lab, &nginx, &confdir, &command).await;
+    }
+    // Nothing in the line says it, a table does.
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    let command = [script(&lab, "start.sh", &format!("exec {own}"))];
+    follows(&etcd, &lab, &nginx, &confdir, &command).await;
+}
+
+/// `nginx -s reload` fails while nginx is not there: the tutorial's commands as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_is_not_due_to_a_program_that_is_yet_to_be_started() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial_commands(&lab, &nginx);
+    follows(&etcd, &lab, &nginx, &confdir, &nginx.command()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    setup.resource("app", "");
+    setup.put(1).await;
+    let started = setup.file("started").display().to_string();
+    let text = format!("echo >> {started}\nexec sleep 1000");
+    let command = script(&lab, "service.sh", &text);
+    let confsync = setup.confsync(&lab).arg("--").arg(command).start();
+    confsync.ready().await;
+    assert_eq!(setup.text("started").lines().count(), 1);
+    setup.put(2).await;
+    confsync.logged("nobody tells").await;
+    confsync.logged("name a reload_cmd").await;
+    let lives = confsync.log().lines().filter(|line| line.contains(" live ")).count();
+    assert_eq!(lives, 1, "{}", confsync.log());
+}
