@@ -77,7 +77,7 @@ impl<S: Store> Agent<S> {
                 self.refused = refused;
                 self.parts.pipeline.cause =
                     change_summary::words(self.served.as_ref(), &self.routes());
-                self.parts.pipeline.want_rendered(&rendered, snapshot.revision);
+                self.parts.pipeline.want_rendered(rendered, snapshot.revision);
             }
             Err(withheld) => {
                 if self.withheld.as_ref() != Some(&withheld) {

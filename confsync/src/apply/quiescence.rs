@@ -6,8 +6,8 @@
 use common::model::Revision;
 use tokio::time::Instant;
 
-use crate::proxy::driver::DepartedMember;
 use crate::proxy::nginx::ProcessId;
+use crate::proxy::pools::DepartedMember;
 
 /// What is known of the workers of before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -85,6 +85,12 @@ impl Quiescence {
             Until::Drained(members) => members.as_slice(),
             Until::Gone(_) | Until::Then(_) | Until::Proven(_) => &[],
         })
+    }
+
+    /// Whether workers of an older generation are waited for.
+    #[must_use]
+    pub fn waits_for_workers(&self) -> bool {
+        self.retiring.iter().any(|retiring| matches!(retiring.until, Until::Gone(_)))
     }
 
     /// Nothing is in flight to this one any more.

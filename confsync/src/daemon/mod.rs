@@ -37,6 +37,7 @@ use crate::config::load::{Loaded, load};
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::RunConfig;
 use crate::proxy::Proxy;
+use crate::proxy::driver::Driver;
 use crate::proxy::child::Child;
 use crate::proxy::nginx::Argv;
 use crate::status::state::{GroupState, States};
@@ -175,7 +176,9 @@ impl Daemon {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
         let targets =
             set.programs.iter().map(crate::config::program::CompiledResource::target).collect();
-        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
+        let driver = Driver::of(&set, &proxy);
+        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?
+            .with_driver(driver);
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });

@@ -7,6 +7,7 @@ pub mod command;
 pub mod driver;
 pub mod membership;
 pub mod nginx;
+pub mod pools;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,6 +139,12 @@ impl Proxy {
             Self::Nginx(by_name) => Some(&by_name.nginx),
             Self::Commands(_) => None,
         }
+    }
+
+    /// Whether we start it ourselves.
+    #[must_use]
+    pub fn is_child(&self) -> bool {
+        matches!(self, Self::Nginx(by_name) if by_name.child.is_some() || by_name.unknown.is_some())
     }
 
     /// Removes what an earlier run of ours left beside nginx's files.

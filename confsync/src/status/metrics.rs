@@ -118,6 +118,13 @@ fn loads(registry: &mut Registry, states: &States) {
         s.old_generations as u64
     });
     counter(registry, states, "loads", "Loads proven", |s| s.loads_total);
+    counter(
+        registry,
+        states,
+        "member_changes",
+        "Changes of backends that the proxy confirmed without a load",
+        |s| s.member_changes_total,
+    );
     counter(registry, states, "refusals", "Candidates refused", |s| s.refusals_total);
     counter(registry, states, "failures", "Steps failed for another reason", |s| s.failures_total);
     let all = states.values().map(|s| (label(s), s.load_seconds.clone())).collect();

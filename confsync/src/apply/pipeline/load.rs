@@ -20,6 +20,9 @@ impl Pipeline {
             self.failed(why);
             return;
         }
+        if !self.proxy.is_running() {
+            self.driver.before_start();
+        }
         let outcome = self.proxy.load(self.ledger.on_disk()).await;
         let now = Instant::now();
         self.last_load = Some(now);
@@ -34,7 +37,9 @@ impl Pipeline {
                     }
                     Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) => {
                         self.ledger.live_unknown();
-                        self.failed(why.clone());
+                        if !self.fall_back(&why) {
+                            self.failed(why.clone());
+                        }
                         Some(why)
                     }
                 }
@@ -53,10 +58,12 @@ impl Pipeline {
             }
             Err(NotLoaded::Broken(why)) => {
                 self.go_back(why.clone(), true).await;
+                self.fall_back(&why);
                 Some(why)
             }
             Err(NotLoaded::RejectedValue(why)) => {
                 self.go_back(why.clone(), false).await;
+                self.fall_back(&why);
                 Some(why)
             }
         };
@@ -76,6 +83,11 @@ impl Pipeline {
 
     async fn proven(&mut self) {
         self.ledger.live();
+        self.driver.settle();
+        if !self.pools.is_empty() && self.counts.loads == 0 {
+            let driver = self.driver.name();
+            tracing::info!(set = self.name, driver, "backends change without a reload");
+        }
         self.backoff.reset();
         self.counts.loads += 1;
         if let Some(applied) = self.applied() {
@@ -95,6 +107,7 @@ impl Pipeline {
     pub fn lost(&mut self) {
         self.master = None;
         self.ledger.live_unknown();
+        self.driver.before_start();
         let name = &self.name;
         tracing::error!(
             set = name,

@@ -48,6 +48,10 @@ pub struct Pipeline {
     pools: Pools,
     /// Whether it has.
     is_published: bool,
+    /// Requests to members that left were not counted; the reload that cures it is on its way.
+    uncounted: bool,
+    /// What is wanted, before a driver gave it its form.
+    rendered: Vec<RenderedFile>,
     targets: Vec<Target>,
     /// What is owed.
     pub ledger: Ledger,
@@ -120,6 +124,8 @@ impl Pipeline {
             driver: Driver::reload("nobody looked for a better one"),
             pools: Pools::new(),
             is_published: true,
+            uncounted: false,
+            rendered: Vec::new(),
             targets,
             wanted: None,
             wanted_at: Revision::default(),
@@ -172,19 +178,10 @@ impl Pipeline {
         self
     }
 
-    /// Who changes members.
-    #[must_use]
-    pub fn driver(&self) -> &Driver {
-        &self.driver
-    }
-
     /// These files are wanted, rendered from this revision, in the form of the driver.
-    pub fn want_rendered(&mut self, files: &[RenderedFile], revision: Revision) {
-        let Arrangement { wanted, pools } = self.driver.arrange(files);
-        if pools != self.pools {
-            (self.pools, self.is_published) = (pools, false);
-        }
-        self.want(wanted, revision);
+    pub fn want_rendered(&mut self, files: Vec<RenderedFile>, revision: Revision) {
+        self.rendered = files;
+        self.arrange(revision);
     }
 
     /// These files are wanted, rendered from this revision.
@@ -254,6 +251,7 @@ impl Pipeline {
 
     /// Performs the step owed, if one is. `true`: there may be another.
     pub async fn step(&mut self, now: Instant) -> bool {
+        self.publish_early(now).await;
         match self.ledger.owed(now) {
             Owed::Nothing | Owed::Later(_) => false,
             Owed::Install => {
@@ -329,7 +327,11 @@ impl Pipeline {
         let digest = staged.digest();
         let proof = match self.proxy.check(&staged).await {
             Ok(proof) => proof,
-            Err(NotPassed::RejectedValue(why)) => return self.refused(digest, why),
+            Err(NotPassed::RejectedValue(why)) if self.fall_back(&why) => return false,
+            Err(NotPassed::RejectedValue(why)) => {
+                self.driver.reconsider();
+                return self.refused(digest, why);
+            }
             Err(NotPassed::Unknown(why)) => return self.failed(why),
         };
         match blocking(move || staged.accept(proof)?.install()).await {

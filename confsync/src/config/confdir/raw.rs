@@ -60,6 +60,8 @@ pub(super) struct Nginx {
     pub binary: Option<String>,
     pub deadline: Option<toml::Value>,
     pub max_old_generations: Option<i64>,
+    pub live: Option<String>,
+    pub live_dir: Option<String>,
 }
 
 impl File {
@@ -116,7 +118,8 @@ const TEMPLATE: &[&str] = &[
     "max_loss",
     "grace",
 ];
-const NGINX: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+const NGINX: &[&str] =
+    &["conf", "pid_file", "binary", "deadline", "max_old_generations", "live", "live_dir"];
 
 /// Reads a file's text; the notes name keys that are ignored.
 ///

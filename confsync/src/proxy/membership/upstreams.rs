@@ -15,7 +15,7 @@ use super::layout::MemberId;
 use super::roster::{Joining, TableFull};
 use super::table::{MemberTable, TableFolder, Traffic};
 use super::worker_state::{self, WorkerStateError};
-use crate::proxy::driver::DepartedMember;
+use crate::proxy::pools::DepartedMember;
 pub use crate::template::{UpstreamMember, UpstreamMembers};
 
 /// How long a worker may take to answer. It does within a turn of its event loop.
