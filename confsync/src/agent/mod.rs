@@ -144,6 +144,11 @@ impl<S: Store> Agent<S> {
                     self.last_load = Some(Instant::now());
                     self.served = Some(self.routes());
                 }
+                // Members are live before they are written: nobody waits for the disk.
+                if self.parts.pipeline.ledger.owed(Instant::now()) == Owed::Write {
+                    self.parts.pipeline.look_at_departed().await;
+                    self.tell();
+                }
                 if shutdown.is_cancelled() {
                     break;
                 }

@@ -2,7 +2,7 @@
 //! they are written, and where their tables are.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::template::{
 /// The balancer; the same text is in the package.
 const LUA: &str = include_str!("../../../lua/membership.lua");
 /// Where the package has it.
-const PACKAGED: &str = "/usr/share/confsync/membership.lua";
+const PACKAGED: &str = "/usr/share/confsync/lua/membership.lua";
 /// How many workers can count at a time, those of old generations included.
 const COLUMNS: u32 = 256;
 /// More backends than this are left to a reload, so that a slot is free while others drain.
@@ -32,6 +32,8 @@ const MOST: usize = CAPACITY as usize / 2;
 #[derive(Debug)]
 pub struct NginxLua {
     upstreams: LiveUpstreams,
+    /// Held for life: the folder has one writer.
+    _lock: File,
     lua: PathBuf,
     settings: BalancerSettings,
     /// Upstreams that a template names and that change by reload, and why.
@@ -47,7 +49,12 @@ impl NginxLua {
     /// When the folder or the balancer's file cannot be made.
     pub fn open(folder: &Path, user: Option<WorkerUser>) -> io::Result<Self> {
         let tables = TableFolder::open(folder, user, CAPACITY, COLUMNS)?;
+        let lock = File::create(folder.join("lock"))?;
+        lock.try_lock().map_err(|_| {
+            io::Error::other("another confsync uses it; give each nginx a `live_dir` of its own")
+        })?;
         Ok(Self {
+            _lock: lock,
             lua: lua_file(folder)?,
             upstreams: LiveUpstreams::new(tables),
             settings: BalancerSettings::default(),
