@@ -108,19 +108,19 @@ impl Bookkeeping {
     /// All member keys.
     #[must_use]
     pub fn members(&self) -> Tree {
-        self.members.clone().into()
+        Tree::below(self.members.clone())
     }
 
     /// All acknowledgements.
     #[must_use]
     pub fn acks(&self) -> Tree {
-        self.acks.clone().into()
+        Tree::below(self.acks.clone())
     }
 
     /// All leave markers.
     #[must_use]
     pub fn leave_markers(&self) -> Tree {
-        self.leaving.clone().into()
+        Tree::below(self.leaving.clone())
     }
 
     /// The member key of `lb`.

@@ -7,7 +7,7 @@
 //! * [`claim`] knows which keys etcd has confirmed to be ours, and the next step;
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
-//! * [`startup`] waits for etcd.
+//! * [`startup`] waits for etcd; [`rights`] says what etcd will not allow.
 //! * [`table`] aligns columns for a terminal.
 //! * [`tls`] is TLS as a client, with files that are read again.
 //! * [`settings`] makes command lines and reads flags, environment and files.
@@ -20,6 +20,8 @@ pub mod claim;
 pub mod handshake;
 pub mod model;
 pub mod registrar;
+mod request_time;
+pub mod rights;
 pub mod runtime;
 pub mod settings;
 pub mod startup;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::claim::{Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
 use crate::model::{Key, Ttl, format_span};
+use crate::request_time::RequestTime;
 use crate::runtime::OutageLog;
 use crate::store::{
     DeleteOutcome, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
@@ -69,9 +70,31 @@ pub fn start<S: Store>(
         wants,
         report: sender,
         backoff,
+        time: RequestTime::new(ttl),
         outage: OutageLog::default(),
     };
     (receiver, tokio::spawn(registrar.run(shutdown)))
+}
+
+/// Removes a key, and writes its marker with it. A marker that etcd refuses (for want of space or
+/// of a right) does not keep the key there.
+async fn remove<S: Store>(
+    store: &S,
+    delete: &Delete,
+    lease: Option<Lease>,
+    deadline: Instant,
+) -> Result<DeleteOutcome, StoreError> {
+    let (key, guard) = (&delete.key, &delete.guard);
+    if let (Some(marker), Some(lease)) = (&delete.marker, lease) {
+        let written = (&marker.key, marker.value.as_slice());
+        match store.leave(key, guard, written, lease, deadline).await {
+            Err(error) if !error.is_transient() => {
+                tracing::warn!("cannot write the leave marker: {error}");
+            }
+            answer => return answer,
+        }
+    }
+    store.delete(key, guard, deadline).await
 }
 
 struct Registrar<S> {
@@ -81,6 +104,7 @@ struct Registrar<S> {
     wants: watch::Receiver<Wants>,
     report: watch::Sender<RegistrarReport>,
     backoff: Backoff,
+    time: RequestTime,
     outage: OutageLog,
 }
 
@@ -133,6 +157,7 @@ impl<S: Store> Registrar<S> {
     /// Performs one step. After a failure, returns how long to pause.
     async fn carry_out(&mut self, step: Step) -> Option<Duration> {
         tracing::trace!("next step, because {step}");
+        let sent = Instant::now();
         let outcome = match step {
             Step::Grant => self.grant().await,
             Step::Refresh(lease, keys) => self.refresh(lease, &keys).await,
@@ -140,6 +165,12 @@ impl<S: Store> Registrar<S> {
             Step::Delete(deletes) => self.delete(&deletes).await,
             Step::Wait(_) | Step::Idle => Ok(()),
         };
+        match &outcome {
+            Err(StoreError::Unreachable(_)) if sent.elapsed() >= self.time.now() => {
+                self.time.unanswered();
+            }
+            _ => self.time.answered(sent.elapsed()),
+        }
         self.settle(outcome)
     }
 
@@ -189,9 +220,10 @@ impl<S: Store> Registrar<S> {
     }
 
     async fn delete(&mut self, deletes: &[Delete]) -> Result<(), StoreError> {
+        let lease = self.claim.lease();
         let calls = deletes.iter().map(|delete| {
             let deadline = self.begin_request();
-            self.store.delete(&delete.key, &delete.guard, deadline)
+            remove(&self.store, delete, lease, deadline)
         });
         let answers: Vec<Result<DeleteOutcome, StoreError>> = join_all(calls).await;
         let mut outcome = Ok(());
@@ -204,14 +236,13 @@ impl<S: Store> Registrar<S> {
         outcome
     }
 
-    /// Counts a request and gives it its deadline: a third of the time between refreshes, so
-    /// that three attempts fit before the next refresh is due.
+    /// Counts a request and gives it its deadline.
     fn begin_request(&self) -> Instant {
         self.report.send_if_modified(|report| {
             report.requests += 1;
             false
         });
-        Instant::now() + self.ttl.attempt()
+        Instant::now() + self.time.now()
     }
 
     fn settle(&mut self, outcome: Result<(), StoreError>) -> Option<Duration> {

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -297,8 +298,10 @@ impl<S: Store> Follower<S> {
 
     async fn open(&self, after: Revision, streams: &mut JoinSet<()>) -> Result<Events, StoreError> {
         let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
-        for tree in &self.trees {
-            let mut stream = self.store.watch(tree, after, default_deadline()).await?;
+        // Side by side: each takes a round trip or more.
+        let opening =
+            self.trees.iter().map(|tree| self.store.watch(tree, after, default_deadline()));
+        for mut stream in try_join_all(opening).await? {
             let sender = sender.clone();
             // A task, so that a stream is read on while the follower reads all trees again.
             streams.spawn(async move {

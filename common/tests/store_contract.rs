@@ -133,6 +133,7 @@ macro_rules! contract {
 contract! {
     guards_decide_and_outcomes_say_what_was_found
     a_late_leaver_does_not_delete_a_successors_key
+    a_key_goes_with_its_marker_or_stays
     a_refresh_keeps_keys_and_wakes_no_watcher
     list_and_watch_lose_nothing
     a_forgotten_history_asks_for_a_new_read

@@ -169,7 +169,9 @@ async fn an_empty_set_answers_503_and_a_change_of_the_template_is_a_reload() {
     confsync.signal(Signal::HUP);
     eventually("new workers", || async {
         let now = scene.workers();
-        check(!now.is_empty() && now.iter().all(|pid| !workers.contains(pid)), || format!("{now:?}"))
+        check(!now.is_empty() && now.iter().all(|pid| !workers.contains(pid)), || {
+            format!("{now:?}")
+        })
     })
     .await;
     scene.answers("one").await;
@@ -203,7 +205,8 @@ async fn without_the_module_and_where_it_is_not_wanted_every_change_is_a_reload(
     confsync.ready().await;
     scene.answers("one").await;
     let text = scene.nginx.rendered().unwrap();
-    let plain = format!("upstream apache {{\n    server {};\n    keepalive 16;\n}}\n", one.address());
+    let plain =
+        format!("upstream apache {{\n    server {};\n    keepalive 16;\n}}\n", one.address());
     assert!(text.starts_with(&plain), "{text}");
     assert!(reloads(&confsync.log()) >= 1, "{}", confsync.log());
 }

@@ -62,6 +62,8 @@ mod docs_lines;
 mod fleet;
 /// Man pages and completions, as the packages have them.
 mod generated;
+/// Leaving when etcd is far away, full, or without a quorum.
+mod handshake_etcd;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
 /// Rolling restarts under load.
@@ -84,12 +86,16 @@ mod hazards_reload;
 mod hazards_setup;
 /// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
 mod hazards_store;
+/// Both daemons with the rights of the manual, and with one too few.
+mod least_rights;
 /// Backends that change without a reload, end to end.
 mod live;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// The load balancer's unit when confsync is killed.
 mod machines_killed;
+/// A rolling restart of the units, one after the other.
+mod machines_rolling;
 /// The units when something is missing or wrong, and when they are told to read files again.
 mod machines_units;
 /// What cannot be written to standard output.

@@ -102,6 +102,12 @@ impl Etcd {
         format!("http://{}", self.client)
     }
 
+    /// Where other members of its cluster connect.
+    #[must_use]
+    pub fn peer_url(&self) -> String {
+        format!("http://{}", self.peer)
+    }
+
     /// Where clients connect.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -20,7 +20,7 @@ use crate::store::{DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome,
 mod plan;
 
 use plan::nothing_is_wanted;
-pub use plan::{Aim, Delete, KeyStatus, Put, Step, Takeover, Want, Wants, is_wanted};
+pub use plan::{Aim, Delete, KeyStatus, Marker, Put, Step, Takeover, Want, Wants, is_wanted};
 
 /// How many guarded writes are sent at once: enough to fill a round trip, few enough that a
 /// refresh which falls due meanwhile is not late.
@@ -130,7 +130,7 @@ impl Claim {
                 (None, Some(value)) => self.guard_of_unanswered(value),
                 (None, None) => return None,
             };
-            Some(Delete { key: key.clone(), guard })
+            Some(Delete { key: key.clone(), guard, marker: wants.get(key).and_then(marker) })
         };
         let left_over = wants.iter().filter_map(|(key, want)| self.left_over(key, want));
         unwanted.filter_map(delete).chain(left_over).take(BATCH).collect()
@@ -139,8 +139,9 @@ impl Claim {
     /// What an earlier instance may have left, until the key was looked at once.
     fn left_over(&self, key: &Key, want: &Want) -> Option<Delete> {
         let known = self.keys.get(key).is_some_and(KeyRecord::is_known);
-        let due = want.aim == Aim::Absent && !known;
-        due.then(|| Delete { key: key.clone(), guard: Guard::Value(want.value.clone()) })
+        let due = want.aim != Aim::Present && !known;
+        let guard = Guard::Value(want.value.clone());
+        due.then(|| Delete { key: key.clone(), guard, marker: marker(want) })
     }
 
     /// Our lease identifies a write of ours for certain; without leases, only the value does.
@@ -342,6 +343,13 @@ impl Claim {
     #[must_use]
     pub fn lease(&self) -> Option<Lease> {
         self.lease.map(|current| current.lease)
+    }
+}
+
+fn marker(want: &Want) -> Option<Marker> {
+    match &want.aim {
+        Aim::Left(marker) => Some(marker.clone()),
+        Aim::Present | Aim::Absent => None,
     }
 }
 

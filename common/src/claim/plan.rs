@@ -22,13 +22,24 @@ pub struct Want {
 }
 
 /// Whether a key is to exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Aim {
     /// It has the value.
     Present,
     /// It does not have the value any more, not even where an earlier instance left it. A key
     /// with another value is another process's and stays.
     Absent,
+    /// The same, and this is written when it goes.
+    Left(Marker),
+}
+
+/// A key that is written in the transaction that removes another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    /// Its name.
+    pub key: Key,
+    /// Its value.
+    pub value: Vec<u8>,
 }
 
 /// Which existing key counts as that of an earlier instance of this process.
@@ -134,6 +145,8 @@ pub struct Delete {
     pub key: Key,
     /// The condition under which it is deleted.
     pub guard: Guard,
+    /// What is written with it.
+    pub marker: Option<Marker>,
 }
 
 /// What is known of one key.
@@ -167,5 +180,5 @@ pub fn is_wanted(wants: &Wants, key: &Key) -> bool {
 }
 
 pub(super) fn nothing_is_wanted(wants: &Wants) -> bool {
-    wants.values().all(|want| want.aim == Aim::Absent)
+    wants.values().all(|want| want.aim != Aim::Present)
 }

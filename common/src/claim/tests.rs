@@ -125,12 +125,21 @@ async fn what_an_earlier_instance_left_is_removed_once_and_only_with_our_value()
     let mut claim = Claim::new(Ttl::DEFAULT);
     let want = Want { value: "x".into(), takeover: Takeover::SameValue, aim: Aim::Absent };
     let cleared: Wants = Wants::new([(key("a"), want)].into());
-    let delete = Delete { key: key("a"), guard: Guard::Value("x".into()) };
+    let delete = Delete { key: key("a"), guard: Guard::Value("x".into()), marker: None };
     assert_eq!(claim.next(&cleared, now), Step::Delete(vec![delete]));
     claim.record_delete(&key("a"), deleted(8), now);
     assert_eq!(claim.next(&cleared, now), Step::Idle);
     let removed = Some(Revision(8));
     assert_eq!(claim.status(&key("a"), false), KeyStatus::Absent { removed });
+
+    // Whoever leaves says so with it.
+    let (claim, _) = owning(now);
+    let marker = Marker { key: key("leaving"), value: "m".into() };
+    let aim = Aim::Left(marker.clone());
+    let want = Want { value: "x".into(), takeover: Takeover::SameValue, aim };
+    let left: Wants = Wants::new([(key("a"), want)].into());
+    let Step::Delete(deletes) = claim.next(&left, now) else { panic!("a delete is due") };
+    assert_eq!(deletes[0].marker, Some(marker));
 
     // What we own goes because it is ours, whatever its value; a successor's stays.
     let (claim, _) = owning(now);

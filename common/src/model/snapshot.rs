@@ -40,7 +40,10 @@ pub struct Entry {
 /// and `/web/1`, never `/web2`. A key without a leading `/` is in no tree, not even in `/`:
 /// others keep such keys beside ours, and rewrite them every few minutes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tree(Prefix);
+pub struct Tree {
+    top: Prefix,
+    below_only: bool,
+}
 
 /// One event of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,43 +86,58 @@ impl Entry {
 }
 
 impl Tree {
+    /// What is below a folder, without a key of the folder's own name: to read it takes no
+    /// more than the right to read what begins with `folder/`.
+    #[must_use]
+    pub fn below(folder: Prefix) -> Self {
+        Self { top: folder, below_only: true }
+    }
+
     /// The path at the top of the tree.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.0.as_str()
+        self.top.as_str()
     }
 
-    /// Whether `key` is the top or below it.
+    /// Whether the top itself is no part of it.
+    #[must_use]
+    pub fn is_below_only(&self) -> bool {
+        self.below_only
+    }
+
+    /// Whether `key` is in it.
     #[must_use]
     pub fn covers(&self, key: &str) -> bool {
         let below = key.strip_prefix(self.path().trim_end_matches('/'));
-        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+        let top = !self.below_only;
+        below.is_some_and(|below| below.is_empty() && top || below.starts_with('/'))
     }
 }
 
 impl From<Prefix> for Tree {
     fn from(prefix: Prefix) -> Self {
-        Self(prefix)
+        Self { top: prefix, below_only: false }
     }
 }
 
 impl From<&super::key::Key> for Tree {
     fn from(key: &super::key::Key) -> Self {
         // A key is a clean path, which is all that a prefix asks.
-        Self(key.as_str().parse().unwrap_or_else(|_| unreachable!("a key is a clean path")))
+        let path = key.as_str().parse::<Prefix>();
+        Self::from(path.unwrap_or_else(|_| unreachable!("a key is a clean path")))
     }
 }
 
 impl FromStr for Tree {
     type Err = KeyError;
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        text.parse().map(Self)
+        text.parse::<Prefix>().map(Self::from)
     }
 }
 
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.top.fmt(f)
     }
 }
 

@@ -116,6 +116,20 @@ impl Store for Etcd {
         }
     }
 
+    async fn leave(
+        &self,
+        key: &Key,
+        guard: &Guard,
+        marker: (&Key, &[u8]),
+        lease: Lease,
+        deadline: Instant,
+    ) -> Result<DeleteOutcome, StoreError> {
+        match self {
+            Self::V3(store) => store.leave(key, guard, marker, lease, deadline).await,
+            Self::V2(store) => store.leave(key, guard, marker, lease, deadline).await,
+        }
+    }
+
     async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), StoreError> {
         match self {
             Self::V3(store) => store.revoke(lease, deadline).await,

@@ -96,6 +96,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the cluster has lost the majority of its members: nothing is answered, no write is
+    /// possible, and no lease ends.
+    #[must_use]
+    pub fn is_without_quorum(&self) -> bool {
+        matches!(self, Self::Unreachable(text) if text.contains("no leader"))
+    }
+
     /// Whether the same request may succeed a moment later although nobody changes a user, a
     /// permission, a file or the server.
     #[must_use]
@@ -283,6 +290,23 @@ pub trait Store: Clone + Send + Sync + 'static {
         guard: &Guard,
         deadline: Instant,
     ) -> impl Future<Output = Result<DeleteOutcome, StoreError>> + Send;
+
+    /// Deletes a key if the guard holds, and with it writes `marker`, bound to a lease: in one
+    /// transaction, so that nobody sees the one without the other. Without transactions (v2)
+    /// the marker comes first, whether the guard holds or not.
+    fn leave(
+        &self,
+        key: &Key,
+        guard: &Guard,
+        marker: (&Key, &[u8]),
+        lease: Lease,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<DeleteOutcome, StoreError>> + Send {
+        async move {
+            self.put(marker.0, marker.1, lease, &Guard::Absent, deadline).await?;
+            self.delete(key, guard, deadline).await
+        }
+    }
 
     /// Ends a lease and with it every key bound to it. With v2 there is nothing to end; keys
     /// are deleted one by one.

@@ -48,6 +48,23 @@ pub(crate) async fn guards_decide_and_outcomes_say_what_was_found<B: Bench>(benc
     assert_eq!(picture.entries["/web/a"].modified, revision);
 }
 
+pub(crate) async fn a_key_goes_with_its_marker_or_stays<B: Bench>(bench: &mut B) {
+    let store = bench.store();
+    let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+    let (_, mark) = create(store, "/web/a", "1", lease).await;
+    let marker = key("/leaving/web/a");
+    let leave = async |guard: &Guard| {
+        store.leave(&key("/web/a"), guard, (&marker, b"m"), lease, soon()).await.unwrap()
+    };
+    let other = Guard::Value(b"2".to_vec());
+    assert!(matches!(leave(&other).await, DeleteOutcome::Taken { .. }));
+    let DeleteOutcome::Deleted(at) = leave(&Guard::Ours(mark)).await else { panic!("it is ours") };
+    let found = store.read(&[tree("/web"), tree("/leaving")], soon()).await.unwrap();
+    assert_eq!(plain(&found), BTreeMap::from([("/leaving/web/a", "m")]));
+    assert!(found.entries["/leaving/web/a"].modified <= at);
+    assert!(matches!(leave(&Guard::Ours(mark)).await, DeleteOutcome::Missing(_)));
+}
+
 pub(crate) async fn a_late_leaver_does_not_delete_a_successors_key<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let (old, new) = (

@@ -6,6 +6,7 @@ use common::claim::KeyStatus;
 use common::handshake::Consumes;
 use common::model::Key;
 use common::registrar;
+use common::rights::{Right, warn_until_granted};
 use common::runtime::Gate;
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
@@ -26,7 +27,8 @@ impl Daemon {
     pub(super) async fn join(&mut self, resources: Vec<Consumes>) -> Gate {
         let joined = Gate::default();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        self.members.join(host, self.config.advertise.clone(), resources);
+        self.members.join(host, self.config.advertise.clone(), resources.clone());
+        tokio::spawn(warn_until_granted(self.store.clone(), self.rights(&resources)));
         let Some((key, value)) = self.members.member_as_wanted() else {
             joined.open();
             return joined;
@@ -36,6 +38,16 @@ impl Daemon {
         // In order, if etcd answers; else the reading waits, and we go on.
         let _ = timeout(JOIN, joining).await;
         joined
+    }
+}
+
+impl Daemon {
+    /// Beside those to read what is rendered, which is read at once.
+    fn rights(&self, resources: &[Consumes]) -> Vec<Right> {
+        let (bookkeeping, name) = (self.members.bookkeeping(), self.members.name());
+        let acks = resources.iter().filter_map(|one| bookkeeping.ack(&one.name, name).ok());
+        let own = self.members.key().into_iter().chain(acks).map(Right::Write);
+        own.chain([Right::Read(bookkeeping.leave_markers())]).collect()
     }
 }
 

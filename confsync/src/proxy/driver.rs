@@ -18,9 +18,7 @@ use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::proxy::Proxy;
 use crate::proxy::membership::nginx_lua::NginxLua;
 use crate::proxy::membership::table::WorkerUser;
-pub use crate::proxy::pools::{
-    Arrangement, DepartedMember, Pools, PublishError, RenderedFile,
-};
+pub use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
 
 /// Who changes members.
 #[derive(Debug)]

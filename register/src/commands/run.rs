@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ArgMatches;
+use common::handshake::Bookkeeping;
+use common::rights::{Right, warn_until_granted};
 use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage};
 use common::startup::wait_for_etcd;
 use common::tls::follow_expiry;
 
 use super::setup::{sources, start};
-use crate::config::prepare;
+use crate::config::{RegisterConfig, prepare};
 use crate::sidekick::{self, SidekickParts, SupervisedBackend};
 use crate::status::{self, SidekickStatus, StatusSources};
 use crate::supervise::{self, Backend};
@@ -49,6 +51,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         tracing::info!("ended before etcd was reached");
         return stop_early(backend).await;
     };
+    tokio::spawn(warn_until_granted(store.clone(), rights(&config)?));
     let parts = SidekickParts {
         config,
         probes,
@@ -61,6 +64,22 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         publish,
     };
     sidekick::run(parts).await
+}
+
+/// What joining and leaving will take, of which the latter is needed late.
+fn rights(config: &RegisterConfig) -> anyhow::Result<Vec<Right>> {
+    let bookkeeping = Bookkeeping::below(&config.process.bookkeeping)?;
+    let mut rights = vec![Right::Read(bookkeeping.members()), Right::Read(bookkeeping.acks())];
+    let mut folders = std::collections::BTreeSet::new();
+    for service in &config.services {
+        let key = &service.target.key;
+        if folders.insert(key.as_str().rsplit_once('/').map(|(folder, _)| folder.to_owned())) {
+            let marker = bookkeeping.leave_marker(key).map(|(marker, _)| marker);
+            rights.extend(marker.map(Right::Write));
+            rights.push(Right::Write(key.clone()));
+        }
+    }
+    Ok(rights)
 }
 
 fn start_backend(argv: &[String]) -> anyhow::Result<Option<SupervisedBackend>> {

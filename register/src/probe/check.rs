@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use common::model::{Endpoint, EndpointError, Host};
 use url::Url;
 
+use super::argv;
 use super::statuses::Statuses;
 
 /// One check of a service.
@@ -139,6 +140,16 @@ pub enum CheckError {
     /// A quote is not closed.
     #[error("`{0}` has a quote without its partner")]
     Quote(String),
+    /// What only a shell understands.
+    #[error(
+        "`exec:` runs the command without a shell, which `{operator}` needs; write exec:sh -c {quoted}"
+    )]
+    Shell {
+        /// The first of it.
+        operator: String,
+        /// The whole command, as an argument of a shell.
+        quoted: String,
+    },
 }
 
 impl Check {
@@ -149,7 +160,8 @@ impl Check {
     pub fn parse(text: &str, own: &Endpoint, options: &HttpOptions) -> Result<Self, CheckError> {
         let text = text.trim();
         if let Some(command) = text.strip_prefix("exec:") {
-            return exec(&fill(command, own.host().to_string(), own));
+            let command = fill(command, own.host().to_string(), own);
+            return argv::split(&command).map(Self::Exec);
         }
         let host = match own.host() {
             Host::V6(ip) => format!("[{ip}]"),
@@ -211,12 +223,6 @@ fn short(text: &str) -> String {
 
 fn address_of(own: &Endpoint) -> ProbeAddress {
     ProbeAddress::Port { host: own.host().to_string(), port: own.port() }
-}
-
-fn exec(command: &str) -> Result<Check, CheckError> {
-    let argv = shlex::split(command).ok_or_else(|| CheckError::Quote(short(command)))?;
-    let named = argv.first().is_some_and(|name| !name.is_empty());
-    if named { Ok(Check::Exec(argv)) } else { Err(CheckError::NoCommand) }
 }
 
 fn socket(path: &str) -> Result<ProbeAddress, CheckError> {

@@ -14,6 +14,7 @@
 //!
 //! This module knows nothing of rise and fall, services or etcd.
 
+mod argv;
 mod check;
 mod connect;
 mod deadline;

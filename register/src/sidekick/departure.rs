@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use common::claim::{Aim, KeyStatus, Takeover, Want};
+use common::claim::{Aim, KeyStatus, Marker, Takeover, Want};
 use common::handshake::Bookkeeping;
 use common::model::{Key, Revision, format_span, plural};
-use common::registrar::RegistrarReport;
 use common::runtime::{Exit, ServiceManager};
-use common::store::Store;
+use common::store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -19,15 +18,12 @@ use super::SupervisedBackend;
 use super::registration::{KeyStatuses, Registration};
 use super::services::Instance;
 use crate::config::Process;
+use crate::handshake::wait::LoadBalancerState;
 use crate::handshake::{
     DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, names_or_all, wait_for_all,
 };
 use crate::health::HealthState;
 use crate::status::{DrainStatus, SidekickStatus};
-
-/// How long the leave markers may take to be written; a load balancer reads them only when it
-/// does not accept a loss.
-const MARKERS: Duration = Duration::from_secs(1);
 
 /// How long the backend may take to end after SIGTERM.
 const BACKEND_STOP: Duration = Duration::from_secs(30);
@@ -44,13 +40,13 @@ pub(super) enum EndReason {
     BackendEnded(u8),
 }
 
-/// What is to be removed, and why. What is registered for certain gets a leave marker first.
+/// What is to be removed, and why.
 #[derive(Debug, PartialEq, Eq)]
 enum DeparturePlan {
     /// No key of ours can be there.
     NothingRegistered,
     /// These keys are there, or may be, or were a moment ago.
-    Remove { keys: BTreeMap<Key, Vec<u8>>, marked: Vec<Key> },
+    Remove { keys: BTreeMap<Key, Vec<u8>> },
 }
 
 impl DeparturePlan {
@@ -72,12 +68,7 @@ impl DeparturePlan {
                 keys.insert(key.clone(), instance.value.clone());
             }
         }
-        if keys.is_empty() {
-            return Self::NothingRegistered;
-        }
-        let owned = |key: &&Key| matches!(statuses.get(*key), Some(KeyStatus::Owned { .. }));
-        let marked = keys.keys().filter(owned).cloned().collect();
-        Self::Remove { keys, marked }
+        if keys.is_empty() { Self::NothingRegistered } else { Self::Remove { keys } }
     }
 }
 
@@ -85,7 +76,7 @@ impl fmt::Display for DeparturePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingRegistered => f.write_str("nothing is registered"),
-            Self::Remove { keys, .. } => match keys.keys().next() {
+            Self::Remove { keys } => match keys.keys().next() {
                 Some(key) if keys.len() == 1 => write!(f, "removing {key}"),
                 _ => write!(f, "removing {}", plural(keys.len(), "key")),
             },
@@ -196,32 +187,28 @@ impl<S: Store> Departure<S> {
         self.registration.remove_left_over(&keys, deadline).await
     }
 
-    /// Leave markers first, then the keys. `None`: etcd did not answer in time.
+    /// Removes the keys, each with its leave marker in one transaction. `None`: etcd did not
+    /// answer in time.
     async fn remove(
         &mut self,
         plan: &DeparturePlan,
         deadline: Instant,
     ) -> Option<BTreeMap<Key, Revision>> {
-        let DeparturePlan::Remove { keys, marked } = plan else { return Some(BTreeMap::new()) };
+        let DeparturePlan::Remove { keys } = plan else { return Some(BTreeMap::new()) };
         self.manager.extend(deadline.saturating_duration_since(Instant::now()) + EXTENSION);
-        let markers = self.markers(marked.iter());
-        self.registration.want_also(markers.clone());
-        let written = |report: &RegistrarReport| {
-            let owned = |key| matches!(report.keys.get(key), Some(KeyStatus::Owned { .. }));
-            markers.keys().all(owned)
-        };
-        let soon = deadline.min(Instant::now() + MARKERS);
-        self.registration.wait_for(soon, &self.abort, written).await;
-        let keep = self.markers(keys.keys());
-        self.registration.remove(keys, keep, deadline, &self.abort).await
-    }
-
-    fn markers<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> BTreeMap<Key, Want> {
-        let marker = |key: &Key| {
-            let (name, value) = self.bookkeeping.leave_marker(key)?;
-            Some((name, Want { value, takeover: Takeover::Any, aim: Aim::Present }))
-        };
-        keys.filter_map(marker).collect()
+        let mut wants = BTreeMap::new();
+        for (key, value) in keys {
+            let marker = self.bookkeeping.leave_marker(key);
+            let marker = marker.map(|(key, value)| Marker { key, value });
+            // The markers stay as long as we do.
+            wants.extend(marker.clone().map(|Marker { key, value }| {
+                (key, Want { value, takeover: Takeover::Any, aim: Aim::Present })
+            }));
+            let aim = marker.map_or(Aim::Absent, Aim::Left);
+            let want = Want { value: value.clone(), takeover: Takeover::SameValue, aim };
+            wants.insert(key.clone(), want);
+        }
+        self.registration.remove(keys, wants, deadline, &self.abort).await
     }
 
     /// While etcd does not answer, it is asked until the lease must have ended: if it is back
@@ -254,7 +241,10 @@ impl<S: Store> Departure<S> {
         let _ = self.abort.run_until_cancelled(sleep_until(Instant::now() + least)).await;
         let reason = match self.registration.failure() {
             _ if self.abort.is_cancelled() => "a second signal came".to_owned(),
-            Some(error) => error,
+            Some(error) if error.is_without_quorum() => {
+                format!("{error}; the key stays and is routed to until etcd has a quorum again")
+            }
+            Some(error) => error.to_string(),
             None => "etcd did not answer in time".to_owned(),
         };
         self.unconfirmed(&format!("drain unconfirmed: {reason}"))
@@ -319,9 +309,8 @@ impl<S: Store> Departure<S> {
     fn results(&self, mut results: Vec<HandshakeResult>) -> DrainResult {
         let failure = self.registration.failure();
         for result in &mut results {
-            // Who cannot write to etcd cannot acknowledge either.
             if let (DrainResult::Unconfirmed, Some(error)) = (result.summary(), &failure) {
-                result.unconfirmed.push(("etcd".to_owned(), error.clone()));
+                blame(result, error);
             }
         }
         let worst = results.iter().map(HandshakeResult::summary).max();
@@ -347,6 +336,17 @@ impl<S: Store> Departure<S> {
     fn publish_drain(&self, drain: DrainStatus) {
         self.publish.send_modify(|status| status.drain = Some(drain));
     }
+}
+
+/// Why a drain is unconfirmed while requests to etcd fail: who cannot write cannot acknowledge.
+fn blame(result: &mut HandshakeResult, error: &StoreError) {
+    let silent = LoadBalancerState::Silent.to_string();
+    if matches!(error, StoreError::Rejected(_)) {
+        for (_, why) in result.unconfirmed.iter_mut().filter(|(_, why)| *why == silent) {
+            "cannot say what it has applied while etcd takes no writes".clone_into(why);
+        }
+    }
+    result.unconfirmed.push(("etcd".to_owned(), error.to_string()));
 }
 
 /// Reports whom a drain waits for, when that changes.
@@ -396,25 +396,34 @@ mod tests {
         let owned = || KeyStatus::Owned { at: Revision(7), value: b"10.0.0.1:80".to_vec() };
         let rival = || KeyStatus::Rival { value: b"10.0.0.2:80".to_vec() };
         let absent = |removed| KeyStatus::Absent { removed };
-        for (status, health, removes, marks) in [
-            (owned(), Up, true, true),
-            (owned(), Down, true, true),
-            (KeyStatus::Pending, Up, true, false),
-            (absent(Some(Revision(7))), Down, true, false),
-            (absent(None), Up, true, false),
-            (absent(None), Down, false, false),
-            (absent(None), Starting, false, false),
-            (rival(), Up, false, false),
+        for (status, health, removes) in [
+            (owned(), Up, true),
+            (owned(), Down, true),
+            (KeyStatus::Pending, Up, true),
+            (absent(Some(Revision(7))), Down, true),
+            (absent(None), Up, true),
+            (absent(None), Down, false),
+            (absent(None), Starting, false),
+            (rival(), Up, false),
         ] {
             let text = format!("{status:?} {health}");
             match planned(status, health) {
                 DeparturePlan::NothingRegistered => assert!(!removes, "{text}"),
-                DeparturePlan::Remove { marked, .. } => {
-                    assert!(removes, "{text}");
-                    assert_eq!(!marked.is_empty(), marks, "{text}");
-                }
+                DeparturePlan::Remove { .. } => assert!(removes, "{text}"),
             }
         }
+    }
+
+    #[test]
+    fn who_cannot_write_is_not_said_to_have_done_nothing() {
+        let unconfirmed = vec![("lb".to_owned(), LoadBalancerState::Silent.to_string())];
+        let mut result = HandshakeResult { unconfirmed, ..HandshakeResult::default() };
+        blame(&mut result, &StoreError::Rejected("database space exceeded".into()));
+        assert_eq!(
+            result.to_string(),
+            "unconfirmed (lb: cannot say what it has applied while etcd takes no writes; etcd: \
+             etcd rejects the request: database space exceeded)"
+        );
     }
 
     #[test]
@@ -424,7 +433,7 @@ mod tests {
             "removing /services/apache/a"
         );
         let two = [key("a"), key("b")].map(|key| (key, Vec::new()));
-        let plan = DeparturePlan::Remove { keys: two.into(), marked: Vec::new() };
+        let plan = DeparturePlan::Remove { keys: two.into() };
         assert_eq!(plan.to_string(), "removing 2 keys");
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use common::claim::{KeyStatus, Want, Wants};
 use common::model::{Key, Revision, Ttl};
 use common::registrar::{self, RegistrarReport};
-use common::store::{DeleteOutcome, Guard, Store};
+use common::store::{DeleteOutcome, Guard, Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -56,13 +56,6 @@ impl<S: Store> Registration<S> {
         self.wants.borrow().version()
     }
 
-    /// The same, with these keys besides what is wanted.
-    pub(super) fn want_also(&self, keys: BTreeMap<Key, Want>) {
-        let mut all: BTreeMap<Key, Want> = self.wants.borrow().clone().into();
-        all.extend(keys);
-        self.want(all);
-    }
-
     /// Waits until the registrar has published something new.
     pub(super) async fn changed(&mut self) {
         // It ends only when it is asked to.
@@ -102,17 +95,17 @@ impl<S: Store> Registration<S> {
         matches!(found, Some(Ok(Ok(_))))
     }
 
-    /// Removes keys, each of which was to have this value, and wants nothing but `keep` any
-    /// more. The revisions at which they are gone, without those that another instance owns
+    /// Removes keys, each of which was to have this value, by wanting `wants` from now on, where
+    /// they are absent. The revisions at which they are gone, without those that another instance owns
     /// by now. `None`: etcd did not answer in time.
     pub(super) async fn remove(
         &mut self,
         keys: &BTreeMap<Key, Vec<u8>>,
-        keep: BTreeMap<Key, Want>,
+        wants: BTreeMap<Key, Want>,
         deadline: Instant,
         abort: &CancellationToken,
     ) -> Option<BTreeMap<Key, Revision>> {
-        let version = self.want(keep);
+        let version = self.want(wants);
         // What it reports of older wants proves nothing: a write may have been under way.
         let gone = |report: &RegistrarReport| {
             let gone = |key| {
@@ -195,8 +188,8 @@ impl<S: Store> Registration<S> {
     }
 
     /// Why etcd does not answer now, if it does not.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.report.borrow().failure.as_ref().map(|failure| failure.error.to_string())
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.report.borrow().failure.as_ref().map(|failure| failure.error.clone())
     }
 
     /// Ends the registrar and its lease: the write at hand, a delete, the end of the lease.

@@ -15,6 +15,8 @@ const OUT_OF_RANGE: i32 = 11;
 const UNIMPLEMENTED: i32 = 12;
 const UNAUTHENTICATED: i32 = 16;
 
+const NO_QUORUM: &str = "without a majority of its members etcd answers nothing, and no lease ends";
+
 /// Why a call to etcd v3 failed: the cases that its callers in this module handle.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -95,6 +97,7 @@ fn of_code(code: i32, text: String) -> Failure {
         RESOURCE_EXHAUSTED if has("space exceeded") => StoreError::Rejected(format!(
             "{text}: compact and defragment etcd, then `etcdctl alarm disarm`"
         )),
+        _ if has("no leader") => StoreError::Unreachable(format!("{text}: {NO_QUORUM}")),
         UNIMPLEMENTED => StoreError::Unsupported(format!(
             "this server does not have the v3 API ({text}); is it an etcd before 3.0? then use v2"
         )),

@@ -181,6 +181,27 @@ impl V3 {
         self.call(&link.endpoint, deadline, kv.txn(txn)).await
     }
 
+    /// Deletes a key if the guard holds, and does `also` in the same transaction.
+    async fn delete_with(
+        &self,
+        key: &Key,
+        guard: &Guard,
+        also: Option<TxnOp>,
+        deadline: Instant,
+    ) -> Result<DeleteOutcome, Failure> {
+        let link = self.link(deadline).await.map_err(Failure::Store)?;
+        let mut compares = compares(key, guard);
+        // Without it, deleting a missing key would succeed.
+        compares.push(Compare::create_revision(key.as_str(), CompareOp::Greater, 0));
+        let mut operations = vec![TxnOp::delete(key.as_str(), None)];
+        operations.extend(also);
+        let txn = Txn::new()
+            .when(compares)
+            .and_then(operations)
+            .or_else([TxnOp::get(key.as_str(), None)]);
+        Ok(deleted(&self.txn(&link, txn, deadline).await?))
+    }
+
     /// The store's revision, from a quorum. Asks for no more permission than a reader of the
     /// tree has.
     async fn revision(
@@ -191,7 +212,7 @@ impl V3 {
     ) -> Result<Revision, StoreError> {
         let mut kv = link.kv();
         let count = GetOptions::new().with_count_only();
-        let answer = kv.get(tree.path(), Some(count));
+        let answer = kv.get(watch::first_key(tree), Some(count));
         let answer = self.call(&link.endpoint, deadline, answer).await?;
         Ok(answer.header().map_or_else(Revision::default, |h| revision(h.revision())))
     }
@@ -284,15 +305,24 @@ impl Store for V3 {
         guard: &Guard,
         deadline: Instant,
     ) -> Result<DeleteOutcome, StoreError> {
-        let link = self.link(deadline).await?;
-        let mut compares = compares(key, guard);
-        // Without it, deleting a missing key would succeed.
-        compares.push(Compare::create_revision(key.as_str(), CompareOp::Greater, 0));
-        let txn = Txn::new()
-            .when(compares)
-            .and_then([TxnOp::delete(key.as_str(), None)])
-            .or_else([TxnOp::get(key.as_str(), None)]);
-        Ok(deleted(&self.txn(&link, txn, deadline).await?))
+        Ok(self.delete_with(key, guard, None, deadline).await?)
+    }
+
+    async fn leave(
+        &self,
+        key: &Key,
+        guard: &Guard,
+        (marker, value): (&Key, &[u8]),
+        lease: Lease,
+        deadline: Instant,
+    ) -> Result<DeleteOutcome, StoreError> {
+        let options = PutOptions::new().with_lease(lease.id);
+        let marker = TxnOp::put(marker.as_str(), value, Some(options));
+        match self.delete_with(key, guard, Some(marker), deadline).await {
+            // With the lease went all that was bound to it; another's key may be there.
+            Err(Failure::LeaseUnknown) => self.delete(key, guard, deadline).await,
+            answer => Ok(answer?),
+        }
     }
 
     async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), StoreError> {

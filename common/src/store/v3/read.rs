@@ -17,6 +17,10 @@ use crate::store::StoreError;
 /// etcd counts the rest of the range for each.
 const PAGE: i64 = 3500;
 
+/// Keys of each range in the first answer, which asks for all ranges at once: what most reads
+/// find is read in one round trip, and little is copied in vain.
+const GLANCE: i64 = 64;
+
 /// How often a read starts again when compaction overtakes it.
 const READ_ATTEMPTS: usize = 3;
 
@@ -47,11 +51,12 @@ fn ranges(tree: &Tree) -> Vec<KeyRange> {
         return vec![KeyRange { from: b"/".to_vec(), to: b"0".to_vec() }];
     }
     let below = |end: char| format!("{path}{end}").into_bytes();
-    vec![
-        // `0` is the character after `/`.
-        KeyRange { from: below('/'), to: below('0') },
-        KeyRange { from: path.as_bytes().to_vec(), to: Vec::new() },
-    ]
+    // `0` is the character after `/`.
+    let mut ranges = vec![KeyRange { from: below('/'), to: below('0') }];
+    if !tree.is_below_only() {
+        ranges.push(KeyRange { from: path.as_bytes().to_vec(), to: Vec::new() });
+    }
+    ranges
 }
 
 pub(super) async fn read(
@@ -86,10 +91,15 @@ impl Reader<'_> {
     async fn read(&self, trees: &[Tree]) -> Result<Snapshot, Failure> {
         let mut all: Vec<KeyRange> = trees.iter().flat_map(ranges).collect();
         all.dedup();
-        let (mut snapshot, mut rest) = self.read_first(all).await?;
+        let (mut snapshot, mut rest) = match all.len() {
+            2..=MAX_OPS => self.glance(&all).await?,
+            _ => self.read_first(all).await?,
+        };
         let at = i64::try_from(snapshot.revision.0).unwrap_or(i64::MAX);
         let options = |range: &KeyRange| range.options().with_limit(self.page).with_revision(at);
-        let together = rest.split_off(rest.len().saturating_sub(MAX_OPS));
+        // One alone is not read in a transaction, whose answer can only be copied.
+        let several = if rest.len() > 1 { MAX_OPS } else { 0 };
+        let together = rest.split_off(rest.len().saturating_sub(several));
         if !together.is_empty() {
             let get = |range: &KeyRange| TxnOp::get(range.from.clone(), Some(options(range)));
             let txn = Txn::new().and_then(together.iter().map(get).collect::<Vec<_>>());
@@ -105,6 +115,24 @@ impl Reader<'_> {
             rest.extend(take(&mut snapshot, part, &range));
         }
         Ok(snapshot)
+    }
+
+    /// Reads the beginning of each range, all at one revision. Returns what is left of them.
+    async fn glance(&self, all: &[KeyRange]) -> Result<(Snapshot, Vec<KeyRange>), Failure> {
+        let get = |range: &KeyRange| {
+            TxnOp::get(range.from.clone(), Some(range.options().with_limit(GLANCE)))
+        };
+        let txn = Txn::new().and_then(all.iter().map(get).collect::<Vec<_>>());
+        let answer = self.store.txn(self.link, txn, self.deadline).await?;
+        let mut snapshot = Snapshot::default();
+        set_revision(&mut snapshot, answer.header());
+        let mut rest = Vec::new();
+        for (range, part) in all.iter().zip(answer.op_responses()) {
+            if let TxnOpResponse::Get(part) = part {
+                rest.extend(take(&mut snapshot, part, range));
+            }
+        }
+        Ok((snapshot, rest))
     }
 
     /// Reads the first range alone, to its end: a transaction's answer can only be copied, and
@@ -172,6 +200,7 @@ mod tests {
             })
         };
         assert!(holds(b"/web") && holds(b"/web/1") && holds("/web/ü".as_bytes()));
+        assert_eq!(ranges(&Tree::below("/web".parse().unwrap())), web[..1]);
         assert!(!holds(b"/web-2/1") && !holds(b"/web2") && !holds(b"/web0"));
         assert_eq!(
             ranges(&"/".parse().unwrap()),

@@ -163,7 +163,7 @@ async fn start(
     let (key, options) = if tree.path() == "/" {
         (b"/".to_vec(), options.with_range("0"))
     } else {
-        (tree.path().as_bytes().to_vec(), options.with_range(format!("{}0", tree.path())))
+        (first_key(tree).into_bytes(), options.with_range(format!("{}0", tree.path())))
     };
     let mut client = link.client.watch_client().max_decoding_message_size(MAX_ANSWER);
     let opened = async move {
@@ -182,6 +182,12 @@ async fn start(
     Ok((stream, first.header().map_or_else(Revision::default, |h| revision(h.revision()))))
 }
 
+/// The first key that can be in a tree.
+pub(super) fn first_key(tree: &Tree) -> String {
+    let below = if tree.is_below_only() && tree.path() != "/" { "/" } else { "" };
+    format!("{}{below}", tree.path())
+}
+
 fn cancelled(message: &WatchResponse, seen: Revision, tree: &Tree) -> StoreError {
     let reason = message.cancel_reason();
     if message.compact_revision() > 0 || reason.contains("compacted") {
@@ -190,7 +196,7 @@ fn cancelled(message: &WatchResponse, seen: Revision, tree: &Tree) -> StoreError
     if reason.contains("permission denied") {
         let range = match tree.path() {
             "/" => "[/, 0)".to_owned(),
-            path => format!("[{path}, {path}0)"),
+            path => format!("[{}, {path}0)", first_key(tree)),
         };
         return StoreError::Denied(format!(
             "{reason}: the user's role needs read on the range {range}"

@@ -28,12 +28,11 @@ pub use record::{Counts, HISTORY, Load, load_seconds};
 
 use crate::apply::ledger::{Ledger, Owed};
 use crate::apply::quiescence::Quiescence;
-use crate::config::rendered::RenderedFile;
 use crate::install::{
     Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
     clean_stale, current, recover,
 };
-use crate::proxy::driver::{Arrangement, Driver, Pools};
+use crate::proxy::driver::{Driver, Pools, RenderedFile};
 use crate::proxy::nginx::{Master, is_alive};
 use crate::proxy::{NotPassed, Proxy};
 

@@ -13,8 +13,8 @@ use super::nginx_text::{BalancerFiles, BalancerSettings, http_level, upstream};
 use super::table::{TableFolder, Traffic, WorkerUser};
 use super::upstreams::{LiveUpstreams, MembershipError};
 use crate::install::{Candidate, Wanted};
-use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
 use crate::proxy::nginx::conf;
+use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
 use crate::template::{
     NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines, upstream_block,
 };
@@ -226,9 +226,8 @@ fn upstreams_of(text: &Rendered) -> impl Iterator<Item = (&NamedService, &str)> 
 }
 
 fn nameless(members: &UpstreamMembers) -> Option<String> {
-    let is_name = |member: &&UpstreamMember| {
-        matches!(member.endpoint.host(), common::model::Host::Name(_))
-    };
+    let is_name =
+        |member: &&UpstreamMember| matches!(member.endpoint.host(), common::model::Host::Name(_));
     let named = members.values().find(is_name)?;
     Some(format!("{} is a name and no address", named.endpoint))
 }

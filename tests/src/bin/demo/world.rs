@@ -76,10 +76,13 @@ impl<'a> World<'a> {
         let confsync = confsync.supervising(&nginx).start();
         confsync.ready().await;
         say(start, format!("confsync runs nginx at http://{}/", nginx.address()));
-        say(start, match &lua {
-            Some(_) => "nginx has its Lua module: backends change without a reload",
-            None => "each change is a reload: nginx has no Lua module (libnginx-mod-http-lua)",
-        });
+        say(
+            start,
+            match &lua {
+                Some(_) => "nginx has its Lua module: backends change without a reload",
+                None => "each change is a reload: nginx has no Lua module (libnginx-mod-http-lua)",
+            },
+        );
 
         let plan = Load::on(nginx.address()).clients(2).think(Duration::from_millis(5));
         let loads = vec![plan.clone().start(), plan.keep_alive().start()];
