@@ -4,6 +4,7 @@
 # make demo    watch backends register, die and come back (DEMO_SECONDS=20 ends it)
 # make packages   Debian packages of both daemons, in target/debian
 # make fuzz-confd CONFD=PATH   random confdirs, rendered by confd and by confsync (SECONDS=60)
+# make soak   random faults for MINUTES=60, with SEED=N the same ones again
 # make bench   what it costs and how fast it is (BENCH="--help" lists the questions)
 
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ CARGO ?= cargo
 BENCH ?= put-to-served
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo packages bench fuzz-confd
+.PHONY: help setup lint test demo packages bench fuzz-confd soak
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -68,3 +69,7 @@ packages: setup
 fuzz-confd: setup
 	@$(CARGO) build --quiet --workspace --bins
 	@$(CARGO) run --quiet -p tests --bin fuzz_confd -- --confd "$(CONFD)" --seconds $(or $(SECONDS),60)
+
+soak: setup
+	@$(CARGO) build --quiet --workspace --bins
+	@FAULTS_ALOUD=1 $(CARGO) run --quiet -p tests --bin soak -- --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))

@@ -58,6 +58,8 @@ mod docs;
 mod docs_commands;
 /// The documentation explains every line that the daemons log or report.
 mod docs_lines;
+/// Faults by a seeded plan, several at a time.
+mod faults;
 /// The tutorial with a real fleet.
 mod fleet;
 /// Man pages and completions, as the packages have them.

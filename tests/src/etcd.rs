@@ -89,6 +89,30 @@ impl Etcd {
         }
     }
 
+    /// Members of one cluster. Start all of them at once: none answers alone.
+    #[must_use]
+    #[track_caller]
+    pub fn prepare_cluster(lab: &Lab, members: usize) -> Vec<Self> {
+        let mut all: Vec<Self> = (0..members).map(|_| Self::prepare(lab)).collect();
+        let name = |nth: usize| format!("member-{nth}");
+        let peers = all.iter().enumerate();
+        let peers = peers.map(|(nth, member)| format!("{}=http://{}", name(nth), member.peer));
+        let cluster = peers.collect::<Vec<_>>().join(",");
+        for (nth, member) in all.iter_mut().enumerate() {
+            member.extra = vec![
+                "--name".to_owned(),
+                name(nth),
+                "--initial-cluster".to_owned(),
+                cluster.clone(),
+                "--heartbeat-interval".to_owned(),
+                "100".to_owned(),
+                "--election-timeout".to_owned(),
+                "1000".to_owned(),
+            ];
+        }
+        all
+    }
+
     /// With one more argument on its command line.
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Self {

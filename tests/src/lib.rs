@@ -8,6 +8,7 @@
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
 //! * [`network`] is a network of machines that each run a real systemd; [`images`] are the
 //!   container images that a real Docker runs there.
+//! * [`faults`] draws faults by a seeded plan and judges whether the promises hold.
 //! * [`browser`] is a Chromium that looks at the status page.
 //! * [`process`] is the only spawner, [`eventually`] the only way to wait for a
 //!   condition: bounded, and with the reason in the failure.
@@ -31,6 +32,7 @@ pub mod confdir;
 pub mod daemon;
 pub mod etcd;
 pub mod eventually;
+pub mod faults;
 pub mod http;
 pub mod images;
 pub mod lab;

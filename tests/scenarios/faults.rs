@@ -1,0 +1,16 @@
+//! Faults by a seeded plan, several at a time, while requests flow: none is lost, no file is
+//! ever broken, and everything is right again after each round. `make soak` goes on for long.
+//!
+//! `FAULTS_SEED` and `FAULTS_ROUNDS` repeat a run, `FAULTS_ALOUD=1` prints it as it comes.
+
+use tests::faults;
+
+use crate::chaos::times;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_lose_nothing() {
+    let seed = times("FAULTS_SEED", fastrand::usize(..1_000_000)) as u64;
+    let rounds = times("FAULTS_ROUNDS", 4);
+    let tally = faults::run(seed, |round| round >= rounds).await;
+    assert!(tally.faults >= rounds && tally.requests > 100, "seed {seed}: {tally:?}");
+}
