@@ -67,7 +67,7 @@ impl Scene {
 
     fn confsync(&self) -> Daemon {
         let confsync = Daemon::confsync(&self.lab).etcd(&self.etcd, Api::V3);
-        confsync.confdir(&self.confdir).flag("--reconcile", "1h")
+        confsync.confdir(&self.confdir)
     }
 
     async fn join(&self, name: &str) -> (Backend, Running) {
