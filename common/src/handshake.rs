@@ -1,8 +1,10 @@
 //! The wire format of the handshake between load balancers and backends that deregister, and
 //! where its keys are. `docs/handshake.md` describes the protocol.
 //!
-//! Pure: no I/O. The keys are outside the watched prefix, so that writing one wakes no load
+//! Pure but for the clock of [`DrainTimes`]: no I/O. The keys are outside the watched prefix, so that writing one wakes no load
 //! balancer.
+
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,9 @@ pub struct Member {
     /// Where clients reach this load balancer, if that is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
+    /// Where its status page is, `HOST:PORT`, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
     /// The resources it renders.
     pub resources: Vec<Consumes>,
     /// Set just before a clean shutdown, when its proxy routes nothing any more (or was handed
@@ -89,6 +94,32 @@ pub struct Rejection {
 pub struct LeaveMarker {
     /// The key that was or will be removed.
     pub key: String,
+    /// When; for people.
+    #[serde(flatten)]
+    pub times: DrainTimes,
+}
+
+/// When a drain began and when it ends at the latest, in milliseconds of Unix time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainTimes {
+    /// Its begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// Its end at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+impl DrainTimes {
+    /// Of a drain that begins now and takes `most` at most.
+    #[must_use]
+    pub fn from_now(most: Duration) -> Self {
+        let at = |after: Duration| {
+            let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            u64::try_from(unix.saturating_add(after).as_millis()).ok()
+        };
+        Self { since: at(Duration::ZERO), until: at(most) }
+    }
 }
 
 impl Bookkeeping {
@@ -150,10 +181,10 @@ impl Bookkeeping {
     /// The leave marker for a backend's key: its key and its value. `None` for a key without a
     /// folder.
     #[must_use]
-    pub fn leave_marker(&self, key: &Key) -> Option<(Key, Vec<u8>)> {
+    pub fn leave_marker(&self, key: &Key, times: DrainTimes) -> Option<(Key, Vec<u8>)> {
         let (folder, id) = key.as_str().rsplit_once('/')?;
         let service = folder.rsplit('/').next()?;
-        let value = serde_json::to_vec(&LeaveMarker { key: key.to_string() }).ok()?;
+        let value = serde_json::to_vec(&LeaveMarker { key: key.to_string(), times }).ok()?;
         Some((self.leaving(service, id).ok()?, value))
     }
 
@@ -201,6 +232,7 @@ mod tests {
             version: "1".into(),
             instance_id: "b".into(),
             advertise: None,
+            status: None,
             resources: vec![
                 Consumes { name: "web".into(), trees: vec!["/services/apache".into()] },
                 Consumes { name: "all".into(), trees: vec!["/x".into(), "/services".into()] },

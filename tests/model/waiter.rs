@@ -108,6 +108,7 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
                 version: "1".into(),
                 instance_id: member.boot.to_string(),
                 advertise: None,
+                status: None,
                 resources: vec![Consumes { name: "web".into(), trees }],
                 left: member.left,
             };

@@ -90,7 +90,7 @@ async fn h22_health_is_what_is_proven() {
     setup.unflag("broken");
     setup.live(&[1]).await;
     confsync.ready().await;
-    readyz(200, "live").await;
+    readyz(200, "in rotation").await;
 
     // What is pending is shown at once, and is unhealthy when it lasts.
     setup.flag("broken");
@@ -103,7 +103,7 @@ async fn h22_health_is_what_is_proven() {
     readyz(503, "reload_cmd").await;
     setup.unflag("broken");
     setup.live(&[1, 2]).await;
-    readyz(200, "live").await;
+    readyz(200, "in rotation").await;
     // A watch that is cut is not followed, and says so at once.
     setup.etcd.kill().await;
     readyz(503, "etcd").await;

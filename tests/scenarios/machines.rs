@@ -76,7 +76,7 @@ impl<'a> Fleet<'a> {
         self.balancer.systemctl(&["enable", "--now", "nginx-lb"]).await;
         self.first.says("apache-discovery@7777", "registered").await;
         self.second.says("apache-discovery@8888", "registered").await;
-        self.balancer.says("nginx-lb", "2 backends live").await;
+        self.balancer.says("nginx-lb", "2 backends in rotation").await;
         let load = Load::on(self.balancer.at(80)).clients(4).start();
         load.answered("web1").await;
         load.answered("web2").await;
@@ -85,7 +85,7 @@ impl<'a> Fleet<'a> {
 
     /// Both answer from now on, whatever was before.
     pub(super) async fn both_answer(&self, load: &Load) {
-        self.balancer.says("nginx-lb", "2 backends live").await;
+        self.balancer.says("nginx-lb", "2 backends in rotation").await;
         load.forget_answers();
         load.answered("web1").await;
         load.answered("web2").await;
@@ -121,7 +121,7 @@ fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
             left(&fleet.second, "apache-discovery@8888").await,
             ("success".into(), "0".into())
         );
-        fleet.balancer.says("nginx-lb", "1 backend live").await;
+        fleet.balancer.says("nginx-lb", "1 backend in rotation").await;
 
         // Nobody lets go of the last one, so its drain is unconfirmed. That has an exit code,
         // and is no failure of the unit.
@@ -169,22 +169,22 @@ fn whoever_is_killed_comes_back() {
         balancer.systemctl(&["start", "nginx-lb"]).await;
 
         balancer.reboot().await;
-        balancer.says("nginx-lb", "2 backends live").await;
+        balancer.says("nginx-lb", "2 backends in rotation").await;
         assert_eq!(http::get(balancer.at(80), "/").await.unwrap().status, 200);
 
         // The Status line also says what is wrong.
         first.sh("systemctl kill --signal=STOP apache@7777").await;
         first.says("apache-discovery@7777", "not registered, unhealthy").await;
-        balancer.says("nginx-lb", "1 backend live").await;
+        balancer.says("nginx-lb", "1 backend in rotation").await;
         first.sh("systemctl kill --signal=CONT apache@7777").await;
-        balancer.says("nginx-lb", "2 backends live").await;
+        balancer.says("nginx-lb", "2 backends in rotation").await;
         fleet.etcd.stop().await;
         eventually("both say that etcd is away", || async {
             let sidekick = first.property("apache-discovery@7777", "StatusText").await?;
             let balancer = balancer.property("nginx-lb", "StatusText").await?;
             let told = |text: &str| text.contains("etcd") && text.contains("for ");
             check(told(&sidekick), || sidekick.clone())?;
-            check(balancer.contains("2 backends live") && balancer.contains(';'), || {
+            check(balancer.contains("2 backends in rotation") && balancer.contains(';'), || {
                 balancer.clone()
             })
         })

@@ -28,7 +28,7 @@ fn nginx_outlives_confsync_and_not_its_unit() {
         assert_eq!(master(balancer).await, first, "the same nginx all the time");
         // It obeys the newest confsync.
         fleet.second.systemctl(&["stop", "apache@8888"]).await;
-        balancer.says(UNIT, "1 backend live").await;
+        balancer.says(UNIT, "1 backend in rotation").await;
         fleet.second.systemctl(&["start", "apache@8888"]).await;
         fleet.both_answer(&load).await;
         let summary = load.stop().await;

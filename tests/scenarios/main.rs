@@ -74,6 +74,8 @@ mod handshake_rolling;
 mod handshake_words;
 /// The real HAProxy, by commands.
 mod haproxy;
+/// The real HAProxy, by name: checked, reloaded, proven.
+mod haproxy_by_name;
 /// confd's hazards about the daemon itself: health, SIGHUP, packaging, PID 1, one-shot runs.
 mod hazards_daemon;
 /// confd's hazards about files: durable, atomic, faithful, cleaned up after.
@@ -104,8 +106,10 @@ mod machines_units;
 mod output;
 /// The packages, installed and removed.
 mod packages;
-/// The page for people, in a real browser.
+/// The page of confsync, in a real browser.
 mod page;
+/// The page of register, in a real browser.
+mod page_register;
 /// etcd refuses us at the start, or a file is missing: waited for, and nothing ends.
 mod refused;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
@@ -114,6 +118,8 @@ mod register_commands;
 mod register_health;
 /// `register`: lost leases, etcd away, restarted, wiped, restored.
 mod register_lease;
+/// `register`: the connections to a backend, where nobody acknowledges.
+mod register_quiet;
 /// `register`: two instances of one key, restarts, stops at any moment.
 mod register_rivals;
 /// `register`: many services in one process.

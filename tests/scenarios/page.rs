@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tests::{Api, Backend, Browser, Confdir, Daemon, Etcd, Lab, Nginx, Signal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_follows_the_backends() {
@@ -64,6 +66,13 @@ async fn the_page_follows_the_backends() {
         browser.eval("document.body.innerText.includes('/services/apache/stray')").await,
         true
     );
+    // What is looked for is in the address of the page.
+    browser.eval(&format!("location.hash = '#q={}'", two.address())).await;
+    browser.shows("document.querySelectorAll('[data-addr]').length === 1").await;
+    browser.eval("location.hash = '#state=retained'").await;
+    browser.shows("document.querySelectorAll('[data-addr]').length === 0").await;
+    browser.eval("location.hash = ''").await;
+    browser.shows("document.querySelectorAll('[data-addr]').length === 2").await;
     // Nothing sticks out on a phone.
     for (name, width, dark) in
         [("desktop", 1100, false), ("dark", 1100, true), ("phone", 375, false)]
@@ -75,7 +84,7 @@ async fn the_page_follows_the_backends() {
             browser.screenshot(&PathBuf::from(folder).join(format!("{name}.png"))).await;
         }
     }
-    // A template that nginx refuses: in nginx's words, while the backends stay live.
+    // A template that nginx refuses: in nginx's words, while the backends stay in rotation.
     confdir.edit("templates/nginx.hbs", |text| text.replace("proxy_pass ", "proxy_pas "));
     lb1.signal(Signal::HUP);
     browser
@@ -84,9 +93,13 @@ async fn the_page_follows_the_backends() {
         )
         .await;
     browser.shows("document.querySelectorAll('svg .no').length > 0").await;
+    // Which template and line, and the command that shows the candidate.
+    let note = browser.eval("document.querySelector('.note').innerText").await.to_string();
+    assert!(note.contains("templates/nginx.hbs line "), "{note}");
+    assert!(note.contains("confsync render nginx --confdir "), "{note}");
     let states =
         "[...document.querySelectorAll('[data-addr]')].map((row) => row.dataset.state).join()";
-    assert_eq!(browser.eval(states).await, "live,live");
+    assert_eq!(browser.eval(states).await, "in rotation,in rotation");
 
     let quiet: &[String] = &[];
     assert_eq!(browser.complaints(), quiet);
@@ -94,22 +107,42 @@ async fn the_page_follows_the_backends() {
     // Its process ends: nothing looks any more as if it were known.
     lb1.stop().await;
     browser.shows("document.querySelector('#link').className.includes('bad')").await;
-    assert_eq!(browser.eval("document.title").await, "No word from edge-1");
+    assert_eq!(browser.eval("document.title").await, "Not connected to edge-1");
     let hero = "getComputedStyle(document.querySelector('h1')).color";
     let grey = browser.eval(hero).await;
     // It comes back: the page finds it again by itself.
     confdir.edit("templates/nginx.hbs", |text| text.replace("proxy_pas ", "proxy_pass "));
     let _lb1 = balancer("edge-1", status, &nginx, &confdir);
-    browser.shows("document.title === '2 backends live · edge-1'").await;
+    browser.shows("document.title === '2 backends in rotation · edge-1'").await;
     assert_ne!(browser.eval(hero).await, grey);
     assert_eq!(browser.eval("window.stayed").await, true, "the page was loaded again");
+    let asks = full_page(status, &mut browser).await;
+    assert!(asks.contains("asks every 10 s"), "{asks}");
     again.stop().await;
     second.stop().await;
 }
 
+/// As many follow the page as there are places: one more sees the same, and why it is slower.
+async fn full_page(status: SocketAddr, browser: &mut Browser) -> String {
+    browser.open("about:blank").await;
+    let mut streams = Vec::new();
+    while streams.len() < 24 {
+        let mut stream = TcpStream::connect(status).await.unwrap();
+        stream.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        // The page of before may still have its place.
+        streams.extend(first.ends_with(b"200").then_some(stream));
+    }
+    browser.open(&format!("http://{status}/")).await;
+    browser.shows("document.querySelectorAll('[data-addr]').length === 2").await;
+    browser.shows("document.querySelector('#link').className.includes('wait')").await;
+    browser.eval("document.querySelector('#link-words').textContent").await.to_string()
+}
+
 fn live(backend: &Backend) -> String {
     format!(
-        "(document.querySelector('[data-addr=\"{}\"]') || {{dataset: {{}}}}).dataset.state === 'live'",
+        "(document.querySelector('[data-addr=\"{}\"]') || {{dataset: {{}}}}).dataset.state === 'in rotation'",
         backend.address()
     )
 }

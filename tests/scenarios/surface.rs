@@ -142,13 +142,13 @@ async fn ready_only_while_it_is_true() {
     }
     etcd.up().await;
     is(200, theirs, "/readyz", "registered").await;
-    is(200, ours, "/readyz", "1 backend live").await;
+    is(200, ours, "/readyz", "1 backend in rotation").await;
 
     etcd.kill().await;
-    is(503, ours, "/readyz", "live at revision").await;
+    is(503, ours, "/readyz", "in rotation at revision").await;
     is(503, theirs, "/readyz", "registered; ").await;
     etcd.up().await;
-    is(200, ours, "/readyz", "live").await;
+    is(200, ours, "/readyz", "in rotation").await;
     is(200, theirs, "/readyz", "registered").await;
     for at in [ours, theirs] {
         is(200, at, "/healthz", "ok").await;

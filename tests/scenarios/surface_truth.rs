@@ -65,7 +65,7 @@ async fn an_nginx_that_has_ended_is_noticed_and_so_is_its_return() {
     let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
     let confsync = confsync.flag("--status", status.to_string()).start();
     confsync.ready().await;
-    is(200, status, "1 backend live").await;
+    is(200, status, "1 backend in rotation").await;
     assert_eq!(live(status).await, (true, vec![true]));
 
     is_documented(status).await;
@@ -75,7 +75,7 @@ async fn an_nginx_that_has_ended_is_noticed_and_so_is_its_return() {
     assert_eq!(live(status).await, (false, vec![false]));
 
     let _running = nginx.start().await;
-    is(200, status, "1 backend live").await;
+    is(200, status, "1 backend in rotation").await;
     assert_eq!(live(status).await, (true, vec![true]));
 }
 
@@ -100,13 +100,13 @@ async fn a_refusal_is_over_when_its_cause_is() {
     let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
     let confsync = confsync.flag("--status", status.to_string()).supervising(&nginx).start();
     confsync.ready().await;
-    is(200, status, "1 backend live").await;
+    is(200, status, "1 backend in rotation").await;
 
     ctl.put("/extra/line", "no_such_directive;").await;
     is(200, status, "refused: ").await;
     assert_eq!(live(status).await, (false, vec![true]), "what was live goes on");
     ctl.del("/extra/line").await;
-    is(200, status, "1 backend live").await;
+    is(200, status, "1 backend in rotation").await;
     assert_eq!(live(status).await, (true, vec![true]));
 
     // The same of a template: who reads it again still knows what nginx runs by.

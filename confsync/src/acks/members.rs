@@ -30,6 +30,17 @@ struct State {
     regressions: u32,
 }
 
+/// What the member key says of the load balancer itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// The machine.
+    pub host: String,
+    /// Where clients reach it, if that is configured.
+    pub advertise: Option<String>,
+    /// Where its status page is.
+    pub status: Option<String>,
+}
+
 /// What one resource can say about a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -88,7 +99,8 @@ impl LoadBalancerKeys {
     }
 
     /// Joins, or tells that what is rendered has changed.
-    pub fn join(&self, host: String, advertise: Option<String>, resources: Vec<Consumes>) {
+    pub fn join(&self, about: Introduction, resources: Vec<Consumes>) {
+        let Introduction { host, advertise, status } = about;
         self.change(|state| {
             state.acks.retain(|name, _| resources.iter().any(|r| &r.name == name));
             state.member = Some(Member {
@@ -96,6 +108,7 @@ impl LoadBalancerKeys {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 instance_id: self.instance_id.clone(),
                 advertise,
+                status,
                 resources,
                 left: false,
             });
@@ -214,7 +227,7 @@ mod tests {
     #[test]
     fn leaving_is_said_in_the_member_key() {
         let members = members();
-        members.join("host".into(), None, vec![]);
+        members.join(Introduction::default(), vec![]);
         members.left();
         let wants = members.wants().borrow().clone();
         let member: Member = serde_json::from_slice(&wants.values().next().unwrap().value).unwrap();

@@ -6,6 +6,7 @@
 
 mod decide;
 mod remember;
+mod resources;
 mod tell;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use crate::backends::RejectedValue;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
 use crate::status::change_summary::Routes;
+use crate::status::resources::ServiceCounts;
 use crate::status::state::{BackendState, GroupState};
 
 /// How often it is looked whether old workers are gone: soon after a load, later.
@@ -82,6 +84,8 @@ pub struct Agent<S> {
     refused: Vec<RejectedValue>,
     /// The backends as they were shown last.
     shown: BTreeMap<Arc<str>, Arc<BackendState>>,
+    /// The services of each resource, as they were counted last.
+    services: ServiceCounts,
     owed_since: Option<SystemTime>,
     doubting: bool,
     /// When to decide again although nothing changed.
@@ -115,6 +119,7 @@ impl<S: Store> Agent<S> {
             withheld: None,
             refused: Vec::new(),
             shown: shown.map(|b| (Arc::clone(&b.key), Arc::clone(b))).collect(),
+            services: resources::services_before(&parts),
             owed_since: None,
             doubting: false,
             look_again: None,

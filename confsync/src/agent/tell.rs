@@ -77,6 +77,8 @@ impl<S: Store> Agent<S> {
         in_sync: bool,
     ) -> GroupState {
         let backends = self.backends();
+        let withheld = self.withheld.as_ref().map(|withheld| withheld.why.clone());
+        let trouble = withheld.or_else(|| self.parts.pipeline.trouble.clone());
         let pipeline = &self.parts.pipeline;
         let short = |digest: Option<Digest>| digest.map(|d| d.short());
         let view = self.parts.view.borrow();
@@ -109,11 +111,9 @@ impl<S: Store> Agent<S> {
             live: short(pipeline.ledger.proven()).or_else(|| self.live_before()),
             in_sync,
             owed_since: self.owed_since,
-            trouble: self
-                .withheld
-                .as_ref()
-                .map(|withheld| withheld.why.clone())
-                .or_else(|| pipeline.trouble.clone()),
+            trouble_at: trouble.as_ref().and_then(|text| self.trouble_at(text)),
+            trouble,
+            resources: self.resources(),
             backends,
             refused: refused
                 .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
@@ -148,7 +148,9 @@ impl<S: Store> Agent<S> {
         let proven = self.parts.pipeline.ledger.proven().is_some() || self.live_before().is_some();
         let served = self.served.as_ref().filter(|_| proven);
         let mut found = BTreeMap::new();
-        for belief in self.parts.known_backends.values() {
+        let programs = self.parts.set.programs.iter();
+        self.services.reset(&programs.map(|program| program.resource.name.as_str()).collect());
+        for (resource, belief) in &self.parts.known_backends {
             for (key, registered) in belief.backends() {
                 let backend = &registered.backend;
                 let (addr, weight) = (backend.addr.to_string(), backend.weight);
@@ -165,6 +167,7 @@ impl<S: Store> Agent<S> {
                     leaving: false,
                     since: self.shown.get(key).map_or(now, |shown| shown.since),
                 };
+                self.services.count(resource, &state.service, state.live, state.held);
                 // Nearly all are as they were, and then kept once.
                 let same = self.shown.get(key).filter(|shown| ***shown == state);
                 found.insert(Arc::clone(key), same.map_or_else(|| Arc::new(state), Arc::clone));

@@ -160,6 +160,15 @@ impl KeySelection {
         self.trees.iter().any(about)
     }
 
+    /// The services that its keys name: `/services/cart` is `cart`. They are known before any
+    /// of their backends is.
+    pub fn services_named(&self) -> impl Iterator<Item = &str> {
+        let prefix = self.prefix.as_str().trim_end_matches('/');
+        let paths = self.trees.iter().map(move |tree| tree.path().strip_prefix(prefix));
+        let named = |path: &&str| !path.contains('/');
+        paths.flatten().filter_map(|path| self.services.strip(path)).filter(named)
+    }
+
     /// The folder whose keys are backends although nothing declares it, if any of them is read.
     #[must_use]
     pub fn services_read(&self) -> Option<String> {

@@ -37,9 +37,9 @@ pub fn load_usable(path: &Path, globals: &Globals) -> Result<(Loaded, Vec<Mistak
         mistakes.iter().any(|mistake| mistake.file == program.resource.file)
     };
     loaded.sets.retain_mut(|set| {
-        let by_nginx = matches!(set.loader, Loader::Nginx(_));
+        let by_name = matches!(set.loader, Loader::Nginx(_) | Loader::Haproxy(_));
         set.programs.retain(|program| !is_wrong(program));
-        !set.programs.is_empty() && (mistakes.is_empty() || !by_nginx)
+        !set.programs.is_empty() && (mistakes.is_empty() || !by_name)
     });
     Ok((loaded, mistakes))
 }

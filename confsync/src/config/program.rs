@@ -62,6 +62,12 @@ impl CompiledResource {
             && self.sources.partials == other.sources.partials
     }
 
+    /// The text of its template, as it was read.
+    #[must_use]
+    pub fn template(&self) -> &[u8] {
+        &self.text
+    }
+
     /// What the author of the template may not expect.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {

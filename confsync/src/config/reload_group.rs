@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::model::Tree;
 
-use crate::config::confdir::{Command, Nginx, Resource};
+use crate::config::confdir::{Command, Haproxy, Nginx, Resource};
 use crate::config::program::CompiledResource;
 
 /// Files that are loaded together. Clones share the compiled templates.
@@ -27,6 +27,8 @@ pub struct ReloadGroup {
 pub enum Loader {
     /// nginx, by name.
     Nginx(Nginx),
+    /// HAProxy, by name.
+    Haproxy(Haproxy),
     /// A command, shared by all resources that name the same.
     Command(String),
     /// Nobody: the file is all there is to it. Each such resource is alone.
@@ -48,6 +50,9 @@ pub fn group(programs: Vec<CompiledResource>) -> Vec<ReloadGroup> {
 }
 
 fn loader(resource: &Resource) -> Loader {
+    if let Some(haproxy) = &resource.haproxy {
+        return Loader::Haproxy(haproxy.clone());
+    }
     match (&resource.nginx, &resource.reload) {
         (Some(nginx), _) => Loader::Nginx(nginx.clone()),
         (None, Some(Command { text, .. })) => Loader::Command(text.clone()),

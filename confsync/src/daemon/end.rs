@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use super::Daemon;
 use super::join::holds;
 use crate::config::reload_group::ReloadGroup;
-use crate::proxy::Proxy;
+use crate::proxy::child::Child;
+use crate::proxy::{Proxy, haproxy};
 
 /// How long the leave may take at most, and of that the word that it is one.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -32,8 +33,7 @@ impl Daemon {
         }
         let code = match (&self.child, child_left) {
             (Some(child), None) => {
-                let nginx = self.argv.is_some() || child.runs_nginx();
-                let signal = if nginx { Signal::QUIT } else { Signal::TERM };
+                let signal = self.gentle_end(child);
                 let patience = self.config.stop_timeout;
                 tokio::select! {
                     code = child.stop(signal, patience) => code,
@@ -47,6 +47,18 @@ impl Daemon {
         }
         let _ = timeout(LEAVE, self.leave(&sets)).await;
         code.map_or(Exit::Done, Exit::Child)
+    }
+
+    /// The signal by which the child finishes its requests and ends.
+    fn gentle_end(&self, child: &Child) -> Signal {
+        let is_haproxy = || child.pid().is_some_and(|pid| haproxy::Master::from_pid(pid).is_ok());
+        if self.argv.is_some() || child.runs_nginx() {
+            Signal::QUIT
+        } else if is_haproxy() {
+            Signal::USR1
+        } else {
+            Signal::TERM
+        }
     }
 
     /// Only who routes nothing any more says so. A proxy that goes on without us (by

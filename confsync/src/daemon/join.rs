@@ -7,11 +7,12 @@ use common::handshake::Consumes;
 use common::model::Key;
 use common::registrar;
 use common::rights::{Right, warn_until_granted};
-use common::runtime::Gate;
+use common::runtime::{Gate, ListenAddress};
 use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
 use super::Daemon;
+use crate::acks::members::Introduction;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 
@@ -27,7 +28,10 @@ impl Daemon {
     pub(super) async fn join(&mut self, resources: Vec<Consumes>) -> Gate {
         let joined = Gate::default();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        self.members.join(host, self.config.advertise.clone(), resources.clone());
+        let advertise = self.config.advertise.clone();
+        let listen = self.config.status.as_ref().map(|server| &server.address);
+        let status = listen.and_then(|at| status_address(at, advertise.as_deref(), &host));
+        self.members.join(Introduction { host, advertise, status }, resources.clone());
         tokio::spawn(warn_until_granted(self.store.clone(), self.rights(&resources)));
         let Some((key, value)) = self.members.member_as_wanted() else {
             joined.open();
@@ -49,6 +53,17 @@ impl Daemon {
         let own = self.members.key().into_iter().chain(acks).map(Right::Write);
         own.chain([Right::Read(bookkeeping.leave_markers())]).collect()
     }
+}
+
+/// Where others find the status page. One that listens on all addresses is found at the host
+/// that clients use, or by the name of the machine.
+fn status_address(listen: &ListenAddress, advertise: Option<&str>, host: &str) -> Option<String> {
+    let ListenAddress::Tcp(addr) = listen else { return None };
+    if !addr.ip().is_unspecified() {
+        return Some(addr.to_string());
+    }
+    let advertised = advertise.map(|at| at.rsplit_once(':').map_or(at, |(host, _)| host));
+    Some(format!("{}:{}", advertised.unwrap_or(host), addr.port()))
 }
 
 /// Waits for the member key in etcd, or for a definite no; then opens `joined`.
@@ -112,4 +127,23 @@ pub(super) fn with_trees_of(mut now: Vec<Consumes>, before: &[Consumes]) -> Vec<
         }
     }
     now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_page_is_found_where_it_can_be_reached() {
+        let at = |listen: &str, advertise: Option<&str>| {
+            status_address(&ListenAddress::Tcp(listen.parse().unwrap()), advertise, "edge-1")
+        };
+        assert_eq!(at("10.0.0.1:9181", None).as_deref(), Some("10.0.0.1:9181"));
+        assert_eq!(at("0.0.0.0:9181", None).as_deref(), Some("edge-1:9181"));
+        assert_eq!(
+            at("[::]:9181", Some("[2001:db8::1]:80")).as_deref(),
+            Some("[2001:db8::1]:9181")
+        );
+        assert_eq!(at("0.0.0.0:9181", Some("lb.example")).as_deref(), Some("lb.example:9181"));
+    }
 }

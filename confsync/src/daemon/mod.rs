@@ -103,7 +103,8 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let argv = Argv::read(&config.command);
         let (states, published) = channel::channel(States::new());
-        let (about, told) = channel::channel(About::new(config.name.clone()));
+        let (about, told) =
+            channel::channel(About::new(config.name.clone(), config.confdir.clone()));
         let (liveness, page_clients) = (Liveness::default(), PageClients::default());
         let certificate = follow_expiry(&config.connection.tls, signals.abort.clone());
         if let Some(server) = config.status.clone() {

@@ -54,8 +54,8 @@ impl Daemon {
                 Some((name, belief))
             };
             let mine = set.programs.iter().filter_map(belief).collect();
-            let by_nginx = matches!(set.loader, Loader::Nginx(_));
-            let before = last.iter().find(|(loader, _)| by_nginx && *loader == set.loader);
+            let by_name = matches!(set.loader, Loader::Nginx(_) | Loader::Haproxy(_));
+            let before = last.iter().find(|(loader, _)| by_name && *loader == set.loader);
             let before = before.map(|(_, state)| state.clone());
             if let Err(error) = self.begin(set, mine, before, &joined).await {
                 tracing::error!(set = name, "not started: {error:#}");

@@ -49,6 +49,7 @@ pub struct Child {
     orders: mpsc::Sender<Order>,
     life: watch::Receiver<Life>,
     name: Arc<str>,
+    command: Arc<[OsString]>,
     /// Only one start at a time.
     starting: Arc<Mutex<Starting>>,
 }
@@ -93,14 +94,21 @@ impl Child {
         let (orders, inbox) = mpsc::channel(16);
         let (tell, life) = watch::channel(Life::Waiting);
         let name = argv.first().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
+        let command = argv.as_slice().into();
         tokio::spawn(own(argv, inbox, tell));
-        Self { orders, life, name: name.into(), starting: Arc::default() }
+        Self { orders, life, name: name.into(), command, starting: Arc::default() }
     }
 
     /// The program, as it was called.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its command line.
+    #[must_use]
+    pub fn command(&self) -> &[OsString] {
+        &self.command
     }
 
     /// Where it is in its life.

@@ -5,11 +5,11 @@ mod by_command;
 pub mod child;
 pub mod command;
 pub mod driver;
+pub mod haproxy;
 pub mod membership;
 pub mod nginx;
 pub mod pools;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::install::{Digest, Proof, StagedFiles};
 use crate::proxy::child::{Begun, Child, Knows, Life};
 use crate::proxy::command::{Command, CommandError};
+use crate::proxy::haproxy::Haproxy;
 use crate::proxy::nginx::{
     Applied, Argv, CheckError, Master, MasterError, Nginx, ProcessId, ReloadError, Settings,
 };
@@ -29,6 +30,8 @@ use crate::proxy::nginx::{
 pub enum Proxy {
     /// nginx, by name.
     Nginx(Box<ByName>),
+    /// HAProxy, by name.
+    Haproxy(Box<Haproxy>),
     /// The operator's commands.
     Commands(Box<ByCommand>),
 }
@@ -75,9 +78,9 @@ pub enum NotLoaded {
 pub struct Live {
     /// Who still works by what was live before.
     pub old: Old,
-    /// Who runs it, where its end is not ours to hear of otherwise: nginx by its pid
-    /// file. When it ends, nothing is live.
-    pub master: Option<Arc<Master>>,
+    /// Who runs it, where its end is not ours to hear of otherwise: one known by its
+    /// pid file. When it ends, nothing is live.
+    pub master: Option<ProcessId>,
 }
 
 /// Who still works by what was live before.
@@ -105,6 +108,9 @@ impl Proxy {
             Some(_) => (child.cloned(), None),
             None => (None, child.cloned()),
         };
+        if let Loader::Haproxy(told) = &set.loader {
+            return Ok(Self::Haproxy(Box::new(Haproxy::of(&set.name, told, unknown))));
+        }
         let Loader::Nginx(told) = &set.loader else {
             let nginx = match argv {
                 Some(argv) if child.is_some() => {
@@ -137,7 +143,7 @@ impl Proxy {
     pub fn nginx(&self) -> Option<&Nginx> {
         match self {
             Self::Nginx(by_name) => Some(&by_name.nginx),
-            Self::Commands(_) => None,
+            Self::Haproxy(_) | Self::Commands(_) => None,
         }
     }
 
@@ -163,6 +169,7 @@ impl Proxy {
     pub async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
         match self {
             Self::Nginx(by_name) => by_name.check(staged).await,
+            Self::Haproxy(haproxy) => haproxy.check(staged).await,
             Self::Commands(commands) => commands.check(staged).await,
         }
     }
@@ -173,7 +180,7 @@ impl Proxy {
     /// In the command's words.
     pub async fn check_installed(&self) -> Result<(), String> {
         match self {
-            Self::Nginx(_) => Ok(()),
+            Self::Nginx(_) | Self::Haproxy(_) => Ok(()),
             Self::Commands(commands) => commands.check_installed().await,
         }
     }
@@ -185,6 +192,7 @@ impl Proxy {
     pub async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
         match self {
             Self::Nginx(by_name) => by_name.load(files).await,
+            Self::Haproxy(haproxy) => haproxy.load(files).await,
             Self::Commands(commands) => {
                 commands.load(files).await.map(|old| Live { old, master: None })
             }
@@ -194,7 +202,11 @@ impl Proxy {
     /// Whether so many old generations are alive that a reload should wait.
     #[must_use]
     pub fn crowded(&self) -> Option<usize> {
-        let Self::Nginx(by_name) = self else { return None };
+        let by_name = match self {
+            Self::Nginx(by_name) => by_name,
+            Self::Haproxy(haproxy) => return haproxy.crowded(),
+            Self::Commands(_) => return None,
+        };
         let workers = by_name.master().ok()?.workers(&[]).ok()?;
         let old = crate::proxy::nginx::old_generations(&workers);
         (old > by_name.max_old_generations).then_some(old)
@@ -205,6 +217,7 @@ impl Proxy {
     pub fn is_running(&self) -> bool {
         match self {
             Self::Nginx(by_name) => by_name.master().is_ok(),
+            Self::Haproxy(haproxy) => haproxy.is_running(),
             Self::Commands(commands) => commands.is_running(),
         }
     }
@@ -261,7 +274,7 @@ impl ByName {
         match knows.map_err(NotLoaded::RejectedValue)? {
             Knows::ReadThem if !ran => {
                 let master = self.serving(child.name()).await.map_err(NotLoaded::NobodyThere)?;
-                Ok(Some(live(Some(Arc::new(master)))))
+                Ok(Some(live(Some(master.id()))))
             }
             _ => Ok(None),
         }
@@ -298,7 +311,7 @@ impl ByName {
         };
         match self.nginx.reload(&master, self.deadline).await {
             Ok(Applied { old, .. }) => {
-                let master = self.child.is_none().then(|| Arc::new(master));
+                let master = self.child.is_none().then(|| master.id());
                 Ok(Live { old: Old::Processes(old), master })
             }
             Err(error @ ReloadError::RejectedValue(_)) => {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::Sources;
-use crate::status::load_balancers::{self, Fleet, LoadBalancerStatus};
+use crate::status::load_balancers::{self, DrainState, Followed, LoadBalancerStatus};
 use crate::status::state::{GroupState, unix};
 
 /// Written straight from what the agents published: with 100 000 backends a tree of values
@@ -21,13 +21,15 @@ struct Document<'a> {
     words: String,
     stopping: bool,
     joined: bool,
+    confdir: String,
     stuck: Vec<String>,
     sets: Vec<&'a GroupState>,
     load_balancers: Option<Vec<LoadBalancerStatus>>,
+    draining: Option<Vec<DrainState>>,
 }
 
 /// Everything now; the load balancers only for who follows them.
-pub(super) fn of(sources: &Sources, fleet: Option<&Fleet>) -> String {
+pub(super) fn of(sources: &Sources, followed: Option<&Followed>) -> String {
     let (ready, words) = sources.ready();
     let (about, states) = (sources.about.borrow(), sources.states.borrow());
     let late = sources.liveness.late(tokio::time::Instant::now());
@@ -40,9 +42,11 @@ pub(super) fn of(sources: &Sources, fleet: Option<&Fleet>) -> String {
         words,
         stopping: sources.stopping.is_cancelled(),
         joined: about.joined,
+        confdir: about.confdir.display().to_string(),
         stuck: late.into_iter().map(|late| late.name).collect(),
         sets: states.values().collect(),
-        load_balancers: fleet.map(load_balancers::standings),
+        load_balancers: followed.map(|followed| load_balancers::standings(&followed.fleet)),
+        draining: followed.map(|followed| followed.draining.clone()),
     };
     // Texts and numbers have no way to fail.
     serde_json::to_string(&document).unwrap_or_default()

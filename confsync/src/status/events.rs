@@ -14,7 +14,7 @@ use hyper::body::{Bytes, Frame};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::load_balancers::Fleet;
+use super::load_balancers::Followed;
 use super::page_clients::PageClient;
 use super::{Sources, TEXT, document};
 
@@ -34,7 +34,7 @@ pub(super) struct EventStreams {
 /// What an event is made of.
 struct EventSource {
     sources: Sources,
-    fleet: watch::Receiver<Option<Fleet>>,
+    fleet: watch::Receiver<Option<Followed>>,
 }
 
 impl Source for EventSource {

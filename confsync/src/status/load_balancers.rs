@@ -2,8 +2,9 @@
 //! has applied. Pure; for `confsync status` and the page.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use common::handshake::{Ack, Bookkeeping, Member};
+use common::handshake::{Ack, Bookkeeping, LeaveMarker, Member};
 use common::model::{Snapshot, plural};
 use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
@@ -19,6 +20,8 @@ pub struct LoadBalancerStatus {
     pub lb: String,
     /// Its machine.
     pub host: String,
+    /// Its status page, if it can be reached from here.
+    pub page: Option<String>,
     /// The resource.
     pub resource: String,
     /// The revision it has applied; `None` before the first.
@@ -29,6 +32,40 @@ pub struct LoadBalancerStatus {
     pub mood: Severity,
     /// In the operator's words.
     pub words: String,
+}
+
+/// What is followed in etcd while somebody looks at the page.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// The load balancers.
+    pub fleet: Fleet,
+    /// The backends that deregister on purpose, by key.
+    pub draining: Vec<DrainState>,
+}
+
+/// One backend that deregisters on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DrainState {
+    /// Its key.
+    pub key: String,
+    /// Since when, in milliseconds of Unix time, if its sidekick says so.
+    pub since: Option<u64>,
+    /// Until when its sidekick waits at most.
+    pub until: Option<u64>,
+}
+
+impl Followed {
+    /// Makes sense of the bookkeeping keys; what does not parse is left out.
+    #[must_use]
+    pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Self {
+        let markers = bookkeeping.leave_markers();
+        let marks = found.entries.values().filter(|entry| markers.covers(&entry.key));
+        let drain = |entry: &common::model::Entry| {
+            let LeaveMarker { key, times } = serde_json::from_slice(&entry.value).ok()?;
+            Some(DrainState { key, since: times.since, until: times.until })
+        };
+        Self { fleet: read(found, bookkeeping), draining: marks.filter_map(drain).collect() }
+    }
 }
 
 /// Whether somebody should look.
@@ -77,6 +114,7 @@ pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
             LoadBalancerStatus {
                 lb: lb.clone(),
                 host: member.host.clone(),
+                page: page(member),
                 resource: resource.name.clone(),
                 applied: known.map(|ack| ack.applied.0),
                 quiesced: known.map(|ack| ack.quiesced.0),
@@ -96,6 +134,14 @@ pub fn json(fleet: &Fleet, revision: u64) -> serde_json::Value {
         .iter()
         .map(|(lb, (member, acks))| json!({ "name": lb, "member": member, "acks": acks }));
     json!({ "revision": revision, "load_balancers": lbs.collect::<Vec<_>>() })
+}
+
+/// A loopback address leads to the machine of who follows it: only our own.
+fn page(member: &Member) -> Option<String> {
+    let at = member.status.as_ref()?;
+    let loopback = at.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
+    let ours = || rustix::system::uname().nodename().to_string_lossy() == *member.host;
+    (!loopback || ours()).then(|| format!("http://{at}/"))
 }
 
 fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
@@ -151,6 +197,7 @@ mod tests {
             version: "1".into(),
             instance_id: "b".into(),
             advertise: None,
+            status: None,
             resources: vec![Consumes { name: "web".into(), trees: vec!["/services".into()] }],
             left,
         };

@@ -12,8 +12,10 @@ pub mod load_balancers;
 mod metrics;
 mod page;
 mod page_clients;
+pub mod resources;
 pub mod state;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +46,8 @@ pub struct About {
     pub started: SystemTime,
     /// Whether etcd has confirmed the member key, so that who leaves waits for us.
     pub joined: bool,
+    /// The folder of its configuration, for the commands that the page names.
+    pub confdir: PathBuf,
     /// Requests about our own keys since the start, and those without a good answer.
     pub requests: (u64, u64),
 }
@@ -51,8 +55,8 @@ pub struct About {
 impl About {
     /// Of a process that has not reached etcd yet.
     #[must_use]
-    pub fn new(name: String) -> Self {
-        Self { name, started: SystemTime::now(), joined: false, requests: (0, 0) }
+    pub fn new(name: String, confdir: PathBuf) -> Self {
+        Self { name, started: SystemTime::now(), joined: false, confdir, requests: (0, 0) }
     }
 }
 
@@ -90,7 +94,7 @@ pub fn serve(
 /// Answers from documents that all clients share.
 struct StatusHandler {
     sources: Sources,
-    page: page::Page,
+    page: common::runtime::HtmlPage,
     metrics: SharedMetrics<Sources>,
     status: SharedDocument<Sources>,
     events: events::EventStreams,
@@ -99,7 +103,7 @@ struct StatusHandler {
 impl StatusHandler {
     fn new(sources: Sources) -> Self {
         Self {
-            page: page::Page::new(),
+            page: page::page(),
             metrics: SharedMetrics::new(sources.clone()),
             status: SharedDocument::new(sources.clone()),
             events: events::EventStreams::new(&sources),

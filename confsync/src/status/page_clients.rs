@@ -11,7 +11,7 @@ use common::watch::{self, Options};
 use tokio::sync::{Notify, watch as channel};
 use tokio_util::sync::CancellationToken;
 
-use crate::status::load_balancers::{self, Fleet};
+use crate::status::load_balancers::Followed;
 
 /// So many may look at once; the next is told to come back.
 const MOST: usize = 24;
@@ -28,7 +28,7 @@ pub struct PageClients {
 struct Inner {
     count: AtomicUsize,
     changed: Notify,
-    fleet: channel::Sender<Option<Fleet>>,
+    fleet: channel::Sender<Option<Followed>>,
 }
 
 /// Somebody looks, until this is dropped.
@@ -36,7 +36,7 @@ struct Inner {
 pub(super) struct PageClient {
     inner: Arc<Inner>,
     /// The load balancers; `None` until etcd told.
-    pub(super) fleet: channel::Receiver<Option<Fleet>>,
+    pub(super) fleet: channel::Receiver<Option<Followed>>,
 }
 
 impl Default for PageClients {
@@ -57,7 +57,7 @@ impl PageClients {
     }
 
     /// The load balancers, for whoever renders them.
-    pub(super) fn fleet(&self) -> channel::Receiver<Option<Fleet>> {
+    pub(super) fn fleet(&self) -> channel::Receiver<Option<Followed>> {
         self.inner.fleet.subscribe()
     }
 
@@ -91,14 +91,13 @@ impl PageClients {
     async fn watch<S: Store>(&self, store: S, bookkeeping: &Bookkeeping) {
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
-        let trees = vec![bookkeeping.members(), bookkeeping.acks()];
+        let trees = vec![bookkeeping.members(), bookkeeping.acks(), bookkeeping.leave_markers()];
         let mut view = watch::follow(store, trees, Options::default(), stop);
         loop {
             let found = view.borrow_and_update().snapshot.clone();
             // An old picture of others is worth less than none.
-            self.inner
-                .fleet
-                .send_replace(found.map(|found| load_balancers::read(&found, bookkeeping)));
+            let followed = found.map(|found| Followed::read(&found, bookkeeping));
+            self.inner.fleet.send_replace(followed);
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { break },
                 () = self.nobody() => break,

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use serde::{Serialize, Serializer};
 
 use crate::apply::pipeline::load_seconds;
+use crate::status::resources::{ResourceState, TroublePlace};
 
 /// What one set's agent knows.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +40,10 @@ pub struct GroupState {
     pub owed_since: Option<SystemTime>,
     /// Why the last step failed, or why the newest revision is not rendered.
     pub trouble: Option<String>,
+    /// Where that is, if its text names a file and a line.
+    pub trouble_at: Option<TroublePlace>,
+    /// Its resources, in the order of their files.
+    pub resources: Vec<ResourceState>,
     /// The backends that are wanted, and those that are still routed to.
     pub backends: Vec<Arc<BackendState>>,
     /// Values that were withheld, and why.
@@ -133,6 +138,8 @@ impl GroupState {
             in_sync: false,
             owed_since: None,
             trouble: None,
+            trouble_at: None,
+            resources: Vec::new(),
             backends: Vec::new(),
             refused: Vec::new(),
             driver: "reload",
@@ -153,8 +160,12 @@ impl GroupState {
         let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
             (None, true, _) => {
-                let backends = plural(self.wanted_backends(), "backend");
-                format!("{}: {backends} live at revision {}", self.name, self.applied)
+                let what = match self.wanted_backends() {
+                    // Of a file made of settings nothing is in rotation.
+                    0 if self.resources.iter().all(|r| r.services.is_empty()) => "in sync".into(),
+                    count => format!("{} in rotation", plural(count, "backend")),
+                };
+                format!("{}: {what} at revision {}", self.name, self.applied)
             }
             (None, false, true) => format!("{}: applying revision {}", self.name, self.revision),
             (None, false, false) => format!("{}: waiting for the keys in etcd", self.name),

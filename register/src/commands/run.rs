@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ArgMatches;
-use common::handshake::Bookkeeping;
+use common::handshake::{Bookkeeping, DrainTimes};
 use common::rights::{Right, warn_until_granted};
 use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage};
 use common::startup::wait_for_etcd;
@@ -34,10 +34,12 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let mut backend = start_backend(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(SidekickStatus::default());
     let liveness = Liveness::default();
+    let (weights, weight_changes) = tokio::sync::mpsc::channel(8);
     let certificate = follow_expiry(&connection.tls, signals.abort.clone());
     if let Some(server) = config.process.status.clone() {
         let (liveness, manager) = (liveness.clone(), manager.clone());
-        let sources = StatusSources { published, liveness, manager, certificate };
+        let commands = weights.clone();
+        let sources = StatusSources { published, liveness, manager, certificate, commands };
         status::serve(server, sources, signals.abort.clone())?;
     }
     let store = tokio::select! {
@@ -62,6 +64,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         liveness,
         backend,
         publish,
+        weight_changes,
     };
     sidekick::run(parts).await
 }
@@ -74,7 +77,8 @@ fn rights(config: &RegisterConfig) -> anyhow::Result<Vec<Right>> {
     for service in &config.services {
         let key = &service.target.key;
         if folders.insert(key.as_str().rsplit_once('/').map(|(folder, _)| folder.to_owned())) {
-            let marker = bookkeeping.leave_marker(key).map(|(marker, _)| marker);
+            let marker =
+                bookkeeping.leave_marker(key, DrainTimes::default()).map(|(marker, _)| marker);
             rights.extend(marker.map(Right::Write));
             rights.push(Right::Write(key.clone()));
         }

@@ -28,6 +28,7 @@ fn member(lb: &str, left: bool) -> (String, Entry) {
         version: "1".into(),
         instance_id: "b1".into(),
         advertise: None,
+        status: None,
         resources: vec![Consumes { name: "web".into(), trees: vec!["/services/apache".into()] }],
         left,
     };

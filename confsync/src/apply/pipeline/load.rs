@@ -28,7 +28,7 @@ impl Pipeline {
         self.last_load = Some(now);
         let failed = match outcome {
             Ok(live) => {
-                self.master.clone_from(&live.master);
+                self.master = live.master;
                 self.retire(live.old, now);
                 match self.driver.confirm().await {
                     Ok(()) => {
@@ -111,7 +111,7 @@ impl Pipeline {
         let name = &self.name;
         tracing::error!(
             set = name,
-            "nginx has ended; nothing is known to be live until it is started again"
+            "the proxy has ended; nothing is known to be live until it is started again"
         );
     }
 

@@ -14,7 +14,6 @@ mod quiesce_check;
 mod record;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
@@ -29,11 +28,11 @@ pub use record::{Counts, HISTORY, Load, load_seconds};
 use crate::apply::ledger::{Ledger, Owed};
 use crate::apply::quiescence::Quiescence;
 use crate::install::{
-    Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
+    Candidate, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
     clean_stale, current, recover,
 };
 use crate::proxy::driver::{Driver, Pools, RenderedFile};
-use crate::proxy::nginx::{Master, is_alive};
+use crate::proxy::nginx::{ProcessId, gone, is_alive};
 use crate::proxy::{NotPassed, Proxy};
 
 /// The pipeline of one set.
@@ -65,7 +64,7 @@ pub struct Pipeline {
     quiescence: Quiescence,
     quiesce_check: QuiesceCheck,
     /// Who runs what is live, if its end is to be watched for.
-    master: Option<Arc<Master>>,
+    master: Option<ProcessId>,
     /// The files as they were last looked at.
     stamp: Stamp,
     min_interval: Duration,
@@ -237,12 +236,18 @@ impl Pipeline {
         }
     }
 
-    /// What resolves when nginx, known by its pid file, ends.
+    /// The files as they are wanted, in the group's order; none before the first render.
+    #[must_use]
+    pub fn wanted_files(&self) -> &[Candidate] {
+        self.wanted.as_ref().map_or(&[], Wanted::files)
+    }
+
+    /// What resolves when a proxy known by its pid file ends.
     pub fn master_gone(&self) -> impl Future<Output = ()> + use<> {
-        let master = self.master.clone();
+        let master = self.master;
         async move {
             match master {
-                Some(master) => master.gone().await,
+                Some(master) => gone(master).await,
                 None => std::future::pending().await,
             }
         }

@@ -12,7 +12,7 @@ mod users;
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
-pub use resource::{Command, Live, Nginx, Resource};
+pub use resource::{Command, Haproxy, Live, Nginx, Resource};
 
 use common::model::Prefix;
 

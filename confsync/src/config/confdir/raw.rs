@@ -12,6 +12,7 @@ use serde::Deserialize;
 pub(super) struct File {
     pub template: Option<Template>,
     pub nginx: Option<Nginx>,
+    pub haproxy: Option<Haproxy>,
     /// Whether there was a `[guard]`, whose keys are in `template`.
     #[serde(skip)]
     pub guard: bool,
@@ -64,13 +65,28 @@ pub(super) struct Nginx {
     pub live_dir: Option<String>,
 }
 
+/// `[haproxy]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Haproxy {
+    /// A path, or a list of them.
+    pub conf: Option<toml::Value>,
+    pub pid_file: Option<String>,
+    pub binary: Option<String>,
+    pub deadline: Option<toml::Value>,
+    pub max_old_generations: Option<i64>,
+}
+
 impl File {
     /// Whether it says anything that confd does not know: then it was written for us.
     pub(super) fn has_own_tables(&self) -> bool {
         let is_ours = |template: &Template| {
             template.values.is_some() || template.on_empty.is_some() || template.max_loss.is_some()
         };
-        self.nginx.is_some() || self.guard || self.template.as_ref().is_some_and(is_ours)
+        self.nginx.is_some()
+            || self.haproxy.is_some()
+            || self.guard
+            || self.template.as_ref().is_some_and(is_ours)
     }
 
     /// Whether it declares that its keys are backends. Tables that name a proxy, a guard and a
@@ -83,11 +99,12 @@ impl File {
                 || template.max_loss.is_some()
                 || template.grace.is_some()
         };
-        self.nginx.is_some() || self.guard || self.template.as_ref().is_some_and(guards)
+        let is_by_name = self.nginx.is_some() || self.haproxy.is_some();
+        is_by_name || self.guard || self.template.as_ref().is_some_and(guards)
     }
 }
 
-const TABLES: &[&str] = &["template", "nginx", "guard", "backend"];
+const TABLES: &[&str] = &["template", "nginx", "haproxy", "guard", "backend"];
 const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace"];
 const TEMPLATE: &[&str] = &[
     "src",
@@ -121,6 +138,8 @@ const TEMPLATE: &[&str] = &[
 const NGINX: &[&str] =
     &["conf", "pid_file", "binary", "deadline", "max_old_generations", "live", "live_dir"];
 
+const HAPROXY: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+
 /// Reads a file's text; the notes name keys that are ignored.
 ///
 /// # Errors
@@ -136,6 +155,7 @@ pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
         let known = match lower.as_str() {
             "template" => TEMPLATE,
             "nginx" => NGINX,
+            "haproxy" => HAPROXY,
             "guard" => GUARD,
             "backend" => {
                 file.insert(lower, value);
@@ -261,7 +281,9 @@ mod tests {
 
     #[test]
     fn every_key_is_on_the_page_and_no_other() {
-        for (heading, known) in [("## `[template]`", TEMPLATE), ("## `[nginx]`", NGINX)] {
+        let tables =
+            [("## `[template]`", TEMPLATE), ("## `[nginx]`", NGINX), ("## `[haproxy]`", HAPROXY)];
+        for (heading, known) in tables {
             let mut page = documented(heading);
             let mut known = known.to_vec();
             page.sort_unstable();

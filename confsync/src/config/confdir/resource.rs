@@ -39,6 +39,8 @@ pub struct Resource {
     pub reading: KeySelection,
     /// nginx by name; its check, signal and evidence are ours.
     pub nginx: Option<Nginx>,
+    /// HAProxy by name; likewise.
+    pub haproxy: Option<Haproxy>,
     /// Run before the swap; `{{.src}}` is the candidate.
     pub check: Option<Command>,
     /// Run after the swap.
@@ -108,6 +110,21 @@ pub enum Live {
     Off,
 }
 
+/// HAProxy, as a resource knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Haproxy {
+    /// Its files and folders, in the order of `-f`.
+    pub conf: Vec<PathBuf>,
+    /// Where the master's pid is; `None`: where its configuration says.
+    pub pid_file: Option<PathBuf>,
+    /// The program.
+    pub binary: PathBuf,
+    /// How long a new worker may take to serve.
+    pub deadline: Duration,
+    /// With more old workers alive than this, the next reload waits.
+    pub max_old_generations: usize,
+}
+
 /// A command of the operator, run by the shell as confd does it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Command {
@@ -115,6 +132,14 @@ pub struct Command {
     pub text: String,
     /// How long it may take.
     pub timeout: Duration,
+}
+
+impl Resource {
+    /// Whether its proxy is known by name, so that it needs no commands.
+    #[must_use]
+    pub fn is_by_name(&self) -> bool {
+        self.nginx.is_some() || self.haproxy.is_some()
+    }
 }
 
 pub(super) type Mistakes = Vec<String>;
@@ -164,9 +189,13 @@ impl Reader<'_> {
             return None;
         };
         let commands = raw.check_cmd.is_some() || raw.reload_cmd.is_some();
-        let implied = self.globals.nginx_is_our_child && !commands;
+        let implied = self.globals.nginx_is_our_child && !commands && file.haproxy.is_none();
         let nginx = file.nginx.or_else(|| implied.then(raw::Nginx::default));
         let nginx = nginx.map(|nginx| self.nginx(nginx));
+        let haproxy = file.haproxy.map(|haproxy| self.haproxy(haproxy));
+        if nginx.is_some() && haproxy.is_some() {
+            self.mistakes.push("[nginx] and [haproxy]: one resource has one of them".into());
+        }
         let src = self.src(&raw);
         let dest = self.dest(&raw);
         let policy = self.policy(&raw);
@@ -179,7 +208,7 @@ impl Reader<'_> {
             gid: self.owner(raw.group.as_deref(), raw.gid, "gid", is_ours, users::gid),
             make_directories: raw.make_directories.unwrap_or(false),
             allow_in_place: raw.allow_in_place.unwrap_or(false),
-            reading: self.reading(&raw, nginx.is_some(), declared),
+            reading: self.reading(&raw, nginx.is_some() || haproxy.is_some(), declared),
             check: self.check(&raw),
             reload: self.command(
                 raw.reload_cmd.as_deref(),
@@ -203,13 +232,14 @@ impl Reader<'_> {
             output_format: self.output_format(raw.output_format.as_deref()),
             policy,
             nginx,
+            haproxy,
             src: src.unwrap_or_default(),
             dest: dest.unwrap_or_default(),
         };
         self.note(&resource, raw.dest.as_deref());
         if self.globals.sync_only {
-            (resource.nginx, resource.check, resource.reload, resource.verify) =
-                (None, None, None, None);
+            (resource.nginx, resource.haproxy) = (None, None);
+            (resource.check, resource.reload, resource.verify) = (None, None, None);
         }
         Some(resource)
     }
@@ -238,15 +268,18 @@ impl Reader<'_> {
         if dest.is_some_and(|dest| Path::new(dest).is_relative()) {
             self.advise(format!("dest is relative; from here it is {}", resource.dest.display()));
         }
-        let check = resource.check.as_ref().filter(|_| resource.nginx.is_none());
+        let check = resource.check.as_ref().filter(|_| !resource.is_by_name());
         if check.is_some_and(|check| !crate::config::substitute::names_src(&check.text)) {
             self.advise(
                 "check_cmd does not look at the candidate ({{.src}}), so it runs after the swap and the file \
                  is put back if it fails; for nginx, an [nginx] table checks before the swap",
             );
         }
-        if resource.nginx.is_some() && (resource.check.is_some() || resource.reload.is_some()) {
-            self.advise("with [nginx], check_cmd and reload_cmd are not needed and not run");
+        if resource.is_by_name() && (resource.check.is_some() || resource.reload.is_some()) {
+            let table = if resource.nginx.is_some() { "nginx" } else { "haproxy" };
+            self.advise(format!(
+                "with [{table}], check_cmd and reload_cmd are not needed and not run"
+            ));
         }
     }
 }

@@ -65,6 +65,27 @@ fn an_nginx_table_makes_values_typed_and_has_defaults() {
 }
 
 #[test]
+fn a_haproxy_table_takes_one_path_or_more() {
+    let toml = |conf: &str| {
+        format!("[template]\nsrc=\"t\"\ndest=\"/d\"\nkeys=[\"/a\"]\n[haproxy]\n{conf}\n")
+    };
+    let read = |conf: &str| {
+        let folder = Folder::with(&[("conf.d/a.toml", &toml(conf)), ("templates/t", "")]);
+        folder.load().map(|confdir| {
+            let resource = &confdir.resources[0];
+            assert_eq!(resource.reading.values, Values::Typed);
+            resource.haproxy.clone().unwrap().conf
+        })
+    };
+    assert_eq!(read("").unwrap(), [Path::new("/etc/haproxy/haproxy.cfg")]);
+    assert_eq!(read("conf = \"/a\"").unwrap(), [Path::new("/a")]);
+    assert_eq!(read("conf = [\"/a\", \"/b\"]").unwrap(), [Path::new("/a"), Path::new("/b")]);
+    for wrong in ["conf = []", "conf = [1]", "conf = \"\"", "[nginx]"] {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn with_nginx_as_our_child_a_resource_without_commands_is_its() {
     let toml = "[template]\nsrc=\"t\"\ndest=\"/d\"\n";
     let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);

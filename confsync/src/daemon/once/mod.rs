@@ -185,7 +185,7 @@ async fn apply(
 }
 
 fn only_commands(set: &ReloadGroup) -> bool {
-    set.programs.iter().all(|program| program.resource.nginx.is_none())
+    set.programs.iter().all(|program| !program.resource.is_by_name())
 }
 
 fn write_only(set: &ReloadGroup, wanted: &Wanted) -> anyhow::Result<()> {

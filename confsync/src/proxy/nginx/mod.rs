@@ -23,7 +23,7 @@ pub mod conf;
 mod evidence;
 mod include;
 mod lua;
-mod process;
+pub(in crate::proxy) mod process;
 mod reload;
 mod shadow;
 mod start;
@@ -41,7 +41,7 @@ pub use argv::Argv;
 pub use check::{CheckError, CheckReport, Warning};
 use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
-pub use process::{Master, MasterError, ProcessId, Role, Worker, is_alive};
+pub use process::{Master, MasterError, ProcessId, Role, Worker, gone, is_alive};
 pub use reload::{Applied, Quiesced, ReloadError, quiesced};
 pub use start::{StartError, Started};
 

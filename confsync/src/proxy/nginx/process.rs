@@ -205,9 +205,7 @@ impl Master {
     /// Waits until it is gone; for a master that is not our child, whose end nobody
     /// tells us.
     pub async fn gone(&self) {
-        while self.is_alive() {
-            tokio::time::sleep(GONE_PACE).await;
-        }
+        gone(self.id).await;
     }
 
     /// Sends it a signal, and never to another process.
@@ -284,20 +282,28 @@ impl Role {
     }
 }
 
+/// Waits until a process is gone that is not our child.
+pub async fn gone(id: ProcessId) {
+    while is_alive(id) {
+        tokio::time::sleep(GONE_PACE).await;
+    }
+}
+
 /// Whether this very process still runs.
 #[must_use]
 pub fn is_alive(id: ProcessId) -> bool {
     Stat::read(id.pid).is_some_and(|stat| stat.start == id.start)
 }
 
-struct Stat {
-    parent: i32,
-    start: u64,
+/// What the kernel says of a process.
+pub(in crate::proxy) struct Stat {
+    pub(in crate::proxy) parent: i32,
+    pub(in crate::proxy) start: u64,
 }
 
 impl Stat {
     /// `None` for one that is gone or waits only to be reaped.
-    fn read(pid: i32) -> Option<Self> {
+    pub(in crate::proxy) fn read(pid: i32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         Self::parse(&text)
     }

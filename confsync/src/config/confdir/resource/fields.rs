@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
 
-use super::{Command, Live, Nginx, Reader};
+use super::{Command, Haproxy, Live, Nginx, Reader};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, Template};
@@ -186,6 +186,26 @@ impl Reader<'_> {
                 self.mistakes.push(mistake);
                 Live::Off
             }
+        }
+    }
+
+    pub(super) fn haproxy(&mut self, raw: raw::Haproxy) -> Haproxy {
+        let one = |value: &toml::Value| value.as_str().filter(|t| !t.is_empty()).map(PathBuf::from);
+        let conf = match &raw.conf {
+            None => Some(vec![PathBuf::from("/etc/haproxy/haproxy.cfg")]),
+            Some(toml::Value::Array(list)) => list.iter().map(one).collect(),
+            Some(value) => one(value).map(|path| vec![path]),
+        };
+        let conf = conf.filter(|conf| !conf.is_empty()).unwrap_or_else(|| {
+            self.mistakes.push("conf in [haproxy] is neither a path nor a list of paths".into());
+            Vec::new()
+        });
+        Haproxy {
+            conf,
+            pid_file: raw.pid_file.map(PathBuf::from),
+            binary: PathBuf::from(raw.binary.unwrap_or_else(|| "haproxy".into())),
+            deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(30)),
+            max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
         }
     }
 

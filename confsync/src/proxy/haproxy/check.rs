@@ -1,0 +1,146 @@
+//! `haproxy -c` on all files, with the staged ones in the place of their dests.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Haproxy, conf};
+use crate::install::{Proof, StagedFiles};
+use crate::proxy::NotPassed;
+use crate::proxy::command::{Command, CommandError};
+
+/// A staged file, and what it stands for.
+struct Stand {
+    dest: PathBuf,
+    real: PathBuf,
+    staged: PathBuf,
+}
+
+impl Haproxy {
+    /// Asks HAProxy about the whole configuration as it will be with these files in place.
+    /// Nothing live is touched: it neither binds nor writes.
+    ///
+    /// # Errors
+    /// In HAProxy's words, when it refuses or cannot be asked.
+    pub async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
+        let stand = |file: &crate::install::Staged| Stand {
+            dest: file.dest().into(),
+            real: file.real().into(),
+            staged: file.path().into(),
+        };
+        let stands: Vec<Stand> = staged.files().iter().map(stand).collect();
+        let dests: Vec<PathBuf> = stands.iter().map(|stand| stand.dest.clone()).collect();
+        let files = conf::files(&self.settings.conf, &dests);
+        let stand_of = |file: &PathBuf| {
+            let real = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
+            stands.iter().find(|stand| stand.real == real || &stand.dest == file)
+        };
+        for stand in &stands {
+            if !files.iter().filter_map(stand_of).any(|of| of.dest == stand.dest) {
+                tracing::warn!(
+                    "{} is no part of {}: HAProxy would never read it as configuration",
+                    stand.dest.display(),
+                    shown(&self.settings.conf)
+                );
+            }
+        }
+        let read = |file: &PathBuf| stand_of(file).map_or(file, |stand| &stand.staged).clone();
+        match self.ask(files.iter().map(read)).await {
+            Ok(text) => {
+                for line in said(&text, &["[WARNING]"]) {
+                    tracing::warn!("{}", translate(&line, &stands));
+                }
+                Ok(Proof::passed(staged))
+            }
+            Err(CommandError::RejectedValue { output, .. }) => {
+                Err(NotPassed::RejectedValue(translate(&reason(&output.text), &stands)))
+            }
+            Err(error) => Err(NotPassed::Unknown(translate(&error.to_string(), &stands))),
+        }
+    }
+
+    /// Why HAProxy refuses the files as they are on disk, if it does.
+    pub(super) async fn why_rejected(&self) -> Option<String> {
+        match self.ask(conf::files(&self.settings.conf, &[])).await {
+            Ok(_) => None,
+            Err(CommandError::RejectedValue { output, .. }) => Some(reason(&output.text)),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    async fn ask(&self, files: impl IntoIterator<Item = PathBuf>) -> Result<String, CommandError> {
+        let mut arguments = vec![OsString::from("-c")];
+        if let Some(directory) = &self.settings.directory {
+            arguments.extend(["-C".into(), directory.into()]);
+        }
+        for file in files {
+            arguments.extend(["-f".into(), file.into()]);
+        }
+        let command = Command::argv(&self.settings.binary, arguments, self.settings.check_deadline);
+        Ok(command.run().await?.output.text)
+    }
+}
+
+fn shown(conf: &[PathBuf]) -> String {
+    conf.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn translate(text: &str, stands: &[Stand]) -> String {
+    let name = |path: &Path| path.display().to_string();
+    stands
+        .iter()
+        .fold(text.to_owned(), |text, stand| text.replace(&name(&stand.staged), &name(&stand.dest)))
+}
+
+/// The lines that say why.
+fn reason(text: &str) -> String {
+    // Lines that say only that there were errors, and in which file.
+    let empty = |line: &String| {
+        line.ends_with("Fatal errors found in configuration.") || line.contains("Error(s) found in")
+    };
+    let mut lines = said(text, &["[ALERT]"]);
+    if lines.iter().any(|line| !empty(line)) {
+        lines.retain(|line| !empty(line));
+    }
+    if lines.is_empty() { text.trim().to_owned() } else { lines.join("\n") }
+}
+
+/// The lines of these levels, without the number of the process: `[ALERT]    (12) : text`.
+fn said(text: &str, levels: &[&str]) -> Vec<String> {
+    let line = |line: &str| {
+        let level = levels.iter().find(|level| line.starts_with(**level))?;
+        let rest = line.strip_prefix(level)?.trim_start();
+        let plain = rest.split_once(") : ").filter(|(before, _)| before.starts_with('('));
+        Some(format!("{level} {}", plain.map_or(rest, |(_, rest)| rest).trim()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: &str = "\
+[NOTICE]   (1489) : haproxy version is 2.6.12-1+deb12u4
+[NOTICE]   (1489) : path to executable is /usr/sbin/haproxy
+[WARNING]  (1489) : config : missing timeouts for backend 'b'.
+[ALERT]    (1489) : config : parsing [/x/.a.cfg.confsync-1:16] : unknown keyword 'bogus' in 'backend' section
+[ALERT]    (1489) : config : Error(s) found in configuration file : /x/.a.cfg.confsync-1
+[ALERT]    (1489) : config : Fatal errors found in configuration.";
+
+    #[test]
+    fn the_reason_is_what_an_operator_can_use() {
+        let stand = Stand {
+            dest: "/x/a.cfg".into(),
+            real: "/x/a.cfg".into(),
+            staged: "/x/.a.cfg.confsync-1".into(),
+        };
+        assert_eq!(
+            translate(&reason(REFUSED), &[stand]),
+            "[ALERT] config : parsing [/x/a.cfg:16] : unknown keyword 'bogus' in 'backend' section"
+        );
+        assert_eq!(reason("out of memory\n"), "out of memory");
+        let warnings = said(REFUSED, &["[WARNING]"]);
+        assert_eq!(warnings, ["[WARNING] config : missing timeouts for backend 'b'."]);
+    }
+}

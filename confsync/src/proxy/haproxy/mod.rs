@@ -1,0 +1,199 @@
+//! HAProxy by name: is this candidate good, take it, and is it what you run now?
+//!
+//! * [`Haproxy::check`] gives HAProxy all its files with the staged ones in the place of
+//!   their dests, before anything live is touched.
+//! * [`Haproxy::load`] has the master reload and watches its workers until a new one
+//!   serves and no old one takes connections. The old ones are waited for by others.
+//!
+//! What must hold: an exit code proves nothing, only workers do; no signal goes to a
+//! process that is not proven to be a master; nothing waits without a deadline.
+//!
+//! What proves a reload is asked of the master's socket (`-S`), where it has one: it says
+//! which worker is of which generation, and each worker whether it is stopping. Without
+//! it, the signals that the kernel shows of each process have to do.
+
+mod answers;
+mod argv;
+mod check;
+mod conf;
+mod master;
+mod reload;
+mod socket;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use argv::Argv;
+use master::works;
+pub use master::{Master, MasterError};
+use reload::{Pace, ReloadError};
+
+use crate::config::confdir;
+use crate::install::Digest;
+use crate::proxy::child::{Child, Knows, Life};
+use crate::proxy::nginx::ProcessId;
+use crate::proxy::{Live, NotLoaded, Old};
+
+/// Where HAProxy's own pid file is on Debian, and by its manual.
+const PID_FILE: &str = "/run/haproxy.pid";
+
+/// A name that does not resolve takes its time.
+const CHECK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What is known about HAProxy before it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The program; looked for in `PATH` if it is a bare name.
+    pub binary: PathBuf,
+    /// Its files and folders (`-f`), in order.
+    pub conf: Vec<PathBuf>,
+    /// The folder that relative names are resolved against (`-C`).
+    pub directory: Option<PathBuf>,
+    /// The pid file; `None`: what the configuration says.
+    pub pid_file: Option<PathBuf>,
+    /// How long a check may take.
+    pub check_deadline: Duration,
+    /// How long a new worker may take to serve.
+    pub deadline: Duration,
+    /// With more old workers than this, the next reload waits.
+    pub max_old_generations: usize,
+}
+
+/// One HAProxy.
+#[derive(Debug, Clone)]
+pub struct Haproxy {
+    group: String,
+    settings: Settings,
+    /// The supervised program, if it is this HAProxy.
+    child: Option<Child>,
+}
+
+impl Haproxy {
+    /// HAProxy as a resource knows it. What the command line of a supervised one says wins.
+    #[must_use]
+    pub fn of(group: &str, told: &confdir::Haproxy, child: Option<Child>) -> Self {
+        let mut settings = Settings {
+            binary: told.binary.clone(),
+            conf: told.conf.clone(),
+            directory: None,
+            pid_file: told.pid_file.clone(),
+            check_deadline: CHECK_DEADLINE,
+            deadline: told.deadline,
+            max_old_generations: told.max_old_generations,
+        };
+        let argv = child.as_ref().and_then(|child| in_command(child.command()));
+        if let Some(argv) = &argv {
+            settings.binary.clone_from(&argv.binary);
+            settings.directory.clone_from(&argv.directory);
+            if !argv.conf.is_empty() {
+                settings.conf.clone_from(&argv.conf);
+            }
+        }
+        Self { group: group.to_owned(), settings, child: child.filter(|_| argv.is_some()) }
+    }
+
+    /// Where the master writes its number, by what its configuration says now.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        let told = self.settings.pid_file.clone();
+        let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).pid_file;
+        told.or_else(by_conf).unwrap_or_else(|| PID_FILE.into())
+    }
+
+    /// The master that is our child or that the pid file names, proven to be one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn master(&self) -> Result<Master, MasterError> {
+        match self.child.as_ref().and_then(Child::pid) {
+            Some(pid) => Master::from_pid(pid),
+            None => Master::from_pid_file(&self.pid_file()),
+        }
+    }
+
+    /// Whether a master runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.master().is_ok()
+    }
+
+    /// Whether so many old workers are alive that a reload should wait.
+    #[must_use]
+    pub fn crowded(&self) -> Option<usize> {
+        let workers = self.master().ok()?.workers(&[]).ok()?;
+        let old = workers.len().saturating_sub(1);
+        (old > self.settings.max_old_generations).then_some(old)
+    }
+
+    /// Has the installed files loaded, and waits for the proof. `files` are those in place.
+    ///
+    /// # Errors
+    /// [`NotLoaded`].
+    pub async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
+        if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting)
+            && self.start(child, files).await?
+        {
+            return Ok(Live { old: Old::Processes(Vec::new()), master: None });
+        }
+        let master = self.master().map_err(|error| NotLoaded::NobodyThere(error.to_string()))?;
+        let old = self.reload(&master).await?;
+        let master = self.child.is_none().then(|| master.id());
+        Ok(Live { old: Old::Processes(old), master })
+    }
+
+    /// Starts the supervised one. `true` if it serves by exactly these files.
+    async fn start(&self, child: &Child, files: Option<Digest>) -> Result<bool, NotLoaded> {
+        let knows = child.placed(&self.group, files, None).await;
+        let knows = knows.map_err(NotLoaded::RejectedValue)?;
+        if knows == Knows::NotStarted {
+            let why = format!("{} is started when all files are in place", child.name());
+            return Err(NotLoaded::Unproven(why));
+        }
+        let until = Instant::now() + self.settings.deadline;
+        let mut pace = Pace::new();
+        loop {
+            let workers = self.master().and_then(|master| master.workers(&[]));
+            match workers {
+                Ok(workers) if workers.iter().any(|worker| works(*worker)) => {
+                    return Ok(knows == Knows::ReadThem);
+                }
+                _ if matches!(child.life(), Life::Left(_)) => {
+                    return Err(NotLoaded::RejectedValue(format!(
+                        "{} ended at once",
+                        child.name()
+                    )));
+                }
+                Err(error) if Instant::now() >= until => {
+                    return Err(NotLoaded::NobodyThere(error.to_string()));
+                }
+                Ok(_) if Instant::now() >= until => {
+                    let why =
+                        format!("{} was started, and none of its workers serves", child.name());
+                    return Err(NotLoaded::NobodyThere(why));
+                }
+                _ => pace.wait().await,
+            }
+        }
+    }
+
+    async fn reload(&self, master: &Master) -> Result<Vec<ProcessId>, NotLoaded> {
+        match reload::reload(master, self.settings.deadline).await {
+            Ok(old) => Ok(old),
+            Err(error @ ReloadError::Rejected) => {
+                let why = self.why_rejected().await;
+                let why = why.unwrap_or_else(|| "its log has the reason".to_owned());
+                Err(NotLoaded::RejectedValue(format!("{error}: {why}")))
+            }
+            Err(error @ ReloadError::TimedOut { .. }) => Err(NotLoaded::Broken(error.to_string())),
+            Err(error) => Err(NotLoaded::Unproven(error.to_string())),
+        }
+    }
+}
+
+/// The HAProxy of a command line, which an entry point or `env` may come before.
+fn in_command(command: &[OsString]) -> Option<Argv> {
+    (0..command.len()).find_map(|from| Argv::read(command.get(from..)?))
+}

@@ -1,0 +1,166 @@
+// The whole page: what stands of each reload group, drains, load balancers.
+function stages(set) {
+  const cell = (mood, name, words, more) => h("li", mood, h("span", "", dot(), name), h("b", "", words), h("small", "", more || "\u00a0"));
+  const is = (digest) => digest === null ? (set.wanted ? "not known" : "nothing yet") : digest === set.wanted ? "in sync" : "the one before";
+  const mood = (digest) => digest === null ? (set.wanted && !set.in_sync && set.trouble ? "bad" : "wait") : digest === set.wanted && !set.trouble ? "good" : "wait";
+  const old = set.old_generations;
+  return h("ol", "stages",
+    cell(set.stale ? "wait" : "good", "etcd", set.revision ? "revision " + set.revision : "nothing read yet", set.stale ? "stale" : "watched"),
+    cell(set.installed === set.wanted && set.wanted ? "good" : "wait", "installed", set.installed ? is(set.installed) : "nothing yet", set.installed),
+    cell(mood(set.live), "active", is(set.live), set.live),
+    cell(old ? "wait" : "good", "old generations", old ? plural(old, "generation") : "none left", old ? "finishing requests" : null));
+}
+function picture(shown) {
+  const most = Math.max(50, ...shown.map((l) => l.took_ms));
+  const bad = shown.filter((l) => l.failed).length;
+  const words = "The last " + plural(shown.length, "reload") + ": " + (shown.length - bad) + " proven, " + bad +
+    " failed; the slowest took " + took(Math.max(...shown.map((l) => l.took_ms)));
+  const bars = shown.map((l, i) => {
+    const high = Math.max(3, 54 * Math.sqrt(l.took_ms / most));
+    const x = 720 - (shown.length - i) * 18 + 5;
+    return s("rect", { x, y: 56 - high, width: 12, height: high, class: l.failed ? "no" : "ok" },
+      s("title", {}, took(l.took_ms) + ", " + l.cause + (l.failed ? ", " + l.failed : "")));
+  });
+  return s("svg", { viewBox: "0 0 720 56", preserveAspectRatio: "none", role: "img", "aria-label": words }, bars);
+}
+function reload(l) {
+  return h("li", "", h("span", "at", age(l.at, "% ago")),
+    h("span", "what", l.cause, l.failed ? h("small", "", l.failed) : null),
+    h("span", "when", l.failed ? tag("bad", "failed") : null, l.failed ? " " : null, took(l.took_ms)));
+}
+function problem(set, doc) {
+  const at = set.trouble_at, rejected = set.trouble.startsWith("refused: ");
+  const note = h("div", "note");
+  if (at) {
+    const line = at.line ? [h("code", "", at.file), " line " + at.line + ", from "] : [];
+    const from = [h("code", "", at.template), at.template_line ? " line " + at.template_line : ""];
+    add(note, [h("p", "", h("b", "", at.resource), " is not applied: ", line, from)]);
+  }
+  add(note, [h("p", "reason", rejected ? set.trouble.slice("refused: ".length) : set.trouble)]);
+  const served = set.live ? "Served instead: the configuration of before" + (set.applied ? ", of revision " + set.applied : "") + ". It is tried again at the next change." :
+    "Nothing of this group is proven to be served.";
+  add(note, [h("p", "", served)]);
+  const names = at ? [at.resource] : set.resources.length === 1 ? [set.resources[0].name] : [];
+  return add(note, names.map((name) => command("confsync render " + quoted(name), doc)));
+}
+function retained(set, doc) {
+  const named = set.resources.map((r) => [r.name, r.services.filter((s) => s.retained)]).filter(([, list]) => list.length);
+  const note = ([name, list]) => h("div", "note",
+    h("p", "", list.map((s) => plural(s.retained, "backend") + " of " + s.service).join(", ") + (list.length === 1 && list[0].retained === 1 ? " is" : " are") +
+      " retained: absent from etcd, and still accepting connections. Look at etcd and at the sidekicks. If the loss is meant:"),
+    command("confsync accept " + quoted(name), doc));
+  return named.map(note);
+}
+function reload(l) {
+  return h("li", "", h("span", "at", age(l.at, "% ago")),
+    h("span", "what", l.cause, l.failed ? h("small", "", l.failed) : null),
+    h("span", "when", l.failed ? tag("bad", "failed") : null, l.failed ? " " : null, took(l.took_ms)));
+}
+function one(set, doc, many) {
+  const mood = moodOf(set);
+  const card = h("section", "", h("div", "top", h("h2", "", set.name), tag(mood[0], mood[1])), stages(set));
+  card.setAttribute("aria-label", set.name);
+  if (set.trouble) add(card, [problem(set, doc)]);
+  if (set.stale) add(card, [h("p", "note wait", "etcd is not watched: " + set.stale + ". What is active stays active.")]);
+  add(card, retained(set, doc));
+  if (set.refused.length) {
+    const rejection = (r) => h("li", "", h("span", "", tag("bad", "rejected")), h("span", "what", h("b", "", r.key), h("small", "", r.why)), h("span", ""));
+    add(card, [h("h3", "", plural(set.refused.length, "value") + " rejected"), h("ul", "rows", set.refused.map(rejection))]);
+  }
+  add(card, [h("h3", "", "Services"), services(set, many)]);
+  const shown = set.loads.slice(-40), slowest = Math.max(...shown.map((l) => l.took_ms));
+  add(card, [h("h3", "", "Reloads", shown.length ? h("span", "", " · newest on the right, the slowest took " + took(slowest)) : null)]);
+  if (shown.length) add(card, [picture(shown), h("ol", "rows times", shown.slice(-5).reverse().map(reload))]);
+  else add(card, [h("p", "empty", "None yet.")]);
+  return add(card, [h("p", "soft files", "Writes ", set.files.map((f, i) => [i ? ", " : "", h("code", "", f)]), ".")]);
+}
+function moodOf(set) {
+  if (set.trouble) return ["bad", set.live ? "a change is not applied" : "not known to be active"];
+  if (!set.live && !set.wanted) return ["wait", "waiting"];
+  if (set.stale) return ["wait", "stale"];
+  if (set.backends.some((b) => b.held)) return ["bad", "retaining"];
+  if (!set.in_sync) return ["wait", "applying"];
+  return set.refused.length ? ["wait", "in sync, values rejected"] : ["good", "in sync"];
+}
+function headline(doc) {
+  const sets = doc.sets, backends = sets.flatMap((set) => set.backends);
+  const wanted = backends.filter((b) => !b.leaving).length, rotating = backends.filter((b) => b.live).length;
+  const any = (test) => sets.some(test), inRotation = plural(rotating, "backend") + " in rotation";
+  if (doc.stopping) return ["wait", "Stopping", "This load balancer is being taken down."];
+  if (doc.stuck.length) return ["bad", "Stuck", doc.stuck.join(", ") + " does not answer. Restart this process."];
+  if (!sets.length) return ["wait", "Waiting for etcd", doc.words[0].toUpperCase() + doc.words.slice(1) + "."];
+  if (any((set) => set.trouble && !set.live)) return ["bad", "Nothing is known to be active", "The proxy does not run, or did not load its files. It is tried again until it does."];
+  if (any((set) => set.trouble)) return ["bad", "The newest change is not applied", "The configuration of before is served, with " + inRotation + "."];
+  if (any((set) => !set.live && !set.wanted)) return ["wait", "Waiting for the first keys", doc.words];
+  if (any((set) => set.stale)) return ["wait", "Serving what was known last", "etcd cannot be watched just now. " + inRotation + ", as last seen."];
+  const held = backends.filter((b) => b.held).length;
+  if (held) return ["bad", plural(held, "backend") + " retained", (held === 1 ? "Its key is" : "Their keys are") + " absent from etcd, and it is not certain that " + (held === 1 ? "it is" : "they are") + " gone."];
+  if (any((set) => !set.in_sync)) return ["wait", "Applying a change", inRotation + ", " + wanted + " wanted."];
+  const join = doc.joined ? "" : " This load balancer is not registered in etcd, so backends that deregister do not wait for it.";
+  const rejected = sets.reduce((n, set) => n + set.refused.length, 0);
+  const but = rejected ? " " + plural(rejected, "value") + " in etcd " + (rejected === 1 ? "is" : "are") + " rejected." : "";
+  const about = any((set) => set.resources.some((r) => r.services.length));
+  if (!wanted && about) return ["wait", "No backends", "None is registered, so clients are told to come back later." + but + join];
+  return [join || but ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + but + join];
+}
+function drains(doc) {
+  if (!doc.draining || !doc.draining.length) return null;
+  const old = (doc.load_balancers || []).filter((b) => b.mood === "wait").map((b) => b.lb + " (" + b.resource + "): " + b.words);
+  const drain = (d) => {
+    const [id, name] = d.key.split("/").reverse();
+    const until = d.until ? [" · ", age(d.until, "at most % more", true)] : null;
+    return h("li", "", h("span", "", tag("wait", "draining")), h("span", "what", h("b", "", id), " of " + name, h("small", "", d.key)),
+      h("span", "when", d.since ? age(d.since, "since %") : null, until));
+  };
+  const made = h("section", "", h("div", "top", h("h2", "", "Drains"), h("span", "soft", old.length ? old.join(", ") : "no load balancer has requests of before")),
+    h("ul", "rows", doc.draining.map(drain)));
+  made.setAttribute("aria-label", "Drains");
+  return made;
+}
+function others(doc) {
+  const name = (b) => {
+    if (!b.page || b.lb === doc.name) return h("b", "", b.lb);
+    const link = h("a", "", h("b", "", b.lb));
+    link.href = b.page;
+    return link;
+  };
+  const row = (b) => h("li", "", h("span", "", tag(b.mood, { good: "applied", wait: "waiting", bad: "trouble" }[b.mood])),
+    h("span", "what", name(b), b.lb === doc.name ? " (this one)" : "", h("small", "", b.resource + " on " + b.host + (b.words === "ok" ? "" : " · " + b.words))),
+    h("span", "when", b.applied === null ? "nothing yet" : "revision " + b.applied));
+  const list = doc.load_balancers;
+  return h("section", "", h("div", "top", h("h2", "", "Load balancers"), h("span", "soft", "and the last revision that each applied")),
+    !list ? h("p", "empty", "Not known: etcd does not answer, or this page is not connected.") :
+    list.length ? h("ul", "rows", list.map(row)) : h("p", "empty", "None is registered in etcd."));
+}
+// Told apart by form as well as by colour.
+function icon(mood) {
+  const [colour, form] = { good: ["#1a7440", "M4.5 8.3l2.4 2.4 4.6-5"], wait: ["#a86a00", "M8 4.5v4l2.5 1.5"], bad: ["#c62b22", "M8 4v5M8 11.2v.6"] }[mood] || ["#6a7178", "M4.5 8h7"];
+  const text = "<svg xmlns='" + SVG + "' viewBox='0 0 16 16'><circle cx='8' cy='8' r='8' fill='" + colour + "'/><path d='" + form +
+    "' fill='none' stroke='white' stroke-width='2' stroke-linecap='round' stroke-linejoin='round'/></svg>";
+  document.querySelector("link[rel=icon]").href = "data:image/svg+xml," + encodeURIComponent(text);
+}
+const say = (id, text) => { if (byId(id).textContent !== text) byId(id).textContent = text; };
+let shown = null;
+function show(doc) {
+  shown = doc;
+  skew = doc.now - Date.now();
+  const [mood, words, detail] = headline(doc);
+  say("name", doc.name);
+  byId("hero").className = "hero " + mood;
+  say("headline", words);
+  say("detail", detail);
+  icon(mood);
+  document.title = words + " · " + doc.name;
+  byId("about").replaceChildren("confsync " + doc.version + ", ", age(doc.started, "up for %"));
+  redraw();
+}
+function redraw() {
+  const doc = shown;
+  if (!doc) return;
+  const total = doc.sets.reduce((n, set) => n + set.backends.length, 0), many = total > MANY;
+  byId("filter").hidden = !total && !filtered();
+  draw("states", [filter.state, doc.sets.map((set) => set.backends)], () => stateButtons(doc));
+  draw("drains", [doc.draining, doc.load_balancers], () => drains(doc));
+  draw("sets", [filter, [...all], doc.sets], () => doc.sets.map((set) => one(set, doc, many)));
+  draw("others", [doc.load_balancers, doc.sets.length], () => doc.sets.length ? others(doc) : null);
+}

@@ -1,0 +1,170 @@
+//! What a reload group says of each of its resources: their services in numbers, and which
+//! resource a failure is about. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// One resource of a reload group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResourceState {
+    /// Its name, as commands take it.
+    pub name: String,
+    /// The file it writes.
+    pub file: String,
+    /// Its template.
+    pub template: String,
+    /// Its services; none for a resource that is made of settings.
+    pub services: Vec<ServiceState>,
+}
+
+/// One service of a resource, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ServiceState {
+    /// Its name.
+    pub service: Arc<str>,
+    /// Backends that are wanted.
+    pub backends: usize,
+    /// Those of them that new requests are proven to be sent to.
+    pub in_rotation: usize,
+    /// Those of them that are absent from etcd and still routed to.
+    pub retained: usize,
+}
+
+/// Where a failure is: a line of a rendered file, or of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TroublePlace {
+    /// The resource.
+    pub resource: String,
+    /// The file it writes.
+    pub file: String,
+    /// The line of that file, as it was rendered; `None` when the template failed.
+    pub line: Option<usize>,
+    /// The template.
+    pub template: String,
+    /// The line of the template, where it is certain.
+    pub template_line: Option<usize>,
+}
+
+/// The services of each resource, counted one backend after the other. A service that had
+/// backends is counted on when it has none.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceCounts {
+    resources: BTreeMap<String, BTreeMap<Arc<str>, ServiceState>>,
+}
+
+impl ServiceCounts {
+    /// The services that are known without any backend.
+    pub fn expect(&mut self, resource: &str, service: &Arc<str>) {
+        self.entry(resource, service);
+    }
+
+    /// Everything at zero again; the services stay known.
+    pub fn reset(&mut self, resources: &BTreeSet<&str>) {
+        self.resources.retain(|name, _| resources.contains(name.as_str()));
+        for state in self.resources.values_mut().flat_map(BTreeMap::values_mut) {
+            *state = ServiceState { service: Arc::clone(&state.service), ..Default::default() };
+        }
+    }
+
+    /// One backend of a service.
+    pub fn count(&mut self, resource: &str, service: &Arc<str>, in_rotation: bool, retained: bool) {
+        let state = self.entry(resource, service);
+        state.backends += 1;
+        state.in_rotation += usize::from(in_rotation);
+        state.retained += usize::from(retained);
+    }
+
+    /// The services of a resource, by name.
+    #[must_use]
+    pub fn of(&self, resource: &str) -> Vec<ServiceState> {
+        self.resources.get(resource).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    fn entry(&mut self, resource: &str, service: &Arc<str>) -> &mut ServiceState {
+        if !self.resources.contains_key(resource) {
+            self.resources.insert(resource.to_owned(), BTreeMap::new());
+        }
+        let services = self.resources.entry(resource.to_owned()).or_default();
+        let new = || ServiceState { service: Arc::clone(service), ..Default::default() };
+        services.entry(Arc::clone(service)).or_insert_with(new)
+    }
+}
+
+/// The first of `files` that `text` names with a line, as nginx, HAProxy and the templates do:
+/// `/etc/nginx/nginx.conf:12`.
+#[must_use]
+pub fn named_line<'f>(
+    text: &str,
+    files: impl IntoIterator<Item = &'f str>,
+) -> Option<(usize, usize)> {
+    let line = |file: &str| {
+        text.match_indices(file).find_map(|(at, _)| {
+            let rest = text.get(at + file.len()..)?.strip_prefix(':')?;
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            rest.get(..digits)?.parse().ok()
+        })
+    };
+    files.into_iter().enumerate().find_map(|(index, file)| Some((index, line(file)?)))
+}
+
+/// The line of the template that a line of its file was copied from: the only one of the same
+/// text. `None` when it is not certain.
+#[must_use]
+pub fn template_line(template: &[u8], rendered: &[u8], line: usize) -> Option<usize> {
+    let lines = |text: &'_ [u8]| {
+        let text = String::from_utf8_lossy(text).into_owned();
+        text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let wanted = lines(rendered).into_iter().nth(line.checked_sub(1)?)?;
+    let template = lines(template);
+    let mut same = template.iter().enumerate().filter(|(_, line)| **line == wanted);
+    let (index, _) = same.next().filter(|_| !wanted.is_empty())?;
+    same.next().is_none().then_some(index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_had_backends_is_counted_on() {
+        let mut counts = ServiceCounts::default();
+        let (cart, web): (Arc<str>, Arc<str>) = ("cart".into(), "web".into());
+        counts.count("site", &cart, true, false);
+        counts.count("site", &cart, false, true);
+        counts.expect("site", &web);
+        let of = |counts: &ServiceCounts| -> Vec<_> {
+            let all = counts.of("site").into_iter();
+            all.map(|s| (s.service.to_string(), s.backends, s.in_rotation, s.retained)).collect()
+        };
+        assert_eq!(of(&counts), [("cart".into(), 2, 1, 1), ("web".into(), 0, 0, 0)]);
+        counts.reset(&BTreeSet::from(["site"]));
+        assert_eq!(of(&counts), [("cart".into(), 0, 0, 0), ("web".into(), 0, 0, 0)]);
+        counts.reset(&BTreeSet::new());
+        assert!(of(&counts).is_empty());
+    }
+
+    #[test]
+    fn the_file_and_line_of_a_failure() {
+        let files = ["/etc/nginx/a.conf", "/etc/nginx/cart.conf"];
+        let nginx = "refused: [emerg] unknown directive \"x\" in /etc/nginx/cart.conf:64";
+        assert_eq!(named_line(nginx, files), Some((1, 64)));
+        assert_eq!(named_line("/etc/nginx/a.conf:2:7: no such key", files), Some((0, 2)));
+        assert_eq!(named_line("/etc/nginx/a.conf.bak:2", files), None);
+        assert_eq!(named_line("cannot read /etc/nginx/a.conf", files), None);
+    }
+
+    #[test]
+    fn a_line_of_the_template_is_named_where_it_is_certain() {
+        let template = b"{{#each x}}\n  server {{addr}};\n{{/each}}\n  proxy_pas x;\nlisten 1;\n";
+        let rendered = b"server 10.0.0.1:1;\nproxy_pas x;\n\nlisten 1;\n";
+        assert_eq!(template_line(template, rendered, 2), Some(4));
+        assert_eq!(template_line(template, rendered, 4), Some(5));
+        assert_eq!(template_line(template, rendered, 1), None, "made by the loop");
+        assert_eq!(template_line(template, rendered, 3), None, "empty");
+        assert_eq!(template_line(template, rendered, 9), None);
+        assert_eq!(template_line(b"a\na\n", b"a\n", 1), None, "one of two");
+    }
+}

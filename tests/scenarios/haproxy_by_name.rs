@@ -1,0 +1,195 @@
+//! The real HAProxy, known by name: checked with all its files, reloaded by its master, and
+//! proven by its workers.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use futures_util::future::join_all;
+use tests::daemon::Running;
+use tests::eventually::check;
+use tests::process::{Process, Spec};
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, eventually, http};
+
+const MAIN: &str = "global
+    hard-stop-after 60s
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+";
+
+const TEMPLATE: &str = r#"frontend web
+    bind LISTEN
+    {{ range gets "/settings/*" }}{{ .Value }}
+    {{ end }}
+    default_backend apache
+backend apache
+    balance roundrobin
+{{ range gets "/services/apache/*" }}    server {{ base .Key }} {{ .Value }}
+{{ end }}"#;
+
+/// HAProxy with a master, of a file of its own and one that confsync writes.
+struct Site {
+    lab: Lab,
+    etcd: Etcd,
+    backends: [Backend; 2],
+    sidekicks: [Running; 2],
+    listen: SocketAddr,
+    confdir: Confdir,
+}
+
+impl Site {
+    async fn prepare() -> Self {
+        let lab = Lab::new();
+        let etcd = Etcd::start(&lab).await;
+        let backends = [Backend::start(&lab, "one").await, Backend::start(&lab, "two").await];
+        let sidekicks = backends.each_ref().map(|of| {
+            let register = Daemon::register(&lab).backend("apache", of.address());
+            register.etcd(&etcd, Api::V3).flag("--id", of.name()).quick().start()
+        });
+        for sidekick in &sidekicks {
+            sidekick.ready().await;
+        }
+        let (listen, confdir) = (lab.free(), Confdir::empty(&lab));
+        let folder = lab.folder("haproxy");
+        fs::write(folder.join("00-main.cfg"), MAIN).unwrap();
+        confdir.template("web.tmpl", &TEMPLATE.replace("LISTEN", &listen.to_string()));
+        confdir.toml(
+            "web",
+            &format!(
+                "[template]\nsrc = \"web.tmpl\"\ndest = \"{0}/web.cfg\"\n\
+                 keys = [\"/services/apache\", \"/settings\"]\n\
+                 [haproxy]\nconf = \"{0}\"\npid_file = \"{0}/pid\"\n",
+                folder.display()
+            ),
+        );
+        Self { lab, etcd, backends, sidekicks, listen, confdir }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.lab.folder("haproxy").join(name)
+    }
+
+    /// HAProxy runs, with these options more; then confsync, until it is ready.
+    async fn start(&self, more: &[&str]) -> (Process, Running) {
+        let first = format!("listen first\n    bind {}\n", self.lab.free());
+        fs::write(self.at("web.cfg"), first).unwrap();
+        let path = |name: &str| self.at(name).display().to_string();
+        let line = ["-W", "-db", "-f", &path(""), "-p", &path("pid")].map(str::to_owned);
+        let more = more.iter().map(|word| word.replace("HERE", &path("")));
+        let spec = Spec::new("haproxy", "haproxy", self.lab.path());
+        let process = self.lab.spawn(spec.args(line.into_iter().chain(more)));
+        let pid = self.at("pid");
+        eventually("HAProxy runs", || async { check(pid.exists(), || "no pid file".into()) }).await;
+        let confsync = Daemon::confsync(&self.lab).etcd(&self.etcd, Api::V3);
+        let confsync = confsync.flag("--name", "lb-1").confdir(&self.confdir).start();
+        confsync.ready().await;
+        (process, confsync)
+    }
+}
+
+/// Six long requests, and the backend that has half of them leaves.
+async fn drain(more: &[&str]) {
+    let site = Site::prepare().await;
+    let _running = site.start(more).await;
+    site.backends.iter().for_each(|backend| backend.take(std::time::Duration::from_secs(3)));
+    let requests = (0..6).map(|_| tokio::spawn(http::get(site.listen, "/")));
+    let requests: Vec<_> = requests.collect();
+    let [leaving, staying] = &site.backends;
+    eventually("the requests are under way", || async {
+        let (one, two) = (leaving.in_flight(), staying.in_flight());
+        check(one + two == 6 && one > 0, || format!("{one} and {two}"))
+    })
+    .await;
+    assert_eq!(site.sidekicks[0].stop().await, Exit::Code(0), "{}", site.sidekicks[0].log());
+    assert!(site.sidekicks[0].log().contains("drain confirmed by lb-1"));
+    leaving.die().await;
+    for answer in join_all(requests).await {
+        assert_eq!(answer.unwrap().unwrap().status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_the_last_request_by_the_masters_word() {
+    drain(&["-S", "HEREmaster.sock"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_the_last_request_by_the_processes_alone() {
+    drain(&[]).await;
+}
+
+/// Refused by the check, and refused by the running one alone: a port that is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_haproxy_refuses_replaces_nothing() {
+    let site = Site::prepare().await;
+    let (_process, confsync) = site.start(&["-S", "HEREmaster.sock"]).await;
+    let load = Load::on(site.listen).start();
+    load.more(20).await;
+    let good = fs::read_to_string(site.at("web.cfg")).unwrap();
+    let ctl = site.etcd.ctl(Api::V3);
+    ctl.put("/settings/1", "bogus 1").await;
+    confsync.logged("unknown keyword 'bogus'").await;
+    assert!(confsync.log().contains(&format!("[{}:3]", site.at("web.cfg").display())));
+    assert_eq!(fs::read_to_string(site.at("web.cfg")).unwrap(), good);
+    load.more(20).await;
+    load.stop().await.assert_none_failed();
+
+    // HAProxy itself takes no connection while it tries to have the port, for 2 s.
+    let taken = std::net::TcpListener::bind((site.lab.another_ip(), 0)).unwrap();
+    ctl.put("/settings/1", &format!("bind {}", taken.local_addr().unwrap())).await;
+    confsync.logged("goes on with its old configuration").await;
+    confsync.logged("the previous files are back in place").await;
+    assert_eq!(fs::read_to_string(site.at("web.cfg")).unwrap(), good);
+
+    ctl.put("/settings/1", "http-response set-header X-Mended yes").await;
+    eventually("the next good one is taken", || async {
+        let answer = http::get(site.listen, "/").await?;
+        let mended = answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-mended"));
+        check(mended, || format!("{:?}", answer.headers))
+    })
+    .await;
+}
+
+/// It is started with the first good files, reloaded, and finishes its requests at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervised_haproxy_is_started_reloaded_and_ended_gently() {
+    let site = Site::prepare().await;
+    let folder = site.at("").display().to_string();
+    let command = ["--", "haproxy", "-W", "-db", "-f", &folder];
+    let confsync = Daemon::confsync(&site.lab).etcd(&site.etcd, Api::V3).confdir(&site.confdir);
+    let confsync = confsync.flag("--name", "lb-1");
+    let confsync = command.iter().fold(confsync, |daemon, word| daemon.arg(*word)).start();
+    confsync.ready().await;
+    let load = Load::on(site.listen).clients(2).start();
+    load.more(20).await;
+    assert_eq!(site.sidekicks[0].stop().await, Exit::Code(0), "{}", site.sidekicks[0].log());
+    site.backends[0].die().await;
+    load.more(20).await;
+    load.stop().await.assert_none_failed();
+    site.backends[1].take(std::time::Duration::from_secs(2));
+    let last = tokio::spawn(http::get(site.listen, "/"));
+    eventually("the last request is under way", || async {
+        check(site.backends[1].in_flight() == 1, || "none".to_owned())
+    })
+    .await;
+    assert_eq!(confsync.stop().await, Exit::Code(0), "{}", confsync.log());
+    assert_eq!(last.await.unwrap().unwrap().status, 200);
+}
+
+/// Signals are for a master alone: SIGUSR2 would end another HAProxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_haproxy_without_a_master_is_left_alone() {
+    let site = Site::prepare().await;
+    fs::write(site.at("web.cfg"), format!("listen x\n    bind {}\n", site.lab.free())).unwrap();
+    let path = |name: &str| site.at(name).display().to_string();
+    let spec = Spec::new("haproxy", "haproxy", site.lab.path());
+    let process = site.lab.spawn(spec.args(["-db", "-f", &path("")].map(str::to_owned)));
+    fs::write(site.at("pid"), process.pid().to_string()).unwrap();
+    let confsync = Daemon::confsync(&site.lab).etcd(&site.etcd, Api::V3);
+    let confsync = confsync.confdir(&site.confdir).start();
+    confsync.logged("a HAProxy without a master").await;
+    assert_eq!(process.exit(), None);
+}
