@@ -94,6 +94,8 @@ mod hazards_setup;
 mod hazards_store;
 /// Both daemons with the rights of the manual, and with one too few.
 mod least_rights;
+/// Backends that change without a reload, end to end.
+mod live;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// The load balancer's unit when confsync is killed.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Agent, remember};
 use crate::backends::RejectedValue;
 use crate::backends::loss_check::{LossCheck, LossOutcome};
-use crate::install::Candidate;
+use crate::config::rendered::RenderedFile;
 use crate::status::change_summary;
 
 /// How often a doubt is looked into again.
@@ -32,7 +32,7 @@ pub(super) struct Withheld {
 /// What a picture comes to.
 #[derive(Default)]
 struct Rendered {
-    candidates: Vec<Candidate>,
+    files: Vec<RenderedFile>,
     refused: Vec<RejectedValue>,
     /// Backends that etcd has no more are in it, because without them too few are left.
     withheld: Option<Withheld>,
@@ -89,7 +89,7 @@ impl<S: Store> Agent<S> {
                 self.refused = rendered.refused;
                 self.parts.pipeline.cause =
                     change_summary::words(self.served.as_ref(), &self.routes());
-                self.parts.pipeline.want(rendered.candidates.into(), snapshot.revision);
+                self.parts.pipeline.want_rendered(rendered.files, snapshot.revision);
             }
             Err(withheld) => {
                 self.say_withheld(Some(&withheld));
@@ -145,7 +145,7 @@ impl<S: Store> Agent<S> {
                 }
                 rendered.withheld = Some(withheld);
             }
-            rendered.candidates.push(program.render(&self.probing.without(&seen))?);
+            rendered.files.push(program.render(&self.probing.without(&seen))?);
             rendered.refused.extend(seen.refused.clone());
             adopted.push((resource.name.clone(), seen, retained));
         }

@@ -171,6 +171,11 @@ impl<S: Store> Agent<S> {
                     self.last_load = Some(Instant::now());
                     self.note_what_is_served();
                 }
+                // Members are live before they are written: nobody waits for the disk.
+                if self.parts.pipeline.ledger.owed(Instant::now()) == Owed::Write {
+                    self.parts.pipeline.look_at_departed().await;
+                    self.tell();
+                }
                 if shutdown.is_cancelled() {
                     break;
                 }
@@ -179,6 +184,7 @@ impl<S: Store> Agent<S> {
                     self.decide().await;
                 }
             }
+            self.parts.pipeline.look_at_departed().await;
             self.tell();
             self.remember().await;
             if shutdown.is_cancelled() {
@@ -261,7 +267,7 @@ impl<S: Store> Agent<S> {
         match self.parts.pipeline.ledger.owed(now) {
             Owed::Nothing => {}
             Owed::Later(until) => next = next.min(until),
-            Owed::Install | Owed::Reload => next = now,
+            _ => next = now,
         }
         if let Some(first) = self.first_change {
             next = next.min(first + self.parts.set.debounce());

@@ -160,6 +160,9 @@ impl<S: Store> Agent<S> {
             refused: refused
                 .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
                 .collect(),
+            driver: pipeline.driver().0,
+            driver_reason: pipeline.driver().1.map(str::to_owned),
+            member_changes_total: pipeline.counts.member_changes,
             old_generations: pipeline.retiring(),
             loads,
             loads_total: pipeline.counts.loads,

@@ -222,7 +222,7 @@ pub fn command() -> Command {
     with_common_commands(subcommands().into_iter().fold(program, Command::subcommand))
 }
 
-fn subcommands() -> [Command; 8] {
+fn subcommands() -> [Command; 7] {
     let subcommand = |name: &'static str, about: &'static str, examples: &'static str| {
         Command::new(name).about(about).after_help(format!("Examples:\n{examples}"))
     };

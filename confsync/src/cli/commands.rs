@@ -162,7 +162,7 @@ async fn render(matches: &ArgMatches) -> anyhow::Result<Exit> {
     for refused in &seen.refused {
         print_error(format_args!("{}: value refused: {}", refused.key, refused.why));
     }
-    let candidate = program.render(&seen).map_err(anyhow::Error::msg)?;
+    let candidate = program.render(&seen).map_err(anyhow::Error::msg)?.plain();
     print_bytes(&candidate.bytes);
     Ok(Exit::Done)
 }

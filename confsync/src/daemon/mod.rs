@@ -52,6 +52,7 @@ use crate::config::run::RunConfig;
 use crate::install::Target;
 use crate::proxy::Proxy;
 use crate::proxy::child::Child;
+use crate::proxy::driver::Driver;
 use crate::proxy::nginx::Argv;
 use crate::status::state::{GroupState, States};
 use crate::status::{self, About, PageClients};
@@ -227,7 +228,9 @@ impl Daemon {
         let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
         let locks = lock_dests(&targets, HANDED_OVER).await?;
         let interval = set.min_reload_interval();
-        let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
+        let driver = Driver::of(&set, &proxy);
+        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
+        let mut pipeline = pipeline.with_driver(driver);
         pipeline.splay = set.splay();
         // A group that was here before goes on counting.
         if let Some(ended) = self.about.borrow().ended.get(&set.name).cloned() {

@@ -173,6 +173,8 @@ fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {
         s.old_generations as u64
     });
     counter(registry, totals, "loads", "Loads proven", |counts| counts.loads);
+    let help = "Changes of backends that the proxy confirmed without a load";
+    counter(registry, totals, "member_changes", help, |counts| counts.member_changes);
     counter(registry, totals, "refusals", "Candidates refused", |counts| counts.refusals);
     let help = "Steps failed for another reason";
     counter(registry, totals, "failures", help, |counts| counts.failures);

@@ -26,6 +26,7 @@ impl Totals {
     pub fn of(state: &GroupState) -> Self {
         let counts = Counts {
             loads: state.loads_total,
+            member_changes: state.member_changes_total,
             refusals: state.refusals_total,
             failures: state.failures_total,
         };

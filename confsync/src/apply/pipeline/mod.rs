@@ -9,6 +9,7 @@
 //! This module knows nothing of etcd.
 
 mod load;
+mod members;
 mod quiesce_check;
 mod record;
 
@@ -30,6 +31,7 @@ use crate::install::{
     Candidate, DestLock, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp,
     Target, Wanted, clean_stale, current, recover,
 };
+use crate::proxy::driver::{Driver, Pools, RenderedFile};
 use crate::proxy::nginx::{ProcessId, gone, is_alive};
 use crate::proxy::{NotPassed, Proxy};
 
@@ -38,6 +40,16 @@ use crate::proxy::{NotPassed, Proxy};
 pub struct Pipeline {
     name: String,
     proxy: Proxy,
+    /// Who changes members without a reload.
+    driver: Driver,
+    /// The members that the driver is to give the proxy.
+    pools: Pools,
+    /// Whether it has.
+    is_published: bool,
+    /// Requests to members that left were not counted; the reload that cures it is on its way.
+    uncounted: bool,
+    /// What is wanted, before a driver gave it its form.
+    rendered: Vec<RenderedFile>,
     targets: Vec<Target>,
     /// Nobody else writes the targets.
     locks: Vec<DestLock>,
@@ -118,6 +130,11 @@ impl Pipeline {
             ledger: Ledger::new(on_disk(&targets)),
             name,
             proxy,
+            driver: Driver::reload("nobody looked for a better one"),
+            pools: Pools::new(),
+            is_published: true,
+            uncounted: false,
+            rendered: Vec::new(),
             targets,
             locks,
             edited: None,
@@ -168,11 +185,23 @@ impl Pipeline {
         &self.proxy
     }
 
+    /// Members are changed by this driver from now on.
+    #[must_use]
+    pub fn with_driver(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// These files are wanted, rendered from this revision, in the form of the driver.
+    pub fn want_rendered(&mut self, files: Vec<RenderedFile>, revision: Revision) {
+        self.rendered = files;
+        self.arrange(revision);
+    }
+
     /// These files are wanted, rendered from this revision.
     pub fn want(&mut self, wanted: Wanted, revision: Revision) {
         let digest = wanted.digest();
         if self.ledger.wanted() != Some(digest) {
-            self.ledger.want(digest);
             self.backoff.reset();
             self.said = None;
             // What waits already waits no longer for a further change; the first file never does.
@@ -181,6 +210,7 @@ impl Pipeline {
                 self.ledger.pause(*self.splayed.get_or_insert_with(at));
             }
         }
+        self.ledger.want_parts(digest, wanted.structure());
         (self.wanted, self.wanted_at) = (Some(wanted), revision);
         if self.ledger.in_sync() {
             self.quiescence.live(revision);
@@ -248,6 +278,7 @@ impl Pipeline {
 
     /// Performs the step owed, if one is. `true`: there may be another.
     pub async fn step(&mut self, now: Instant) -> bool {
+        self.publish_early(now).await;
         match self.ledger.owed(now) {
             Owed::Nothing | Owed::Later(_) => false,
             Owed::Install => {
@@ -274,6 +305,14 @@ impl Pipeline {
                     return false;
                 }
                 self.load(now).await;
+                true
+            }
+            Owed::Publish => {
+                self.publish(now).await;
+                true
+            }
+            Owed::Write => {
+                self.write_behind().await;
                 true
             }
         }
@@ -325,7 +364,11 @@ impl Pipeline {
         let digest = staged.digest();
         let proof = match self.proxy.check(&staged).await {
             Ok(proof) => proof,
-            Err(NotPassed::RejectedValue(why)) => return self.refused(digest, why),
+            Err(NotPassed::RejectedValue(why)) if self.fall_back(&why) => return false,
+            Err(NotPassed::RejectedValue(why)) => {
+                self.driver.reconsider();
+                return self.refused(digest, why);
+            }
             Err(NotPassed::Unknown(why)) => return self.failed(why),
         };
         match blocking(move || staged.accept(proof)?.install()).await {

@@ -58,6 +58,8 @@ impl Pipeline {
 pub struct Counts {
     /// Loads proven.
     pub loads: u64,
+    /// Changes of members that the proxy confirmed without a load.
+    pub member_changes: u64,
     /// Candidates refused, by a check or by whoever loads.
     pub refusals: u64,
     /// Steps that failed for another reason.

@@ -64,6 +64,8 @@ pub(super) struct Nginx {
     pub binary: Option<String>,
     pub deadline: Option<toml::Value>,
     pub max_old_generations: Option<i64>,
+    pub live: Option<String>,
+    pub live_dir: Option<String>,
 }
 
 /// `[haproxy]`.
@@ -107,7 +109,8 @@ impl File {
 }
 
 pub(super) const TABLES: &[&str] = &["template", "nginx", "haproxy", "guard", "backend"];
-pub(super) const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace", "probe_when_stale"];
+pub(super) const GUARD: &[&str] =
+    &["on_empty", "min_backends", "max_loss", "grace", "probe_when_stale"];
 pub(super) const TEMPLATE: &[&str] = &[
     "src",
     "dest",
@@ -141,7 +144,7 @@ pub(super) const TEMPLATE: &[&str] = &[
     "probe_when_stale",
 ];
 pub(super) const NGINX: &[&str] =
-    &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+    &["conf", "pid_file", "binary", "deadline", "max_old_generations", "live", "live_dir"];
 
 pub(super) const HAPROXY: &[&str] =
     &["conf", "pid_file", "binary", "deadline", "max_old_generations"];

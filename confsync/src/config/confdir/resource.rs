@@ -98,6 +98,21 @@ pub struct Nginx {
     pub deadline: Duration,
     /// With more old generations alive than this, the next reload waits.
     pub max_old_generations: usize,
+    /// Whether members change without a reload.
+    pub live: Live,
+    /// Where what nginx needs for that is.
+    pub live_dir: PathBuf,
+}
+
+/// Whether nginx changes its members without a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Live {
+    /// Where it can.
+    Auto,
+    /// It must: where it cannot, that is trouble.
+    Lua,
+    /// Never.
+    Off,
 }
 
 /// HAProxy, as a resource knows it.

@@ -121,7 +121,8 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
         {
             anyhow::bail!("{}: {why}; the last file stays", resource.name);
         }
-        rendered.candidates.push(program.render(&picture.seen).map_err(anyhow::Error::msg)?);
+        let file = program.render(&picture.seen).map_err(anyhow::Error::msg)?;
+        rendered.candidates.push(file.plain());
         if let Some(routed) = picture.routed {
             let (cluster, revision) = (snapshot.cluster, snapshot.revision);
             let memory = SavedBackends { cluster, revision, backends: routed };

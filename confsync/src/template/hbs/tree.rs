@@ -149,7 +149,9 @@ impl Tree<'_> {
 
     /// A call's name and those in its arguments.
     fn call(&mut self, call: &HelperTemplate) -> Result<(), Found> {
-        match call.name.as_name() {
+        let name = call.name.as_name();
+        self.asks.any |= matches!(name, Some("upstream" | "servers"));
+        match name {
             Some(name) if has_arguments(call) => self.known(name)?,
             Some(name) if !call.block && !self.helpers.stands_alone(name) => self.field(name)?,
             _ => {}
@@ -195,7 +197,7 @@ impl Tree<'_> {
 
     fn block_name(&self, call: &HelperTemplate) -> Result<(), Found> {
         let name = call.name.as_name().unwrap_or_default();
-        if matches!(name, "if" | "unless" | "each" | "with" | "raw") {
+        if matches!(name, "if" | "unless" | "each" | "with" | "raw" | "upstream") {
             return Ok(());
         }
         let remedy = "write `{{#each name}}`, `{{#if name}}` or `{{#with name}}`";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
 
-use super::{Command, Haproxy, Nginx, Reader};
+use super::{Command, Haproxy, Live, Nginx, Reader};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, Template};
@@ -171,6 +171,21 @@ impl Reader<'_> {
             binary: path(raw.binary, "nginx"),
             deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(10)),
             max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
+            live: self.live(raw.live.as_deref()),
+            live_dir: path(raw.live_dir, "/run/confsync"),
+        }
+    }
+
+    fn live(&mut self, text: Option<&str>) -> Live {
+        match text {
+            None | Some("auto") => Live::Auto,
+            Some("lua") => Live::Lua,
+            Some("off") => Live::Off,
+            Some(other) => {
+                let mistake = format!("live = \"{other}\" is none of \"auto\", \"lua\", \"off\"");
+                self.mistakes.push(mistake);
+                Live::Off
+            }
         }
     }
 
