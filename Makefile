@@ -62,7 +62,7 @@ packages: setup
 	command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
 	$(CARGO) build --release -p register -p confsync -p tests --bins
 	$(CARGO) run --release --quiet -p tests --bin pages
-	gzip -9nf target/release/generated/*.1
+	gzip -9nf target/release/generated/*.8
 	$(CARGO) deb --no-build -p register
 	$(CARGO) deb --no-build -p confsync
 

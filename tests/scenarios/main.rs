@@ -106,8 +106,10 @@ mod old_etcd;
 mod output;
 /// The packages, installed and removed.
 mod packages;
-/// The page for people, in a real browser.
+/// The page of confsync, in a real browser.
 mod page;
+/// The page of register, in a real browser.
+mod page_register;
 /// etcd refuses us at the start, or a file is missing: waited for, and nothing ends.
 mod refused;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
@@ -116,6 +118,8 @@ mod register_commands;
 mod register_health;
 /// `register`: lost leases, etcd away, restarted, wiped, restored.
 mod register_lease;
+/// `register`: the connections to a backend, where nobody acknowledges.
+mod register_quiet;
 /// `register`: two instances of one key, restarts, stops at any moment.
 mod register_rivals;
 /// `register`: many services in one process.

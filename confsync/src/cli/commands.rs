@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::ArgMatches;
 use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot, plural};
+use common::other_api::hint;
 use common::runtime::{
     Exit, LogFormat, Signals, Usage, print, print_bytes, print_error, start_log,
 };
@@ -168,7 +169,12 @@ async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let log = log::read(matches, &variable, &Layer::default());
     let (prefix, connection) = start(log, both(mistakes.none_or_some(prefix), connection))?;
     let bookkeeping = Bookkeeping::below(&prefix)?;
-    let found = read_keys(&connection, &[bookkeeping.members(), bookkeeping.acks()]).await?;
+    let store = connect(&connection).await?;
+    let members = bookkeeping.members();
+    let found = store.read(&[members.clone(), bookkeeping.acks()], read_deadline()).await?;
+    if !found.entries.keys().any(|key| members.covers(key)) {
+        print_error(format_args!("{}", hint(&connection, &store, &members).await));
+    }
     let (fleet, revision) = (load_balancers::read(&found, &bookkeeping), found.revision.0);
     if json {
         let text = serde_json::to_string_pretty(&load_balancers::json(&fleet, revision))?;

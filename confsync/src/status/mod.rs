@@ -94,7 +94,7 @@ pub fn serve(
 /// Answers from documents that all clients share.
 struct StatusHandler {
     sources: Sources,
-    page: page::Page,
+    page: common::runtime::HtmlPage,
     metrics: SharedMetrics<Sources>,
     status: SharedDocument<Sources>,
     events: events::EventStreams,
@@ -103,7 +103,7 @@ struct StatusHandler {
 impl StatusHandler {
     fn new(sources: Sources) -> Self {
         Self {
-            page: page::Page::new(),
+            page: page::page(),
             metrics: SharedMetrics::new(sources.clone()),
             status: SharedDocument::new(sources.clone()),
             events: events::EventStreams::new(&sources),

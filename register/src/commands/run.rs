@@ -40,10 +40,12 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let mut backend = start_backend(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(SidekickStatus::default());
     let liveness = Liveness::default();
+    let (weights, weight_changes) = tokio::sync::mpsc::channel(8);
     let certificate = follow_expiry(&connection.tls, signals.abort.clone());
     if let Some(server) = config.process.status.clone() {
         let (liveness, manager) = (liveness.clone(), manager.clone());
-        let sources = StatusSources { published, liveness, manager, certificate };
+        let commands = weights.clone();
+        let sources = StatusSources { published, liveness, manager, certificate, commands };
         status::serve(server, sources, signals.abort.clone())?;
     }
     let store = tokio::select! {
@@ -68,6 +70,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         liveness,
         backend,
         publish,
+        weight_changes,
     };
     sidekick::run(parts).await
 }

@@ -55,6 +55,7 @@ fn differing(old: &RegisterConfig, new: &RegisterConfig) -> Vec<&'static str> {
         ("drain_min", a.drain.min == b.drain.min),
         ("drain_applied", a.drain.applied == b.drain.applied),
         ("drain_quiesced", a.drain.quiesced == b.drain.quiesced),
+        ("drain_quiet", a.drain.quiet == b.drain.quiet),
     ];
     pairs.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }
