@@ -256,6 +256,7 @@ macro_rules! sessions {
 sessions! {
     in_a_folder:
     coming_from_confd = "docs/migration.md",
+    haproxy_in_front = "docs/how-to/haproxy.md",
     operations = "docs/operations.md";
 
     on_a_machine:

@@ -176,8 +176,13 @@ pub static JSON: Setting = output::json("CONFSYNC_JSON");
 /// What is shown by `status`, and how.
 pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BOOKKEEPING] };
 
-/// Where `init` writes.
-pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR] };
+/// The proxy that `init` writes a start for.
+pub static PROXY: Setting =
+    Setting::new("proxy", "CONFSYNC_PROXY", "NAME", "The proxy to start with: nginx or haproxy")
+        .default("nginx");
+
+/// Where `init` writes, and what.
+pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR, &PROXY] };
 
 /// The whole command line.
 #[must_use]
@@ -246,7 +251,8 @@ const SHOWS: &str = "  \
   confsync status --output json";
 
 const INITS: &str = "  \
-  confsync init --confdir /etc/confsync";
+  confsync init --confdir /etc/confsync
+  confsync init --proxy haproxy";
 
 #[cfg(test)]
 mod tests {

@@ -14,13 +14,14 @@ use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
 use common::store::{Connection, Store, connect, read_deadline};
 
 use crate::cli::args::{
-    BOOKKEEPING, CONFDIR, DATA, DRY_RUN, JSON, ONCE, OUTPUT, SHOWING, STARTING,
+    BOOKKEEPING, CONFDIR, DATA, DRY_RUN, JSON, ONCE, OUTPUT, PROXY, SHOWING, STARTING,
 };
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
 use crate::config::load::{self, load};
+use crate::daemon;
 use crate::daemon::once;
 use crate::status::load_balancers;
-use crate::{daemon, template};
+use crate::template::starter;
 
 /// Does what was asked.
 ///
@@ -183,10 +184,15 @@ async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
 fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let layer = Layer::from_matches(matches, STARTING.settings, &variable);
     let mut mistakes = Mistakes::default();
-    let confdir = Reader::new(&layer, "", &mut mistakes).text(&CONFDIR);
-    let confdir =
-        PathBuf::from(mistakes.none_or(confdir).map_err(Usage::from)?.unwrap_or_default());
-    for (name, text) in template::starter::files() {
+    let mut from = Reader::new(&layer, "", &mut mistakes);
+    let confdir = from.text(&CONFDIR);
+    let proxy = from.get(&PROXY, |text| match starter::PROXIES.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("`{text}` is none of {}", starter::PROXIES.join(", "))),
+    });
+    let (confdir, proxy) = mistakes.none_or((confdir, proxy)).map_err(Usage::from)?;
+    let confdir = PathBuf::from(confdir.unwrap_or_default());
+    for (name, text) in starter::files(&proxy.unwrap_or_default()) {
         let path = confdir.join(name);
         if path.exists() {
             print(format_args!("{} is there and left alone\n", path.display()));

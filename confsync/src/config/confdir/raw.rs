@@ -69,8 +69,6 @@ pub(super) struct Nginx {
 pub(super) struct Haproxy {
     /// A path, or a list of them.
     pub conf: Option<toml::Value>,
-    pub socket: Option<String>,
-    pub live: Option<String>,
     pub pid_file: Option<String>,
     pub binary: Option<String>,
     pub deadline: Option<toml::Value>,
@@ -137,8 +135,7 @@ const TEMPLATE: &[&str] = &[
 ];
 const NGINX: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
 
-const HAPROXY: &[&str] =
-    &["conf", "socket", "live", "pid_file", "binary", "deadline", "max_old_generations"];
+const HAPROXY: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
 
 /// Reads a file's text; the notes name keys that are ignored.
 ///

@@ -105,6 +105,7 @@ impl Haproxy {
                 settings.conf.clone_from(&argv.conf);
             }
         }
+        settings.conf = absolute(&settings);
         Self { group: group.to_owned(), settings, child: child.filter(|_| argv.is_some()) }
     }
 
@@ -241,6 +242,16 @@ impl Haproxy {
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),
         }
     }
+}
+
+/// Its files, wherever it is started.
+fn absolute(settings: &Settings) -> Vec<PathBuf> {
+    let base = settings.directory.clone().unwrap_or_default();
+    let whole = |path: &PathBuf| {
+        let path = base.join(path);
+        std::path::absolute(&path).unwrap_or(path)
+    };
+    settings.conf.iter().map(whole).collect()
 }
 
 /// The HAProxy of a command line, which an entry point or `env` may come before.
