@@ -42,6 +42,12 @@ fn the_tutorial_s_template_renders_as_confd_renders_it() {
 }
 
 #[test]
+fn the_starter_for_haproxy_survives_none() {
+    let none = render("haproxy.hbs", starter::HAPROXY_HBS, &Input::default());
+    assert!(none.contains("backend apache\n    balance leastconn\n"), "{none}");
+}
+
+#[test]
 fn our_own_starter_has_every_backend_and_survives_none() {
     let got = render("nginx.hbs", starter::NGINX_HBS, &input());
     assert!(

@@ -257,6 +257,7 @@ macro_rules! sessions {
 sessions! {
     in_a_folder:
     coming_from_confd = "docs/migration.md",
+    haproxy_in_front = "docs/how-to/haproxy.md",
     operations = "docs/operations.md",
     weights_and_a_canary = "docs/how-to/weights-and-canary.md",
     one_taken_out_by_hand = "docs/how-to/take-one-out.md";

@@ -159,11 +159,21 @@ async fn a_supervised_haproxy_is_started_reloaded_and_ended_gently() {
     let site = Site::prepare().await;
     let folder = site.at("").display().to_string();
     let command = ["--", "haproxy", "-W", "-db", "-f", &folder];
-    let confsync = Daemon::confsync(&site.lab).etcd(&site.etcd, Api::V3).confdir(&site.confdir);
-    let confsync = confsync.flag("--name", "lb-1");
-    let confsync = command.iter().fold(confsync, |daemon, word| daemon.arg(*word)).start();
+    let start = || {
+        let confsync = Daemon::confsync(&site.lab).etcd(&site.etcd, Api::V3);
+        let confsync = confsync.confdir(&site.confdir).flag("--name", "lb-1");
+        command.iter().fold(confsync, |daemon, word| daemon.arg(*word)).start()
+    };
+    let confsync = start();
     confsync.ready().await;
     let load = Load::on(site.listen).clients(2).start();
+    load.more(20).await;
+    // Killed, it leaves its HAProxy behind; the next one lets that finish.
+    confsync.kill().await;
+    load.more(20).await;
+    let confsync = start();
+    confsync.ready().await;
+    confsync.logged("an earlier run left serving finishes").await;
     load.more(20).await;
     assert_eq!(site.sidekicks[0].stop().await, Exit::Code(0), "{}", site.sidekicks[0].log());
     site.backends[0].die().await;

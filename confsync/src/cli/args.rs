@@ -210,8 +210,13 @@ pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BO
 /// Where an operator's word is written.
 pub static ACCEPTING: Group = Group { heading: "", settings: &[&BOOKKEEPING] };
 
-/// Where `init` writes.
-pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR] };
+/// The proxy that `init` writes a start for.
+pub static PROXY: Setting =
+    Setting::new("proxy", "CONFSYNC_PROXY", "NAME", "The proxy to start with: nginx or haproxy")
+        .default("nginx");
+
+/// Where `init` writes, and what.
+pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR, &PROXY] };
 
 /// The whole command line.
 #[must_use]
@@ -294,7 +299,8 @@ const SCHEMAS: &str = "  \
   confsync schema > schema.json";
 
 const INITS: &str = "  \
-  confsync init --confdir /etc/confsync";
+  confsync init --confdir /etc/confsync
+  confsync init --proxy haproxy";
 
 #[cfg(test)]
 mod tests {

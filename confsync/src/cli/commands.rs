@@ -15,15 +15,17 @@ use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
 use common::store::{Connection, Store, connect, read_deadline};
 
 use crate::cli::args::{
-    ACCEPTING, BOOKKEEPING, CONFDIR, DATA, DRY_RUN, HOST, JSON, ONCE, OUTPUT, SHOWING, STARTING,
+    ACCEPTING, BOOKKEEPING, CONFDIR, DATA, DRY_RUN, HOST, JSON, ONCE, OUTPUT, PROXY, SHOWING,
+    STARTING,
 };
 use crate::cli::host;
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
 use crate::config::confdir::SCHEMA;
 use crate::config::load::{self, load};
+use crate::daemon;
 use crate::daemon::once;
 use crate::status::load_balancers;
-use crate::{daemon, template};
+use crate::template::starter;
 
 /// Does what was asked.
 ///
@@ -217,11 +219,16 @@ async fn accept(matches: &ArgMatches) -> anyhow::Result<Exit> {
 fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let layer = Layer::from_matches(matches, STARTING.settings, &variable);
     let mut mistakes = Mistakes::default();
-    let confdir = Reader::new(&layer, "", &mut mistakes).text(&CONFDIR);
-    let confdir =
-        PathBuf::from(mistakes.none_or(confdir).map_err(Usage::from)?.unwrap_or_default());
+    let mut from = Reader::new(&layer, "", &mut mistakes);
+    let confdir = from.text(&CONFDIR);
+    let proxy = from.get(&PROXY, |text| match starter::PROXIES.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("`{text}` is none of {}", starter::PROXIES.join(", "))),
+    });
+    let (confdir, proxy) = mistakes.none_or((confdir, proxy)).map_err(Usage::from)?;
+    let confdir = PathBuf::from(confdir.unwrap_or_default());
     let schema = ("schema.json", SCHEMA);
-    for (name, text) in template::starter::files().into_iter().chain([schema]) {
+    for (name, text) in starter::files(&proxy.unwrap_or_default()).into_iter().chain([schema]) {
         let path = confdir.join(name);
         if path.exists() {
             print(format_args!("{} is there and left alone\n", path.display()));

@@ -120,6 +120,10 @@ pub enum Live {
 pub struct Haproxy {
     /// Its files and folders, in the order of `-f`.
     pub conf: Vec<PathBuf>,
+    /// Its admin socket; `None`: what its configuration says, else that of the master.
+    pub socket: Option<PathBuf>,
+    /// Whether its servers are changed while it runs.
+    pub is_live: bool,
     /// Where the master's pid is; `None`: where its configuration says.
     pub pid_file: Option<PathBuf>,
     /// The program.

@@ -40,6 +40,13 @@ impl Argv {
         Some(told)
     }
 
+    /// Whether it means the same HAProxy: a reload adds options for itself.
+    #[must_use]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let identity = |argv: &Self| (argv.conf.clone(), argv.directory.clone(), argv.has_master);
+        identity(self) == identity(other)
+    }
+
     /// The command line of a process, as /proc has it.
     #[must_use]
     pub fn of_process(pid: i32) -> Option<Self> {

@@ -32,7 +32,7 @@ impl Haproxy {
         let dests: Vec<PathBuf> = stands.iter().map(|stand| stand.dest.clone()).collect();
         let files = conf::files(&self.settings.conf, &dests);
         let stand_of = |file: &PathBuf| {
-            let real = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
+            let real = real(file);
             stands.iter().find(|stand| stand.real == real || &stand.dest == file)
         };
         for stand in &stands {
@@ -79,6 +79,16 @@ impl Haproxy {
         let command = Command::argv(&self.settings.binary, arguments, self.settings.check_deadline);
         Ok(command.run().await?.output.text)
     }
+}
+
+/// The file behind the links; for one that is not there yet, by its folder.
+fn real(file: &Path) -> PathBuf {
+    fs::canonicalize(file).unwrap_or_else(|_| match (file.parent(), file.file_name()) {
+        (Some(folder), Some(name)) => {
+            fs::canonicalize(folder).map_or_else(|_| file.to_owned(), |folder| folder.join(name))
+        }
+        _ => file.to_owned(),
+    })
 }
 
 fn shown(conf: &[PathBuf]) -> String {

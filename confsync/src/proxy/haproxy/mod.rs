@@ -15,10 +15,16 @@
 mod answers;
 mod argv;
 mod check;
+mod command;
 mod conf;
+mod leftover;
 mod master;
+mod options;
 mod reload;
+mod runtime;
+mod servers;
 mod socket;
+mod worker;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,6 +36,10 @@ pub use argv::Argv;
 use master::works;
 pub use master::{Master, MasterError};
 use reload::{Pace, ReloadError};
+pub use runtime::{Backends, DepartedServer, Runtime};
+pub use servers::{Members, member};
+use socket::Socket;
+pub use worker::RuntimeError;
 
 use crate::config::confdir;
 use crate::install::Digest;
@@ -52,6 +62,8 @@ pub struct Settings {
     pub conf: Vec<PathBuf>,
     /// The folder that relative names are resolved against (`-C`).
     pub directory: Option<PathBuf>,
+    /// The admin socket; `None`: what the configuration says, else the master's.
+    pub socket: Option<PathBuf>,
     /// The pid file; `None`: what the configuration says.
     pub pid_file: Option<PathBuf>,
     /// How long a check may take.
@@ -79,6 +91,7 @@ impl Haproxy {
             binary: told.binary.clone(),
             conf: told.conf.clone(),
             directory: None,
+            socket: told.socket.clone(),
             pid_file: told.pid_file.clone(),
             check_deadline: CHECK_DEADLINE,
             deadline: told.deadline,
@@ -92,6 +105,7 @@ impl Haproxy {
                 settings.conf.clone_from(&argv.conf);
             }
         }
+        settings.conf = absolute(&settings);
         Self { group: group.to_owned(), settings, child: child.filter(|_| argv.is_some()) }
     }
 
@@ -114,6 +128,32 @@ impl Haproxy {
         }
     }
 
+    /// Where the worker that takes connections is asked and told.
+    ///
+    /// # Errors
+    /// What to do, when there is no such socket.
+    async fn runtime_socket(&self) -> Result<Socket, String> {
+        let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).socket;
+        let weak = match self.settings.socket.clone().map(|path| (path, true)).or_else(by_conf) {
+            Some((path, true)) => return Ok(Socket::at(&path)),
+            Some((path, false)) => Some(path),
+            None => None,
+        };
+        if let Ok(master) = self.master()
+            && let Some(path) = master.socket()
+            && let Some((socket, processes)) = reload::processes(&path).await
+            && let Some(worker) = processes.workers.first()
+        {
+            return Ok(socket.of_worker(*worker));
+        }
+        Err(match weak {
+            Some(path) => format!("HAProxy's socket {} has no `level admin`", path.display()),
+            None => "HAProxy has no admin socket; add `stats socket /run/haproxy/admin.sock level \
+                     admin` to its global section"
+                .to_owned(),
+        })
+    }
+
     /// Whether a master runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -134,9 +174,9 @@ impl Haproxy {
     /// [`NotLoaded`].
     pub async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
         if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting)
-            && self.start(child, files).await?
+            && let Some(old) = self.start(child, files).await?
         {
-            return Ok(Live { old: Old::Processes(Vec::new()), master: None });
+            return Ok(Live { old: Old::Processes(old), master: None });
         }
         let master = self.master().map_err(|error| NotLoaded::NobodyThere(error.to_string()))?;
         let old = self.reload(&master).await?;
@@ -144,8 +184,15 @@ impl Haproxy {
         Ok(Live { old: Old::Processes(old), master })
     }
 
-    /// Starts the supervised one. `true` if it serves by exactly these files.
-    async fn start(&self, child: &Child, files: Option<Digest>) -> Result<bool, NotLoaded> {
+    /// Starts the supervised one. If it serves by exactly these files: the processes of one
+    /// that an earlier run has left.
+    async fn start(
+        &self,
+        child: &Child,
+        files: Option<Digest>,
+    ) -> Result<Option<Vec<ProcessId>>, NotLoaded> {
+        let argv = in_command(child.command()).unwrap_or_default();
+        let left = leftover::leftovers(&argv);
         let knows = child.placed(&self.group, files, None).await;
         let knows = knows.map_err(NotLoaded::RejectedValue)?;
         if knows == Knows::NotStarted {
@@ -158,7 +205,11 @@ impl Haproxy {
             let workers = self.master().and_then(|master| master.workers(&[]));
             match workers {
                 Ok(workers) if workers.iter().any(|worker| works(*worker)) => {
-                    return Ok(knows == Knows::ReadThem);
+                    let old = leftover::finish(&left);
+                    while !leftover::are_told(&old) && Instant::now() < until {
+                        pace.wait().await;
+                    }
+                    return Ok((knows == Knows::ReadThem).then_some(old));
                 }
                 _ if matches!(child.life(), Life::Left(_)) => {
                     return Err(NotLoaded::RejectedValue(format!(
@@ -191,6 +242,16 @@ impl Haproxy {
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),
         }
     }
+}
+
+/// Its files, wherever it is started.
+fn absolute(settings: &Settings) -> Vec<PathBuf> {
+    let base = settings.directory.clone().unwrap_or_default();
+    let whole = |path: &PathBuf| {
+        let path = base.join(path);
+        std::path::absolute(&path).unwrap_or(path)
+    };
+    settings.conf.iter().map(whole).collect()
 }
 
 /// The HAProxy of a command line, which an entry point or `env` may come before.

@@ -166,7 +166,7 @@ impl Watch {
 }
 
 /// What the master says of its processes, if it has a socket that answers.
-async fn processes(path: &Path) -> Option<(Socket, Processes)> {
+pub(super) async fn processes(path: &Path) -> Option<(Socket, Processes)> {
     let socket = Socket::at(path);
     match socket.ask(&"show proc").await {
         Ok(answer) => Some((socket, Processes::read(&answer)?)),

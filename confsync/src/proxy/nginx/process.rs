@@ -25,6 +25,14 @@ pub struct ProcessId {
     pub start: u64,
 }
 
+impl ProcessId {
+    /// The process that has this number now.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Self> {
+        Stat::read(pid).map(|stat| Self { pid, start: stat.start })
+    }
+}
+
 /// What a child of the master does, by its title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

@@ -6,9 +6,21 @@ pub const NGINX_HBS: &str = include_str!("nginx.hbs");
 /// The Go template of the CoreOS tutorial, as it was published.
 pub const NGINX_TMPL: &str = include_str!("nginx.tmpl");
 
-/// What `confsync init` writes: name below the confdir, and text.
+/// Handlebars: the whole configuration of a HAProxy.
+pub const HAPROXY_HBS: &str = include_str!("haproxy.hbs");
+
+/// The proxies that there is a starter for.
+pub const PROXIES: [&str; 2] = ["nginx", "haproxy"];
+
+/// What `confsync init` writes for a proxy: name below the confdir, and text.
 #[must_use]
-pub fn files() -> Vec<(&'static str, &'static str)> {
+pub fn files(proxy: &str) -> Vec<(&'static str, &'static str)> {
+    if proxy == "haproxy" {
+        return vec![
+            ("conf.d/haproxy.toml", include_str!("haproxy.toml")),
+            ("templates/haproxy.hbs", HAPROXY_HBS),
+        ];
+    }
     vec![
         ("conf.d/nginx.toml", include_str!("nginx.toml")),
         ("templates/nginx.hbs", NGINX_HBS),

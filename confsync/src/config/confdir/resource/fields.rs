@@ -202,6 +202,8 @@ impl Reader<'_> {
         });
         Haproxy {
             conf,
+            socket: None,
+            is_live: false,
             pid_file: raw.pid_file.map(PathBuf::from),
             binary: PathBuf::from(raw.binary.unwrap_or_else(|| "haproxy".into())),
             deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(30)),

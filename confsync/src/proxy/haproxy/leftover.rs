@@ -1,0 +1,61 @@
+//! A HAProxy that outlived the confsync which had started it.
+//!
+//! When confsync is killed, its HAProxy goes on serving. A second one could be started
+//! beside it, for HAProxy shares its ports; but nobody would reload the first, and it would
+//! route by old files for ever. So it is told to finish as soon as the new one serves.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal};
+
+use super::argv::Argv;
+use super::master::{Master, has_taken_its_signals};
+use crate::proxy::nginx::ProcessId;
+use crate::proxy::nginx::process::Stat;
+
+/// The masters that were started by this command line, and that no confsync keeps.
+pub(super) fn leftovers(command: &Argv) -> Vec<Master> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let here = cwd("self");
+    let left = |pid: i32| {
+        let same = Argv::of_process(pid).is_some_and(|argv| argv.is_same(command));
+        if !same || here.is_none() || cwd(&pid.to_string()) != here || is_kept(pid) {
+            return None;
+        }
+        Master::from_pid(Pid::from_raw(pid)?).ok()
+    };
+    pids.filter_map(left).collect()
+}
+
+/// A worker has its master for a parent; a HAProxy that is kept, a confsync.
+fn is_kept(pid: i32) -> bool {
+    let Some(parent) = Stat::read(pid).map(|stat| stat.parent) else { return true };
+    let name = |of: &str| fs::read_to_string(format!("/proc/{of}/comm")).ok();
+    let of_parent = name(&parent.to_string());
+    of_parent.is_some() && [name("self"), name(&pid.to_string())].contains(&of_parent)
+}
+
+fn cwd(of: &str) -> Option<std::path::PathBuf> {
+    fs::read_link(format!("/proc/{of}/cwd")).ok()
+}
+
+/// They finish their requests and end. Their processes, which are waited for.
+pub(super) fn finish(masters: &[Master]) -> Vec<ProcessId> {
+    let mut old = Vec::new();
+    for master in masters {
+        let pid = master.id().pid;
+        tracing::warn!(pid, "the HAProxy that an earlier run left serving finishes its requests");
+        old.extend(master.workers(&[]).unwrap_or_default());
+        old.push(master.id());
+        if let Err(error) = master.signal(Signal::USR1) {
+            tracing::warn!(pid, %error, "it is left alone");
+        }
+    }
+    old
+}
+
+/// Whether all of them have been told.
+pub(super) fn are_told(old: &[ProcessId]) -> bool {
+    old.iter().all(|process| has_taken_its_signals(*process))
+}

@@ -1,0 +1,265 @@
+//! HAProxy's members changed while it runs, through its runtime API.
+//!
+//! A server that comes is added (or taken out of maintenance), one that leaves is put into
+//! maintenance: from then on nothing new is sent to it, and what it has goes on. Afterwards
+//! HAProxy is asked what it has. Only servers whose name is their address are touched: those
+//! that we write.
+//!
+//! What must hold: what one worker said is never taken for another's word, so the number of
+//! the worker is compared before and after.
+
+use std::collections::BTreeMap;
+
+use super::command::{Admin, Command, Server, Word};
+use super::servers::{Members, RunningServer, difference, in_flight};
+use super::worker::{RuntimeError, Worker, word};
+use super::{Haproxy, conf, options};
+use crate::proxy::nginx::{ProcessId, is_alive};
+
+/// The servers of each backend.
+pub type Backends = BTreeMap<String, Members>;
+
+/// A server that left and may have requests.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DepartedServer {
+    /// Its backend.
+    pub backend: String,
+    /// Each that leaves gets a number of its own: HAProxy gives its numbers away again.
+    pub number: u32,
+}
+
+/// The runtime API of one HAProxy.
+#[derive(Debug)]
+pub struct Runtime {
+    haproxy: Haproxy,
+    /// What was published last.
+    wanted: Backends,
+    /// Those that left and may have requests.
+    departed: BTreeMap<DepartedServer, Departed>,
+    next: u32,
+    /// The worker that confirmed last.
+    confirmed: Option<ProcessId>,
+}
+
+#[derive(Debug, Clone)]
+struct Departed {
+    server: Server,
+    id: u32,
+    worker: ProcessId,
+}
+
+impl Runtime {
+    /// Nothing is published yet.
+    #[must_use]
+    pub fn new(haproxy: Haproxy) -> Self {
+        Self {
+            haproxy,
+            wanted: Backends::new(),
+            departed: BTreeMap::new(),
+            next: 0,
+            confirmed: None,
+        }
+    }
+
+    /// These are the servers of the files that are loaded next.
+    pub fn expect(&mut self, backends: &Backends) {
+        self.wanted.clone_from(backends);
+    }
+
+    /// Makes these the members of the running worker.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub async fn publish(&mut self, backends: &Backends) -> Result<(), RuntimeError> {
+        self.wanted.clone_from(backends);
+        let worker = self.worker().await?;
+        for (backend, members) in backends {
+            let backend = word(backend)?;
+            self.let_come_back(&backend, members).await?;
+            let running = worker.servers(&backend).await?;
+            self.join(&worker, &backend, members, &running).await?;
+            self.leave(&worker, &backend, members, &running).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the worker what it has; it is to be what was published.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub async fn confirm(&mut self) -> Result<(), RuntimeError> {
+        let worker = self.worker().await?;
+        for (backend, members) in &self.wanted {
+            let running = worker.servers(&word(backend)?).await?;
+            if let Some(why) = difference(members, &running) {
+                return Err(RuntimeError::Retry(format!("backend {backend} of HAProxy: {why}")));
+            }
+        }
+        let again = self.worker().await?;
+        match again.id == worker.id {
+            true => {
+                self.confirmed = Some(worker.id);
+                Ok(())
+            }
+            false => Err(RuntimeError::Retry("HAProxy was reloaded meanwhile".into())),
+        }
+    }
+
+    /// Whether another worker than the one that was confirmed last has taken over.
+    pub async fn is_lost(&self) -> bool {
+        match (self.confirmed, self.worker().await) {
+            (Some(confirmed), Ok(worker)) => worker.id != confirmed,
+            _ => false,
+        }
+    }
+
+    /// Those that left and may have requests.
+    #[must_use]
+    pub fn departed(&self) -> Vec<DepartedServer> {
+        self.departed.keys().cloned().collect()
+    }
+
+    /// What one that left still has. One without is deleted, if HAProxy has no idle
+    /// connection to it any more; that attempt also waits until no thread is about to use it.
+    ///
+    /// `None` where HAProxy does not say.
+    pub async fn in_flight(&mut self, member: &DepartedServer) -> Option<u64> {
+        let Some(gone) = self.departed.get(member).cloned() else { return Some(0) };
+        let worker = self.worker().await.ok();
+        let Some(worker) = worker.filter(|worker| worker.id == gone.worker) else {
+            // It has its requests from a worker that finishes, or has ended.
+            let ended = !is_alive(gone.worker);
+            if ended {
+                self.departed.remove(member);
+            }
+            return Some(u64::from(!ended));
+        };
+        let delete = Command::Delete(gone.server.clone());
+        let answer = worker.socket.ask(&delete).await.ok()?;
+        let there = match delete.is_done(&answer) || answer.contains("No such server") {
+            true => 0,
+            false => {
+                let command = Command::Counters(gone.server.backend.clone(), gone.id);
+                let answer = worker.socket.ask(&command).await.ok()?;
+                in_flight(&answer, gone.server.name.as_str())?
+            }
+        };
+        if there == 0 {
+            self.departed.remove(member);
+        }
+        Some(there)
+    }
+
+    /// The worker that takes connections now.
+    async fn worker(&self) -> Result<Worker, RuntimeError> {
+        let socket = self.haproxy.runtime_socket().await.map_err(RuntimeError::NeedsReload)?;
+        let answer = socket.ask(&Command::Info).await;
+        let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
+        let info = super::answers::Info::read(&answer).filter(|info| !info.stopping);
+        let id = info.and_then(|info| ProcessId::of(info.pid));
+        match id {
+            Some(id) => Ok(Worker { socket, id }),
+            None => Err(RuntimeError::Retry("HAProxy is being reloaded by somebody else".into())),
+        }
+    }
+
+    /// One that comes back while it has requests of before could not be counted any more:
+    /// then a new worker has to tell them apart.
+    async fn let_come_back(
+        &mut self,
+        backend: &Word,
+        members: &Members,
+    ) -> Result<(), RuntimeError> {
+        let is_back = |gone: &Departed| {
+            gone.server.backend == *backend && members.contains_key(gone.server.name.as_str())
+        };
+        let back = self.departed.iter().filter(|(_, gone)| is_back(gone));
+        let back: Vec<DepartedServer> = back.map(|(member, _)| member.clone()).collect();
+        for member in back {
+            if self.in_flight(&member).await != Some(0) {
+                let why = "a backend has come back before its last requests were done";
+                return Err(RuntimeError::NeedsReload(why.into()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn join(
+        &self,
+        worker: &Worker,
+        backend: &Word,
+        members: &Members,
+        running: &[RunningServer],
+    ) -> Result<(), RuntimeError> {
+        let mut next = running.iter().map(|server| server.id).max().unwrap_or(0);
+        let mut options = None;
+        for (name, (address, weight)) in members {
+            let server = Server { backend: backend.clone(), name: word(name)? };
+            let there = running.iter().find(|running| running.name == *name);
+            if let Some(there) = there {
+                if there.weight != *weight {
+                    worker.tell(&Command::Weight(server.clone(), *weight)).await?;
+                }
+                if !there.is_ready() {
+                    worker.tell(&Command::Set(server.clone(), Admin::Ready)).await?;
+                }
+                continue;
+            }
+            let options = match &options {
+                Some(options) => options,
+                None => options.insert(self.options(backend)?),
+            };
+            next += 1;
+            worker.add(server, *address, next, *weight, options).await?;
+        }
+        Ok(())
+    }
+
+    async fn leave(
+        &mut self,
+        worker: &Worker,
+        backend: &Word,
+        members: &Members,
+        running: &[RunningServer],
+    ) -> Result<(), RuntimeError> {
+        let leaves = |server: &&RunningServer| {
+            server.is_ours() && !server.is_out() && !members.contains_key(&server.name)
+        };
+        for there in running.iter().filter(leaves) {
+            let server = Server { backend: backend.clone(), name: word(&there.name)? };
+            worker.tell(&Command::Set(server.clone(), Admin::Maintenance)).await?;
+            self.next = self.next.wrapping_add(1);
+            let member = DepartedServer { backend: backend.as_str().to_owned(), number: self.next };
+            let gone = Departed { server, id: there.id, worker: worker.id };
+            self.departed.insert(member, gone);
+        }
+        self.tidy(worker, backend, members, running).await
+    }
+
+    /// Deletes servers that nobody waits for any more. HAProxy refuses while it keeps an idle
+    /// connection to one; then the next change does it.
+    async fn tidy(
+        &self,
+        worker: &Worker,
+        backend: &Word,
+        members: &Members,
+        running: &[RunningServer],
+    ) -> Result<(), RuntimeError> {
+        let unused = |server: &&RunningServer| {
+            server.is_ours() && server.is_out() && !members.contains_key(&server.name)
+        };
+        for there in running.iter().filter(unused) {
+            let server = Server { backend: backend.clone(), name: word(&there.name)? };
+            if !self.departed.values().any(|gone| gone.server == server) {
+                let deleted = worker.socket.ask(&Command::Delete(server)).await;
+                tracing::debug!(?deleted, server = there.name, "an unused server");
+            }
+        }
+        Ok(())
+    }
+
+    fn options(&self, backend: &Word) -> Result<Vec<Word>, RuntimeError> {
+        let files = conf::files(&self.haproxy.settings.conf, &[]);
+        options::server_options(&files, backend.as_str()).map_err(RuntimeError::NeedsReload)
+    }
+}

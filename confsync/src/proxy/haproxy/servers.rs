@@ -1,0 +1,234 @@
+//! The servers of a running worker, as it shows them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use common::model::{Endpoint, Host};
+
+/// The servers that a backend is to have, by their names: where they are, and their weight.
+pub type Members = BTreeMap<String, (SocketAddr, u16)>;
+
+/// A server of `show servers state`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RunningServer {
+    /// Its number in the backend.
+    pub(super) id: u32,
+    /// Its name.
+    pub(super) name: String,
+    /// Where it is; `None` for a name or a socket.
+    pub(super) address: Option<SocketAddr>,
+    /// Its state by the operator's word: 0 is ready.
+    pub(super) admin: u32,
+    /// Its share now.
+    pub(super) weight: u16,
+}
+
+/// The server is in maintenance: by a command, or by the configuration.
+const MAINTENANCE: u32 = 0x01 | 0x02 | 0x04 | 0x20;
+/// A name that was resolved to nothing; not by anybody's word.
+const BY_WORD: u32 = 0x01 | 0x04 | 0x08 | 0x10;
+
+impl RunningServer {
+    /// Whether no new request goes to it.
+    #[must_use]
+    pub(super) fn is_out(&self) -> bool {
+        self.admin & MAINTENANCE != 0
+    }
+
+    /// Whether nobody has taken it out, or begun to.
+    #[must_use]
+    pub(super) fn is_ready(&self) -> bool {
+        self.admin & (BY_WORD | MAINTENANCE) == 0
+    }
+
+    /// Whether it is one of those that we write: its name is its address.
+    #[must_use]
+    pub(super) fn is_ours(&self) -> bool {
+        let endpoint = self.address.and_then(|address| endpoint(address.ip(), address.port()));
+        endpoint.is_some_and(|endpoint| server_name(&endpoint) == self.name)
+    }
+}
+
+fn endpoint(ip: IpAddr, port: u16) -> Option<Endpoint> {
+    let host = match ip {
+        IpAddr::V4(ip) => Host::V4(ip),
+        IpAddr::V6(ip) => Host::V6(ip),
+    };
+    Endpoint::new(host, port).ok()
+}
+
+/// What a server at this address is called: the address without brackets, because a name
+/// may not have them. So a backend that comes back elsewhere is another server, and what is
+/// in flight to the old one is counted by itself.
+#[must_use]
+pub(super) fn server_name(endpoint: &Endpoint) -> String {
+    format!("{}:{}", endpoint.host(), endpoint.port())
+}
+
+/// Where an endpoint is, if that is an address.
+#[must_use]
+pub(super) fn address(endpoint: &Endpoint) -> Option<SocketAddr> {
+    let ip = match endpoint.host() {
+        Host::V4(ip) => IpAddr::V4(*ip),
+        Host::V6(ip) => IpAddr::V6(*ip),
+        Host::Name(_) => return None,
+    };
+    Some(SocketAddr::new(ip, endpoint.port()))
+}
+
+/// Reads `show servers state`; `None` if it is something else. The columns are found by
+/// their names: their number differs between versions.
+#[must_use]
+pub(super) fn servers(answer: &str) -> Option<Vec<RunningServer>> {
+    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
+    let names: Vec<&str> = lines.next()?.trim_start_matches("# ").split(' ').collect();
+    let column = |name: &str| names.iter().position(|known| *known == name);
+    let id = column("srv_id")?;
+    let name = column("srv_name")?;
+    let (addr, port) = (column("srv_addr")?, column("srv_port")?);
+    let (admin, weight) = (column("srv_admin_state")?, column("srv_uweight")?);
+    let read = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ip: Option<IpAddr> = words.get(addr)?.parse().ok();
+        let port = words.get(port)?.parse().ok()?;
+        Some(RunningServer {
+            id: words.get(id)?.parse().ok()?,
+            name: (*words.get(name)?).to_owned(),
+            address: ip.map(|ip| SocketAddr::new(ip, port)),
+            admin: words.get(admin)?.parse().ok()?,
+            weight: words.get(weight)?.parse().ok()?,
+        })
+    };
+    lines.filter(|line| !line.trim().is_empty()).map(read).collect()
+}
+
+/// How many requests a server has and how many wait for it, of `show stat`; `None` if it
+/// does not say that.
+#[must_use]
+pub(super) fn in_flight(answer: &str, server: &str) -> Option<u64> {
+    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
+    let names: Vec<&str> = lines.next()?.trim_start_matches("# ").split(',').collect();
+    let column = |name: &str| names.iter().position(|known| *known == name);
+    let (name, current, queued) = (column("svname")?, column("scur")?, column("qcur")?);
+    lines.find_map(|line| {
+        let words: Vec<&str> = line.split(',').collect();
+        if words.get(name) != Some(&server) {
+            return None;
+        }
+        let number = |at: usize| words.get(at)?.parse::<u64>().ok();
+        Some(number(current)? + number(queued)?)
+    })
+}
+
+/// What the server at an endpoint is called and has; `None` for a name, which HAProxy
+/// resolves when it starts.
+#[must_use]
+pub fn member(endpoint: &Endpoint, weight: u16) -> Option<(String, (SocketAddr, u16))> {
+    Some((server_name(endpoint), (address(endpoint)?, weight)))
+}
+
+/// What a backend has that it should not have, or the other way round.
+pub(super) fn difference(members: &Members, running: &[RunningServer]) -> Option<String> {
+    for (name, (address, weight)) in members {
+        match running.iter().find(|server| server.name == *name) {
+            None => return Some(format!("server {name} is missing")),
+            Some(server) if server.address != Some(*address) => {
+                return Some(format!("server {name} has another address"));
+            }
+            Some(server) if !server.is_ready() => {
+                return Some(format!("server {name} is not ready"));
+            }
+            Some(server) if server.weight != *weight => {
+                return Some(format!("server {name} has weight {}", server.weight));
+            }
+            Some(_) => {}
+        }
+    }
+    let stays = |server: &&RunningServer| {
+        server.is_ours() && !server.is_out() && !members.contains_key(&server.name)
+    };
+    running.iter().find(stays).map(|server| format!("server {} is still used", server.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATE: &str = "\
+1
+# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port
+3 apache 1 127.0.0.1:18081 127.0.0.1 2 0 5 10 44 6 3 4 6 0 0 0 - 18081 - 0 0 - - 0
+3 apache 10 ::1:18083 ::1 0 1 3 3 36 6 3 4 6 0 0 1 - 18083 - 0 0 - - 0
+3 apache 5 sorry 127.0.0.9 2 0 256 256 20 1 0 0 0 0 0 0 - 18083 - 0 0 - - 0";
+
+    #[test]
+    fn show_servers_state_as_recorded() {
+        let read = servers(STATE).unwrap();
+        let shown: Vec<_> = read
+            .iter()
+            .map(|s| (s.id, s.name.as_str(), s.weight, s.is_out(), s.is_ready(), s.is_ours()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (1, "127.0.0.1:18081", 5, false, true, true),
+                (10, "::1:18083", 3, true, false, true),
+                (5, "sorry", 256, false, true, false),
+            ]
+        );
+        assert_eq!(servers("Can't find backend."), None);
+        let empty = STATE.lines().take(2).collect::<Vec<_>>().join("\n");
+        assert_eq!(servers(&empty), Some(vec![]));
+        assert_eq!(servers(&format!("{empty}\n3 apache x")), None, "half a line");
+    }
+
+    #[test]
+    fn names_are_addresses() {
+        for text in ["10.0.0.1:80", "[::1]:80"] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(address(&endpoint).unwrap().to_string(), text);
+            assert!(!server_name(&endpoint).contains(['[', ']']));
+        }
+        assert_eq!(address(&"web.example:80".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn what_is_in_flight_and_what_waits() {
+        let answer = "# pxname,svname,qcur,qmax,scur,smax\napache,b,1,0,2,2\napache,bb,0,0,9,9\n";
+        assert_eq!(in_flight(answer, "b"), Some(3));
+        assert_eq!(in_flight(answer, "c"), None);
+        assert_eq!(in_flight("No such proxy.", "b"), None);
+    }
+
+    fn server(name: &str, admin: u32, weight: u16) -> RunningServer {
+        let (ip, port) = name.rsplit_once(':').unwrap();
+        let address = Some(SocketAddr::new(ip.parse().unwrap(), port.parse().unwrap()));
+        RunningServer { id: 1, name: name.to_owned(), address, admin, weight }
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let at = |text: &str, weight| (text.parse::<SocketAddr>().unwrap(), weight);
+        let members: Members = [
+            ("10.0.0.1:80".to_owned(), at("10.0.0.1:80", 1)),
+            ("::1:80".to_owned(), at("[::1]:80", 3)),
+        ]
+        .into();
+        let good = || vec![server("10.0.0.1:80", 0, 1), server("::1:80", 0, 3)];
+        assert_eq!(difference(&members, &good()), None);
+        let foreign = RunningServer { name: "sorry".into(), ..server("9.9.9.9:9", 0, 1) };
+        let with = |more: RunningServer| good().into_iter().chain([more]).collect::<Vec<_>>();
+        assert_eq!(difference(&members, &with(foreign)), None);
+        assert_eq!(difference(&members, &with(server("9.9.9.9:9", 1, 1))), None, "in maintenance");
+        let stays = difference(&members, &with(server("9.9.9.9:9", 0, 1))).unwrap();
+        assert_eq!(stays, "server 9.9.9.9:9 is still used");
+        for (change, words) in [
+            (server("10.0.0.1:80", 8, 1), "not ready"),
+            (server("10.0.0.1:80", 0, 2), "has weight 2"),
+        ] {
+            let running = vec![change, server("::1:80", 0, 3)];
+            assert!(difference(&members, &running).unwrap().contains(words));
+        }
+        assert!(difference(&members, &good()[..1]).unwrap().contains("::1:80 is missing"));
+    }
+}
