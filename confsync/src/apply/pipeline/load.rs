@@ -85,10 +85,7 @@ impl Pipeline {
     async fn proven(&mut self) {
         self.ledger.live();
         self.driver.settle();
-        if !self.pools.is_empty() && self.counts.loads == 0 {
-            let driver = self.driver.name();
-            tracing::info!(set = self.name, driver, "backends change without a reload");
-        }
+        self.tell_driver();
         self.backoff.reset();
         self.counts.loads += 1;
         if let Some(applied) = self.applied() {

@@ -14,10 +14,6 @@ use crate::proxy::driver::{Arrangement, DepartedMember, PublishError};
 
 impl Pipeline {
     pub(super) fn arrange(&mut self, revision: Revision) {
-        let has_members = self.rendered.iter().any(|file| file.text.names_members());
-        if let Some(why) = self.driver.why().filter(|_| has_members && self.wanted.is_none()) {
-            tracing::info!(set = self.name, "every change of backends is a reload: {why}");
-        }
         let Arrangement { wanted, pools } = self.driver.arrange(&self.rendered);
         if pools != self.pools {
             (self.pools, self.is_published) = (pools, false);
@@ -35,14 +31,28 @@ impl Pipeline {
         (self.driver.name(), self.driver.why())
     }
 
+    /// Says once what is in use, when it is proven, and why it is nothing better.
+    pub(super) fn tell_driver(&mut self) {
+        let has_members = self.rendered.iter().any(|file| file.text.names_members());
+        let (driver, why) = self.driver();
+        if !has_members || self.told_driver == Some(driver) {
+            return;
+        }
+        match why {
+            Some(why) => {
+                tracing::info!(set = self.name, "every change of backends is a reload: {why}");
+            }
+            None => tracing::info!(set = self.name, driver, "backends change without a reload"),
+        }
+        self.told_driver = Some(driver);
+    }
+
     /// What the proxy does not take may be the driver's part of it: then a reload has to do,
     /// and the same files are wanted in plain form.
     pub(super) fn fall_back(&mut self, why: &str) -> bool {
         if self.pools.is_empty() || !self.driver.give_up(why) {
             return false;
         }
-        let why = self.driver.why().unwrap_or_default();
-        tracing::warn!(set = self.name, "every change of backends is a reload: {why}");
         self.arrange(self.wanted_at);
         true
     }

@@ -48,6 +48,8 @@ pub struct Pipeline {
     is_published: bool,
     /// Requests to members that left were not counted; the reload that cures it is on its way.
     uncounted: bool,
+    /// The driver that the log has named.
+    told_driver: Option<&'static str>,
     /// What is wanted, before a driver gave it its form.
     rendered: Vec<RenderedFile>,
     targets: Vec<Target>,
@@ -134,6 +136,7 @@ impl Pipeline {
             pools: Pools::new(),
             is_published: true,
             uncounted: false,
+            told_driver: None,
             rendered: Vec::new(),
             targets,
             locks,
