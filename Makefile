@@ -3,6 +3,7 @@
 # make test    every test of the workspace, on real etcd and nginx
 # make demo    watch backends register, die and come back (DEMO_SECONDS=20 ends it)
 # make packages   Debian packages of both daemons, in target/debian
+# make dist       everything a release has, in target/dist (SIGN_KEY=FILE signs it)
 # make fuzz-confd CONFD=PATH   random confdirs, rendered by confd and by confsync (SECONDS=60)
 # make soak   random faults for MINUTES=60, with SEED=N the same ones again
 # make bench   what it costs and how fast it is (BENCH="--help" lists the questions)
@@ -12,7 +13,7 @@ CARGO ?= cargo
 BENCH ?= put-to-served
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo packages bench fuzz-confd soak
+.PHONY: help setup lint test demo packages dist bench fuzz-confd soak
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -62,9 +63,12 @@ packages: setup
 	command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
 	$(CARGO) build --release -p register -p confsync -p tests --bins
 	$(CARGO) run --release --quiet -p tests --bin pages
-	gzip -9nf target/release/generated/*.1
+	gzip -9nf target/release/generated/*.8
 	$(CARGO) deb --no-build -p register
 	$(CARGO) deb --no-build -p confsync
+
+dist: setup
+	@.ci/dist
 
 fuzz-confd: setup
 	@$(CARGO) build --quiet --workspace --bins

@@ -1,9 +1,10 @@
 //! The wire format of the handshake between load balancers and backends that deregister, and
 //! where its keys are. `docs/handshake.md` describes the protocol.
 //!
-//! Pure but for the clock of [`DrainTimes`]: no I/O. The keys are outside the watched prefix, so that writing one wakes no load
-//! balancer.
+//! Pure but for the clock of [`DrainTimes`]: no I/O. The keys are outside the watched prefix, so
+//! that writing one wakes no load balancer.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub struct Bookkeeping {
     members: Prefix,
     acks: Prefix,
     leaving: Prefix,
+    accepted: Prefix,
 }
 
 /// The value of `members/<lb>`, bound to the lease of that load balancer.
@@ -122,6 +124,16 @@ impl DrainTimes {
     }
 }
 
+/// The value of `accepted/<resource>`: an operator says that these keys are gone for good. Bound
+/// to a short lease, and about this one loss.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// Names this word: each load balancer acts on it once.
+    pub id: String,
+    /// The keys that are absent.
+    pub keys: BTreeSet<String>,
+}
+
 impl Bookkeeping {
     /// The folders below `root`, which is `/confsync` by default.
     ///
@@ -133,6 +145,7 @@ impl Bookkeeping {
             members: root.folder("members")?,
             acks: root.folder("acks")?,
             leaving: root.folder("leaving")?,
+            accepted: root.folder("accepted")?,
         })
     }
 
@@ -152,6 +165,26 @@ impl Bookkeeping {
     #[must_use]
     pub fn leave_markers(&self) -> Tree {
         Tree::below(self.leaving.clone())
+    }
+
+    /// All losses that an operator accepts.
+    #[must_use]
+    pub fn acceptances(&self) -> Tree {
+        Tree::below(self.accepted.clone())
+    }
+
+    /// The key of the loss of `resource` that an operator accepts.
+    ///
+    /// # Errors
+    /// When it is not one clean path segment.
+    pub fn acceptance(&self, resource: &str) -> Result<Key, KeyError> {
+        self.accepted.key(resource)
+    }
+
+    /// The resource in the key of an acceptance.
+    #[must_use]
+    pub fn accepted_resource<'k>(&self, key: &'k str) -> Option<&'k str> {
+        self.accepted.strip(key).filter(|rest| !rest.contains('/'))
     }
 
     /// The member key of `lb`.

@@ -8,6 +8,7 @@
 //!   [`registrar`] carries it out.
 //! * [`handshake`] is the wire format of members and acknowledgements.
 //! * [`startup`] waits for etcd; [`rights`] says what etcd will not allow.
+//! * [`other_api`] says what is in the API of etcd that was not asked.
 //! * [`table`] aligns columns for a terminal.
 //! * [`tls`] is TLS as a client, with files that are read again.
 //! * [`settings`] makes command lines and reads flags, environment and files.
@@ -19,6 +20,7 @@ pub mod backoff;
 pub mod claim;
 pub mod handshake;
 pub mod model;
+pub mod other_api;
 pub mod registrar;
 mod request_time;
 pub mod rights;

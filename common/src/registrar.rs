@@ -13,12 +13,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::claim::{Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
-use crate::model::{Key, Ttl, format_span};
+use crate::claim::{Aim, Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
+use crate::model::{Entry, Key, Tree, Ttl, format_span};
 use crate::request_time::RequestTime;
 use crate::runtime::OutageLog;
 use crate::store::{
-    DeleteOutcome, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+    default_deadline,
 };
 
 /// What the registrar knows, published whenever it changes.
@@ -46,6 +47,8 @@ pub struct RequestFailure {
     /// The error of the last one.
     pub error: StoreError,
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Even with a long TTL, etcd's return is noticed within seconds.
 const MAX_PAUSE: Duration = Duration::from_secs(3);
@@ -159,7 +162,10 @@ impl<S: Store> Registrar<S> {
         tracing::trace!("next step, because {step}");
         let sent = Instant::now();
         let outcome = match step {
-            Step::Grant => self.grant().await,
+            Step::Grant => match self.grant().await {
+                Err(error @ StoreError::NoSpace(_)) => self.adopt(error).await,
+                granted => granted,
+            },
             Step::Refresh(lease, keys) => self.refresh(lease, &keys).await,
             Step::Put(lease, puts) => self.put(lease, &puts).await,
             Step::Delete(deletes) => self.delete(&deletes).await,
@@ -179,6 +185,42 @@ impl<S: Store> Registrar<S> {
         let lease = self.store.grant(self.ttl, deadline).await?;
         tracing::debug!(lease = lease.id, ttl = ?lease.ttl, "lease granted");
         self.claim.record_grant(lease, sent);
+        Ok(())
+    }
+
+    /// No lease is granted, but one that an earlier instance left with our keys may still live:
+    /// it is kept alive and used. `error` if there is none.
+    async fn adopt(&mut self, error: StoreError) -> Result<(), StoreError> {
+        let wants = self.wants.borrow().clone();
+        let wanted = |key: &Key| wants.get(key).filter(|want| want.aim == Aim::Present);
+        let keys: Vec<&Key> = wants.keys().filter(|key| wanted(key).is_some()).collect();
+        let trees: Vec<Tree> = keys.iter().map(|key| Tree::from(*key)).collect();
+        let there = self.store.read(&trees, self.begin_request()).await?;
+        let mut by_lease: BTreeMap<i64, Vec<(Key, Entry)>> = BTreeMap::new();
+        for key in keys {
+            let Some(entry) = there.entries.get(key.as_str()) else { continue };
+            if entry.lease != 0 && wanted(key).is_some_and(|want| *want.value == *entry.value) {
+                by_lease.entry(entry.lease).or_default().push((key.clone(), entry.clone()));
+            }
+        }
+        let most = by_lease.into_iter().max_by_key(|(_, entries)| entries.len());
+        let Some((id, entries)) = most else { return Err(error) };
+        let sent = Instant::now();
+        let lease = Lease { id, ttl: self.ttl.span() };
+        let refreshed = self.store.refresh(lease, &[], self.begin_request()).await?;
+        let Some((_, entry)) = entries.first() else { return Err(error) };
+        let left = self.store.time_left(entry, self.begin_request()).await?;
+        let (RefreshOutcome::Refreshed { .. }, Some(ttl)) = (refreshed, left) else {
+            return Err(error);
+        };
+        if ttl < SECOND {
+            return Err(error);
+        }
+        tracing::warn!(
+            keys = entries.len(),
+            "going on with the lease of an earlier instance: {error}"
+        );
+        self.claim.record_adoption(Lease { id, ttl }, entries, sent);
         Ok(())
     }
 
@@ -208,6 +250,11 @@ impl<S: Store> Registrar<S> {
         let answers: Vec<Result<PutOutcome, StoreError>> = join_all(calls).await;
         let mut outcome = Ok(());
         for (put, answer) in puts.iter().zip(answers) {
+            if let (Guard::Value(_), Ok(PutOutcome::Written(_))) = (&put.guard, &answer)
+                && let Some(before) = self.claim.rival(&put.key)
+            {
+                tokio::spawn(watch_former_owner(self.store.clone(), before.clone()));
+            }
             match answer {
                 Ok(written) => self.claim.record_put(put, written, sent),
                 Err(error) => {
@@ -286,5 +333,23 @@ impl<S: Store> Registrar<S> {
             (report.version, report.keys, report.lease_until) = (version, keys, lease_until);
             changed
         });
+    }
+}
+
+/// A key was taken over for one of an earlier instance: its lease must end. (With v2 there is
+/// none; there a former owner that lives fails to refresh its key, and says so itself.)
+async fn watch_former_owner<S: Store>(store: S, before: Entry) {
+    if before.lease == 0 {
+        return;
+    }
+    let Ok(Some(at_first)) = store.time_left(&before, default_deadline()).await else { return };
+    tokio::time::sleep(at_first + Duration::from_secs(1)).await;
+    let left = store.time_left(&before, default_deadline()).await;
+    if left.is_ok_and(|left| left.is_some_and(|left| !left.is_zero())) {
+        tracing::warn!(
+            key = %before.key,
+            "the former lease holder of a key that was taken over still refreshes its lease: two \
+             instances of one name run; stop one, or give each a name of its own"
+        );
     }
 }

@@ -47,7 +47,12 @@ async fn keep_trying(
     loop {
         heartbeat.beat(ATTEMPT);
         let error = match stop.run_until_cancelled(connect(connection)).await? {
-            Ok(etcd) => return Some(etcd),
+            Ok(etcd) => {
+                let (endpoint, api) = (etcd.endpoint(), etcd.api());
+                let version = etcd.server_version().unwrap_or("not reported");
+                tracing::info!(endpoint, api, version, "connected to etcd");
+                return Some(etcd);
+            }
             Err(error) => error,
         };
         let endpoints = connection.endpoints.join(", ");

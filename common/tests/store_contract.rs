@@ -13,6 +13,7 @@ mod contract;
 mod etcd_server;
 mod failover;
 mod folders;
+mod following;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::model::Backend;
-use confsync::template::{Engine, Input, NamedBackend, RenderError, Sources, Template};
+use confsync::template::{Engine, Escape, Input, NamedBackend, RenderError, Sources, Template};
 
 fn input() -> Input {
     let kv = [("/a", "plain"), ("/evil", "10.0.0.9:80; } server { listen 81"), ("/pair", "k=v")];
@@ -23,7 +23,7 @@ fn partials() -> Sources {
         ("bad", "fine\n  {{getv \"/none\"}}\n"),
     ];
     let partials = partials.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
-    Sources { partials: partials.collect::<BTreeMap<_, _>>(), templates: None }
+    Sources { partials: partials.collect::<BTreeMap<_, _>>(), ..Sources::default() }
 }
 
 fn render(text: &str) -> Result<String, RenderError> {
@@ -41,6 +41,53 @@ fn partials_see_the_place_and_what_is_given() {
         render("{{#each backends}}{{> outer}}{{/each}}").unwrap(),
         "[server 10.0.0.1:80;\n]"
     );
+}
+
+/// The same template for each kind of file.
+#[test]
+fn what_reads_the_file_decides_what_is_refused_and_how_quote_quotes() {
+    let render = |escape: Escape, text: &str| {
+        let name = Path::new("web.hbs");
+        let sources = Sources { escape, ..Sources::default() };
+        let template = Template::compile(name, text, Engine::Handlebars, &sources)?;
+        template.render(&input()).map(|text| String::from_utf8(text).unwrap())
+    };
+    let evil = "{{getv \"/evil\"}}";
+    for escape in [Escape::Nginx, Escape::Haproxy, Escape::Shell] {
+        assert!(render(escape, evil).is_err(), "{escape:?}");
+    }
+    for escape in [Escape::Json, Escape::None] {
+        assert!(render(escape, evil).unwrap().starts_with("10.0.0.9:80; }"), "{escape:?}");
+    }
+    let quoted = "{{quote \"a 'b' $c\"}}";
+    assert_eq!(render(Escape::Shell, quoted).unwrap(), "\"a 'b' \\$c\"");
+    assert_eq!(render(Escape::Json, quoted).unwrap(), "\"a 'b' $c\"");
+    // Also in a loop, which is written without handlebars.
+    let text = "{{#each (gets \"/evil\")}}{{value}}{{/each}}";
+    assert!(render(Escape::Haproxy, text).unwrap_err().what.contains("in HAProxy"));
+}
+
+/// `confsync check` has no backends to render with.
+#[test]
+fn a_field_that_no_backend_has_is_found_before_anything_is_rendered() {
+    let compile = |text: &str| {
+        Template::compile(Path::new("web.hbs"), text, Engine::Handlebars, &partials()).map(drop)
+    };
+    for text in
+        ["{{#each backends}}{{adr}}{{/each}}", "{{#each backends}}{{#if wight}}x{{/if}}{{/each}}"]
+    {
+        let error = compile(text).unwrap_err().to_string();
+        assert!(error.contains("did you mean `"), "{error}");
+    }
+    for text in [
+        "{{#each backends}}{{this.addr}} {{meta.x}} {{@index}} {{> server}}{{/each}}",
+        "{{#each backends}}{{#with meta}}{{anything}}{{/with}}{{/each}}",
+        "{{#each (sort backends)}}{{addr}}{{/each}}",
+        "{{#each backends as |b|}}{{b.addr}}{{/each}}",
+        "{{#each backends}}x{{else}}none{{/each}}",
+    ] {
+        assert_eq!(compile(text), Ok(()), "{text}");
+    }
 }
 
 #[test]

@@ -50,7 +50,12 @@ fn the_starter_for_haproxy_survives_none() {
 #[test]
 fn our_own_starter_has_every_backend_and_survives_none() {
     let got = render("nginx.hbs", starter::NGINX_HBS, &input());
-    assert!(got.contains("    server 10.132.249.206:7777 weight=1;\n    server 10.132.249.212:8888 weight=1;\n    keepalive"), "{got}");
+    assert!(
+        got.contains(
+            "    server 10.132.249.206:7777;\n    server 10.132.249.212:8888;\n    zone apache"
+        ),
+        "{got}"
+    );
     let none = render("nginx.hbs", starter::NGINX_HBS, &Input::default());
     assert!(none.contains("    server 127.0.0.1:1 down;\n"), "{none}");
 }

@@ -5,7 +5,7 @@ use common::settings::cli::with_common_commands;
 use common::settings::{Group, etcd, log, with_settings};
 
 use crate::settings::{
-    CHECKS, DRAIN, FILE, HEALTH, INSTANCE, JOIN, LIST, PROCESS, REGISTRATION, REMOVAL,
+    CHECKS, DRAIN, FILE, HEALTH, INSTANCE, JOIN, LIST, PROCESS, REGISTRATION, REMOVAL, WEIGHING,
 };
 
 const RUN: [&Group; 10] = [
@@ -21,6 +21,7 @@ const RUN: [&Group; 10] = [
     &log::GROUP,
 ];
 const REMOVE: [&Group; 5] = [&INSTANCE, &DRAIN, &REMOVAL, &etcd::GROUP, &log::GROUP];
+const WEIGHT: [&Group; 1] = [&WEIGHING];
 const SHOW: [&Group; 3] = [&LIST, &etcd::GROUP, &log::GROUP];
 
 /// The groups of settings of a subcommand.
@@ -29,6 +30,7 @@ pub fn groups(subcommand: &str) -> &'static [&'static Group] {
     match subcommand {
         "remove" => &REMOVE,
         "list" => &SHOW,
+        "weight" => &WEIGHT,
         _ => &RUN,
     }
 }
@@ -57,7 +59,21 @@ pub fn command() -> Command {
                 .alias("check")
                 .arg(backend),
         )
-        .subcommand(subcommand("remove", "Remove an instance's key, if it is its own", REMOVALS))
+        .subcommand(
+            subcommand("remove", "Remove an instance's key, if it is its own", REMOVALS).arg(
+                Arg::new("key")
+                    .value_name("KEY")
+                    .help("The key itself, such as apache/10.0.0.1, below --services"),
+            ),
+        )
+        .subcommand(
+            subcommand("weight", "Give a running sidekick's instance another weight", WEIGHTS).arg(
+                Arg::new("weight")
+                    .value_name("N")
+                    .required(true)
+                    .help("Share of the requests, 1 to 256"),
+            ),
+        )
         .subcommand(subcommand("list", "Show who is registered", LISTS));
     with_common_commands(program)
 }
@@ -71,7 +87,12 @@ const PROBES: &str = "  \
   register probe --service apache --host 10.0.0.1 --port 7777 --check /health";
 
 const REMOVALS: &str = "  \
-  register remove --service apache --host 10.0.0.1 --port 7777 --wait";
+  register remove --service apache --host 10.0.0.1 --port 7777 --wait
+  register remove apache/10.0.0.1 --force";
+
+const WEIGHTS: &str = "  \
+  register weight 10 --listen unix:/run/apache-discovery-7777/status.sock
+  register weight 1 --listen unix:/run/register/status.sock --instance apache/10.0.0.1";
 
 const LISTS: &str = "  \
   register list
@@ -115,7 +136,9 @@ mod tests {
                 "drain_applied",
                 "drain_quiesced",
                 "bookkeeping",
+                "drain_quiet",
                 "wait_applied",
+                "ready_within",
                 "listen",
                 "allow_host"
             ]
@@ -127,8 +150,10 @@ mod tests {
         for line in [
             "register list --service apache --json",
             "register list -o json",
+            "register weight 3 --listen unix:/run/a.sock --instance a/10.0.0.1",
             "register check --service a --host 10.0.0.1 --port 1 --check none",
             "register remove --service a --host 10.0.0.1 --port 1 --wait",
+            "register remove /services/a/10.0.0.1 --force",
             "register run --config services.toml",
             "register run --prefix /a --status :1 --endpoints a:1",
             "register run --service a --host h --port 1 --wait-applied -- nginx -g daemon",

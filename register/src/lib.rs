@@ -4,6 +4,7 @@
 //!   [`config`] is what they mean, with all mistakes at once.
 //! * [`probe`] asks a backend once; [`health`] decides what the answers mean and
 //!   when to ask next (pure); [`prober`] does both for one service and publishes.
+//! * [`quiet`] waits for the connections to a backend, as the kernel sees them.
 //! * [`supervise`] runs the backend as a child, for `register run … -- COMMAND`.
 //! * [`commands`] are the subcommands.
 
@@ -14,6 +15,7 @@ pub mod handshake;
 pub mod health;
 pub mod probe;
 pub mod prober;
+pub mod quiet;
 pub mod settings;
 pub mod sidekick;
 pub mod status;

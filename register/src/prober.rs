@@ -171,7 +171,7 @@ pub fn spread(services: usize) -> Duration {
 }
 
 impl ProbeReport {
-    fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             state: HealthState::Starting,
             since: now,

@@ -257,8 +257,31 @@ pub static WAIT_APPLIED: Setting = Setting::new(
 )
 .implied("30s");
 
-/// How to join.
-pub static JOIN: Group = Group { heading: "Joining and leaving", settings: &[&WAIT_APPLIED] };
+/// How long no connection may come before the backend is stopped.
+pub static DRAIN_QUIET: Setting = Setting::new(
+    "drain_quiet",
+    "REGISTER_DRAIN_QUIET",
+    "SPAN",
+    "Then wait until no new connection has come for this long and none is open",
+)
+.details(
+    "For load balancers that are not ours and acknowledge nothing. It waits for --drain-quiesced at \
+     most, and needs to see the backend's sockets: on the same machine, without forwarded ports.",
+);
+
+/// How long a boot may wait for us.
+pub static READY_WITHIN: Setting = Setting::new(
+    "ready_within",
+    "REGISTER_READY_WITHIN",
+    "SPAN",
+    "Tell the service manager READY after this long, registered or not, so that no boot waits for ever",
+);
+
+/// How to join, and how to leave others than our load balancers.
+pub static JOIN: Group = Group {
+    heading: "Joining and leaving",
+    settings: &[&DRAIN_QUIET, &WAIT_APPLIED, &READY_WITHIN],
+};
 
 /// Where status is served.
 pub static LISTEN: Setting = status::listen(
@@ -272,6 +295,17 @@ pub static ALLOW_HOST: Setting = status::allow_host("REGISTER_ALLOW_HOST");
 
 /// The process.
 pub static PROCESS: Group = Group { heading: "Status", settings: &[&LISTEN, &ALLOW_HOST] };
+
+/// One of several instances of a sidekick.
+pub static ONE_INSTANCE: Setting = Setting::new(
+    "instance",
+    "",
+    "KEY",
+    "Which one, where the sidekick has several, such as apache/10.0.0.1",
+);
+
+/// Where a running sidekick is told another weight.
+pub static WEIGHING: Group = Group { heading: "", settings: &[&LISTEN, &ONE_INSTANCE] };
 
 /// A file with services.
 pub static CONFIG: Setting = Setting::new(
@@ -292,8 +326,16 @@ pub static WAIT: Setting = Setting::new(
     "Wait until every load balancer has drained it, as `run` does when it is stopped",
 );
 
+/// Whether `remove` asks whose the key is.
+pub static FORCE: Setting = Setting::new(
+    "force",
+    "",
+    "",
+    "Remove the key whatever its value; needed with KEY. Its sidekick, if it runs, writes it again",
+);
+
 /// How `remove` is done.
-pub static REMOVAL: Group = Group { heading: "", settings: &[&WAIT] };
+pub static REMOVAL: Group = Group { heading: "", settings: &[&FORCE, &WAIT] };
 
 /// Table or JSON.
 pub static OUTPUT: Setting = output::form("REGISTER_OUTPUT");

@@ -12,6 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use common::runtime::orphans;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
@@ -80,6 +81,7 @@ pub struct Backend {
     child: Child,
     pid: Option<Pid>,
     exit: Option<Exit>,
+    _ours: orphans::Ours,
 }
 
 impl Backend {
@@ -96,11 +98,10 @@ impl Backend {
         for name in common::runtime::PRIVATE {
             command.env_remove(name);
         }
-        let child = command
-            .spawn()
+        let (child, ours) = orphans::spawn(&mut command)
             .map_err(|cause| SuperviseError::Start { command: name.clone(), cause })?;
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Self { child, pid, exit: None })
+        Ok(Self { child, pid, exit: None, _ours: ours })
     }
 
     /// Its process id, while it runs.

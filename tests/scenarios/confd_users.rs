@@ -76,6 +76,62 @@ async fn the_tutorials_two_lines_work_with_confsync_in_confds_place(api: Api) {
     load.stop().await.assert_none_failed();
 }
 
+/// A deploy replaces a template or adds a resource; confd sees it at its next pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_reads_templates_and_resources_again() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    etcd.ctl(Api::V3).put("/app/v", "1").await;
+    let confdir = Confdir::empty(&lab);
+    let keys = "keys = [\"/app\"]\n";
+    let dest = resource(&lab, &confdir, "app", keys, "old={{getv \"/app/v\"}}");
+    let confd = as_confd(&lab).flag("-interval", "1").flag("-node", etcd.address().to_string());
+    let confd = confd.flag("-confdir", confdir.path().display().to_string()).start();
+    let shows = |dest: &str, wanted: &'static str| {
+        let dest = dest.to_owned();
+        eventually(wanted, move || {
+            let text = fs::read_to_string(&dest).unwrap_or_default();
+            async move { check(text == wanted, || text.clone()) }
+        })
+    };
+    shows(&dest, "old=1").await;
+    confdir.template("app.tmpl", "new={{getv \"/app/v\"}}");
+    shows(&dest, "new=1").await;
+    let other = resource(&lab, &confdir, "other", keys, "other={{getv \"/app/v\"}}");
+    shows(&other, "other=1").await;
+    // A mistake changes nothing, and is said once.
+    confdir.template("app.tmpl", "{{end}}");
+    confd.logged("the confdir is left as it was").await;
+    etcd.ctl(Api::V3).put("/app/v", "2").await;
+    shows(&dest, "new=2").await;
+}
+
+/// `-backend etcd` is v2 for confd; where both APIs are served, v3 is read unless told otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_found_it_is_said_where_the_keys_are() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    etcd.ctl(Api::V2).put("/services/web/1", "10.0.0.1:80").await;
+    etcd.ctl(Api::V3).put("stolon/main", "there").await;
+    let confdir = Confdir::empty(&lab);
+    let text = "{{range getvs \"/services/web/*\"}}{{.}}{{end}}";
+    let dest = resource(&lab, &confdir, "web", "keys = [\"/services/web\"]\n", text);
+    resource(&lab, &confdir, "bare", "keys = [\"stolon/main\"]\n", "x");
+    let confd = || {
+        let confd = as_confd(&lab).arg("-onetime").flag("-backend", "etcd");
+        let confd = confd.flag("-node", etcd.address().to_string());
+        confd.flag("-confdir", confdir.path().display().to_string())
+    };
+    let ended = confd().run().await;
+    assert_says(&ended.log, &["1 key in its v2 API", "--etcd-api v2", "leading slash"]);
+    for told in [confd().flag("--etcd-api", "v2"), confd().env("ETCD_API", "v2")] {
+        let _ = fs::remove_file(&dest);
+        let ended = told.run().await;
+        assert!(ended.exit.success(), "{}", ended.log);
+        assert_eq!(fs::read_to_string(&dest).unwrap(), "10.0.0.1:80");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_flag_of_confd_is_taken_or_refused_by_name() {
     let lab = Lab::new();
@@ -251,11 +307,24 @@ async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     let ended = init().run().await;
     assert!(ended.exit.success(), "{}", ended.log);
     let check =
-        Daemon::new(&lab, "check", bins::confsync()).arg("check").flag("--confdir", &*folder);
-    let ended = check.run().await;
+        || Daemon::new(&lab, "check", bins::confsync()).arg("check").flag("--confdir", &*folder);
+    let ended = check().run().await;
     assert!(ended.exit.success(), "{}", ended.log);
 
     let toml = format!("{folder}/conf.d/nginx.toml");
+    let text = fs::read_to_string(&toml).unwrap();
+    assert!(text.starts_with("#:schema ../schema.json\n"), "{text}");
+    let schema = fs::read_to_string(format!("{folder}/schema.json")).unwrap();
+    let printed = Daemon::new(&lab, "schema", bins::confsync()).arg("schema").run().await;
+    assert_eq!(printed.log.trim(), schema.trim());
+    // What is right in itself, and would fail here.
+    let here = text.replace("/etc/nginx/sites-enabled/", &format!("{folder}/none/"));
+    let here = here.replace("/etc/nginx/nginx.conf", &format!("{folder}/nginx.conf"));
+    fs::write(&toml, here).unwrap();
+    let ended = check().arg("--host").run().await;
+    assert!(!ended.exit.success(), "{}", ended.log);
+    let dest = format!("on this machine: the folder of dest, {folder}/none, is not there");
+    assert_says(&ended.log, &[&dest, "[nginx] conf: cannot read"]);
     fs::write(&toml, "mine").unwrap();
     let ended = init().run().await;
     assert_says(&ended.log, &["left alone"]);

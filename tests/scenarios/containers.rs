@@ -84,7 +84,7 @@ fn the_tutorials_units_lose_nothing_in_containers() {
         balancer.systemctl(&["stop", "nginx_lb"]).await;
         assert_eq!(balancer.property("nginx_lb", "Result").await.unwrap(), "success");
         assert_eq!(balancer.property("nginx_lb", "ExecMainStatus").await.unwrap(), "0");
-        let member = ctl.get("/confsync/members/lb").await.unwrap_or_default();
+        let member = ctl.get("/confsync/members/lb-nginx").await.unwrap_or_default();
         assert!(member.contains("\"left\":true"), "nobody waits for it: {member}");
         the_tutorials_own_files_do(&balancer, &etcd).await;
         first.systemctl(&["stop", "apache@7777"]).await;

@@ -38,8 +38,9 @@ done
 systemctl daemon-reload";
 
 /// Commands that change nothing.
-const LOOKING: [&str; 8] = [
+const LOOKING: [&str; 9] = [
     "register list",
+    "confsync render",
     "confsync status",
     "curl ",
     "etcdctl get",
@@ -257,7 +258,9 @@ sessions! {
     in_a_folder:
     coming_from_confd = "docs/migration.md",
     haproxy_in_front = "docs/how-to/haproxy.md",
-    operations = "docs/operations.md";
+    operations = "docs/operations.md",
+    weights_and_a_canary = "docs/how-to/weights-and-canary.md",
+    one_taken_out_by_hand = "docs/how-to/take-one-out.md";
 
     on_a_machine:
     the_readme_leads_from_nothing_to_a_pair_in_service = [], "README.md",

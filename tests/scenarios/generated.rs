@@ -1,4 +1,4 @@
-//! Man pages and completions as the packages have them: every shell takes its own, `man`
+//! Man pages (section 8) and completions as the packages have them: every shell takes its own, `man`
 //! finds nothing to warn of, and every flag and variable has its place in a page.
 
 use std::fs;
@@ -29,7 +29,7 @@ async fn man_pages_have_every_flag_and_variable() {
     let folder = generate(&lab).await;
     for program in [register::cli::command(), confsync::cli::args::command()] {
         for command in program.get_subcommands() {
-            let name = format!("{}-{}.1", program.get_name(), command.get_name());
+            let name = format!("{}-{}.8", program.get_name(), command.get_name());
             // A hyphen is written `\-`.
             let page = fs::read_to_string(folder.join(&name)).unwrap().replace("\\-", "-");
             for arg in command.get_arguments() {
@@ -39,14 +39,21 @@ async fn man_pages_have_every_flag_and_variable() {
                     assert!(page.contains(&text), "{name} does not speak of {text}");
                 }
             }
-            assert!(page.contains("EXIT STATUS") && page.contains("SEE ALSO"), "{name}");
+            for part in ["EXIT STATUS", "SEE ALSO", ".SH FILES"] {
+                assert!(page.contains(part), "{name} has no {part}");
+            }
+            let own = !["version", "completion", "help"].contains(&command.get_name());
+            for part in [".SH EXAMPLES", ".SH ENVIRONMENT"].iter().filter(|_| own) {
+                let exempt = command.get_name() == "init" || command.get_name() == "weight";
+                assert!(page.contains(part) || exempt, "{name} has no {part}");
+            }
         }
     }
     if !bins::on_path("man") {
         return skip("man is not installed: nobody looks whether the pages can be shown");
     }
     let all = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    for page in all.filter(|page| page.extension().is_some_and(|ending| ending == "1")) {
+    for page in all.filter(|page| page.extension().is_some_and(|ending| ending == "8")) {
         let page = page.to_str().unwrap();
         assert!(!page.contains("-help"), "a page that says what --help says: {page}");
         let shown = tried(&lab, "man", &["--warnings", "--local-file", page]).await;

@@ -109,6 +109,21 @@ async fn h22_health_is_what_is_proven() {
     readyz(503, "etcd").await;
 }
 
+/// Without etcd and without files nothing can be live; the machine boots all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_does_not_wait_for_etcd_or_a_first_backend() {
+    let lab = Lab::new();
+    let setup = Setup::prepare(&lab, Etcd::prepare(&lab));
+    setup.resource("app", &setup.reload());
+    let place = lab.free();
+    let confsync = setup.confsync(&lab).flag("--status", place.to_string());
+    let confsync = confsync.flag("--start-within", "1s").start();
+    confsync.ready().await;
+    confsync.logged("not ready after 1s").await;
+    confsync.logged("waiting for etcd").await;
+    assert_eq!(http::get(place, "/readyz").await.unwrap().status, 503);
+}
+
 /// As under a unit with `ProtectSystem=strict` and no `ReadWritePaths=` for the logs.
 #[tokio::test(flavor = "multi_thread")]
 async fn h23_logs_that_nginx_cannot_open_are_told_in_its_words() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tests::eventually::check;
 use tests::{Daemon, Exit, Lab, eventually};
 
-use crate::hazards_setup::{Setup, is_root, rendered};
+use crate::hazards_setup::{Setup, address, is_root, rendered};
 
 #[track_caller]
 fn assert_says(log: &str, all: &[&str]) {
@@ -22,7 +22,8 @@ fn left_over(folder: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        name.contains(".confsync-") && !name.ends_with("-believed")
+        let stays = name.ends_with("-believed") || name.ends_with("-lock");
+        name.contains(".confsync-") && !stays
     };
     all.filter(ours).collect()
 }
@@ -325,4 +326,55 @@ async fn files_changed_or_removed_by_hand_are_written_and_loaded_again() {
     eventually("the file is there again", right).await;
     setup.put(2).await;
     setup.live(&[1, 2]).await;
+}
+
+/// One file has one writer, and who comes second is told who the first is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dest_has_one_writer_and_the_second_is_told_who_it_is() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let first = setup.confsync(&lab).flag("--name", "first").start();
+    setup.live(&[1]).await;
+    let holder = format!("process {}", first.process().pid());
+    let second = setup.confsync(&lab).flag("--name", "second").run().await;
+    assert_eq!(second.exit, Exit::Code(1), "{}", second.log);
+    assert!(second.log.contains(&holder), "{}", second.log);
+    // The daemon applies it: a single run waits for that, and has nothing to do.
+    setup.put(2).await;
+    let once = setup.confsync(&lab).arg("--once").run().await;
+    assert_eq!(once.exit, Exit::Code(0), "{}", once.log);
+    assert!(once.log.contains(&holder), "{}", once.log);
+    setup.live(&[1, 2]).await;
+    assert_eq!(setup.loads(), 2);
+    // Killed, it holds nothing.
+    first.kill().await;
+    setup.put(3).await;
+    let once = setup.confsync(&lab).arg("--once").run().await;
+    assert_eq!(once.exit, Exit::Code(0), "{}", once.log);
+    setup.live(&[1, 2, 3]).await;
+}
+
+/// As with confd, what `check_cmd` makes of the candidate is what is installed, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_may_run_lock_and_edit_the_candidate() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    let text = "#!/bin/sh\n{{range gets \"/services/apache/*\"}}echo {{.Value}}\n{{end}}";
+    setup.confdir.template("app.tmpl", text);
+    let check_cmd =
+        "{{.src}} | grep -q . && flock -n {{.src}} true && sed -i s/echo/printf/ {{.src}}";
+    let more = format!("{}mode = \"0755\"\ncheck_cmd = \"{check_cmd}\"\n", setup.reload());
+    setup.resource("app", &more);
+    setup.put(1).await;
+    let confsync = setup.confsync(&lab).start();
+    confsync.ready().await;
+    setup.put(2).await;
+    let wanted = format!("#!/bin/sh\nprintf {}\nprintf {}\n", address(1), address(2));
+    eventually("the edited file is live", || async {
+        check(setup.text("live") == wanted, || setup.text("live"))
+    })
+    .await;
+    assert_eq!(setup.loads(), 2, "{}", confsync.log());
+    assert!(!confsync.log().contains("somebody else"), "{}", confsync.log());
 }

@@ -2,9 +2,11 @@
 //! silent goes, and an empty set means what the resource says.
 
 use tests::eventually::check;
-use tests::{Api, Backend, Lab, eventually};
+use tests::{Api, Backend, Daemon, Exit, Lab, eventually};
 
 use crate::hazards_setup::{Setup, rendered};
+
+in_both_apis!(an_operator_accepts_this_loss_and_no_other);
 
 /// A setup with living backends, all of them live.
 async fn with_backends(lab: &Lab, more: &str, count: usize) -> (Setup, Vec<Backend>) {
@@ -254,4 +256,126 @@ async fn our_own_keys_are_no_part_of_what_is_read() {
         async move { check(calm, || format!("{events} acknowledgements so far")) }
     })
     .await;
+}
+
+/// An operator accepts a loss: this one, and no later one.
+async fn an_operator_accepts_this_loss_and_no_other(api: Api) {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    let backend = Backend::start(&lab, "1").await;
+    let (ctl, key) = (setup.etcd.ctl(api), key(&backend));
+    ctl.put(&key, &backend.address().to_string()).await;
+    let _confsync = setup.confsync_in(&lab, api).flag("--name", "lb-1").start();
+    live(&setup, &[&backend]).await;
+    let accept = async |resource: &str| {
+        let command = Daemon::new(&lab, "accept", tests::bins::confsync());
+        command.arg("accept").arg(resource).etcd(&setup.etcd, api).run().await
+    };
+    let ended = accept("app").await;
+    assert!(ended.log.contains("nothing to accept"), "{}", ended.log);
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    let ended = accept("other").await;
+    assert!(ended.log.contains("they render: app"), "{}", ended.log);
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+
+    let retained = async |wanted: bool| {
+        eventually(format!("retained: {wanted}"), || async {
+            let ack = ctl.get("/confsync/acks/app/lb-1").await.unwrap_or_default();
+            check(ack.contains(&key) == wanted, || ack.clone())
+        })
+        .await;
+    };
+    ctl.del(&key).await;
+    retained(true).await;
+    let ended = accept("app").await;
+    assert!(ended.log.contains("lb-1: accepted\n"), "{}", ended.log);
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    assert_eq!(setup.text("live"), file_of(&[]));
+    retained(false).await;
+
+    // The next loss is another one.
+    ctl.put(&key, &backend.address().to_string()).await;
+    live(&setup, &[&backend]).await;
+    ctl.del(&key).await;
+    retained(true).await;
+    assert_eq!(setup.text("live"), file_of(&[&backend]));
+}
+
+/// The last backend leaves on purpose and comes back under another key, as with another
+/// `--id`: the old key is not retained, though its address answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_left_on_purpose_is_not_retained_when_another_key_comes() {
+    let lab = Lab::new();
+    let (setup, backends) = with_backends(&lab, "", 2).await;
+    let [one, two] = &backends[..] else { unreachable!() };
+    setup.ctl().del(&key(two)).await;
+    let confsync = setup.confsync(&lab).flag("--name", "lb-1").start();
+    live(&setup, &[one]).await;
+
+    let place = "/confsync/leaving/apache/1";
+    let mark = serde_json::json!({ "key": key(one) }).to_string();
+    setup.ctl().put(place, &mark).await;
+    setup.ctl().del(&key(one)).await;
+    confsync.logged("on_empty = \"keep\"").await;
+    // The word goes with the process that gave it.
+    setup.ctl().del(place).await;
+    setup.ctl().put(&key(two), &two.address().to_string()).await;
+    live(&setup, &[two]).await;
+    // And under the old address.
+    setup.ctl().put("/services/apache/again", &one.address().to_string()).await;
+    live(&setup, &[two, one]).await;
+    assert!(!confsync.log().contains("is held"), "{}", confsync.log());
+}
+
+/// Settings beside backends that are all gone: the backends stay, the settings change.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_change_while_the_last_backends_are_kept() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    let template =
+        "{{range gets \"/services/apache/*\"}}{{.Value}} {{end}}{{getv \"/redis/master\" \"-\"}}";
+    setup.confdir.template("app.tmpl", template);
+    setup.resource("app", &(setup.reload() + "keys = [\"/services/apache\", \"/redis\"]\n"));
+    setup.put(1).await;
+    setup.ctl().put("/redis/master", "127.0.0.9:9").await;
+    let confsync = setup.confsync(&lab).start();
+    let is = |wanted: String| {
+        let setup = &setup;
+        eventually(format!("live is {wanted:?}"), move || {
+            let (text, wanted) = (setup.text("live"), wanted.clone());
+            async move { check(text == wanted, || text) }
+        })
+    };
+    let one = crate::hazards_setup::address(1);
+    is(format!("{one} 127.0.0.9:9")).await;
+    setup.ctl().del("/services/apache/1").await;
+    confsync.logged("on_empty = \"keep\"").await;
+    let _ = setup.ctl().run(&["del", "/redis/master"]).await.ok();
+    is(format!("{one} -")).await;
+}
+
+/// While etcd is away the backends are asked, where the resource says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_refuses_while_etcd_is_away_is_left_out_and_put_back() {
+    let lab = Lab::new();
+    let (setup, backends) = with_backends(&lab, "[guard]\nprobe_when_stale = \"200ms\"\n", 2).await;
+    let confsync = setup.confsync(&lab).start();
+    let [one, two] = &backends[..] else { unreachable!() };
+    live(&setup, &[one, two]).await;
+    setup.etcd.stop().await;
+    one.die().await;
+    live(&setup, &[two]).await;
+    one.come_up().await;
+    live(&setup, &[one, two]).await;
+    // Not the last one of a service.
+    one.die().await;
+    live(&setup, &[two]).await;
+    two.die().await;
+    live(&setup, &[one, two]).await;
+    two.come_up().await;
+    live(&setup, &[two]).await;
+    // etcd is right about everybody.
+    setup.etcd.up().await;
+    live(&setup, &[one, two]).await;
+    assert!(confsync.log().contains("backends that refuse connections are left out"));
 }

@@ -5,7 +5,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use rustix::process::{Pid, kill_process};
 use tests::eventually::check;
+use tests::process::Spec;
 use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Load, Nginx, Signal, eventually, within};
 
 /// nginx by name, its template with a port from etcd.
@@ -142,4 +144,46 @@ async fn h20_several_files_of_one_nginx_are_one_check_and_one_reload() {
     confsync.logged("refused").await;
     assert_eq!(nginx.rendered().unwrap(), good);
     assert_eq!(fs::read_to_string(&second).unwrap(), good_second);
+}
+
+/// A package that upgrades nginx on the fly: for a while the workers of two masters accept, and
+/// those of the old one do not see a change.
+#[tokio::test(flavor = "multi_thread")]
+async fn h11_nothing_is_applied_while_an_old_master_accepts_too() {
+    let lab = Lab::new();
+    let (etcd, nginx, confdir, one) = with_a_port_from_etcd(&lab).await;
+    confdir.edit("conf.d/nginx.toml", |toml| toml + "deadline = \"1s\"\n");
+    let two = Backend::start(&lab, "two").await;
+    let ctl = etcd.ctl(Api::V3);
+    ctl.put("/services/apache/two", &two.address().to_string()).await;
+    let confsync = || Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    assert!(confsync().arg("--once").run().await.exit.success());
+    // nginx ignores USR2 while the process that started it is its parent.
+    let conf = nginx.conf().display().to_string();
+    let spec = Spec::new("nginx", "/usr/sbin/nginx", nginx.folder()).args(["-c", &conf]);
+    assert!(lab.spawn(spec).ended(Duration::from_secs(20)).await.unwrap().success());
+    let confsync = confsync().start();
+    confsync.ready().await;
+    let lives = || confsync.log().lines().filter(|line| line.contains(" live ")).count();
+    let before = lives();
+    let old = nginx.master().unwrap();
+    nginx.signal(Signal::USR2);
+    eventually("a second master with its workers", || async {
+        let now = nginx.master();
+        let both = now.is_some_and(|pid| pid != old) && nginx.workers().len() == 2;
+        check(both, || format!("{now:?}"))
+    })
+    .await;
+    ctl.del("/services/apache/one").await;
+    confsync.logged(&format!("(process {old}) accept connections too")).await;
+    assert_eq!(lives(), before, "{}", confsync.log());
+    kill_process(Pid::from_raw(old).unwrap(), Signal::QUIT).unwrap();
+    eventually("it is live when the old master has gone", || async {
+        check(lives() > before, || confsync.log())
+    })
+    .await;
+    one.die().await;
+    for _ in 0..8 {
+        assert_eq!(nginx.get("/").await.unwrap().body, "two\n");
+    }
 }

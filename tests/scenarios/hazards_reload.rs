@@ -66,12 +66,46 @@ async fn h01_run_once_repeats_a_failed_reload_and_its_exit_code_tells() {
     assert_eq!((ended.exit, setup.loads()), (Exit::Code(0), 1), "nothing to do: {}", ended.log);
 }
 
+/// Whatever an earlier run has left, the newest value is rendered, checked, written and loaded.
+#[tokio::test(flavor = "multi_thread")]
+async fn h01_run_once_goes_on_to_what_is_wanted_now() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    let all = |n: u8| (1..=n).collect::<Vec<_>>();
+    let verify = format!("verify_cmd = \"test ! -e {}\"\n", setup.file("broken").display());
+    let ways = [(setup.reload_after("test ! -e broken"), 1), (setup.reload() + &verify, 3)];
+    for (more, first) in ways {
+        setup.resource("app", &more);
+        setup.flag("broken");
+        for n in [first, first + 1] {
+            setup.put(n).await;
+            let ended = setup.confsync(&lab).arg("--once").run().await;
+            assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+            assert_eq!(setup.text("app.conf"), rendered(&all(n)));
+        }
+        setup.unflag("broken");
+        let ended = setup.confsync(&lab).arg("--once").run().await;
+        assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+        assert_eq!(setup.text("live"), rendered(&all(first + 1)));
+    }
+    // What cannot be loaded gives way to what can.
+    setup.resource("app", &setup.reload_after("! grep -q 127.0.0.66 app.conf"));
+    setup.put(66).await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    setup.ctl().del("/services/apache/66").await;
+    setup.put(5).await;
+    let ended = setup.confsync(&lab).arg("--once").run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    assert_eq!(setup.text("live"), rendered(&all(5)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn h02_a_rate_limit_delays_a_reload_and_never_drops_it() {
     let lab = Lab::new();
     let setup = Setup::start(&lab).await;
     let interval = Duration::from_secs(2);
-    setup.resource("app", &(setup.reload() + "min_reload_interval = \"2s\"\n"));
+    setup.resource("app", &(setup.reload() + "min_reload_interval = \"2s\"\nsplay = \"500ms\"\n"));
     setup.put(1).await;
     let _confsync = setup.confsync(&lab).start();
     setup.live(&[1]).await;

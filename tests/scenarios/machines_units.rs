@@ -6,6 +6,13 @@ use tests::{Load, Machine, eventually, http, network};
 use super::machines::Fleet;
 
 const UNIT: &str = "nginx-lb";
+const SOCKETS: [(&str, &str); 2] = [
+    ("/etc/systemd/system/nginx-lb.socket", include_str!("../../fleet-units/nginx-lb.socket")),
+    (
+        "/etc/systemd/system/nginx-lb.service.d/sockets.conf",
+        include_str!("../../fleet-units/nginx-lb.service.d/sockets.conf"),
+    ),
+];
 
 /// Debian's nginx serves. It goes on serving while there is nothing to replace it by, and gives
 /// way to a confdir without mistakes.
@@ -42,6 +49,61 @@ fn a_running_nginx_is_not_stopped_for_nothing() {
         balancer.says(UNIT, "1 backend in rotation").await;
         assert_eq!(balancer.property("nginx", "ActiveState").await.unwrap(), "inactive");
         assert_eq!(http::get(balancer.at(80), "/").await.unwrap().body, "web1\n");
+    });
+}
+
+/// Without etcd a boot ends all the same, and the unit says what it waits for; its socket answers.
+#[test]
+fn a_boot_without_etcd_ends() {
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
+        let first = &fleet.first;
+        first.systemctl(&["enable", "apache@7777"]).await;
+        first.sh("echo REGISTER_READY_WITHIN=3s >>/etc/environment").await;
+        fleet.etcd.stop().await;
+        first.reboot().await;
+        let unit = "apache-discovery@7777";
+        eventually("the sidekick counts as started", || async {
+            let state = first.property(unit, "ActiveState").await?;
+            check(state == "active", || state.clone())
+        })
+        .await;
+        first.says(unit, "waiting for etcd").await;
+        fleet.etcd.up().await;
+        first.says(unit, "registered").await;
+        let socket = "/run/apache-discovery-7777/status.sock";
+        let asked = format!("curl -fsS --unix-socket {socket} http://localhost/readyz");
+        assert!(first.sh(&asked).await.contains("registered"));
+        let told = format!("register weight 3 --listen unix:{socket} 2>&1 || true");
+        assert!(first.sh(&told).await.contains("--value json"));
+    });
+}
+
+/// systemd holds the ports, so that connections wait for the next nginx.
+#[test]
+fn a_restart_of_the_load_balancer_refuses_nobody() {
+    network::scenario(|network| async move {
+        let fleet = Fleet::boot(&network).await;
+        let (balancer, first) = (&fleet.balancer, &fleet.first);
+        first.systemctl(&["enable", "--now", "apache@7777"]).await;
+        first.says("apache-discovery@7777", "registered").await;
+        for (path, text) in SOCKETS {
+            balancer.write(path, text);
+        }
+        balancer.systemctl(&["daemon-reload"]).await;
+        balancer.systemctl(&["enable", "--now", "nginx-lb.socket"]).await;
+        balancer.systemctl(&["enable", "--now", UNIT]).await;
+        balancer.says(UNIT, "1 backend in rotation").await;
+        let gets = Load::on(balancer.at(80)).clients(4).start();
+        let posts = Load::on(balancer.at(80)).clients(2).post(vec![7; 1_000]).start();
+        for _ in 0..3 {
+            gets.more(50).await;
+            balancer.systemctl(&["restart", UNIT]).await;
+        }
+        balancer.systemctl(&["reload", UNIT]).await;
+        gets.more(50).await;
+        gets.stop().await.assert_none_failed();
+        posts.stop().await.assert_none_failed();
     });
 }
 

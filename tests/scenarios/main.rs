@@ -68,6 +68,8 @@ mod generated;
 mod handshake_etcd;
 /// Leaving with two load balancers, of which one is in trouble.
 mod handshake_lbs;
+/// Two load balancers of one name, and one that comes back.
+mod handshake_names;
 /// Rolling restarts under load.
 mod handshake_rolling;
 /// The messages of the handshake: refusals, no-ops, bounds, signals, flags.
@@ -92,6 +94,8 @@ mod hazards_setup;
 mod hazards_store;
 /// Both daemons with the rights of the manual, and with one too few.
 mod least_rights;
+/// Backends that change without a reload, end to end.
+mod live;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// The load balancer's unit when confsync is killed.
@@ -100,12 +104,16 @@ mod machines_killed;
 mod machines_rolling;
 /// The units when something is missing or wrong, and when they are told to read files again.
 mod machines_units;
+/// The etcd of the tutorial's time.
+mod old_etcd;
 /// What cannot be written to standard output.
 mod output;
 /// The packages, installed and removed.
 mod packages;
-/// The page for people, in a real browser.
+/// The page of confsync, in a real browser.
 mod page;
+/// The page of register, in a real browser.
+mod page_register;
 /// etcd refuses us at the start, or a file is missing: waited for, and nothing ends.
 mod refused;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.
@@ -114,6 +122,8 @@ mod register_commands;
 mod register_health;
 /// `register`: lost leases, etcd away, restarted, wiped, restored.
 mod register_lease;
+/// `register`: the connections to a backend, where nobody acknowledges.
+mod register_quiet;
 /// `register`: two instances of one key, restarts, stops at any moment.
 mod register_rivals;
 /// `register`: many services in one process.

@@ -61,7 +61,7 @@ fn packages_are_installed_upgraded_and_removed() {
             .args([network.lab().path().join("target/release/generated")]);
         let _ = run(pages, BUILD).await.ok();
         let pages = network.lab().path().join("target/release/generated");
-        let gzip = Spec::new("gzip", "sh", pages).args(["-c", "gzip -9n *.1"]);
+        let gzip = Spec::new("gzip", "sh", pages).args(["-c", "gzip -9n *.8"]);
         let _ = run(gzip, BUILD).await.ok();
         let (first, second) =
             (packages(network.lab(), "0.1.0-1").await, packages(network.lab(), "0.1.0-2").await);
@@ -78,7 +78,7 @@ fn packages_are_installed_upgraded_and_removed() {
             );
             machine
                 .sh(&format!(
-                    "man_page=$(dpkg -L {name} | grep 'man1/{name}-run.1') && test -s $man_page && gzip --test $man_page
+                    "man_page=$(dpkg -L {name} | grep 'man8/{name}-run.8') && test -s $man_page && gzip --test $man_page
                  test -s /usr/share/bash-completion/completions/{name}
                  test -s /usr/share/zsh/vendor-completions/_{name}
                  test -s /usr/share/fish/vendor_completions.d/{name}.fish

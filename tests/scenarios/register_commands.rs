@@ -1,7 +1,8 @@
 //! The forms of keys and values, the variables of the tutorial, what is a mistake; and
 //! `check`, `remove`, `list`.
 
-use tests::{Api, Backend, Behaviour, Daemon, Lab};
+use tests::eventually::check;
+use tests::{Api, Backend, Behaviour, Daemon, Lab, bins, eventually};
 
 use crate::register_setup::{Setup, assert_ended};
 
@@ -68,12 +69,24 @@ async fn only_what_is_ours_is_removed(api: Api) {
     ctl.put(&setup.key(), &format!("{{\"addr\":\"{}\",\"weight\":2}}", setup.value())).await;
     assert_ended(&remove().run().await, 0, &["removed"]);
     assert_eq!(setup.now().await, None);
+
+    ctl.put(&setup.key(), "10.9.9.9:80").await;
+    let named = || setup.command("remove").arg(setup.key());
+    assert_ended(&named().run().await, 64, &["--force"]);
+    assert_ended(&named().arg("--force").run().await, 0, &["removed"]);
+    assert_eq!(setup.now().await, None);
 }
 
 async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     let setup = Setup::new(api).await;
     let list = || setup.command("list");
-    assert_ended(&list().run().await, 0, &["nobody is registered under /services"]);
+    let asked = format!("asked by the {} API", api.flag());
+    assert_ended(&list().run().await, 0, &["nobody is registered under /services", &asked]);
+    // etcd keeps the keys of its two APIs apart.
+    let other = if api == Api::V3 { Api::V2 } else { Api::V3 };
+    setup.etcd.ctl(other).put("/services/apache/10.0.0.1", "10.0.0.1:80").await;
+    let there = format!("there are some in {0}: --etcd-api {0}", other.flag());
+    assert_ended(&list().run().await, 0, &[&there]);
     let _sidekick = setup.started(setup.with_ttl("10m")).await;
     setup.etcd.ctl(api).put("/services/web/broken", "no address").await;
 
@@ -87,6 +100,41 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     let left = rows.pointer("/0/ttl_seconds").and_then(serde_json::Value::as_u64);
     assert!(left.is_some_and(|left| (1..=600).contains(&left)), "{rows}");
     assert_eq!(rows.as_array().map(Vec::len), Some(1));
+}
+
+/// The sidekick is told over its own socket, and nobody sees the key go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_sidekick_takes_another_weight() {
+    let setup = Setup::new(Api::V3).await;
+    let socket = format!("unix:{}", setup.lab.path().join("s.sock").display());
+    let sidekick = setup.sidekick().flag("--value", "json").flag("--listen", &socket).start();
+    sidekick.ready().await;
+    let watcher = setup.etcd.watch(Api::V3, "/services").await;
+    let weight = |more: &[&str]| {
+        let mut command = Daemon::new(&setup.lab, "register", bins::register()).arg("weight");
+        for word in more {
+            command = command.arg(*word);
+        }
+        command
+    };
+    let set = weight(&["7", "--listen", &socket]).run().await;
+    assert_ended(&set, 0, &["has weight 7 from now on"]);
+    eventually("the key has the weight", || async {
+        let value = setup.now().await.unwrap_or_default();
+        check(value.contains("\"weight\":7"), || value)
+    })
+    .await;
+    let deleted = watcher.events().iter().filter(|event| event.contains("DELETE")).count();
+    assert_eq!(deleted, 0);
+    for (words, code, says) in [
+        (&["700", "--listen", &*socket][..], 64, "from 1 to 256"),
+        (&["7"], 64, "--listen: is required"),
+        (&["7", "--listen", "127.0.0.1:1"], 64, "has no password"),
+        (&["7", "--listen", &socket, "--instance", "nosuch"], 1, "there is no such key here"),
+        (&["7", "--listen", "unix:/run/no.sock"], 1, "does it run?"),
+    ] {
+        assert_ended(&weight(words).run().await, code, &[says]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

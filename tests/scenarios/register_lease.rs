@@ -136,3 +136,34 @@ async fn a_deleted_key_comes_back_while_the_lease_lives(api: Api) {
     sidekick.logged("registering again").await;
     setup.registered().await;
 }
+
+/// etcd has no space: it grants no lease and takes no write, and a sidekick that was killed and
+/// comes back goes on with what it left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_etcd_keeps_the_key_of_a_sidekick_that_comes_back() {
+    let lab = Lab::new();
+    let etcd = Etcd::prepare(&lab).arg("--quota-backend-bytes").arg("2000000");
+    etcd.up().await;
+    let backend = Backend::start(&lab, "one").await;
+    let setup = Setup { api: Api::V3, backend, etcd, lab };
+    let first = setup.started(setup.with_ttl("6s")).await;
+    let created = setup.created().await;
+    let ctl = setup.etcd.ctl(Api::V3);
+    let large = "x".repeat(100_000);
+    let mut full = false;
+    for n in 0..100 {
+        full = !ctl.run(&["put", &format!("/fill/{n}"), &large]).await.exit.success();
+        if full {
+            break;
+        }
+    }
+    assert!(full, "etcd still has space");
+    first.kill().await;
+    let second = setup.with_ttl("6s").start();
+    second.ready().await;
+    outlast(Duration::from_secs(8)).await;
+    assert_eq!(setup.created().await, created, "the key was away:\n{}", second.log());
+    // Deleting needs no space.
+    let _ = second.stop().await;
+    assert_eq!(setup.now().await, None, "{}", second.log());
+}

@@ -143,3 +143,13 @@ async fn a_stop_without_etcd_is_bounded_and_unconfirmed(api: Api) {
     setup.etcd.thaw();
     setup.gone().await;
 }
+
+/// Two instances of one name and value: the second takes the key for that of an earlier
+/// instance, and says so when the first turns out to live.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_twin_that_lives_is_named() {
+    let setup = Setup::new(Api::V3).await;
+    let _first = setup.started(setup.sidekick()).await;
+    let second = setup.started(setup.sidekick().named("twin")).await;
+    second.logged("still refreshes its lease").await;
+}

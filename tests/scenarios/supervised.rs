@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx};
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Nginx, eventually};
 
 use crate::hazards_setup::Setup;
 
@@ -72,6 +72,34 @@ async fn a_reload_is_not_due_to_a_program_that_is_yet_to_be_started() {
     follows(&etcd, &lab, &nginx, &confdir, &nginx.command()).await;
 }
 
+/// A machine boots before its confdir is there: what an earlier run left is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_confdir_nginx_serves_what_is_in_place_until_there_is_one() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let (one, two) = (Backend::start(&lab, "one").await, Backend::start(&lab, "two").await);
+    let ctl = etcd.ctl(Api::V3);
+    ctl.put("/services/apache/one", &one.address().to_string()).await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    let confsync = || Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    assert!(confsync().arg("--once").run().await.exit.success());
+    let away = lab.path().join("away");
+    fs::rename(confdir.path(), &away).unwrap();
+
+    let confsync = confsync().supervising(&nginx).start();
+    confsync.logged("the confdir cannot be used").await;
+    eventually("nginx serves", || async { nginx.get("/").await.map(drop) }).await;
+    let load = Load::on(nginx.address()).start();
+    load.answered("one").await;
+    assert!(!confsync.notified().iter().any(|line| line == "READY=1"));
+    ctl.put("/services/apache/two", &two.address().to_string()).await;
+    fs::rename(&away, confdir.path()).unwrap();
+    confsync.ready().await;
+    load.answered("two").await;
+    load.stop().await.assert_none_failed();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     let lab = Lab::new();
@@ -87,6 +115,13 @@ async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     setup.put(2).await;
     confsync.logged("nobody tells").await;
     confsync.logged("name a reload_cmd").await;
+    // At every change.
+    setup.put(3).await;
+    eventually("it is said again", || async {
+        let times = confsync.log().matches("nobody tells").count();
+        tests::eventually::check(times >= 2, || confsync.log())
+    })
+    .await;
     let lives = confsync.log().lines().filter(|line| line.contains(" live ")).count();
     assert_eq!(lives, 1, "{}", confsync.log());
 }

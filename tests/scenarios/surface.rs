@@ -99,9 +99,10 @@ async fn every_metric_that_is_spoken_of_is_served() {
         assert!(unknown.is_empty(), "{file} ask for {unknown:?}");
     }
     for line in [
-        "confsync_backends{set=\"nginx\"} 1",
+        "confsync_backends{set=\"nginx\",resource=\"nginx\",service=\"apache\"} 1",
         "confsync_in_sync{set=\"nginx\"} 1",
-        "confsync_backends_live{set=\"nginx\"} 1",
+        "confsync_backends_in_rotation{set=\"nginx\",resource=\"nginx\",service=\"apache\"} 1",
+        "confsync_etcd_endpoint{api=\"v3\",endpoint=\"127.",
         "confsync_joined 1",
     ] {
         assert!(served.contains(line), "no `{line}` in\n{served}");

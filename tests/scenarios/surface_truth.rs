@@ -114,6 +114,9 @@ async fn a_refusal_is_over_when_its_cause_is() {
     confsync.signal(Signal::HUP);
     is(200, status, "proxy_pas").await;
     assert_eq!(live(status).await, (false, vec![true]));
+    // Nor does the SIGHUP make the counters begin anew.
+    let metrics = http::get(status, "/metrics").await.unwrap().body;
+    assert!(metrics.contains("confsync_refusals_total{set=\"nginx\"} 2\n"), "{metrics}");
 }
 
 async fn answers(at: SocketAddr, request: &[u8]) -> String {

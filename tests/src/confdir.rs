@@ -55,7 +55,10 @@ impl Confdir {
     #[track_caller]
     pub fn handlebars(lab: &Lab, nginx: &Nginx) -> Self {
         let confdir = Self::tutorial(lab, nginx);
-        confdir.edit("conf.d/nginx.toml", |toml| swap(&toml, "\"nginx.tmpl\"", "\"nginx.hbs\""));
+        let live = nginx.folder().join("live").display().to_string();
+        confdir.edit("conf.d/nginx.toml", |toml| {
+            swap(&toml, "\"nginx.tmpl\"", "\"nginx.hbs\"") + &format!("live_dir = \"{live}\"\n")
+        });
         // The lab's nginx.conf has the format already.
         let own = swap(STARTER_HBS, crate::nginx::UPSTREAM_LOG, "");
         confdir.template("nginx.hbs", &at_home(&own, nginx));

@@ -6,6 +6,7 @@
 //!   away; when the scenario fails it prints a [`report`].
 //! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
+//! * [`old_etcd`] makes of etcd one of its first years.
 //! * [`network`] is a network of machines that each run a real systemd; [`images`] are the
 //!   container images that a real Docker runs there.
 //! * [`faults`] draws faults by a seeded plan and judges whether the promises hold.
@@ -40,6 +41,7 @@ pub mod link;
 pub mod load;
 pub mod network;
 pub mod nginx;
+pub mod old_etcd;
 pub mod process;
 pub mod report;
 pub mod skip;

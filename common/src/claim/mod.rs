@@ -20,7 +20,9 @@ use crate::store::{DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome,
 mod plan;
 
 use plan::nothing_is_wanted;
-pub use plan::{Aim, Delete, KeyStatus, Marker, Put, Step, Takeover, Want, Wants, is_wanted};
+pub use plan::{
+    Aim, Delete, KeyStatus, Marker, Put, Step, Takeover, Want, Wants, instance_of, is_wanted,
+};
 
 /// How many guarded writes are sent at once: enough to fill a round trip, few enough that a
 /// refresh which falls due meanwhile is not late.
@@ -172,10 +174,7 @@ impl Claim {
             (Some(owned), _) => Some(Guard::Ours(owned.ownership)),
             (None, None) => Some(Guard::Absent),
             (None, Some(rival)) => {
-                let ours = match want.takeover {
-                    Takeover::Any => true,
-                    Takeover::SameValue => *rival.entry.value == *want.value,
-                };
+                let ours = want.takeover.allows(&rival.entry.value, &want.value);
                 if ours && !record.settled {
                     return Some(Guard::Value(rival.entry.value.to_vec()));
                 }
@@ -198,6 +197,17 @@ impl Claim {
     /// The server granted a lease to a request sent at `sent`.
     pub fn record_grant(&mut self, lease: Lease, sent: Instant) {
         self.lease = Some(CurrentLease { lease, refreshed: sent });
+    }
+
+    /// The server keeps the lease of an earlier instance alive, by a request sent at `sent`:
+    /// these keys have their values and are bound to it.
+    pub fn record_adoption(&mut self, lease: Lease, entries: Vec<(Key, Entry)>, sent: Instant) {
+        self.record_grant(lease, sent);
+        for (key, entry) in entries {
+            let ownership = Ownership { lease: lease.id, modified: entry.modified };
+            let (value, at) = (entry.value.to_vec(), entry.modified);
+            self.record(&key).own(OwnedKey { value, ownership, at });
+        }
     }
 
     /// The server answered a refresh of the keys `asked`, sent at `sent`.
@@ -326,6 +336,12 @@ impl Claim {
             Some(record) => KeyStatus::Absent { removed: record.removed },
             None => KeyStatus::Absent { removed: None },
         }
+    }
+
+    /// The entry that another process has at `key`, if one was met.
+    #[must_use]
+    pub fn rival(&self, key: &Key) -> Option<&Entry> {
+        Some(&self.keys.get(key)?.rival.as_ref()?.entry)
     }
 
     /// Every key that was ever wanted.

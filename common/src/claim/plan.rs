@@ -43,12 +43,38 @@ pub struct Marker {
 }
 
 /// Which existing key counts as that of an earlier instance of this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Takeover {
     /// One with exactly the wanted value; another value is another instance.
     SameValue,
     /// Any: the key bears our own name.
     Any,
+    /// One that says (`boot` in its JSON) that one of these instances wrote it: ourselves, or
+    /// those that are known to have ended.
+    Instances(Arc<[String]>),
+}
+
+impl Takeover {
+    /// Whether a key with the value `found` may be taken over for one that is to be `wanted`.
+    pub(super) fn allows(&self, found: &[u8], wanted: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::SameValue => found == wanted,
+            Self::Instances(instances) => {
+                instance_of(found).is_some_and(|id| instances.contains(&id))
+            }
+        }
+    }
+}
+
+/// The instance that a member key or an acknowledgement names.
+#[must_use]
+pub fn instance_of(value: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Written {
+        boot: String,
+    }
+    Some(serde_json::from_slice::<Written>(value).ok()?.boot)
 }
 
 /// Everything wanted, by key. A key that is not in it is to be removed if it is ours. Clones

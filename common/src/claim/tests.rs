@@ -120,6 +120,29 @@ async fn our_key_from_before_a_restart_is_taken_over_and_a_rivals_is_waited_for(
 }
 
 #[tokio::test]
+async fn a_key_of_an_instance_that_has_ended_is_taken_over_and_a_living_ones_is_not() {
+    let now = Instant::now();
+    let value = |boot: &str| format!(r#"{{"host":"h","boot":"{boot}"}}"#);
+    let ended = Takeover::Instances(["me".to_owned(), "ended".to_owned()].into());
+    let want = Want { value: value("me").into(), takeover: ended, aim: Aim::Present };
+    let wanted = Wants::new([(key("a"), want)].into());
+    for (boot, ours) in [("me", true), ("ended", true), ("rival", false)] {
+        let mut claim = Claim::new(Ttl::DEFAULT);
+        claim.record_grant(LEASE, now);
+        let put = only_put(claim.next(&wanted, now));
+        let by = found(&value(boot), 99);
+        claim.record_put(&put, PutOutcome::Taken { by, revision: Revision(3) }, now);
+        match claim.next(&wanted, now) {
+            Step::Put(_, puts) if ours => {
+                assert_eq!(puts[0].guard, Guard::Value(value(boot).into()), "{boot}");
+            }
+            step => assert_eq!((step, ours), (Step::Wait(now + RIVAL_RETRY), false), "{boot}"),
+        }
+    }
+    assert!(!Takeover::Instances([].into()).allows(b"not JSON", b"x"));
+}
+
+#[tokio::test]
 async fn what_an_earlier_instance_left_is_removed_once_and_only_with_our_value() {
     let now = Instant::now();
     let mut claim = Claim::new(Ttl::DEFAULT);

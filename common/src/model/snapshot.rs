@@ -1,11 +1,11 @@
 //! All keys of some trees at one revision, and how a change makes the next snapshot of one.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::key::{KeyError, Prefix};
@@ -73,8 +73,9 @@ pub struct Snapshot {
     pub revision: Revision,
     /// The id of the cluster; a wiped v3 cluster may have another one, a restored one need not.
     pub cluster: u64,
-    /// The entries, by key.
-    pub entries: BTreeMap<Arc<str>, Entry>,
+    /// The entries, by key. A copy shares them: it costs nothing, and neither does a change of
+    /// one of them in it.
+    pub entries: OrdMap<Arc<str>, Entry>,
 }
 
 impl Entry {
@@ -209,7 +210,15 @@ impl Snapshot {
             Change::Deleted { key, .. } => {
                 self.entries.remove(&key);
             }
-            Change::TreeDeleted { tree, .. } => self.entries.retain(|key, _| !tree.covers(key)),
+            Change::TreeDeleted { tree, .. } => self.remove_tree(&tree),
+        }
+    }
+
+    /// Removes all keys of a tree.
+    pub fn remove_tree(&mut self, tree: &Tree) {
+        let gone: Vec<_> = self.entries.keys().filter(|key| tree.covers(key)).cloned().collect();
+        for key in gone {
+            self.entries.remove(&key);
         }
     }
 }

@@ -7,6 +7,7 @@ mod gate;
 mod liveness;
 mod log;
 mod notify;
+pub mod orphans;
 mod process_metrics;
 mod reminder;
 mod signals;
@@ -22,7 +23,7 @@ pub use process_metrics::process_metrics;
 pub use reminder::{OutageLog, Reminder};
 pub use signals::{Forwarded, Hangups, Signals};
 pub use status_server::{
-    AllowedHosts, Body, Handler, ListenAddress, SharedDocument, Source, StatusResponse,
+    AllowedHosts, Body, Handler, HtmlPage, ListenAddress, SharedDocument, Source, StatusResponse,
     StatusServer, health, plain,
 };
 

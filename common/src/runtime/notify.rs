@@ -4,6 +4,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,12 +15,20 @@ use sd_notify::NotifyState;
 #[derive(Debug, Clone, Default)]
 pub struct ServiceManager {
     status: Arc<Mutex<String>>,
+    ready: Arc<AtomicBool>,
 }
 
 impl ServiceManager {
     /// READY=1: the process does its work from now on.
     pub fn ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
         send(&[NotifyState::Ready]);
+    }
+
+    /// Whether READY=1 was sent, or would have been if there were a service manager.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
     }
 
     /// STOPPING=1: the shutdown has begun.

@@ -20,7 +20,7 @@ pub static ENDPOINTS: Setting = Setting::new(
     "Without it, $ETCDCTL_PEERS, else $HOST_IP:$ETCD_PORT (127.0.0.1 and 4001 where one of them \
      is not set), else $ETCDCTL_ENDPOINTS.",
 )
-.default_in_words("http://127.0.0.1:2379")
+.default_in_words("http://127.0.0.1, port 2379 or 4001")
 .aliases(&["endpoints", "node"])
 .list()
 .never_empty();
@@ -170,7 +170,7 @@ fn connection(from: &mut Reader<'_>, environment: Environment<'_>) -> Connection
     let checked = |text: &str| check_endpoint(text, api).map(|()| text.trim().to_owned());
     let mut endpoints = from.get_all(&ENDPOINTS, checked);
     if endpoints.is_empty() && discovery.is_none() {
-        endpoints.push("http://127.0.0.1:2379".to_owned());
+        endpoints.push("http://127.0.0.1".to_owned());
     }
     let mut path = |setting| from.text(setting).map(PathBuf::from);
     let tls = TlsFiles { ca: path(&CA), cert: path(&CERT), key: path(&KEY) };
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(endpoints(&[], &tutorial).unwrap(), ["http://172.17.42.1:4001"]);
         let both = [("HOST_IP", "10.0.0.1"), ("ETCD_PORT", "2379")];
         assert_eq!(endpoints(&[], &both).unwrap(), ["http://10.0.0.1:2379"]);
-        assert_eq!(endpoints(&[], &[]).unwrap(), ["http://127.0.0.1:2379"]);
+        assert_eq!(endpoints(&[], &[]).unwrap(), ["http://127.0.0.1"]);
         assert_eq!(endpoints(&[], &[("ETCD_PORT", "4001")]).unwrap(), ["http://127.0.0.1:4001"]);
         let linked = [("ETCD_PORT", "tcp://172.17.0.5:4001"), ("ETCDCTL_ENDPOINTS", "a:1, b:2")];
         assert_eq!(endpoints(&[], &linked).unwrap(), ["a:1", "b:2"]);

@@ -84,6 +84,12 @@ impl Endpoints {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `host:port` of the endpoint that is asked now.
+    pub(super) fn current(&self) -> String {
+        let list = self.list();
+        list.urls.get(list.at).map(host_and_port).unwrap_or_default()
+    }
+
     /// The endpoint to ask now. When all have failed since the last lookup and they came from
     /// DNS, they are looked up again.
     pub(super) async fn choose(&self) -> Result<EndpointChoice, StoreError> {

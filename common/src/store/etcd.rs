@@ -38,6 +38,24 @@ impl Etcd {
             Self::V2(_) => "v2",
         }
     }
+
+    /// `host:port` of the endpoint that is asked now.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        match self {
+            Self::V3(store) => store.endpoint(),
+            Self::V2(store) => store.endpoint(),
+        }
+    }
+
+    /// The version that the server reported, if its API tells.
+    #[must_use]
+    pub fn server_version(&self) -> Option<&str> {
+        match self {
+            Self::V3(store) => store.version(),
+            Self::V2(_) => None,
+        }
+    }
 }
 
 impl Watch for EtcdWatch {
@@ -56,6 +74,18 @@ impl Store for Etcd {
         match self {
             Self::V3(store) => store.read(trees, deadline).await,
             Self::V2(store) => store.read(trees, deadline).await,
+        }
+    }
+
+    async fn read_again(
+        &self,
+        trees: &[Tree],
+        known: &Snapshot,
+        deadline: Instant,
+    ) -> Result<Snapshot, StoreError> {
+        match self {
+            Self::V3(store) => store.read_again(trees, known, deadline).await,
+            Self::V2(store) => store.read_again(trees, known, deadline).await,
         }
     }
 

@@ -15,16 +15,19 @@
 
 mod connect;
 mod discovery;
+mod elsewhere;
 mod endpoints;
 mod etcd;
 pub mod memory;
 mod reason;
 mod v2;
 mod v3;
+mod version;
 
 pub use connect::{
     Api, ApiError, Connection, Credentials, Password, Timeouts, check_endpoint, connect,
 };
+pub use elsewhere::{Elsewhere, look_elsewhere};
 pub use etcd::{Etcd, EtcdWatch};
 pub use memory::Memory;
 pub use v2::{V2, V2Watch};
@@ -90,6 +93,10 @@ pub enum StoreError {
     /// A file of ours (a CA, a certificate, a password) cannot be used; no server was asked.
     #[error("{0}")]
     Setup(String),
+    /// The server has no space for a write. It goes on to answer reads, to refresh leases and to
+    /// delete.
+    #[error("etcd has no space left: {0}")]
+    NoSpace(String),
     /// The server understood the request and rejected it.
     #[error("etcd rejects the request: {0}")]
     Rejected(String),
@@ -247,6 +254,19 @@ pub trait Store: Clone + Send + Sync + 'static {
         trees: &[Tree],
         deadline: Instant,
     ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+
+    /// Reads trees that were read before: `known` is what they were, but for keys that are known
+    /// to be gone since. The answer is that of [`read`](Self::read); a store that can tell what has
+    /// changed is asked for no more.
+    fn read_again(
+        &self,
+        trees: &[Tree],
+        known: &Snapshot,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send {
+        let _ = known;
+        self.read(trees, deadline)
+    }
 
     /// Watches one tree for changes after `after`. The deadline is for the start of the
     /// watch. A revision of the future is [`StoreError::Regressed`].

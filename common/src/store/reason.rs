@@ -3,6 +3,8 @@
 
 use std::error::Error;
 
+use super::StoreError;
+
 /// Messages of layers that add nothing.
 const NOISE: [&str; 5] = [
     "transport error",
@@ -13,7 +15,7 @@ const NOISE: [&str; 5] = [
 ];
 
 /// What is found at the bottom, and the likely remedy.
-const ADVICE: [(&str, &str); 9] = [
+const ADVICE: [(&str, &str); 7] = [
     ("UnknownIssuer", "no trusted CA has signed it; give its CA as the CA file"),
     ("CaUsedAsEndEntity", "self-signed CA certificate; give it as the CA file to trust it"),
     (
@@ -26,13 +28,25 @@ const ADVICE: [(&str, &str); 9] = [
         "tls handshake eof",
         "the server closed the connection during the TLS handshake; is it plain http?",
     ),
-    ("connection closed", HUNG_UP),
-    ("broken pipe", HUNG_UP),
     ("failed to lookup address", "is the name right, and does DNS answer?"),
 ];
 
-const HUNG_UP: &str = "the server closed the connection; if this goes on, does it want https:// \
-                       or a client certificate?";
+/// What a server that wants something else does.
+const HUNG_UP: [&str; 2] = ["connection closed", "broken pipe"];
+
+/// The error of a first request, with the likely remedy where the server has hung up. A server
+/// that answered before has other reasons for that: no leader, or its end.
+pub(super) fn at_first(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unreachable(text) if HUNG_UP.iter().any(|sign| text.contains(sign)) => {
+            StoreError::Unreachable(format!(
+                "{text} (the server closed the connection; if this goes on, does it want \
+                 https:// or a client certificate?)"
+            ))
+        }
+        other => other,
+    }
+}
 
 /// The message and its causes, each once, and the likely remedy.
 pub(super) fn with_sources(message: &str, mut source: Option<&(dyn Error + 'static)>) -> String {

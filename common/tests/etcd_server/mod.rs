@@ -149,6 +149,16 @@ impl EtcdServer {
         false
     }
 
+    /// One of its metrics, without labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap().trim().parse().unwrap()
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().map(Pid::from_child).unwrap();
         kill_process(pid, signal).unwrap();

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use common::claim::{Aim, Takeover, Want, Wants};
+use common::claim::{Aim, Takeover, Want, Wants, instance_of};
 use common::handshake::{Ack, Bookkeeping, Consumes, Member, Rejection};
 use common::model::{Key, KeyError, Revision};
 use tokio::sync::watch;
@@ -18,6 +18,8 @@ use tokio::sync::watch;
 pub struct LoadBalancerKeys {
     name: String,
     instance_id: String,
+    /// Whose keys are ours to take over: this run's, and those of runs that have ended.
+    ours: Arc<[String]>,
     bookkeeping: Bookkeeping,
     wants: watch::Sender<Wants>,
     state: Arc<Mutex<State>>,
@@ -28,6 +30,8 @@ struct State {
     member: Option<Member>,
     acks: BTreeMap<String, Ack>,
     regressions: u32,
+    /// Another load balancer has the name: until it is ours, the alias stands for us.
+    is_alias: bool,
 }
 
 /// What the member key says of the load balancer itself.
@@ -57,11 +61,36 @@ pub struct Applied {
 }
 
 impl LoadBalancerKeys {
-    /// `name` is this load balancer's, `instance_id` names this run of the process.
+    /// `name` is this load balancer's, `instance_id` names this run of the process, and
+    /// `earlier` the runs whose keys may be taken over, because they have ended.
     #[must_use]
-    pub fn new(name: String, instance_id: String, bookkeeping: Bookkeeping) -> Self {
+    pub fn new(
+        name: String,
+        instance_id: String,
+        earlier: impl IntoIterator<Item = String>,
+        bookkeeping: Bookkeeping,
+    ) -> Self {
         let (wants, _) = watch::channel(Wants::default());
-        Self { name, instance_id, bookkeeping, wants, state: Arc::default() }
+        let ours = [instance_id.clone()].into_iter().chain(earlier).collect();
+        Self { name, instance_id, ours, bookkeeping, wants, state: Arc::default() }
+    }
+
+    /// The name that stands for us while another load balancer has ours. Nobody else has it.
+    #[must_use]
+    pub fn alias(&self) -> String {
+        let id = self.instance_id.rsplit('-').next().unwrap_or_default();
+        format!("{}~{id}", self.name)
+    }
+
+    /// Whether the key of this value is ours to take over.
+    #[must_use]
+    pub fn is_ours(&self, value: &[u8]) -> bool {
+        instance_of(value).is_some_and(|id| self.ours.contains(&id))
+    }
+
+    /// Publishes under the alias as well, or under the name alone.
+    pub fn use_alias(&self, is_alias: bool) {
+        self.change(|state| state.is_alias = is_alias);
     }
 
     /// What the registrar is to hold.
@@ -84,10 +113,12 @@ impl LoadBalancerKeys {
         self.bookkeeping.member(&self.name)
     }
 
-    /// The member key and the value it is to have; `None` before joining.
+    /// The member key that stands for us and the value it is to have; `None` before joining.
     #[must_use]
     pub fn member_as_wanted(&self) -> Option<(Key, Vec<u8>)> {
-        let key = self.key().ok()?;
+        let is_alias = self.state.lock().is_ok_and(|state| state.is_alias);
+        let name = if is_alias { self.alias() } else { self.name.clone() };
+        let key = self.bookkeeping.member(&name).ok()?;
         let value = self.wants.borrow().get(&key)?.value.clone();
         Some((key, value))
     }
@@ -163,13 +194,22 @@ impl LoadBalancerKeys {
         self.wants.send_if_modified(|before| before.replace(wants));
     }
 
+    /// The name itself is always wanted: it is ours as soon as nobody else has it.
     fn as_wants(&self, state: &State) -> BTreeMap<Key, Want> {
-        let member = state.member.as_ref().and_then(|m| Some((self.key().ok()?, json(m))));
-        let acks = state.acks.iter().filter_map(|(resource, ack)| {
-            Some((self.bookkeeping.ack(resource, &self.name).ok()?, json(ack)))
+        let name = if state.is_alias { self.alias() } else { self.name.clone() };
+        let names = [&self.name, &name].into_iter().take(1 + usize::from(state.is_alias));
+        let members = state.member.iter().flat_map(|member| {
+            let key = |name: &String| Some((self.bookkeeping.member(name).ok()?, json(member)));
+            names.clone().filter_map(key)
         });
-        let want = |(key, value)| (key, Want { value, takeover: Takeover::Any, aim: Aim::Present });
-        member.into_iter().chain(acks).map(want).collect()
+        let acks = state.acks.iter().filter_map(|(resource, ack)| {
+            Some((self.bookkeeping.ack(resource, &name).ok()?, json(ack)))
+        });
+        let want = |(key, value)| {
+            let takeover = Takeover::Instances(Arc::clone(&self.ours));
+            (key, Want { value, takeover, aim: Aim::Present })
+        };
+        members.chain(acks).map(want).collect()
     }
 }
 
@@ -184,7 +224,7 @@ mod tests {
 
     fn members() -> LoadBalancerKeys {
         let bookkeeping = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
-        LoadBalancerKeys::new("lb-1".into(), "boot".into(), bookkeeping)
+        LoadBalancerKeys::new("lb-1".into(), "now-boot".into(), [], bookkeeping)
     }
 
     fn said(applied: u64, quiesced: u64) -> Applied {
@@ -232,5 +272,20 @@ mod tests {
         let wants = members.wants().borrow().clone();
         let member: Member = serde_json::from_slice(&wants.values().next().unwrap().value).unwrap();
         assert!(member.left);
+    }
+
+    #[test]
+    fn under_an_alias_the_acknowledgements_move_and_the_name_is_still_wanted() {
+        let members = members();
+        members.join(Introduction::default(), vec![]);
+        members.acknowledge("web", said(1, 1), 0);
+        members.use_alias(true);
+        let wants = members.wants().borrow().clone();
+        let keys: Vec<_> = wants.keys().map(Key::as_str).collect();
+        let alias = "/confsync/members/lb-1~boot";
+        assert_eq!(keys, ["/confsync/acks/web/lb-1~boot", "/confsync/members/lb-1", alias]);
+        assert_eq!(members.member_as_wanted().unwrap().0.as_str(), alias);
+        members.use_alias(false);
+        assert_eq!(members.wants().borrow().len(), 2);
     }
 }

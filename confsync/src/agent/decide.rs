@@ -10,9 +10,8 @@ use tokio::time::Instant;
 
 use super::{Agent, remember};
 use crate::backends::RejectedValue;
-use crate::backends::loss_check;
-use crate::backends::loss_policy::RenderDecision;
-use crate::install::Candidate;
+use crate::backends::loss_check::{LossCheck, LossOutcome};
+use crate::config::rendered::RenderedFile;
 use crate::status::change_summary;
 
 /// How often a doubt is looked into again.
@@ -30,6 +29,15 @@ pub(super) struct Withheld {
     pub(super) too_few_backends: bool,
 }
 
+/// What a picture comes to.
+#[derive(Default)]
+struct Rendered {
+    files: Vec<RenderedFile>,
+    refused: Vec<RejectedValue>,
+    /// Backends that etcd has no more are in it, because without them too few are left.
+    withheld: Option<Withheld>,
+}
+
 impl From<String> for Withheld {
     fn from(why: String) -> Self {
         Self { why, too_few_backends: false }
@@ -40,6 +48,7 @@ impl<S: Store> Agent<S> {
     /// Makes of the newest picture what is wanted.
     pub(super) async fn decide(&mut self) {
         (self.first_change, self.look_again) = (None, None);
+        self.has_worked = true;
         let view = self.parts.view.borrow_and_update().clone();
         let Some(snapshot) = view.snapshot.clone() else {
             // etcd is away at the start: what is in place is better than nothing.
@@ -49,7 +58,9 @@ impl<S: Store> Agent<S> {
             return;
         };
         let same = self.seen.as_ref().is_some_and(|seen| seen.same_values(&snapshot));
-        if same && self.is_settled() && view.regressions == self.regressions {
+        let news =
+            std::mem::take(&mut self.probing.is_news) || view.regressions != self.regressions;
+        if same && self.is_settled() && !news {
             // Others wrote. A template that looks at the clock is not rendered for that.
             self.seen = Some(Arc::clone(&snapshot));
             self.decided = snapshot.revision;
@@ -72,26 +83,22 @@ impl<S: Store> Agent<S> {
         self.decided = snapshot.revision;
         self.doubting = regressed;
         match self.render(&snapshot, regressed).await {
-            Ok((candidates, refused)) => {
-                self.withheld = None;
-                self.refused = refused;
+            Ok(rendered) => {
+                self.say_withheld(rendered.withheld.as_ref());
+                self.withheld = rendered.withheld;
+                self.refused = rendered.refused;
                 self.parts.pipeline.cause =
                     change_summary::words(self.served.as_ref(), &self.routes());
-                self.parts.pipeline.want(candidates.into(), snapshot.revision);
+                self.parts.pipeline.want_rendered(rendered.files, snapshot.revision);
             }
             Err(withheld) => {
-                if self.withheld.as_ref() != Some(&withheld) {
-                    tracing::warn!(
-                        set = self.parts.set.name,
-                        "{}; the last files stay",
-                        withheld.why
-                    );
-                }
+                self.say_withheld(Some(&withheld));
                 self.withheld = Some(withheld);
                 self.parts.pipeline.want_what_is_there();
             }
         }
-        let pause = if self.doubting { DOUBT_AGAIN } else { RENDER_AGAIN };
+        let lost = self.withheld.as_ref().is_some_and(|withheld| withheld.too_few_backends);
+        let pause = if self.doubting || lost { DOUBT_AGAIN } else { RENDER_AGAIN };
         self.look_again = (!self.is_settled()).then(|| Instant::now() + pause);
     }
 
@@ -100,55 +107,53 @@ impl<S: Store> Agent<S> {
         !self.doubting && self.withheld.is_none()
     }
 
-    /// All files of the set, or why not: one resource speaks for all.
-    async fn render(
-        &mut self,
-        snapshot: &Snapshot,
-        regressed: bool,
-    ) -> Result<(Vec<Candidate>, Vec<RejectedValue>), Withheld> {
+    fn say_withheld(&self, withheld: Option<&Withheld>) {
+        if let Some(withheld) = withheld.filter(|new| self.withheld.as_ref() != Some(new)) {
+            tracing::warn!(set = self.parts.set.name, "{}; the last files stay", withheld.why);
+        }
+    }
+
+    /// All files of the set, or why not: one resource speaks for all. Where too few backends
+    /// are left, those of before stay in the files, and only the settings beside them change.
+    async fn render(&mut self, snapshot: &Snapshot, regressed: bool) -> Result<Rendered, Withheld> {
         let in_place = self.parts.pipeline.in_place();
-        let (mut candidates, mut refused, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rendered, mut adopted) = (Rendered::default(), Vec::new());
         for program in &self.parts.set.programs {
-            let mut seen = program.resource.reading.see(snapshot.entries.values());
-            let name = program.resource.name.clone();
-            let belief = self.parts.known_backends.entry(name.clone()).or_default();
-            let (store, bookkeeping) = (&self.parts.store, &self.parts.bookkeeping);
             let resource = &program.resource;
-            let held = loss_check::hold(
-                store,
-                bookkeeping,
-                &name,
-                &resource.policy,
-                belief,
-                &mut seen,
+            let mut seen = resource.reading.see(snapshot.entries.values());
+            let belief = self.parts.known_backends.entry(resource.name.clone()).or_default();
+            let check = LossCheck {
+                store: &self.parts.store,
+                bookkeeping: &self.parts.bookkeeping,
+                name: &resource.name,
+                policy: &resource.policy,
                 regressed,
-            )
-            .await;
-            self.doubting |= !held.is_empty();
-            let policy = &resource.policy;
-            let had = belief.backends().next().is_some();
-            let count = seen.backends.len();
-            // With nothing in place there is nothing to keep.
-            if in_place
-                && (had || count > 0 || resource.reading.is_about_backends())
-                && let RenderDecision::Keep { why } = policy.weigh(count, regressed)
-            {
+                in_place,
+                is_about_backends: resource.reading.is_about_backends(),
+            };
+            let LossOutcome { retained, too_few } = check.look(belief, &mut seen).await;
+            self.doubting |= !retained.is_empty() && too_few.is_none();
+            if let Some(why) = too_few {
                 self.doubting |= regressed;
-                self.refused = seen.refused;
                 // Alone, it has the set's name, which leads every line anyway.
                 let alone = self.parts.set.programs.len() == 1;
-                let why = if alone { why } else { format!("{name}: {why}") };
-                return Err(Withheld { why, too_few_backends: true });
+                let why = if alone { why } else { format!("{}: {why}", resource.name) };
+                let withheld = Withheld { why, too_few_backends: true };
+                if belief.backends().next().is_none() {
+                    self.refused = seen.refused;
+                    return Err(withheld);
+                }
+                rendered.withheld = Some(withheld);
             }
-            candidates.push(program.render(&seen)?);
-            refused.extend(seen.refused.clone());
-            adopted.push((name, seen, held));
+            rendered.files.push(program.render(&self.probing.without(&seen))?);
+            rendered.refused.extend(seen.refused.clone());
+            adopted.push((resource.name.clone(), seen, retained));
         }
-        say_refused(&self.refused, &refused);
-        for (name, seen, held) in adopted {
-            self.parts.known_backends.entry(name).or_default().adopt(&seen, held);
+        say_refused(&self.refused, &rendered.refused);
+        for (name, seen, retained) in adopted {
+            self.parts.known_backends.entry(name).or_default().adopt(&seen, retained);
         }
-        Ok((candidates, refused))
+        Ok(rendered)
     }
 
     /// Keeps what is proven for the next start; not while any of it is doubted.

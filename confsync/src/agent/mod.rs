@@ -5,11 +5,12 @@
 //! finished, also when the end was asked for meanwhile.
 
 mod decide;
+mod probing;
 mod remember;
 mod resources;
 mod tell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,12 +24,15 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::decide::Withheld;
+use self::probing::Probing;
+use self::tell::Standing;
 use crate::acks::members::LoadBalancerKeys;
 use crate::apply::ledger::Owed;
 use crate::apply::pipeline::Pipeline;
 use crate::backends::RejectedValue;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
+use crate::status::audit;
 use crate::status::change_summary::Routes;
 use crate::status::resources::ServiceCounts;
 use crate::status::state::{BackendState, GroupState};
@@ -88,6 +92,15 @@ pub struct Agent<S> {
     services: ServiceCounts,
     owed_since: Option<SystemTime>,
     doubting: bool,
+    /// Keys that etcd has no more and that requests may still be routed by, those of old
+    /// workers among them.
+    lingering: BTreeSet<String>,
+    /// There was a decision or a step since the state was told last.
+    has_worked: bool,
+    /// What was told last.
+    told: Option<Standing>,
+    /// Who refuses connections while etcd is away.
+    probing: Probing,
     /// When to decide again although nothing changed.
     look_again: Option<Instant>,
     /// The picture that was last decided on.
@@ -99,6 +112,8 @@ pub struct Agent<S> {
     last_load: Option<Instant>,
     /// What was routed to when everything was live last.
     served: Option<Routes>,
+    /// The keys that it was made from.
+    served_by: Option<Arc<Snapshot>>,
     heartbeat: Heartbeat,
 }
 
@@ -122,12 +137,17 @@ impl<S: Store> Agent<S> {
             services: resources::services_before(&parts),
             owed_since: None,
             doubting: false,
+            lingering: BTreeSet::new(),
+            has_worked: true,
+            told: None,
+            probing: Probing::default(),
             look_again: None,
             seen: None,
             went_back: None,
             remembered: None,
             last_load: None,
             served,
+            served_by: None,
             heartbeat: parts.liveness.heartbeat(&format!("the agent of {}", parts.set.name), STEP),
             parts,
         }
@@ -140,14 +160,21 @@ impl<S: Store> Agent<S> {
         loop {
             self.heartbeat.beat(STEP);
             now_due |= self.look_again.is_some_and(|at| Instant::now() >= at);
+            now_due |= self.probe_while_stale().await;
             if now_due || self.is_due() {
                 self.decide().await;
             }
             self.parts.pipeline.look_at_disk().await;
             while self.parts.pipeline.step(Instant::now()).await {
+                self.has_worked = true;
                 if self.parts.pipeline.applied().is_some() {
                     self.last_load = Some(Instant::now());
-                    self.served = Some(self.routes());
+                    self.note_what_is_served();
+                }
+                // Members are live before they are written: nobody waits for the disk.
+                if self.parts.pipeline.ledger.owed(Instant::now()) == Owed::Write {
+                    self.parts.pipeline.look_at_departed().await;
+                    self.tell();
                 }
                 if shutdown.is_cancelled() {
                     break;
@@ -157,6 +184,7 @@ impl<S: Store> Agent<S> {
                     self.decide().await;
                 }
             }
+            self.parts.pipeline.look_at_departed().await;
             self.tell();
             self.remember().await;
             if shutdown.is_cancelled() {
@@ -169,6 +197,7 @@ impl<S: Store> Agent<S> {
                 () = sleep_until(until) => false,
                 () = self.parts.pipeline.master_gone() => {
                     self.parts.pipeline.lost();
+                    self.has_worked = true;
                     false
                 }
                 () = self.parts.again.notified() => {
@@ -181,6 +210,26 @@ impl<S: Store> Agent<S> {
                 }
             };
         }
+    }
+
+    /// What is wanted is live: what that changed is logged.
+    fn note_what_is_served(&mut self) {
+        let routes = self.routes();
+        let seen = self.seen.clone().unwrap_or_default();
+        let none = Snapshot::default();
+        let before = self.served.as_ref();
+        let before = before.map(|routes| (routes, self.served_by.as_deref().unwrap_or(&none)));
+        let audit::Changes { added, removed, changed } = audit::changes(before, (&routes, &seen));
+        tracing::info!(
+            set = self.parts.set.name,
+            revision = %self.decided,
+            cause = self.parts.pipeline.cause,
+            added,
+            removed,
+            changed,
+            "applied"
+        );
+        (self.served, self.served_by) = (Some(routes), Some(seen));
     }
 
     /// A load that an install owes is carried out; nothing new is installed.
@@ -218,12 +267,13 @@ impl<S: Store> Agent<S> {
         match self.parts.pipeline.ledger.owed(now) {
             Owed::Nothing => {}
             Owed::Later(until) => next = next.min(until),
-            Owed::Install | Owed::Reload => next = now,
+            _ => next = now,
         }
         if let Some(first) = self.first_change {
             next = next.min(first + self.parts.set.debounce());
         }
         next = self.look_again.map_or(next, |at| next.min(at));
+        next = self.probing.next.map_or(next, |at| next.min(at));
         if self.parts.pipeline.retiring() > 0 {
             let soon = self.last_load.is_none_or(|at| now < at + Duration::from_secs(1));
             next = next.min(now + if soon { RETIRING_SOON } else { RETIRING_LATER });

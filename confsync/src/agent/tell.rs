@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use common::handshake::Rejection;
 use common::model::{Backend, Revision};
 use common::store::Store;
+use common::watch::StaleReason;
 use tokio::time::Instant;
 
 use super::Agent;
@@ -18,21 +19,61 @@ use crate::install::Digest;
 use crate::status::change_summary::Routes;
 use crate::status::state::{BackendState, GroupState, LoadState, RefusedState};
 
+/// What is told and may change without a decision or a step. A state of thousands of backends is
+/// not made anew at each look whether old workers are gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    applied: Option<Revision>,
+    quiesced: Revision,
+    in_sync: bool,
+    old_generations: usize,
+    lingering: usize,
+    live_before: bool,
+    stale: Option<StaleReason>,
+}
+
 impl<S: Store> Agent<S> {
     /// Publishes what stands, and acknowledges it.
     pub(super) fn tell(&mut self) {
         let now = Instant::now();
         let quiesced = self.parts.pipeline.quiesced(now);
         let applied = self.applied();
+        self.look_who_lingers();
         let in_sync = self.parts.pipeline.ledger.in_sync() && self.withheld.is_none();
         if in_sync {
             self.owed_since = None;
         } else {
             self.owed_since.get_or_insert_with(SystemTime::now);
         }
+        let standing = Standing {
+            applied,
+            quiesced,
+            in_sync,
+            old_generations: self.parts.pipeline.retiring(),
+            lingering: self.lingering.len(),
+            live_before: self.live_before().is_some(),
+            stale: self.parts.view.borrow().stale.as_ref().map(|stale| stale.reason.clone()),
+        };
+        let worked = std::mem::take(&mut self.has_worked);
+        if !worked && self.told.as_ref() == Some(&standing) {
+            return;
+        }
+        self.told = Some(standing);
         self.acknowledge(applied, quiesced);
         let state = self.state(applied, quiesced, in_sync);
         self.parts.publish.send_replace(state);
+    }
+
+    /// Who was retained is routed to until what has them not is live, and no worker of before
+    /// is left: their removal is not acknowledged sooner, whatever revision is.
+    fn look_who_lingers(&mut self) {
+        let retained = self.parts.known_backends.values().flat_map(KnownBackends::still_routed);
+        let pipeline = &self.parts.pipeline;
+        if pipeline.ledger.in_sync() && pipeline.retiring() == 0 {
+            self.lingering = retained.cloned().collect();
+        } else {
+            self.lingering.extend(retained.cloned());
+        }
     }
 
     /// The newest revision that is live; nothing while the newest is withheld.
@@ -55,18 +96,19 @@ impl<S: Store> Agent<S> {
             reason: withheld.why.chars().take(500).collect(),
             too_few_backends: withheld.too_few_backends,
         });
+        // Nothing is quiesced that is not even applied.
+        let quiesced = if self.withheld.is_some() { Revision::default() } else { quiesced };
         for program in &self.parts.set.programs {
-            let name = &program.resource.name;
-            let held =
-                self.parts.known_backends.get(name).map(|b| b.held().iter().cloned().collect());
+            let trees = &program.resource.reading.trees;
+            let is_read = |key: &&String| trees.iter().any(|tree| tree.covers(key));
             let said = Applied {
                 applied: applied.unwrap_or_default(),
                 quiesced,
                 assumed: self.parts.pipeline.proxy().is_assumed(),
-                held: held.unwrap_or_default(),
+                held: self.lingering.iter().filter(is_read).cloned().collect(),
                 refused: refused.clone(),
             };
-            members.acknowledge(name, said, self.regressions);
+            members.acknowledge(&program.resource.name, said, self.regressions);
         }
     }
 
@@ -118,6 +160,9 @@ impl<S: Store> Agent<S> {
             refused: refused
                 .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
                 .collect(),
+            driver: pipeline.driver().0,
+            driver_reason: pipeline.driver().1.map(str::to_owned),
+            member_changes_total: pipeline.counts.member_changes,
             old_generations: pipeline.retiring(),
             loads,
             loads_total: pipeline.counts.loads,
@@ -136,7 +181,8 @@ impl<S: Store> Agent<S> {
     pub(super) fn routes(&self) -> Routes {
         let all = self.parts.known_backends.values().flat_map(KnownBackends::backends);
         let route = |b: &Backend| (b.addr.to_string().into(), b.weight);
-        all.map(|(key, registered)| (Arc::clone(key), route(&registered.backend))).collect()
+        let routed = all.filter(|(key, _)| !self.probing.is_out(key));
+        routed.map(|(key, registered)| (Arc::clone(key), route(&registered.backend))).collect()
     }
 
     fn backends(&mut self) -> Vec<Arc<BackendState>> {

@@ -15,8 +15,13 @@ use crate::install::Digest;
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     wanted: Option<Digest>,
+    /// What of it needs a reload to be live.
+    wanted_structure: Option<Digest>,
     installed: Option<Digest>,
     live: Option<Digest>,
+    live_structure: Option<Digest>,
+    /// What is live was never in the files: its members were changed in the running proxy.
+    is_file_behind: bool,
     refused: Option<Refusal>,
     /// No step before this instant: a pause after a failure, or the minimum
     /// interval between reloads. It delays, it never drops.
@@ -46,6 +51,10 @@ pub enum Owed {
     Install,
     /// The installed files are to be loaded.
     Reload,
+    /// Only members differ from what is live: they are to be changed in the running proxy.
+    Publish,
+    /// What is live is to be written to the files, without a reload.
+    Write,
     /// Something, but not before this instant.
     Later(Instant),
 }
@@ -67,12 +76,14 @@ impl Ledger {
     #[must_use]
     pub fn owed(&self, now: Instant) -> Owed {
         let Some(wanted) = &self.wanted else { return Owed::Nothing };
-        let step = if self.installed.as_ref() != Some(wanted) {
-            Owed::Install
-        } else if self.live.as_ref() != Some(wanted) {
-            Owed::Reload
-        } else {
-            return Owed::Nothing;
+        let is_live = self.live.as_ref() == Some(wanted);
+        let is_installed = self.installed.as_ref() == Some(wanted);
+        let step = match (is_live, is_installed) {
+            (true, true) => return Owed::Nothing,
+            (true, false) if self.is_file_behind => Owed::Write,
+            (false, _) if self.is_structure_live() => Owed::Publish,
+            (_, false) => Owed::Install,
+            (false, true) => Owed::Reload,
         };
         let rest = self.refusal().map(|refusal| refusal.again);
         match rest.max(self.not_before) {
@@ -83,23 +94,43 @@ impl Ledger {
 
     /// This is wanted from now on. A pause after a failure of something else ends.
     pub fn want(&mut self, digest: Digest) {
+        self.want_parts(digest, digest);
+    }
+
+    /// As [`Self::want`]; only `structure` needs a reload to be live.
+    pub fn want_parts(&mut self, digest: Digest, structure: Digest) {
         if self.wanted.as_ref() != Some(&digest) {
             self.wanted = Some(digest);
             self.not_before = None;
         }
+        self.wanted_structure = Some(structure);
+    }
+
+    fn is_structure_live(&self) -> bool {
+        self.live.is_some() && self.live_structure == self.wanted_structure
     }
 
     /// These are the files on disk now.
     pub fn installed(&mut self, digest: Option<Digest>) {
         self.installed = digest;
+        self.is_file_behind = false;
     }
 
     /// The installed files are proven to be live.
     pub fn live(&mut self) {
         self.live = self.installed;
+        let is_wanted = self.live == self.wanted;
+        self.live_structure = if is_wanted { self.wanted_structure } else { self.live };
+        self.is_file_behind = false;
         if self.refused.as_ref().map(|r| &r.digest) == self.live.as_ref() {
             self.refused = None;
         }
+    }
+
+    /// The proxy has confirmed the members that are wanted, and had their structure before.
+    pub fn published(&mut self) {
+        (self.live, self.live_structure) = (self.wanted, self.wanted_structure);
+        self.is_file_behind = true;
     }
 
     /// What runs is not known any more: a reload failed or timed out, the process
@@ -183,6 +214,33 @@ mod tests {
     }
 
     #[test]
+    fn members_alone_are_published_first_and_written_behind() {
+        let now = now();
+        let mut ledger = Ledger::new(Some(digest(1)));
+        ledger.want_parts(digest(1), digest(7));
+        assert_eq!(ledger.owed(now), Owed::Reload, "what runs is not known");
+        ledger.live();
+        ledger.want_parts(digest(2), digest(7));
+        assert_eq!(ledger.owed(now), Owed::Publish);
+        ledger.published();
+        assert!(ledger.in_sync());
+        assert_eq!(ledger.owed(now), Owed::Write);
+        ledger.want_parts(digest(3), digest(7));
+        assert_eq!(ledger.owed(now), Owed::Publish, "also before it is written");
+        ledger.published();
+        ledger.installed(Some(digest(3)));
+        assert_eq!(ledger.owed(now), Owed::Nothing);
+        ledger.installed(Some(digest(4)));
+        assert_eq!(ledger.owed(now), Owed::Install, "somebody else wrote the file");
+        ledger.installed(Some(digest(3)));
+        ledger.want_parts(digest(5), digest(8));
+        assert_eq!(ledger.owed(now), Owed::Install, "the structure differs");
+        ledger.live_unknown();
+        ledger.want_parts(digest(3), digest(7));
+        assert_eq!(ledger.owed(now), Owed::Reload);
+    }
+
+    #[test]
     fn a_failed_reload_stays_owed_and_a_pause_only_delays_it() {
         let now = now();
         let mut ledger = Ledger::new(None);
@@ -228,7 +286,7 @@ mod tests {
     proptest! {
         /// Whatever happened, doing what is owed leads to `live == wanted`.
         #[test]
-        fn doing_what_is_owed_ends_in_sync(events in proptest::collection::vec((0u8..7, 0u8..4), 0..30)) {
+        fn doing_what_is_owed_ends_in_sync(events in proptest::collection::vec((0u8..9, 0u8..4), 0..30)) {
             let mut at = now();
             let mut ledger = Ledger::new(None);
             for (event, n) in events {
@@ -239,19 +297,24 @@ mod tests {
                     3 => ledger.live_unknown(),
                     4 => ledger.refuse(digest(n), "no".into(), at),
                     5 => ledger.pause(at + Duration::from_secs(n.into())),
+                    6 => ledger.want_parts(digest(n), digest(n % 2)),
+                    7 => ledger.published(),
                     _ => ledger = Ledger::new(ledger.on_disk()),
                 }
             }
-            ledger.want(digest(9));
+            ledger.want_parts(digest(9), digest(0));
             for _ in 0..10 {
                 match ledger.owed(at) {
                     Owed::Nothing => break,
                     Owed::Later(until) => at = until,
                     Owed::Install => ledger.installed(ledger.wanted()),
                     Owed::Reload => ledger.live(),
+                    Owed::Publish => ledger.published(),
+                    Owed::Write => ledger.installed(ledger.wanted()),
                 }
             }
             prop_assert!(ledger.in_sync());
+            prop_assert_eq!(ledger.on_disk(), ledger.wanted());
         }
     }
 }

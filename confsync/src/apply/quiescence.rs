@@ -7,6 +7,7 @@ use common::model::Revision;
 use tokio::time::Instant;
 
 use crate::proxy::nginx::ProcessId;
+use crate::proxy::pools::DepartedMember;
 
 /// What is known of the workers of before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -30,6 +31,8 @@ struct Retiring {
 pub enum Until {
     /// Until these are gone.
     Gone(Vec<ProcessId>),
+    /// Until nothing is in flight to these, which the running workers send nothing new to.
+    Drained(Vec<DepartedMember>),
     /// Nobody can tell; until this instant.
     Then(Instant),
     /// Until a command has proven it for the load of this number, or a later one.
@@ -64,6 +67,7 @@ impl Quiescence {
                 pids.retain(|id| is_alive(*id));
                 !pids.is_empty()
             }
+            Until::Drained(members) => !members.is_empty(),
             Until::Then(at) => *at > now,
             Until::Proven(_) => true,
         });
@@ -73,6 +77,29 @@ impl Quiescence {
             self.reached = self.reached.max(to);
         }
         self.reached
+    }
+
+    /// The members that left and are waited for.
+    pub fn departed(&self) -> impl Iterator<Item = &DepartedMember> {
+        self.retiring.iter().flat_map(|retiring| match &retiring.until {
+            Until::Drained(members) => members.as_slice(),
+            Until::Gone(_) | Until::Then(_) | Until::Proven(_) => &[],
+        })
+    }
+
+    /// Whether workers of an older generation are waited for.
+    #[must_use]
+    pub fn waits_for_workers(&self) -> bool {
+        self.retiring.iter().any(|retiring| matches!(retiring.until, Until::Gone(_)))
+    }
+
+    /// Nothing is in flight to this one any more.
+    pub fn drained(&mut self, member: &DepartedMember) {
+        for retiring in &mut self.retiring {
+            if let Until::Drained(members) = &mut retiring.until {
+                members.retain(|waited| waited != member);
+            }
+        }
     }
 
     /// The store went back: the revisions of before mean nothing now.
@@ -110,6 +137,25 @@ mod tests {
         quiescence.live(Revision(9));
         assert_eq!(quiescence.look(Some(Revision(9)), now, |_| true), Revision(5));
         assert_eq!(quiescence.look(Some(Revision(9)), now, |_| false), Revision(9));
+    }
+
+    #[tokio::test]
+    async fn a_member_that_left_is_waited_for_and_nobody_else() {
+        let now = Instant::now();
+        let mut quiescence = Quiescence::default();
+        quiescence.live(Revision(5));
+        let [a, b] = [1, 2].map(|slot| DepartedMember { pool: "app".into(), slot });
+        quiescence.retire(Until::Drained(vec![a.clone()]));
+        quiescence.live(Revision(6));
+        quiescence.retire(Until::Drained(vec![a.clone(), b.clone()]));
+        quiescence.live(Revision(7));
+        let look = |q: &mut Quiescence| q.look(Some(Revision(7)), now, |_| true);
+        assert_eq!(look(&mut quiescence), Revision(5));
+        quiescence.drained(&a);
+        assert_eq!(look(&mut quiescence), Revision(6));
+        assert_eq!(quiescence.departed().collect::<Vec<_>>(), [&b]);
+        quiescence.drained(&b);
+        assert_eq!(look(&mut quiescence), Revision(7));
     }
 
     #[tokio::test]

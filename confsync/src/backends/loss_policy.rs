@@ -22,6 +22,8 @@ pub struct LossPolicy {
     pub max_loss: f64,
     /// How long after the store went backwards every loss is doubted.
     pub grace: Duration,
+    /// While the store is away the backends are asked this often; zero: never.
+    pub probe_when_stale: Duration,
 }
 
 /// What an empty set means.
@@ -40,6 +42,7 @@ impl Default for LossPolicy {
             min_backends: 0,
             max_loss: 0.5,
             grace: Duration::from_secs(30),
+            probe_when_stale: Duration::ZERO,
         }
     }
 }

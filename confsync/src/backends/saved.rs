@@ -145,7 +145,7 @@ mod tests {
             lease: 0,
             ttl: None,
         };
-        let entries = [(Arc::clone(&entry.key), entry)].into();
+        let entries = [(Arc::clone(&entry.key), entry)].into_iter().collect();
         Snapshot { revision: Revision(revision), cluster, entries }
     }
 

@@ -88,10 +88,18 @@ pub static INTERVAL: Setting = Setting::new(
 )
 .default("5m");
 
+/// As confd does it with `-interval`.
+pub static REREAD: Setting = Setting::new(
+    "reread",
+    "CONFSYNC_REREAD",
+    "",
+    "Read conf.d and templates again at each --interval as well, as confd does",
+);
+
 /// The name of this load balancer.
 pub static NAME: Setting =
     Setting::new("name", "CONFSYNC_NAME", "NAME", "This load balancer's name among the others")
-        .default_in_words("host name");
+        .default_in_words("host name and resources, such as edge-1-nginx");
 
 /// Where clients reach it.
 pub static ADVERTISE: Setting = Setting::new(
@@ -129,6 +137,16 @@ pub static LISTEN: Setting = status::listen(
 /// Names under which it may be asked.
 pub static ALLOW_HOST: Setting = status::allow_host("CONFSYNC_ALLOW_HOST");
 
+/// How long the service manager waits for us.
+pub static START_WITHIN: Setting = Setting::new(
+    "start_within",
+    "CONFSYNC_START_WITHIN",
+    "SPAN",
+    "READY=1 is sent to the service manager after this long at the latest, so that no boot waits \
+     for etcd or a first backend; /readyz tells what is so. 0s: only when all is live",
+)
+.default("30s");
+
 /// How long the supervised command may take to end.
 pub static STOP_TIMEOUT: Setting = Setting::new(
     "stop_timeout",
@@ -147,11 +165,13 @@ pub static RUNNING: Group = Group {
         &DIFF,
         &SYNC_ONLY,
         &INTERVAL,
+        &REREAD,
         &NAME,
         &ADVERTISE,
         &TTL,
         &LISTEN,
         &ALLOW_HOST,
+        &START_WITHIN,
         &STOP_TIMEOUT,
     ],
 };
@@ -164,6 +184,17 @@ pub static DATA: Setting = Setting::new(
     "Render from these keys, a JSON object of key to value, instead of etcd",
 );
 
+/// Whether this machine is looked at as well.
+pub static HOST: Setting = Setting::new(
+    "host",
+    "CONFSYNC_CHECK_HOST",
+    "",
+    "Also say what would fail on this machine: folders, users, programs, nginx.conf, pid file",
+);
+
+/// What `check` looks at.
+pub static CHECKING: Group = Group { heading: "", settings: &[&DATA, &HOST] };
+
 /// What is rendered from.
 pub static RENDERING: Group = Group { heading: "", settings: &[&DATA] };
 
@@ -175,6 +206,9 @@ pub static JSON: Setting = output::json("CONFSYNC_JSON");
 
 /// What is shown by `status`, and how.
 pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BOOKKEEPING] };
+
+/// Where an operator's word is written.
+pub static ACCEPTING: Group = Group { heading: "", settings: &[&BOOKKEEPING] };
 
 /// The proxy that `init` writes a start for.
 pub static PROXY: Setting =
@@ -193,7 +227,7 @@ pub fn command() -> Command {
     with_common_commands(subcommands().into_iter().fold(program, Command::subcommand))
 }
 
-fn subcommands() -> [Command; 5] {
+fn subcommands() -> [Command; 7] {
     let subcommand = |name: &'static str, about: &'static str, examples: &'static str| {
         Command::new(name).about(about).after_help(format!("Examples:\n{examples}"))
     };
@@ -215,21 +249,28 @@ fn subcommands() -> [Command; 5] {
          error here",
         CHECKS,
     );
-    let render = subcommand("render", "Print what a resource would write", RENDERS).arg(
-        Arg::new("resource")
-            .value_name("RESOURCE")
-            .required(true)
-            .help("The resource: the name of its file without .toml"),
-    );
+    let resource = Arg::new("resource")
+        .value_name("RESOURCE")
+        .required(true)
+        .help("The resource: the name of its file without .toml");
+    let render = subcommand("render", "Print what a resource would write", RENDERS).arg(&resource);
+    let accept = subcommand(
+        "accept",
+        "Accept a loss of backends that the load balancers hold back: this one, and no later one",
+        ACCEPTS,
+    )
+    .arg(resource);
     let status =
         subcommand("status", "Every load balancer: what it has applied, what it waits for", SHOWS);
     let init = subcommand("init", "Write a working confdir to start from", INITS);
     [
         run,
-        with_settings(check, &[&RESOURCES, &RENDERING]),
+        with_settings(check, &[&RESOURCES, &CHECKING]),
         with_settings(render, &[&RESOURCES, &RENDERING, &etcd::GROUP, &log::GROUP]),
         with_settings(status, &[&SHOWING, &etcd::GROUP, &log::GROUP]),
+        with_settings(accept, &[&ACCEPTING, &etcd::GROUP, &log::GROUP]),
         with_settings(init, &[&STARTING]),
+        subcommand("schema", "Print the JSON schema of resource files, for editors", SCHEMAS),
     ]
 }
 
@@ -240,7 +281,8 @@ const RUNS: &str = "  \
 
 const CHECKS: &str = "  \
   confsync check --confdir /etc/confsync
-  confsync check --data keys.json";
+  confsync check --data keys.json
+  confsync check --host";
 
 const RENDERS: &str = "  \
   confsync render nginx
@@ -249,6 +291,12 @@ const RENDERS: &str = "  \
 const SHOWS: &str = "  \
   confsync status
   confsync status --output json";
+
+const ACCEPTS: &str = "  \
+  confsync accept nginx";
+
+const SCHEMAS: &str = "  \
+  confsync schema > schema.json";
 
 const INITS: &str = "  \
   confsync init --confdir /etc/confsync

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::ArgMatches;
 use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot, plural};
+use common::other_api::hint;
 use common::runtime::{
     Exit, LogFormat, Signals, Usage, print, print_bytes, print_error, start_log,
 };
@@ -14,9 +15,12 @@ use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
 use common::store::{Connection, Store, connect, read_deadline};
 
 use crate::cli::args::{
-    BOOKKEEPING, CONFDIR, DATA, DRY_RUN, JSON, ONCE, OUTPUT, PROXY, SHOWING, STARTING,
+    ACCEPTING, BOOKKEEPING, CONFDIR, DATA, DRY_RUN, HOST, JSON, ONCE, OUTPUT, PROXY, SHOWING,
+    STARTING,
 };
+use crate::cli::host;
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
+use crate::config::confdir::SCHEMA;
 use crate::config::load::{self, load};
 use crate::daemon;
 use crate::daemon::once;
@@ -33,7 +37,12 @@ pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
         Some(("check", matches)) => check(matches),
         Some(("render", matches)) => render(matches).await,
         Some(("status", matches)) => status(matches).await,
+        Some(("accept", matches)) => accept(matches).await,
         Some(("init", matches)) => init(matches),
+        Some(("schema", _)) => {
+            print(SCHEMA);
+            Ok(Exit::Done)
+        }
         _ => Err(Usage("give a command; see --help".into()).into()),
     }
 }
@@ -97,6 +106,15 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
             print_error(format_args!("{}: note: {guarded}", program.resource.file.display()));
         }
     }
+    if matches.get_flag(HOST.name) {
+        for program in loaded.sets.iter().flat_map(|set| &set.programs) {
+            let file = program.resource.file.display();
+            for problem in host::problems(&program.resource) {
+                print_error(format_args!("{file}: on this machine: {problem}"));
+                wrong += 1;
+            }
+        }
+    }
     if let Some(data) = data(matches) {
         let snapshot = once::from_file(&data)?;
         for program in loaded.sets.iter().flat_map(|set| &set.programs) {
@@ -146,7 +164,7 @@ async fn render(matches: &ArgMatches) -> anyhow::Result<Exit> {
     for refused in &seen.refused {
         print_error(format_args!("{}: value refused: {}", refused.key, refused.why));
     }
-    let candidate = program.render(&seen).map_err(anyhow::Error::msg)?;
+    let candidate = program.render(&seen).map_err(anyhow::Error::msg)?.plain();
     print_bytes(&candidate.bytes);
     Ok(Exit::Done)
 }
@@ -169,7 +187,12 @@ async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let log = log::read(matches, &variable, &Layer::default());
     let (prefix, connection) = start(log, both(mistakes.none_or_some(prefix), connection))?;
     let bookkeeping = Bookkeeping::below(&prefix)?;
-    let found = read_keys(&connection, &[bookkeeping.members(), bookkeeping.acks()]).await?;
+    let store = connect(&connection).await?;
+    let members = bookkeeping.members();
+    let found = store.read(&[members.clone(), bookkeeping.acks()], read_deadline()).await?;
+    if !found.entries.keys().any(|key| members.covers(key)) {
+        print_error(format_args!("{}", hint(&connection, &store, &members).await));
+    }
     let (fleet, revision) = (load_balancers::read(&found, &bookkeeping), found.revision.0);
     if json {
         let text = serde_json::to_string_pretty(&load_balancers::json(&fleet, revision))?;
@@ -179,6 +202,18 @@ async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
         print(load_balancers::table(&fleet, revision, colours));
     }
     Ok(Exit::Done)
+}
+
+async fn accept(matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let layer = Layer::from_matches(matches, ACCEPTING.settings, &variable);
+    let mut mistakes = Mistakes::default();
+    let prefix = Reader::new(&layer, "", &mut mistakes).get(&BOOKKEEPING, str::parse::<Prefix>);
+    let connection = etcd::read(matches, &variable, &Layer::default());
+    let log = log::read(matches, &variable, &Layer::default());
+    let (prefix, connection) = start(log, both(mistakes.none_or_some(prefix), connection))?;
+    let resource = matches.get_one::<String>("resource").map_or("", String::as_str);
+    let store = connect(&connection).await?;
+    super::accept::accept(&store, &Bookkeeping::below(&prefix)?, resource).await
 }
 
 fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
@@ -192,7 +227,9 @@ fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
     });
     let (confdir, proxy) = mistakes.none_or((confdir, proxy)).map_err(Usage::from)?;
     let confdir = PathBuf::from(confdir.unwrap_or_default());
-    for (name, text) in starter::files(&proxy.unwrap_or_default()) {
+    let schema = ("schema.json", SCHEMA);
+    let files = starter::files(&proxy.unwrap_or_default());
+    for (name, text) in files.into_iter().chain([schema]) {
         let path = confdir.join(name);
         if path.exists() {
             print(format_args!("{} is there and left alone\n", path.display()));

@@ -212,6 +212,8 @@ fn rewrite(program: OsString, rest: Vec<OsString>) -> Result<Vec<OsString>, Stri
                 // An empty value is as good as none.
                 value if value.is_empty() => {}
                 value => {
+                    // Each pass of confd reads its confdir.
+                    out.extend((name == "interval").then(|| "--reread".into()));
                     let value = meant(name, value)?;
                     out.extend(value.into_iter().flat_map(|value| [(*ours).into(), value.into()]));
                 }
@@ -299,7 +301,7 @@ mod tests {
         );
         assert_eq!(
             words("confsync -interval 10 -node 172.17.42.1:4001").unwrap(),
-            "confsync run --confdir /etc/confd --interval 10s --etcd 172.17.42.1:4001"
+            "confsync run --confdir /etc/confd --reread --interval 10s --etcd 172.17.42.1:4001"
         );
     }
 
@@ -312,7 +314,7 @@ mod tests {
             ("-backend=etcd -log-level=fatal", "--log-level error"),
             ("-backend etcdv3 --etcd-api v2", "--etcd-api v2"),
             ("-prefix= -node a:1", "--etcd a:1"),
-            ("--watch --interval=5 etcd --node a:1", "--interval 5s --etcd a:1"),
+            ("--watch --interval=5 etcd --node a:1", "--reread --interval 5s --etcd a:1"),
             (
                 "--failure-mode best-effort --batch-interval 5s etcd -n a:1",
                 "--min-reload-interval 5s --etcd a:1",

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use common::settings::{Environment, Layer, Place, Setting, etcd, log};
 use serde::Deserialize;
 
-use crate::cli::args::{CONFDIR, DRY_RUN, INTERVAL, ONCE, PREFIX, SYNC_ONLY};
+use crate::cli::args::{CONFDIR, DRY_RUN, INTERVAL, ONCE, PREFIX, REREAD, SYNC_ONLY};
 use crate::cli::confd_flags::log_level;
 use crate::config::confdir::{Note, mistyped, say};
 
@@ -185,6 +185,7 @@ impl ConfdToml {
         says(&CONFDIR, "confdir", path(&self.confdir));
         says(&PREFIX, "prefix", self.prefix.clone());
         says(&INTERVAL, "interval", self.interval.map(|seconds| seconds.to_string()));
+        says(&REREAD, "interval", switch(self.interval.is_some()));
         says(&DRY_RUN, "noop", switch(self.noop));
         says(&ONCE, "onetime", switch(self.onetime));
         says(&SYNC_ONLY, "sync-only", switch(self.sync_only));

@@ -1,7 +1,9 @@
 //! The command line: arguments, settings from three sources, subcommands.
 
+mod accept;
 pub mod args;
 pub mod commands;
 pub mod confd_flags;
 pub mod confd_toml;
+mod host;
 pub mod settings;

@@ -13,8 +13,8 @@ use common::store::Connection;
 
 use crate::cli::args::{
     ADVERTISE, ALLOW_HOST, BOOKKEEPING, CONFD_CONFIG, CONFDIR, DIFF, DRY_RUN, INTERVAL, LISTEN,
-    MIN_RELOAD_INTERVAL, NAME, ONCE, PREFIX, RESOURCES, RUNNING, SERVICES, STOP_TIMEOUT, SYNC_ONLY,
-    TTL,
+    MIN_RELOAD_INTERVAL, NAME, ONCE, PREFIX, REREAD, RESOURCES, RUNNING, SERVICES, START_WITHIN,
+    STOP_TIMEOUT, SYNC_ONLY, TTL,
 };
 use crate::cli::confd_toml::ConfdToml;
 use crate::config::confdir::{Globals, Note};
@@ -167,11 +167,13 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
         globals,
         connection: Connection::default(),
         reconcile: from.span(&INTERVAL, Duration::from_millis(1)..=YEAR),
-        name: if from.is_given(&NAME) { from.get(&NAME, name)? } else { host_name() },
+        reread: from.yes(&REREAD),
+        name: if from.is_given(&NAME) { from.get(&NAME, name)? } else { String::new() },
         advertise: from.text(&ADVERTISE),
         bookkeeping,
         ttl: from.get(&TTL, str::parse)?,
         status: status::read(from, &LISTEN, &ALLOW_HOST),
+        start_within: from.span(&START_WITHIN, Duration::ZERO..=YEAR),
         stop_timeout: from.span(&STOP_TIMEOUT, Duration::ZERO..=YEAR),
         command,
     };
@@ -192,8 +194,4 @@ fn once(from: &mut Reader<'_>) -> Option<SingleRun> {
         from.wrong(&DIFF, "it goes with --dry-run");
     }
     (once || dry_run).then_some(how)
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -8,5 +8,6 @@ pub mod load;
 pub mod output_format;
 pub mod program;
 pub mod reload_group;
+pub mod rendered;
 pub mod run;
 pub mod substitute;

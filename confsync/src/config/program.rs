@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::model::Tree;
+
 use crate::backends::{ParsedKeys, RegisteredBackend};
 use crate::config::confdir::{Mistake, Resource};
-use crate::install::{Candidate, Target};
+use crate::config::rendered::RenderedFile;
+use crate::install::Target;
 use crate::local::LocalSystem;
-use crate::template::{Engine, Input, NamedBackend, Sources, Template, keys};
+use crate::template::{Engine, Input, NamedBackend, Rendered, Sources, Template, keys};
 
 /// A resource ready to render.
 #[derive(Debug, Clone)]
@@ -38,7 +41,8 @@ impl CompiledResource {
                 .map_err(|(file, error)| mistake(&file, error.to_string()))?,
             Engine::Go => BTreeMap::new(),
         };
-        let sources = Sources { partials, templates: Some(templates) };
+        let escape = resource.escape;
+        let sources = Sources { partials, templates: Some(templates), escape };
         let template =
             Template::compile(&src, &text, resource.engine, &sources).map_err(|error| {
                 // The error names the file itself; a mistake would name it twice.
@@ -75,14 +79,39 @@ impl CompiledResource {
     ///
     /// # Errors
     /// In the template's words, with the place.
-    pub fn render(&self, seen: &ParsedKeys) -> Result<Candidate, String> {
-        let output = self.template.render(&self.input(seen)).map_err(|e| e.to_string())?;
+    pub fn render(&self, seen: &ParsedKeys) -> Result<RenderedFile, String> {
+        let text = self.template.render_pieces(&self.input(seen)).map_err(|e| e.to_string())?;
+        self.check_covered(&text)?;
         if let Some(format) = &self.resource.output_format {
-            crate::config::output_format::validate(format, &output).map_err(|why| {
+            crate::config::output_format::validate(format, &text.plain()).map_err(|why| {
                 format!("{}: output_format = \"{format}\": {why}", self.resource.src.display())
             })?;
         }
-        Ok(Candidate { target: self.target(), bytes: output })
+        Ok(RenderedFile { target: self.target(), text })
+    }
+
+    /// A service whose keys are not read would be without backends for ever.
+    fn check_covered(&self, text: &Rendered) -> Result<(), String> {
+        let reading = &self.resource.reading;
+        let prefix = reading.prefix.as_str().trim_end_matches('/');
+        let services = reading.services.as_str();
+        for service in text.services().filter(|service| service.members.is_empty()) {
+            let path = match service.path.strip_prefix('/') {
+                Some(path) => format!("{prefix}/{path}"),
+                None => format!("{prefix}{services}/{}", service.path),
+            };
+            let is_read = |tree: &Tree| {
+                tree.covers(&path) || path.rsplit('/').next() == tree.path().rsplit('/').next()
+            };
+            if !reading.trees.iter().any(is_read) {
+                return Err(format!(
+                    "{}: the backends of \"{}\" are not read: add \"{path}\" to keys",
+                    self.resource.src.display(),
+                    service.path
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Where the resource's file goes.
@@ -130,7 +159,8 @@ impl CompiledResource {
             true => seen.backends.iter().chain(&seen.settings).map(named).collect(),
             false => Vec::new(),
         };
-        Input { kv: store.kv, backends, system: Arc::new(LocalSystem) }
+        let system = Arc::new(LocalSystem);
+        Input { kv: store.kv, backends, system, ..Input::default() }
     }
 }
 

@@ -79,6 +79,12 @@ impl ReloadGroup {
         intervals.max().unwrap_or_default()
     }
 
+    /// The longest random delay that any of its resources asks for.
+    #[must_use]
+    pub fn splay(&self) -> Duration {
+        self.programs.iter().map(|p| p.resource.splay).max().unwrap_or_default()
+    }
+
     /// The longest that any of its resources collects changes.
     #[must_use]
     pub fn debounce(&self) -> Duration {

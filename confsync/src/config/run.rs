@@ -22,7 +22,10 @@ pub struct RunConfig {
     pub connection: Connection,
     /// The interval of the periodic resync, jitter not included.
     pub reconcile: Duration,
-    /// The name of this load balancer: one segment of its member key.
+    /// The confdir is read again at each.
+    pub reread: bool,
+    /// The name of this load balancer: one segment of its member key. Empty: made of the host's
+    /// name and those of the resources.
     pub name: String,
     /// The address at which clients reach this load balancer, for its member key.
     pub advertise: Option<String>,
@@ -32,6 +35,8 @@ pub struct RunConfig {
     pub ttl: Ttl,
     /// Where the status page listens; `None` for nowhere.
     pub status: Option<StatusServer>,
+    /// After this the start is over for the service manager, ready or not; zero for never.
+    pub start_within: Duration,
     /// How long the supervised command may take to exit once it was asked to.
     pub stop_timeout: Duration,
     /// The supervised command with its arguments; empty for none.

@@ -1,27 +1,35 @@
-//! Before etcd answers: the child is started with the files that are in place.
+//! Before etcd answers, or the confdir can be used: the child is started with the files that are
+//! in place.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use common::model::format_span;
 use common::runtime::{Exit, ServiceManager, Signals};
+use tokio_util::sync::CancellationToken;
 
-use crate::config::load::Loaded;
+use crate::config::confdir::ConfdirError;
+use crate::config::load::{Loaded, load};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup};
+use crate::config::run::RunConfig;
 use crate::install::current;
 use crate::proxy::Proxy;
-use crate::proxy::child::{Child, START};
+use crate::proxy::child::{Child, Life, START};
 use crate::proxy::nginx::{Argv, Nginx, Settings};
 
 /// How long etcd may take before we go on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Told to end before etcd was reached: nothing to take apart.
+/// How often a confdir that cannot be used is read again.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+
+/// Told to end before there was anything to take apart.
 #[derive(Debug, thiserror::Error)]
 #[error("ended before etcd was reached")]
 pub(super) struct EndedEarly;
 
-/// The child ended while we were still waiting for etcd.
+/// The child ended while we were still waiting.
 #[derive(Debug, thiserror::Error)]
 #[error("the supervised command ended")]
 struct ChildLeft(u8);
@@ -57,6 +65,84 @@ pub(super) async fn start_without_etcd(
     let code = child.left().await;
     anyhow::anyhow!("{} ended with code {code} while etcd was away", child.name())
         .context(ChildLeft(code))
+}
+
+/// A boot is not held up for ever: after `within` the start is over for the service manager,
+/// though nothing is proven to be live yet. `/readyz` goes on saying so.
+pub(super) async fn end_start(
+    manager: ServiceManager,
+    within: Duration,
+    started: CancellationToken,
+) {
+    if within.is_zero() {
+        return;
+    }
+    let waited = tokio::time::timeout(within, started.cancelled()).await;
+    if waited.is_err() {
+        tracing::warn!(
+            "not ready after {}, and the start is over all the same, so that no boot waits for it: {}",
+            format_span(within),
+            manager.last_status()
+        );
+        manager.ready();
+    }
+}
+
+/// The confdir cannot be used at the start: a supervised nginx is started with what is in place,
+/// as far as it accepts that, and the confdir is read again until it can be used. Without one
+/// that is an error: nothing of ours serves, and the service manager tries again.
+pub(super) async fn wait_for_confdir(
+    config: &RunConfig,
+    manager: &ServiceManager,
+    signals: &Signals,
+    kept: Option<(&Child, &Argv)>,
+    error: ConfdirError,
+) -> anyhow::Result<Loaded> {
+    let Some((child, argv)) = kept else { return Err(error.into()) };
+    let nginx = Nginx::discover(Settings::default().with_argv(argv)).await?;
+    let mut hangups = signals.hangups.clone();
+    let mut known = String::new();
+    let mut error = error.to_string();
+    loop {
+        if error != known {
+            tracing::error!("the confdir cannot be used; it is read again until it can:\n{error}");
+            known = error;
+        }
+        let first = known.lines().next().unwrap_or_default();
+        manager.status(&format!("waiting for a confdir that can be used: {first}"));
+        if child.life() == Life::Waiting {
+            start_as_it_is(child, &nginx).await?;
+        }
+        tokio::select! {
+            () = signals.drain.cancelled() => return Err(EndedEarly.into()),
+            code = child.left() => {
+                let why = format!("{} ended with code {code}", child.name());
+                return Err(anyhow::anyhow!(why).context(ChildLeft(code)));
+            }
+            Ok(()) = hangups.changed() => {}
+            () = tokio::time::sleep(READ_AGAIN) => {}
+        }
+        match load(&config.confdir, &config.globals) {
+            Ok(loaded) => {
+                tracing::info!("the confdir can be used now");
+                return Ok(loaded);
+            }
+            Err(again) => error = again.to_string(),
+        }
+    }
+}
+
+/// nginx with the files as they are, unless it would not accept them.
+async fn start_as_it_is(child: &Child, nginx: &Nginx) -> anyhow::Result<()> {
+    if let Err(error) = nginx.check_current().await {
+        tracing::warn!("{} is not started before the confdir can be used: {error}", child.name());
+        return Ok(());
+    }
+    tracing::warn!("starting {} with the files in place", child.name());
+    match child.start(Some(nginx.clone()), START).await {
+        Ok(_) => Ok(()),
+        Err(why) => Err(anyhow::anyhow!("cannot start {}: {why}", child.name())),
+    }
 }
 
 /// What is in place is what the child reads at its start.

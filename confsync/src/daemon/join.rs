@@ -12,14 +12,12 @@ use tokio::sync::watch as channel;
 use tokio::time::timeout;
 
 use super::Daemon;
-use crate::acks::members::Introduction;
+use crate::acks::members::{Introduction, LoadBalancerKeys};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 
 /// How long the member key may keep the first read waiting, once etcd answers.
 const JOIN: Duration = Duration::from_secs(3);
-/// How long the member key of an earlier life may take to be taken over.
-const TAKEN_OVER: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// The member key is there before anything is read, so that who leaves either
@@ -33,12 +31,8 @@ impl Daemon {
         let status = listen.and_then(|at| status_address(at, advertise.as_deref(), &host));
         self.members.join(Introduction { host, advertise, status }, resources.clone());
         tokio::spawn(warn_until_granted(self.store.clone(), self.rights(&resources)));
-        let Some((key, value)) = self.members.member_as_wanted() else {
-            joined.open();
-            return joined;
-        };
-        let (name, report) = (self.members.name().to_owned(), self.report.clone());
-        let joining = tokio::spawn(see_joined(name, key, value, report, joined.clone()));
+        let joining =
+            tokio::spawn(see_joined(self.members.clone(), self.report.clone(), joined.clone()));
         // In order, if etcd answers; else the reading waits, and we go on.
         let _ = timeout(JOIN, joining).await;
         joined
@@ -51,7 +45,8 @@ impl Daemon {
         let (bookkeeping, name) = (self.members.bookkeeping(), self.members.name());
         let acks = resources.iter().filter_map(|one| bookkeeping.ack(&one.name, name).ok());
         let own = self.members.key().into_iter().chain(acks).map(Right::Write);
-        own.chain([Right::Read(bookkeeping.leave_markers())]).collect()
+        let read = [bookkeeping.leave_markers(), bookkeeping.acceptances()].map(Right::Read);
+        own.chain(read).collect()
     }
 }
 
@@ -66,39 +61,26 @@ fn status_address(listen: &ListenAddress, advertise: Option<&str>, host: &str) -
     Some(format!("{}:{}", advertised.unwrap_or(host), addr.port()))
 }
 
-/// Waits for the member key in etcd, or for a definite no; then opens `joined`.
+/// Waits for a member key of ours in etcd, be it the alias, or for a definite no; then opens
+/// `joined`.
 async fn see_joined(
-    name: String,
-    key: Key,
-    value: Vec<u8>,
+    members: LoadBalancerKeys,
     mut report: channel::Receiver<registrar::RegistrarReport>,
     joined: Gate,
 ) {
-    let there = |report: &registrar::RegistrarReport| {
-        holds(report, &key, &value)
-            || report.failure.as_ref().is_some_and(|failure| !failure.error.is_transient())
+    let held = |report: &registrar::RegistrarReport| {
+        members.member_as_wanted().is_some_and(|(key, value)| holds(report, &key, &value))
     };
-    let held = loop {
-        let seen = timeout(TAKEN_OVER, report.wait_for(there)).await;
-        let ended = seen.map(|seen| seen.map(|report| holds(&report, &key, &value)));
-        match ended {
-            Ok(Ok(held)) => break held,
-            Ok(Err(_)) => return,
-            Err(_) => {}
-        }
-        // The key of an earlier life is met before it is taken over; one that is still
-        // there now is another's.
-        if matches!(report.borrow().keys.get(&key), Some(KeyStatus::Rival { .. })) {
-            break false;
-        }
+    let refused = |report: &registrar::RegistrarReport| {
+        report.failure.as_ref().is_some_and(|failure| !failure.error.is_transient())
     };
-    if held {
-        tracing::info!(name, "joined the load balancers");
-    } else {
+    let ended = report.wait_for(|report| held(report) || refused(report)).await;
+    let Ok(held) = ended.map(|report| held(&report)) else { return };
+    if !held {
         tracing::warn!(
-            %key,
-            "not joined: backends that leave do not wait for this load balancer. Does another have \
-             the same --name, or is writing below --bookkeeping not allowed?"
+            name = members.name(),
+            "not joined: backends that leave do not wait for this load balancer. Is writing below \
+             --bookkeeping not allowed?"
         );
     }
     joined.open();

@@ -3,7 +3,11 @@
 
 mod early;
 mod end;
+mod instance;
 mod join;
+mod locks;
+mod name;
+mod nothing_found;
 pub mod once;
 mod reload;
 
@@ -15,29 +19,40 @@ use common::claim::KeyStatus;
 use common::handshake::{Bookkeeping, Consumes};
 use common::model::format_span;
 use common::registrar;
-use common::runtime::{Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager, Signals};
+use common::runtime::{
+    Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager, Signals, orphans,
+};
 use common::startup::wait_for_etcd;
 use common::store::Etcd;
 use common::tls::follow_expiry;
 use common::watch::{self, Options, Start};
+use rustix::process::Signal;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use early::explain;
-use early::{EndedEarly, start_without_etcd};
+use early::{EndedEarly, end_start, start_without_etcd, wait_for_confdir};
+use instance::Instance;
 use join::consumed_by;
+use locks::{HANDED_OVER, lock_dests};
+use name::NameOwner;
+use nothing_found::say_where_keys_are;
 
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
 use crate::agent::{Agent, Parts};
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
-use crate::config::load::{Loaded, load};
+use crate::config::load::load;
+use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::RunConfig;
+use crate::install::Target;
 use crate::proxy::Proxy;
 use crate::proxy::child::Child;
+use crate::proxy::driver::Driver;
 use crate::proxy::nginx::Argv;
 use crate::status::state::{GroupState, States};
 use crate::status::{self, About, PageClients};
@@ -52,19 +67,28 @@ const CHORE: Duration = Duration::from_secs(330);
 /// When the confdir is bad at the start, or etcd refuses us.
 pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
     let manager = ServiceManager::default();
-    let loaded = load(&config.confdir, &config.globals)?;
-    loaded.say_notes();
     let child = (!config.command.is_empty()).then(|| Child::new(config.command.clone()));
     tokio::spawn(async {
-        if let Err(error) = crate::proxy::command::reap_as_init().await {
+        if let Err(error) = orphans::reap_as_init().await {
             tracing::warn!(%error, "orphans are not reaped");
         }
     });
-    let daemon = Daemon::start(config, signals, manager, child, loaded).await?;
-    daemon.work().await
+    let (by, patience) = (child.clone(), config.stop_timeout);
+    match Daemon::start(config, signals, manager, child).await {
+        Ok(daemon) => daemon.work().await,
+        Err(error) => {
+            if let Some(child) = by.filter(|_| error.is::<EndedEarly>()) {
+                let signal = if child.runs_nginx() { Signal::QUIT } else { Signal::TERM };
+                child.stop(signal, patience).await;
+            }
+            Err(error)
+        }
+    }
 }
 
 struct Daemon {
+    _instance: Instance,
+    name_owner: channel::Receiver<NameOwner>,
     config: RunConfig,
     signals: Signals,
     manager: ServiceManager,
@@ -80,8 +104,12 @@ struct Daemon {
     liveness: Liveness,
     heartbeat: Heartbeat,
     ready: bool,
+    /// Cancelled when the service manager was told that we are ready.
+    started: CancellationToken,
     /// What the member key is to name once the files of the new confdir are live.
     then_consumed: Option<Vec<Consumes>>,
+    /// What is wrong with the confdir, if that was said at an earlier pass.
+    unusable: Option<String>,
 }
 
 struct RunningGroup {
@@ -94,11 +122,10 @@ struct RunningGroup {
 
 impl Daemon {
     async fn start(
-        config: RunConfig,
+        mut config: RunConfig,
         signals: Signals,
         manager: ServiceManager,
         child: Option<Child>,
-        loaded: Loaded,
     ) -> anyhow::Result<Self> {
         let argv = Argv::read(&config.command);
         let (states, published) = channel::channel(States::new());
@@ -118,6 +145,21 @@ impl Daemon {
             };
             status::serve(server, sources, signals.abort.clone())?;
         }
+        let started = CancellationToken::new();
+        tokio::spawn(end_start(manager.clone(), config.start_within, started.clone()));
+        let loaded = match load(&config.confdir, &config.globals) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let kept = child.as_ref().zip(argv.as_ref());
+                wait_for_confdir(&config, &manager, &signals, kept, error).await?
+            }
+        };
+        loaded.say_notes();
+        if config.name.is_empty() {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            config.name = name::default_name(&host, &loaded.sets);
+            about.send_modify(|about| about.name.clone_from(&config.name));
+        }
         let early = start_without_etcd(&manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
         let store = tokio::select! {
             store = wait_for_etcd(&config.connection, &manager, &signals.drain, &liveness) => store,
@@ -128,12 +170,19 @@ impl Daemon {
             None => anyhow::bail!(EndedEarly),
         };
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
-        let members = LoadBalancerKeys::new(config.name.clone(), instance_id(), bookkeeping);
+        let dests = loaded.sets.iter().flat_map(|set| &set.programs);
+        let instance = Instance::begin(dests.map(|program| &*program.resource.dest));
+        let (name, id, ended) = (config.name.clone(), instance.id.clone(), instance.ended.clone());
+        let members = LoadBalancerKeys::new(name, id, ended, bookkeeping);
         page_clients.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
         let wants = paced(members.wants());
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
+        let (owner, name_owner) = channel::channel(NameOwner::default());
+        tokio::spawn(name::keep(members.clone(), report.clone(), owner));
         let mut daemon = Self {
+            _instance: instance,
+            name_owner,
             config,
             signals,
             manager,
@@ -149,7 +198,9 @@ impl Daemon {
             heartbeat: liveness.heartbeat("the main loop", CHORE),
             liveness,
             ready: false,
+            started,
             then_consumed: None,
+            unusable: None,
         };
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         daemon.expect(&loaded.sets).await;
@@ -174,9 +225,17 @@ impl Daemon {
         joined: &Gate,
     ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
-        let targets =
-            set.programs.iter().map(crate::config::program::CompiledResource::target).collect();
-        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, set.min_reload_interval())?;
+        let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
+        let locks = lock_dests(&targets, HANDED_OVER).await?;
+        let interval = set.min_reload_interval();
+        let driver = Driver::of(&set, &proxy);
+        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
+        let mut pipeline = pipeline.with_driver(driver);
+        pipeline.splay = set.splay();
+        // A group that was here before goes on counting.
+        if let Some(ended) = self.about.borrow().ended.get(&set.name).cloned() {
+            (pipeline.counts, pipeline.load_seconds) = (ended.counts, ended.load_seconds);
+        }
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
@@ -184,6 +243,7 @@ impl Daemon {
         let resync = self.config.reconcile;
         let options = Options { resync, start, ignored, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());
+        self.look_elsewhere(&set, view.clone());
         let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());
         let parts = Parts {
@@ -204,11 +264,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// Where nothing is found at the start, it is looked where else the keys may be.
+    fn look_elsewhere(&self, set: &ReloadGroup, mut view: channel::Receiver<watch::View>) {
+        let (name, trees) = (set.name.clone(), set.trees());
+        let (connection, store) = (self.config.connection.clone(), self.store.clone());
+        tokio::spawn(async move {
+            let first = view.wait_for(|view| view.snapshot.is_some()).await;
+            let empty = first.is_ok_and(|view| {
+                view.snapshot.as_ref().is_some_and(|snapshot| snapshot.entries.is_empty())
+            });
+            if empty {
+                say_where_keys_are(&connection, &store, &trees, &name).await;
+            }
+        });
+    }
+
     async fn work(mut self) -> anyhow::Result<Exit> {
         let mut hangups = self.signals.hangups.clone();
         let drain = self.signals.drain.clone();
         let every = self.manager.watchdog_interval().unwrap_or(Duration::from_secs(10));
         let mut beat = tokio::time::interval(every.min(Duration::from_secs(10)));
+        let pass = self.config.reconcile;
+        let mut passes = interval_at(Instant::now() + pass, pass);
         let mut wait = Reminder::default();
         loop {
             self.heartbeat.beat(CHORE);
@@ -229,8 +306,10 @@ impl Daemon {
                 code = left => return Ok(self.end(Some(code)).await),
                 () = changed => {}
                 () = report_changed(&mut self.report) => {}
+                Ok(()) = self.name_owner.changed() => {}
                 Ok(()) = hangups.changed() => self.reload().await,
                 _ = beat.tick() => self.watchdog(),
+                _ = passes.tick(), if self.config.reread => self.reread().await,
             }
         }
     }
@@ -238,7 +317,7 @@ impl Daemon {
     /// One stuck agent is as bad as a stuck process: then the service manager is no
     /// longer told that all is well.
     fn watchdog(&self) {
-        let late = self.liveness.late(tokio::time::Instant::now());
+        let late = self.liveness.late(Instant::now());
         if late.is_empty() {
             self.manager.watchdog();
         }
@@ -250,14 +329,21 @@ impl Daemon {
     /// What is known of the process itself.
     fn tell_about(&mut self) {
         let report = self.report.borrow_and_update().clone();
-        let key = self.members.member_as_wanted().map(|(key, _)| key);
+        let owner = self.name_owner.borrow_and_update().clone();
+        let key = self.members.key().ok();
         let standing = key.and_then(|key| report.keys.get(&key));
         let joined = matches!(standing, Some(KeyStatus::Owned { .. }));
-        let requests = (report.requests, report.failures);
+        let rival = if let NameOwner::Rival(why) = owner { Some(why) } else { None };
+        let etcd = status::EtcdUse {
+            api: self.store.api(),
+            endpoint: self.store.endpoint(),
+            requests: report.requests,
+            failures: report.failures,
+        };
         self.about.send_if_modified(|about| {
             // The counters alone wake nobody.
-            let changed = about.joined != joined;
-            (about.joined, about.requests) = (joined, requests);
+            let changed = about.joined != joined || about.rival != rival;
+            (about.joined, about.rival, about.etcd) = (joined, rival, etcd);
             changed
         });
     }
@@ -270,10 +356,13 @@ impl Daemon {
             .iter_mut()
             .map(|running| (running.set.name.clone(), running.state.borrow_and_update().clone()))
             .collect();
-        let words: Vec<String> = states.values().map(GroupState::words).collect();
+        let rival = self.about.borrow().rival.clone();
+        let words = states.values().map(GroupState::words);
+        let words: Vec<String> = words.chain(rival.clone()).collect();
         self.manager.status(&words.join(" | "));
-        if !self.ready && states.values().all(|state| state.live.is_some()) {
+        if !self.ready && rival.is_none() && states.values().all(|state| state.live.is_some()) {
             self.ready = true;
+            self.started.cancel();
             self.manager.ready();
             tracing::info!("ready");
         }
@@ -304,11 +393,4 @@ async fn any_changed(running: &mut [RunningGroup]) {
         // An agent is gone; its end is dealt with where it was asked for.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// Names this run of the process.
-fn instance_id() -> String {
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("{:x}-{:08x}", now.as_millis(), fastrand::u32(..))
 }

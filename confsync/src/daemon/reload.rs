@@ -4,21 +4,46 @@ use std::collections::BTreeMap;
 
 use super::Daemon;
 use super::join::{consumed_by, with_trees_of};
-use crate::config::load::load;
+use crate::config::load::{Loaded, load};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup};
+use crate::status::totals::Totals;
 
 impl Daemon {
     /// Reads the confdir again. What did not change is not touched, and a bad one
     /// changes nothing.
     pub(super) async fn reload(&mut self) {
-        let loaded = match load(&self.config.confdir, &self.config.globals) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::error!("the confdir is left as it was:\n{error:#}");
-                return;
+        match load(&self.config.confdir, &self.config.globals) {
+            Ok(loaded) => {
+                self.unusable = None;
+                self.take(loaded).await;
             }
-        };
+            Err(error) => tracing::error!("the confdir is left as it was:\n{error:#}"),
+        }
+    }
+
+    /// The same at each pass, as confd does it: nothing is said or tried again where nothing
+    /// changed.
+    pub(super) async fn reread(&mut self) {
+        match load(&self.config.confdir, &self.config.globals) {
+            Ok(loaded) => {
+                self.unusable = None;
+                let runs = |set: &ReloadGroup| self.running.iter().any(|r| r.set.same_as(set));
+                if loaded.sets.len() != self.running.len() || !loaded.sets.iter().all(runs) {
+                    self.take(loaded).await;
+                }
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.unusable.as_ref() != Some(&text) {
+                    tracing::error!("the confdir is left as it was:\n{text}");
+                }
+                self.unusable = Some(text);
+            }
+        }
+    }
+
+    async fn take(&mut self, loaded: Loaded) {
         loaded.say_notes();
         let before: Vec<ReloadGroup> =
             self.running.iter().map(|running| running.set.clone()).collect();
@@ -35,7 +60,12 @@ impl Daemon {
             tracing::info!(set = running.set.name, "changed or gone");
             running.stop.cancel();
             known_backends.extend(running.agent.await.unwrap_or_default());
-            last.push((running.set.loader, running.state.borrow().clone()));
+            let state = running.state.borrow().clone();
+            let totals = Totals::of(&state);
+            self.about.send_modify(|about| {
+                about.ended.insert(state.name.clone(), totals);
+            });
+            last.push((running.set.loader, state));
         }
         // What was read so far is routed by until the new files are live.
         let consumed = consumed_by(&loaded.sets);

@@ -25,6 +25,7 @@ pub struct Digest([u8; 32]);
 pub struct Wanted {
     files: Arc<[Candidate]>,
     digest: Digest,
+    structure: Digest,
 }
 
 impl Wanted {
@@ -39,11 +40,25 @@ impl Wanted {
     pub fn digest(&self) -> Digest {
         self.digest
     }
+
+    /// The digest of what needs a reload to be live: all of it, unless somebody else can
+    /// change the rest in the running proxy.
+    #[must_use]
+    pub fn structure(&self) -> Digest {
+        self.structure
+    }
+
+    /// Files of which only `structure` needs a reload.
+    #[must_use]
+    pub fn with_structure(files: Vec<Candidate>, structure: &[Candidate]) -> Self {
+        Self { structure: Digest::of(structure), ..files.into() }
+    }
 }
 
 impl From<Vec<Candidate>> for Wanted {
     fn from(files: Vec<Candidate>) -> Self {
-        Self { digest: Digest::of(&files), files: files.into() }
+        let digest = Digest::of(&files);
+        Self { digest, structure: digest, files: files.into() }
     }
 }
 

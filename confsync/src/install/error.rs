@@ -62,12 +62,25 @@ pub enum InstallError {
         .0.display()
     )]
     Mounted(PathBuf),
+    /// Another process writes dest.
+    #[error(
+        "{} is written by another confsync ({holder}, by the lock {}); a file has one writer: stop \
+         one of the two, or give it another dest", .dest.display(), .path.display()
+    )]
+    Held {
+        /// The dest.
+        dest: PathBuf,
+        /// Who holds the lock.
+        holder: String,
+        /// The lock.
+        path: PathBuf,
+    },
     /// The proof is of other bytes than those staged.
     #[error("the check was made of another set of files; nothing was installed")]
     OtherProof,
     /// A staged file changed after it was written, perhaps by the check itself.
     #[error(
-        "the staged copy of {} was changed by somebody, perhaps by its check command; \
+        "the staged copy of {} was changed by somebody else than its check_cmd; \
          nothing was installed",
         .0.display()
     )]

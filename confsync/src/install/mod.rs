@@ -14,7 +14,8 @@
 //!   file or the new one, never a part (the one exception is `in_place`, which an
 //!   operator must ask for);
 //! * after a crash [`recover`] makes the set whole and finds the previous files, and
-//!   [`clean_stale`] removes what an earlier run of ours left, and nothing else.
+//!   [`clean_stale`] removes what an earlier run of ours left, and nothing else;
+//! * one dest has one writer: a [`DestLock`] is held for as long as somebody writes it.
 //!
 //! Everything here is plain blocking code. A swap costs two fsyncs, some 10 ms, so
 //! call it through `tokio::task::spawn_blocking`; a step once begun is then finished
@@ -24,6 +25,7 @@
 
 mod digest;
 mod error;
+mod lock;
 mod names;
 mod recover;
 mod slot;
@@ -34,11 +36,12 @@ mod target;
 
 pub use digest::{Digest, Wanted, current};
 pub use error::InstallError;
+pub use lock::DestLock;
 pub use recover::{Recovered, clean_stale, recover};
 pub use stage::{Proof, Staged, StagedFiles};
 pub use stamp::Stamp;
 pub use swap::{CheckedFiles, InstalledFiles};
-pub use target::{Candidate, Target};
+pub use target::{Candidate, Target, real_path};
 
 pub(crate) use names::note;
 pub(crate) use recover::clean_beside;

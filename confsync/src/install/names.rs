@@ -11,6 +11,7 @@ pub(crate) const RANDOM: usize = 6;
 const PREVIOUS: &str = "previous";
 const ABSENT: &str = "no-previous";
 const REPLACING: &str = "replacing";
+const LOCK: &str = "lock";
 
 /// `.NAME.confsync-`, with which all names of ours for this file begin.
 pub(crate) fn stage_prefix(name: &OsStr) -> OsString {
@@ -37,6 +38,11 @@ pub(super) fn previous(real: &Path) -> PathBuf {
 /// Says that there was no file before.
 pub(super) fn absent(real: &Path) -> PathBuf {
     beside(real, ABSENT)
+}
+
+/// Locked by whoever writes `real`.
+pub(super) fn lock(real: &Path) -> PathBuf {
+    beside(real, LOCK)
 }
 
 /// The name under which a link to the previous file is made before it takes dest's

@@ -52,7 +52,7 @@ pub fn recover(targets: &[Target]) -> Result<Recovered, InstallError> {
 }
 
 /// Removes stage files that an earlier run of ours left beside this dest, and says
-/// which. One that a running process still holds is not stale.
+/// which. Only for who holds the lock of the dest: nobody else has candidates there then.
 ///
 /// # Errors
 /// When the folder cannot be read or a file not removed.
@@ -85,7 +85,7 @@ fn held(path: &Path) -> bool {
 }
 
 /// The real place, or `None` where there is not even a folder.
-fn place(target: &Target) -> Result<Option<PathBuf>, InstallError> {
+pub(super) fn place(target: &Target) -> Result<Option<PathBuf>, InstallError> {
     match resolve(&target.dest) {
         Ok(Place { real, .. }) => Ok(Some(real)),
         Err(InstallError::NoFolder { .. } | InstallError::Dangling { .. }) => Ok(None),

@@ -17,16 +17,15 @@ use super::{InstallError, Staged, Target};
 pub(super) struct Slot {
     target: Target,
     real: PathBuf,
-    /// The lock of the stage file lives as long as the file is staged.
-    stage: Option<(TempPath, File)>,
+    stage: Option<TempPath>,
     marked: bool,
     in_place: bool,
 }
 
 impl Slot {
     pub(super) fn staged(staged: Staged) -> Self {
-        let (target, real, path, file) = staged.into_parts();
-        Self { target, real, stage: Some((path, file)), marked: false, in_place: false }
+        let (target, real, path) = staged.into_parts();
+        Self { target, real, stage: Some(path), marked: false, in_place: false }
     }
 
     /// One that was found marked after a crash.
@@ -52,13 +51,13 @@ impl Slot {
 
     #[cfg(test)]
     pub(super) fn stage(&self) -> Option<&Path> {
-        self.stage.as_ref().map(|(path, _)| path.as_ref())
+        self.stage.as_deref()
     }
 
     /// Leaves the stage file behind, as a kill would.
     #[cfg(test)]
     pub(super) fn abandon(&mut self) {
-        if let Some((mut path, _)) = self.stage.take() {
+        if let Some(mut path) = self.stage.take() {
             path.disable_cleanup(true);
         }
     }
@@ -89,9 +88,9 @@ impl Slot {
     }
 
     pub(super) fn replace(&mut self) -> Result<(), InstallError> {
-        let Some((stage, lock)) = self.stage.take() else { return Ok(()) };
+        let Some(stage) = self.stage.take() else { return Ok(()) };
         match stage.persist(&self.real) {
-            Ok(()) => drop(lock),
+            Ok(()) => {}
             Err(e) if e.error.kind() == ErrorKind::ResourceBusy => {
                 self.write_in_place(&e.path)?;
             }

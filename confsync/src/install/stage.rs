@@ -19,9 +19,8 @@ use super::{Candidate, CheckedFiles, Digest, InstallError, Target, Wanted};
 pub struct Staged {
     pub(super) target: Target,
     pub(super) real: PathBuf,
+    /// Closed, and not locked: a check may run, lock and edit it.
     pub(super) path: TempPath,
-    /// Held open for its lock: `clean_stale` of another process leaves it alone.
-    file: File,
     stamp: Stamp,
 }
 
@@ -37,17 +36,29 @@ pub struct StagedFiles {
 #[must_use]
 pub struct Proof {
     digest: Digest,
+    /// What the staged files are after a check that may edit them; none after another.
+    edits: Option<Vec<Stamp>>,
 }
 
 impl Proof {
     /// For a check that has passed `set`.
     pub(crate) fn passed(set: &StagedFiles) -> Self {
-        Self { digest: set.digest }
+        Self { digest: set.digest, edits: None }
     }
 
     /// For a resource that names no check, as confd allows.
     pub fn nothing_to_ask(set: &StagedFiles) -> Self {
-        Self { digest: set.digest }
+        Self { digest: set.digest, edits: None }
+    }
+
+    /// For commands that have passed `set`. What they have made of the candidates is what is
+    /// installed, as confd has it.
+    ///
+    /// # Errors
+    /// When a candidate is no file any more.
+    pub(crate) fn passed_by_commands(set: &StagedFiles) -> Result<Self, InstallError> {
+        let edits = set.files.iter().map(Staged::stamp_now).collect::<Result<_, _>>()?;
+        Ok(Self { digest: set.digest, edits: Some(edits) })
     }
 }
 
@@ -72,8 +83,7 @@ impl Staged {
         give(temp.as_file(), &path, Access::wanted(&target, now.as_ref()))?;
         temp.as_file().sync_all().map_err(InstallError::io("write to disk", &path))?;
         let meta = temp.as_file().metadata().map_err(InstallError::io("look at", &path))?;
-        let (file, path) = temp.into_parts();
-        Ok(Self { target, real, path, file, stamp: Stamp::of(&meta) })
+        Ok(Self { target, real, path: temp.into_temp_path(), stamp: Stamp::of(&meta) })
     }
 
     /// The dest as the operator wrote it: the name to use in messages.
@@ -94,16 +104,38 @@ impl Staged {
         &self.path
     }
 
-    fn unaltered(&self) -> Result<(), InstallError> {
+    fn stamp_now(&self) -> Result<Stamp, InstallError> {
         match fs::symlink_metadata(&self.path) {
-            Ok(meta) if Stamp::of(&meta) == self.stamp => Ok(()),
+            Ok(meta) if meta.is_file() => Ok(Stamp::of(&meta)),
             Ok(_) => Err(InstallError::Altered(self.target.dest.clone())),
             Err(e) => Err(InstallError::io("look at", &self.path)(e)),
         }
     }
 
-    pub(super) fn into_parts(self) -> (Target, PathBuf, TempPath, File) {
-        (self.target, self.real, self.path, self.file)
+    fn unaltered(&self) -> Result<(), InstallError> {
+        if self.stamp_now()? == self.stamp {
+            Ok(())
+        } else {
+            Err(InstallError::Altered(self.target.dest.clone()))
+        }
+    }
+
+    /// Takes what its check has made of it: on disk, with the owner and mode that are wanted.
+    fn take_edit(&mut self, stamp: Stamp) -> Result<bool, InstallError> {
+        if stamp == self.stamp {
+            return Ok(false);
+        }
+        let path: &Path = &self.path;
+        let file = File::open(path).map_err(InstallError::io("read", path))?;
+        let Place { now, .. } = resolve(&self.target.dest)?;
+        give(&file, path, Access::wanted(&self.target, now.as_ref()))?;
+        file.sync_all().map_err(InstallError::io("write to disk", path))?;
+        self.stamp = stamp;
+        Ok(true)
+    }
+
+    pub(super) fn into_parts(self) -> (Target, PathBuf, TempPath) {
+        (self.target, self.real, self.path)
     }
 }
 
@@ -142,12 +174,16 @@ impl StagedFiles {
     ///
     /// # Errors
     /// When the proof is of other bytes, or the staged files were changed since.
-    pub fn accept(self, proof: Proof) -> Result<CheckedFiles, InstallError> {
+    pub fn accept(mut self, proof: Proof) -> Result<CheckedFiles, InstallError> {
         if proof.digest != self.digest {
             return Err(InstallError::OtherProof);
         }
+        let mut edited = false;
+        for (file, stamp) in self.files.iter_mut().zip(proof.edits.unwrap_or_default()) {
+            edited |= file.take_edit(stamp)?;
+        }
         self.files.iter().try_for_each(Staged::unaltered)?;
-        Ok(CheckedFiles::new(self.files, self.digest))
+        Ok(CheckedFiles::new(self.files, self.digest, edited))
     }
 }
 

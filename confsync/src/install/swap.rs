@@ -21,6 +21,7 @@ use super::{Digest, InstallError, Staged, Target};
 pub struct CheckedFiles {
     swap: Swap,
     digest: Digest,
+    edited: bool,
 }
 
 /// A set that is in place. Its previous files are kept until [`Self::commit`] or
@@ -29,6 +30,7 @@ pub struct CheckedFiles {
 #[must_use]
 pub struct InstalledFiles {
     swap: Swap,
+    edited: bool,
 }
 
 #[derive(Debug)]
@@ -47,8 +49,9 @@ pub(super) enum Step {
 }
 
 impl CheckedFiles {
-    pub(super) fn new(files: Vec<Staged>, digest: Digest) -> Self {
-        Self { swap: Swap { slots: files.into_iter().map(Slot::staged).collect() }, digest }
+    pub(super) fn new(files: Vec<Staged>, digest: Digest, edited: bool) -> Self {
+        let slots = files.into_iter().map(Slot::staged).collect();
+        Self { swap: Swap { slots }, digest, edited }
     }
 
     /// The digest of what waits.
@@ -73,14 +76,14 @@ impl CheckedFiles {
                 });
             }
         }
-        Ok(InstalledFiles { swap: self.swap })
+        Ok(InstalledFiles { swap: self.swap, edited: self.edited })
     }
 }
 
 impl InstalledFiles {
     pub(super) fn found(places: Vec<(Target, PathBuf)>) -> Self {
         let slot = |(target, real)| Slot::found(target, real);
-        Self { swap: Swap { slots: places.into_iter().map(slot).collect() } }
+        Self { swap: Swap { slots: places.into_iter().map(slot).collect() }, edited: false }
     }
 
     /// The dests that were written in place, not replaced: worth a warning.
@@ -88,6 +91,12 @@ impl InstalledFiles {
     pub fn in_place(&self) -> Vec<&Path> {
         let slots = self.swap.slots.iter().filter(|s| s.in_place());
         slots.map(|s| s.dest()).collect()
+    }
+
+    /// Whether a check has edited one of them: what is in place is not what was rendered.
+    #[must_use]
+    pub fn is_edited(&self) -> bool {
+        self.edited
     }
 
     /// The new files are proven: the previous ones go.

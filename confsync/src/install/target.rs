@@ -103,6 +103,15 @@ pub(super) fn resolve(dest: &Path) -> Result<Place, InstallError> {
     Err(InstallError::LinkLoop(dest.into()))
 }
 
+/// The file behind the links of any path, there or not yet; the path itself where that cannot be
+/// told.
+#[must_use]
+pub fn real_path(path: &Path) -> PathBuf {
+    let found = fs::canonicalize(path);
+    let found = found.or_else(|_| resolve(path).map(|place| place.real));
+    found.unwrap_or_else(|_| path.to_owned())
+}
+
 /// Makes the missing folders of dest if that was asked for.
 pub(super) fn make_folder(target: &Target) -> Result<(), InstallError> {
     let (folder, _) = split(&target.dest)?;

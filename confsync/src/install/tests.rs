@@ -1,6 +1,6 @@
 //! Owner, mode, links, folders, disks that are full or cannot be written.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -142,12 +142,36 @@ fn only_stale_stage_files_of_ours_go() {
     {
         fs::write(dir.path().join(name), "").unwrap();
     }
-    let running = StagedFiles::write(&vec![candidate(target.clone(), "held")].into()).unwrap();
     let gone = clean_stale(&target).unwrap();
     assert_eq!(gone, [dir.path().canonicalize().unwrap().join(".x.confsync-AbCd12")]);
-    assert!(running.files()[0].path().exists());
-    drop(running);
     assert_eq!(names(dir.path()), [".x.confsync-previous", ".x.swp", ".y.confsync-AbCd12", "x"]);
+}
+
+/// As confd has it: what a check makes of the candidate is what is installed.
+#[test]
+fn a_candidate_is_closed_and_what_its_check_makes_of_it_is_installed() {
+    let dir = tempdir().unwrap();
+    let dest = dir.path().join("x");
+    let target = Target { mode: Some(0o750), ..Target::new(&dest) };
+    let wanted = Wanted::from(vec![candidate(target, "#!/bin/sh\n")]);
+    let staged = StagedFiles::write(&wanted).unwrap();
+    let path = staged.files()[0].path().to_owned();
+    File::open(&path).unwrap().try_lock().unwrap();
+    // As `sed -i` does it: another file takes its name.
+    let edited = dir.path().join("edited");
+    fs::write(&edited, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::rename(&edited, &path).unwrap();
+    let proof = Proof::passed_by_commands(&staged).unwrap();
+    let installed = staged.accept(proof).unwrap().install().unwrap();
+    assert!(installed.is_edited());
+    installed.commit().unwrap();
+    assert_eq!(fs::read_to_string(&dest).unwrap(), "#!/bin/sh\nexit 0\n");
+    assert_eq!(fs::metadata(&dest).unwrap().mode() & 0o777, 0o750);
+    // Without a check that may edit it, it is as it was written or not installed.
+    let staged = StagedFiles::write(&wanted).unwrap();
+    fs::write(staged.files()[0].path(), "by somebody else").unwrap();
+    let proof = Proof::nothing_to_ask(&staged);
+    assert!(matches!(staged.accept(proof), Err(InstallError::Altered(_))));
 }
 
 /// A mount for one test; `None` where the system does not let us.

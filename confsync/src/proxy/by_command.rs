@@ -82,7 +82,8 @@ impl ByCommand {
             }
         }
         // Those that do not look at the candidate are asked after the swap.
-        Ok(Proof::nothing_to_ask(staged))
+        Proof::passed_by_commands(staged)
+            .map_err(|error| NotPassed::RejectedValue(error.to_string()))
     }
 
     pub(super) async fn check_installed(&self) -> Result<(), String> {

@@ -4,9 +4,11 @@
 mod by_command;
 pub mod child;
 pub mod command;
+pub mod driver;
 pub mod haproxy;
 pub mod membership;
 pub mod nginx;
+pub mod pools;
 
 use std::time::Duration;
 
@@ -143,6 +145,12 @@ impl Proxy {
             Self::Nginx(by_name) => Some(&by_name.nginx),
             Self::Haproxy(_) | Self::Commands(_) => None,
         }
+    }
+
+    /// Whether we start it ourselves.
+    #[must_use]
+    pub fn is_child(&self) -> bool {
+        matches!(self, Self::Nginx(by_name) if by_name.child.is_some() || by_name.unknown.is_some())
     }
 
     /// Removes what an earlier run of ours left beside nginx's files.

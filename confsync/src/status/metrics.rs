@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use common::runtime::process_metrics;
 use common::tls::certificate_metric;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -14,22 +15,47 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric as _};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Sources;
+use super::{EtcdUse, Sources};
+use crate::apply::pipeline::Counts;
+use crate::status::resources::ServiceState;
 use crate::status::state::{GroupState, States};
+use crate::status::totals::{self, TotalsByGroup};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BySet {
     set: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByService {
+    set: String,
+    resource: String,
+    service: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByApi {
+    api: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEtcd {
+    api: &'static str,
+    endpoint: String,
+}
+
 /// Everything, as it is now.
 pub(super) fn text(sources: &Sources) -> String {
     let states = sources.states.borrow().clone();
-    let mut registry = Registry::with_prefix("confsync");
-    process(&mut registry, sources);
-    backends(&mut registry, &states);
-    revisions(&mut registry, &states);
-    loads(&mut registry, &states);
+    let totals = totals::all(&sources.about.borrow().ended, &states);
+    let mut registry = Registry::default();
+    process_metrics(&mut registry);
+    let own = registry.sub_registry_with_prefix("confsync");
+    process(own, sources);
+    etcd(own, &sources.about.borrow().etcd);
+    backends(own, &states);
+    revisions(own, &states);
+    loads(own, &states, &totals);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -47,13 +73,6 @@ fn process(registry: &mut Registry, sources: &Sources) {
         gauge
     };
     let yes = |value: bool| one(if value { 1.0 } else { 0.0 });
-    let started = about.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    registry.register_with_unit(
-        "start_time",
-        "When the process began, in Unix time",
-        Unit::Seconds,
-        one(started.as_secs_f64()),
-    );
     registry.register("ready", "What /readyz says", yes(sources.ready().0));
     registry.register(
         "joined",
@@ -62,32 +81,68 @@ fn process(registry: &mut Registry, sources: &Sources) {
     );
     let page_clients = u32::try_from(sources.page_clients.count()).unwrap_or(u32::MAX);
     registry.register("page_clients", "Browsers that follow the page", one(page_clients.into()));
-    let total = |value: u64| {
-        let counter = Counter::<u64>::default();
-        counter.inc_by(value);
-        counter
-    };
-    let (requests, failures) = about.requests;
-    registry.register("etcd_requests", "Requests to etcd about our own keys", total(requests));
-    registry.register("etcd_failures", "Of these, without a good answer", total(failures));
     certificate_metric(registry, &sources.certificate);
 }
 
+fn etcd(registry: &mut Registry, etcd: &EtcdUse) {
+    let total = |value: u64| {
+        let family = Family::<ByApi, Counter>::default();
+        family.get_or_create(&ByApi { api: etcd.api }).inc_by(value);
+        family
+    };
+    let help = "Requests to etcd about our own keys";
+    registry.register("etcd_requests", help, total(etcd.requests));
+    registry.register("etcd_failures", "Of these, without a good answer", total(etcd.failures));
+    let endpoint = Family::<ByEtcd, Gauge>::default();
+    let label = ByEtcd { api: etcd.api, endpoint: etcd.endpoint.clone() };
+    endpoint.get_or_create(&label).set(i64::from(!etcd.endpoint.is_empty()));
+    registry.register("etcd_endpoint", "The endpoint that is asked now", endpoint);
+}
+
+/// Only of resources that have services: a file made of settings has no backends to lose.
 fn backends(registry: &mut Registry, states: &States) {
-    gauge(registry, states, "backends", "Backends wanted", |s| s.wanted_backends() as u64);
-    gauge(registry, states, "backends_live", "Backends proven to be routed to", |s| {
-        s.backends.iter().filter(|backend| backend.live).count() as u64
-    });
-    gauge(
+    by_service(registry, states, "backends", "Backends wanted", |s| s.backends);
+    by_service(
         registry,
         states,
-        "backends_held",
-        "Backends kept although etcd does not have them",
-        |s| s.backends.iter().filter(|backend| backend.held).count() as u64,
+        "backends_in_rotation",
+        "Backends that new requests are proven to be sent to",
+        |s| s.in_rotation,
+    );
+    by_service(
+        registry,
+        states,
+        "backends_retained",
+        "Backends that are absent from etcd and still in rotation",
+        |s| s.retained,
     );
     gauge(registry, states, "values_refused", "Values withheld from the templates", |s| {
         s.refused.len() as u64
     });
+}
+
+fn by_service(
+    registry: &mut Registry,
+    states: &States,
+    name: &str,
+    help: &str,
+    of: impl Fn(&ServiceState) -> usize,
+) {
+    let family = Family::<ByService, Gauge>::default();
+    for state in states.values() {
+        for resource in &state.resources {
+            for service in &resource.services {
+                let label = ByService {
+                    set: state.name.clone(),
+                    resource: resource.name.clone(),
+                    service: service.service.to_string(),
+                };
+                let value = i64::try_from(of(service)).unwrap_or(i64::MAX);
+                family.get_or_create(&label).set(value);
+            }
+        }
+    }
+    registry.register(name, help, family);
 }
 
 fn revisions(registry: &mut Registry, states: &States) {
@@ -113,15 +168,19 @@ fn revisions(registry: &mut Registry, states: &States) {
     registry.register_with_unit("owed", help, Unit::Seconds, owed);
 }
 
-fn loads(registry: &mut Registry, states: &States) {
+fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {
     gauge(registry, states, "old_generations", "Old generations that still finish requests", |s| {
         s.old_generations as u64
     });
-    counter(registry, states, "loads", "Loads proven", |s| s.loads_total);
-    counter(registry, states, "refusals", "Candidates refused", |s| s.refusals_total);
-    counter(registry, states, "failures", "Steps failed for another reason", |s| s.failures_total);
-    let all = states.values().map(|s| (label(s), s.load_seconds.clone())).collect();
-    registry.register_collector(Box::new(Durations(all)));
+    counter(registry, totals, "loads", "Loads proven", |counts| counts.loads);
+    let help = "Changes of backends that the proxy confirmed without a load";
+    counter(registry, totals, "member_changes", help, |counts| counts.member_changes);
+    counter(registry, totals, "refusals", "Candidates refused", |counts| counts.refusals);
+    let help = "Steps failed for another reason";
+    counter(registry, totals, "failures", help, |counts| counts.failures);
+    let label = |name: &String| BySet { set: name.clone() };
+    let all = totals.iter().map(|(name, totals)| (label(name), totals.load_seconds.clone()));
+    registry.register_collector(Box::new(Durations(all.collect())));
 }
 
 /// The histograms that the pipelines keep, one a set.
@@ -162,14 +221,14 @@ fn gauge(
 
 fn counter(
     registry: &mut Registry,
-    states: &States,
+    totals: &TotalsByGroup,
     name: &str,
     help: &str,
-    of: impl Fn(&GroupState) -> u64,
+    of: impl Fn(&Counts) -> u64,
 ) {
     let family = Family::<BySet, Counter>::default();
-    for state in states.values() {
-        family.get_or_create(&label(state)).inc_by(of(state));
+    for (set, totals) in totals {
+        family.get_or_create(&BySet { set: set.clone() }).inc_by(of(&totals.counts));
     }
     registry.register(name, help, family);
 }

@@ -5,6 +5,7 @@
 //! It reads what the agents published and says no more than that. Nothing here can
 //! hold the agents up: who is slow to read gets the newest state later.
 
+pub mod audit;
 pub mod change_summary;
 mod document;
 mod events;
@@ -14,6 +15,7 @@ mod page;
 mod page_clients;
 pub mod resources;
 pub mod state;
+pub mod totals;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use page_clients::PageClients;
 
 use crate::status::state::{GroupState, States};
+use crate::status::totals::TotalsByGroup;
 
 /// How long something may be owed before the process counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,17 +49,42 @@ pub struct About {
     pub started: SystemTime,
     /// Whether etcd has confirmed the member key, so that who leaves waits for us.
     pub joined: bool,
+    /// Another load balancer has our name, in the operator's words.
+    pub rival: Option<String>,
     /// The folder of its configuration, for the commands that the page names.
     pub confdir: PathBuf,
-    /// Requests about our own keys since the start, and those without a good answer.
-    pub requests: (u64, u64),
+    /// How etcd is used.
+    pub etcd: EtcdUse,
+    /// The counters of reload groups that have ended.
+    pub ended: TotalsByGroup,
+}
+
+/// How etcd is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EtcdUse {
+    /// `v3`, `v2`, or nothing before it was reached.
+    pub api: &'static str,
+    /// The endpoint that is asked now.
+    pub endpoint: String,
+    /// Requests about our own keys since the start.
+    pub requests: u64,
+    /// Those of them without a good answer.
+    pub failures: u64,
 }
 
 impl About {
     /// Of a process that has not reached etcd yet.
     #[must_use]
     pub fn new(name: String, confdir: PathBuf) -> Self {
-        Self { name, started: SystemTime::now(), joined: false, confdir, requests: (0, 0) }
+        Self {
+            name,
+            started: SystemTime::now(),
+            joined: false,
+            rival: None,
+            confdir,
+            etcd: EtcdUse::default(),
+            ended: TotalsByGroup::new(),
+        }
     }
 }
 
@@ -94,7 +122,7 @@ pub fn serve(
 /// Answers from documents that all clients share.
 struct StatusHandler {
     sources: Sources,
-    page: page::Page,
+    page: common::runtime::HtmlPage,
     metrics: SharedMetrics<Sources>,
     status: SharedDocument<Sources>,
     events: events::EventStreams,
@@ -103,7 +131,7 @@ struct StatusHandler {
 impl StatusHandler {
     fn new(sources: Sources) -> Self {
         Self {
-            page: page::Page::new(),
+            page: page::page(),
             metrics: SharedMetrics::new(sources.clone()),
             status: SharedDocument::new(sources.clone()),
             events: events::EventStreams::new(&sources),
@@ -155,9 +183,12 @@ impl Sources {
             return (false, if words.is_empty() { "starting".to_owned() } else { words });
         }
         let late = self.liveness.late(tokio::time::Instant::now());
-        let ready = late.is_empty() && states.values().all(|state| state.ready(PATIENCE));
+        let rival = self.about.borrow().rival.clone();
+        let ready = late.is_empty()
+            && rival.is_none()
+            && states.values().all(|state| state.ready(PATIENCE));
         let words = states.values().map(GroupState::words);
         let stuck = late.iter().map(|late| format!("{}: stuck", late.name));
-        (ready, words.chain(stuck).collect::<Vec<_>>().join("\n"))
+        (ready, words.chain(rival).chain(stuck).collect::<Vec<_>>().join("\n"))
     }
 }

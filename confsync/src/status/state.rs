@@ -48,6 +48,12 @@ pub struct GroupState {
     pub backends: Vec<Arc<BackendState>>,
     /// Values that were withheld, and why.
     pub refused: Vec<RefusedState>,
+    /// Who changes backends in the running proxy: `reload` if nobody does.
+    pub driver: &'static str,
+    /// Why it is not a better one.
+    pub driver_reason: Option<String>,
+    /// Changes of backends without a load since the start.
+    pub member_changes_total: u64,
     /// Old generations that still finish requests.
     pub old_generations: usize,
     /// The last loads, newest last.
@@ -136,6 +142,9 @@ impl GroupState {
             resources: Vec::new(),
             backends: Vec::new(),
             refused: Vec::new(),
+            driver: "reload",
+            driver_reason: None,
+            member_changes_total: 0,
             old_generations: 0,
             loads: Vec::new(),
             loads_total: 0,

@@ -9,10 +9,12 @@
 //! bound; an error says where, what, and what to do.
 
 mod error;
+mod escape;
 mod functions;
 mod go;
 mod hbs;
 mod kv;
+mod member_lines;
 mod path;
 mod print;
 mod runes;
@@ -29,7 +31,12 @@ use std::sync::Arc;
 use common::model::{Backend, StoredValue};
 
 pub use error::{RenderError, TemplateError};
+pub use escape::{ESCAPES, Escape};
+pub use functions::members::Mark;
 pub use kv::{Collision, Keys, Texts, keys};
+pub use member_lines::{
+    NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines, upstream_block,
+};
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
 
 pub use system::{IncludeError, IncludedFile, NoSystem, ServiceRecord, System};
@@ -65,11 +72,14 @@ pub struct Input {
     pub backends: Vec<NamedBackend>,
     /// What may be asked besides; [`NoSystem`] unless told otherwise.
     pub system: Arc<dyn System>,
+    /// Stands for the lines that name backends, while the template runs.
+    pub mark: Mark,
 }
 
 impl Default for Input {
     fn default() -> Self {
-        Self { kv: Arc::default(), backends: Vec::new(), system: Arc::new(NoSystem) }
+        let (kv, backends, mark) = Default::default();
+        Self { kv, backends, system: Arc::new(NoSystem), mark }
     }
 }
 
@@ -109,6 +119,8 @@ pub struct Sources {
     pub partials: BTreeMap<String, String>,
     /// The folder that `include` in a Go template may read from; none forbids it.
     pub templates: Option<PathBuf>,
+    /// What handlebars writes for.
+    pub escape: Escape,
 }
 
 /// A template, read and checked.
@@ -143,11 +155,11 @@ impl Template {
         on_own_stack(name, compile).map(|program| Self { program })
     }
 
-    /// Whether it looks at typed backends; Go templates know keys alone.
+    /// Whether it looks at typed backends; a Go template does by `upstream` and `servers` alone.
     #[must_use]
     pub fn asks_for_backends(&self) -> bool {
         match &self.program {
-            Program::Go(_) => false,
+            Program::Go(program) => program.names_members(),
             Program::Handlebars(program) => program.asks_for_backends(),
         }
     }
@@ -164,15 +176,33 @@ impl Template {
         }
     }
 
-    /// The output for these keys and backends.
+    /// The output for these keys and backends, for a proxy that is reloaded for each change.
     ///
     /// # Errors
     /// When a key is missing, a value does not fit, or a bound is reached.
     pub fn render(&self, input: &Input) -> Result<Vec<u8>, RenderError> {
-        match &self.program {
-            Program::Go(program) => on_own_stack(program.file(), || program.render(input)),
-            Program::Handlebars(program) => on_own_stack(program.file(), || program.render(input)),
+        let mut rendered = self.render_pieces(input)?;
+        match rendered.pieces.as_mut_slice() {
+            [Piece::Text(text)] => Ok(std::mem::take(text)),
+            _ => Ok(rendered.plain()),
         }
+    }
+
+    /// The output, cut at the lines that name backends.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_pieces(&self, input: &Input) -> Result<Rendered, RenderError> {
+        let file = match &self.program {
+            Program::Go(program) => program.file(),
+            Program::Handlebars(program) => program.file(),
+        };
+        let output = on_own_stack(file, || match &self.program {
+            Program::Go(program) => program.render(input),
+            Program::Handlebars(program) => program.render(input),
+        })?;
+        let cut = member_lines::cut(&input.mark, output, &input.backends);
+        cut.map_err(|fault| TemplateError::at(file, (0, 0), fault))
     }
 }
 

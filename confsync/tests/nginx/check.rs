@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 
 use confsync::install::Proof;
 use confsync::proxy::nginx::{CheckError, Warning};
@@ -55,6 +56,32 @@ async fn a_file_that_nginx_never_reads_is_said() {
     let conf = bench.path("nginx.conf");
     assert_eq!(report.warnings, [Warning::NotIncluded { dest: dest.clone(), conf }]);
     assert!(report.warnings[0].to_string().contains("does not include"));
+}
+
+/// `sites-enabled` links to a file that is not there before the first start.
+#[tokio::test]
+async fn a_link_that_waits_for_the_file_is_followed_to_the_candidate() {
+    let bench = Bench::new().await;
+    fs::create_dir(bench.path("available")).unwrap();
+    let links = [
+        ("sites/relative.conf", PathBuf::from("../available/relative.conf")),
+        ("sites/absolute.conf", bench.path("available/absolute.conf")),
+    ];
+    for (name, to) in links {
+        std::os::unix::fs::symlink(to, bench.path(name)).unwrap();
+    }
+    // One dest by its own name, one by that of the link.
+    let [own, link] = ["available/absolute.conf", "sites/relative.conf"];
+    let good = b"map $uri $a { default x; }".as_slice();
+    let staged = bench.stage(&[(own, good), (link, b"")]);
+    let report = bench.nginx.check(&staged).await.unwrap();
+    assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+    drop(staged);
+    for (a, b) in [(b"oops;".as_slice(), good), (good, b"oops;")] {
+        let staged = bench.stage(&[(own, a), (link, b)]);
+        let told = words(bench.nginx.check(&staged).await.unwrap_err());
+        assert!(told.contains("unknown directive \"oops\""), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use common::model::{Backend, Prefix, Tree, format_span};
-use common::runtime::{Exit, print};
+use common::other_api::hint;
+use common::runtime::{Exit, print, print_error};
 use common::settings::{Layer, Mistakes, Reader, output};
 use common::store::{Store, connect, default_deadline, read_deadline};
 use common::table::{self, Line, Paint, escaped};
@@ -33,7 +34,11 @@ struct Selection {
 pub(super) async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let (Selection { prefix, folder, json }, connection) = start(matches, selection(matches))?;
     let store = connect(&connection).await?;
-    let found = store.read(&[Tree::from(folder)], read_deadline()).await?;
+    let tree = Tree::below(folder);
+    let found = store.read(std::slice::from_ref(&tree), read_deadline()).await?;
+    if found.entries.is_empty() {
+        print_error(format_args!("{}", hint(&connection, &store, &tree).await));
+    }
     let mut rows = Vec::new();
     for entry in found.entries.values() {
         let left = store.time_left(entry, default_deadline()).await?;
@@ -77,16 +82,11 @@ struct Listed {
     key: String,
     service: String,
     id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     addr: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     zone: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     meta: BTreeMap<String, String>,
     ttl_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
 }
 

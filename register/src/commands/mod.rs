@@ -5,6 +5,7 @@ mod probe;
 mod remove;
 mod run;
 mod setup;
+mod weight;
 
 use clap::ArgMatches;
 use common::runtime::{Exit, Usage};
@@ -19,6 +20,7 @@ pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
         Some(("probe", matches)) => probe::probe(matches).await,
         Some(("remove", matches)) => remove::remove(matches).await,
         Some(("list", matches)) => list::list(matches).await,
+        Some(("weight", matches)) => weight::weight(matches).await,
         _ => Err(Usage("give a command; see --help".into()).into()),
     }
 }

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::{Backend, Entry, Key, Revision, Tree};
 use common::runtime::{Exit, Signals, print, print_error};
-use common::settings::{Layer, Mistakes, Reader};
+use common::settings::{Layer, Mistakes, Reader, Setting};
 use common::startup::connect_within;
 use common::store::{DeleteOutcome, Etcd, Guard, Store, default_deadline};
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use crate::handshake::{
     DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitBounds, WaitsEnd, names_or_all,
     wait_for_all,
 };
-use crate::settings::{REMOVAL, WAIT};
+use crate::settings::{FORCE, REMOVAL, WAIT};
 
 /// How long it tries to connect to etcd: it stops a unit.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,9 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// Wrong usage; etcd does not answer; or the key has another address.
 pub(super) async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
-    let (removal, connection) = start(matches, sources(matches).removal())?;
+    let key = matches.get_one::<String>("key").map(String::as_str);
+    let removal = sources(matches).removal(key, says(matches, &FORCE));
+    let (removal, connection) = start(matches, removal)?;
     let store = connect_within(&connection, PATIENCE).await?;
-    let key = &removal.target.key;
+    let key = &removal.key;
     let found = store.read(&[Tree::from(key)], default_deadline()).await?;
     let Some(entry) = found.entries.get(key.as_str()) else {
         print(format_args!("{key} is not registered\n"));
@@ -43,7 +45,7 @@ pub(super) async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let at = delete(&store, key, &entry.value).await?;
     print(format_args!("{key} removed\n"));
-    if !waits(matches) {
+    if !says(matches, &WAIT) {
         return Ok(Exit::Done);
     }
     let signals = Signals::listen()?;
@@ -53,7 +55,7 @@ pub(super) async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
 }
 
 fn check_owner(removal: &Removal, entry: &Entry) -> anyhow::Result<()> {
-    let (key, addr) = (&removal.target.key, &removal.target.addr);
+    let (key, Some(addr)) = (&removal.key, &removal.owner) else { return Ok(()) };
     if Backend::parse(&entry.value).is_ok_and(|backend| backend.addr == *addr) {
         return Ok(());
     }
@@ -61,9 +63,9 @@ fn check_owner(removal: &Removal, entry: &Entry) -> anyhow::Result<()> {
     anyhow::bail!("{key} has the value `{}`, not {addr}: it was left alone", value.escape_debug())
 }
 
-fn waits(matches: &ArgMatches) -> bool {
+fn says(matches: &ArgMatches, switch: &Setting) -> bool {
     let layer = Layer::from_matches(matches, REMOVAL.settings, &variable);
-    Reader::new(&layer, "", &mut Mistakes::default()).yes(&WAIT)
+    Reader::new(&layer, "", &mut Mistakes::default()).yes(switch)
 }
 
 /// The key goes on purpose: a load balancer that does not accept a sudden loss would retain
@@ -71,7 +73,7 @@ fn waits(matches: &ArgMatches) -> bool {
 async fn write_leave_marker(store: &Etcd, removal: &Removal) -> anyhow::Result<()> {
     let bookkeeping = Bookkeeping::below(&removal.process.bookkeeping)?;
     let times = DrainTimes::from_now(removal.process.drain.longest());
-    if let Some((key, value)) = bookkeeping.leave_marker(&removal.target.key, times) {
+    if let Some((key, value)) = bookkeeping.leave_marker(&removal.key, times) {
         let lease = store.grant(removal.process.ttl, default_deadline()).await?;
         store.put(&key, &value, lease, &Guard::Absent, default_deadline()).await?;
     }

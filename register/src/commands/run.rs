@@ -5,13 +5,16 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ArgMatches;
 use common::handshake::{Bookkeeping, DrainTimes};
+use common::model::format_span;
 use common::rights::{Right, warn_until_granted};
-use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage};
+use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage, orphans};
 use common::startup::wait_for_etcd;
 use common::tls::follow_expiry;
+use tokio_util::sync::CancellationToken;
 
 use super::setup::{sources, start};
 use crate::config::{RegisterConfig, prepare};
+use crate::probe::is_left_over;
 use crate::sidekick::{self, SidekickParts, SupervisedBackend};
 use crate::status::{self, SidekickStatus, StatusSources};
 use crate::supervise::{self, Backend};
@@ -31,14 +34,24 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let services = config.services.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
     let probes = prepare(&config.services).map_err(Usage::from)?;
+    tokio::spawn(async {
+        if let Err(error) = orphans::reap_below(is_left_over).await {
+            tracing::warn!(%error, "orphans are not reaped");
+        }
+    });
     let mut backend = start_backend(&config.command)?;
     let (publish, published) = tokio::sync::watch::channel(SidekickStatus::default());
     let liveness = Liveness::default();
+    let (weights, weight_changes) = tokio::sync::mpsc::channel(8);
     let certificate = follow_expiry(&connection.tls, signals.abort.clone());
     if let Some(server) = config.process.status.clone() {
         let (liveness, manager) = (liveness.clone(), manager.clone());
-        let sources = StatusSources { published, liveness, manager, certificate };
+        let commands = weights.clone();
+        let sources = StatusSources { published, liveness, manager, certificate, commands };
         status::serve(server, sources, signals.abort.clone())?;
+    }
+    if let Some(within) = config.process.ready_within {
+        tokio::spawn(ready_within(within, manager.clone(), signals.drain.clone()));
     }
     let store = tokio::select! {
         store = wait_for_etcd(&connection, &manager, &signals.drain, &liveness) => store,
@@ -46,6 +59,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
             tracing::warn!(code = exit.code(), "the backend ended by itself");
             return Ok(Exit::Child(exit.code()));
         }
+        () = signs_of_life(&manager) => None,
     };
     let Some(store) = store else {
         tracing::info!("ended before etcd was reached");
@@ -62,8 +76,29 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         liveness,
         backend,
         publish,
+        weight_changes,
     };
     sidekick::run(parts).await
+}
+
+/// A boot must not wait for ever for an etcd or a backend that is not there.
+async fn ready_within(within: Duration, manager: ServiceManager, stop: CancellationToken) {
+    let slept = stop.run_until_cancelled(tokio::time::sleep(within)).await;
+    if slept.is_some() && !manager.is_ready() {
+        let waited = format_span(within);
+        tracing::warn!(%waited, "not registered yet; the service manager is told READY all the same");
+        manager.ready();
+    }
+}
+
+/// The service manager wants them from READY=1 on, also while etcd is waited for. Never ends.
+async fn signs_of_life(manager: &ServiceManager) {
+    let Some(interval) = manager.watchdog_interval() else { return std::future::pending().await };
+    let mut beat = tokio::time::interval(interval);
+    loop {
+        beat.tick().await;
+        manager.watchdog();
+    }
 }
 
 /// What joining and leaving will take, of which the latter is needed late.

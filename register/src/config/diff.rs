@@ -51,10 +51,12 @@ fn differing(old: &RegisterConfig, new: &RegisterConfig) -> Vec<&'static str> {
         ("bookkeeping", a.bookkeeping == b.bookkeeping),
         ("listen", a.status == b.status),
         ("wait_applied", a.wait_applied == b.wait_applied),
+        ("ready_within", a.ready_within == b.ready_within),
         ("min_lbs", a.min_lbs == b.min_lbs),
         ("drain_min", a.drain.min == b.drain.min),
         ("drain_applied", a.drain.applied == b.drain.applied),
         ("drain_quiesced", a.drain.quiesced == b.drain.quiesced),
+        ("drain_quiet", a.drain.quiet == b.drain.quiet),
     ];
     pairs.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }

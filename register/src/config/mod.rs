@@ -16,13 +16,14 @@ mod service;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
+use common::model::{Key, Prefix};
 use common::settings::{Environment, Layer, Mistakes, Place, Reader};
 
 pub use diff::Diff;
 pub use process::{DrainSpans, Process, Removal, process};
 pub use service::{Service, Target, prepare};
 
-use crate::settings::{CONFIG, HOST, PORT, SERVICE, in_file};
+use crate::settings::{CONFIG, HOST, PORT, SERVICE, SERVICES, in_file};
 
 /// The variable that names a machine's private address on CoreOS.
 const COREOS_HOST: &str = "COREOS_PRIVATE_IPV4";
@@ -140,15 +141,45 @@ impl ConfigSources {
     ///
     /// # Errors
     /// All mistakes at once.
-    pub fn removal(&self) -> Result<Removal, Mistakes> {
+    pub fn removal(&self, key: Option<&str>, force: bool) -> Result<Removal, Mistakes> {
         let mut mistakes = Mistakes::default();
         let all = self.flags.over(&self.fallback);
         let mut reader = Reader::new(&all, "", &mut mistakes);
-        let target = service::target(&mut reader, &self.hostname, &mut Vec::new());
+        let of = match key {
+            Some(key) => named_key(key, force, &mut reader).map(|key| (key, None)),
+            None => {
+                let target = service::target(&mut reader, &self.hostname, &mut Vec::new());
+                target.map(|target| (target.key, (!force).then_some(target.addr)))
+            }
+        };
         let process = process(&mut reader);
-        let removal = target.zip(process).map(|(target, process)| Removal { target, process });
-        mistakes.none_or_some(removal)
+        let removal = of.zip(process);
+        mistakes.none_or_some(removal.map(|((key, owner), process)| Removal {
+            key,
+            owner,
+            process,
+        }))
     }
+}
+
+/// `/services/apache/10.0.0.1`, or `apache/10.0.0.1`.
+fn named_key(text: &str, force: bool, from: &mut Reader<'_>) -> Option<Key> {
+    if !force {
+        let problem = "whose key it is can only be checked with --service, --host and --port; add \
+                       --force to remove it all the same";
+        from.mistake("KEY", problem);
+    }
+    let prefix: Prefix = from.get(&SERVICES, str::parse)?;
+    let whole = match text.strip_prefix('/') {
+        Some(_) => text.to_owned(),
+        None => format!("{prefix}/{text}"),
+    };
+    let key = whole.parse::<Key>().map_err(|why| from.mistake("KEY", why)).ok()?;
+    let below = prefix.strip(key.as_str()).is_some_and(|rest| rest.contains('/'));
+    if !below {
+        from.mistake("KEY", format!("{key} is no key of a service below {prefix}"));
+    }
+    Some(key)
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::model::{Prefix, Ttl, format_span, parse_span};
+use common::model::{Endpoint, Key, Prefix, Ttl, format_span, parse_span};
 use common::runtime::StatusServer;
 use common::settings::{Reader, status};
 
-use super::service::{Service, Target};
+use super::service::Service;
 use crate::handshake::WaitBounds;
 use crate::settings::{
-    ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, LISTEN, MIN_LBS, TTL,
-    WAIT_APPLIED,
+    ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, DRAIN_QUIET, LISTEN,
+    MIN_LBS, READY_WITHIN, TTL, WAIT_APPLIED,
 };
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -29,6 +29,8 @@ pub struct Process {
     /// How long to wait until every load balancer serves a new instance, before it
     /// counts as ready; `None` for not at all.
     pub wait_applied: Option<Duration>,
+    /// How long the service manager waits for READY=1 at most; `None`: until it is true.
+    pub ready_within: Option<Duration>,
     /// Fewer load balancers than this make a drain unconfirmed.
     pub min_lbs: u32,
     /// How to leave.
@@ -59,21 +61,26 @@ pub struct DrainSpans {
     pub applied: Duration,
     /// How long to wait for `quiesced`, after that.
     pub quiesced: Duration,
+    /// For how long no connection may have come at the end; `None`: nobody looks.
+    pub quiet: Option<Duration>,
 }
 
 impl DrainSpans {
     /// How long a drain takes at most.
     #[must_use]
     pub fn longest(&self) -> Duration {
-        (self.applied + self.quiesced).max(self.min)
+        let quiet = self.quiet.map_or(Duration::ZERO, |_| self.quiesced);
+        (self.applied + self.quiesced).max(self.min) + quiet
     }
 }
 
 /// What `register remove` removes, and how it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// The key, and the address that its value must have to be ours.
-    pub target: Target,
+    /// The key.
+    pub key: Key,
+    /// The address that its value must have to be ours; `None`: whatever it is.
+    pub owner: Option<Endpoint>,
     /// Bookkeeping and drain, for `--wait`.
     pub process: Process,
 }
@@ -84,8 +91,15 @@ pub fn process(from: &mut Reader<'_>) -> Option<Process> {
     let drain = DrainSpans {
         min: from.span(&DRAIN_MIN, most.clone()),
         applied: from.span(&DRAIN_APPLIED, most.clone()),
-        quiesced: from.span(&DRAIN_QUIESCED, most),
+        quiesced: from.span(&DRAIN_QUIESCED, most.clone()),
+        quiet: from.is_given(&DRAIN_QUIET).then(|| from.span(&DRAIN_QUIET, most)),
     };
+    if drain.quiet.is_some_and(|quiet| quiet >= drain.quiesced) {
+        let most = format_span(drain.quiesced);
+        from.wrong(&DRAIN_QUIET, format!("it has to fit into --drain-quiesced {most}"));
+    }
+    let ready_within =
+        from.is_given(&READY_WITHIN).then(|| from.span(&READY_WITHIN, Duration::ZERO..=HOUR));
     let wait_applied = from.get(&WAIT_APPLIED, wait_applied).flatten();
     let status = status::read(from, &LISTEN, &ALLOW_HOST);
     Some(Process {
@@ -93,6 +107,7 @@ pub fn process(from: &mut Reader<'_>) -> Option<Process> {
         ttl: from.get(&TTL, str::parse)?,
         status,
         wait_applied,
+        ready_within,
         min_lbs: from.number(&MIN_LBS, 0..=10_000),
         drain,
     })

@@ -273,9 +273,24 @@ fn a_reload_knows_what_changed() {
 #[test]
 fn remove_needs_only_the_instance() {
     let words: Vec<&str> = ["remove"].into_iter().chain(APACHE.split(' ')).collect();
-    let removal = sources(&words, &[]).removal().unwrap();
-    assert_eq!(removal.target.key.as_str(), "/services/apache/10.0.0.1");
-    let said = sources(&["remove", "--drain-min", "x"], &[]).removal().unwrap_err().to_string();
+    let removal = sources(&words, &[]).removal(None, false).unwrap();
+    assert_eq!(removal.key.as_str(), "/services/apache/10.0.0.1");
+    assert!(removal.owner.is_some());
+    let named = |key, force| sources(&["remove"], &[]).removal(Some(key), force);
+    for key in ["apache/10.0.0.1", "/services/apache/10.0.0.1"] {
+        let removal = named(key, true).unwrap();
+        assert_eq!((removal.key.as_str(), removal.owner), ("/services/apache/10.0.0.1", None));
+    }
+    for (key, force, part) in [
+        ("apache/10.0.0.1", false, "--force"),
+        ("apache", true, "no key of a service"),
+        ("/confsync/members/lb", true, "no key of a service"),
+    ] {
+        let said = named(key, force).unwrap_err().to_string();
+        assert!(said.contains(part), "{said}");
+    }
+    let said =
+        sources(&["remove", "--drain-min", "x"], &[]).removal(None, false).unwrap_err().to_string();
     assert_eq!(said.lines().count(), 4, "{said}");
 }
 

@@ -55,7 +55,10 @@ fn snapshot(entries: impl IntoIterator<Item = (String, Entry)>) -> Snapshot {
     Snapshot {
         revision: Revision(R),
         cluster: 1,
-        entries: entries.into_iter().map(|(key, entry)| (key.into(), entry)).collect(),
+        entries: entries
+            .into_iter()
+            .map(|(key, entry)| (std::sync::Arc::<str>::from(key), entry))
+            .collect(),
     }
 }
 

@@ -1,17 +1,20 @@
 //! `exec:` probes: a command of the operator's, without a shell. Exit 0 is healthy.
 //!
 //! The command has a process group of its own, and that whole group is killed when
-//! the command ends, when its time is up, or when the probe is dropped: nothing it
-//! started outlives it (short of what made itself a session). Its output is read
-//! to the end and thrown away but for the beginning, so it can neither block nor
-//! fill our memory.
+//! the command ends, when its time is up, or when the probe is dropped. What made itself a
+//! session is known by a variable of its environment, and killed when it becomes ours
+//! ([`is_left_over`]): nothing outlives its probe. Its output is read to the end and thrown away
+//! but for the beginning, so it can neither block nor fill our memory.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use common::runtime::orphans;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -45,6 +48,57 @@ pub(super) fn find(argv: &[String]) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("there is no command `{name}` in PATH"))
 }
 
+/// The variable that names the run of a probe, for all that it starts.
+const RUN: &str = "REGISTER_PROBE_RUN";
+
+#[derive(Default)]
+struct Runs {
+    last: u64,
+    now: BTreeSet<u64>,
+}
+
+static RUNS: Mutex<Runs> = Mutex::new(Runs { last: 0, now: BTreeSet::new() });
+
+fn runs() -> MutexGuard<'static, Runs> {
+    RUNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One run of a command.
+struct Run(u64);
+
+impl Run {
+    fn begin() -> Self {
+        let mut runs = runs();
+        runs.last += 1;
+        let number = runs.last;
+        runs.now.insert(number);
+        Self(number)
+    }
+
+    /// The value of [`RUN`]: of this process, and no other's that runs below it.
+    fn name(number: u64) -> String {
+        format!("{}.{number}", std::process::id())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        runs().now.remove(&self.0);
+        orphans::look_again();
+    }
+}
+
+/// Whether a process was started by the command of a probe that is over.
+#[must_use]
+pub fn is_left_over(pid: u32) -> bool {
+    let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = variables.split(|byte| *byte == 0);
+    let value = variables.find_map(|v| v.strip_prefix(RUN.as_bytes())?.strip_prefix(b"="));
+    let Some(value) = value else { return false };
+    let ours = format!("{}.", std::process::id()).into_bytes();
+    value.starts_with(&ours) && !runs().now.iter().any(|run| Run::name(*run).as_bytes() == value)
+}
+
 /// The command's process group, killed when this goes.
 struct Group(Option<Pid>);
 
@@ -58,7 +112,9 @@ impl Drop for Group {
 }
 
 pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(), ProbeFailure> {
-    let mut child = start(argv)?;
+    // Dropped last: the group is gone by then.
+    let run = Run::begin();
+    let (mut child, _ours) = start(argv, &run)?;
     let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     let out = child.stdout.take();
     let err = child.stderr.take();
@@ -88,7 +144,7 @@ pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(),
     if status.success() { Ok(()) } else { Err(reason(status, &output).into()) }
 }
 
-fn start(argv: &[String]) -> Result<Child, ProbeFailure> {
+fn start(argv: &[String], run: &Run) -> Result<(Child, orphans::Ours), ProbeFailure> {
     let (name, arguments) =
         argv.split_first().ok_or_else(|| "there is no command to run".to_owned())?;
     #[expect(clippy::disallowed_methods, reason = "own process group, killed at the deadline")]
@@ -99,11 +155,12 @@ fn start(argv: &[String]) -> Result<Child, ProbeFailure> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
+        .env(RUN, Run::name(run.0))
         .kill_on_drop(true);
     for name in common::runtime::PRIVATE {
         command.env_remove(name);
     }
-    command.spawn().map_err(|error| {
+    orphans::spawn(&mut command).map_err(|error| {
         let doing = format!("cannot run `{name}`");
         // No more processes; of a connection the same error would be the backend's.
         if Errno::from_io_error(&error) == Some(Errno::AGAIN) {

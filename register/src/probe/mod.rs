@@ -27,6 +27,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use check::{Check, CheckError, HttpCheck, HttpOptions, ProbeAddress, Scheme};
+pub use exec::is_left_over;
 pub use statuses::{StatusError, Statuses};
 pub use tls::Trust;
 

@@ -29,13 +29,13 @@ use common::runtime::{
 };
 use common::store::Store;
 use rustix::process::Signal;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Interval;
 
 use crate::config::{ConfigSources, RegisterConfig};
 use crate::handshake::WaitsEnd;
 use crate::probe::Probe;
-use crate::status::SidekickStatus;
+use crate::status::{SidekickStatus, WeightChange};
 use crate::supervise::{self, Backend};
 
 use departure::{Departure, EndReason};
@@ -63,6 +63,8 @@ pub struct SidekickParts<S> {
     pub backend: Option<SupervisedBackend>,
     /// Where the status is published.
     pub publish: watch::Sender<SidekickStatus>,
+    /// Other weights, told while it runs.
+    pub weight_changes: mpsc::Receiver<WeightChange>,
 }
 
 /// A backend that we supervise.
@@ -97,6 +99,8 @@ enum SidekickEvent {
     Hangup,
     /// A signal for the backend.
     Forward(Signal),
+    /// An instance gets another weight.
+    Weight(WeightChange),
     /// Every load balancer serves us, or the wait for that is over.
     Served(WaitsEnd),
     /// The work is over.
@@ -114,6 +118,7 @@ struct Sidekick<S> {
     beat: Interval,
     backend: Option<SupervisedBackend>,
     publish: watch::Sender<SidekickStatus>,
+    weight_changes: mpsc::Receiver<WeightChange>,
     services: Services,
     registration: Registration<S>,
     readiness: Readiness,
@@ -139,6 +144,7 @@ impl<S: Store> Sidekick<S> {
             manager: parts.manager,
             backend: parts.backend,
             publish: parts.publish,
+            weight_changes: parts.weight_changes,
         })
     }
 
@@ -153,6 +159,7 @@ impl<S: Store> Sidekick<S> {
                 SidekickEvent::News => {}
                 SidekickEvent::Hangup => self.hangup(),
                 SidekickEvent::Forward(signal) => self.forward(signal),
+                SidekickEvent::Weight(change) => self.services.set_weight(&change),
                 SidekickEvent::Served(end) => {
                     if self.readiness.served(end) {
                         self.manager.ready();
@@ -173,6 +180,7 @@ impl<S: Store> Sidekick<S> {
             () = self.services.changed() => SidekickEvent::News,
             () = self.registration.changed() => SidekickEvent::News,
             Ok(()) = self.hangups.changed() => SidekickEvent::Hangup,
+            Some(change) = self.weight_changes.recv() => SidekickEvent::Weight(change),
             _ = self.beat.tick() => SidekickEvent::News,
         }
     }

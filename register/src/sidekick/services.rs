@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::claim::{Aim, KeyStatus, Takeover, Want};
-use common::model::{Key, Revision};
+use common::model::{Endpoint, Key, Revision};
 use common::registrar::RegistrarReport;
 use tokio::sync::Notify;
 
@@ -19,7 +19,7 @@ use crate::config::Service;
 use crate::health::HealthState;
 use crate::probe::{Probe, Verdict};
 use crate::prober::{self, ProbeLimits, Probing};
-use crate::status::ServiceStatus;
+use crate::status::{ServiceStatus, WeightChange, with_weight};
 
 /// All services, by key.
 pub(super) struct Services {
@@ -46,6 +46,8 @@ pub(super) struct Instance {
     pub(super) health: HealthState,
     /// The value that its key was to have.
     pub(super) value: Vec<u8>,
+    /// Where it listens.
+    pub(super) addr: Endpoint,
 }
 
 impl Services {
@@ -167,6 +169,16 @@ impl Services {
         self.running.iter().map(status).collect()
     }
 
+    /// The key is written again, in place. A configuration that is read again has the last word
+    /// only where it says something else than before.
+    pub(super) fn set_weight(&mut self, change: &WeightChange) {
+        let Some(running) = self.running.get_mut(&change.key) else { return };
+        if let Some(value) = with_weight(&running.service.value, change.weight) {
+            tracing::info!(key = %change.key, weight = change.weight, "the weight is changed");
+            running.service.value = value;
+        }
+    }
+
     /// Goes over to a new configuration; what did not change is not touched.
     pub(super) fn replace(&mut self, plan: ReloadPlan) {
         for key in plan.removed {
@@ -189,6 +201,7 @@ impl Services {
         let instance = |running: RunningService| Instance {
             health: running.health,
             value: running.service.value.into_bytes(),
+            addr: running.service.target.addr,
         };
         self.running.into_iter().map(|(key, running)| (key, instance(running))).collect()
     }

@@ -22,6 +22,7 @@ struct Rig {
     manager: ServiceManager,
     status: watch::Receiver<SidekickStatus>,
     task: JoinHandle<anyhow::Result<Exit>>,
+    weights: mpsc::Sender<WeightChange>,
 }
 
 impl Rig {
@@ -32,6 +33,7 @@ impl Rig {
         let sources = ConfigSources::new(matches, &|_| None, "box-1".into());
         let config = sources.load().unwrap();
         let (publish, status) = watch::channel(SidekickStatus::default());
+        let (weights, weight_changes) = mpsc::channel(1);
         let (signals, manager) = (Signals::none(), ServiceManager::default());
         let parts = SidekickParts {
             probes: prepare(&config.services).unwrap(),
@@ -43,10 +45,11 @@ impl Rig {
             liveness: Liveness::default(),
             backend: None,
             publish,
+            weight_changes,
         };
         let bookkeeping = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
         let task = tokio::spawn(run(parts));
-        Self { store: store.clone(), bookkeeping, signals, manager, status, task }
+        Self { store: store.clone(), bookkeeping, signals, manager, status, task, weights }
     }
 
     async fn until(&mut self, reached: impl Fn(&SidekickStatus) -> bool) {
@@ -114,6 +117,33 @@ async fn healthy_is_registered_and_then_ready() {
     rig.ready().await;
     assert_eq!(rig.store.value(&key()).as_deref(), Some(&b"10.0.0.1:80"[..]));
     assert_eq!(rig.manager.last_status(), "/services/apache/10.0.0.1: registered");
+}
+
+/// In place: nobody sees the key go.
+#[tokio::test(start_paused = true)]
+async fn another_weight_changes_the_value_in_place() {
+    let mut rig = Rig::start(&Memory::new(), "--value json --weight 2");
+    rig.ready().await;
+    let created = created(&rig).await;
+    rig.weights.send(WeightChange { key: key(), weight: 9 }).await.unwrap();
+    rig.until(|status| {
+        status.services.values().any(|s| match &s.registration {
+            KeyStatus::Owned { value, .. } => {
+                String::from_utf8_lossy(value).contains("\"weight\":9")
+            }
+            _ => false,
+        })
+    })
+    .await;
+    let value = String::from_utf8(rig.store.value(&key()).unwrap()).unwrap();
+    assert!(value.contains(r#""weight":9"#), "{value}");
+    assert_eq!(self::created(&rig).await, created);
+}
+
+async fn created(rig: &Rig) -> Revision {
+    let trees = [common::model::Tree::from(&key())];
+    let found = rig.store.read(&trees, Instant::now() + Duration::from_secs(1)).await.unwrap();
+    found.entries.values().next().unwrap().created
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,9 @@
 //! The status of the sidekick: what the loop publishes, and its HTTP server with `/healthz`,
-//! `/readyz`, `/metrics` and `/status`.
+//! `/readyz`, `/metrics` and `/status`, and a page for people at `/`.
 //!
 //! It reads what was published and says no more than that.
 
+mod command;
 mod document;
 mod metrics;
 
@@ -13,15 +14,17 @@ use common::claim::KeyStatus;
 use common::model::Key;
 use common::registrar::RegistrarReport;
 use common::runtime::{
-    Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse, StatusServer,
-    health, plain,
+    Handler, HtmlPage, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse,
+    StatusServer, health, plain,
 };
 use common::tls::CertificateExpiry;
 use hyper::Request;
 use hyper::body::Incoming;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use command::{WeightChange, with_weight};
 
 use crate::handshake::DrainResult;
 use crate::prober::ProbeReport;
@@ -79,9 +82,13 @@ pub struct StatusSources {
     pub liveness: Liveness,
     /// What was last reported to the service manager.
     pub manager: ServiceManager,
+    /// Where commands go.
+    pub commands: mpsc::Sender<WeightChange>,
     /// When our certificate expires.
     pub certificate: CertificateExpiry,
 }
+
+const PAGE: &str = include_str!("page.html");
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -104,6 +111,7 @@ struct StatusHandler {
     sources: StatusSources,
     metrics: SharedMetrics<Published>,
     status: SharedDocument<Published>,
+    page: HtmlPage,
 }
 
 impl StatusHandler {
@@ -111,6 +119,7 @@ impl StatusHandler {
         Self {
             metrics: SharedMetrics::new(sources.published.clone()),
             status: SharedDocument::new(sources.published.clone()),
+            page: HtmlPage::new(PAGE),
             sources,
         }
     }
@@ -122,7 +131,29 @@ impl StatusHandler {
     }
 }
 
+impl StatusHandler {
+    fn set_weight(&self, request: &Request<Incoming>) -> Result<String, (u16, String)> {
+        let uri = request.uri();
+        let published = self.sources.published.borrow();
+        if published.drain.is_some() {
+            return Err((409, "it is leaving\n".to_owned()));
+        }
+        let query = uri.query().unwrap_or_default();
+        let change = command::read(uri.path(), query, &published.services)?;
+        let done = format!("{} has weight {} from now on\n", change.key, change.weight);
+        let busy = |_| (503, "it is busy with another command; try again\n".to_owned());
+        self.sources.commands.try_send(change).map(|()| done).map_err(busy)
+    }
+}
+
 impl Handler for StatusHandler {
+    fn command(&self, request: &Request<Incoming>) -> StatusResponse {
+        match self.set_weight(request) {
+            Ok(text) => plain(200, TEXT, text),
+            Err((status, text)) => plain(status, TEXT, text),
+        }
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> StatusResponse {
         match request.uri().path() {
             "/healthz" => health(&self.sources.liveness),
@@ -137,7 +168,16 @@ impl Handler for StatusHandler {
                 let text = self.status.get(|status| document::of(&status.borrow(), &self.text()));
                 plain(200, "application/json", text)
             }
-            _ => plain(404, TEXT, "there are /healthz, /readyz, /metrics and /status\n"),
+            "/" => self.page.answer(),
+            _ => plain(404, TEXT, "there are /, /healthz, /readyz, /metrics and /status\n"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_refers_to_nothing_outside_and_makes_no_markup_from_values() {
+        assert_eq!(super::HtmlPage::new(super::PAGE).problem(), None);
     }
 }

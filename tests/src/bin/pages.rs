@@ -1,13 +1,15 @@
 //! Man pages and completions of both programs, from their command lines: `pages [FOLDER]`,
 //! by default `generated` beside this program, where the packages look for them.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Command;
 use clap_complete::Shell;
+use clap_mangen::Man;
 
 fn main() -> anyhow::Result<()> {
     let own = std::env::current_exe().context("the path of this program")?;
@@ -19,6 +21,29 @@ fn main() -> anyhow::Result<()> {
     write(register::cli::command(), &folder).context("register")?;
     write(confsync::cli::args::command(), &folder).context("confsync")
 }
+
+/// Programs of an administrator.
+const SECTION: &str = "8";
+
+/// Which files a program reads and writes, besides those that are named to it.
+const FILES: [(&str, &[(&str, &str)]); 2] = [
+    (
+        "register",
+        &[
+            ("/etc/register/services.toml", "What the packages' unit registers (--config)."),
+            ("/etc/default/register", "Variables for the packages' unit."),
+            ("/etc/environment", "The address of this machine (COREOS_PRIVATE_IPV4)."),
+        ],
+    ),
+    (
+        "confsync",
+        &[
+            ("/etc/confsync/conf.d/*.toml", "What is rendered, and where to (--confdir)."),
+            ("/etc/confsync/templates/", "The templates."),
+            ("/etc/default/confsync", "Variables for the packages' unit."),
+        ],
+    ),
+];
 
 /// What the pages of all subcommands end with.
 const END: &str = r#".SH "EXIT STATUS"
@@ -41,24 +66,91 @@ The command line or a file of settings cannot be used. Trying again does not hel
 other
 With a supervised command: its own, or 128 and the number of the signal that ended it.
 .SH "SEE ALSO"
-\fBregister\fR(1), \fBconfsync\fR(1)
+\fBregister\fR(8), \fBconfsync\fR(8)
 "#;
 
-/// `NAME.1`, `NAME-SUBCOMMAND.1`, and a file for each shell.
+/// `NAME.8`, `NAME-SUBCOMMAND.8`, and a file for each shell.
 fn write(mut command: Command, folder: &Path) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     // `help run` is what `run --help` is: no page of its own.
-    let pages = command.clone().disable_help_subcommand(true);
-    clap_mangen::generate_to(pages, folder)?;
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
-        if file.starts_with(&name) && file.ends_with(".1") {
-            OpenOptions::new().append(true).open(&path)?.write_all(END.as_bytes())?;
-        }
+    let mut whole = command.clone().disable_help_subcommand(true);
+    whole.build();
+    for page in whole.get_subcommands().chain([&whole]) {
+        let display = page.get_display_name().unwrap_or(page.get_name()).to_owned();
+        let path = folder.join(format!("{display}.{SECTION}"));
+        let mut file = File::create(&path).with_context(|| path.display().to_string())?;
+        file.write_all(&self::page(page, &name)?)?;
     }
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, &name, folder)?;
     }
     Ok(())
+}
+
+fn page(command: &Command, program: &str) -> anyhow::Result<Vec<u8>> {
+    let man = Man::new(command.clone())
+        .section(SECTION)
+        .date(date())
+        .source(format!("{program} {}", env!("CARGO_PKG_VERSION")))
+        .manual("register and confsync");
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    if command.get_arguments().next().is_some() {
+        man.render_options_section(&mut text)?;
+    }
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut text)?;
+    }
+    let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let mut more = String::new();
+    if let Some((_, examples)) = examples.split_once(":\n") {
+        more.push_str(".SH EXAMPLES\n.nf\n");
+        examples.lines().for_each(|line| more.push_str(&roff(line.trim())));
+        more.push_str(".fi\n");
+    }
+    environment(command, &mut more);
+    if let Some((_, files)) = FILES.iter().find(|(of, _)| *of == program) {
+        more.push_str(".SH FILES\n");
+        for (file, what) in *files {
+            more.push_str(&format!(".TP\n\\fI{}\\fR\n{}", roff(file).trim(), roff(what)));
+        }
+    }
+    more.push_str(END);
+    text.extend(more.into_bytes());
+    Ok(text)
+}
+
+/// Which variable says the same as which flag.
+fn environment(command: &Command, more: &mut String) {
+    let named = command.get_arguments().filter_map(|arg| {
+        let flag = arg.get_long()?;
+        Some((arg.get_env()?.to_string_lossy().into_owned(), flag))
+    });
+    let mut named = named.peekable();
+    if named.peek().is_some() {
+        more.push_str(".SH ENVIRONMENT\n");
+    }
+    for (variable, flag) in named {
+        let flag = roff(&format!("--{flag}"));
+        let line = format!(".TP\n\\fB{variable}\\fR\nAs \\fB{}\\fR.\n", flag.trim());
+        more.push_str(&line);
+    }
+}
+
+/// A line of text, as roff takes it.
+fn roff(line: &str) -> String {
+    let line = line.replace('\\', "\\e").replace('-', "\\-");
+    let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+    format!("{guard}{line}\n")
+}
+
+/// The day of the build; packages that are to come out the same say which (`SOURCE_DATE_EPOCH`).
+fn date() -> String {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    let at = given.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let text = humantime::format_rfc3339_seconds(at.unwrap_or_else(SystemTime::now)).to_string();
+    text.split('T').next().unwrap_or_default().to_owned()
 }

@@ -11,6 +11,7 @@ mod connections;
 mod document;
 mod host;
 mod listen;
+mod page;
 mod write_deadline;
 
 use std::convert::Infallible;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use document::{SharedDocument, Source};
 pub use host::AllowedHosts;
 pub use listen::ListenAddress;
+pub use page::HtmlPage;
 
 use self::connections::{Admitted, Connections};
 use self::listen::Listener;
@@ -51,6 +53,12 @@ pub type StatusResponse = Response<Body>;
 pub trait Handler: Send + Sync + 'static {
     /// The answer to a request; only its head matters.
     fn answer(&self, request: &Request<Incoming>) -> StatusResponse;
+
+    /// The answer to a command: a `PUT` over a unix socket, whose mode says who may. Only its
+    /// head matters.
+    fn command(&self, _: &Request<Incoming>) -> StatusResponse {
+        plain(405, TEXT, ONLY_READ)
+    }
 }
 
 /// Where and to whom status is served.
@@ -71,6 +79,7 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// An address that cannot be had now may be free later.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 const TEXT: &str = "text/plain; charset=utf-8";
+const ONLY_READ: &str = "method not allowed: only GET and HEAD are\n";
 
 /// The answer of `/healthz`: whether every loop has reported as it promised.
 #[must_use]
@@ -212,8 +221,10 @@ impl Served {
     }
 
     fn answer(&self, request: &Request<Incoming>, by_name: bool) -> StatusResponse {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return plain(405, TEXT, "method not allowed: only GET and HEAD are\n");
+        match *request.method() {
+            Method::GET | Method::HEAD => {}
+            Method::PUT if !by_name => return self.handler.command(request),
+            _ => return plain(405, TEXT, ONLY_READ),
         }
         let always = ["/healthz", "/readyz"].contains(&request.uri().path());
         let host = request.headers().get(HOST).map_or(Some(""), |host| host.to_str().ok());

@@ -13,14 +13,31 @@ const OLD_PORT: u16 = 4001;
 pub(super) enum AddressError {
     #[error("is empty; is a variable in the unit file unset?")]
     Empty,
-    #[error("`{}` has no host; is a variable in the unit file unset?", .0.escape_debug())]
+    #[error("`{}` has no host; is a variable in the unit file unset?", shown(.0))]
     NoHost(String),
-    #[error("`{}` is not `http://host:port`, `https://host:port` or `host:port`: {reason}", text.escape_debug())]
+    #[error(
+        "`{}` is not `http://host:port`, `https://host:port` or `host:port`: {reason}",
+        shown(text)
+    )]
     Form { text: String, reason: String },
-    #[error("`{}`: only http and https are supported", .0.escape_debug())]
+    #[error("`{}`: only http and https are supported", shown(.0))]
     Scheme(String),
     #[error("the endpoint of host `{}` contains a user: give user and password separately", .0.escape_debug())]
     User(String),
+}
+
+/// The text for a message: without what stands before an `@` or after a `?`, which may be a
+/// password.
+fn shown(text: &str) -> String {
+    let (hidden, text) = match text.rsplit_once('@') {
+        Some((_, rest)) => ("…@", rest),
+        None => ("", text),
+    };
+    let (text, cut) = match text.split_once('?') {
+        Some((text, _)) => (text, "?…"),
+        None => (text, ""),
+    };
+    format!("{hidden}{}{cut}", text.escape_debug())
 }
 
 /// The URL to ask; two when no port is given and v2 may be on either. Without a scheme it is
@@ -98,9 +115,14 @@ mod tests {
             ("a:99999", "port"),
             ("a:1/v2/keys", "after the port"),
             ("http://root:s3cret@a:1", "separately"),
+            ("http:/root:s3cret@a:1", "…@a:1"),
+            ("http://root:s3/cret@a:1", "…@a:1"),
+            ("http://a:1/?password=s3cret", "a:1/?…"),
+            ("ftp://a:1/?password=s3cret", "only http"),
         ] {
             let error = parse(text, "http", Api::Auto).unwrap_err().to_string();
-            assert!(error.contains(part) && !error.contains("s3cret"), "{text}: {error}");
+            let secret = error.contains("s3cret") || error.contains("s3/cret");
+            assert!(error.contains(part) && !secret, "{text}: {error}");
         }
     }
 

@@ -7,7 +7,6 @@
 mod address;
 mod http_client;
 mod user;
-mod version;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,14 +19,14 @@ use tokio::time::Instant;
 use url::Url;
 
 pub(in crate::store) use self::user::User;
-use self::version::ServerVersion;
 use super::StoreError;
 use super::discovery::Discovery;
 use super::endpoints::{Endpoints, host_and_port, shuffled};
 use super::etcd::Etcd;
-use super::reason::with_sources;
+use super::reason::at_first;
 use super::v2::{self, V2};
 use super::v3::{self, V3};
+use super::version::ServerVersion;
 use crate::tls::TlsFiles;
 
 /// Which of etcd's APIs to use.
@@ -217,7 +216,7 @@ impl Dialer {
     async fn dial(&self, at: usize, url: &Url) -> Result<Etcd, StoreError> {
         let v2 = || async {
             let store = self.v2(at)?;
-            store.probe(self.deadline()).await.map(|()| Etcd::V2(store))
+            store.probe(self.deadline()).await.map(|()| Etcd::V2(store)).map_err(at_first)
         };
         if self.api == Api::V2 {
             return v2().await;
@@ -225,13 +224,13 @@ impl Dialer {
         let store = self.v3(at)?;
         let error = match store.probe(self.deadline()).await {
             Ok(()) => return Ok(Etcd::V3(store)),
-            Err(error) => error,
+            Err(error) => at_first(error),
         };
         let silent = matches!(error, StoreError::Unreachable(_) | StoreError::Unsupported(_));
         if self.api == Api::V3 || !silent {
             return Err(error);
         }
-        match self.version(url).await {
+        match ServerVersion::ask(&self.http()?, url, self.timeouts.request).await {
             // The error of v3 is the useful one: no etcd listens there, or nothing does.
             Err(_) => Err(error),
             Ok(version) if version.major.is_some_and(|major| major >= 3) => {
@@ -251,19 +250,6 @@ impl Dialer {
 
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeouts.request
-    }
-
-    /// The version of the server.
-    async fn version(&self, url: &Url) -> Result<ServerVersion, StoreError> {
-        let mut url = url.clone();
-        url.set_path("/version");
-        let request = self.http()?.get(url).timeout(self.timeouts.request);
-        let cut =
-            |e: reqwest::Error| StoreError::Unreachable(with_sources("", Some(&e.without_url())));
-        let mut response = request.send().await.map_err(cut)?;
-        // etcd's answer is one short piece.
-        let body = response.chunk().await.map_err(cut)?.unwrap_or_default();
-        Ok(ServerVersion::read(&body))
     }
 }
 

@@ -4,16 +4,20 @@
 //! There are no leases: each key carries its own TTL, and a [`Lease`] is only that TTL. A lease
 //! holder recognises its key by the index of its last write or refresh, because each refresh
 //! moves `modifiedIndex`. Directories are no entries; hidden keys (`_x`) are left out by the
-//! server. Reads are quorum reads.
+//! server. Reads are quorum reads; with etcd 0.4, whose quorum reads lack the store's index, reads
+//! from the leader.
 
 mod http;
+mod member;
+mod refresh;
 mod watch;
 mod wire;
 
 pub use watch::V2Watch;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -22,11 +26,13 @@ use tokio::time::Instant;
 use url::Url;
 
 use self::http::{key_url, receive};
-use self::wire::{COMPARE_FAILED, KeyReply, NOT_A_DIRECTORY, NOT_FOUND};
+use self::member::PresentMember;
+use self::wire::{KeyReply, NOT_A_DIRECTORY};
 use super::connect::User;
-use super::endpoints::Endpoints;
+use super::endpoints::{EndpointChoice, Endpoints};
+use super::version::ServerVersion;
 use super::{
-    DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
 };
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
@@ -53,6 +59,9 @@ struct V2Shared {
     settings: V2Settings,
     /// The index of the last answer.
     last_index: AtomicU64,
+    member: PresentMember,
+    /// The values of our keys, as they are meant to be.
+    written: Mutex<BTreeMap<Key, Vec<u8>>>,
 }
 
 /// The headers of an answer that are about the store.
@@ -71,8 +80,23 @@ type Params<'p> = Vec<(&'static str, &'p str)>;
 
 impl V2 {
     pub(super) fn new(endpoints: Endpoints, settings: V2Settings) -> Self {
-        let last_index = AtomicU64::default();
-        Self { shared: Arc::new(V2Shared { endpoints, settings, last_index }) }
+        let shared = V2Shared {
+            endpoints,
+            settings,
+            last_index: AtomicU64::default(),
+            member: PresentMember::default(),
+            written: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn written(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<u8>>> {
+        self.shared.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `host:port` of the endpoint that is asked now.
+    pub(super) fn endpoint(&self) -> String {
+        self.shared.endpoints.current()
     }
 
     /// Whether the server offers v2. Asks for something that needs no permission.
@@ -101,7 +125,32 @@ impl V2 {
         })
     }
 
-    /// One request to the current endpoint.
+    /// What makes a read linearizable.
+    async fn linearizable(
+        &self,
+        endpoint: &EndpointChoice,
+        deadline: Instant,
+    ) -> (&'static str, &'static str) {
+        let member = &self.shared.member;
+        let old = match member.old_reads(endpoint) {
+            Some(old) => old,
+            None => {
+                let limit = deadline.saturating_duration_since(Instant::now()) / 2;
+                let client = &self.shared.settings.client;
+                let version = ServerVersion::ask(client, &endpoint.url, limit).await;
+                // Without an answer, the read itself tells what is wrong.
+                let old = version.as_ref().is_ok_and(|version| version.major == Some(0));
+                if version.is_ok() {
+                    member.record_old_reads(endpoint, old);
+                }
+                old
+            }
+        };
+        // To the leader, or by quorum.
+        if old { ("consistent", "true") } else { ("quorum", "true") }
+    }
+
+    /// One request to the current endpoint; a GET reads linearizably.
     async fn ask(
         &self,
         method: Method,
@@ -111,8 +160,12 @@ impl V2 {
     ) -> Result<(KeyReply, StoreHeaders), StoreError> {
         let endpoint = self.shared.endpoints.choose().await?;
         let url = key_url(&endpoint.url, path);
+        let linearizable = match method {
+            Method::GET => Some(self.linearizable(&endpoint, deadline).await),
+            _ => None,
+        };
         let form = method == Method::PUT;
-        let request = self.request(method, url)?;
+        let request = self.request(method, url)?.query(linearizable.as_slice());
         let request = if form { request.form(params) } else { request.query(params) };
         let answer = async {
             let reply = receive(request).await?;
@@ -129,7 +182,7 @@ impl V2 {
         path: &str,
         deadline: Instant,
     ) -> Result<(KeyReply, StoreHeaders), StoreError> {
-        self.ask(Method::GET, path, &vec![("quorum", "true")], deadline).await
+        self.ask(Method::GET, path, &Vec::new(), deadline).await
     }
 
     /// The entry at a key, if there is one, and the store's index.
@@ -174,7 +227,7 @@ impl V2 {
         into: &mut Snapshot,
         deadline: Instant,
     ) -> Result<Revision, StoreError> {
-        let params = vec![("quorum", "true"), ("recursive", "true")];
+        let params = vec![("recursive", "true")];
         let (reply, headers) = self.ask(Method::GET, tree.path(), &params, deadline).await?;
         if let KeyReply::Done(event) = reply {
             event.node.collect(into);
@@ -214,40 +267,17 @@ impl V2 {
             Guard::Absent | Guard::Ours(_) => return self.obstacle(key, deadline).await.map(Err),
         }
         match self.ask(method, key.as_str(), &params, deadline).await?.0 {
-            KeyReply::Done(event) => Ok(Ok(Revision(event.node.modified_index))),
+            KeyReply::Done(event) => {
+                let sent = params.iter().find(|(name, _)| *name == "value");
+                if sent.is_some_and(|(_, value)| *value != event.node.value()) {
+                    return Err(StoreError::Unreachable(format!(
+                        "{key}: etcd has stored another value than was sent"
+                    )));
+                }
+                Ok(Ok(Revision(event.node.modified_index)))
+            }
             KeyReply::Failed(error) if error.error_code == NOT_A_DIRECTORY => Err(error.into()),
             KeyReply::Failed(_) => self.obstacle(key, deadline).await.map(Err),
-        }
-    }
-
-    async fn refresh_key(
-        &self,
-        key: &Key,
-        ownership: Ownership,
-        ttl: Duration,
-        deadline: Instant,
-    ) -> Result<(KeyState, Revision), StoreError> {
-        let (ttl, index) = (ttl.as_secs().to_string(), ownership.modified.to_string());
-        let params = vec![
-            ("ttl", ttl.as_str()),
-            ("refresh", "true"),
-            ("prevExist", "true"),
-            ("prevIndex", index.as_str()),
-        ];
-        let (reply, headers) = self.ask(Method::PUT, key.as_str(), &params, deadline).await?;
-        match reply {
-            KeyReply::Done(event) => {
-                let modified = Revision(event.node.modified_index);
-                Ok((KeyState::Ours(Ownership { lease: 0, modified }), headers.index))
-            }
-            KeyReply::Failed(error) if error.error_code == COMPARE_FAILED => {
-                let (entry, index) = self.entry(key.as_str(), deadline).await?;
-                Ok((entry.map_or(KeyState::Missing, KeyState::Foreign), index))
-            }
-            KeyReply::Failed(error) if [NOT_FOUND, NOT_A_DIRECTORY].contains(&error.error_code) => {
-                Ok((KeyState::Missing, headers.index))
-            }
-            KeyReply::Failed(error) => Err(error.into()),
         }
     }
 }
@@ -319,7 +349,10 @@ impl Store for V2 {
         let ttl = lease.ttl.as_secs().to_string();
         let params = vec![("value", text(value)?), ("ttl", ttl.as_str())];
         Ok(match self.guarded(Method::PUT, key, params, guard, deadline).await? {
-            Ok(modified) => PutOutcome::Written(Ownership { lease: 0, modified }),
+            Ok(modified) => {
+                self.written().insert(key.clone(), value.to_vec());
+                PutOutcome::Written(Ownership { lease: 0, modified })
+            }
             Err(Obstacle { entry: Some(by), revision }) => PutOutcome::Taken { by, revision },
             Err(Obstacle { entry: None, revision }) => PutOutcome::Missing { revision },
         })
@@ -332,7 +365,10 @@ impl Store for V2 {
         deadline: Instant,
     ) -> Result<DeleteOutcome, StoreError> {
         Ok(match self.guarded(Method::DELETE, key, Vec::new(), guard, deadline).await? {
-            Ok(revision) => DeleteOutcome::Deleted(revision),
+            Ok(revision) => {
+                self.written().remove(key);
+                DeleteOutcome::Deleted(revision)
+            }
             Err(Obstacle { entry: Some(by), revision }) => DeleteOutcome::Taken { by, revision },
             Err(Obstacle { entry: None, revision }) => DeleteOutcome::Missing(revision),
         })

@@ -9,6 +9,7 @@
 //! with the headers is compared, silence is checked by a quorum read, and no poll lasts longer
 //! than [`MAX_POLL`].
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use reqwest::{Method, Response};
@@ -29,27 +30,53 @@ const MAX_POLL: Duration = Duration::from_secs(50);
 const QUIET: Duration = Duration::from_secs(10);
 
 /// A poll that ends without an event after this long was ended by a proxy's time-out or a
-/// restart, which is no error by itself; before, something is wrong.
+/// restart, which is no error by itself; before, something is wrong. Without headers, making the
+/// connection may have taken most of it.
 const BRIEF: Duration = Duration::from_secs(1);
+const BRIEF_WITHOUT_HEADERS: Duration = Duration::from_secs(6);
+
+/// How long the headers of a first poll are waited for before the index is asked for.
+const HEADERS: Duration = Duration::from_secs(1);
 
 /// A running watch of one tree.
 pub struct V2Watch {
+    place: Place,
+    poll: Option<LongPoll>,
+}
+
+/// What is watched, and how far.
+struct Place {
     store: V2,
     tree: Tree,
     /// Everything up to here has been delivered.
     seen: Revision,
-    poll: Option<LongPoll>,
 }
 
-/// A request whose headers have arrived and whose event has not. Kept in the watch, so that
-/// `next` may be dropped and called again.
+/// A request that waits for its event. Kept in the watch, so that `next` may be dropped and
+/// called again.
 struct LongPoll {
     endpoint: EndpointChoice,
-    response: Response,
-    reply: HttpReply,
+    answer: Answer,
     since: Instant,
     until: Instant,
     check_at: Instant,
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Response, StoreError>> + Send>>;
+
+enum Answer {
+    /// The headers have not come. A server sends them at once; etcd 2 as a proxy, and others that
+    /// buffer, keep them until there is an event.
+    Awaited(Sending),
+    Arrived(Response, HttpReply),
+}
+
+/// How far a poll has come.
+enum PollStep {
+    /// The headers are there.
+    Headers,
+    /// All of the answer is there.
+    Ended,
 }
 
 impl V2Watch {
@@ -59,43 +86,68 @@ impl V2Watch {
         after: Revision,
         deadline: Instant,
     ) -> Result<Self, StoreError> {
-        let mut watch = Self { store, tree, seen: after, poll: None };
-        watch.poll = Some(watch.issue(deadline).await?);
-        Ok(watch)
+        let place = Place { store, tree, seen: after };
+        let mut poll = place.issue().await?;
+        let patience = deadline.min(Instant::now() + HEADERS);
+        match timeout_at(patience, poll.advance()).await {
+            Ok(Ok(_)) if place.is_ahead_of(&poll)? => place.check(deadline).await?,
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(place.failed(&poll, error)),
+            // A proxy that keeps them, or a member that hangs: a read tells.
+            Err(_) => place.check(deadline).await?,
+        }
+        Ok(Self { place, poll: Some(poll) })
     }
+}
 
-    async fn issue(&self, deadline: Instant) -> Result<LongPoll, StoreError> {
-        let endpoints = &self.store.shared.endpoints;
-        let endpoint = endpoints.choose().await?;
+impl Place {
+    async fn issue(&self) -> Result<LongPoll, StoreError> {
+        let endpoint = self.store.shared.endpoints.choose().await?;
         let next = (self.seen.0.saturating_add(1)).to_string();
         let params = [("wait", "true"), ("recursive", "true"), ("waitIndex", next.as_str())];
         let url = key_url(&endpoint.url, self.tree.path());
         let request = self.store.request(Method::GET, url)?.query(&params);
-        // The headers come at once; only the body waits for the event.
-        let opened = async { request.send().await.map_err(transport_error) };
-        let response = endpoints.bounded(&endpoint, deadline, opened).await?;
-        let reply = head(&response);
-        if reply.status == 200 && reply.index()? < self.seen {
-            // Perhaps only this member lags behind; a quorum read shows it.
-            self.check().await?;
-        }
+        let sending = async move { request.send().await.map_err(transport_error) };
         let now = Instant::now();
         Ok(LongPoll {
             endpoint,
-            response,
-            reply,
+            answer: Answer::Awaited(Box::pin(sending)),
             since: now,
             until: now + MAX_POLL,
             check_at: now + QUIET,
         })
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        let now = self.store.index(&self.tree, default_deadline()).await?;
+    /// Whether the index in the headers is below what was seen. Perhaps only this member lags
+    /// behind: [`Self::check`] shows it.
+    fn is_ahead_of(&self, poll: &LongPoll) -> Result<bool, StoreError> {
+        match &poll.answer {
+            Answer::Arrived(_, reply) if reply.status == 200 => Ok(reply.index()? < self.seen),
+            _ => Ok(false),
+        }
+    }
+
+    /// Asks for the store's index, by quorum.
+    async fn check(&self, deadline: Instant) -> Result<(), StoreError> {
+        let now = self.store.index(&self.tree, deadline).await?;
         if now < self.seen {
             return Err(StoreError::Regressed { seen: self.seen, now });
         }
         Ok(())
+    }
+
+    /// What the failure of a poll means.
+    fn failed(&self, poll: &LongPoll, error: StoreError) -> StoreError {
+        let brief = match poll.answer {
+            Answer::Awaited(_) => BRIEF_WITHOUT_HEADERS,
+            Answer::Arrived(..) => BRIEF,
+        };
+        match error {
+            // Not sent again for the same index: a store restored from a backup may have got
+            // there by other changes, and nothing would show it.
+            StoreError::Unreachable(_) if poll.since.elapsed() >= brief => StoreError::Interrupted,
+            error => self.store.shared.endpoints.failed(&poll.endpoint, error),
+        }
     }
 
     fn take(&mut self, reply: &HttpReply) -> Result<WatchEvent, StoreError> {
@@ -115,15 +167,31 @@ impl V2Watch {
 }
 
 impl LongPoll {
-    /// Receives the body. May be dropped and called again.
-    async fn receive(&mut self) -> Result<(), StoreError> {
-        while let Some(part) = self.response.chunk().await.map_err(transport_error)? {
-            grow(&mut self.reply.body, &part)?;
+    /// Waits for the headers, or then for the rest. May be dropped and called again.
+    async fn advance(&mut self) -> Result<PollStep, StoreError> {
+        let (response, reply) = match &mut self.answer {
+            Answer::Awaited(sending) => {
+                let response = sending.await?;
+                let reply = head(&response);
+                self.answer = Answer::Arrived(response, reply);
+                return Ok(PollStep::Headers);
+            }
+            Answer::Arrived(response, reply) => (response, reply),
+        };
+        while let Some(part) = response.chunk().await.map_err(transport_error)? {
+            grow(&mut reply.body, &part)?;
         }
-        if self.reply.status == 200 && self.reply.body.is_empty() {
+        if reply.status == 200 && reply.body.is_empty() {
             return Err(StoreError::Unreachable("the server ended the watch".to_owned()));
         }
-        Ok(())
+        Ok(PollStep::Ended)
+    }
+
+    fn into_reply(self) -> HttpReply {
+        match self.answer {
+            Answer::Awaited(_) => HttpReply::default(),
+            Answer::Arrived(_, reply) => reply,
+        }
     }
 }
 
@@ -131,29 +199,28 @@ impl Watch for V2Watch {
     async fn next(&mut self) -> Result<WatchEvent, StoreError> {
         loop {
             let Some(poll) = &mut self.poll else {
-                self.poll = Some(self.issue(default_deadline()).await?);
+                self.poll = Some(self.place.issue().await?);
                 continue;
             };
-            match timeout_at(poll.check_at, poll.receive()).await {
-                Err(_) if poll.until <= Instant::now() => self.poll = None,
+            let step = timeout_at(poll.check_at, poll.advance()).await;
+            let Some(mut poll) = self.poll.take() else { continue };
+            match step {
+                Err(_) if poll.until <= Instant::now() => {}
+                // Kept before anything else is waited for: this call may be dropped.
                 Err(_) => {
-                    self.check().await?;
-                    if let Some(poll) = &mut self.poll {
-                        poll.check_at = Instant::now() + QUIET;
+                    poll.check_at = Instant::now() + QUIET;
+                    self.poll = Some(poll);
+                    self.place.check(default_deadline()).await?;
+                }
+                Ok(Ok(PollStep::Headers)) => {
+                    let ahead = self.place.is_ahead_of(&poll)?;
+                    self.poll = Some(poll);
+                    if ahead {
+                        self.place.check(default_deadline()).await?;
                     }
                 }
-                // Not sent again for the same index: a store restored from a backup may have got
-                // there by other changes, and nothing would show it.
-                Ok(Err(StoreError::Unreachable(_))) if poll.since.elapsed() >= BRIEF => {
-                    return Err(StoreError::Interrupted);
-                }
-                Ok(Err(error)) => {
-                    return Err(self.store.shared.endpoints.failed(&poll.endpoint, error));
-                }
-                Ok(Ok(())) => {
-                    let ended = self.poll.take().map(|poll| poll.reply).unwrap_or_default();
-                    return self.take(&ended);
-                }
+                Ok(Ok(PollStep::Ended)) => return self.place.take(&poll.into_reply()),
+                Ok(Err(error)) => return Err(self.place.failed(&poll, error)),
             }
         }
     }

@@ -20,6 +20,9 @@ pub(super) const EXISTS: u64 = 105;
 /// "The event in requested index is outdated and cleared".
 pub(super) const CLEARED: u64 = 401;
 
+/// "Value provided on refresh": the server knows refreshes (2.3 and newer).
+pub(super) const VALUE_ON_REFRESH: u64 = 211;
+
 /// "Not a directory": there is a key where the path needs a directory.
 pub(super) const NOT_A_DIRECTORY: u64 = 104;
 
@@ -52,8 +55,9 @@ pub(super) struct KeyNode {
     pub(super) modified_index: u64,
     #[serde(default)]
     created_index: u64,
+    /// Negative in the events of an etcd 0.4 that replays its log after a restart.
     #[serde(default)]
-    ttl: Option<u64>,
+    ttl: Option<i64>,
     /// Also present in the last second, when `ttl` is left out.
     #[serde(default)]
     expiration: Option<String>,
@@ -116,7 +120,7 @@ impl HttpReply {
             return Err(self.without_code());
         };
         match error.error_code {
-            NOT_FOUND | COMPARE_FAILED | EXISTS | CLEARED | NOT_A_DIRECTORY => {
+            NOT_FOUND | COMPARE_FAILED | EXISTS | CLEARED | NOT_A_DIRECTORY | VALUE_ON_REFRESH => {
                 Ok(KeyReply::Failed(error))
             }
             _ => Err(error.into()),
@@ -172,11 +176,16 @@ impl KeyNode {
         self.dir
     }
 
+    /// The value; empty for a directory.
+    pub(super) fn value(&self) -> &str {
+        self.value.as_deref().unwrap_or_default()
+    }
+
     /// The node as an entry; a directory is none.
     pub(super) fn entry(&self) -> Option<Entry> {
         (!self.dir).then(|| Entry {
             key: self.path().into(),
-            value: self.value.as_deref().unwrap_or_default().into(),
+            value: self.value().into(),
             created: Revision(self.created_index),
             modified: Revision(self.modified_index),
             lease: 0,
@@ -187,7 +196,8 @@ impl KeyNode {
     /// What is left of its lifetime; zero in the last second.
     pub(super) fn time_left(&self) -> Option<Duration> {
         let ending = || self.expiration.as_ref().map(|_| Duration::ZERO);
-        self.ttl.map(Duration::from_secs).or_else(ending)
+        let left = |ttl: i64| Duration::from_secs(u64::try_from(ttl).unwrap_or_default());
+        self.ttl.map(left).or_else(ending)
     }
 
     /// All entries at and below this node.
@@ -245,6 +255,15 @@ mod tests {
         let off = reply(404, false, "404 page not found\n").read().unwrap_err().to_string();
         assert!(off.contains("--enable-v2"), "{off}");
         assert!(reply(200, true, "<html>").read().unwrap_err().is_transient());
+    }
+
+    /// As etcd 0.4.9 sends it after a restart.
+    #[test]
+    fn a_lifetime_that_is_over_makes_no_event_unreadable() {
+        let event = r#"{"action":"expire","node":{"key":"/a/b","ttl":-27,"modifiedIndex":9},
+            "prevNode":{"key":"/a/b","value":"x","ttl":-27,"modifiedIndex":3}}"#;
+        let Ok(KeyReply::Done(event)) = reply(200, true, event).read() else { panic!("not read") };
+        assert_eq!(event.node.time_left(), Some(Duration::ZERO));
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn of_code(code: i32, text: String) -> Failure {
         INVALID_ARGUMENT if has("authentication failed") => return Failure::Unauthenticated(text),
         // Users or permissions changed; with a new token the request succeeds.
         INVALID_ARGUMENT if has("auth store is old") => StoreError::Unreachable(text),
-        RESOURCE_EXHAUSTED if has("space exceeded") => StoreError::Rejected(format!(
+        RESOURCE_EXHAUSTED if has("space exceeded") => StoreError::NoSpace(format!(
             "{text}: compact and defragment etcd, then `etcdctl alarm disarm`"
         )),
         _ if has("no leader") => StoreError::Unreachable(format!("{text}: {NO_QUORUM}")),

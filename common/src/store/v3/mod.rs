@@ -7,12 +7,13 @@
 mod answer;
 mod error;
 mod read;
+mod read_again;
 mod secured;
 mod watch;
 
 pub use watch::V3Watch;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
@@ -62,6 +63,8 @@ struct V3Shared {
     endpoints: Endpoints,
     settings: V3Settings,
     client: Mutex<Option<Link>>,
+    /// What the first server that answered reported.
+    version: OnceLock<String>,
 }
 
 /// A client and the endpoint it belongs to. Shared, because a client is large.
@@ -79,7 +82,24 @@ impl Link {
 
 impl V3 {
     pub(super) fn new(endpoints: Endpoints, settings: V3Settings) -> Self {
-        Self { shared: Arc::new(V3Shared { endpoints, settings, client: Mutex::default() }) }
+        Self {
+            shared: Arc::new(V3Shared {
+                endpoints,
+                settings,
+                client: Mutex::default(),
+                version: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// `host:port` of the endpoint that is asked now.
+    pub(super) fn endpoint(&self) -> String {
+        self.shared.endpoints.current()
+    }
+
+    /// What the server that answered first reported.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.shared.version.get().map(String::as_str)
     }
 
     /// Whether the server has v3 and accepts this user.
@@ -87,8 +107,25 @@ impl V3 {
         let link = self.link(deadline).await?;
         // The one call that needs no permission and no leader.
         let mut client = link.client.maintenance_client();
-        self.call(&link.endpoint, deadline, client.status()).await?;
+        let status = self.call(&link.endpoint, deadline, client.status()).await?;
+        let _ = self.shared.version.set(status.version().to_owned());
         Ok(())
+    }
+
+    /// How many keys there are by the name of a tree without its leading slash.
+    pub(super) async fn count_without_slash(
+        &self,
+        tree: &Tree,
+        deadline: Instant,
+    ) -> Result<i64, StoreError> {
+        let mut sum = 0;
+        for (from, options) in read::without_slash(tree) {
+            let link = self.link(deadline).await?;
+            let mut kv = link.kv();
+            let answer = self.call(&link.endpoint, deadline, kv.get(from, Some(options))).await?;
+            sum += answer.count();
+        }
+        Ok(sum)
     }
 
     /// The client of the current endpoint, made if there is none yet.
@@ -225,6 +262,15 @@ impl Store for V3 {
         read::read(self, trees, deadline).await
     }
 
+    async fn read_again(
+        &self,
+        trees: &[Tree],
+        known: &Snapshot,
+        deadline: Instant,
+    ) -> Result<Snapshot, StoreError> {
+        read_again::read_again(self, trees, known, deadline).await
+    }
+
     async fn watch(
         &self,
         tree: &Tree,
@@ -348,6 +394,8 @@ impl Store for V3 {
             // -1 for a lease that has ended.
             Ok(answer) => Ok(Some(seconds(answer.ttl()))),
             Err(Failure::LeaseUnknown) => Ok(Some(Duration::ZERO)),
+            // etcd 3.0 has no such call.
+            Err(Failure::Store(StoreError::Unsupported(_))) => Ok(None),
             Err(failure) => Err(failure.into()),
         }
     }

@@ -26,14 +26,14 @@ const READ_ATTEMPTS: usize = 3;
 
 /// A range of keys still to be read, from the first included to the last excluded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct KeyRange {
-    from: Vec<u8>,
+pub(super) struct KeyRange {
+    pub(super) from: Vec<u8>,
     /// Empty for the one key `from`.
-    to: Vec<u8>,
+    pub(super) to: Vec<u8>,
 }
 
 impl KeyRange {
-    fn options(&self) -> GetOptions {
+    pub(super) fn options(&self) -> GetOptions {
         if self.to.is_empty() {
             GetOptions::new()
         } else {
@@ -44,7 +44,7 @@ impl KeyRange {
 
 /// The key at the top and all below it. Two ranges, because `/web-2` sorts between
 /// `/web` and `/web/`.
-fn ranges(tree: &Tree) -> Vec<KeyRange> {
+pub(super) fn ranges(tree: &Tree) -> Vec<KeyRange> {
     let path = tree.path();
     if path == "/" {
         // `0` is the character after `/`: keys that begin with another are nobody's here.
@@ -57,6 +57,15 @@ fn ranges(tree: &Tree) -> Vec<KeyRange> {
         ranges.push(KeyRange { from: path.as_bytes().to_vec(), to: Vec::new() });
     }
     ranges
+}
+
+/// The same ranges without the leading slash, to be counted; none for the top.
+pub(super) fn without_slash(tree: &Tree) -> Vec<(Vec<u8>, GetOptions)> {
+    let bare = |bytes: &[u8]| bytes.strip_prefix(b"/").unwrap_or(bytes).to_vec();
+    let all = if tree.path() == "/" { Vec::new() } else { ranges(tree) };
+    let each =
+        all.into_iter().map(|range| KeyRange { from: bare(&range.from), to: bare(&range.to) });
+    each.map(|range| (range.from.clone(), range.options().with_count_only())).collect()
 }
 
 pub(super) async fn read(
@@ -179,9 +188,7 @@ fn take(snapshot: &mut Snapshot, mut part: GetResponse, range: &KeyRange) -> Opt
     let found = part.take_kvs();
     let last = found.last().map(KeyValue::key).filter(|_| part.more()).map(<[u8]>::to_vec);
     let entries = found.into_iter().filter_map(|kv| entry(&kv));
-    // Made in one go and joined, a map takes half of what it takes entry by entry.
-    let mut page = entries.map(|entry| (Arc::clone(&entry.key), entry)).collect();
-    snapshot.entries.append(&mut page);
+    snapshot.entries.extend(entries.map(|entry| (Arc::clone(&entry.key), entry)));
     let mut from = last?;
     from.push(0);
     Some(KeyRange { from, to: range.to.clone() })

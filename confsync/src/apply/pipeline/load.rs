@@ -8,18 +8,42 @@ use super::Pipeline;
 use super::{blocking, on_disk};
 use crate::apply::quiescence::Until;
 use crate::install::InstalledFiles;
-use crate::proxy::{Live, NotLoaded, Old};
+use crate::proxy::driver::PublishError;
+use crate::proxy::{NotLoaded, Old};
 
 impl Pipeline {
     pub(super) async fn load(&mut self, began: Instant) {
         self.prove_first = false;
+        self.splayed = None;
+        if let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =
+            self.publish_members().await
+        {
+            self.failed(why);
+            return;
+        }
+        if !self.proxy.is_running() {
+            self.driver.before_start();
+        }
         let outcome = self.proxy.load(self.ledger.on_disk()).await;
         let now = Instant::now();
         self.last_load = Some(now);
         let failed = match outcome {
             Ok(live) => {
-                self.proven(live, now).await;
-                None
+                self.master = live.master;
+                self.retire(live.old, now);
+                match self.driver.confirm().await {
+                    Ok(()) => {
+                        self.proven().await;
+                        None
+                    }
+                    Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) => {
+                        self.ledger.live_unknown();
+                        if !self.fall_back(&why) {
+                            self.failed(why.clone());
+                        }
+                        Some(why)
+                    }
+                }
             }
             Err(NotLoaded::NobodyThere(why)) => {
                 // Whoever starts will read the files; what is live is not known.
@@ -35,10 +59,12 @@ impl Pipeline {
             }
             Err(NotLoaded::Broken(why)) => {
                 self.go_back(why.clone(), true).await;
+                self.fall_back(&why);
                 Some(why)
             }
             Err(NotLoaded::RejectedValue(why)) => {
                 self.go_back(why.clone(), false).await;
+                self.fall_back(&why);
                 Some(why)
             }
         };
@@ -48,17 +74,23 @@ impl Pipeline {
         self.remember(began, failed);
     }
 
-    async fn proven(&mut self, Live { old, master }: Live, now: Instant) {
-        self.ledger.live();
-        self.master = master;
-        self.backoff.reset();
-        self.counts.loads += 1;
-        let until = match old {
+    fn retire(&mut self, old: Old, now: Instant) {
+        self.quiescence.retire(match old {
             Old::Processes(pids) => Until::Gone(pids),
             Old::For(span) => Until::Then(now + span),
             Old::Ask(commands) => Until::Proven(self.quiesce_check.begin(&self.name, commands)),
-        };
-        self.quiescence.retire(until);
+        });
+    }
+
+    async fn proven(&mut self) {
+        self.ledger.live();
+        self.driver.settle();
+        if !self.pools.is_empty() && self.counts.loads == 0 {
+            let driver = self.driver.name();
+            tracing::info!(set = self.name, driver, "backends change without a reload");
+        }
+        self.backoff.reset();
+        self.counts.loads += 1;
         if let Some(applied) = self.applied() {
             self.quiescence.live(applied);
         }
@@ -76,6 +108,7 @@ impl Pipeline {
     pub fn lost(&mut self) {
         self.master = None;
         self.ledger.live_unknown();
+        self.driver.before_start();
         let name = &self.name;
         tracing::error!(
             set = name,
@@ -121,6 +154,6 @@ impl Pipeline {
                 tracing::error!(set = self.name, %error, "cannot put the previous files back")
             }
         }
-        self.ledger.installed(on_disk(&self.targets));
+        self.ledger.installed(self.as_rendered(on_disk(&self.targets)));
     }
 }

@@ -9,6 +9,7 @@
 //! This module knows nothing of etcd.
 
 mod load;
+mod members;
 mod quiesce_check;
 mod record;
 
@@ -27,9 +28,10 @@ pub use record::{Counts, HISTORY, Load, load_seconds};
 use crate::apply::ledger::{Ledger, Owed};
 use crate::apply::quiescence::Quiescence;
 use crate::install::{
-    Candidate, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp, Target, Wanted,
-    clean_stale, current, recover,
+    Candidate, DestLock, Digest, InstallError, InstalledFiles, Recovered, StagedFiles, Stamp,
+    Target, Wanted, clean_stale, current, recover,
 };
+use crate::proxy::driver::{Driver, Pools, RenderedFile};
 use crate::proxy::nginx::{ProcessId, gone, is_alive};
 use crate::proxy::{NotPassed, Proxy};
 
@@ -38,7 +40,21 @@ use crate::proxy::{NotPassed, Proxy};
 pub struct Pipeline {
     name: String,
     proxy: Proxy,
+    /// Who changes members without a reload.
+    driver: Driver,
+    /// The members that the driver is to give the proxy.
+    pools: Pools,
+    /// Whether it has.
+    is_published: bool,
+    /// Requests to members that left were not counted; the reload that cures it is on its way.
+    uncounted: bool,
+    /// What is wanted, before a driver gave it its form.
+    rendered: Vec<RenderedFile>,
     targets: Vec<Target>,
+    /// Nobody else writes the targets.
+    locks: Vec<DestLock>,
+    /// What a check has made of the candidates, and what it stands for.
+    edited: Option<(Digest, Digest)>,
     /// What is owed.
     pub ledger: Ledger,
     /// Nothing before the first render.
@@ -56,12 +72,18 @@ pub struct Pipeline {
     /// The files as they were last looked at.
     stamp: Stamp,
     min_interval: Duration,
+    /// Changes are delayed by up to this, so that not all load balancers reload at once.
+    pub splay: Duration,
+    /// How long those at hand are.
+    splayed: Option<Instant>,
     last_load: Option<Instant>,
     backoff: Backoff,
     /// Nobody tries again: there is one step only.
     pub once: bool,
     /// Why the last step failed, until one succeeds.
     pub trouble: Option<String>,
+    /// What of it was logged since the files that are wanted changed last.
+    said: Option<String>,
     /// The last loads, newest last.
     pub history: VecDeque<Load>,
     /// Loads proven and steps failed since the start.
@@ -73,7 +95,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline for `targets`; looks at what an earlier run left on disk.
+    /// A pipeline for `targets`, whose locks are held; looks at what an earlier run left on disk.
     ///
     /// # Errors
     /// When the files cannot be looked at.
@@ -81,6 +103,7 @@ impl Pipeline {
         name: String,
         proxy: Proxy,
         targets: Vec<Target>,
+        locks: Vec<DestLock>,
         min_interval: Duration,
     ) -> Result<Self, InstallError> {
         proxy.clean_stale();
@@ -107,7 +130,14 @@ impl Pipeline {
             ledger: Ledger::new(on_disk(&targets)),
             name,
             proxy,
+            driver: Driver::reload("nobody looked for a better one"),
+            pools: Pools::new(),
+            is_published: true,
+            uncounted: false,
+            rendered: Vec::new(),
             targets,
+            locks,
+            edited: None,
             wanted: None,
             wanted_at: Revision::default(),
             prove_first: pending.is_some(),
@@ -117,10 +147,13 @@ impl Pipeline {
             master: None,
             stamp: Stamp::default(),
             min_interval,
+            splay: Duration::ZERO,
+            splayed: None,
             last_load: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             once: false,
             trouble: None,
+            said: None,
             history: VecDeque::new(),
             counts: Counts::default(),
             load_seconds: record::load_seconds(),
@@ -152,13 +185,32 @@ impl Pipeline {
         &self.proxy
     }
 
+    /// Members are changed by this driver from now on.
+    #[must_use]
+    pub fn with_driver(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// These files are wanted, rendered from this revision, in the form of the driver.
+    pub fn want_rendered(&mut self, files: Vec<RenderedFile>, revision: Revision) {
+        self.rendered = files;
+        self.arrange(revision);
+    }
+
     /// These files are wanted, rendered from this revision.
     pub fn want(&mut self, wanted: Wanted, revision: Revision) {
         let digest = wanted.digest();
         if self.ledger.wanted() != Some(digest) {
-            self.ledger.want(digest);
             self.backoff.reset();
+            self.said = None;
+            // What waits already waits no longer for a further change; the first file never does.
+            if !self.splay.is_zero() && self.last_load.is_some() {
+                let at = || Instant::now() + self.splay.mul_f64(fastrand::f64());
+                self.ledger.pause(*self.splayed.get_or_insert_with(at));
+            }
         }
+        self.ledger.want_parts(digest, wanted.structure());
         (self.wanted, self.wanted_at) = (Some(wanted), revision);
         if self.ledger.in_sync() {
             self.quiescence.live(revision);
@@ -195,6 +247,7 @@ impl Pipeline {
         self.stamp = stamp;
         let targets = self.targets.clone();
         let Ok(found) = blocking(move || Ok(on_disk(&targets))).await else { return };
+        let found = self.as_rendered(found);
         if found != self.ledger.on_disk() {
             tracing::warn!(
                 set = self.name,
@@ -225,6 +278,7 @@ impl Pipeline {
 
     /// Performs the step owed, if one is. `true`: there may be another.
     pub async fn step(&mut self, now: Instant) -> bool {
+        self.publish_early(now).await;
         match self.ledger.owed(now) {
             Owed::Nothing | Owed::Later(_) => false,
             Owed::Install => {
@@ -253,6 +307,14 @@ impl Pipeline {
                 self.load(now).await;
                 true
             }
+            Owed::Publish => {
+                self.publish(now).await;
+                true
+            }
+            Owed::Write => {
+                self.write_behind().await;
+                true
+            }
         }
     }
 
@@ -278,6 +340,12 @@ impl Pipeline {
         true
     }
 
+    /// What a check has edited stands for what was rendered.
+    fn as_rendered(&self, found: Option<Digest>) -> Option<Digest> {
+        let edited = self.edited.filter(|(edited, _)| found == Some(*edited));
+        edited.map_or(found, |(_, rendered)| Some(rendered))
+    }
+
     async fn install(&mut self) -> bool {
         // Nobody runs who could prove what is in place: it gives way to its
         // predecessor, so that what is kept as previous was proven once.
@@ -289,10 +357,18 @@ impl Pipeline {
             Ok(staged) => staged,
             Err(error) => return self.failed(format!("cannot stage: {error}")),
         };
+        // A folder that was made just now.
+        if let Err(error) = DestLock::take_all(&self.targets, &mut self.locks) {
+            return self.failed(error.to_string());
+        }
         let digest = staged.digest();
         let proof = match self.proxy.check(&staged).await {
             Ok(proof) => proof,
-            Err(NotPassed::RejectedValue(why)) => return self.refused(digest, why),
+            Err(NotPassed::RejectedValue(why)) if self.fall_back(&why) => return false,
+            Err(NotPassed::RejectedValue(why)) => {
+                self.driver.reconsider();
+                return self.refused(digest, why);
+            }
             Err(NotPassed::Unknown(why)) => return self.failed(why),
         };
         match blocking(move || staged.accept(proof)?.install()).await {
@@ -303,12 +379,16 @@ impl Pipeline {
                         "written in place, which is not atomic; mount its folder instead of the file"
                     );
                 }
+                self.edited = match installed.is_edited() {
+                    true => on_disk(&self.targets).map(|found| (found, digest)),
+                    false => None,
+                };
                 self.ledger.installed(Some(digest));
                 self.pending = Some(installed);
                 tracing::info!(set = self.name, digest = digest.short(), revision = %self.wanted_at, "installed");
             }
             Err(error) => {
-                self.ledger.installed(on_disk(&self.targets));
+                self.ledger.installed(self.as_rendered(on_disk(&self.targets)));
                 return self.failed(format!("cannot install: {error}"));
             }
         }

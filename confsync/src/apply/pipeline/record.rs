@@ -30,13 +30,15 @@ impl Pipeline {
     }
 
     pub(super) fn say_trouble(&mut self, why: String) {
-        if self.trouble.as_ref() != Some(&why) {
+        if self.said.as_ref() != Some(&why) {
             tracing::error!(set = self.name, "{why}");
+            self.said = Some(why.clone());
         }
         self.trouble = Some(why);
     }
 
     pub(super) fn mended(&mut self) {
+        self.said = None;
         if let Some(trouble) = self.trouble.take() {
             tracing::info!(set = self.name, "mended: {trouble}");
         }
@@ -56,6 +58,8 @@ impl Pipeline {
 pub struct Counts {
     /// Loads proven.
     pub loads: u64,
+    /// Changes of members that the proxy confirmed without a load.
+    pub member_changes: u64,
     /// Candidates refused, by a check or by whoever loads.
     pub refusals: u64,
     /// Steps that failed for another reason.

@@ -7,14 +7,19 @@
 
 mod raw;
 mod resource;
+mod schema;
 mod users;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
-pub use resource::{Command, Haproxy, Nginx, Resource};
+pub use resource::{Command, Haproxy, Live, Nginx, Resource};
+pub use schema::SCHEMA;
 
 use common::model::Prefix;
+
+use crate::install::real_path;
 
 /// A confdir, read.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,8 +126,8 @@ pub(crate) fn read(
         ConfdirError(vec![Mistake { file: folder.clone(), text }])
     })?;
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
-    for file in &files {
-        let (resource, new, wrong) = resource::read(path, file, globals);
+    for (file, name) in files.iter().zip(names(&folder, &files)) {
+        let (resource, new, wrong) = resource::read(path, file, name, globals);
         resources.extend(resource);
         notes.extend(new);
         mistakes.extend(wrong.into_iter().map(|text| Mistake { file: file.clone(), text }));
@@ -146,7 +151,8 @@ pub(crate) fn has_no_files(path: &Path) -> bool {
 fn same_dest(resources: &[Resource]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for (index, resource) in resources.iter().enumerate() {
-        if let Some(other) = resources.iter().take(index).find(|r| r.dest == resource.dest) {
+        let same = |other: &&Resource| real_path(&other.dest) == real_path(&resource.dest);
+        if let Some(other) = resources.iter().take(index).find(same) {
             let text = format!(
                 "dest {} is written by {} as well",
                 resource.dest.display(),
@@ -163,24 +169,54 @@ fn same_dest(resources: &[Resource]) -> Vec<Mistake> {
     mistakes
 }
 
-/// confd's pattern: `*toml`, in all folders below.
+/// confd's pattern: `*toml`, in all folders below. What is behind several names (the links of a
+/// mounted ConfigMap, a link back) is one file; what begins with a dot belongs to an editor, to
+/// git, or to the mount.
 fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+    let mut found: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    let mut seen = BTreeSet::from([real_path(folder)]);
     let mut folders = vec![(folder.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(b".") {
+                continue;
+            }
+            let real = real_path(&path);
             if path.is_dir() {
-                if depth < MAX_DEPTH {
+                if depth < MAX_DEPTH && seen.insert(real) {
                     folders.push((path, depth + 1));
                 }
-            } else if path.to_string_lossy().ends_with("toml") {
-                found.push(path);
+            } else if name.ends_with(b"toml") {
+                // Its own name goes before that of a link.
+                let kept = found.entry(real.clone()).or_insert_with(|| path.clone());
+                if path == real || (*kept != real && path < *kept) {
+                    *kept = path;
+                }
             }
         }
     }
-    found.sort();
-    Ok(found)
+    let mut files: Vec<PathBuf> = found.into_values().collect();
+    files.sort();
+    Ok(files)
+}
+
+/// The stems of the files; where several have the same, those in folders are called by their
+/// path.
+fn names(folder: &Path, files: &[PathBuf]) -> Vec<String> {
+    let stem = |file: &Path| {
+        file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    };
+    let stems: Vec<String> = files.iter().map(|file| stem(file)).collect();
+    let name = |(file, own): (&PathBuf, &String)| {
+        let meets = stems.iter().filter(|other| *other == own).count() > 1;
+        let below = file.parent().and_then(|parent| parent.strip_prefix(folder).ok());
+        let folders = below.filter(|_| meets).into_iter().flat_map(Path::iter);
+        let parts = folders.map(|part| part.to_string_lossy().into_owned());
+        parts.chain([own.clone()]).collect::<Vec<_>>().join("-")
+    };
+    files.iter().zip(&stems).map(name).collect()
 }
 
 /// Folders below `conf.d` are followed this deep: a symlink to a parent ends.

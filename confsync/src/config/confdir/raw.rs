@@ -19,7 +19,7 @@ pub(super) struct File {
     pub backend: Option<BTreeMap<String, toml::Value>>,
 }
 
-/// `[template]`, and `[guard]` as another place for the last four.
+/// `[template]`, and `[guard]` as another place for the last five.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Template {
@@ -40,8 +40,10 @@ pub(super) struct Template {
     pub quiesce_cmd: Option<String>,
     pub quiesce_after: Option<toml::Value>,
     pub min_reload_interval: Option<toml::Value>,
+    pub splay: Option<toml::Value>,
     pub debounce: Option<toml::Value>,
     pub output_format: Option<String>,
+    pub escape: Option<String>,
     pub values: Option<String>,
     pub names: Option<bool>,
     pub make_directories: Option<bool>,
@@ -50,6 +52,7 @@ pub(super) struct Template {
     pub min_backends: Option<i64>,
     pub max_loss: Option<f64>,
     pub grace: Option<toml::Value>,
+    pub probe_when_stale: Option<toml::Value>,
 }
 
 /// `[nginx]`.
@@ -61,6 +64,8 @@ pub(super) struct Nginx {
     pub binary: Option<String>,
     pub deadline: Option<toml::Value>,
     pub max_old_generations: Option<i64>,
+    pub live: Option<String>,
+    pub live_dir: Option<String>,
 }
 
 /// `[haproxy]`.
@@ -96,15 +101,17 @@ impl File {
                 || template.min_backends.is_some()
                 || template.max_loss.is_some()
                 || template.grace.is_some()
+                || template.probe_when_stale.is_some()
         };
         let is_by_name = self.nginx.is_some() || self.haproxy.is_some();
         is_by_name || self.guard || self.template.as_ref().is_some_and(guards)
     }
 }
 
-const TABLES: &[&str] = &["template", "nginx", "haproxy", "guard", "backend"];
-const GUARD: &[&str] = &["on_empty", "min_backends", "max_loss", "grace"];
-const TEMPLATE: &[&str] = &[
+pub(super) const TABLES: &[&str] = &["template", "nginx", "haproxy", "guard", "backend"];
+pub(super) const GUARD: &[&str] =
+    &["on_empty", "min_backends", "max_loss", "grace", "probe_when_stale"];
+pub(super) const TEMPLATE: &[&str] = &[
     "src",
     "dest",
     "keys",
@@ -122,8 +129,10 @@ const TEMPLATE: &[&str] = &[
     "quiesce_cmd",
     "quiesce_after",
     "min_reload_interval",
+    "splay",
     "debounce",
     "output_format",
+    "escape",
     "values",
     "names",
     "make_directories",
@@ -132,10 +141,13 @@ const TEMPLATE: &[&str] = &[
     "min_backends",
     "max_loss",
     "grace",
+    "probe_when_stale",
 ];
-const NGINX: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+pub(super) const NGINX: &[&str] =
+    &["conf", "pid_file", "binary", "deadline", "max_old_generations", "live", "live_dir"];
 
-const HAPROXY: &[&str] = &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+pub(super) const HAPROXY: &[&str] =
+    &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
 
 /// Reads a file's text; the notes name keys that are ignored.
 ///

@@ -9,12 +9,13 @@ use super::raw::{self, File};
 use super::{Globals, Note, users};
 use crate::backends::KeySelection;
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
-use crate::template::Engine;
+use crate::template::{Engine, Escape};
 
 /// What is rendered, from where, to where, and how it is checked and loaded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
-    /// The stem of its file's name; its acknowledgements bear it.
+    /// The stem of its file's name, with its folders where stems meet; its
+    /// acknowledgements bear it.
     pub name: String,
     /// Its file.
     pub file: PathBuf,
@@ -53,12 +54,16 @@ pub struct Resource {
     pub quiesce_after: Duration,
     /// The least time between two reloads.
     pub min_reload_interval: Duration,
+    /// The longest random delay of a change.
+    pub splay: Duration,
     /// How long changes are collected before the first is applied; 0 for at once.
     pub debounce: Duration,
     /// Whether losses are believed.
     pub policy: LossPolicy,
     /// The fork's `output_format`: the render must parse as this.
     pub output_format: Option<String>,
+    /// What a handlebars template writes for.
+    pub escape: Escape,
 }
 
 impl Resource {
@@ -93,6 +98,21 @@ pub struct Nginx {
     pub deadline: Duration,
     /// With more old generations alive than this, the next reload waits.
     pub max_old_generations: usize,
+    /// Whether members change without a reload.
+    pub live: Live,
+    /// Where what nginx needs for that is.
+    pub live_dir: PathBuf,
+}
+
+/// Whether nginx changes its members without a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Live {
+    /// Where it can.
+    Auto,
+    /// It must: where it cannot, that is trouble.
+    Lua,
+    /// Never.
+    Off,
 }
 
 /// HAProxy, as a resource knows it.
@@ -137,6 +157,7 @@ pub(super) type Mistakes = Vec<String>;
 pub(super) fn read(
     confdir: &Path,
     path: &Path,
+    name: String,
     globals: &Globals,
 ) -> (Option<Resource>, Vec<Note>, Mistakes) {
     let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
@@ -146,7 +167,7 @@ pub(super) fn read(
     };
     let note = |text| Note { file: path.to_owned(), text, ignored: true };
     let notes = ignored.into_iter().map(note).collect();
-    let mut reader = Reader { confdir, path, globals, mistakes: Vec::new(), notes };
+    let mut reader = Reader { confdir, path, name, globals, mistakes: Vec::new(), notes };
     let resource = reader.resource(file);
     (resource.filter(|_| reader.mistakes.is_empty()), reader.notes, reader.mistakes)
 }
@@ -154,6 +175,7 @@ pub(super) fn read(
 struct Reader<'a> {
     confdir: &'a Path,
     path: &'a Path,
+    name: String,
     globals: &'a Globals,
     mistakes: Mistakes,
     notes: Vec<Note>,
@@ -185,11 +207,16 @@ impl Reader<'_> {
         if nginx.is_some() && haproxy.is_some() {
             self.mistakes.push("[nginx] and [haproxy]: one resource has one of them".into());
         }
+        let by_name = match (&nginx, &haproxy) {
+            (Some(_), _) => Some(Escape::Nginx),
+            (None, Some(_)) => Some(Escape::Haproxy),
+            (None, None) => None,
+        };
         let src = self.src(&raw);
         let dest = self.dest(&raw);
         let policy = self.policy(&raw);
         let mut resource = Resource {
-            name: self.name(),
+            name: self.name.clone(),
             file: self.path.to_owned(),
             engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
             mode: self.mode(raw.mode.as_deref()),
@@ -212,6 +239,7 @@ impl Reader<'_> {
                 "quiesce_after",
                 Duration::from_secs(1),
             ),
+            splay: self.span(raw.splay.as_ref(), "splay", Duration::ZERO),
             min_reload_interval: self.span(
                 raw.min_reload_interval.as_ref(),
                 "min_reload_interval",
@@ -219,6 +247,7 @@ impl Reader<'_> {
             ),
             debounce: self.span(raw.debounce.as_ref(), "debounce", Duration::ZERO),
             output_format: self.output_format(raw.output_format.as_deref()),
+            escape: self.escape(raw.escape.as_deref(), by_name, dest.as_deref()),
             policy,
             nginx,
             haproxy,
@@ -231,10 +260,6 @@ impl Reader<'_> {
             (resource.check, resource.reload, resource.verify) = (None, None, None);
         }
         Some(resource)
-    }
-
-    fn name(&self) -> String {
-        self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     }
 
     /// The fork lets a resource name another store; we speak to etcd alone.

@@ -262,3 +262,52 @@ fn a_check_that_is_no_template_is_a_mistake() {
     let error = folder.load().unwrap_err().to_string();
     assert!(error.contains("check_cmd is no template: column 5: function \"nope\""), "{error}");
 }
+
+/// A ConfigMap as it is mounted, an editor's file, git, a link back, a second name.
+#[test]
+fn a_file_is_one_resource_whatever_leads_to_it() {
+    let toml = |name: &str| {
+        format!("[template]\nsrc = \"t\"\ndest = \"/nowhere/{name}\"\nkeys = [\"/a\"]\n")
+    };
+    let (app, shop, blog, top) = (toml("app"), toml("shop"), toml("blog"), toml("top"));
+    let folder = Folder::with(&[
+        ("conf.d/..2026_01_02/app.toml", &app),
+        ("conf.d/.git/old.toml", "not read"),
+        ("conf.d/.#proxy.toml", "not read"),
+        ("conf.d/shop/proxy.toml", &shop),
+        ("conf.d/blog/proxy.toml", &blog),
+        ("conf.d/proxy.toml", &top),
+        ("templates/t", "x"),
+    ]);
+    let conf_d = folder.0.path().join("conf.d");
+    for (to, name) in [
+        ("..2026_01_02", "..data"),
+        ("..data/app.toml", "app.toml"),
+        ("app.toml", "z-another-name.toml"),
+        ("..", "shop/back"),
+    ] {
+        std::os::unix::fs::symlink(to, conf_d.join(name)).unwrap();
+    }
+    let confdir = folder.load().unwrap();
+    let mut found: Vec<_> =
+        confdir.resources.iter().map(|r| (r.name.clone(), r.dest.clone())).collect();
+    found.sort_unstable();
+    let wanted = [("app", "app"), ("blog-proxy", "blog"), ("proxy", "top"), ("shop-proxy", "shop")];
+    let dest = |name: &str| PathBuf::from("/nowhere").join(name);
+    assert_eq!(found, wanted.map(|(name, to)| (name.to_owned(), dest(to))));
+}
+
+#[test]
+fn one_dest_by_two_names_is_a_mistake() {
+    let folder = Folder::with(&[("templates/t", "x"), ("out/enabled/readme", "")]);
+    let root = folder.0.path();
+    std::os::unix::fs::symlink("../app.conf", root.join("out/enabled/app.conf")).unwrap();
+    std::fs::create_dir_all(root.join("conf.d")).unwrap();
+    for (name, dest) in [("a", "out/app.conf"), ("b", "out/enabled/app.conf")] {
+        let dest = root.join(dest);
+        let text = format!("[template]\nsrc = \"t\"\ndest = \"{}\"\n", dest.display());
+        std::fs::write(root.join(format!("conf.d/{name}.toml")), text).unwrap();
+    }
+    let error = folder.load().unwrap_err().to_string();
+    assert!(error.contains("is written by") && error.contains("a.toml"), "{error}");
+}

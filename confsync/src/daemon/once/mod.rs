@@ -17,6 +17,9 @@ use common::startup::connect_within;
 use common::store::{Etcd, Store, read_deadline};
 use tokio::time::Instant;
 
+use super::locks::{LOCK_PACE, lock_dests};
+use super::nothing_found::say_where_keys_are;
+use crate::apply::ledger::Owed;
 use crate::apply::pipeline::Pipeline;
 use crate::backends::loss_policy::RenderDecision;
 use crate::backends::saved::SavedBackends;
@@ -24,7 +27,7 @@ use crate::config::load::{has_no_resources, load_usable};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::{RunConfig, SingleRun};
-use crate::install::{Candidate, Wanted, current};
+use crate::install::{Candidate, DestLock, Digest, InstallError, Target, Wanted, current};
 use crate::proxy::Proxy;
 use picture::look;
 use show::show;
@@ -44,6 +47,8 @@ struct Rendered {
 
 /// How long etcd may take to answer: whoever calls in a loop wants to know soon.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a reload may wait for old generations to end.
+const DELAYED: Duration = Duration::from_secs(60);
 
 /// Applies everything once.
 ///
@@ -74,6 +79,9 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
     for set in &loaded.sets {
         let snapshot =
             store.read(&set.trees(), read_deadline()).await.context("cannot read the keys")?;
+        if snapshot.entries.is_empty() {
+            say_where_keys_are(&config.connection, &store, &set.trees(), &set.name).await;
+        }
         let run = Run { set, store: &store, bookkeeping: &bookkeeping };
         let done = one(&run, snapshot, how).await.unwrap_or_else(|error| {
             tracing::error!(set = set.name, "{error:#}");
@@ -95,14 +103,15 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
     for program in &run.set.programs {
         let resource = &program.resource;
         let memory = SavedBackends::load_if_ahead(&resource.dest, snapshot);
-        let belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
+        let mut belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
         left -= 1;
         let picture = match left {
             0 => {
-                let entries = std::mem::take(&mut snapshot.entries).into_values();
-                look(run, program, &belief, entries).await
+                let entries = std::mem::take(&mut snapshot.entries);
+                let entries = entries.into_iter().map(|(_, entry)| entry);
+                look(run, program, &mut belief, entries).await
             }
-            _ => look(run, program, &belief, snapshot.entries.values()).await,
+            _ => look(run, program, &mut belief, snapshot.entries.values()).await,
         };
         let had = belief.backends().next().is_some();
         // With nothing in place there is nothing to keep.
@@ -112,7 +121,8 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
         {
             anyhow::bail!("{}: {why}; the last file stays", resource.name);
         }
-        rendered.candidates.push(program.render(&picture.seen).map_err(anyhow::Error::msg)?);
+        let file = program.render(&picture.seen).map_err(anyhow::Error::msg)?;
+        rendered.candidates.push(file.plain());
         if let Some(routed) = picture.routed {
             let (cluster, revision) = (snapshot.cluster, snapshot.revision);
             let memory = SavedBackends { cluster, revision, backends: routed };
@@ -129,7 +139,7 @@ async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: SingleRun) -> anyhow::R
         return Ok(Exit::Done);
     }
     if how.sync_only {
-        write_only(run.set, &candidates.into())?;
+        write_only(run.set, &candidates.into()).await?;
         return Ok(Exit::Done);
     }
     let exit = apply(run.set, candidates, snapshot.revision).await?;
@@ -151,18 +161,28 @@ async fn apply(
     revision: Revision,
 ) -> anyhow::Result<Exit> {
     let proxy = Proxy::of(set, None, None).await?;
-    let targets = set.programs.iter().map(CompiledResource::target).collect();
-    let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, Duration::ZERO)?;
-    pipeline.once = true;
+    let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
     let wanted = Wanted::from(candidates);
     let digest = Some(wanted.digest());
+    let Some(locks) = locks_or_in_sync(set, &targets, digest).await? else {
+        return Ok(Exit::Done);
+    };
+    let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, Duration::ZERO)?;
+    pipeline.once = true;
     let was_in_place = pipeline.ledger.on_disk() == digest;
     if was_in_place && !pipeline.unproven() {
         tracing::info!(set = set.name, "in sync");
         return Ok(Exit::Done);
     }
     pipeline.want(wanted, revision);
-    pipeline.step(Instant::now()).await;
+    let left_over = pipeline.unproven() && !was_in_place && pipeline.proxy().is_running();
+    step(&mut pipeline).await;
+    if left_over && pipeline.ledger.on_disk() != digest {
+        // That was what an earlier run had left; whatever came of it, what is wanted now is due.
+        pipeline.try_again();
+        pipeline.trouble = None;
+        step(&mut pipeline).await;
+    }
     let in_place = pipeline.ledger.on_disk() == digest;
     match pipeline.trouble.take() {
         None => Ok(Exit::Done),
@@ -183,17 +203,61 @@ async fn apply(
     }
 }
 
+/// The right to write the files; `None` when they are as they are wanted and another process,
+/// a daemon most often, keeps them so.
+async fn locks_or_in_sync(
+    set: &ReloadGroup,
+    targets: &[Target],
+    wanted: Option<Digest>,
+) -> anyhow::Result<Option<Vec<DestLock>>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match lock_dests(targets, Duration::ZERO).await {
+            Ok(locks) => return Ok(Some(locks)),
+            Err(held @ InstallError::Held { .. }) => {
+                if current(targets)? == wanted {
+                    tracing::info!(set = set.name, "in sync: {held}");
+                    return Ok(None);
+                }
+                if Instant::now() >= until {
+                    return Err(held.into());
+                }
+                tokio::time::sleep(LOCK_PACE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Performs the step that is due. What delays one is waited for, though not for ever.
+async fn step(pipeline: &mut Pipeline) {
+    let until = Instant::now() + DELAYED;
+    while !pipeline.step(Instant::now()).await {
+        let Owed::Later(at) = pipeline.ledger.owed(Instant::now()) else { return };
+        if at > until {
+            let why = "the reload waits still: too many old generations are at work";
+            pipeline.trouble = Some(why.to_owned());
+            tracing::error!("{why}");
+            return;
+        }
+        tokio::time::sleep_until(at).await;
+    }
+}
+
 fn only_commands(set: &ReloadGroup) -> bool {
     set.programs.iter().all(|program| !program.resource.is_by_name())
 }
 
-fn write_only(set: &ReloadGroup, wanted: &Wanted) -> anyhow::Result<()> {
+async fn write_only(set: &ReloadGroup, wanted: &Wanted) -> anyhow::Result<()> {
     use crate::install::{Proof, StagedFiles};
     let targets: Vec<_> = wanted.files().iter().map(|c| c.target.clone()).collect();
     if current(&targets)? == Some(wanted.digest()) {
         tracing::info!(set = set.name, "in sync");
         return Ok(());
     }
+    let Some(_locks) = locks_or_in_sync(set, &targets, Some(wanted.digest())).await? else {
+        return Ok(());
+    };
     let staged = StagedFiles::write(wanted)?;
     let proof = Proof::nothing_to_ask(&staged);
     staged.accept(proof)?.install()?.commit()?;

@@ -10,7 +10,7 @@ use common::model::Entry;
 
 use super::Run;
 use crate::backends::known::KnownBackends;
-use crate::backends::loss_check;
+use crate::backends::loss_check::LossCheck;
 use crate::backends::{KeySelection, ParsedKeys, RegisteredBackend};
 use crate::config::program::CompiledResource;
 use crate::template::Texts;
@@ -28,7 +28,7 @@ pub(super) struct Picture {
 pub(super) async fn look(
     run: &Run<'_>,
     program: &CompiledResource,
-    belief: &KnownBackends,
+    belief: &mut KnownBackends,
     entries: impl Iterator<Item: Borrow<Entry>>,
 ) -> Picture {
     let resource = &program.resource;
@@ -38,16 +38,17 @@ pub(super) async fn look(
     }
     let mut seen = resource.reading.see(entries);
     say_refused(&seen);
-    let held = loss_check::hold(
-        run.store,
-        run.bookkeeping,
-        &resource.name,
-        &resource.policy,
-        belief,
-        &mut seen,
-        true,
-    )
-    .await;
+    let check = LossCheck {
+        store: run.store,
+        bookkeeping: run.bookkeeping,
+        name: &resource.name,
+        policy: &resource.policy,
+        regressed: true,
+        // Too few are looked for by who asked, the retained included.
+        in_place: false,
+        is_about_backends: false,
+    };
+    let held = check.look(belief, &mut seen).await.retained;
     let routed = held.is_empty().then(|| {
         let value = |(key, r): (&Arc<str>, &Arc<RegisteredBackend>)| {
             let value = r.raw.as_ref().or_else(|| seen.entries.get(key))?;

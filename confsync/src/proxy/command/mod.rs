@@ -15,7 +15,6 @@
 //!
 //! This module knows nothing of nginx or of files to install.
 
-mod orphans;
 mod output;
 mod supervise;
 
@@ -30,7 +29,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use common::runtime::Forwarded;
-pub use orphans::reap_as_init;
+use common::runtime::orphans;
 pub use output::Output;
 use output::{Bounded, drain};
 pub use supervise::{Left, Supervised, Tail};

@@ -11,12 +11,13 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use common::runtime::orphans;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{CommandError, describe, new, not_started, orphans};
+use super::{CommandError, describe, new, not_started};
 
 /// Lines kept of a child's standard error, and the length they are cut to.
 const LINES: usize = 50;

@@ -198,7 +198,7 @@ async fn what_a_killed_child_had_started_dies_with_it() {
 #[ignore = "run by `process_one_reaps`, as process 1"]
 async fn inside_as_process_one() {
     assert_eq!(std::process::id(), 1);
-    let reaping = tokio::spawn(reap_as_init());
+    let reaping = tokio::spawn(orphans::reap_as_init());
     for _ in 0..20 {
         let mut ours = child("sleep 0 >/dev/null 2>&1 & exec sh -c 'exit 7'");
         let outcome = sh("sleep 0 >/dev/null 2>&1 & echo $!").run().await.unwrap();

@@ -7,6 +7,7 @@
 //! * [`claims`] knows which workers live, and orders our writes before their reads.
 //! * [`nginx_text`] writes the lines of nginx's configuration that use a table.
 //! * [`worker_state`] asks a worker what it goes by.
+//! * [`nginx_lua`] is the driver: files in, members in, what is in flight out.
 //! * [`upstreams`] is all of it for one nginx: set, confirm, and what is still in flight.
 //!
 //! This module knows nothing of etcd, templates or reloads.
@@ -21,6 +22,7 @@
 
 pub mod claims;
 pub mod layout;
+pub mod nginx_lua;
 pub mod nginx_text;
 pub mod roster;
 pub mod table;

@@ -15,6 +15,8 @@ use super::layout::MemberId;
 use super::roster::{Joining, TableFull};
 use super::table::{MemberTable, TableFolder, Traffic};
 use super::worker_state::{self, WorkerStateError};
+use crate::proxy::pools::DepartedMember;
+pub use crate::template::{UpstreamMember, UpstreamMembers};
 
 /// How long a worker may take to answer. It does within a turn of its event loop.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
@@ -25,27 +27,6 @@ const REJOIN_PAUSE: Duration = Duration::from_millis(50);
 /// How long an nginx may keep an idle connection: `keepalive_timeout` of an upstream is 60 s
 /// unless it is set.
 const KEPT_CONNECTIONS: Duration = Duration::from_secs(75);
-
-/// One backend of an upstream, as it is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamMember {
-    /// Its address; never a name.
-    pub endpoint: Endpoint,
-    /// 1 to 256.
-    pub weight: u16,
-}
-
-/// The backends of one upstream, by their keys.
-pub type UpstreamMembers = BTreeMap<Arc<str>, UpstreamMember>;
-
-/// A backend that left and may have requests in flight.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DepartedBackend {
-    /// The upstream.
-    pub upstream: String,
-    /// Its place there.
-    pub slot: u32,
-}
 
 /// Why the members are not known to be what nginx uses.
 #[derive(Debug, thiserror::Error)]
@@ -219,11 +200,11 @@ impl LiveUpstreams {
 
     /// Those that left and were not seen without requests since.
     #[must_use]
-    pub fn departed(&self) -> Vec<DepartedBackend> {
+    pub fn departed(&self) -> Vec<DepartedMember> {
         let slots = |(name, known): (&String, &Upstream)| {
             let slots: Vec<u32> = known.table.roster.leaving().map(|(_, slot)| slot).collect();
             let name = name.clone();
-            slots.into_iter().map(move |slot| DepartedBackend { upstream: name.clone(), slot })
+            slots.into_iter().map(move |slot| DepartedMember { pool: name.clone(), slot })
         };
         self.upstreams.iter().flat_map(slots).collect()
     }
@@ -231,8 +212,8 @@ impl LiveUpstreams {
     /// How many requests are in flight to a departed backend; `None` if that is not known
     /// exactly.
     #[must_use]
-    pub fn in_flight(&self, departed: &DepartedBackend) -> Option<u64> {
-        let known = self.upstreams.get(&departed.upstream)?;
+    pub fn in_flight(&self, departed: &DepartedMember) -> Option<u64> {
+        let known = self.upstreams.get(&departed.pool)?;
         if !known.table.roster.leaving().any(|(_, slot)| slot == departed.slot) {
             // It was released, which needs that nothing is in flight.
             return Some(0);

@@ -13,6 +13,7 @@ pub(super) struct Compiled {
     pub(super) conf: PathBuf,
     pub(super) pid_file: PathBuf,
     pub(super) error_log: PathBuf,
+    pub(super) user: String,
 }
 
 impl Compiled {
@@ -35,6 +36,8 @@ impl Compiled {
             conf: under(said("--conf-path"), "conf/nginx.conf"),
             pid_file: under(said("--pid-path"), "logs/nginx.pid"),
             error_log: under(said("--error-log-path"), "logs/error.log"),
+            user: said("--user")
+                .map_or_else(|| "nobody".to_owned(), |user| user.to_string_lossy().into_owned()),
             prefix,
         }
     }

@@ -168,6 +168,25 @@ impl Nginx {
         clean_beside(&self.conf)
     }
 
+    /// The user and group that its workers run as; `None` where they run as we do.
+    #[must_use]
+    pub fn worker_user(&self) -> Option<(u32, u32)> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let text = self.main_text();
+        let directives = conf::parse(&text).unwrap_or_default();
+        let told = directives.iter().find(|d| d.depth == 0 && !d.block && *d.name == *b"user");
+        let words: Vec<_> =
+            told.iter().flat_map(|d| &d.args).map(|word| String::from_utf8_lossy(word)).collect();
+        let name = words.first().map_or(self.compiled.user.as_str(), |name| name);
+        let user = nix::unistd::User::from_name(name).ok().flatten()?;
+        // Without a group of its own in the directive, nginx takes the one of the user's name.
+        let group = words.get(1).map_or(name, |group| group);
+        let group = nix::unistd::Group::from_name(group).ok().flatten();
+        Some((user.uid.as_raw(), group.map_or(user.gid, |group| group.gid).as_raw()))
+    }
+
     /// The files that the main error log goes to.
     fn error_logs(&self) -> Vec<PathBuf> {
         let mut logs = first_argument(&self.main_text(), b"error_log");

@@ -242,7 +242,27 @@ impl Master {
         })?;
         let mut pids: BTreeSet<i32> = list.split_whitespace().flat_map(str::parse).collect();
         pids.extend(known.iter().map(|id| id.pid));
-        Ok(pids.into_iter().filter_map(|child| Worker::read(child, pid)).collect())
+        let workers = pids.into_iter().filter_map(|child| Worker::read(child, pid));
+        Ok(workers.filter(|worker| !worker.is_master()).collect())
+    }
+
+    /// The masters that accept on the same sockets: while the binary is upgraded (USR2), the
+    /// one of the new binary is a child of the old one, whose number is in `PIDFILE.oldbin`.
+    #[must_use]
+    pub fn others(&self, pid_file: &Path) -> Vec<Self> {
+        let mut old = pid_file.as_os_str().to_owned();
+        old.push(".oldbin");
+        let started = children(self.id.pid).into_iter().chain(self.parent());
+        let started = started.filter_map(Pid::from_raw).filter_map(|pid| Self::from_pid(pid).ok());
+        let mut found: Vec<Self> = Vec::new();
+        for master in started.chain(Self::from_pid_file(Path::new(&old)).ok()) {
+            let known = master.id == self.id || found.iter().any(|other| other.id == master.id);
+            // One of ours that was forked just now bears the title as well.
+            if !known && master.workers(&[]).is_ok_and(|workers| !workers.is_empty()) {
+                found.push(master);
+            }
+        }
+        found
     }
 
     /// Whether a worker of it serves.
@@ -271,6 +291,11 @@ impl Master {
 }
 
 impl Worker {
+    /// A worker begins with the title of a master; only a master has children.
+    fn is_master(&self) -> bool {
+        self.role == Role::Starting && !children(self.id.pid).is_empty()
+    }
+
     fn read(pid: i32, master: i32) -> Option<Self> {
         let stat = Stat::read(pid).filter(|stat| stat.parent == master)?;
         let role = Role::of(&title(pid));

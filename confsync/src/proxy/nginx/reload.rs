@@ -4,7 +4,11 @@
 //! for work; then the workers are listed; then the signal goes. A generation that
 //! appears after that was read from the new files, whoever else may have signalled. And
 //! a master that waits again, has taken the signal and has forked nobody, refused.
+//!
+//! While the binary is upgraded, two masters have workers that accept. The old one does not
+//! read its files again, so nothing is applied before its workers take no more connections.
 
+use std::path::Path;
 use std::time::Duration;
 
 use common::model::format_span;
@@ -67,6 +71,13 @@ pub enum ReloadError {
         /// The master's words.
         words: String,
     },
+    /// The new generation serves, and so do the workers of another master.
+    #[error(
+        "nginx's binary is being upgraded: the workers of another master (process {0}) accept \
+         connections too, by the files of before; end the upgrade (`kill -QUIT {0}` when the new \
+         one serves well)"
+    )]
+    OtherMaster(i32),
     /// The master ended.
     #[error("nginx's master ended during the reload: {0}")]
     Died(String),
@@ -94,10 +105,13 @@ impl Nginx {
         let before: Vec<_> = master.workers(&[])?.iter().map(|worker| worker.id).collect();
         let sent = Instant::now();
         master.signal(Signal::HUP)?;
-        match wait_for_proof(master, &before, &logs, until).await? {
-            Verdict::Applied { old_generations } => {
-                Ok(Applied { old: before, old_generations, took: sent.elapsed() })
+        let wait = Wait { master, before: &before, logs: &logs, pid_file: &self.pid_file() };
+        match wait.until(until).await? {
+            Verdict::Applied { old_generations, others } => {
+                let old = before.into_iter().chain(others).collect();
+                Ok(Applied { old, old_generations, took: sent.elapsed() })
             }
+            Verdict::OtherMaster(pid) => Err(ReloadError::OtherMaster(pid)),
             Verdict::RejectedValue => {
                 Err(ReloadError::RejectedValue(self.explain(&logs, master, SILENT).await))
             }
@@ -129,43 +143,72 @@ impl Nginx {
 }
 
 enum Verdict {
-    Applied { old_generations: usize },
+    Applied { old_generations: usize, others: Vec<ProcessId> },
+    OtherMaster(i32),
     RejectedValue,
     NoWorkers,
     Died,
     TimedOut,
 }
 
-async fn wait_for_proof(
-    master: &Master,
-    before: &[ProcessId],
-    logs: &Mark,
-    until: Instant,
-) -> Result<Verdict, MasterError> {
-    let mut pace = Pace::new();
-    let mut idle_since = None;
-    loop {
-        pace.wait().await;
-        let now = match master.workers(before) {
-            Ok(now) if master.is_alive() => now,
-            Ok(_) | Err(MasterError::NotRunning(_)) => return Ok(Verdict::Died),
-            Err(e) => return Err(e),
-        };
-        if judge(before, &now) >= Generation::Applied && !gave_up(logs, master) {
-            return Ok(Verdict::Applied { old_generations: old_generations(&now) });
+struct Wait<'a> {
+    master: &'a Master,
+    /// The workers that were there when the signal was sent.
+    before: &'a [ProcessId],
+    logs: &'a Mark,
+    pid_file: &'a Path,
+}
+
+impl Wait<'_> {
+    async fn until(&self, until: Instant) -> Result<Verdict, MasterError> {
+        let (master, before) = (self.master, self.before);
+        let mut pace = Pace::new();
+        let mut idle_since = None;
+        loop {
+            pace.wait().await;
+            let now = match master.workers(before) {
+                Ok(now) if master.is_alive() => now,
+                Ok(_) | Err(MasterError::NotRunning(_)) => return Ok(Verdict::Died),
+                Err(e) => return Err(e),
+            };
+            let late = Instant::now() >= until;
+            let gave_up = gave_up(self.logs, master);
+            if judge(before, &now) >= Generation::Applied && !gave_up {
+                let old_generations = old_generations(&now);
+                match self.others() {
+                    Ok(others) => return Ok(Verdict::Applied { old_generations, others }),
+                    Err(pid) if late => return Ok(Verdict::OtherMaster(pid)),
+                    Err(_) => continue,
+                }
+            }
+            let idle = master.is_waiting() == Some(true) && (!has_new(before, &now) || gave_up);
+            let since = *idle_since.get_or_insert_with(Instant::now);
+            if !idle {
+                idle_since = None;
+            } else if since.elapsed() >= IDLE {
+                let serves = now.iter().any(|worker| worker.role == Role::Serving);
+                return Ok(if serves { Verdict::RejectedValue } else { Verdict::NoWorkers });
+            }
+            if late {
+                return Ok(Verdict::TimedOut);
+            }
         }
-        let idle =
-            master.is_waiting() == Some(true) && (!has_new(before, &now) || gave_up(logs, master));
-        let since = *idle_since.get_or_insert_with(Instant::now);
-        if !idle {
-            idle_since = None;
-        } else if since.elapsed() >= IDLE {
-            let serves = now.iter().any(|worker| worker.role == Role::Serving);
-            return Ok(if serves { Verdict::RejectedValue } else { Verdict::NoWorkers });
+    }
+
+    /// The workers of other masters on these sockets, which finish their requests; or a master
+    /// of which one still accepts.
+    fn others(&self) -> Result<Vec<ProcessId>, i32> {
+        let mut finishing = Vec::new();
+        for other in self.master.others(self.pid_file) {
+            for worker in other.workers(&[]).unwrap_or_default() {
+                match worker.role {
+                    Role::Serving | Role::Starting => return Err(other.id().pid),
+                    Role::ShuttingDown => finishing.push(worker.id),
+                    Role::Other => {}
+                }
+            }
         }
-        if Instant::now() >= until {
-            return Ok(Verdict::TimedOut);
-        }
+        Ok(finishing)
     }
 }
 

@@ -22,7 +22,7 @@ use tempfile::{NamedTempFile, TempDir};
 
 use super::conf::{Directive, Edit, parse, quote, replace};
 use super::include;
-use crate::install::{InstallError, StagedFiles, new_beside};
+use crate::install::{InstallError, StagedFiles, new_beside, real_path};
 
 /// Deeper includes are left as they are; nginx itself would run out of open files on
 /// a circle.
@@ -242,7 +242,7 @@ impl Walk<'_> {
 
     /// Where the content of `file` is to be read, and the name to show for it.
     fn stand_in(&mut self, file: &Path) -> (PathBuf, PathBuf) {
-        let real = real(file);
+        let real = real_path(file);
         match self.stands.iter().find(|stand| stand.real == real) {
             Some(stand) => {
                 self.reached.insert(real);
@@ -260,14 +260,4 @@ impl Walk<'_> {
         self.copies.push(copy);
         Ok(path)
     }
-}
-
-/// The file behind the links; for one that is not there yet, by its folder.
-fn real(file: &Path) -> PathBuf {
-    fs::canonicalize(file).unwrap_or_else(|_| match (file.parent(), file.file_name()) {
-        (Some(folder), Some(name)) => {
-            fs::canonicalize(folder).map_or_else(|_| file.to_owned(), |f| f.join(name))
-        }
-        _ => file.to_owned(),
-    })
 }

@@ -50,8 +50,8 @@ function tick(made) {
 function dot() { const d = h("span", "dot"); d.setAttribute("aria-hidden", "true"); return d; }
 const tag = (mood, words) => h("span", "tag " + mood, dot(), words);
 // A command for a terminal on the load balancer's machine.
-function command(words, doc) {
-  const text = words + (doc.confdir === "/etc/confsync" ? "" : " --confdir " + quoted(doc.confdir));
+function command(words, confdir) {
+  const text = words + (!confdir || confdir === "/etc/confsync" ? "" : " --confdir " + quoted(confdir));
   const code = h("code", "", text), button = h("button", "", "Copy");
   button.type = "button";
   button.dataset.key = "copy " + text;

@@ -41,14 +41,14 @@ function problem(set, doc) {
     "Nothing of this group is proven to be served.";
   add(note, [h("p", "", served)]);
   const names = at ? [at.resource] : set.resources.length === 1 ? [set.resources[0].name] : [];
-  return add(note, names.map((name) => command("confsync render " + quoted(name), doc)));
+  return add(note, names.map((name) => command("confsync render " + quoted(name), doc.confdir)));
 }
-function retained(set, doc) {
+function retained(set) {
   const named = set.resources.map((r) => [r.name, r.services.filter((s) => s.retained)]).filter(([, list]) => list.length);
   const note = ([name, list]) => h("div", "note",
     h("p", "", list.map((s) => plural(s.retained, "backend") + " of " + s.service).join(", ") + (list.length === 1 && list[0].retained === 1 ? " is" : " are") +
       " retained: absent from etcd, and still accepting connections. Look at etcd and at the sidekicks. If the loss is meant:"),
-    command("confsync accept " + quoted(name), doc));
+    command("confsync accept " + quoted(name)));
   return named.map(note);
 }
 function reload(l) {
@@ -62,7 +62,7 @@ function one(set, doc, many) {
   card.setAttribute("aria-label", set.name);
   if (set.trouble) add(card, [problem(set, doc)]);
   if (set.stale) add(card, [h("p", "note wait", "etcd is not watched: " + set.stale + ". What is active stays active.")]);
-  add(card, retained(set, doc));
+  add(card, retained(set));
   if (set.refused.length) {
     const rejection = (r) => h("li", "", h("span", "", tag("bad", "rejected")), h("span", "what", h("b", "", r.key), h("small", "", r.why)), h("span", ""));
     add(card, [h("h3", "", plural(set.refused.length, "value") + " rejected"), h("ul", "rows", set.refused.map(rejection))]);

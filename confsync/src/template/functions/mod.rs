@@ -7,6 +7,7 @@
 
 mod data;
 mod lists;
+pub(crate) mod members;
 mod numbers;
 mod outside;
 mod regex;
@@ -16,6 +17,8 @@ mod words;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use members::Mark;
 
 use super::kv::Texts;
 use super::runes::to_str;
@@ -77,6 +80,8 @@ pub(crate) struct Call<'a> {
     pub(crate) budget: &'a Budget,
     /// What may be asked of the system.
     pub(crate) system: &'a dyn System,
+    /// What stands for lines that name backends.
+    pub(crate) mark: &'a Mark,
 }
 
 /// A function's answer.
@@ -185,7 +190,7 @@ pub(crate) fn too_large() -> Fault {
     )
 }
 
-const TABLES: [&[Function]; 8] = [
+const TABLES: [&[Function]; 9] = [
     store::FUNCTIONS,
     text::FUNCTIONS,
     words::FUNCTIONS,
@@ -194,6 +199,7 @@ const TABLES: [&[Function]; 8] = [
     numbers::FUNCTIONS,
     data::FUNCTIONS,
     outside::FUNCTIONS,
+    members::FUNCTIONS,
 ];
 
 /// Every function.
@@ -317,10 +323,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_table_has_confd_s_functions_and_its_fork_s() {
+    fn the_table_has_confd_s_functions_and_its_fork_s_and_our_two_words() {
         let names: BTreeSet<&str> = all().map(|f| f.name).collect();
         // `include` renders, so it belongs to the engine.
-        assert_eq!(names.len(), 39 + 32 - 1);
+        assert_eq!(names.len(), 39 + 32 - 1 + 2);
         assert_eq!(names.len(), all().count());
     }
 

@@ -69,6 +69,13 @@ impl GoTemplate {
         })
     }
 
+    /// Whether it may call `upstream` or `servers`, itself or in a file that it includes.
+    pub(super) fn names_members(&self) -> bool {
+        let (lexemes, _) = lex::lex(&self.source);
+        let words: [&[u8]; 3] = [b"upstream", b"servers", b"include"];
+        lexemes.iter().any(|lexeme| words.contains(&lexeme.text))
+    }
+
     /// The file it was read from.
     pub(super) fn file(&self) -> &Path {
         &self.file
@@ -91,7 +98,8 @@ impl GoTemplate {
     fn run(&self, input: &Input, dot: &Value) -> Result<Vec<u8>, TemplateError> {
         let budget = Budget::default();
         let includes = Includes::new(self.folder.as_deref());
-        let call = Call { kv: &input.kv, budget: &budget, system: &*input.system };
+        let (kv, system, mark) = (&*input.kv, &*input.system, &input.mark);
+        let call = Call { kv, budget: &budget, system, mark };
         Exec::new(self, call, &includes).run(dot)
     }
 }

@@ -12,11 +12,11 @@ use serde_json::Value as Json;
 use super::helpers::{State, arguments, fail};
 use super::item::Leaf;
 use super::safe;
-use crate::template::functions::{Budget, Fault};
+use crate::template::functions::Fault;
 
 /// The helper that every `{{x}}` passes; no template can name it.
 pub(super) const SAFE: &str = " safe";
-/// The helper that `{{{x}}}` passes, and what is written for nginx.
+/// The helper that `{{{x}}}` passes, and what is quoted already.
 pub(super) const RAW: &str = " raw";
 /// The helper that counts steps.
 pub(super) const TICK: &str = " tick";
@@ -28,7 +28,7 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>
     registry.register_helper(TICK, Box::new(Tick { state: Arc::clone(state) }));
 }
 
-/// `{{x}}`: the value, if nginx takes it for text wherever it stands.
+/// `{{x}}`: the value, if who reads the file takes it for text wherever it stands.
 struct Safe<'a> {
     state: Arc<State<'a>>,
 }
@@ -44,16 +44,20 @@ impl HelperDef for Safe<'_> {
         let args = arguments(helper.params())?;
         let expression = args.get(1).and_then(|e| e.as_str()).unwrap_or_default();
         let value = args.first().copied().unwrap_or(&Json::Null);
-        safe_text(&Leaf::of(value), expression, &self.state.budget).map_err(fail)?;
+        safe_text(&Leaf::of(value), expression, &self.state).map_err(fail)?;
         Ok(first(helper))
     }
 }
 
 /// Whether a value may be written as it is.
-pub(super) fn safe_text(value: &Leaf<'_>, expression: &str, budget: &Budget) -> Result<(), Fault> {
-    budget.steps(1)?;
+pub(super) fn safe_text(
+    value: &Leaf<'_>,
+    expression: &str,
+    state: &State<'_>,
+) -> Result<(), Fault> {
+    state.budget.steps(1)?;
     match value {
-        Leaf::Text(text) => safe::plain(text, expression),
+        Leaf::Text(text) => safe::plain(state.escape, text, expression),
         Leaf::Other(json) if json.is_array() || json.is_object() => Err(Fault::new(
             format!("{expression} is a list or an object, not text"),
             "walk it with `{{#each}}`, or write it with `join` or `toJson`",

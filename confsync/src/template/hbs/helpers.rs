@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use handlebars::{
-    Context, Handlebars, Helper, HelperDef, PathAndJson, RenderContext, RenderError,
-    RenderErrorReason, ScopedJson,
+    Context, Handlebars, Helper, HelperDef, HelperResult, Output, PathAndJson, RenderContext,
+    RenderError, RenderErrorReason, Renderable, ScopedJson, StringOutput,
 };
 use serde_json::Value as Json;
 
 use super::{checks, json, loops, own};
-use crate::template::Input;
 use crate::template::functions::{self, Budget, Call, Fault, Function, Ty};
 use crate::template::go::builtins;
 use crate::template::value::Value;
+use crate::template::{Escape, Input};
 
 /// What handlebars brings itself.
 const BUILT_IN: [&str; 14] = [
@@ -55,10 +55,10 @@ impl Helpers {
         own(name).is_some() || functions::find(name).is_some()
     }
 
-    /// Whether a helper's result is nginx's own syntax and needs no check.
+    /// Whether a helper's result is quoted already and needs no check.
     #[expect(clippy::unused_self, reason = "asked beside the others")]
-    pub(super) fn writes_nginx(&self, name: &str) -> bool {
-        name == "quote"
+    pub(super) fn quotes(&self, name: &str) -> bool {
+        matches!(name, "quote" | "servers" | "upstream")
     }
 }
 
@@ -66,6 +66,7 @@ impl Helpers {
 pub(super) struct State<'a> {
     pub(super) input: &'a Input,
     pub(super) budget: Budget,
+    pub(super) escape: Escape,
 }
 
 impl State<'_> {
@@ -86,6 +87,7 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>
         let helper = Box::new(OwnHelper { name, call: *call, state: Arc::clone(state) });
         registry.register_helper(name, helper);
     }
+    registry.register_helper("upstream", Box::new(Upstream { state: Arc::clone(state) }));
     registry.unregister_helper("log");
     loops::register(registry, state);
     checks::register(registry, state);
@@ -149,8 +151,12 @@ fn call_own(
     let hash = |key: &str| helper.hash_get(key).map(|value| value.value().clone());
     let size: usize = args.iter().map(|arg| arg.as_array().map_or(1, Vec::len)).sum();
     let paid = state.budget.steps(1 + size);
-    paid.and_then(|()| call(&args, &hash, &*state.input.system))
-        .map_err(|fault| fail(named(name, &args, fault)))
+    let make = || match name {
+        // The one whose result depends on what reads the file.
+        "quote" => own::quote_for(state.escape, &args, &hash),
+        _ => call(&args, &hash, &*state.input.system),
+    };
+    paid.and_then(|()| make()).map_err(|fault| fail(named(name, &args, fault)))
 }
 
 /// What a function makes of these arguments.
@@ -181,7 +187,8 @@ fn result(function: &Function, args: &[&Json], state: &State<'_>) -> Result<Valu
     let values = args.iter().enumerate().map(|(i, arg)| json::to_value(arg, ty(i)));
     let values = values.collect::<Result<Vec<_>, _>>()?;
     let budget = &state.budget;
-    let value = call(&Call { kv: &state.input.kv, budget, system: &*state.input.system }, &values)?;
+    let Input { kv, system, mark, .. } = state.input;
+    let value = call(&Call { kv, budget, system: &**system, mark }, &values)?;
     budget.made(&value)?;
     Ok(value)
 }
@@ -195,6 +202,50 @@ impl HelperDef for FunctionHelper<'_> {
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
         let value = call_function(self.function, helper.params(), &self.state)?;
+        Ok(ScopedJson::Derived(json::from_value(&value)))
+    }
+}
+
+/// `upstream`, whose second argument may be a body.
+struct Upstream<'a> {
+    state: Arc<State<'a>>,
+}
+
+impl HelperDef for Upstream<'_> {
+    fn call<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        registry: &'reg Handlebars<'reg>,
+        data: &'rc Context,
+        context: &mut RenderContext<'reg, 'rc>,
+        out: &mut dyn Output,
+    ) -> HelperResult {
+        let Some(body) = helper.template() else {
+            let value = self.call_inner(helper, registry, data, context)?;
+            out.write(&value.render())?;
+            return Ok(());
+        };
+        let mut more = StringOutput::new();
+        body.render(registry, data, context, &mut more)?;
+        let more = more.into_string()?;
+        let args = arguments(helper.params())?;
+        let service = args.first().and_then(|name| name.as_str()).unwrap_or_default();
+        let fault = |fault| fail(named("upstream", &args, fault));
+        let text = self.state.input.mark.upstream(service, &more).map_err(fault)?;
+        out.write(&text)?;
+        Ok(())
+    }
+
+    fn call_inner<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+    ) -> Result<ScopedJson<'rc>, RenderError> {
+        let function = functions::find("upstream")
+            .ok_or_else(|| RenderErrorReason::HelperNotFound("upstream".to_owned()))?;
+        let value = call_function(function, helper.params(), &self.state)?;
         Ok(ScopedJson::Derived(json::from_value(&value)))
     }
 }

@@ -175,6 +175,10 @@ fn meta(named: &NamedBackend) -> Json {
     Json::Object(entries.map(|(k, v)| (k.clone(), v.as_str().into())).collect())
 }
 
+/// What a backend has.
+pub(super) const FIELDS: [&str; 9] =
+    ["addr", "host", "port", "weight", "zone", "meta", "key", "service", "id"];
+
 /// The whole of a backend.
 pub(super) fn backend(named: &NamedBackend) -> Json {
     let backend = &named.backend;

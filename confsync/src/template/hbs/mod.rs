@@ -28,6 +28,7 @@ use handlebars::{Context, Handlebars, RenderErrorReason};
 use serde_json::Value as Json;
 
 use super::error::{TemplateError, place};
+use super::escape::Escape;
 use super::functions::{Budget, Fault, MAX_TEXT, nearest, too_large};
 use super::print::BoundedText;
 use super::{Input, Sources};
@@ -42,6 +43,7 @@ pub(super) struct HandlebarsTemplate {
     name: String,
     templates: BTreeMap<String, Template>,
     asks: Asks,
+    escape: Escape,
 }
 
 /// The names of all helpers.
@@ -92,7 +94,8 @@ impl HandlebarsTemplate {
             let what = format!("the partial `{partial}` uses itself, directly or through others");
             return Err(TemplateError::at(file, (0, 0), what.as_str().into()));
         }
-        Ok(Self { file: file.to_owned(), name, templates, asks: reader.asks })
+        let escape = sources.escape;
+        Ok(Self { file: file.to_owned(), name, templates, asks: reader.asks, escape })
     }
 
     /// The file it was read from.
@@ -107,7 +110,7 @@ impl HandlebarsTemplate {
 
     /// The output for these keys and backends.
     pub(super) fn render(&self, input: &Input) -> Result<Vec<u8>, TemplateError> {
-        let state = Arc::new(State { input, budget: Budget::default() });
+        let state = Arc::new(State { input, budget: Budget::default(), escape: self.escape });
         let mut registry = Handlebars::new();
         registry.set_strict_mode(true);
         registry.register_escape_fn(handlebars::no_escape);
@@ -194,6 +197,7 @@ impl Reader<'_> {
             moved: is_partial,
             chosen: 0,
             shadowed: is_partial,
+            in_backend: false,
             asks: self.asks,
         };
         tree.names(&template);

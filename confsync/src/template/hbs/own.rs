@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::{json, safe};
+use crate::template::escape::Escape;
 use crate::template::functions::{Fault, MAX_TEXT, Ty, too_large};
 use crate::template::runes::to_str;
 use crate::template::sprintf;
@@ -62,8 +63,13 @@ fn list<'a>(args: &[&'a Json]) -> Result<&'a [Json], Fault> {
 }
 
 fn quote(args: &[&Json], hash: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+    quote_for(Escape::Nginx, args, hash)
+}
+
+/// A quoted string, as what reads the file has it.
+pub(super) fn quote_for(escape: Escape, args: &[&Json], hash: Hash<'_>) -> Result<Json, Fault> {
     let dollar = hash("dollar").and_then(|d| d.as_str().map(str::to_owned));
-    safe::quoted(&text(args, 0)?, dollar.as_deref()).map(Json::String)
+    safe::quoted(escape, &text(args, 0)?, dollar.as_deref()).map(Json::String)
 }
 
 fn go_quote(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {

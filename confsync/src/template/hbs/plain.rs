@@ -159,7 +159,7 @@ impl<'t> Piece<'t> {
                 let missing = || RenderError::strict_error(Some(&(*name).to_owned()));
                 let leaf = turn.answer(ask)?.ok_or_else(missing)?;
                 if let Some(expression) = checked {
-                    safe_text(&leaf, expression, &state.budget).map_err(fail)?;
+                    safe_text(&leaf, expression, state).map_err(fail)?;
                 }
                 written.write(&leaf.shown(), out)
             }

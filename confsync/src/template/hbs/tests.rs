@@ -31,7 +31,7 @@ fn sources() -> Sources {
         ("layout", "<{{> @partial-block}}>"),
     ];
     let partials = partials.map(|(name, text)| (name.to_owned(), text.to_owned()));
-    Sources { partials: partials.into(), templates: None }
+    Sources { partials: partials.into(), ..Sources::default() }
 }
 
 /// Renders both ways and wants one answer.

@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use super::asks::Asks;
 use super::checks::{RAW, SAFE, TICK};
 use super::helpers::Helpers;
-use super::{NAMES, each, missing};
+use super::{NAMES, each, item, missing};
 use crate::template::functions::{Fault, nearest};
 
 /// Line and column, and what is wrong there.
@@ -41,6 +41,8 @@ pub(super) struct Tree<'a> {
     /// In how many we are where a name may mean a value from outside instead of a field:
     /// partials, and blocks that name what they see.
     pub(super) shadowed: usize,
+    /// Whether names are fields of one backend.
+    pub(super) in_backend: bool,
     /// What is asked of the backends.
     pub(super) asks: Asks,
 }
@@ -100,6 +102,7 @@ impl Tree<'_> {
         let name = call.name.as_name().unwrap_or_default();
         let (is_each, moves) = (name == "each", matches!(name, "each" | "with"));
         let of_backends = self.light && self.moved == 0 && each::is_of_backends(call);
+        let fields = of_backends && call.block_param.is_none() && self.shadowed == 0;
         self.asks.any |= of_backends;
         if of_backends && !moves {
             each::ask_for_any(call);
@@ -109,7 +112,10 @@ impl Tree<'_> {
         let (chosen, named) = (usize::from(moves), usize::from(call.block_param.is_some()));
         if let Some(body) = &mut call.template {
             (self.chosen, self.shadowed) = (self.chosen + chosen, self.shadowed + named);
+            let outer = self.in_backend;
+            self.in_backend = if moves { is_each && fields } else { outer };
             self.inner(body, moves)?;
+            self.in_backend = outer;
             (self.chosen, self.shadowed) = (self.chosen - chosen, self.shadowed - named);
         }
         if let Some(body) = &mut call.inverse {
@@ -143,7 +149,9 @@ impl Tree<'_> {
 
     /// A call's name and those in its arguments.
     fn call(&mut self, call: &HelperTemplate) -> Result<(), Found> {
-        match call.name.as_name() {
+        let name = call.name.as_name();
+        self.asks.any |= matches!(name, Some("upstream" | "servers"));
+        match name {
             Some(name) if has_arguments(call) => self.known(name)?,
             Some(name) if !call.block && !self.helpers.stands_alone(name) => self.field(name)?,
             _ => {}
@@ -158,6 +166,9 @@ impl Tree<'_> {
         let first = name.split(['.', '/', '[']).next().unwrap_or_default();
         let known =
             matches!(first, "" | "this") || first.starts_with('@') || NAMES.contains(&first);
+        if self.in_backend && !known && !item::FIELDS.contains(&first) {
+            return Err(((0, 0), no_field(name)));
+        }
         if known || self.moved > 0 { Ok(()) } else { Err(((0, 0), missing(Some(name)))) }
     }
 
@@ -186,7 +197,7 @@ impl Tree<'_> {
 
     fn block_name(&self, call: &HelperTemplate) -> Result<(), Found> {
         let name = call.name.as_name().unwrap_or_default();
-        if matches!(name, "if" | "unless" | "each" | "with" | "raw") {
+        if matches!(name, "if" | "unless" | "each" | "with" | "raw" | "upstream") {
             return Ok(());
         }
         let remedy = "write `{{#each name}}`, `{{#if name}}` or `{{#with name}}`";
@@ -253,7 +264,7 @@ impl Tree<'_> {
                 _ => call.name.clone(),
             }
         };
-        let check = if is_call && self.helpers.writes_nginx(name) { RAW } else { check };
+        let check = if is_call && self.helpers.quotes(name) { RAW } else { check };
         checked.name = Parameter::Name(check.into());
         checked.params = vec![value, Parameter::Literal(Json::String(self.shown(at)))];
         checked.hash = HashMap::new();
@@ -269,6 +280,15 @@ impl Tree<'_> {
         let shown: String = text.get(..end).unwrap_or(text).chars().take(80).collect();
         format!("`{}`", shown.trim())
     }
+}
+
+/// A backend has no such field, whatever its value says.
+fn no_field(name: &str) -> Fault {
+    let remedy = match nearest(name, item::FIELDS.into_iter()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("a backend has {}", item::FIELDS.join(", ")),
+    };
+    Fault::new(format!("`{name}` is not there"), remedy)
 }
 
 fn has_arguments(call: &HelperTemplate) -> bool {

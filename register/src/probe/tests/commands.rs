@@ -52,6 +52,15 @@ async fn what_a_command_leaves_behind_is_killed_when_it_ends() {
     assert_eq!(all_gone("sleep 300 & exit 0", Duration::from_secs(10)).await, Verdict::Pass);
 }
 
+/// `setsid` takes it out of the group, and its parent has ended before it is looked for.
+#[tokio::test]
+async fn what_makes_itself_a_session_is_killed_as_well() {
+    let reaping = tokio::spawn(common::runtime::orphans::reap_below(is_left_over));
+    let script = "setsid sleep 300 & setsid sh -c \"sleep 300; true\" & exit 0";
+    assert_eq!(all_gone(script, Duration::from_secs(10)).await, Verdict::Pass);
+    reaping.abort();
+}
+
 #[test]
 fn a_missing_command_is_said_before_anything_starts() {
     let own: Endpoint = "10.0.0.1:80".parse().unwrap();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use etcd_client::{Client, Txn, TxnOp};
 use tests::daemon::Running;
+use tests::nginx::load_lua;
 use tests::process::Spec;
 use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Nginx, confdir, eventually, http};
 
@@ -39,6 +40,8 @@ pub(crate) struct Args {
 #[derive(Clone, Copy)]
 enum Follower<'a> {
     Confsync,
+    /// confsync with nginx's Lua module: no reload.
+    Live,
     Confd(&'a Path),
 }
 
@@ -49,6 +52,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     line(["", "backends", "first, median", "first, p99", "only, median", "only, p99"]);
     for &size in &args.sizes {
         row("confsync", size, args, Follower::Confsync).await?;
+        if load_lua().is_some() {
+            row("no reload", size, args, Follower::Live).await?;
+        }
         if let Some(confd) = &args.confd {
             row("confd", size, args, Follower::Confd(confd)).await?;
         }
@@ -146,6 +152,19 @@ async fn start(lab: &Lab, etcd: &Etcd, nginx: &Nginx, by: Follower<'_>) -> Optio
             let confdir = Confdir::tutorial(lab, nginx);
             confdir.edit("conf.d/nginx.toml", watched);
             confdir.template("nginx.tmpl", &template);
+            let confsync = Daemon::confsync(lab).etcd(etcd, Api::V3).confdir(&confdir);
+            let confsync = confsync.supervising(nginx).start();
+            confsync.ready().await;
+            Some(confsync)
+        }
+        Follower::Live => {
+            nginx.write_conf_with(&load_lua().unwrap_or_default(), "");
+            let confdir = Confdir::handlebars(lab, nginx);
+            confdir.edit("conf.d/nginx.toml", watched);
+            confdir.edit("templates/nginx.hbs", |text| {
+                let probe = "location /probe { proxy_pass http://probe; }\n    location / {";
+                text.replacen("location / {", probe, 1) + "{{upstream \"probe\"}}\n"
+            });
             let confsync = Daemon::confsync(lab).etcd(etcd, Api::V3).confdir(&confdir);
             let confsync = confsync.supervising(nginx).start();
             confsync.ready().await;

@@ -64,7 +64,7 @@ impl<'a> Story<'a> {
             web.name
         ));
         let gone = world.event(mark, "DELETE", &web.key()).await;
-        world.retired(&workers).await;
+        world.retired(&workers, web.address).await;
         let out = killed.elapsed();
         world.say(format!(
             "{} killed → out of etcd after {}, out of nginx after {}; failed requests: {}",
@@ -85,7 +85,7 @@ impl<'a> Story<'a> {
         let exit = web.sidekick.wait_exit().await;
         let drained = asked.elapsed();
         web.server.signal(Signal::TERM);
-        world.retired(&workers).await;
+        world.retired(&workers, web.address).await;
         world.say(format!(
             "{} stopped in order → drained after {} ({exit}); failed requests: {}",
             web.name,

@@ -7,7 +7,7 @@ use tests::daemon::Running;
 use tests::etcd::Watcher;
 use tests::eventually::check;
 use tests::load::Summary;
-use tests::nginx::Worker;
+use tests::nginx::{Worker, load_lua};
 use tests::process::{Process, Spec};
 use tests::{Api, Confdir, Daemon, Etcd, Lab, Load, Nginx, bins, eventually, http};
 
@@ -41,6 +41,8 @@ pub(crate) struct World<'a> {
     pub(crate) nginx: Nginx,
     confsync: Running,
     loads: Vec<Load>,
+    /// Backends change without a reload.
+    is_live: bool,
     pub(crate) webs: Vec<Web>,
 }
 
@@ -62,16 +64,31 @@ impl<'a> World<'a> {
         say(start, format!("apache-1 runs and is registered: {} = {}", first.key(), first.address));
 
         let nginx = Nginx::prepare(lab);
-        let confdir = Confdir::tutorial(lab, &nginx);
+        let lua = load_lua();
+        let confdir = match &lua {
+            Some(modules) => {
+                nginx.write_conf_with(modules, "");
+                Confdir::handlebars(lab, &nginx)
+            }
+            None => Confdir::tutorial(lab, &nginx),
+        };
         let confsync = Daemon::confsync(lab).etcd(&etcd, API).confdir(&confdir);
         let confsync = confsync.supervising(&nginx).start();
         confsync.ready().await;
         say(start, format!("confsync runs nginx at http://{}/", nginx.address()));
+        say(
+            start,
+            match &lua {
+                Some(_) => "nginx has its Lua module: backends change without a reload",
+                None => "each change is a reload: nginx has no Lua module (libnginx-mod-http-lua)",
+            },
+        );
 
         let plan = Load::on(nginx.address()).clients(2).think(Duration::from_millis(5));
         let loads = vec![plan.clone().start(), plan.keep_alive().start()];
         say(start, "four clients send requests from now on, two of them with keep-alive");
-        Self { lab, start, etcd, watcher, nginx, confsync, loads, webs: vec![first] }
+        let is_live = lua.is_some();
+        Self { lab, start, etcd, watcher, nginx, confsync, loads, is_live, webs: vec![first] }
     }
 
     pub(crate) fn say(&self, line: impl AsRef<str>) {
@@ -130,8 +147,16 @@ impl<'a> World<'a> {
         .await
     }
 
-    /// Waits until no worker of these accepts requests any more.
-    pub(crate) async fn retired(&self, before: &[Worker]) {
+    /// Waits until no new request can go to a backend that left: no worker of these accepts
+    /// any more, or all of them know that it left.
+    pub(crate) async fn retired(&self, before: &[Worker], backend: SocketAddr) {
+        if self.is_live {
+            return eventually("out of nginx", || async {
+                let text = self.nginx.rendered()?;
+                check(!text.contains(&backend.to_string()), || text)
+            })
+            .await;
+        }
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let now = self.nginx.workers();

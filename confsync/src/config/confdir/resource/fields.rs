@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
 
-use super::{Command, Haproxy, Nginx, Reader};
+use super::{Command, Haproxy, Live, Nginx, Reader};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, Template};
 use crate::config::substitute::check_line;
-use crate::template;
+use crate::template::{self, ESCAPES, Escape};
 
 /// As good as no limit: nothing may wait for ever.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -171,6 +171,21 @@ impl Reader<'_> {
             binary: path(raw.binary, "nginx"),
             deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(10)),
             max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
+            live: self.live(raw.live.as_deref()),
+            live_dir: path(raw.live_dir, "/run/confsync"),
+        }
+    }
+
+    fn live(&mut self, text: Option<&str>) -> Live {
+        match text {
+            None | Some("auto") => Live::Auto,
+            Some("lua") => Live::Lua,
+            Some("off") => Live::Off,
+            Some(other) => {
+                let mistake = format!("live = \"{other}\" is none of \"auto\", \"lua\", \"off\"");
+                self.mistakes.push(mistake);
+                Live::Off
+            }
         }
     }
 
@@ -277,7 +292,27 @@ impl Reader<'_> {
             max_loss,
             min_backends: self.count(raw.min_backends, "min_backends", default.min_backends),
             grace: self.span(raw.grace.as_ref(), "grace", default.grace),
+            probe_when_stale: self.span(
+                raw.probe_when_stale.as_ref(),
+                "probe_when_stale",
+                default.probe_when_stale,
+            ),
         }
+    }
+
+    pub(super) fn escape(
+        &mut self,
+        named: Option<&str>,
+        proxy: Option<Escape>,
+        dest: Option<&Path>,
+    ) -> Escape {
+        let by_dest = proxy.or_else(|| dest.map(Escape::of)).unwrap_or_default();
+        let Some(named) = named else { return by_dest };
+        named.parse().unwrap_or_else(|()| {
+            let known = ESCAPES.join(", ");
+            self.mistakes.push(format!("escape = \"{named}\" is none of {known}"));
+            by_dest
+        })
     }
 
     pub(super) fn output_format(&mut self, format: Option<&str>) -> Option<String> {

@@ -1,5 +1,5 @@
-//! Reaping as process 1 of a container: children that others left behind become ours,
-//! and stay as zombies unless somebody waits for them.
+//! Children that others left behind become those of process 1, or of a process that asks for
+//! them, and stay as zombies unless somebody waits for them.
 //!
 //! What must hold: a child that we started is waited for by its own starter and by
 //! nobody else, or its exit code is lost. So every child is entered in [`OURS`] while
@@ -10,9 +10,12 @@ use std::fs;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+static LOOK_AGAIN: Notify = Notify::const_new();
 
 static OURS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
@@ -22,7 +25,7 @@ fn ours() -> MutexGuard<'static, BTreeSet<u32>> {
 
 /// The entry of a child that its starter waits for.
 #[derive(Debug)]
-pub(super) struct Ours(u32);
+pub struct Ours(u32);
 
 impl Drop for Ours {
     fn drop(&mut self) {
@@ -31,7 +34,10 @@ impl Drop for Ours {
 }
 
 /// Starts a child and enters it, in one step as the sweep sees it.
-pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Ours)> {
+///
+/// # Errors
+/// When it cannot be started.
+pub fn spawn(command: &mut Command) -> io::Result<(Child, Ours)> {
     let mut ours = ours();
     let child = command.spawn()?;
     let id = child.id().unwrap_or_default();
@@ -57,14 +63,48 @@ pub async fn reap_as_init() -> io::Result<()> {
     }
 }
 
+/// Reaps what is left behind below this process, wherever it would have gone, for as long as it
+/// is polled; and kills of it what `is_left_over` says yes to.
+///
+/// # Errors
+/// When the system does not give us these children, or SIGCHLD cannot be listened to.
+pub async fn reap_below(is_left_over: fn(u32) -> bool) -> io::Result<()> {
+    let mut child = signal(SignalKind::child())?;
+    set_child_subreaper(Some(rustix::process::getpid()))?;
+    loop {
+        {
+            let ours = ours();
+            for pid in orphans(&ours)
+                .filter(|pid| is_left_over(pid.as_raw_nonzero().get().cast_unsigned()))
+            {
+                // It may have ended just now.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        sweep();
+        tokio::select! {
+            more = child.recv() => if more.is_none() { return Ok(()) },
+            () = LOOK_AGAIN.notified() => {}
+        }
+    }
+}
+
+/// Has [`reap_below`] look again at what is left over.
+pub fn look_again() {
+    LOOK_AGAIN.notify_one();
+}
+
 /// Reaps every dead child that nobody here waits for; says how many.
-pub(super) fn sweep() -> usize {
+pub fn sweep() -> usize {
     let ours = ours();
-    let orphans = children().into_iter().filter(|id| !ours.contains(id));
-    orphans
-        .filter_map(|id| Pid::from_raw(id.cast_signed()))
+    orphans(&ours)
         .filter(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(Some(_))))
         .count()
+}
+
+fn orphans(ours: &BTreeSet<u32>) -> impl Iterator<Item = Pid> {
+    let orphans = children().into_iter().filter(|id| !ours.contains(id));
+    orphans.filter_map(|id| Pid::from_raw(id.cast_signed()))
 }
 
 /// The kernel lists children by the thread that started or inherited them.

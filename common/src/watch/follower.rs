@@ -1,15 +1,5 @@
-//! Read, then watch, then publish whole: the only module that handles a store's events.
-//!
-//! What it publishes is a [`View`]: a complete [`Snapshot`] and whether it is fresh. A reader
-//! never acts on half a list, and learns of compaction, interrupted streams or time-outs only
-//! by a view that is stale for a while.
-//!
-//! One tree is followed by its changes. With several, a change only means that all trees are
-//! read again at one revision: two watches of one server promise no order between each other.
-//!
-//! It knows nothing of what the keys mean.
+//! The task that reads, watches and publishes.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,88 +9,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::view::{Options, Stale, StaleReason, Start, View};
 use crate::backoff::Backoff;
-use crate::model::{Entry, Revision, Snapshot, Tree, format_span};
-use crate::runtime::{Gate, OutageLog};
+use crate::model::{Change, Entry, Revision, Snapshot, Tree, format_span};
+use crate::runtime::OutageLog;
 use crate::store::{Store, StoreError, Watch, WatchEvent, default_deadline, read_deadline};
-
-/// What is known of the watched trees.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// The last complete snapshot; `None` until the first read succeeded.
-    pub snapshot: Option<Arc<Snapshot>>,
-    /// How often the store has regressed (it was wiped or restored).
-    pub regressions: u32,
-    /// When the store last regressed.
-    pub regressed_at: Option<Instant>,
-    /// Why the snapshot may be out of date; `None` while it is followed.
-    pub stale: Option<Stale>,
-}
-
-/// A view is not fresh.
-#[derive(Debug, Clone)]
-pub struct Stale {
-    /// Since when.
-    pub since: Instant,
-    /// The cause.
-    pub reason: StaleReason,
-}
-
-/// Why a view is not fresh; `Display` is for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StaleReason {
-    /// The first read has not been answered yet.
-    NotReadYet,
-    /// The first read waits for something else; see [`Start`].
-    NotStarted(&'static str),
-    /// A read or a watch failed and is repeated.
-    Failed(StoreError),
-}
-
-impl fmt::Display for StaleReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotReadYet => f.write_str("etcd has not answered yet"),
-            Self::NotStarted(reason) => f.write_str(reason),
-            Self::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-/// How a watch behaves.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Everything is read again this often (with a jitter of a tenth), whatever the watch
-    /// delivers: a second means against a store that loses an event.
-    pub resync: Duration,
-    /// The schedule of attempts after an error.
-    pub backoff: Backoff,
-    /// What the first read waits for; `None`: nothing.
-    pub start: Option<Start>,
-    /// Its keys are in no view, and their changes wake no reader: what a reader writes because
-    /// of a view must not make the next view.
-    pub ignored: Option<Tree>,
-}
-
-/// What the first read waits for.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Nothing is read before this is open.
-    pub gate: Gate,
-    /// Why nothing is read yet, for operators.
-    pub reason: &'static str,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            resync: Duration::from_secs(300),
-            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
-            start: None,
-            ignored: None,
-        }
-    }
-}
 
 /// Follows `trees` until `shutdown`, and publishes every new view. A slow reader gets only the
 /// newest.
@@ -214,9 +127,14 @@ impl<S: Store> Follower<S> {
     }
 
     async fn read(&mut self, after: ReadAfter) -> Result<(), StoreError> {
-        let mut snapshot = self.store.read(&self.trees, read_deadline()).await?;
+        let snapshot = self.store.read(&self.trees, read_deadline()).await?;
+        self.take(snapshot, after);
+        Ok(())
+    }
+
+    fn take(&mut self, mut snapshot: Snapshot, after: ReadAfter) {
         if let Some(ignored) = &self.ignored {
-            snapshot.entries.retain(|key, _| !ignored.covers(key));
+            snapshot.remove_tree(ignored);
         }
         self.backoff.reset();
         self.outage = OutageLog::default();
@@ -225,7 +143,6 @@ impl<S: Store> Follower<S> {
         if !(after == ReadAfter::Resync && self.is_known(&snapshot)) {
             self.publish(snapshot);
         }
-        Ok(())
     }
 
     /// Whether the published snapshot has the same entries, refreshes aside.
@@ -322,15 +239,21 @@ impl<S: Store> Follower<S> {
         if let Some(ignored) = &self.ignored {
             changes.retain(|change| !ignored.covers(change.key()));
         }
+        let newest = changes.iter().map(Change::revision).max().unwrap_or_default();
+        changes.retain(|change| !self.is_repeated(change));
+        if self.trees.len() > 1 {
+            if changes.is_empty() || newest <= self.seen {
+                return Ok(());
+            }
+            let known = self.known_without(&changes);
+            let snapshot = self.store.read_again(&self.trees, &known, read_deadline()).await?;
+            self.take(snapshot, ReadAfter::Loss);
+            return Ok(());
+        }
+        self.seen = newest.max(self.seen);
         if changes.is_empty() {
             return Ok(());
         }
-        let newest = changes.iter().map(crate::model::Change::revision).max();
-        if self.trees.len() > 1 {
-            let news = newest > Some(self.seen);
-            return if news { self.read(ReadAfter::Loss).await } else { Ok(()) };
-        }
-        self.seen = newest.unwrap_or_default().max(self.seen);
         self.view.send_modify(|view| {
             let mut next = view.snapshot.take().unwrap_or_default();
             let snapshot = Arc::make_mut(&mut next);
@@ -338,6 +261,34 @@ impl<S: Store> Follower<S> {
             view.snapshot = Some(next);
         });
         Ok(())
+    }
+
+    /// Whether a key was put again as it was. Not if it has another lease, or a lifetime of its
+    /// own (v2): somebody took the key over, and may wait until the revision of that is applied.
+    fn is_repeated(&self, change: &Change) -> bool {
+        let Change::Put(entry) = change else { return false };
+        let view = self.view.borrow();
+        let known = view.snapshot.as_ref().and_then(|known| known.entries.get(&entry.key));
+        known.is_some_and(|known| {
+            entry.ttl.is_none()
+                && known.lease == entry.lease
+                && known.created == entry.created
+                && known.value == entry.value
+        })
+    }
+
+    /// The published snapshot without the keys that are reported to be gone.
+    fn known_without(&self, changes: &[Change]) -> Snapshot {
+        let known = self.view.borrow().snapshot.clone().unwrap_or_default();
+        let mut known = Arc::unwrap_or_clone(known);
+        for change in changes {
+            if let Change::Deleted { key, at } = change
+                && known.entries.get(key).is_some_and(|entry| entry.modified < *at)
+            {
+                known.entries.remove(key);
+            }
+        }
+        known
     }
 
     /// Prepares the next read after an error: at once where only the history is missing, and
@@ -369,44 +320,5 @@ impl<S: Store> Follower<S> {
         let first = self.rereads.failures() == 0;
         let pause = self.rereads.after_failure(fastrand::f64());
         if first { Duration::ZERO } else { pause }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Key, Ttl};
-    use crate::store::{Guard, Memory};
-
-    #[tokio::test]
-    async fn ignored_keys_are_in_no_view_and_wake_nobody() {
-        let store = Memory::default();
-        let lease = store.grant(Ttl::DEFAULT, default_deadline()).await.unwrap();
-        let put = async |key: &str| {
-            let key: Key = key.parse().unwrap();
-            store.put(&key, b"x", lease, &Guard::Absent, default_deadline()).await.unwrap();
-        };
-        put("/confsync/acks/web/lb-1").await;
-        let ignored = Some("/confsync".parse().unwrap());
-        let options = Options { ignored, ..Options::default() };
-        let shutdown = CancellationToken::new();
-        let mut view = follow(store.clone(), vec!["/".parse().unwrap()], options, shutdown);
-        view.changed().await.unwrap();
-        assert!(view.borrow_and_update().snapshot.clone().unwrap().entries.is_empty());
-
-        put("/confsync/acks/web/lb-2").await;
-        put("/settings/title").await;
-        view.changed().await.unwrap();
-        let seen = view.borrow_and_update().snapshot.clone().unwrap();
-        assert!(seen.entries.keys().map(|key| &**key).eq(["/settings/title"]));
-        put("/confsync/acks/web/lb-3").await;
-        put("/settings/end").await;
-        let all = |view: &View| view.snapshot.as_ref().is_some_and(|s| s.entries.len() == 2);
-        let mut woken = 0;
-        while !all(&view.borrow_and_update()) {
-            view.changed().await.unwrap();
-            woken += 1;
-        }
-        assert!(woken <= 1, "woken {woken} times by one change");
     }
 }

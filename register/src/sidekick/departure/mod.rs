@@ -1,35 +1,37 @@
 //! Leaving: the keys go, every load balancer drains, then the backend is stopped and the
 //! process ends. Each step is bounded; a second signal ends the waiting.
 
+mod plan;
+mod report;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
-use common::claim::{Aim, KeyStatus, Marker, Takeover, Want};
+use common::claim::{Aim, Marker, Takeover, Want};
 use common::handshake::{Bookkeeping, DrainTimes};
-use common::model::{Key, Revision, format_span, plural};
+use common::model::{Endpoint, Key, Revision, format_span};
 use common::runtime::{Exit, ServiceManager};
-use common::store::{Store, StoreError};
+use common::store::Store;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use plan::DeparturePlan;
+use report::{DrainReport, EXTENSION, blame};
+
 use super::SupervisedBackend;
-use super::registration::{KeyStatuses, Registration};
+use super::registration::Registration;
 use super::services::Instance;
 use crate::config::Process;
-use crate::handshake::wait::LoadBalancerState;
 use crate::handshake::{
-    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, names_or_all, wait_for_all,
+    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, wait_for_all,
 };
 use crate::health::HealthState;
+use crate::quiet::{self, QuietEnd};
 use crate::status::{DrainStatus, SidekickStatus};
 
 /// How long the backend may take to end after SIGTERM.
 const BACKEND_STOP: Duration = Duration::from_secs(30);
-
-/// The service manager is asked for this much more time, again and again.
-const EXTENSION: Duration = Duration::from_secs(15);
 
 /// Why the work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,50 +40,6 @@ pub(super) enum EndReason {
     Signal,
     /// The backend ended by itself, with this exit code.
     BackendEnded(u8),
-}
-
-/// What is to be removed, and why.
-#[derive(Debug, PartialEq, Eq)]
-enum DeparturePlan {
-    /// No key of ours can be there.
-    NothingRegistered,
-    /// These keys are there, or may be, or were a moment ago.
-    Remove { keys: BTreeMap<Key, Vec<u8>> },
-}
-
-impl DeparturePlan {
-    fn of(statuses: &KeyStatuses, instances: &BTreeMap<Key, Instance>) -> Self {
-        let mut keys = BTreeMap::new();
-        for (key, instance) in instances {
-            let concerned = match statuses.get(key) {
-                // A write may be under way, or was not answered; who lost its health a moment
-                // ago may still be routed to.
-                Some(
-                    KeyStatus::Owned { .. }
-                    | KeyStatus::Pending
-                    | KeyStatus::Absent { removed: Some(_) },
-                ) => true,
-                Some(KeyStatus::Absent { removed: None }) => instance.health == HealthState::Up,
-                Some(KeyStatus::Rival { .. }) | None => false,
-            };
-            if concerned {
-                keys.insert(key.clone(), instance.value.clone());
-            }
-        }
-        if keys.is_empty() { Self::NothingRegistered } else { Self::Remove { keys } }
-    }
-}
-
-impl fmt::Display for DeparturePlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NothingRegistered => f.write_str("nothing is registered"),
-            Self::Remove { keys } => match keys.keys().next() {
-                Some(key) if keys.len() == 1 => write!(f, "removing {key}"),
-                _ => write!(f, "removing {}", plural(keys.len(), "key")),
-            },
-        }
-    }
 }
 
 /// Everything that leaving takes.
@@ -176,7 +134,10 @@ impl<S: Store> Departure<S> {
         if removed.is_empty() {
             return self.taken_over();
         }
+        let removed_addrs: Vec<Endpoint> =
+            removed.keys().filter_map(|key| Some(self.instances.get(key)?.addr.clone())).collect();
         let result = self.wait_for_load_balancers(removed).await;
+        let result = self.wait_until_quiet(&removed_addrs, result).await;
         let after = format_span(began.elapsed());
         tracing::info!(%after, result = result.name(), "drain is over");
         result
@@ -297,6 +258,23 @@ impl<S: Store> Departure<S> {
         self.unconfirmed("drain unconfirmed: etcd has regressed, and the keys may be back")
     }
 
+    /// With `--drain-quiet`: the connections to the backends themselves have the last word.
+    async fn wait_until_quiet(&self, backends: &[Endpoint], result: DrainResult) -> DrainResult {
+        let Some(span) = self.process.drain.quiet else { return result };
+        let bound = self.process.drain.quiesced;
+        let mut report = DrainReport::new(self.manager.clone(), self.publish.clone()).into_fn();
+        let report = |missing: &str| report(&[missing.to_owned()]);
+        match quiet::wait(backends, span, bound, report, &self.abort).await {
+            QuietEnd::Quiet => {
+                let quiet_for = format_span(span);
+                tracing::info!(%quiet_for, "no connection to the backend is open, and none came");
+                result
+            }
+            QuietEnd::NotQuiet(why) => self.unconfirmed(&format!("drain unconfirmed: {why}")),
+            QuietEnd::Aborted => self.unconfirmed("drain unconfirmed: a second signal came"),
+        }
+    }
+
     async fn remove_again(
         &self,
         removed: &BTreeMap<Key, Revision>,
@@ -323,6 +301,8 @@ impl<S: Store> Departure<S> {
         match worst {
             DrainResult::Confirmed => tracing::info!("{text}"),
             DrainResult::Assumed | DrainResult::Unconfirmed => tracing::warn!("{text}"),
+            // The connections are looked at then.
+            DrainResult::NoLoadBalancer if self.process.drain.quiet.is_some() => {}
             DrainResult::NoLoadBalancer => {
                 let bookkeeping = &self.process.bookkeeping;
                 tracing::warn!(
@@ -337,105 +317,5 @@ impl<S: Store> Departure<S> {
 
     fn publish_drain(&self, drain: DrainStatus) {
         self.publish.send_modify(|status| status.drain = Some(drain));
-    }
-}
-
-/// Why a drain is unconfirmed while requests to etcd fail: who cannot write cannot acknowledge.
-fn blame(result: &mut HandshakeResult, error: &StoreError) {
-    let silent = LoadBalancerState::Silent.to_string();
-    if matches!(error, StoreError::Rejected(_)) {
-        for (_, why) in result.unconfirmed.iter_mut().filter(|(_, why)| *why == silent) {
-            "cannot say what it has applied while etcd takes no writes".clone_into(why);
-        }
-    }
-    result.unconfirmed.push(("etcd".to_owned(), error.to_string()));
-}
-
-/// Reports whom a drain waits for, when that changes.
-struct DrainReport {
-    manager: ServiceManager,
-    publish: watch::Sender<SidekickStatus>,
-    last: String,
-}
-
-impl DrainReport {
-    fn new(manager: ServiceManager, publish: watch::Sender<SidekickStatus>) -> Self {
-        Self { manager, publish, last: String::new() }
-    }
-
-    fn into_fn(mut self) -> impl FnMut(&[String]) {
-        move |missing| {
-            self.manager.extend(EXTENSION);
-            let text = format!("draining: waiting for {}", names_or_all(missing));
-            if self.last != text {
-                tracing::info!("{text}");
-                self.manager.status(&text);
-                let drain = DrainStatus::WaitingFor(missing.to_vec());
-                self.publish.send_modify(|status| status.drain = Some(drain));
-                self.last = text;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(id: &str) -> Key {
-        format!("/services/apache/{id}").parse().unwrap()
-    }
-
-    fn planned(status: KeyStatus, health: HealthState) -> DeparturePlan {
-        let instance = Instance { health, value: b"10.0.0.1:80".to_vec() };
-        let statuses = BTreeMap::from([(key("a"), status)]);
-        DeparturePlan::of(&statuses, &BTreeMap::from([(key("a"), instance)]))
-    }
-
-    #[test]
-    fn what_is_there_or_may_be_is_removed_and_what_is_anothers_is_not() {
-        use HealthState::{Down, Starting, Up};
-        let owned = || KeyStatus::Owned { at: Revision(7), value: b"10.0.0.1:80".to_vec() };
-        let rival = || KeyStatus::Rival { value: b"10.0.0.2:80".to_vec() };
-        let absent = |removed| KeyStatus::Absent { removed };
-        for (status, health, removes) in [
-            (owned(), Up, true),
-            (owned(), Down, true),
-            (KeyStatus::Pending, Up, true),
-            (absent(Some(Revision(7))), Down, true),
-            (absent(None), Up, true),
-            (absent(None), Down, false),
-            (absent(None), Starting, false),
-            (rival(), Up, false),
-        ] {
-            let text = format!("{status:?} {health}");
-            match planned(status, health) {
-                DeparturePlan::NothingRegistered => assert!(!removes, "{text}"),
-                DeparturePlan::Remove { .. } => assert!(removes, "{text}"),
-            }
-        }
-    }
-
-    #[test]
-    fn who_cannot_write_is_not_said_to_have_done_nothing() {
-        let unconfirmed = vec![("lb".to_owned(), LoadBalancerState::Silent.to_string())];
-        let mut result = HandshakeResult { unconfirmed, ..HandshakeResult::default() };
-        blame(&mut result, &StoreError::Rejected("database space exceeded".into()));
-        assert_eq!(
-            result.to_string(),
-            "unconfirmed (lb: cannot say what it has applied while etcd takes no writes; etcd: \
-             etcd rejects the request: database space exceeded)"
-        );
-    }
-
-    #[test]
-    fn a_plan_says_what_it_does() {
-        assert_eq!(
-            planned(KeyStatus::Pending, HealthState::Up).to_string(),
-            "removing /services/apache/a"
-        );
-        let two = [key("a"), key("b")].map(|key| (key, Vec::new()));
-        let plan = DeparturePlan::Remove { keys: two.into() };
-        assert_eq!(plan.to_string(), "removing 2 keys");
     }
 }

@@ -1,0 +1,21 @@
+//! Read, then watch, then publish whole: the only module that handles a store's events.
+//!
+//! What it publishes is a [`View`]: a complete [`Snapshot`](crate::model::Snapshot) and whether it
+//! is fresh. A reader never acts on half a list, and learns of compaction, interrupted streams or
+//! time-outs only by a view that is stale for a while.
+//!
+//! One tree is followed by its changes. With several, a change only means that all trees are
+//! read again at one revision: two watches of one server promise no order between each other. A
+//! store that can tell what has changed sends no more than that.
+//!
+//! A value that was put again unchanged, by the same lease holder, wakes nobody.
+//!
+//! It knows nothing of what the keys mean.
+
+mod follower;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use follower::follow;
+pub use view::{Options, Stale, StaleReason, Start, View};

@@ -1,0 +1,79 @@
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::model::{Key, Tree, Ttl};
+use crate::store::{Guard, Lease, Memory, Store, default_deadline as soon};
+
+async fn put(store: &Memory, key: &str, value: &str, lease: Lease) {
+    let key: Key = key.parse().unwrap();
+    for guard in [Guard::Absent, Guard::Value(b"x".to_vec())] {
+        store.put(&key, value.as_bytes(), lease, &guard, soon()).await.unwrap();
+    }
+}
+
+async fn changes(view: &mut watch::Receiver<View>) -> bool {
+    timeout(Duration::from_secs(1), view.changed()).await.is_ok()
+}
+
+fn following(store: &Memory, trees: &[&str]) -> watch::Receiver<View> {
+    let trees: Vec<Tree> = trees.iter().map(|tree| tree.parse().unwrap()).collect();
+    follow(store.clone(), trees, Options::default(), CancellationToken::new())
+}
+
+/// Who takes a key over may wait until that is applied; all others wake nobody.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_put_again_wakes_nobody_unless_it_has_another_holder() {
+    for trees in [&["/a"][..], &["/a", "/b"]] {
+        let store = Memory::new();
+        let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+        put(&store, "/a/1", "x", lease).await;
+        let mut view = following(&store, trees);
+        view.wait_for(|view| view.stale.is_none()).await.unwrap();
+        while changes(&mut view).await {}
+        put(&store, "/a/1", "x", lease).await;
+        assert!(!changes(&mut view).await, "{trees:?}");
+        let other = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+        put(&store, "/a/1", "x", other).await;
+        assert!(changes(&mut view).await, "{trees:?}");
+        put(&store, "/a/1", "y", other).await;
+        assert!(changes(&mut view).await, "{trees:?}");
+        let now = view.borrow_and_update().snapshot.clone().unwrap();
+        assert_eq!(now.entries["/a/1"].text(), Some("y"));
+    }
+}
+
+#[tokio::test]
+async fn ignored_keys_are_in_no_view_and_wake_nobody() {
+    let store = Memory::default();
+    let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+    let put = async |key: &str| {
+        let key: Key = key.parse().unwrap();
+        store.put(&key, b"x", lease, &Guard::Absent, soon()).await.unwrap();
+    };
+    put("/confsync/acks/web/lb-1").await;
+    let ignored = Some("/confsync".parse().unwrap());
+    let options = Options { ignored, ..Options::default() };
+    let shutdown = CancellationToken::new();
+    let mut view = follow(store.clone(), vec!["/".parse().unwrap()], options, shutdown);
+    view.changed().await.unwrap();
+    assert!(view.borrow_and_update().snapshot.clone().unwrap().entries.is_empty());
+
+    put("/confsync/acks/web/lb-2").await;
+    put("/settings/title").await;
+    view.changed().await.unwrap();
+    let seen = view.borrow_and_update().snapshot.clone().unwrap();
+    assert!(seen.entries.keys().map(|key| &**key).eq(["/settings/title"]));
+    put("/confsync/acks/web/lb-3").await;
+    put("/settings/end").await;
+    let all = |view: &View| view.snapshot.as_ref().is_some_and(|s| s.entries.len() == 2);
+    let mut woken = 0;
+    while !all(&view.borrow_and_update()) {
+        view.changed().await.unwrap();
+        woken += 1;
+    }
+    assert!(woken <= 1, "woken {woken} times by one change");
+}

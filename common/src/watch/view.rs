@@ -1,0 +1,90 @@
+//! What a follower publishes, and how it is to follow.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::model::{Snapshot, Tree};
+use crate::runtime::Gate;
+use crate::store::StoreError;
+
+/// What is known of the watched trees.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The last complete snapshot; `None` until the first read succeeded.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// How often the store has regressed (it was wiped or restored).
+    pub regressions: u32,
+    /// When the store last regressed.
+    pub regressed_at: Option<Instant>,
+    /// Why the snapshot may be out of date; `None` while it is followed.
+    pub stale: Option<Stale>,
+}
+
+/// A view is not fresh.
+#[derive(Debug, Clone)]
+pub struct Stale {
+    /// Since when.
+    pub since: Instant,
+    /// The cause.
+    pub reason: StaleReason,
+}
+
+/// Why a view is not fresh; `Display` is for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StaleReason {
+    /// The first read has not been answered yet.
+    NotReadYet,
+    /// The first read waits for something else; see [`Start`].
+    NotStarted(&'static str),
+    /// A read or a watch failed and is repeated.
+    Failed(StoreError),
+}
+
+impl fmt::Display for StaleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotReadYet => f.write_str("etcd has not answered yet"),
+            Self::NotStarted(reason) => f.write_str(reason),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+/// How a watch behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Everything is read again this often (with a jitter of a tenth), whatever the watch
+    /// delivers: a second means against a store that loses an event.
+    pub resync: Duration,
+    /// The schedule of attempts after an error.
+    pub backoff: Backoff,
+    /// What the first read waits for; `None`: nothing.
+    pub start: Option<Start>,
+    /// Its keys are in no view, and their changes wake no reader: what a reader writes because
+    /// of a view must not make the next view.
+    pub ignored: Option<Tree>,
+}
+
+/// What the first read waits for.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Nothing is read before this is open.
+    pub gate: Gate,
+    /// Why nothing is read yet, for operators.
+    pub reason: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            resync: Duration::from_secs(300),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            start: None,
+            ignored: None,
+        }
+    }
+}

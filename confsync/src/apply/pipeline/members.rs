@@ -1,0 +1,163 @@
+//! Members that change in the running proxy: given to its driver, confirmed by the proxy,
+//! and only then written into the files, which any later start reads.
+
+use std::collections::BTreeSet;
+
+use common::model::Revision;
+use tokio::time::Instant;
+
+use super::{Pipeline, blocking};
+use crate::apply::ledger::Owed;
+use crate::apply::quiescence::Until;
+use crate::install::{Proof, StagedFiles};
+use crate::proxy::driver::{Arrangement, DepartedMember, PublishError};
+
+impl Pipeline {
+    pub(super) fn arrange(&mut self, revision: Revision) {
+        let has_members = self.rendered.iter().any(|file| file.text.names_members());
+        if let Some(why) = self.driver.why().filter(|_| has_members && self.wanted.is_none()) {
+            tracing::info!(set = self.name, "every change of backends is a reload: {why}");
+        }
+        let Arrangement { wanted, pools } = self.driver.arrange(&self.rendered);
+        if pools != self.pools {
+            (self.pools, self.is_published) = (pools, false);
+        }
+        self.want(wanted, revision);
+    }
+
+    /// The driver in use, and why it is no better one.
+    #[must_use]
+    pub fn driver(&self) -> (&'static str, Option<&str>) {
+        if self.driver.name() != "reload" && self.pools.is_empty() {
+            let why = "no template has an `upstream` word that it could change";
+            return ("reload", Some(why));
+        }
+        (self.driver.name(), self.driver.why())
+    }
+
+    /// What the proxy does not take may be the driver's part of it: then a reload has to do,
+    /// and the same files are wanted in plain form.
+    pub(super) fn fall_back(&mut self, why: &str) -> bool {
+        if self.pools.is_empty() || !self.driver.give_up(why) {
+            return false;
+        }
+        let why = self.driver.why().unwrap_or_default();
+        tracing::warn!(set = self.name, "every change of backends is a reload: {why}");
+        self.arrange(self.wanted_at);
+        true
+    }
+
+    /// While a change of the structure waits or is refused, its members need not.
+    pub(super) async fn publish_early(&mut self, now: Instant) {
+        let waits = matches!(self.ledger.owed(now), Owed::Install | Owed::Later(_));
+        if waits
+            && self.ledger.proven().is_some()
+            && let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =
+                self.publish_members().await
+        {
+            self.say_trouble(why);
+        }
+    }
+
+    /// Gives the driver the members that are wanted, whatever becomes of the structure.
+    pub(super) async fn publish_members(&mut self) -> Result<(), PublishError> {
+        if self.is_published {
+            return Ok(());
+        }
+        self.driver.publish(&self.pools).await?;
+        self.is_published = true;
+        Ok(())
+    }
+
+    /// Only members differ from what is live: the driver changes them, and the proxy confirms.
+    pub(super) async fn publish(&mut self, began: Instant) {
+        let outcome = match self.publish_members().await {
+            Ok(()) => self.driver.confirm().await,
+            failed => failed,
+        };
+        match outcome {
+            Ok(()) => self.published(began).await,
+            Err(PublishError::Retry(why)) => {
+                self.is_published = false;
+                self.failed(why);
+            }
+            Err(PublishError::NeedsReload(why)) => self.needs_reload(&why),
+        }
+    }
+
+    async fn published(&mut self, began: Instant) {
+        self.ledger.published();
+        self.backoff.reset();
+        self.counts.member_changes += 1;
+        self.mended();
+        self.wait_for_departed().await;
+        if let Some(applied) = self.applied() {
+            self.quiescence.live(applied);
+        }
+        tracing::info!(
+            set = self.name,
+            revision = %self.wanted_at,
+            driver = self.driver.name(),
+            "members changed without a reload"
+        );
+        self.remember(began, None);
+    }
+
+    /// Requests to members that left are waited for. Where they cannot be counted, only a new
+    /// generation of workers proves that none is left.
+    async fn wait_for_departed(&mut self) {
+        let departed = self.driver.departed();
+        for member in &departed {
+            if self.driver.in_flight(member).await.is_none() {
+                self.uncounted = true;
+                return self.needs_reload("requests to a backend that left cannot be counted");
+            }
+        }
+        if !departed.is_empty() {
+            self.quiescence.retire(Until::Drained(departed));
+        }
+    }
+
+    pub(super) fn needs_reload(&mut self, why: &str) {
+        tracing::warn!(set = self.name, "a reload is needed: {why}");
+        self.is_published = false;
+        self.ledger.live_unknown();
+    }
+
+    /// The files follow what is live already; nobody reads them before the next start.
+    pub(super) async fn write_behind(&mut self) {
+        let Some(wanted) = self.wanted.clone() else { return };
+        let digest = wanted.digest();
+        let write = move || {
+            let staged = StagedFiles::write(&wanted)?;
+            let proof = Proof::nothing_to_ask(&staged);
+            staged.accept(proof)?.install()?.commit()
+        };
+        match blocking(write).await {
+            Ok(()) => self.ledger.installed(Some(digest)),
+            Err(error) => {
+                self.failed(format!("the members are live and cannot be written: {error}"));
+            }
+        }
+    }
+
+    /// Asks the driver about the members that left and are waited for.
+    pub async fn look_at_departed(&mut self) {
+        if self.uncounted && self.ledger.in_sync() && !self.quiescence.waits_for_workers() {
+            // The workers that did not count are gone.
+            self.uncounted = false;
+            self.driver.count_again();
+        }
+        let waited: BTreeSet<DepartedMember> = self.quiescence.departed().cloned().collect();
+        for member in waited {
+            match self.driver.in_flight(&member).await {
+                Some(0) => self.quiescence.drained(&member),
+                None if !self.uncounted && self.ledger.in_sync() => {
+                    self.uncounted = true;
+                    return self.needs_reload("requests to a backend that left cannot be counted");
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `confsync accept`: an operator's word that a loss which the load balancers hold back is
+//! meant. It is written to etcd for as long as this command runs, about the keys that are
+//! retained now, and each load balancer acts on it once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use common::handshake::{Acceptance, Ack, Bookkeeping, Member};
+use common::model::{Key, Snapshot, Ttl, plural};
+use common::runtime::{Exit, print};
+use common::store::{Guard, Lease, PutOutcome, Store, default_deadline, read_deadline};
+use common::watch::{Options, follow};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::status::load_balancers::{self, Fleet};
+
+/// How long the load balancers may take; they look every two seconds, and then reload.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the word outlives a command that is killed.
+const WORD: Duration = Duration::from_secs(45);
+
+/// How one load balancer stands to the loss.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    /// It holds nothing back.
+    Done,
+    /// It holds the loss back.
+    HoldsBack,
+    /// It has accepted, and does not get further.
+    Rejected(String),
+}
+
+/// Has the loss of `resource` accepted by all load balancers that hold it back.
+pub(super) async fn accept<S: Store>(
+    store: &S,
+    bookkeeping: &Bookkeeping,
+    resource: &str,
+) -> anyhow::Result<Exit> {
+    let trees = [bookkeeping.members(), bookkeeping.acks()];
+    let found = store.read(&trees, read_deadline()).await?;
+    let fleet = load_balancers::read(&found, bookkeeping);
+    let holding = holding(&fleet, resource)?;
+    if holding.is_empty() {
+        print(format_args!(
+            "nothing to accept: no load balancer holds back a loss of {resource}\n"
+        ));
+        return Ok(Exit::Done);
+    }
+    let keys: BTreeSet<String> =
+        holding.iter().flat_map(|(_, ack)| ack.retained.iter().cloned()).collect();
+    for (lb, ack) in &holding {
+        let (count, keys) = (plural(ack.retained.len(), "backend"), ack.retained.join(", "));
+        print(format_args!("{lb}: accepting the loss of {count} {keys}\n"));
+    }
+    let names: BTreeSet<String> = holding.iter().map(|(lb, _)| (*lb).to_owned()).collect();
+    let id = format!("{:08x}{:08x}", fastrand::u32(..), fastrand::u32(..));
+    let word = serde_json::to_vec(&Acceptance { id, keys })?;
+    let key = bookkeeping.acceptance(resource)?;
+    let lease = say(store, &key, &word).await.with_context(|| format!("cannot write {key}"))?;
+    let exit = see(store, bookkeeping, resource, names).await;
+    // It ends by itself in any case.
+    let _ = store.delete(&key, &Guard::Value(word), default_deadline()).await;
+    let _ = store.revoke(lease, default_deadline()).await;
+    exit
+}
+
+/// The load balancers that hold back a loss of `resource`.
+fn holding<'f>(fleet: &'f Fleet, resource: &str) -> anyhow::Result<Vec<(&'f str, &'f Ack)>> {
+    let resources = fleet.values().flat_map(|(member, _)| &member.resources);
+    let names: BTreeSet<&str> = resources.map(|consumes| consumes.name.as_str()).collect();
+    if !names.contains(resource) {
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        bail!("no load balancer renders `{resource}`; they render: {names}");
+    }
+    let of = |(lb, (member, acks)): (&'f String, &'f (Member, BTreeMap<String, Ack>))| {
+        let ack = acks.get(resource).filter(|ack| ack.instance_id == member.instance_id)?;
+        (standing(ack) == Standing::HoldsBack).then_some((lb.as_str(), ack))
+    };
+    Ok(fleet.iter().filter_map(of).collect())
+}
+
+fn standing(ack: &Ack) -> Standing {
+    match &ack.rejected {
+        Some(rejection) if rejection.too_few_backends => Standing::HoldsBack,
+        Some(rejection) => Standing::Rejected(rejection.reason.clone()),
+        None if ack.retained.is_empty() => Standing::Done,
+        None => Standing::HoldsBack,
+    }
+}
+
+/// Writes the word, in place of an earlier one.
+async fn say<S: Store>(store: &S, key: &Key, word: &[u8]) -> anyhow::Result<Lease> {
+    let lease = store.grant(Ttl::new(WORD)?, default_deadline()).await?;
+    let mut guard = Guard::Absent;
+    for _ in 0..3 {
+        match store.put(key, word, lease, &guard, default_deadline()).await? {
+            PutOutcome::Written(_) => return Ok(lease),
+            PutOutcome::Taken { by, .. } => guard = Guard::Value(by.value.to_vec()),
+            PutOutcome::Missing { .. } => guard = Guard::Absent,
+            PutOutcome::LeaseLost => bail!("etcd does not know the lease that it granted"),
+        }
+    }
+    bail!("somebody else writes it at the same time; try again")
+}
+
+/// Waits until none of `names` holds the loss back, and says of each how it ended.
+async fn see<S: Store>(
+    store: &S,
+    bookkeeping: &Bookkeeping,
+    resource: &str,
+    mut names: BTreeSet<String>,
+) -> anyhow::Result<Exit> {
+    let (trees, end) = (vec![bookkeeping.members(), bookkeeping.acks()], CancellationToken::new());
+    let _ended = end.clone().drop_guard();
+    let mut view = follow(store.clone(), trees, Options::default(), end);
+    let mut exit = Exit::Done;
+    let all = async {
+        while !names.is_empty() && view.changed().await.is_ok() {
+            let Some(snapshot) = view.borrow_and_update().snapshot.clone() else { continue };
+            names.retain(|lb| match standing_of(&snapshot, bookkeeping, resource, lb) {
+                Some(Standing::HoldsBack) => true,
+                Some(Standing::Done) => {
+                    print(format_args!("{lb}: accepted\n"));
+                    false
+                }
+                Some(Standing::Rejected(why)) => {
+                    print(format_args!("{lb}: accepted, but the last files stay: {why}\n"));
+                    exit = Exit::Failed;
+                    false
+                }
+                None => {
+                    print(format_args!("{lb}: gone\n"));
+                    false
+                }
+            });
+        }
+    };
+    let _ = timeout(PATIENCE, all).await;
+    for lb in &names {
+        print(format_args!(
+            "{lb}: still holds the loss back; more may be lost by now, try again\n"
+        ));
+        exit = Exit::Failed;
+    }
+    Ok(exit)
+}
+
+fn standing_of(
+    snapshot: &Snapshot,
+    bookkeeping: &Bookkeeping,
+    resource: &str,
+    lb: &str,
+) -> Option<Standing> {
+    let fleet = load_balancers::read(snapshot, bookkeeping);
+    Some(fleet.get(lb)?.1.get(resource).map_or(Standing::HoldsBack, standing))
+}

@@ -1,0 +1,22 @@
+//! One resource's text as its template wrote it, before it is known in which form its lines
+//! of members are installed. Pure.
+
+use crate::install::{Candidate, Target};
+use crate::template::Rendered;
+
+/// A rendered file.
+#[derive(Debug, Clone)]
+pub struct RenderedFile {
+    /// Where it goes.
+    pub target: Target,
+    /// The text, in pieces.
+    pub text: Rendered,
+}
+
+impl RenderedFile {
+    /// As it is for a proxy that is reloaded for each change.
+    #[must_use]
+    pub fn plain(&self) -> Candidate {
+        Candidate { target: self.target.clone(), bytes: self.text.plain() }
+    }
+}

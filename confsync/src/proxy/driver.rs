@@ -1,0 +1,193 @@
+//! What can change the members of a running proxy: its driver.
+//!
+//! A rendered file has two parts. Its *structure* needs check, swap and reload; the *members*
+//! of the pools that it names, a driver can change in the running proxy. Each driver says in
+//! which form the lines of members are written ([`Driver::arrange`]), makes members those of
+//! the proxy ([`Driver::publish`]), has the proxy confirm them ([`Driver::confirm`]), and
+//! counts what is in flight to those that left ([`Driver::in_flight`]). The pipeline decides
+//! when. A further driver is one more variant here, with its parts in a folder of its own.
+//!
+//! What a proxy can do is found out by trying, never by its version: a better driver that has
+//! not confirmed anything yet gives up at the first refusal, where the operator left it the
+//! choice.
+//!
+//! This module knows nothing of etcd, templates or the ledger.
+
+use crate::config::confdir::Live;
+use crate::config::reload_group::{Loader, ReloadGroup};
+use crate::proxy::Proxy;
+use crate::proxy::membership::nginx_lua::NginxLua;
+use crate::proxy::membership::table::WorkerUser;
+pub use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
+
+/// Who changes members.
+#[derive(Debug)]
+pub enum Driver {
+    /// Nobody but a reload.
+    Reload {
+        /// Why there is nothing better, in the operator's words.
+        why: String,
+        /// What was given up, and is worth another try when something else was the fault.
+        given_up: Option<Box<NginxLua>>,
+    },
+    /// A balancer in nginx's Lua module.
+    NginxLua {
+        /// It.
+        lua: Box<NginxLua>,
+        /// Whether it may give up.
+        live: Live,
+    },
+}
+
+impl Driver {
+    /// Every change is a reload.
+    #[must_use]
+    pub fn reload(why: impl Into<String>) -> Self {
+        Self::Reload { why: why.into(), given_up: None }
+    }
+
+    /// The best one to try for a set.
+    #[must_use]
+    pub fn of(set: &ReloadGroup, proxy: &Proxy) -> Self {
+        let (Loader::Nginx(told), Some(nginx)) = (&set.loader, proxy.nginx()) else {
+            return Self::reload("the proxy is known by its commands only");
+        };
+        if told.live == Live::Off {
+            return Self::reload("live = \"off\"");
+        }
+        let folder = told.live_dir.as_path();
+        // Only who starts nginx can see to it that the folder is there before nginx is.
+        if !folder.is_dir() && !proxy.is_child() {
+            return Self::reload(format!(
+                "{} is not there; it must exist at each boot before nginx starts \
+                 (the package has a file for systemd-tmpfiles)",
+                folder.display()
+            ));
+        }
+        let user = nginx.worker_user().map(|(uid, gid)| WorkerUser { uid, gid });
+        match NginxLua::open(folder, user) {
+            Ok(lua) => Self::NginxLua { lua: Box::new(lua), live: told.live },
+            Err(error) => Self::reload(format!("{}: {error}", folder.display())),
+        }
+    }
+
+    /// Its name, as logs and status have it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Reload { .. } => "reload",
+            Self::NginxLua { .. } => "nginx-lua",
+        }
+    }
+
+    /// Why it is not a better one.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Reload { why, .. } => Some(why),
+            Self::NginxLua { .. } => None,
+        }
+    }
+
+    /// Puts rendered files into the form that it needs.
+    #[must_use]
+    pub fn arrange(&mut self, files: &[RenderedFile]) -> Arrangement {
+        match self {
+            Self::Reload { .. } => {
+                let plain: Vec<_> = files.iter().map(RenderedFile::plain).collect();
+                Arrangement { wanted: plain.into(), pools: Pools::new() }
+            }
+            Self::NginxLua { lua, .. } => lua.arrange(files),
+        }
+    }
+
+    /// The proxy refuses, or does not do, what this driver needs: a reload does from now on,
+    /// unless the operator wants no other or the proxy has confirmed it before.
+    pub fn give_up(&mut self, reason: &str) -> bool {
+        let Self::NginxLua { lua, live: Live::Auto } = self else { return false };
+        if lua.is_proven {
+            return false;
+        }
+        let why = if reason.contains("by_lua") && reason.contains("unknown directive") {
+            "nginx has no Lua module (Debian: libnginx-mod-http-lua)".to_owned()
+        } else {
+            reason.to_owned()
+        };
+        let given_up = std::mem::replace(self, Self::reload(why));
+        if let (Self::NginxLua { lua, .. }, Self::Reload { given_up, .. }) = (given_up, self) {
+            *given_up = Some(lua);
+        }
+        true
+    }
+
+    /// What made it give up was something else: it is tried again with the next change.
+    pub fn reconsider(&mut self) {
+        if let Self::Reload { given_up, .. } = self
+            && let Some(lua) = given_up.take()
+        {
+            *self = Self::NginxLua { lua, live: Live::Auto };
+        }
+    }
+
+    /// What was given up stays so.
+    pub fn settle(&mut self) {
+        if let Self::Reload { given_up, .. } = self {
+            *given_up = None;
+        }
+    }
+
+    /// The proxy is not running: what could keep it from starting is removed.
+    pub fn before_start(&self) {
+        if let Self::NginxLua { lua, .. } = self {
+            lua.remove_stale_sockets();
+        }
+    }
+
+    /// Makes these the members. When it returns, no new request goes to any other; that the
+    /// proxy knows is proven by [`Self::confirm`].
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish(&mut self, pools: &Pools) -> Result<(), PublishError> {
+        match self {
+            Self::Reload { .. } => Ok(()),
+            Self::NginxLua { lua, .. } => lua.publish(pools).await,
+        }
+    }
+
+    /// Has the proxy say by which members it goes: those that were published last.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn confirm(&mut self) -> Result<(), PublishError> {
+        match self {
+            Self::Reload { .. } => Ok(()),
+            Self::NginxLua { lua, .. } => lua.confirm().await,
+        }
+    }
+
+    /// Those that left and were not seen without requests since.
+    #[must_use]
+    pub fn departed(&self) -> Vec<DepartedMember> {
+        match self {
+            Self::Reload { .. } => Vec::new(),
+            Self::NginxLua { lua, .. } => lua.departed(),
+        }
+    }
+
+    /// What is in flight to one that left; `None` where that is not known exactly.
+    #[expect(clippy::unused_async, reason = "a driver may have to ask its proxy")]
+    pub async fn in_flight(&mut self, departed: &DepartedMember) -> Option<u64> {
+        match self {
+            Self::Reload { .. } => None,
+            Self::NginxLua { lua, .. } => lua.in_flight(departed),
+        }
+    }
+
+    /// No worker of an older generation is left: whatever those did not count is over.
+    pub fn count_again(&mut self) {
+        if let Self::NginxLua { lua, .. } = self {
+            lua.count_again();
+        }
+    }
+}

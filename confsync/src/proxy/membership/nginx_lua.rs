@@ -1,0 +1,341 @@
+//! The driver of an nginx with the Lua module: which upstreams it can change, in which form
+//! they are written, and where their tables are.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::layout::CAPACITY;
+use super::nginx_text::{BalancerFiles, BalancerSettings, http_level, upstream};
+use super::table::{TableFolder, Traffic, WorkerUser};
+use super::upstreams::{LiveUpstreams, MembershipError};
+use crate::install::{Candidate, Wanted};
+use crate::proxy::nginx::conf;
+use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
+use crate::template::{
+    NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines, upstream_block,
+};
+
+/// The balancer; the same text is in the package.
+const LUA: &str = include_str!("../../../lua/membership.lua");
+/// Where the package has it.
+const PACKAGED: &str = "/usr/share/confsync/lua/membership.lua";
+/// How many workers can count at a time, those of old generations included.
+const COLUMNS: u32 = 256;
+/// More backends than this are left to a reload, so that a slot is free while others drain.
+const MOST: usize = CAPACITY as usize / 2;
+
+/// nginx with the Lua module.
+#[derive(Debug)]
+pub struct NginxLua {
+    upstreams: LiveUpstreams,
+    /// Held for life: the folder has one writer.
+    _lock: File,
+    lua: PathBuf,
+    settings: BalancerSettings,
+    /// Upstreams that a template names and that change by reload, and why.
+    left_out: BTreeMap<String, String>,
+    /// Whether nginx has confirmed a table since our start.
+    pub is_proven: bool,
+}
+
+impl NginxLua {
+    /// With the tables of one nginx in `folder`, whose workers run as `user` if not as we do.
+    ///
+    /// # Errors
+    /// When the folder or the balancer's file cannot be made.
+    pub fn open(folder: &Path, user: Option<WorkerUser>) -> io::Result<Self> {
+        let tables = TableFolder::open(folder, user, CAPACITY, COLUMNS)?;
+        let lock = File::create(folder.join("lock"))?;
+        lock.try_lock().map_err(|_| {
+            io::Error::other("another confsync uses it; give each nginx a `live_dir` of its own")
+        })?;
+        Ok(Self {
+            _lock: lock,
+            lua: lua_file(folder)?,
+            upstreams: LiveUpstreams::new(tables),
+            settings: BalancerSettings::default(),
+            left_out: BTreeMap::new(),
+            is_proven: false,
+        })
+    }
+
+    fn files(&self) -> BalancerFiles<'_> {
+        BalancerFiles { lua: &self.lua, folder: self.upstreams.folder().path() }
+    }
+
+    /// Which upstreams change by reload all the same, and why.
+    #[must_use]
+    pub fn left_out(&self) -> &BTreeMap<String, String> {
+        &self.left_out
+    }
+
+    /// Puts rendered files into the form that the balancer needs.
+    pub fn arrange(&mut self, files: &[RenderedFile]) -> Arrangement {
+        let left_out = self.find_left_out(files);
+        for (name, why) in left_out.iter().filter(|(name, _)| !self.left_out.contains_key(*name)) {
+            tracing::warn!(upstream = name, "changes of this upstream need a reload: {why}");
+        }
+        self.left_out = left_out;
+        let mut pools = Pools::new();
+        for service in files.iter().flat_map(|file| upstreams_of(&file.text)) {
+            if !self.left_out.contains_key(service.0.upstream()) {
+                pools.insert(service.0.upstream().to_owned(), service.0.members.clone());
+            }
+        }
+        let candidates = self.write(files, &pools, true);
+        let structure = self.write(files, &pools, false);
+        Arrangement { wanted: Wanted::with_structure(candidates, &structure), pools }
+    }
+
+    /// The files; without `members` the lines that the balancer makes superfluous are left
+    /// out, and what remains is what needs a reload.
+    fn write(&self, files: &[RenderedFile], pools: &Pools, members: bool) -> Vec<Candidate> {
+        let mut once = (!pools.is_empty()).then(|| http_level(self.files(), self.settings.counted));
+        let file = |file: &RenderedFile| {
+            let bytes = file.text.write(|piece, out| match piece {
+                Piece::Upstream { service, more } if pools.contains_key(service.upstream()) => {
+                    let lines = if members { server_lines(service) } else { String::new() };
+                    out.extend_from_slice(once.take().unwrap_or_default().as_bytes());
+                    let block = self.block(service.upstream(), &lines, more);
+                    out.extend_from_slice(block.trim_end().as_bytes());
+                }
+                Piece::Upstream { service, more } => {
+                    let block = upstream_block(service.upstream(), &server_lines(service), more);
+                    out.extend_from_slice(block.as_bytes());
+                }
+                Piece::Text(_) | Piece::Servers(_) => {
+                    let one = Rendered { pieces: vec![piece.clone()] };
+                    out.extend_from_slice(&one.plain());
+                }
+            });
+            Candidate { target: file.target.clone(), bytes }
+        };
+        files.iter().map(file).collect()
+    }
+
+    fn block(&self, name: &str, lines: &str, more: &str) -> String {
+        let kept = kept_directives(more).unwrap_or_default();
+        upstream(name, lines, &kept, self.files(), &self.settings)
+    }
+
+    fn find_left_out(&self, files: &[RenderedFile]) -> BTreeMap<String, String> {
+        let mut left_out = BTreeMap::new();
+        let folder = self.upstreams.folder().path().as_os_str().len();
+        for (service, more) in files.iter().flat_map(|file| upstreams_of(&file.text)) {
+            let name = service.upstream();
+            let why = match kept_directives(more) {
+                Err(why) => Some(why),
+                Ok(_) if service.members.len() > MOST => {
+                    Some(format!("it has more than {MOST} backends"))
+                }
+                // The name of a socket has 107 bytes at most.
+                Ok(_) if name == "state" => Some("its name is taken by a socket".to_owned()),
+                Ok(_) if folder + name.len() > 100 => Some("its name is too long".to_owned()),
+                Ok(_) => nameless(&service.members),
+            };
+            left_out.extend(why.map(|why| (name.to_owned(), why)));
+        }
+        left_out
+    }
+
+    /// Makes these the members of the upstreams.
+    ///
+    /// # Errors
+    /// When a table cannot be written.
+    pub async fn publish(&mut self, pools: &Pools) -> Result<(), PublishError> {
+        for (name, members) in pools {
+            self.upstreams.set(name, members).await.map_err(said)?;
+        }
+        Ok(())
+    }
+
+    /// Has a worker confirm them.
+    ///
+    /// # Errors
+    /// When none answers, or one goes by something else.
+    pub async fn confirm(&mut self) -> Result<(), PublishError> {
+        self.upstreams.confirm().await.map_err(said)?;
+        self.is_proven = true;
+        Ok(())
+    }
+
+    /// Those that left and were not seen without requests since.
+    #[must_use]
+    pub fn departed(&self) -> Vec<DepartedMember> {
+        self.upstreams.departed()
+    }
+
+    /// What is in flight to one that left, if that is known.
+    #[must_use]
+    pub fn in_flight(&self, departed: &DepartedMember) -> Option<u64> {
+        self.upstreams.in_flight(departed).filter(|_| self.settings.counted)
+    }
+
+    /// The workers that did not count their requests are gone.
+    pub fn count_again(&self) {
+        if let Err(error) = self.upstreams.folder().workers.set_exact() {
+            tracing::warn!(%error, "requests in flight stay uncounted until the next reload");
+        }
+    }
+
+    /// What the backends have had and have, by key.
+    #[must_use]
+    pub fn traffic(&self) -> BTreeMap<Arc<str>, Traffic> {
+        self.upstreams.traffic().unwrap_or_default()
+    }
+
+    /// nginx is not running: sockets that a killed one left would keep it from starting.
+    pub fn remove_stale_sockets(&self) {
+        let folder = self.upstreams.folder().path();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+            if !is_socket || std::os::unix::net::UnixStream::connect(&path).is_ok() {
+                continue;
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => tracing::info!(
+                    socket = %path.display(), "removed a socket that a killed nginx left"
+                ),
+                Err(error) => tracing::warn!(
+                    socket = %path.display(), %error,
+                    "a socket that a killed nginx left cannot be removed; nginx will not start"
+                ),
+            }
+        }
+    }
+}
+
+fn said(error: MembershipError) -> PublishError {
+    match error {
+        MembershipError::OtherTable { .. } => PublishError::NeedsReload(error.to_string()),
+        _ => PublishError::Retry(error.to_string()),
+    }
+}
+
+/// The upstreams of a text, with what is wanted in them.
+fn upstreams_of(text: &Rendered) -> impl Iterator<Item = (&NamedService, &str)> {
+    text.pieces.iter().filter_map(|piece| match piece {
+        Piece::Upstream { service, more } => Some((service, more.as_str())),
+        Piece::Text(_) | Piece::Servers(_) => None,
+    })
+}
+
+fn nameless(members: &UpstreamMembers) -> Option<String> {
+    let is_name =
+        |member: &&UpstreamMember| matches!(member.endpoint.host(), common::model::Host::Name(_));
+    let named = members.values().find(is_name)?;
+    Some(format!("{} is a name and no address", named.endpoint))
+}
+
+/// What of an upstream's directives means something beside a balancer. How one is chosen is
+/// the balancer's; one that promises something else cannot be kept.
+fn kept_directives(more: &str) -> Result<String, String> {
+    let directives =
+        conf::parse(more.as_bytes()).map_err(|error| format!("what is in it: {error}"))?;
+    let mut kept = String::new();
+    for directive in directives {
+        let name = String::from_utf8_lossy(&directive.name).into_owned();
+        match name.as_str() {
+            "random" | "least_conn" | "zone" => {}
+            _ if name.starts_with("keepalive") => {
+                kept.push_str(more.get(directive.span).unwrap_or_default());
+                kept.push('\n');
+            }
+            _ => return Err(format!("`{name}` cannot be kept beside changes without a reload")),
+        }
+    }
+    Ok(kept)
+}
+
+/// The balancer's file: the package's if it is the one of this version, else one of ours.
+fn lua_file(folder: &Path) -> io::Result<PathBuf> {
+    if fs::read(PACKAGED).is_ok_and(|text| text == LUA.as_bytes()) {
+        return Ok(PACKAGED.into());
+    }
+    let (path, staged) = (folder.join("membership.lua"), folder.join(".membership.lua.new"));
+    if fs::read(&path).is_ok_and(|text| text == LUA.as_bytes()) {
+        return Ok(path);
+    }
+    fs::write(&staged, LUA)?;
+    fs::set_permissions(&staged, fs::Permissions::from_mode(0o644))?;
+    fs::rename(&staged, &path)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install::Target;
+
+    fn file(endpoints: &[&str], more: &str) -> RenderedFile {
+        let member = |text: &&str| {
+            let member = UpstreamMember { endpoint: text.parse().unwrap(), weight: 1 };
+            (Arc::from(*text), member)
+        };
+        let members = endpoints.iter().map(member).collect();
+        let service = NamedService { path: "app".into(), members };
+        let pieces = vec![
+            Piece::Text(b"# begin\n".to_vec()),
+            Piece::Upstream { service, more: more.into() },
+            Piece::Text(b"server { listen 1; }\n".to_vec()),
+        ];
+        RenderedFile { target: Target::new("/x"), text: Rendered { pieces } }
+    }
+
+    fn driver() -> (tempfile::TempDir, NginxLua) {
+        let folder = tempfile::tempdir().unwrap();
+        let driver = NginxLua::open(&folder.path().join("live"), None).unwrap();
+        (folder, driver)
+    }
+
+    #[test]
+    fn members_alone_are_no_change_of_structure() {
+        let (_folder, mut driver) = driver();
+        let one = driver.arrange(&[file(&["10.0.0.1:80"], "keepalive 8; random two;")]);
+        let two = driver.arrange(&[file(&["10.0.0.1:80", "10.0.0.2:80"], "keepalive 8;")]);
+        let other = driver.arrange(&[file(&["10.0.0.1:80"], "keepalive 9;")]);
+        assert_eq!(one.wanted.structure(), two.wanted.structure());
+        assert_ne!(one.wanted.digest(), two.wanted.digest());
+        assert_ne!(one.wanted.structure(), other.wanted.structure());
+        assert_eq!(two.pools["app"].len(), 2);
+        let text = String::from_utf8(one.wanted.files()[0].bytes.clone()).unwrap();
+        assert!(text.contains("balancer_by_lua_block"), "{text}");
+        assert!(text.contains("    server 10.0.0.1:80;\n"), "{text}");
+        assert!(!text.contains("random two"), "{text}");
+        assert!(conf::parse(text.as_bytes()).is_ok(), "{text}");
+        assert_eq!(text.matches("log_by_lua_block").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn what_the_balancer_cannot_do_stays_as_it_is_and_needs_a_reload() {
+        let (_folder, mut driver) = driver();
+        for (endpoint, more) in [
+            ("10.0.0.1:80", "ip_hash;"),
+            ("10.0.0.1:80", "hash $uri consistent; keepalive 8;"),
+            ("10.0.0.1:80", "server 10.0.0.9:80 backup;"),
+            ("a.example:80", "keepalive 8;"),
+        ] {
+            let arranged = driver.arrange(&[file(&[endpoint], more)]);
+            assert!(arranged.pools.is_empty());
+            assert_eq!(arranged.wanted.digest(), arranged.wanted.structure());
+            let text = String::from_utf8(arranged.wanted.files()[0].bytes.clone()).unwrap();
+            assert!(!text.contains("lua") && text.contains(more.split(';').next().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_socket_without_a_listener_is_removed_and_one_with_a_listener_is_not() {
+        let (_folder, driver) = driver();
+        let folder = driver.upstreams.folder().path().to_owned();
+        let (stale, used) = (folder.join("a.sock"), folder.join("b.sock"));
+        drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+        let _listener = std::os::unix::net::UnixListener::bind(&used).unwrap();
+        driver.remove_stale_sockets();
+        assert!(!stale.exists() && used.exists());
+    }
+}

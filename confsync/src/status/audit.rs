@@ -1,0 +1,98 @@
+//! What a reload, or a change of membership, changed: which backends, by which key, lease and
+//! revision. One line of the log for each, so that afterwards it can be told who sent requests
+//! where, and why. Pure.
+
+use common::model::{Entry, Snapshot};
+
+use crate::status::change_summary::{Route, Routes};
+
+/// How many are named before the rest is counted.
+const NAMED: usize = 20;
+
+/// What changed; `None` for nothing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Backends that are routed to from now on.
+    pub added: Option<String>,
+    /// Backends that are routed to no more.
+    pub removed: Option<String>,
+    /// Backends with another address or weight.
+    pub changed: Option<String>,
+}
+
+/// From what was routed to, as the keys said then, to what is, as they say now.
+#[must_use]
+pub fn changes(before: Option<(&Routes, &Snapshot)>, now: (&Routes, &Snapshot)) -> Changes {
+    let none = (Routes::new(), Snapshot::default());
+    let (old, old_keys) = before.unwrap_or((&none.0, &none.1));
+    let (new, keys) = now;
+    let added = new.iter().filter(|(key, _)| !old.contains_key(*key));
+    let removed = old.iter().filter(|(key, _)| !new.contains_key(*key));
+    let changed = new.iter().filter(|(key, to)| old.get(*key).is_some_and(|was| was != *to));
+    let by = |snapshot: &Snapshot, (key, (addr, weight)): (&std::sync::Arc<str>, &Route)| {
+        let weight = if *weight == 1 { String::new() } else { format!(" weight {weight}") };
+        format!(
+            "{addr}{weight} ({key}{})",
+            snapshot.entries.get(key).map(origin).unwrap_or_default()
+        )
+    };
+    Changes {
+        added: list(added.map(|route| by(keys, route))),
+        removed: list(removed.map(|route| by(old_keys, route))),
+        changed: list(changed.map(|route| by(keys, route))),
+    }
+}
+
+/// Leases as etcdctl prints them; v2 has none.
+fn origin(entry: &Entry) -> String {
+    let lease = if entry.lease == 0 { String::new() } else { format!(", lease {:x}", entry.lease) };
+    format!("{lease}, revision {}", entry.modified)
+}
+
+fn list(texts: impl Iterator<Item = String>) -> Option<String> {
+    let texts: Vec<String> = texts.collect();
+    let named = texts.get(..NAMED).unwrap_or(&texts).join(", ");
+    match texts.len().saturating_sub(NAMED) {
+        _ if texts.is_empty() => None,
+        0 => Some(named),
+        more => Some(format!("{named} and {more} more")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::model::Revision;
+
+    fn picture(all: &[(&str, &str, i64, u64)]) -> (Routes, Snapshot) {
+        let mut snapshot = Snapshot::default();
+        let mut routes = Routes::new();
+        for (key, addr, lease, revision) in all {
+            let entry = Entry {
+                key: (*key).into(),
+                value: (*addr).into(),
+                created: Revision(*revision),
+                modified: Revision(*revision),
+                lease: *lease,
+                ttl: None,
+            };
+            routes.insert((*key).into(), ((*addr).into(), 1));
+            snapshot.entries.insert((*key).into(), entry);
+        }
+        (routes, snapshot)
+    }
+
+    #[test]
+    fn each_backend_is_named_with_its_key_lease_and_revision() {
+        let before = picture(&[("/s/a/1", "10.0.0.1:80", 255, 7), ("/s/a/2", "10.0.0.2:80", 0, 8)]);
+        let now = picture(&[("/s/a/2", "10.0.0.9:80", 0, 9), ("/s/a/3", "10.0.0.3:80", 16, 10)]);
+        let found = changes(Some((&before.0, &before.1)), (&now.0, &now.1));
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(found.added, text("10.0.0.3:80 (/s/a/3, lease 10, revision 10)"));
+        assert_eq!(found.removed, text("10.0.0.1:80 (/s/a/1, lease ff, revision 7)"));
+        assert_eq!(found.changed, text("10.0.0.9:80 (/s/a/2, revision 9)"));
+        assert_eq!(changes(Some((&now.0, &now.1)), (&now.0, &now.1)), Changes::default());
+        let started = changes(None, (&now.0, &now.1));
+        assert!(started.added.is_some_and(|added| added.matches("revision").count() == 2));
+    }
+}

@@ -1,0 +1,86 @@
+//! For which kind of file a handlebars template writes: what a value may hold there, and how
+//! the rest is quoted. Pure.
+
+use std::path::Path;
+use std::str::FromStr;
+
+/// The kind of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Escape {
+    /// A configuration of nginx.
+    #[default]
+    Nginx,
+    /// A configuration of HAProxy.
+    Haproxy,
+    /// JSON.
+    Json,
+    /// A shell's assignments, as `EnvironmentFile=` of systemd reads them as well.
+    Shell,
+    /// Any text: values are written as they are.
+    None,
+}
+
+/// The words for them in a resource file.
+pub const ESCAPES: &[&str] = &["nginx", "haproxy", "json", "shell", "none"];
+
+impl Escape {
+    /// By the ending of the file to write.
+    #[must_use]
+    pub fn of(dest: &Path) -> Self {
+        let name = dest.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        match name.rsplit_once('.').map_or("", |(_, ending)| ending) {
+            "json" => Self::Json,
+            "env" | "sh" => Self::Shell,
+            "cfg" => Self::Haproxy,
+            _ => Self::Nginx,
+        }
+    }
+
+    /// The name of what reads the file, for messages.
+    #[must_use]
+    pub(crate) fn reader(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+            Self::Json => "JSON",
+            Self::Shell => "a shell",
+            Self::None => "the file",
+        }
+    }
+}
+
+impl FromStr for Escape {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Ok(match text {
+            "nginx" => Self::Nginx,
+            "haproxy" => Self::Haproxy,
+            "json" => Self::Json,
+            "shell" => Self::Shell,
+            "none" => Self::None,
+            _ => return Err(()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ending_of_the_file_decides() {
+        for (dest, escape) in [
+            ("/etc/nginx/nginx.conf", Escape::Nginx),
+            ("/etc/haproxy/haproxy.cfg", Escape::Haproxy),
+            ("/srv/app/config.JSON", Escape::Json),
+            ("/srv/app/.env", Escape::Shell),
+            ("/etc/default/app.env", Escape::Shell),
+            ("/etc/motd", Escape::Nginx),
+        ] {
+            assert_eq!(Escape::of(Path::new(dest)), escape, "{dest}");
+        }
+        assert!(ESCAPES.iter().all(|name| name.parse::<Escape>().is_ok()));
+        assert_eq!("html".parse::<Escape>(), Err(()));
+    }
+}

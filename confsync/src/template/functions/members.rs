@@ -1,0 +1,87 @@
+//! The words `upstream` and `servers`: each writes a mark, at which the output is cut later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Call, Fault, Function, Outcome, Ty, text};
+use crate::template::value::Value;
+
+/// The two words, for both languages.
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function { name: "servers", params: &[Ty::Str], rest: None, call: servers },
+    Function { name: "upstream", params: &[Ty::Str], rest: Some(Ty::Str), call: upstream },
+];
+
+/// What stands in the output while a template runs. No template and no value can know it.
+/// Copies know of each other's use.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    text: String,
+    used: Arc<AtomicBool>,
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        // No letters, so that functions which change their case leave it as it is.
+        Self { text: format!("\u{1}{:039}\u{1}", fastrand::u128(..)), used: Arc::default() }
+    }
+}
+
+impl Mark {
+    pub(in crate::template) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(in crate::template) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::template) fn servers(&self, service: &str) -> Result<String, Fault> {
+        check(service)?;
+        self.used.store(true, Ordering::Relaxed);
+        Ok(format!("{0}{service}\n{0}", self.text))
+    }
+
+    pub(in crate::template) fn upstream(&self, service: &str, more: &str) -> Result<String, Fault> {
+        check(service)?;
+        if more.contains(&self.text) {
+            return Err(Fault::new(
+                "`servers` or `upstream` stands inside an `upstream`",
+                "an `upstream` has its servers by itself; to list servers in an upstream of your \
+                 own, write `upstream NAME { … }` out",
+            ));
+        }
+        self.used.store(true, Ordering::Relaxed);
+        Ok(format!("{0}{service}\n\u{1}{more}{0}", self.text))
+    }
+}
+
+/// A name that nginx takes for an upstream, and that leads nowhere as a path.
+pub(in crate::template) fn check(service: &str) -> Result<(), Fault> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let mut parts = service.strip_prefix('/').unwrap_or(service).split('/');
+    let good = |part: &str| part.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if service.len() <= 200 && parts.all(|part| good(part) && part.chars().all(plain)) {
+        return Ok(());
+    }
+    let shown: String = service.chars().take(80).collect();
+    Err(Fault::new(
+        format!("{shown:?} is no name of a service"),
+        "write the service's name, or the path of its keys; letters, digits, `_`, `-` and `.`",
+    ))
+}
+
+fn servers(call: &Call<'_>, args: &[Value]) -> Outcome {
+    call.mark.servers(&text(args, 0)).map(Value::str)
+}
+
+fn upstream(call: &Call<'_>, args: &[Value]) -> Outcome {
+    if args.len() > 2 {
+        return Err(Fault::new(
+            format!("it needs one or two arguments, not {}", args.len()),
+            "the second is all that is wanted in the upstream: `upstream \"apache\" \"keepalive 64;\"`",
+        ));
+    }
+    let more = if args.len() > 1 { text(args, 1) } else { "".into() };
+    call.mark.upstream(&text(args, 0), &more).map(Value::str)
+}

@@ -1,0 +1,302 @@
+//! The words `upstream` and `servers`: lines that name the backends of one service.
+//!
+//! While a template runs, each is a mark in its output. Afterwards the text is cut there, so
+//! that whoever installs it can write these lines in the form that the proxy's driver wants,
+//! and can tell a change in them from a change in the rest. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use common::model::Endpoint;
+
+use super::NamedBackend;
+use super::functions::members::{Mark, check};
+use super::functions::{Fault, MAX_ITEMS};
+use super::runes::to_str;
+
+/// One backend as a proxy needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamMember {
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// 1 to 256.
+    pub weight: u16,
+}
+
+/// The backends of one service, by their keys.
+pub type UpstreamMembers = BTreeMap<Arc<str>, UpstreamMember>;
+
+/// A service that a template names, and its backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedService {
+    /// As the template has it: a service, or a path.
+    pub path: String,
+    /// Its backends now.
+    pub members: UpstreamMembers,
+}
+
+impl NamedService {
+    /// What its upstream is called: the last part of the path.
+    #[must_use]
+    pub fn upstream(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+}
+
+/// A part of a rendered text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Text as it is.
+    Text(Vec<u8>),
+    /// The `server` lines of a service.
+    Servers(NamedService),
+    /// A whole `upstream`.
+    Upstream {
+        /// Whose.
+        service: NamedService,
+        /// What the template wants in it beside its members.
+        more: String,
+    },
+}
+
+/// A rendered text, cut at the lines that name backends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rendered {
+    /// The parts, in their order.
+    pub pieces: Vec<Piece>,
+}
+
+impl Rendered {
+    /// The text for a proxy that must be reloaded for each change.
+    #[must_use]
+    pub fn plain(&self) -> Vec<u8> {
+        self.write(|piece, out| match piece {
+            Piece::Text(text) => out.extend_from_slice(text),
+            Piece::Servers(service) => out.extend_from_slice(lines(service, out).as_bytes()),
+            Piece::Upstream { service, more } => {
+                let block = upstream_block(service.upstream(), &server_lines(service), more);
+                out.extend_from_slice(block.as_bytes());
+            }
+        })
+    }
+
+    /// The text, each part written by `write` behind those before it. A block ends its line.
+    pub fn write(&self, mut write: impl FnMut(&Piece, &mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut block = false;
+        for piece in &self.pieces {
+            let ends_line = matches!(piece, Piece::Text(text) if text.starts_with(b"\n"));
+            if std::mem::take(&mut block) && !ends_line {
+                out.push(b'\n');
+            }
+            write(piece, &mut out);
+            block = matches!(piece, Piece::Upstream { .. });
+        }
+        if block {
+            out.push(b'\n');
+        }
+        out
+    }
+
+    /// Whether any line is in another form where the proxy can change its members itself.
+    #[must_use]
+    pub fn names_members(&self) -> bool {
+        self.services().next().is_some()
+    }
+
+    /// The services that it names.
+    pub fn services(&self) -> impl Iterator<Item = &NamedService> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Servers(service) | Piece::Upstream { service, .. } => Some(service),
+        })
+    }
+}
+
+/// The `server` lines of nginx for a service: never none, which nginx would not take.
+#[must_use]
+pub fn server_lines(service: &NamedService) -> String {
+    if service.members.is_empty() {
+        return "server 127.0.0.1:1 down;".to_owned();
+    }
+    let line = |UpstreamMember { endpoint, weight }: &UpstreamMember| match weight {
+        1 => format!("server {endpoint};"),
+        weight => format!("server {endpoint} weight={weight};"),
+    };
+    service.members.values().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The lines, each indented as the first one is.
+fn lines(service: &NamedService, before: &[u8]) -> String {
+    let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let indent = if line.iter().all(|byte| matches!(byte, b' ' | b'\t')) { line } else { b"" };
+    server_lines(service).replace('\n', &format!("\n{}", to_str(indent)))
+}
+
+/// `upstream NAME { … }` without a line's end.
+#[must_use]
+pub fn upstream_block(name: &str, lines: &str, more: &str) -> String {
+    let inside = lines.lines().chain(more.trim().lines());
+    let inside: String = inside.map(|line| format!("    {}\n", line.trim())).collect();
+    format!("upstream {name} {{\n{inside}}}")
+}
+
+/// Cuts an output at its marks.
+pub(super) fn cut(
+    mark: &Mark,
+    output: Vec<u8>,
+    backends: &[NamedBackend],
+) -> Result<Rendered, Fault> {
+    let (is_used, mark) = (mark.is_used(), mark.text().as_bytes());
+    if !is_used {
+        return Ok(Rendered { pieces: vec![Piece::Text(output)] });
+    }
+    let (mut pieces, mut named) = (Vec::new(), 0);
+    let mut rest = output.as_slice();
+    while let Some(begin) = memchr::memmem::find(rest, mark) {
+        let (text, after) = rest.split_at(begin);
+        let after = after.get(mark.len()..).unwrap_or_default();
+        let end = memchr::memmem::find(after, mark).ok_or_else(changed)?;
+        let (word, after) = after.split_at(end);
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.to_owned()));
+        }
+        let piece = read(&to_str(word), backends)?;
+        if let Piece::Servers(service) | Piece::Upstream { service, .. } = &piece {
+            named += service.members.len();
+        }
+        if named > MAX_ITEMS {
+            return Err(Fault::new(
+                format!("more than {MAX_ITEMS} lines of servers"),
+                "write `servers` and `upstream` outside of loops",
+            ));
+        }
+        pieces.push(piece);
+        rest = after.get(mark.len()..).unwrap_or_default();
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest.to_owned()));
+    }
+    let is_torn = |piece: &Piece| matches!(piece, Piece::Text(text) if text.contains(&1));
+    if pieces.iter().any(is_torn) {
+        return Err(changed());
+    }
+    Ok(Rendered { pieces })
+}
+
+fn changed() -> Fault {
+    Fault::new(
+        "another function has changed what `servers` or `upstream` wrote",
+        "write `{{servers …}}` and `{{upstream …}}` by themselves",
+    )
+}
+
+/// What stands between two marks.
+fn read(word: &str, backends: &[NamedBackend]) -> Result<Piece, Fault> {
+    let (path, more) = word.split_once('\n').ok_or_else(changed)?;
+    check(path)?;
+    let service = NamedService { path: path.to_owned(), members: members(path, backends) };
+    match more.strip_prefix('\u{1}') {
+        Some(more) => Ok(Piece::Upstream { service, more: more.to_owned() }),
+        None if more.is_empty() => Ok(Piece::Servers(service)),
+        None => Err(changed()),
+    }
+}
+
+fn members(path: &str, backends: &[NamedBackend]) -> UpstreamMembers {
+    let is_in = |backend: &&NamedBackend| match path.starts_with('/') {
+        true => backend.key.rsplit_once('/').is_some_and(|(folder, _)| folder == path),
+        false => *backend.service == *path,
+    };
+    let member = |named: &NamedBackend| {
+        let (endpoint, weight) = (named.backend.addr.clone(), named.backend.weight);
+        (Arc::clone(&named.key), UpstreamMember { endpoint, weight })
+    };
+    backends.iter().filter(is_in).map(member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::template::{Engine, Input, Sources, Template};
+    use common::model::Backend;
+
+    fn input(values: &[(&str, &str)]) -> Input {
+        let backend = |(key, value): &(&str, &str)| NamedBackend {
+            key: (*key).into(),
+            service: key.split('/').nth(2).unwrap().into(),
+            backend: Backend::parse(value.as_bytes()).unwrap(),
+        };
+        Input { backends: values.iter().map(backend).collect(), ..Input::default() }
+    }
+
+    fn render(file: &str, template: &str) -> Result<Rendered, String> {
+        let (name, sources) = (Path::new(file), Sources::default());
+        let compiled = Template::compile(name, template, Engine::of(name), &sources);
+        let compiled = compiled.map_err(|e| e.to_string())?;
+        assert!(compiled.asks_for_backends(), "{template}");
+        let input = input(&[
+            ("/services/api/1", "10.0.1.1:80"),
+            ("/services/web/1", "10.0.0.1:80"),
+            ("/services/web/2", r#"{"addr":"[::2]:80","weight":3}"#),
+        ]);
+        compiled.render_pieces(&input).map_err(|e| e.to_string())
+    }
+
+    fn plain(file: &str, template: &str) -> String {
+        String::from_utf8(render(file, template).unwrap().plain()).unwrap()
+    }
+
+    const WEB: &str = "upstream web {\n    server 10.0.0.1:80;\n    server [::2]:80 weight=3;\n    \
+                       keepalive 8;\n}\n";
+
+    #[test]
+    fn an_upstream_is_written_alike_by_both_languages_and_in_all_their_forms() {
+        for (file, template) in [
+            ("t.tmpl", "{{upstream \"web\" \"keepalive 8;\"}}\n"),
+            ("t.tmpl", "{{ upstream \"/services/web\" \"keepalive 8;\" }}"),
+            ("t.hbs", "{{upstream \"web\" \"keepalive 8;\"}}\n"),
+            ("t.hbs", "{{#upstream \"web\"}} keepalive 8; {{/upstream}}\n"),
+            ("t.hbs", "{{#upstream \"/services/web\"}}\n  keepalive 8;\n{{/upstream}}\n"),
+        ] {
+            assert_eq!(plain(file, template), WEB, "{template}");
+        }
+        let two = plain("t.hbs", "{{#upstream \"web\"}}\nkeepalive 8;\n{{/upstream}}\nx\n");
+        assert_eq!(two, format!("{WEB}x\n"));
+    }
+
+    #[test]
+    fn servers_are_indented_as_their_first_line_is() {
+        let want = "a {\n  server 10.0.0.1:80;\n  server [::2]:80 weight=3;\n}";
+        for file in ["t.tmpl", "t.hbs"] {
+            assert_eq!(plain(file, "a {\n  {{servers \"web\"}}\n}"), want);
+            assert_eq!(plain(file, "{{servers \"none\"}}"), "server 127.0.0.1:1 down;");
+        }
+    }
+
+    #[test]
+    fn the_pieces_say_whose_members_they_are() {
+        let rendered = render("t.tmpl", "a{{servers \"api\"}}b{{upstream \"web\"}}").unwrap();
+        let paths: Vec<_> = rendered.services().map(|s| (s.upstream(), s.members.len())).collect();
+        assert_eq!(paths, [("api", 1), ("web", 2)]);
+        assert_eq!(rendered.pieces[0], Piece::Text(b"a".to_vec()));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error_with_its_place() {
+        for (file, template, want) in [
+            ("t.tmpl", "{{upstream \"a b\"}}", "t.tmpl:1:3: executing"),
+            ("t.tmpl", "{{upstream \"../a\"}}", "is no name of a service"),
+            ("t.hbs", "{{servers \"a;\"}}", "is no name of a service"),
+            ("t.tmpl", "{{servers \"a\" | printf \"%.5s\"}}", "has changed what"),
+            ("t.tmpl", "{{upstream \"a\" (servers \"b\")}}", "stands inside an `upstream`"),
+            ("t.hbs", "{{#upstream \"a\"}}{{servers \"b\"}}{{/upstream}}", "stands inside"),
+            ("t.tmpl", "{{upstream \"a\" \"b\" \"c\"}}", "one or two arguments"),
+        ] {
+            let error = render(file, template).unwrap_err();
+            assert!(error.contains(want) || want.ends_with("executing"), "{template}: {error}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a running sidekick can be told: `PUT /weight/N?key=KEY`, over a unix socket alone.
+//! Pure: what is published comes in, a change or a refusal comes out.
+
+use std::collections::BTreeMap;
+
+use common::model::{Backend, Key, MAX_WEIGHT};
+
+use super::ServiceStatus;
+
+/// Another weight for an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightChange {
+    /// Its key.
+    pub key: Key,
+    /// The weight.
+    pub weight: u16,
+}
+
+/// Reads a command; `Err` is the status of the answer and its text.
+pub(super) fn read(
+    path: &str,
+    query: &str,
+    services: &BTreeMap<Key, ServiceStatus>,
+) -> Result<WeightChange, (u16, String)> {
+    let Some(weight) = path.strip_prefix("/weight/") else {
+        return Err((404, "there is PUT /weight/N\n".to_owned()));
+    };
+    let weight = weight.parse().ok().filter(|n| (1..=MAX_WEIGHT).contains(n));
+    let weight = weight.ok_or_else(|| (400, format!("a weight is from 1 to {MAX_WEIGHT}\n")))?;
+    let asked = url::form_urlencoded::parse(query.as_bytes());
+    let asked = asked.filter(|(name, _)| name == "key").map(|(_, key)| key.into_owned()).next();
+    let fits = |key: &&Key| {
+        let whole = key.as_str();
+        asked.as_ref().is_none_or(|asked| {
+            whole == asked
+                || whole.strip_suffix(asked.as_str()).is_some_and(|rest| rest.ends_with('/'))
+        })
+    };
+    let mut found = services.keys().filter(fits);
+    let names: Vec<&str> = services.keys().map(Key::as_str).collect();
+    let names = names.join(", ");
+    let key = match (found.next(), found.next()) {
+        (Some(key), None) => key.clone(),
+        (None, _) => return Err((404, format!("there is no such key here; there is {names}\n"))),
+        (Some(_), Some(_)) => {
+            return Err((409, format!("whose? add --instance; there is {names}\n")));
+        }
+    };
+    let value = services.get(&key).map_or("", |service| service.value.as_str());
+    if with_weight(value, weight).is_none() {
+        return Err((
+            409,
+            format!(
+                "{key} has a plain value, host:port, without a weight: start it with --value json\n"
+            ),
+        ));
+    }
+    Ok(WeightChange { key, weight })
+}
+
+/// The value with another weight; `None` for a plain one.
+#[must_use]
+pub fn with_weight(value: &str, weight: u16) -> Option<String> {
+    let backend = Backend::parse(value.as_bytes()).ok().filter(|_| value.starts_with('{'))?;
+    Some(Backend { weight, ..backend }.to_json())
+}
+
+#[cfg(test)]
+mod tests {
+    use common::claim::KeyStatus;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::prober::ProbeReport;
+
+    fn services(all: &[(&str, &str)]) -> BTreeMap<Key, ServiceStatus> {
+        let report = ProbeReport::new(tokio::time::Instant::now());
+        let service = |value: &str| ServiceStatus {
+            probes: watch::channel(report.clone()).1,
+            registration: KeyStatus::Pending,
+            value: value.to_owned(),
+        };
+        let entry = |(key, value): &(&str, &str)| (key.parse().unwrap(), service(value));
+        all.iter().map(entry).collect()
+    }
+
+    #[tokio::test]
+    async fn a_weight_is_for_one_key_with_a_value_that_has_weights() {
+        let json = r#"{"addr":"10.0.0.1:80","weight":1,"zone":"a"}"#;
+        let one = services(&[("/services/web/10.0.0.1", json)]);
+        let change = read("/weight/7", "", &one).unwrap();
+        assert_eq!((change.key.as_str(), change.weight), ("/services/web/10.0.0.1", 7));
+        let value = with_weight(json, 7).unwrap();
+        assert_eq!(Backend::parse(value.as_bytes()).unwrap().weight, 7);
+        assert!(value.contains("\"zone\":\"a\""), "{value}");
+
+        let two = services(&[("/services/web/1", json), ("/services/plain/1", "10.0.0.1:80")]);
+        assert_eq!(read("/weight/7", "key=web%2F1", &two).unwrap().key.id(), "1");
+        for (path, query, status, part) in [
+            ("/weight/7", "", 409, "add --instance; there is /services/plain/1, /services/web/1"),
+            ("/weight/7", "key=other", 404, "no such key"),
+            ("/weight/7", "key=plain/1", 409, "--value json"),
+            ("/weight/0", "key=web/1", 400, "from 1 to"),
+            ("/weight/x", "", 400, "from 1 to"),
+            ("/stop", "", 404, "PUT /weight/N"),
+        ] {
+            let (said, text) = read(path, query, &two).unwrap_err();
+            assert_eq!(said, status, "{path}?{query}: {text}");
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
