@@ -214,7 +214,7 @@ async fn install(machine: &Machine<'_>, etcd: &Etcd) {
 /// The load balancer's own word for it.
 async fn applied(etcd: &Etcd) -> Result<(), String> {
     let acks = etcd.ctl(Api::V3).ls("/confsync/acks").await;
-    check(acks == ["/confsync/acks/nginx/lb"], || format!("{acks:?}"))
+    check(acks == ["/confsync/acks/nginx/lb-nginx"], || format!("{acks:?}"))
 }
 
 /// Waits until the journal of the load balancer names both for requests from now on.

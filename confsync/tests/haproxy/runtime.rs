@@ -55,9 +55,13 @@ impl Site {
         };
         let site = Self { haproxy: Haproxy::of("app", &told, None), folder, port, process };
         site.until(|| site.haproxy.is_running()).await;
-        timeout(DEADLINE, async { while TcpStream::connect(site.at()).await.is_err() {} })
-            .await
-            .unwrap();
+        // The port is open before there is a worker, and only a worker answers.
+        timeout(DEADLINE, async {
+            while TcpStream::connect(site.at()).await.is_err() {}
+            assert!(site.request().await.unwrap().starts_with("HTTP/1."));
+        })
+        .await
+        .unwrap();
         site
     }
 

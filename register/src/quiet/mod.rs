@@ -89,22 +89,26 @@ pub async fn wait(
     mut report: impl FnMut(&str),
     abort: &CancellationToken,
 ) -> QuietEnd {
-    let ports: BTreeSet<u16> = backends.iter().map(Endpoint::port).collect();
+    let mut places = Vec::new();
     for backend in backends {
-        if let Err(why) = is_seen(backend).await {
-            return QuietEnd::NotQuiet(format!(
-                "the connections to {backend} cannot be seen: {why}"
-            ));
+        match find(backend).await {
+            Ok(place) => places.push(place),
+            Err(why) => {
+                return QuietEnd::NotQuiet(format!(
+                    "the connections to {backend} cannot be seen: {why}"
+                ));
+            }
         }
     }
+    let ours = |one: &Socket| !one.listens && places.iter().any(|place| place.has(one));
     let until = Instant::now() + bound;
     let mut quiet = Quiet::new(span, Instant::now());
     loop {
         let connections = match sockets::read() {
-            Ok(all) => all.into_iter().filter(|one| !one.listens && ports.contains(&one.port)),
+            Ok(all) => all.into_iter().filter(ours).collect(),
             Err(why) => return QuietEnd::NotQuiet(why),
         };
-        if quiet.observe(connections.collect(), Instant::now()) {
+        if quiet.observe(connections, Instant::now()) {
             return QuietEnd::Quiet;
         }
         let missing = quiet.missing();
@@ -119,24 +123,49 @@ pub async fn wait(
     }
 }
 
-/// Whether a connection to the backend shows in the table, at its end.
-async fn is_seen(backend: &Endpoint) -> Result<(), String> {
+/// Where a backend listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    port: u16,
+    /// If it listens at one address alone: others of this port are of somebody else.
+    address: Option<String>,
+}
+
+impl Place {
+    fn has(&self, socket: &Socket) -> bool {
+        let other = self.address.as_ref().is_some_and(|address| *address != socket.address);
+        socket.port == self.port && !other
+    }
+}
+
+/// Finds a connection to the backend in the table, at its end.
+async fn find(backend: &Endpoint) -> Result<Place, String> {
     let address = (backend.host().to_string(), backend.port());
+    let any = Place { port: backend.port(), address: None };
     let connected = timeout(OWN, TcpStream::connect(address)).await;
     let stream = match connected {
         // Nobody listens any more; who is still connected shows, if it is on this machine.
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             let here = TcpListener::bind((backend.host().to_string(), 0)).await;
-            return here.map(drop).map_err(|_| "it is not an address of this machine".to_owned());
+            return here
+                .map(|_| any)
+                .map_err(|_| "it is not an address of this machine".to_owned());
         }
         Ok(Err(error)) => return Err(error.to_string()),
         Err(_) => return Err("it does not accept one of our own".to_owned()),
         Ok(Ok(stream)) => stream,
     };
     let own = stream.local_addr().map_err(|error| error.to_string())?.port();
-    let shows = |one: &Socket| one.port == backend.port() && one.peer_port == own;
     let until = Instant::now() + OWN;
-    while !sockets::read()?.iter().any(shows) {
+    loop {
+        let all = sockets::read()?;
+        let at = all.iter().find(|one| one.port == any.port && one.peer_port == own);
+        if let Some(Socket { address, .. }) = at {
+            let alone = all
+                .iter()
+                .any(|one| one.listens && one.port == any.port && one.address == *address);
+            return Ok(Place { address: alone.then(|| address.clone()), ..any });
+        }
         if Instant::now() >= until {
             return Err("one of our own does not show; is it behind a forwarded port, or in \
                         another network namespace?"
@@ -144,7 +173,6 @@ async fn is_seen(backend: &Endpoint) -> Result<(), String> {
         }
         sleep(LOOK).await;
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -152,7 +180,16 @@ mod tests {
     use super::*;
 
     fn socket(peer_port: u16, open: bool) -> Socket {
-        Socket { port: 80, peer: "7f".into(), peer_port, open, listens: false }
+        let (address, peer) = ("7f".to_owned(), "7f".to_owned());
+        Socket { address, port: 80, peer, peer_port, open, listens: false }
+    }
+
+    #[test]
+    fn another_address_with_this_port_is_another_backend() {
+        let alone = Place { port: 80, address: Some("7f".into()) };
+        let elsewhere = Socket { address: "0a".into(), ..socket(1, true) };
+        assert!(alone.has(&socket(1, true)) && !alone.has(&elsewhere));
+        assert!(Place { address: None, ..alone }.has(&elsewhere));
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 /// One socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Socket {
+    /// Its own address, as the kernel writes it.
+    pub(super) address: String,
     /// Its own port.
     pub(super) port: u16,
     /// The address of the other side, as the kernel writes it.
@@ -49,9 +51,11 @@ fn parse(line: &str) -> Option<Socket> {
     let mut fields = line.split_whitespace().skip(1);
     let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
     let port = |text: &str| u16::from_str_radix(text, 16).ok();
+    let (address, own_port) = local.split_once(':')?;
     let (peer, peer_port) = remote.split_once(':')?;
     Some(Socket {
-        port: port(local.split_once(':')?.1)?,
+        address: address.to_owned(),
+        port: port(own_port)?,
         peer: peer.to_owned(),
         peer_port: port(peer_port)?,
         // Established, being accepted, or closed by the other side alone.
@@ -68,6 +72,7 @@ mod tests {
     fn a_line_of_the_kernel_is_read() {
         let line = "  12: 0100007F:1F90 0200007F:C350 01 00000000:00000000 00:00000000 0 0";
         let wanted = Socket {
+            address: "0100007F".into(),
             port: 8080,
             peer: "0200007F".into(),
             peer_port: 50000,

@@ -40,6 +40,8 @@ fn same(text: &str) -> Result<(), String> {
     let (light, own) = match (read(true), read(false)) {
         (Ok(light), Ok(own)) => (light, own),
         (Err(light), Err(own)) if light == own => return Ok(()),
+        // A field that no backend has is refused before anything is rendered.
+        (Err(light), Ok(_)) if light.what.ends_with("is not there") => return Ok(()),
         (light, own) => return Err(format!("{text}\n{light:?}\n{own:?}")),
     };
     for count in [0, 1, 4] {
@@ -99,7 +101,7 @@ fn shadows_partials_and_empty_lists_change_nothing() {
         "{{#each (get \"/a/x\") as |v k|}}{{k}}={{v}} {{/each}}",
         "{{#each (getvs \"/a/*\") as |v v|}}{{v}}{{/each}}",
         "{{#each (getvs \"/b/*\")}}\n  {{{this}}}{{this}}\n{{/each}}",
-        "\n{{#each backends}}\n  {{#if zone}}\n {{none}}{{/if}}\n{{/each}}",
+        "\n{{#each backends}}\n  {{#if zone}}\n {{meta.none}}{{/if}}\n{{/each}}",
         "{{#each backends}}{{meta}}{{/each}}",
         "{{#each backends}}{{{meta}}}{{{this}}}{{/each}}",
         "{{#each backends}}{{#each meta}}{{../addr}}{{../../backends.0.id}}{{/each}}{{/each}}",

@@ -16,7 +16,7 @@ pub(super) const EXTENSION: Duration = Duration::from_secs(15);
 /// Why a drain is unconfirmed while requests to etcd fail: who cannot write cannot acknowledge.
 pub(super) fn blame(result: &mut HandshakeResult, error: &StoreError) {
     let silent = LoadBalancerState::Silent.to_string();
-    if matches!(error, StoreError::Rejected(_)) {
+    if matches!(error, StoreError::Rejected(_) | StoreError::NoSpace(_)) {
         for (_, why) in result.unconfirmed.iter_mut().filter(|(_, why)| *why == silent) {
             "cannot say what it has applied while etcd takes no writes".clone_into(why);
         }
