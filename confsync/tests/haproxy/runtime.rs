@@ -119,7 +119,13 @@ async fn servers_come_leave_and_are_counted(global: &str, more: &[&str]) {
     let mut site = Site::start(global, "balance leastconn", more).await;
     let (one, two) = (listener().await, listener().await);
     let mut runtime = Runtime::new(site.haproxy.clone());
-    runtime.publish(&Site::backends(&[(&one, 1)])).await.unwrap();
+    let first_members = Site::backends(&[(&one, 1)]);
+    // A master that has just started may not answer yet.
+    timeout(DEADLINE, async {
+        while let Err(RuntimeError::Retry(_)) = runtime.publish(&first_members).await {}
+    })
+    .await
+    .unwrap();
     runtime.confirm().await.unwrap();
     let first = site.request();
     let held = accept(&one).await;

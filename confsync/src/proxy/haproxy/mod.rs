@@ -132,7 +132,7 @@ impl Haproxy {
     ///
     /// # Errors
     /// What to do, when there is no such socket.
-    async fn runtime_socket(&self) -> Result<Socket, String> {
+    async fn runtime_socket(&self) -> Result<Socket, RuntimeError> {
         let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).socket;
         let weak = match self.settings.socket.clone().map(|path| (path, true)).or_else(by_conf) {
             Some((path, true)) => return Ok(Socket::at(&path)),
@@ -141,17 +141,22 @@ impl Haproxy {
         };
         if let Ok(master) = self.master()
             && let Some(path) = master.socket()
-            && let Some((socket, processes)) = reload::processes(&path).await
-            && let Some(worker) = processes.workers.first()
         {
-            return Ok(socket.of_worker(*worker));
+            // A master that has just started is silent while it executes itself anew.
+            let asked = reload::processes(&path).await;
+            let socket = asked.and_then(|(socket, processes)| {
+                processes.workers.first().map(|worker| socket.of_worker(*worker))
+            });
+            let silent =
+                || RuntimeError::Retry("HAProxy's master does not name its workers".into());
+            return socket.ok_or_else(silent);
         }
-        Err(match weak {
+        Err(RuntimeError::NeedsReload(match weak {
             Some(path) => format!("HAProxy's socket {} has no `level admin`", path.display()),
             None => "HAProxy has no admin socket; add `stats socket /run/haproxy/admin.sock level \
                      admin` to its global section"
                 .to_owned(),
-        })
+        }))
     }
 
     /// Whether a master runs.

@@ -152,7 +152,7 @@ impl Runtime {
 
     /// The worker that takes connections now.
     async fn worker(&self) -> Result<Worker, RuntimeError> {
-        let socket = self.haproxy.runtime_socket().await.map_err(RuntimeError::NeedsReload)?;
+        let socket = self.haproxy.runtime_socket().await?;
         let answer = socket.ask(&Command::Info).await;
         let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
         let info = super::answers::Info::read(&answer).filter(|info| !info.stopping);
