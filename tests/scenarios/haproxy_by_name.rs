@@ -9,10 +9,11 @@ use futures_util::future::join_all;
 use tests::daemon::Running;
 use tests::eventually::check;
 use tests::process::{Process, Spec};
-use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, eventually, http};
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Load, Signal, eventually, http};
 
 const MAIN: &str = "global
     hard-stop-after 60s
+    stats socket HERE/admin.sock level admin
 defaults
     mode http
     timeout connect 2s
@@ -54,7 +55,8 @@ impl Site {
         }
         let (listen, confdir) = (lab.free(), Confdir::empty(&lab));
         let folder = lab.folder("haproxy");
-        fs::write(folder.join("00-main.cfg"), MAIN).unwrap();
+        let main = MAIN.replace("HERE", &folder.display().to_string());
+        fs::write(folder.join("00-main.cfg"), main).unwrap();
         confdir.template("web.tmpl", &TEMPLATE.replace("LISTEN", &listen.to_string()));
         confdir.toml(
             "web",
@@ -187,6 +189,67 @@ async fn a_supervised_haproxy_is_started_reloaded_and_ended_gently() {
     .await;
     assert_eq!(confsync.stop().await, Exit::Code(0), "{}", confsync.log());
     assert_eq!(last.await.unwrap().unwrap().status, 200);
+}
+
+/// Backends come and leave under load, one of them with a request under way: no reload.
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_change_without_a_reload() {
+    let site = Site::prepare().await;
+    site.confdir.edit("templates/web.tmpl", |text| {
+        let (head, _) = text.split_once("{{ range gets \"/services").unwrap();
+        format!("{head}    {{{{servers \"apache\"}}}}\n")
+    });
+    let (process, confsync) = site.start(&[]).await;
+    let workers = || {
+        let pid = process.pid();
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
+    };
+    // The worker of the first file ends; from then on there is one.
+    eventually("one worker", || async {
+        check(workers().split_whitespace().count() == 1, workers)
+    })
+    .await;
+    let before = workers();
+    let load = Load::on(site.listen).clients(2).keep_alive().start();
+    let posts = Load::on(site.listen).post("a body").start();
+    load.answered("one").await;
+
+    let [leaving, staying] = &site.backends;
+    leaving.take(std::time::Duration::from_secs(2));
+    staying.take(std::time::Duration::from_secs(2));
+    eventually("requests are under way", || async {
+        check(leaving.in_flight() > 0, || "none".to_owned())
+    })
+    .await;
+    assert_eq!(site.sidekicks[0].stop().await, Exit::Code(0), "{}", site.sidekicks[0].log());
+    assert!(site.sidekicks[0].log().contains("drain confirmed by lb-1"));
+    leaving.die().await;
+    staying.take(std::time::Duration::ZERO);
+
+    // Others come and go; each is used, and none after it has left.
+    let ctl = site.etcd.ctl(Api::V3);
+    for nth in 0..6 {
+        let backend = Backend::start(&site.lab, &format!("b{nth}")).await;
+        let key = format!("/services/apache/b{nth}");
+        ctl.put(&key, &backend.address().to_string()).await;
+        load.answered(backend.name()).await;
+        let remove = Daemon::new(&site.lab, "register remove", tests::bins::register());
+        let remove = remove.arg("remove").backend("apache", backend.address()).arg("--wait");
+        let removed = remove.etcd(&site.etcd, Api::V3).flag("--id", backend.name()).run().await;
+        assert_eq!(removed.exit, Exit::Code(0), "{}", removed.log);
+        backend.die().await;
+    }
+    assert_eq!(workers(), before, "{}", confsync.log());
+    load.stop().await.assert_none_failed();
+    posts.stop().await.assert_none_failed();
+
+    // A foreign reload reads the file, which is up to date.
+    process.signal(Signal::USR2);
+    eventually("the new worker has the one backend", || async {
+        let answer = http::get(site.listen, "/").await?;
+        check(workers() != before && answer.body.contains("two"), || answer.body)
+    })
+    .await;
 }
 
 /// Signals are for a master alone: SIGUSR2 would end another HAProxy.

@@ -165,6 +165,7 @@ impl<S: Store> Agent<S> {
                 self.decide().await;
             }
             self.parts.pipeline.look_at_disk().await;
+            self.parts.pipeline.look_for_lost_members().await;
             while self.parts.pipeline.step(Instant::now()).await {
                 self.has_worked = true;
                 if self.parts.pipeline.applied().is_some() {

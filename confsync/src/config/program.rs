@@ -87,7 +87,8 @@ impl CompiledResource {
                 format!("{}: output_format = \"{format}\": {why}", self.resource.src.display())
             })?;
         }
-        Ok(RenderedFile { target: self.target(), text })
+        let is_for_haproxy = self.resource.is_for_haproxy;
+        Ok(RenderedFile { target: self.target(), text, is_for_haproxy })
     }
 
     /// A service whose keys are not read would be without backends for ever.

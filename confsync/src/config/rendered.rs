@@ -11,12 +11,18 @@ pub struct RenderedFile {
     pub target: Target,
     /// The text, in pieces.
     pub text: Rendered,
+    /// Whether HAProxy reads it, whose lines are of another form.
+    pub is_for_haproxy: bool,
 }
 
 impl RenderedFile {
     /// As it is for a proxy that is reloaded for each change.
     #[must_use]
     pub fn plain(&self) -> Candidate {
-        Candidate { target: self.target.clone(), bytes: self.text.plain() }
+        let bytes = match self.is_for_haproxy {
+            true => self.text.plain_for_haproxy(),
+            false => self.text.plain(),
+        };
+        Candidate { target: self.target.clone(), bytes }
     }
 }

@@ -16,6 +16,7 @@
 use crate::config::confdir::Live;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::proxy::Proxy;
+use crate::proxy::haproxy::{self, Backends, DepartedServer, Runtime, RuntimeError};
 use crate::proxy::membership::nginx_lua::NginxLua;
 use crate::proxy::membership::table::WorkerUser;
 pub use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
@@ -30,6 +31,8 @@ pub enum Driver {
         /// What was given up, and is worth another try when something else was the fault.
         given_up: Option<Box<NginxLua>>,
     },
+    /// HAProxy's runtime API.
+    Haproxy(Box<Runtime>),
     /// A balancer in nginx's Lua module.
     NginxLua {
         /// It.
@@ -49,6 +52,12 @@ impl Driver {
     /// The best one to try for a set.
     #[must_use]
     pub fn of(set: &ReloadGroup, proxy: &Proxy) -> Self {
+        if let (Loader::Haproxy(told), Proxy::Haproxy(haproxy)) = (&set.loader, proxy) {
+            return match told.is_live {
+                true => Self::Haproxy(Box::new(Runtime::new((**haproxy).clone()))),
+                false => Self::reload("live = \"off\""),
+            };
+        }
         let (Loader::Nginx(told), Some(nginx)) = (&set.loader, proxy.nginx()) else {
             return Self::reload("the proxy is known by its commands only");
         };
@@ -77,6 +86,7 @@ impl Driver {
         match self {
             Self::Reload { .. } => "reload",
             Self::NginxLua { .. } => "nginx-lua",
+            Self::Haproxy(_) => "haproxy",
         }
     }
 
@@ -85,7 +95,7 @@ impl Driver {
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Reload { why, .. } => Some(why),
-            Self::NginxLua { .. } => None,
+            Self::NginxLua { .. } | Self::Haproxy(_) => None,
         }
     }
 
@@ -98,12 +108,20 @@ impl Driver {
                 Arrangement { wanted: plain.into(), pools: Pools::new() }
             }
             Self::NginxLua { lua, .. } => lua.arrange(files),
+            Self::Haproxy(_) => haproxy::arrange(files),
         }
     }
 
     /// The proxy refuses, or does not do, what this driver needs: a reload does from now on,
     /// unless the operator wants no other or the proxy has confirmed it before.
     pub fn give_up(&mut self, reason: &str) -> bool {
+        if let Self::Haproxy(runtime) = self {
+            if runtime.is_proven() {
+                return false;
+            }
+            *self = Self::reload(reason);
+            return true;
+        }
         let Self::NginxLua { lua, live: Live::Auto } = self else { return false };
         if lua.is_proven {
             return false;
@@ -152,6 +170,25 @@ impl Driver {
         match self {
             Self::Reload { .. } => Ok(()),
             Self::NginxLua { lua, .. } => lua.publish(pools).await,
+            Self::Haproxy(runtime) => {
+                runtime.publish(&backends(pools)).await.map_err(PublishError::from)
+            }
+        }
+    }
+
+    /// The proxy takes its members from the files that it is about to load, so that nothing has
+    /// to be published before. `false` where they are published.
+    pub fn expect_from_files(&mut self, pools: &Pools) -> bool {
+        let Self::Haproxy(runtime) = self else { return false };
+        runtime.expect(&backends(pools));
+        true
+    }
+
+    /// Whether what was published is lost: somebody else has reloaded the proxy.
+    pub async fn has_lost_members(&self) -> bool {
+        match self {
+            Self::Haproxy(runtime) => runtime.is_lost().await,
+            Self::Reload { .. } | Self::NginxLua { .. } => false,
         }
     }
 
@@ -163,6 +200,7 @@ impl Driver {
         match self {
             Self::Reload { .. } => Ok(()),
             Self::NginxLua { lua, .. } => lua.confirm().await,
+            Self::Haproxy(runtime) => runtime.confirm().await.map_err(PublishError::from),
         }
     }
 
@@ -172,15 +210,16 @@ impl Driver {
         match self {
             Self::Reload { .. } => Vec::new(),
             Self::NginxLua { lua, .. } => lua.departed(),
+            Self::Haproxy(runtime) => runtime.departed().into_iter().map(Into::into).collect(),
         }
     }
 
     /// What is in flight to one that left; `None` where that is not known exactly.
-    #[expect(clippy::unused_async, reason = "a driver may have to ask its proxy")]
     pub async fn in_flight(&mut self, departed: &DepartedMember) -> Option<u64> {
         match self {
             Self::Reload { .. } => None,
             Self::NginxLua { lua, .. } => lua.in_flight(departed),
+            Self::Haproxy(runtime) => runtime.in_flight(&departed.clone().into()).await,
         }
     }
 
@@ -189,5 +228,37 @@ impl Driver {
         if let Self::NginxLua { lua, .. } = self {
             lua.count_again();
         }
+    }
+}
+
+/// The members of each pool as HAProxy has them; names stay in the files.
+fn backends(pools: &Pools) -> Backends {
+    let backend = |(pool, members): (&String, &crate::template::UpstreamMembers)| {
+        // The first of one address counts, as in the file.
+        let members = members.values().rev();
+        let members = members.filter_map(|member| haproxy::member(&member.endpoint, member.weight));
+        (pool.clone(), members.collect())
+    };
+    pools.iter().map(backend).collect()
+}
+
+impl From<RuntimeError> for PublishError {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::Retry(why) => Self::Retry(why),
+            RuntimeError::NeedsReload(why) => Self::NeedsReload(why),
+        }
+    }
+}
+
+impl From<DepartedServer> for DepartedMember {
+    fn from(DepartedServer { backend, number }: DepartedServer) -> Self {
+        Self { pool: backend, slot: number }
+    }
+}
+
+impl From<DepartedMember> for DepartedServer {
+    fn from(DepartedMember { pool, slot }: DepartedMember) -> Self {
+        Self { backend: pool, number: slot }
     }
 }

@@ -80,6 +80,19 @@ impl Rendered {
         })
     }
 
+    /// The text for HAProxy: members are `server` lines of its own.
+    #[must_use]
+    pub fn plain_for_haproxy(&self) -> Vec<u8> {
+        self.write(|piece, out| match piece {
+            Piece::Text(text) => out.extend_from_slice(text),
+            Piece::Servers(service) => {
+                let lines = indented(&haproxy_lines(&service.members), out);
+                out.extend_from_slice(lines.as_bytes());
+            }
+            Piece::Upstream { more, .. } => out.extend_from_slice(more.as_bytes()),
+        })
+    }
+
     /// The text, each part written by `write` behind those before it. A block ends its line.
     pub fn write(&self, mut write: impl FnMut(&Piece, &mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::new();
@@ -128,9 +141,32 @@ pub fn server_lines(service: &NamedService) -> String {
 
 /// The lines, each indented as the first one is.
 fn lines(service: &NamedService, before: &[u8]) -> String {
+    indented(&server_lines(service), before)
+}
+
+fn indented(lines: &str, before: &[u8]) -> String {
     let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
     let indent = if line.iter().all(|byte| matches!(byte, b' ' | b'\t')) { line } else { b"" };
-    server_lines(service).replace('\n', &format!("\n{}", to_str(indent)))
+    lines.replace('\n', &format!("\n{}", to_str(indent)))
+}
+
+/// The `server` lines of HAProxy for members; none is allowed. Two at one address are one.
+#[must_use]
+pub fn haproxy_lines(members: &UpstreamMembers) -> String {
+    let mut seen = std::collections::BTreeSet::new();
+    let new = |member: &&UpstreamMember| seen.insert(member.endpoint.clone());
+    let line = |UpstreamMember { endpoint, weight }: &UpstreamMember| {
+        format!("server {} {endpoint} weight {weight}", haproxy_server_name(endpoint))
+    };
+    members.values().filter(new).map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What HAProxy's server at this address is called: the address without brackets, because a
+/// name may not have them. So a backend that comes back elsewhere is another server, and what
+/// is in flight to the old one is counted by itself.
+#[must_use]
+pub fn haproxy_server_name(endpoint: &Endpoint) -> String {
+    format!("{}:{}", endpoint.host(), endpoint.port())
 }
 
 /// `upstream NAME { … }` without a line's end.
@@ -274,6 +310,17 @@ mod tests {
             assert_eq!(plain(file, "a {\n  {{servers \"web\"}}\n}"), want);
             assert_eq!(plain(file, "{{servers \"none\"}}"), "server 127.0.0.1:1 down;");
         }
+    }
+
+    #[test]
+    fn servers_of_haproxy_have_names() {
+        let rendered = render("t.hbs", "backend web\n  {{servers \"web\"}}\n").unwrap();
+        assert_eq!(
+            String::from_utf8(rendered.plain_for_haproxy()).unwrap(),
+            "backend web\n  server 10.0.0.1:80 10.0.0.1:80 weight 1\n  server ::2:80 [::2]:80 weight 3\n"
+        );
+        let none = render("t.hbs", "backend web\n  {{servers \"none\"}}\n").unwrap();
+        assert_eq!(none.plain_for_haproxy(), b"backend web\n  \n");
     }
 
     #[test]

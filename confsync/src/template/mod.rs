@@ -35,7 +35,8 @@ pub use escape::{ESCAPES, Escape};
 pub use functions::members::Mark;
 pub use kv::{Collision, Keys, Texts, keys};
 pub use member_lines::{
-    NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines, upstream_block,
+    NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, haproxy_lines,
+    haproxy_server_name, server_lines, upstream_block,
 };
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
 

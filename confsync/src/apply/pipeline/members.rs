@@ -151,6 +151,29 @@ impl Pipeline {
         }
     }
 
+    /// Somebody else has reloaded the proxy, perhaps by files that were not written yet: it is
+    /// given the members again.
+    pub async fn look_for_lost_members(&mut self) {
+        if !self.ledger.in_sync() || self.pools.is_empty() || !self.driver.has_lost_members().await
+        {
+            return;
+        }
+        self.is_published = false;
+        let given = match self.publish_members().await {
+            Ok(()) => self.driver.confirm().await,
+            failed => failed,
+        };
+        match given {
+            Ok(()) => tracing::info!(
+                set = self.name,
+                "somebody reloaded the proxy; it has its members again"
+            ),
+            Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) => {
+                self.needs_reload(&why)
+            }
+        }
+    }
+
     /// Asks the driver about the members that left and are waited for.
     pub async fn look_at_departed(&mut self) {
         if self.uncounted && self.ledger.in_sync() && !self.quiescence.waits_for_workers() {

@@ -74,6 +74,8 @@ pub(super) struct Nginx {
 pub(super) struct Haproxy {
     /// A path, or a list of them.
     pub conf: Option<toml::Value>,
+    pub socket: Option<String>,
+    pub live: Option<String>,
     pub pid_file: Option<String>,
     pub binary: Option<String>,
     pub deadline: Option<toml::Value>,
@@ -147,7 +149,7 @@ pub(super) const NGINX: &[&str] =
     &["conf", "pid_file", "binary", "deadline", "max_old_generations", "live", "live_dir"];
 
 pub(super) const HAPROXY: &[&str] =
-    &["conf", "pid_file", "binary", "deadline", "max_old_generations"];
+    &["conf", "socket", "live", "pid_file", "binary", "deadline", "max_old_generations"];
 
 /// Reads a file's text; the notes name keys that are ignored.
 ///

@@ -40,6 +40,8 @@ pub struct Resource {
     pub reading: KeySelection,
     /// nginx by name; its check, signal and evidence are ours.
     pub nginx: Option<Nginx>,
+    /// HAProxy reads it, also where only files are written.
+    pub is_for_haproxy: bool,
     /// HAProxy by name; likewise.
     pub haproxy: Option<Haproxy>,
     /// Run before the swap; `{{.src}}` is the candidate.
@@ -250,6 +252,7 @@ impl Reader<'_> {
             escape: self.escape(raw.escape.as_deref(), by_name, dest.as_deref()),
             policy,
             nginx,
+            is_for_haproxy: haproxy.is_some(),
             haproxy,
             src: src.unwrap_or_default(),
             dest: dest.unwrap_or_default(),

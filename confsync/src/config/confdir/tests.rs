@@ -80,7 +80,7 @@ fn a_haproxy_table_takes_one_path_or_more() {
     assert_eq!(read("").unwrap(), [Path::new("/etc/haproxy/haproxy.cfg")]);
     assert_eq!(read("conf = \"/a\"").unwrap(), [Path::new("/a")]);
     assert_eq!(read("conf = [\"/a\", \"/b\"]").unwrap(), [Path::new("/a"), Path::new("/b")]);
-    for wrong in ["conf = []", "conf = [1]", "conf = \"\"", "[nginx]"] {
+    for wrong in ["conf = []", "conf = [1]", "conf = \"\"", "live = \"lua\"", "[nginx]"] {
         assert!(read(wrong).is_err(), "{wrong}");
     }
 }

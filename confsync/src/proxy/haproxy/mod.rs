@@ -14,6 +14,7 @@
 
 mod answers;
 mod argv;
+mod arrange;
 mod check;
 mod command;
 mod conf;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use argv::Argv;
+pub use arrange::arrange;
 use master::works;
 pub use master::{Master, MasterError};
 use reload::{Pace, ReloadError};

@@ -66,6 +66,12 @@ impl Runtime {
         self.wanted.clone_from(backends);
     }
 
+    /// Whether a worker has ever confirmed.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.confirmed.is_some()
+    }
+
     /// Makes these the members of the running worker.
     ///
     /// # Errors
@@ -88,6 +94,9 @@ impl Runtime {
     /// # Errors
     /// [`RuntimeError`].
     pub async fn confirm(&mut self) -> Result<(), RuntimeError> {
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
         let worker = self.worker().await?;
         for (backend, members) in &self.wanted {
             let running = worker.servers(&word(backend)?).await?;

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use common::model::{Endpoint, Host};
 
+pub(super) use crate::template::haproxy_server_name as server_name;
+
 /// The servers that a backend is to have, by their names: where they are, and their weight.
 pub type Members = BTreeMap<String, (SocketAddr, u16)>;
 
@@ -55,14 +57,6 @@ fn endpoint(ip: IpAddr, port: u16) -> Option<Endpoint> {
         IpAddr::V6(ip) => Host::V6(ip),
     };
     Endpoint::new(host, port).ok()
-}
-
-/// What a server at this address is called: the address without brackets, because a name
-/// may not have them. So a backend that comes back elsewhere is another server, and what is
-/// in flight to the old one is counted by itself.
-#[must_use]
-pub(super) fn server_name(endpoint: &Endpoint) -> String {
-    format!("{}:{}", endpoint.host(), endpoint.port())
 }
 
 /// Where an endpoint is, if that is an address.

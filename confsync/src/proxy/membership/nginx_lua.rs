@@ -284,7 +284,8 @@ mod tests {
             Piece::Upstream { service, more: more.into() },
             Piece::Text(b"server { listen 1; }\n".to_vec()),
         ];
-        RenderedFile { target: Target::new("/x"), text: Rendered { pieces } }
+        let text = Rendered { pieces };
+        RenderedFile { target: Target::new("/x"), text, is_for_haproxy: false }
     }
 
     fn driver() -> (tempfile::TempDir, NginxLua) {

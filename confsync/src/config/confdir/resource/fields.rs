@@ -200,10 +200,18 @@ impl Reader<'_> {
             self.mistakes.push("conf in [haproxy] is neither a path nor a list of paths".into());
             Vec::new()
         });
+        let is_live = match raw.live.as_deref() {
+            None | Some("auto") => true,
+            Some("off") => false,
+            Some(other) => {
+                self.mistakes.push(format!("live = \"{other}\" is neither \"auto\" nor \"off\""));
+                false
+            }
+        };
         Haproxy {
             conf,
-            socket: None,
-            is_live: false,
+            socket: raw.socket.map(PathBuf::from),
+            is_live,
             pid_file: raw.pid_file.map(PathBuf::from),
             binary: PathBuf::from(raw.binary.unwrap_or_else(|| "haproxy".into())),
             deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(30)),
