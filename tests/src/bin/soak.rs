@@ -28,13 +28,12 @@ async fn main() {
     let tally = faults::run(seed, |_| start.elapsed() >= span).await;
     println!(
         "{} faults in {} rounds and {:.0?}: {} requests, none lost; right again after {:.1?} at \
-         the latest; a confsync has {} KiB; the daemons took {:.2} % of a core",
+         the latest; a confsync has {} KiB",
         tally.faults,
         tally.rounds,
         start.elapsed(),
         tally.requests,
         tally.slowest,
         tally.memory_kib,
-        100.0 * tally.processor,
     );
 }

@@ -99,8 +99,6 @@ pub struct Footprint {
     pids: Vec<(i32, Usage)>,
     /// The most memory of a confsync, in KiB.
     pub memory_kib: u64,
-    /// Processor time of all daemons together, in seconds.
-    pub processor: f64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -125,7 +123,6 @@ impl Footprint {
         let memory = balancers.iter().filter_map(|pid| usage(*pid)).map(|usage| usage.memory_kib);
         Self {
             memory_kib: memory.max().unwrap_or_default(),
-            processor: all.iter().filter_map(|pid| processor(*pid)).sum(),
             pids: all.iter().filter_map(|pid| Some((*pid, usage(*pid)?))).collect(),
         }
     }
@@ -156,15 +153,6 @@ fn usage(pid: i32) -> Option<Usage> {
         threads: usize::try_from(field("Threads:")?).ok()?,
         memory_kib: field("VmRSS:")?,
     })
-}
-
-/// Seconds of processor time, user and system: the clock of `/proc` has 100 ticks a second.
-fn processor(pid: i32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / 100.0)
 }
 
 #[cfg(test)]

@@ -43,8 +43,6 @@ pub struct Tally {
     pub slowest: Duration,
     /// The most memory that a load balancer's daemon used in the end, in KiB.
     pub memory_kib: u64,
-    /// Processor time of that daemon, in parts of one core.
-    pub processor: f64,
 }
 
 /// Goes on with rounds of faults until `enough` says so, given the rounds that are over.
@@ -58,15 +56,8 @@ pub async fn run(seed: u64, enough: impl Fn(usize) -> bool) -> Tally {
     let watch = judge::Watch::start(&world);
     world.converged(&history).await;
     let before = judge::Footprint::of(&world);
-    let start = Instant::now();
-    let mut tally = Tally {
-        rounds: 0,
-        faults: 0,
-        requests: 0,
-        slowest: Duration::ZERO,
-        memory_kib: 0,
-        processor: 0.0,
-    };
+    let mut tally =
+        Tally { rounds: 0, faults: 0, requests: 0, slowest: Duration::ZERO, memory_kib: 0 };
     for round in Plan::new(seed) {
         if enough(tally.rounds) {
             break;
@@ -85,7 +76,6 @@ pub async fn run(seed: u64, enough: impl Fn(usize) -> bool) -> Tally {
     let after = judge::Footprint::of(&world);
     after.assert_like(&before, &history);
     tally.memory_kib = after.memory_kib;
-    tally.processor = (after.processor - before.processor) / start.elapsed().as_secs_f64();
     tally.requests = watch.stop().await;
     tally
 }
