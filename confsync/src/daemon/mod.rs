@@ -37,7 +37,7 @@ pub(crate) use early::explain;
 use early::{EndedEarly, end_start, start_without_etcd, wait_for_confdir};
 use instance::Instance;
 use join::consumed_by;
-use locks::{HANDED_OVER, lock_dests};
+use locks::lock_dests;
 use name::NameOwner;
 use nothing_found::say_where_keys_are;
 use waiting::{NewGroup, WaitingGroup};
@@ -208,14 +208,7 @@ impl Daemon {
         };
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         daemon.expect(&loaded.sets).await;
-        for set in loaded.sets {
-            let new = NewGroup::of(set);
-            // Without a program of ours that serves, the service manager tries again.
-            match daemon.child {
-                Some(_) => daemon.begin_or_wait(new, &joined).await,
-                None => daemon.begin(new, &joined, HANDED_OVER).await?,
-            }
-        }
+        daemon.begin_all(loaded.sets, &joined).await?;
         Ok(daemon)
     }
 

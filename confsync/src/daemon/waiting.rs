@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Daemon;
 use super::early::nginx_of;
+use super::locks::HANDED_OVER;
 use crate::backends::known::KnownBackends;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
@@ -56,9 +57,34 @@ impl WaitingGroup {
 }
 
 impl Daemon {
+    /// Begins all groups at the start. Those that cannot are tried again later.
+    ///
+    /// # Errors
+    /// When none can, and no program of ours serves: then the service manager tries again.
+    pub(super) async fn begin_all(
+        &mut self,
+        sets: Vec<ReloadGroup>,
+        joined: &Gate,
+    ) -> anyhow::Result<()> {
+        let mut failed = Vec::new();
+        for set in sets {
+            let new = NewGroup::of(set);
+            if let Err(error) = self.begin(new.clone(), joined, HANDED_OVER).await {
+                failed.push((new, error));
+            }
+        }
+        if self.child.is_none() && self.running.is_empty() && !failed.is_empty() {
+            return Err(failed.swap_remove(0).1);
+        }
+        for (new, error) in failed {
+            self.wait_to_begin(new, joined.clone(), &error).await;
+        }
+        Ok(())
+    }
+
     /// Begins `new`, or has it tried again later.
     pub(super) async fn begin_or_wait(&mut self, new: NewGroup, joined: &Gate) {
-        if let Err(error) = self.begin(new.clone(), joined, super::HANDED_OVER).await {
+        if let Err(error) = self.begin(new.clone(), joined, HANDED_OVER).await {
             self.wait_to_begin(new, joined.clone(), &error).await;
         }
     }
