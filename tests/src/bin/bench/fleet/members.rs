@@ -1,5 +1,6 @@
 //! Three members of etcd, and what they have done.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
@@ -43,17 +44,37 @@ impl Members {
     pub(super) async fn load(&self, client: &mut Client) -> anyhow::Result<Load> {
         let status = client.get("/", None).await?;
         let revision = status.header().map_or(0, etcd_client::ResponseHeader::revision);
-        let mut load =
-            Load { at: Instant::now(), revision, messages: 0.0, sent: 0.0, costs: Vec::new() };
+        let mut load = Load {
+            at: Instant::now(),
+            revision,
+            messages: BTreeMap::new(),
+            sent: 0.0,
+            costs: Vec::new(),
+        };
         for member in &self.0 {
             let answer =
                 http::get(member.address(), "/metrics").await.map_err(anyhow::Error::msg)?;
-            load.messages += sum(&answer.body, "grpc_server_msg_received_total");
+            for (method, count) in by_method(&answer.body) {
+                *load.messages.entry(method).or_default() += count;
+            }
             load.sent += sum(&answer.body, "etcd_network_client_grpc_sent_bytes_total");
             load.costs.push((member.pid(), Cost::of(member.pid())?));
         }
         Ok(load)
     }
+}
+
+/// Messages that a member has got so far, by gRPC method; those of its peers are not gRPC.
+fn by_method(metrics: &str) -> BTreeMap<String, f64> {
+    let mut counts = BTreeMap::new();
+    for line in metrics.lines().filter(|line| line.starts_with("grpc_server_msg_received_total")) {
+        let method = line.split("grpc_method=\"").nth(1).and_then(|rest| rest.split('"').next());
+        let count = line.rsplit(' ').next().and_then(|count| count.parse::<f64>().ok());
+        if let (Some(method), Some(count)) = (method, count) {
+            *counts.entry(method.to_owned()).or_default() += count;
+        }
+    }
+    counts
 }
 
 /// All series of a metric.
@@ -66,7 +87,7 @@ fn sum(metrics: &str, name: &str) -> f64 {
 pub(super) struct Load {
     at: Instant,
     revision: i64,
-    messages: f64,
+    messages: BTreeMap<String, f64>,
     sent: f64,
     costs: Vec<(i32, Cost)>,
 }
@@ -76,11 +97,14 @@ impl Load {
     pub(super) fn between(before: &Self, after: &Self) -> Work {
         let restarted = before.costs.iter().zip(&after.costs).any(|(b, a)| b.0 != a.0);
         let from = |value: f64| if restarted { 0.0 } else { value };
+        let since = |(method, count): (&String, &f64)| {
+            (method.clone(), count - from(before.messages.get(method).copied().unwrap_or_default()))
+        };
         let costs = before.costs.iter().zip(&after.costs).filter(|(b, a)| b.0 == a.0);
         Work {
             seconds: (after.at - before.at).as_secs_f64(),
             writes: after.revision - before.revision,
-            messages: after.messages - from(before.messages),
+            messages: after.messages.iter().map(since).filter(|(_, count)| *count > 0.0).collect(),
             sent: after.sent - from(before.sent),
             processor: costs.map(|(b, a)| a.1.share_since(&b.1)).collect(),
         }
@@ -91,7 +115,7 @@ impl Load {
 pub(super) struct Work {
     seconds: f64,
     writes: i64,
-    messages: f64,
+    messages: Vec<(String, f64)>,
     sent: f64,
     processor: Vec<f64>,
 }
@@ -100,12 +124,10 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  within                           {:.1} s", self.seconds)?;
         writeln!(f, "  writes                           {}", self.writes)?;
-        let rate = self.messages / self.seconds;
-        writeln!(
-            f,
-            "  messages to etcd                 {:.0} ({rate:.0} a second)",
-            self.messages
-        )?;
+        for (method, count) in &self.messages {
+            let rate = count / self.seconds;
+            writeln!(f, "  {method:32} {count:.0} ({rate:.1} a second)")?;
+        }
         let megabytes = self.sent / 1e6;
         write!(f, "  sent by etcd to clients          {megabytes:.2} MB")?;
         if !self.processor.is_empty() {
