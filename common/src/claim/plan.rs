@@ -103,6 +103,12 @@ impl Wants {
         changed
     }
 
+    /// Some of these keys, as a part of this version.
+    #[must_use]
+    pub(crate) fn part(&self, keys: BTreeMap<Key, Want>) -> Self {
+        Self { version: self.version, keys: Arc::new(keys) }
+    }
+
     /// Grows with each change: a report about a later version is about this one as well.
     #[must_use]
     pub fn version(&self) -> u64 {

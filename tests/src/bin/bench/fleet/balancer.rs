@@ -37,7 +37,7 @@ impl Balancer {
         let keys = LoadBalancerKeys::new(name, format!("run-{nth}"), [], bookkeeping);
         let view =
             follow(store.clone(), vec![tree.clone()], Options::default(), CancellationToken::new());
-        let wants = paced(keys.wants());
+        let wants = paced(keys.wants(), store.clone(), keys.bookkeeping().members());
         let (report, _) = registrar::start(store, "15s".parse()?, wants, CancellationToken::new());
         let about = Introduction { host: format!("host-{nth}"), ..Introduction::default() };
         keys.join(

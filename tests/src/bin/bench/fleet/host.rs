@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use common::claim::{Aim, KeyStatus, Takeover, Want, Wants};
+use common::leases;
 use common::model::Ttl;
-use common::registrar::{self, RegistrarReport};
+use common::registrar::RegistrarReport;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,7 @@ impl Host {
         let (wants, wanted) = watch::channel(Wants::new(keys));
         let end = CancellationToken::new();
         let ttl: Ttl = "10s".parse()?;
-        let (report, task) = registrar::start(store, ttl, wanted, end.clone());
+        let (report, task) = leases::start(store, ttl, wanted, end.clone());
         Ok(Self { wants, report, task, end, services })
     }
 
