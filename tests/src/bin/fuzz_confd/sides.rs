@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::case::FuzzCase;
 
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What a program made of a case.
 #[derive(PartialEq)]
@@ -93,7 +93,9 @@ impl Sides {
         }
         command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let status = tokio::time::timeout(LONGEST, command.status()).await;
-        let status = status.with_context(|| format!("{} does not end", program.display()))??;
+        let status = status.with_context(|| {
+            format!("{} over {} does not end", program.display(), confdir.path().display())
+        })??;
         Ok(status.success())
     }
 
