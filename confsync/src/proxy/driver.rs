@@ -13,7 +13,7 @@
 //!
 //! This module knows nothing of etcd, templates or the ledger.
 
-use crate::config::confdir::Live;
+use crate::config::confdir::LiveMembership;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::proxy::Proxy;
 use crate::proxy::haproxy::{self, Backends, DepartedServer, Runtime, RuntimeError};
@@ -38,7 +38,7 @@ pub enum Driver {
         /// It.
         lua: Box<NginxLua>,
         /// Whether it may give up.
-        live: Live,
+        live: LiveMembership,
     },
 }
 
@@ -61,7 +61,7 @@ impl Driver {
         let (Loader::Nginx(told), Some(nginx)) = (&set.loader, proxy.nginx()) else {
             return Self::reload("the proxy is known by its commands only");
         };
-        if told.live == Live::Off {
+        if told.live == LiveMembership::Off {
             return Self::reload("live = \"off\"");
         }
         let folder = told.live_dir.as_path();
@@ -122,7 +122,7 @@ impl Driver {
             *self = Self::reload(reason);
             return true;
         }
-        let Self::NginxLua { lua, live: Live::Auto } = self else { return false };
+        let Self::NginxLua { lua, live: LiveMembership::Auto } = self else { return false };
         if lua.is_proven {
             return false;
         }
@@ -143,7 +143,7 @@ impl Driver {
         if let Self::Reload { given_up, .. } = self
             && let Some(lua) = given_up.take()
         {
-            *self = Self::NginxLua { lua, live: Live::Auto };
+            *self = Self::NginxLua { lua, live: LiveMembership::Auto };
         }
     }
 

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::runtime::{
-    Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics, Source, StatusResponse,
-    StatusServer, health, plain,
+    DocumentSource, Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics,
+    StatusResponse, StatusServer, health, plain,
 };
 use common::tls::CertificateExpiry;
 use hyper::Request;
@@ -164,10 +164,10 @@ impl Handler for StatusHandler {
     }
 }
 
-impl Source for Sources {
+impl DocumentSource for Sources {
     fn has_changed(&mut self) -> bool {
-        let states = Source::has_changed(&mut self.states);
-        Source::has_changed(&mut self.about) || states
+        let states = DocumentSource::has_changed(&mut self.states);
+        DocumentSource::has_changed(&mut self.about) || states
     }
 }
 

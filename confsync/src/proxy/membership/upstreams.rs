@@ -88,7 +88,7 @@ pub enum MembershipError {
 
 /// One upstream.
 #[derive(Debug)]
-struct Upstream {
+struct LiveUpstream {
     table: MemberTable,
     members: UpstreamMembers,
     /// Whether [`Self::members`] is what the table says: not before the first change of
@@ -102,7 +102,7 @@ struct Upstream {
 #[derive(Debug)]
 pub struct LiveUpstreams {
     folder: TableFolder,
-    upstreams: BTreeMap<String, Upstream>,
+    upstreams: BTreeMap<String, LiveUpstream>,
 }
 
 impl LiveUpstreams {
@@ -150,7 +150,7 @@ impl LiveUpstreams {
         }
         if !self.upstreams.contains_key(upstream) {
             let table = self.folder.table(upstream).map_err(|e| files(&self.folder, e))?;
-            let new = Upstream {
+            let new = LiveUpstream {
                 table,
                 members: UpstreamMembers::new(),
                 is_known: false,
@@ -201,7 +201,7 @@ impl LiveUpstreams {
     /// Those that left and were not seen without requests since.
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
-        let slots = |(name, known): (&String, &Upstream)| {
+        let slots = |(name, known): (&String, &LiveUpstream)| {
             let slots: Vec<u32> = known.table.roster.leaving().map(|(_, slot)| slot).collect();
             let name = name.clone();
             slots.into_iter().map(move |slot| DepartedMember { pool: name.clone(), slot })
@@ -256,7 +256,7 @@ enum Joins {
     All,
 }
 
-impl Upstream {
+impl LiveUpstream {
     /// Slots of departed backends without requests may be given away.
     fn release_drained(&mut self, folder: &TableFolder) -> io::Result<()> {
         if !folder.workers.is_exact()? {
