@@ -169,7 +169,12 @@ impl FuzzCase {
         let lists_the_top = says("lsdir") && (says("\"/") || says("\"\""));
         let changes_its_argument =
             says("reverse") && (says("gets") || says("$")) || says("sort") && says("$");
-        let of_the_fork = fork && (says("seq") || says("fileExists"));
+        // The fork uses no resource at all where one has a bad mode or command.
+        let bad_line = |line: &String| {
+            ["\"x\"", "test -f {{.src'", "getv"].into_iter().any(|bad| line.contains(bad))
+        };
+        let of_the_fork =
+            fork && (says("seq") || says("fileExists") || self.lines.iter().any(bad_line));
         // Types of lists of pairs and of bytes.
         let types = says("%") && (says("T") || says("#"));
         // What takes confd for ever, or all memory.

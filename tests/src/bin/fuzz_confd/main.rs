@@ -6,7 +6,6 @@
 //! `lsdir "/"`, `reverse` of pairs, a mode without its 0, a prefix with a `/` too many.
 
 #![expect(clippy::print_stdout, reason = "what it finds is printed")]
-#![expect(clippy::indexing_slicing, clippy::string_slice, reason = "at places that are there")]
 
 mod case;
 mod sides;

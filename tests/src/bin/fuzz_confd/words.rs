@@ -331,7 +331,8 @@ impl Author<'_> {
         let end = self.chance.choice(&places).copied().unwrap_or(0);
         let (from, to) = (at.min(end), at.max(end).min(at.min(end) + 6));
         let to = if text.is_char_boundary(to) { to } else { from };
-        let (head, cut, tail) = (&text[..from], &text[from..to], &text[to..]);
+        let Some((head, tail)) = text.split_at_checked(to) else { return text.to_owned() };
+        let (head, cut) = head.split_at_checked(from).unwrap_or((head, ""));
         match self.chance.usize(0..4) {
             0 => format!("{head}{tail}"),
             1 => format!("{head}{cut}{cut}{tail}"),
