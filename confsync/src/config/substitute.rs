@@ -22,7 +22,10 @@ pub fn check_line(line: &str, src: &Path, dest: &Path) -> Result<String, Templat
     let [src, dest] = [src, dest].map(|path| path.to_string_lossy());
     let paths = [&*src, &*dest];
     let [for_src, for_dest] = stand_ins(paths);
-    let text = command_line(&dotted(line), &[("src", for_src), ("dest", for_dest)])?;
+    let fields = [("src", for_src), ("dest", for_dest)];
+    // confd knows no `.dest`: who does not name it must not meet it in `{{range .}}`.
+    let known = if line.contains("dest") { 2 } else { 1 };
+    let text = command_line(&dotted(line), fields.split_at(known).0)?;
     Ok(quoted_in(&text, paths))
 }
 
@@ -168,6 +171,8 @@ mod tests {
             ("{{if .src}}b {{index . \"src\"}}{{else}}c{{end}}", "b /s/.x"),
             ("{{.src | printf \"%q\"}}{{/* no */}}", "\"/s/.x\""),
             ("echo {{.ID}} {{len .src}}", "echo <no value> 5"),
+            ("{{range .}}{{.}} {{end}}", "/s/.x "),
+            ("{{range $name, $path := .}}{{$name}}={{$path}}{{end}}", "src=/s/.x"),
             ("nginx -t", "nginx -t"),
         ] {
             assert_eq!(check(line), want, "{line}");

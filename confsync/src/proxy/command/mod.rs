@@ -255,7 +255,11 @@ fn not_started(argv: &[OsString], command: &str, source: io::Error) -> CommandEr
 
 #[expect(clippy::disallowed_methods, reason = "this module gives deadline and group")]
 fn new(program: &OsStr) -> tokio::process::Command {
-    tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::new(program);
+    for name in common::runtime::PRIVATE {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// `exit code 1`, `killed by signal 9`.

@@ -67,7 +67,9 @@ fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Func
         found.iter().filter(|ip| fits(ip)).map(IpAddr::to_string).collect();
     found.sort_unstable();
     found.dedup();
-    Ok(Value::List(List::strings(found)))
+    // Go's has made no list where it has found nothing, and `toJson` shows it.
+    let none = found.is_empty();
+    Ok(Value::List(if none { List::nil(Elem::Str) } else { List::strings(found) }))
 }
 
 fn lookup_ip(call: &Call<'_>, args: &[Value]) -> FunctionResult {

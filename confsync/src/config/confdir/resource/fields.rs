@@ -52,11 +52,17 @@ impl ResourceReader<'_> {
         Some(dest)
     }
 
-    /// Octal, with or without the leading zero: nobody means decimal.
+    /// As Go reads a number whose prefix names its base, but octal without a prefix too: nobody
+    /// means decimal.
     pub(super) fn mode(&mut self, mode: Option<&str>) -> Option<u32> {
         let text = mode.filter(|m| !m.is_empty())?;
-        let digits = text.strip_prefix("0o").unwrap_or(text);
-        match u32::from_str_radix(digits, 8) {
+        let (radix, digits) = match text.split_at_checked(2) {
+            Some(("0x" | "0X", digits)) => (16, digits),
+            Some(("0b" | "0B", digits)) => (2, digits),
+            Some(("0o" | "0O", digits)) => (8, digits),
+            _ => (8, text),
+        };
+        match u32::from_str_radix(digits, radix) {
             Ok(mode) if mode <= 0o7777 && !digits.starts_with('+') => {
                 if !text.starts_with('0') {
                     self.advise(format!(
