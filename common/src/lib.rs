@@ -12,12 +12,14 @@
 //! * [`table`] aligns columns for a terminal.
 //! * [`tls`] is TLS as a client, with files that are read again.
 //! * [`settings`] makes command lines and reads flags, environment and files.
+//! * [`fuzz`] is what a fuzzer may give to the readers of all this.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
 //! This crate knows nothing of probes, templates or nginx, and no flag but those in [`settings`].
 
 pub mod backoff;
 pub mod claim;
+pub mod fuzz;
 pub mod handshake;
 pub mod leases;
 pub mod model;

@@ -32,6 +32,8 @@ pub mod agent;
 
 pub mod daemon;
 
+pub mod fuzz;
+
 pub mod cli;
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ mod faults;
 mod fleet;
 /// Man pages and completions, as the packages have them.
 mod generated;
+mod given_etcd;
 /// Leaving when etcd is far away, full, or without a quorum.
 mod handshake_etcd;
 /// Leaving with two load balancers, of which one is in trouble.

@@ -170,7 +170,10 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
     // Below a file there is no folder.
     confdir.toml(
         "more",
-        &format!("[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}/x\"\n", site.display()),
+        &format!(
+            "[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}/x\"\nreload_cmd = \"true\"\n",
+            site.display()
+        ),
     );
     confsync.signal(tests::process::Signal::HUP);
     confsync.logged("set=\"more\"").await;

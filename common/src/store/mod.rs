@@ -30,6 +30,7 @@ pub use connect::{
 pub use elsewhere::{Elsewhere, look_elsewhere};
 pub use etcd::{Etcd, EtcdWatch};
 pub use memory::Memory;
+pub(crate) use v2::v2_answer;
 pub use v2::{V2, V2Watch};
 pub use v3::{V3, V3Watch};
 

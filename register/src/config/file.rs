@@ -23,6 +23,13 @@ pub(super) struct ServicesFile {
     pub(super) broken: bool,
 }
 
+/// Any text is a file or has mistakes; for [`crate::fuzz`].
+pub(crate) fn read_any(text: &str) {
+    let mut mistakes = Mistakes::default();
+    let file = parse("any.toml", text, &mut mistakes);
+    assert!(!file.broken || mistakes.none_or(()).is_err(), "broken, and nothing is said");
+}
+
 pub(super) fn parse(name: &str, text: &str, mistakes: &mut Mistakes) -> ServicesFile {
     let (document, errors) = DeTable::parse_recoverable(text);
     let reader = ServicesFileReader { name, text };

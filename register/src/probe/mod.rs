@@ -28,6 +28,7 @@ use std::time::Duration;
 
 pub use check::{Check, CheckError, HttpCheck, HttpOptions, ProbeAddress, Scheme};
 pub use exec::is_left_over;
+pub(crate) use http::judge_any as judge_any_answer;
 pub use statuses::{StatusError, Statuses};
 pub use tls::Trust;
 

@@ -22,14 +22,15 @@ use etcd_client::{
 };
 
 use rustls::ClientConfig;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::answer::{deleted, first_entry, key_state, revision, revision_of, seconds, written};
 use self::error::Failure;
 use super::connect::User;
 use super::endpoints::{EndpointChoice, Endpoints};
 use super::{
-    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, REQUEST_TIMEOUT, RefreshOutcome, Store,
+    StoreError,
 };
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
@@ -133,12 +134,33 @@ impl V3 {
         let endpoint = self.shared.endpoints.choose().await?;
         let cache = || self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = cache().as_ref().filter(|link| link.endpoint.epoch == endpoint.epoch) {
+            self.learn_members(link);
             return Ok(link.clone());
         }
         let client = self.bounded(&endpoint, deadline, self.connect(&endpoint)).await?;
         let link = Link { endpoint, client: Arc::new(client) };
         *cache() = Some(link.clone());
+        self.learn_members(&link);
         Ok(link)
+    }
+
+    /// Asks for the members once in a while, where that is wanted. Nobody waits for it.
+    fn learn_members(&self, link: &Link) {
+        let (endpoints, client) = (self.shared.endpoints.clone(), Arc::clone(&link.client));
+        if !endpoints.is_due_to_learn() {
+            return;
+        }
+        tokio::spawn(async move {
+            let mut cluster = client.cluster_client();
+            match timeout(REQUEST_TIMEOUT, cluster.member_list()).await {
+                Ok(Ok(list)) => {
+                    let urls = list.members().iter().flat_map(|member| member.client_urls());
+                    endpoints.learn(&urls.cloned().collect::<Vec<_>>());
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "cannot ask for the members of etcd"),
+                Err(_) => tracing::debug!("no answer about the members of etcd"),
+            }
+        });
     }
 
     async fn connect(&self, endpoint: &EndpointChoice) -> Result<Client, Failure> {

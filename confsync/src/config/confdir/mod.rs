@@ -140,6 +140,15 @@ pub(crate) fn read(
     Ok((Confdir { path: path.to_owned(), resources, notes }, mistakes))
 }
 
+/// Any text is a resource or has mistakes; for `fuzz`.
+pub(crate) fn read_any(text: &str) -> (Option<Resource>, Vec<String>) {
+    let (folder, file) = (Path::new("/"), Path::new("/conf.d/any.toml"));
+    let globals = Globals::default();
+    let (resource, _, mistakes) =
+        resource::read_text(folder, file, "any".to_owned(), &globals, Ok(text.to_owned()));
+    (resource, mistakes)
+}
+
 /// Whether `conf.d` is missing or empty.
 pub(crate) fn has_no_files(path: &Path) -> bool {
     match toml_files(&path.join("conf.d")) {

@@ -161,6 +161,17 @@ pub(super) fn read(
     globals: &Globals,
 ) -> (Option<Resource>, Vec<Note>, Vec<String>) {
     let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+    read_text(confdir, path, name, globals, text)
+}
+
+/// The same, of a text that was read already.
+pub(super) fn read_text(
+    confdir: &Path,
+    path: &Path,
+    name: String,
+    globals: &Globals,
+    text: Result<String, String>,
+) -> (Option<Resource>, Vec<Note>, Vec<String>) {
     let (file, ignored) = match text.and_then(|text| raw::parse(&text)) {
         Ok(read) => read,
         Err(mistake) => return (None, Vec::new(), vec![mistake]),
