@@ -1,12 +1,12 @@
-//! A reload, and what it takes to say that it happened.
+//! A reload, and the proof that it happened.
 //!
-//! The order makes the proof: the files are swapped; then the master is seen waiting
-//! for work; then the workers are listed; then the signal goes. A generation that
-//! appears after that was read from the new files, whoever else may have signalled. And
-//! a master that waits again, has taken the signal and has forked nobody, refused.
+//! The order is what makes the proof: the files are swapped; then the master is seen waiting for
+//! work; then the workers are listed; then the signal is sent. A generation that appears after that
+//! has read the new files, even if another process sent a signal too. And a master that waits
+//! again, has taken the signal and has forked no worker, has rejected them.
 //!
-//! While the binary is upgraded, two masters have workers that accept. The old one does not
-//! read its files again, so nothing is applied before its workers take no more connections.
+//! While the binary is upgraded, two masters have workers that accept connections. The old one does
+//! not read its files again, so nothing is applied before its workers stop accepting.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use super::process::{Master, MasterError, ProcessId, Role, is_alive};
 use super::words::{LogPositions, is_final};
 use super::{Nginx, NginxCheckError};
 
-/// How long a master must be seen idle without new workers to have refused. One look
-/// is not enough: between taking a signal and blocking it there is a moment.
+/// How long a master must be seen idle without new workers until that means a rejection. One look
+/// is not enough: there is a moment between taking a signal and blocking it.
 const IDLE: Duration = Duration::from_millis(50);
 
 const SILENT: &str = "it gave no reason";
@@ -29,23 +29,23 @@ const SILENT: &str = "it gave no reason";
 /// A reload that is proven: a new generation serves, and no old worker accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenReload {
-    /// The workers of before; those still there finish their requests.
+    /// The workers of before; those that are left finish their requests.
     pub old: Vec<ProcessId>,
-    /// How many old generations finish their requests now.
+    /// How many old generations are finishing their requests now.
     pub old_generations: usize,
     /// From the signal to the proof.
     pub took: Duration,
 }
 
-/// How waiting for the old workers ended.
+/// How the wait for the old workers ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quiesced {
     /// None is left.
     All {
-        /// How long it was waited for them.
+        /// How long the wait took.
         took: Duration,
     },
-    /// As many were left when time was up; they serve old requests.
+    /// This many were left at the end of the wait; they still serve old requests.
     Left(usize),
 }
 
@@ -55,12 +55,12 @@ pub enum NginxReloadError {
     /// There is no master to signal.
     #[error(transparent)]
     Master(#[from] MasterError),
-    /// The master read the configuration and went on with the old one. Its words.
+    /// The master read the configuration and kept the old one. Its message.
     #[error("nginx went on with its old configuration: {0}")]
     RejectedValue(String),
-    /// The master took the configuration, and the workers it started cannot work with
-    /// it. The old ones are on their way out: nothing serves until a configuration
-    /// that works is loaded, so put the previous one back and reload at once.
+    /// The master accepted the configuration, but the workers that it started cannot run with it.
+    /// The old ones are shutting down, so nothing serves until a working configuration is loaded:
+    /// put the previous one back and reload at once.
     #[error("nginx's new workers cannot work, and NO WORKER SERVES: {0}")]
     NoWorkers(String),
     /// No proof by the deadline: no new worker serves, or an old one still accepts.
@@ -68,7 +68,7 @@ pub enum NginxReloadError {
     TimedOut {
         /// The deadline.
         deadline: Duration,
-        /// The master's words.
+        /// The master's messages.
         words: String,
     },
     /// The new generation serves, and so do the workers of another master.
@@ -87,8 +87,8 @@ impl Nginx {
     /// Sends the master SIGHUP and waits for the proof that a new generation serves.
     ///
     /// # Errors
-    /// When the master refuses, ends, or does not get there by `deadline`. The old
-    /// configuration then serves on, except after [`NginxReloadError::Died`] and
+    /// When the master rejects the configuration, ends, or does not finish by `deadline`. The old
+    /// configuration then keeps serving, except after [`NginxReloadError::Died`] and
     /// [`NginxReloadError::NoWorkers`].
     pub async fn reload(
         &self,
@@ -130,7 +130,7 @@ impl Nginx {
         }
     }
 
-    /// The master's words since the mark, else what a test of the files says, else
+    /// The master's messages since the mark, or else what a check of the files reports, or else
     /// `otherwise`.
     async fn explain(&self, logs: &LogPositions, master: &Master, otherwise: &str) -> String {
         let words = logs.words(master.id().pid);
@@ -155,7 +155,7 @@ enum ReloadOutcome {
 
 struct Wait<'a> {
     master: &'a Master,
-    /// The workers that were there when the signal was sent.
+    /// The workers that existed when the signal was sent.
     before: &'a [ProcessId],
     logs: &'a LogPositions,
     pid_file: &'a Path,
@@ -201,8 +201,8 @@ impl Wait<'_> {
         }
     }
 
-    /// The workers of other masters on these sockets, which finish their requests; or a master
-    /// of which one still accepts.
+    /// The workers of other masters on these sockets, which are finishing their requests; or a
+    /// master with a worker that still accepts.
     fn others(&self) -> Result<Vec<ProcessId>, i32> {
         let mut finishing = Vec::new();
         for other in self.master.others(self.pid_file) {
@@ -234,13 +234,13 @@ pub async fn quiesced(applied: &ProvenReload, cap: Duration) -> Quiesced {
     }
 }
 
-/// A worker that crashed just now and was started again looks like a new generation;
-/// the master's last word then says otherwise.
+/// A worker that crashed and was started again looks like a new generation; the master's last
+/// message then shows that it was not.
 fn gave_up(logs: &LogPositions, master: &Master) -> bool {
     logs.words(master.id().pid).iter().any(|line| is_final(line))
 }
 
-/// Somebody else's reload may be under way; what it reads is not what we swapped in.
+/// Another process may have started a reload, which may not read what we swapped in.
 async fn is_idle_by(master: &Master, until: Instant) -> bool {
     let mut pace = Pace::new();
     while master.is_alive() && master.is_waiting() == Some(false) {
