@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::install::Digest;
 use crate::proxy::command::Supervised;
-use crate::proxy::nginx::{Argv, Master, Nginx, StartError, is_alive};
+use crate::proxy::nginx::{Argv, NginxMaster, Nginx, StartError, is_alive};
 
 /// How long a child may take until it serves.
 pub const START: Duration = Duration::from_secs(10);
@@ -186,7 +186,7 @@ impl Child {
     /// Whether it is an nginx, or has started one.
     #[must_use]
     pub fn runs_nginx(&self) -> bool {
-        self.pid().is_some_and(|pid| Master::below(pid).is_ok())
+        self.pid().is_some_and(|pid| NginxMaster::below(pid).is_ok())
     }
 
     /// Waits until it has exited; returns its exit code.
@@ -258,7 +258,7 @@ async fn own(argv: Vec<OsString>, mut inbox: mpsc::Receiver<Order>, life: watch:
 enum Kept {
     Child(Box<Supervised>),
     /// Not our child, so its exit code is unknown.
-    Survivor(Master),
+    Survivor(NginxMaster),
 }
 
 impl Kept {
@@ -315,9 +315,9 @@ impl Kept {
 }
 
 /// The nginx that the child has started and waits for.
-fn behind(child: &Supervised) -> Option<Master> {
+fn behind(child: &Supervised) -> Option<NginxMaster> {
     let pid = child.pid()?;
-    let master = Master::below(pid).ok()?;
+    let master = NginxMaster::below(pid).ok()?;
     (master.id().pid != pid.as_raw_nonzero().get()).then_some(master)
 }
 
@@ -359,7 +359,7 @@ async fn start(
     Ok((Kept::Child(Box::new(child)), Begun::Now))
 }
 
-fn take_over(master: Master, life: &watch::Sender<Life>) -> Kept {
+fn take_over(master: NginxMaster, life: &watch::Sender<Life>) -> Kept {
     let pid = master.id().pid;
     tracing::warn!(pid, "took over the nginx that an earlier run left serving");
     life.send_replace(Life::Running(pid));

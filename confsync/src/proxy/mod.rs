@@ -9,6 +9,7 @@ pub mod haproxy;
 pub mod membership;
 pub mod nginx;
 pub mod pools;
+pub mod process;
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::proxy::child::{Begun, Child, Knows, Life};
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::haproxy::Haproxy;
 use crate::proxy::nginx::{
-    Argv, Master, MasterError, Nginx, NginxCheckError, NginxReloadError, ProcessId, ProvenReload,
+    Argv, NginxMaster, NginxMasterError, Nginx, NginxCheckError, NginxReloadError, ProcessId, ProvenReload,
     Settings,
 };
 
@@ -244,7 +245,7 @@ impl ByName {
         }
     }
 
-    fn master(&self) -> Result<Master, MasterError> {
+    fn master(&self) -> Result<NginxMaster, NginxMasterError> {
         if let Some(pid) = self.child.as_ref().and_then(Child::pid) {
             return self.nginx.master_of(pid);
         }
@@ -283,7 +284,7 @@ impl ByName {
 
     /// Waits until the program that was started has become an nginx that serves, or has started
     /// one.
-    async fn serving(&self, name: &str) -> Result<Master, String> {
+    async fn serving(&self, name: &str) -> Result<NginxMaster, String> {
         let until = Instant::now() + self.deadline;
         loop {
             match self.master() {

@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal};
 
 use super::argv::Argv;
 use super::master::{Master, has_taken_its_signals};
-use crate::proxy::nginx::ProcessId;
-use crate::proxy::nginx::process::Stat;
+use crate::proxy::process::ProcessId;
+use crate::proxy::process::ProcessStat;
 
 /// The masters that were started by this command line, and that no confsync supervises.
 pub(super) fn leftovers(command: &Argv) -> Vec<Master> {
@@ -30,7 +30,7 @@ pub(super) fn leftovers(command: &Argv) -> Vec<Master> {
 
 /// The parent of a worker is its master; that of a supervised HAProxy is a confsync.
 fn is_kept(pid: i32) -> bool {
-    let Some(parent) = Stat::read(pid).map(|stat| stat.parent) else { return true };
+    let Some(parent) = ProcessStat::read(pid).map(|stat| stat.parent) else { return true };
     let name = |of: &str| fs::read_to_string(format!("/proc/{of}/comm")).ok();
     let of_parent = name(&parent.to_string());
     of_parent.is_some() && [name("self"), name(&pid.to_string())].contains(&of_parent)

@@ -36,8 +36,8 @@ use tokio::time::Instant;
 pub use argv::Argv;
 pub use arrange::arrange;
 use master::works;
-pub use master::{Master, MasterError};
-use reload::{HaproxyReloadError, PollPace};
+pub use master::{Master, HaproxyMasterError};
+use reload::HaproxyReloadError;
 pub use runtime::{Backends, DepartedServer, Runtime};
 pub use servers::{Members, member};
 use socket::RuntimeSocket;
@@ -46,7 +46,7 @@ pub use worker::RuntimeError;
 use crate::config::confdir;
 use crate::install::Digest;
 use crate::proxy::child::{Child, Knows, Life};
-use crate::proxy::nginx::ProcessId;
+use crate::proxy::process::{PollInterval, ProcessId};
 use crate::proxy::{NotLoaded, Old, ProvenLoad};
 
 /// HAProxy's own pid file on Debian, and in its manual.
@@ -123,7 +123,7 @@ impl Haproxy {
     ///
     /// # Errors
     /// When there is none.
-    pub fn master(&self) -> Result<Master, MasterError> {
+    pub fn master(&self) -> Result<Master, HaproxyMasterError> {
         match self.child.as_ref().and_then(Child::pid) {
             Some(pid) => Master::from_pid(pid),
             None => Master::from_pid_file(&self.pid_file()),
@@ -207,7 +207,7 @@ impl Haproxy {
             return Err(NotLoaded::Unproven(why));
         }
         let until = Instant::now() + self.settings.deadline;
-        let mut pace = PollPace::new();
+        let mut pace = PollInterval::new();
         loop {
             let workers = self.master().and_then(|master| master.workers(&[]));
             match workers {

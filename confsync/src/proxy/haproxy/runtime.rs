@@ -14,7 +14,7 @@ use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{Members, RunningServer, difference, in_flight};
 use super::worker::{RuntimeError, RuntimeWorker, word};
 use super::{Haproxy, conf, options};
-use crate::proxy::nginx::{ProcessId, is_alive};
+use crate::proxy::process::{ProcessId, is_alive};
 
 /// The servers of each backend.
 pub type Backends = BTreeMap<String, Members>;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{RunningServer, servers};
 use super::socket::RuntimeSocket;
-use crate::proxy::nginx::ProcessId;
+use crate::proxy::process::ProcessId;
 
 /// Why the running HAProxy may not have the servers that are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What the workers seen before and after a reload prove. Pure.
 
-use super::process::{ProcessId, Role, Worker};
+use super::master::{Role, Worker};
+use crate::proxy::process::ProcessId;
 
 /// How far a reload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

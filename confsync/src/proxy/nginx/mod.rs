@@ -22,7 +22,7 @@ pub mod conf;
 mod evidence;
 mod include;
 mod lua;
-pub(in crate::proxy) mod process;
+mod master;
 mod reload;
 mod shadow;
 mod start;
@@ -40,9 +40,11 @@ pub use argv::Argv;
 pub use check::{CheckReport, NginxCheckError, Warning};
 use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
-pub use process::{Master, MasterError, ProcessId, Role, Worker, gone, is_alive};
+pub use master::{NginxMaster, NginxMasterError, Role, Worker};
 pub use reload::{NginxReloadError, ProvenReload, Quiesced, quiesced};
 pub use start::{StartError, Started};
+
+pub use crate::proxy::process::{PidFileError, ProcessId, gone, is_alive};
 
 use crate::install::{InstallError, clean_beside};
 use crate::proxy::command::{CommandError, Tail};
@@ -143,8 +145,8 @@ impl Nginx {
     ///
     /// # Errors
     /// When there is none, or that cannot be determined.
-    pub fn master(&self) -> Result<Master, MasterError> {
-        Master::from_pid_file(&self.pid_file())
+    pub fn master(&self) -> Result<NginxMaster, NginxMasterError> {
+        NginxMaster::from_pid_file(&self.pid_file())
     }
 
     /// The master that our child is, or has started. After an upgrade of the binary (USR2) it is
@@ -152,10 +154,10 @@ impl Nginx {
     ///
     /// # Errors
     /// When there is none (yet).
-    pub fn master_of(&self, child: Pid) -> Result<Master, MasterError> {
+    pub fn master_of(&self, child: Pid) -> Result<NginxMaster, NginxMasterError> {
         match self.master() {
             Ok(master) if master.is_below(child) => Ok(master),
-            _ => Master::below(child),
+            _ => NginxMaster::below(child),
         }
     }
 

@@ -16,7 +16,8 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::evidence::{Generation, has_new, judge, old_generations};
-use super::process::{Master, MasterError, ProcessId, Role, is_alive};
+use super::master::{NginxMaster, NginxMasterError, Role};
+use crate::proxy::process::{PollInterval, ProcessId, is_alive};
 use super::words::{LogPositions, is_final};
 use super::{Nginx, NginxCheckError};
 
@@ -54,7 +55,7 @@ pub enum Quiesced {
 pub enum NginxReloadError {
     /// There is no master to signal.
     #[error(transparent)]
-    Master(#[from] MasterError),
+    Master(#[from] NginxMasterError),
     /// The master read the configuration and kept the old one. Its message.
     #[error("nginx went on with its old configuration: {0}")]
     RejectedValue(String),
@@ -92,7 +93,7 @@ impl Nginx {
     /// [`NginxReloadError::NoWorkers`].
     pub async fn reload(
         &self,
-        master: &Master,
+        master: &NginxMaster,
         deadline: Duration,
     ) -> Result<ProvenReload, NginxReloadError> {
         let until = Instant::now() + deadline;
@@ -132,7 +133,7 @@ impl Nginx {
 
     /// The master's messages since the mark, or else what a check of the files reports, or else
     /// `otherwise`.
-    async fn explain(&self, logs: &LogPositions, master: &Master, otherwise: &str) -> String {
+    async fn explain(&self, logs: &LogPositions, master: &NginxMaster, otherwise: &str) -> String {
         let words = logs.words(master.id().pid);
         if !words.is_empty() {
             return words.join("\n");
@@ -154,7 +155,7 @@ enum ReloadOutcome {
 }
 
 struct Wait<'a> {
-    master: &'a Master,
+    master: &'a NginxMaster,
     /// The workers that existed when the signal was sent.
     before: &'a [ProcessId],
     logs: &'a LogPositions,
@@ -162,15 +163,15 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    async fn until(&self, until: Instant) -> Result<ReloadOutcome, MasterError> {
+    async fn until(&self, until: Instant) -> Result<ReloadOutcome, NginxMasterError> {
         let (master, before) = (self.master, self.before);
-        let mut pace = Pace::new();
+        let mut pace = PollInterval::new();
         let mut idle_since = None;
         loop {
             pace.wait().await;
             let now = match master.workers(before) {
                 Ok(now) if master.is_alive() => now,
-                Ok(_) | Err(MasterError::NotRunning(_)) => return Ok(ReloadOutcome::Died),
+                Ok(_) | Err(NginxMasterError::NotRunning(_)) => return Ok(ReloadOutcome::Died),
                 Err(e) => return Err(e),
             };
             let late = Instant::now() >= until;
@@ -221,7 +222,7 @@ impl Wait<'_> {
 /// Waits until none of the old workers is left, for `cap` at the longest.
 pub async fn quiesced(applied: &ProvenReload, cap: Duration) -> Quiesced {
     let begun = Instant::now();
-    let mut pace = Pace::new();
+    let mut pace = PollInterval::new();
     loop {
         let left = applied.old.iter().filter(|id| is_alive(**id)).count();
         if left == 0 {
@@ -236,13 +237,13 @@ pub async fn quiesced(applied: &ProvenReload, cap: Duration) -> Quiesced {
 
 /// A worker that crashed and was started again looks like a new generation; the master's last
 /// message then shows that it was not.
-fn gave_up(logs: &LogPositions, master: &Master) -> bool {
+fn gave_up(logs: &LogPositions, master: &NginxMaster) -> bool {
     logs.words(master.id().pid).iter().any(|line| is_final(line))
 }
 
 /// Another process may have started a reload, which may not read what we swapped in.
-async fn is_idle_by(master: &Master, until: Instant) -> bool {
-    let mut pace = Pace::new();
+async fn is_idle_by(master: &NginxMaster, until: Instant) -> bool {
+    let mut pace = PollInterval::new();
     while master.is_alive() && master.is_waiting() == Some(false) {
         if Instant::now() >= until {
             return false;
@@ -250,18 +251,4 @@ async fn is_idle_by(master: &Master, until: Instant) -> bool {
         pace.wait().await;
     }
     true
-}
-
-/// Looks often at first, 2 ms apart, then ever 20 ms: a look costs some 30 µs.
-pub(super) struct Pace(Duration);
-
-impl Pace {
-    pub(super) fn new() -> Self {
-        Self(Duration::from_millis(2))
-    }
-
-    pub(super) async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 3 / 2).min(Duration::from_millis(20));
-    }
 }

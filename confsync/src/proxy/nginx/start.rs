@@ -7,15 +7,15 @@ use common::model::format_span;
 use tokio::time::{Instant, timeout};
 
 use super::Nginx;
-use super::process::Master;
-use super::reload::Pace;
+use super::master::NginxMaster;
+use crate::proxy::process::PollInterval;
 use crate::proxy::command::{Left, Supervised};
 
 /// A running master with workers that serve.
 #[derive(Debug)]
 pub struct Started {
     /// The child or its descendant, proven to be a master.
-    pub master: Master,
+    pub master: NginxMaster,
     /// How long it took.
     pub took: Duration,
 }
@@ -55,7 +55,7 @@ impl Nginx {
         deadline: Duration,
     ) -> Result<Started, StartError> {
         let begun = Instant::now();
-        let mut pace = Pace::new();
+        let mut pace = PollInterval::new();
         loop {
             if let Some(master) = child.pid().and_then(serving) {
                 return Ok(Started { master, took: begun.elapsed() });
@@ -74,8 +74,8 @@ impl Nginx {
     }
 }
 
-fn serving(pid: rustix::process::Pid) -> Option<Master> {
-    Master::below(pid).ok().filter(Master::serves)
+fn serving(pid: rustix::process::Pid) -> Option<NginxMaster> {
+    NginxMaster::below(pid).ok().filter(NginxMaster::serves)
 }
 
 fn said(left: Left, lines: &[String]) -> String {

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use super::process::Master;
+use super::master::NginxMaster;
 use super::{Argv, Nginx};
 
 impl Nginx {
@@ -17,7 +17,7 @@ impl Nginx {
     ///
     /// # Errors
     /// A sentence, when it exists but another confsync supervises it.
-    pub fn survivor(&self, command: &[OsString]) -> Result<Option<Master>, String> {
+    pub fn survivor(&self, command: &[OsString]) -> Result<Option<NginxMaster>, String> {
         let Ok(master) = self.master() else { return Ok(None) };
         let pid = master.id().pid;
         let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
