@@ -1,5 +1,5 @@
-//! etcd 3.0 to 3.5 may offer both APIs, with keys of their own. Who finds nothing in one is told
-//! what is in the other.
+//! A hint for a tree that is empty: what the other API has below it. etcd 3.0 to 3.5 may serve both
+//! APIs, each with keys of its own.
 
 use std::time::Duration;
 

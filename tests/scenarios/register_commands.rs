@@ -81,7 +81,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     let setup = Setup::new(api).await;
     let list = || setup.command("list");
     let asked = format!("asked by the {} API", api.flag());
-    assert_ended(&list().run().await, 0, &["nobody is registered under /services", &asked]);
+    assert_ended(&list().run().await, 0, &["no backends are registered under /services", &asked]);
     // etcd keeps the keys of its two APIs apart.
     let other = if api == Api::V3 { Api::V2 } else { Api::V3 };
     setup.etcd.ctl(other).put("/services/apache/10.0.0.1", "10.0.0.1:80").await;
@@ -91,7 +91,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     setup.etcd.ctl(api).put("/services/web/broken", "no address").await;
 
     let table = list().run().await;
-    let parts = ["SERVICE", "TTL LEFT", &setup.value(), "for ever", "refused: "];
+    let parts = ["SERVICE", "TTL LEFT", &setup.value(), "unlimited", "refused: "];
     assert_ended(&table, 0, &parts);
 
     let json = list().flag("--service", "apache").arg("--json").run().await;

@@ -1,6 +1,6 @@
-//! A bound on how often acknowledgements are written: at once after quiet, and in a
-//! storm of changes some ten a second. The newest always gets through; what was
-//! overtaken while waiting is not written.
+//! Limits how often acknowledgements are written: at once after a quiet time, and some ten a second
+//! in a storm of changes. The newest always gets through; one that is overtaken while it waits is
+//! not written.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use common::claim::Wants;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// In the long run one write in this time.
+/// The average interval between two writes.
 const EVERY: Duration = Duration::from_millis(100);
-/// So many at once after quiet: a drain needs two of each load balancer.
+/// The burst that may follow a quiet time: a drain needs two writes of each load balancer.
 const BURST: u32 = 8;
 
-/// What `from` says, paced.
+/// The values of `from`, at a limited rate.
 #[must_use]
 pub fn paced(mut from: watch::Receiver<Wants>) -> watch::Receiver<Wants> {
     let (to, paced) = watch::channel(from.borrow_and_update().clone());
@@ -37,7 +37,7 @@ struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// Takes one; when it may be used.
+    /// Takes one token; returns the instant from which it may be used.
     fn next(&mut self, now: Instant) -> Instant {
         self.full_at = self.full_at.max(now) + EVERY;
         let at = self.full_at.checked_sub(EVERY * BURST).unwrap_or(now);

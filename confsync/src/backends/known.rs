@@ -1,7 +1,7 @@
-//! The set of backends that is routed to, as one resource believes it: what the
-//! store says, and what is held against it.
+//! The backends that one resource routes to: those that etcd has, and those that are retained
+//! although etcd does not have them any more.
 //!
-//! Pure. The evidence is gathered elsewhere and handed in.
+//! Pure. The evidence about lost backends is gathered elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -12,35 +12,35 @@ use common::model::{Endpoint, StoredValue};
 use crate::backends::loss_policy::{LossEvidence, LossJudgement, LossPolicy};
 use crate::backends::{ParsedKeys, RegisteredBackend};
 
-/// What one resource believes.
+/// The backends that one resource routes to, and why those are kept that are absent from etcd.
 #[derive(Debug, Clone, Default)]
 pub struct KnownBackends {
-    /// Backends and what templates see of them, by key, as last rendered.
+    /// The backends as last rendered, by key, with the values that templates see.
     believed: BTreeMap<Arc<str>, (Arc<RegisteredBackend>, StoredValue)>,
-    /// Those of them that the store does not have any more.
+    /// Those of them that are absent from etcd (retained).
     held: BTreeSet<String>,
-    /// Those of these that left on purpose: they are no loss.
+    /// Those of the retained that left on purpose: their absence is no loss.
     left: BTreeSet<String>,
-    /// Keys that are gone while another key, which is held, routes to their address.
+    /// Absent keys whose address is still routed to by another, retained key.
     shadowed: BTreeMap<String, Endpoint>,
-    /// As many backends are enough, whatever the policy says: an operator accepted the loss.
+    /// An operator accepted a loss: this many backends are enough, whatever the policy requires.
     accepted: Option<usize>,
-    /// The operator's word that was acted on last: it is about one loss.
+    /// The id of the last acceptance that was acted on: each covers one loss.
     heard: Option<String>,
 }
 
-/// Backends whose loss is doubted, to be asked for evidence.
+/// Backends whose loss is not verified yet; they are to be probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingBackends {
     /// The keys and where their backends listened.
     pub missing: BTreeMap<String, Endpoint>,
-    /// In the operator's words.
+    /// The reason, for an operator.
     pub why: String,
 }
 
 impl KnownBackends {
-    /// Which losses must be looked into before `seen` is believed. What is held is
-    /// looked into again each time, so that it is let go when it falls silent.
+    /// The losses that must be verified before `seen` is rendered. Retained backends are verified
+    /// again each time, so that one is dropped once it stops accepting connections.
     #[must_use]
     pub fn doubt(
         &self,
@@ -74,15 +74,15 @@ impl KnownBackends {
         Some(MissingBackends { missing: missing.into_iter().filter_map(place).collect(), why })
     }
 
-    /// The keys that are believed and absent. One whose address is registered by another key of
-    /// its service has only changed its name.
+    /// The known keys that are absent. A key whose address another key of its service has
+    /// registered was only renamed, and is not among them.
     #[must_use]
     pub fn missing(&self, seen: &ParsedKeys) -> BTreeSet<String> {
         let absent = self.believed.iter().filter(|(key, _)| !seen.backends.contains_key(*key));
         let mut absent: BTreeMap<&str, &RegisteredBackend> =
             absent.map(|(key, (registered, _))| (&**key, &**registered)).collect();
         if !absent.is_empty() {
-            // A value that turned bad is refused by name, not missing.
+            // A value that became invalid is rejected by name; its key is not missing.
             for refused in &seen.refused {
                 absent.remove(refused.key.as_str());
             }
@@ -93,22 +93,22 @@ impl KnownBackends {
         absent.into_keys().map(str::to_owned).collect()
     }
 
-    /// These keys leave on purpose: remembered for as long as they are believed, because the
-    /// word itself ends with the process that gave it.
+    /// Notes that these keys leave on purpose, for as long as they are routed to: the leave marker
+    /// itself ends with the process that wrote it.
     pub fn hear_leaving(&mut self, keys: &BTreeSet<String>) {
         let believed = keys.iter().filter(|key| self.believed.contains_key(key.as_str()));
         self.left.extend(believed.cloned());
     }
 
-    /// Where those listen that left or leave on purpose.
+    /// The addresses of backends that left or leave on purpose.
     #[must_use]
     pub fn left_addresses(&self) -> BTreeSet<&Endpoint> {
         let place = |key: &String| Some(&self.believed.get(key.as_str())?.0.backend.addr);
         self.left.iter().filter_map(place).collect()
     }
 
-    /// An operator accepts a loss. `false`: it is about another one than that of `seen`, or was
-    /// acted on before.
+    /// Applies an operator's acceptance of a loss. `false`: it is about another loss than that of
+    /// `seen`, or was applied before.
     pub fn accept(&mut self, word: &Acceptance, seen: &ParsedKeys) -> bool {
         let missing = self.missing(seen);
         if self.heard.as_ref() == Some(&word.id) || !missing.is_subset(&word.keys) {
@@ -120,18 +120,18 @@ impl KnownBackends {
         true
     }
 
-    /// Whether an operator has said that as few as `count` are enough.
+    /// Whether an operator has accepted that only `count` backends are left.
     #[must_use]
     pub fn is_accepted(&self, count: usize) -> bool {
         self.accepted.is_some_and(|least| count >= least)
     }
 
-    /// There are enough backends again: what was accepted is over.
+    /// Enough backends are registered again: the acceptance no longer applies.
     pub fn end_acceptance(&mut self) {
         self.accepted = None;
     }
 
-    /// Adds what the evidence holds to `seen`; the keys held are returned.
+    /// Adds the backends that the evidence retains to `seen`, and returns their keys.
     #[must_use]
     pub fn hold(
         &self,
@@ -145,8 +145,8 @@ impl KnownBackends {
         held
     }
 
-    /// Adds what is absent to `seen`, because without it too few are left; the keys are
-    /// returned. Who left on purpose is among them only where nobody else is.
+    /// Adds every absent backend to `seen`, because too few are left without them, and returns
+    /// their keys. Those that left on purpose are included only if there are no others.
     #[must_use]
     pub fn hold_all(&self, seen: &mut ParsedKeys) -> BTreeSet<String> {
         let missing = self.missing(seen);
@@ -166,7 +166,7 @@ impl KnownBackends {
         }
     }
 
-    /// `seen` is rendered: it is what is believed from now on.
+    /// Takes over `seen` as the backends that are routed to from now on.
     pub fn adopt(&mut self, seen: &ParsedKeys, held: BTreeSet<String>) {
         let address = |key: &str| Some(&seen.backends.get(key)?.backend.addr);
         let routed: BTreeSet<&Endpoint> = held.iter().filter_map(|key| address(key)).collect();
@@ -184,7 +184,7 @@ impl KnownBackends {
         self.held = held;
     }
 
-    /// Only these keys are of interest from now on: other trees are read.
+    /// Drops the keys that are not read any more: the resource reads other trees now.
     pub fn retain(&mut self, is_read: impl Fn(&str) -> bool) {
         self.believed.retain(|key, _| is_read(key));
         self.held.retain(|key| is_read(key));
@@ -192,25 +192,25 @@ impl KnownBackends {
         self.shadowed.retain(|key, _| is_read(key));
     }
 
-    /// What the store does not have any more and is routed to all the same.
+    /// The keys that are absent from etcd and still routed to.
     #[must_use]
     pub fn held(&self) -> &BTreeSet<String> {
         &self.held
     }
 
-    /// Absent keys whose address is routed to: those held, and those that share the address of
-    /// one of them.
+    /// Absent keys whose address is still routed to: the retained ones, and those that share the
+    /// address of one of them.
     pub fn still_routed(&self) -> impl Iterator<Item = &String> {
         self.held.iter().chain(self.shadowed.keys())
     }
 
-    /// What is routed to, by key.
+    /// The backends that are routed to, by key.
     pub fn backends(&self) -> impl Iterator<Item = (&Arc<str>, &RegisteredBackend)> {
         self.believed.iter().map(|(key, (registered, _))| (key, &**registered))
     }
 }
 
-/// The keys that are there, those with a value that turned bad included.
+/// The keys that exist, those with an invalid value included.
 fn present(seen: &ParsedKeys) -> impl Iterator<Item = &str> {
     let refused = seen.refused.iter().map(|refused| refused.key.as_str());
     seen.backends.keys().map(|key| &**key).chain(refused)

@@ -207,7 +207,7 @@ pub static JSON: Setting = output::json("CONFSYNC_JSON");
 /// What is shown by `status`, and how.
 pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BOOKKEEPING] };
 
-/// Where an operator's word is written.
+/// The prefix below which the acceptance is written.
 pub static ACCEPTING: Group = Group { heading: "", settings: &[&BOOKKEEPING] };
 
 /// The proxy that `init` writes a start for.

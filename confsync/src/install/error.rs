@@ -1,4 +1,4 @@
-//! What can go wrong with a file, in words that say what to do next.
+//! What can go wrong with a file, with what to do about it.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub enum InstallError {
         /// What the system said.
         source: io::Error,
     },
-    /// The folder of dest is not there and nobody asked to make it.
+    /// The folder of dest does not exist, and `make_directories` is not set.
     #[error(
         "the folder {} of {} does not exist; create it, or set `make_directories = true`",
         .folder.display(), .dest.display()
@@ -72,10 +72,10 @@ pub enum InstallError {
         dest: PathBuf,
         /// Who holds the lock.
         holder: String,
-        /// The lock.
+        /// The lock file.
         path: PathBuf,
     },
-    /// The proof is of other bytes than those staged.
+    /// The proof is for other bytes than those staged.
     #[error("the check was made of another set of files; nothing was installed")]
     OtherProof,
     /// A staged file changed after it was written, perhaps by the check itself.
@@ -102,7 +102,7 @@ impl InstallError {
         move |source| Self::Io { doing, path, source }
     }
 
-    /// What the system said, if it was the system.
+    /// The kind of the system error, if it was one.
     #[must_use]
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {

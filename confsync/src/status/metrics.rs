@@ -44,7 +44,7 @@ struct ByEtcd {
     endpoint: String,
 }
 
-/// Everything, as it is now.
+/// All metrics, with their present values.
 pub(super) fn text(sources: &Sources) -> String {
     let states = sources.states.borrow().clone();
     let totals = totals::all(&sources.about.borrow().ended, &states);
@@ -99,7 +99,7 @@ fn etcd(registry: &mut Registry, etcd: &EtcdUse) {
     registry.register("etcd_endpoint", "The endpoint that is asked now", endpoint);
 }
 
-/// Only of resources that have services: a file made of settings has no backends to lose.
+/// Only for resources that have services: a file made of settings has no backends to lose.
 fn backends(registry: &mut Registry, states: &States) {
     by_service(registry, states, "backends", "Backends wanted", |s| s.backends);
     by_service(
@@ -183,7 +183,7 @@ fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {
     registry.register_collector(Box::new(Durations(all.collect())));
 }
 
-/// The histograms that the pipelines keep, one a set.
+/// The histograms of the pipelines, one per reload group.
 #[derive(Debug)]
 struct Durations(Vec<(BySet, Histogram)>);
 

@@ -1,4 +1,4 @@
-//! What is known of the services in an operator's words: for STATUS= and for the log.
+//! The state of the services, worded for an operator: for STATUS= and for the log.
 
 use common::claim::KeyStatus;
 use common::model::{Key, format_span, plural};

@@ -1,7 +1,7 @@
 //! The status of the sidekick: what the loop publishes, and its HTTP server with `/healthz`,
 //! `/readyz`, `/metrics` and `/status`, and a page for people at `/`.
 //!
-//! It reads what was published and says no more than that.
+//! It reads what was published and adds nothing to it.
 
 mod command;
 mod document;

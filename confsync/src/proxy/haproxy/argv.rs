@@ -1,4 +1,4 @@
-//! What a command line for HAProxy says about it: `haproxy -W -f FILE -p PID -S SOCKET`.
+//! Parses a command line of HAProxy: `haproxy -W -f FILE -p PID -S SOCKET`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -40,7 +40,7 @@ impl Argv {
         Some(told)
     }
 
-    /// Whether it means the same HAProxy: a reload adds options for itself.
+    /// Whether both mean the same HAProxy: a reload adds options of its own.
     #[must_use]
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let identity = |argv: &Self| (argv.conf.clone(), argv.directory.clone(), argv.has_master);
@@ -55,8 +55,8 @@ impl Argv {
         Self::read(&words.map(|word| OsString::from_vec(word.to_vec())).collect::<Vec<_>>())
     }
 
-    /// HAProxy takes one option in a word, its value in the next. `-sf` and `-st` take
-    /// numbers, which begin no option.
+    /// HAProxy takes one option per argument, and its value from the next. `-sf` and `-st` take
+    /// numbers, which do not begin an option.
     fn option<'a>(&mut self, word: &[u8], rest: &mut impl Iterator<Item = &'a OsString>) {
         let mut path = || rest.next().map(PathBuf::from);
         match word {

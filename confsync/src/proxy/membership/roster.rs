@@ -1,9 +1,9 @@
-//! The members of one upstream, and the writes that make its table say so. Pure.
+//! The members of one upstream, and the writes that bring its table up to date. Pure.
 //!
-//! Workers read while we write, so every state on the way must be one they may use. New
-//! members are written whole into free slots; only then do the lists of members name them.
-//! A member that leaves is marked first, so that no list that still names it brings it
-//! back. The head comes last, and says how much of the lists counts.
+//! Workers read while we write, so every intermediate state must be usable. New members are written
+//! completely into free slots; only then do the lists of members name them. A member that leaves is
+//! marked first, so that no list that still names it brings it back. The head comes last, and
+//! limits how much of the lists counts.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,22 +12,22 @@ use super::layout::{CLASSES, ClassHead, Head, MemberId, SlotRecord, SlotState, c
 /// One write to the table, or a barrier between writes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TableWrite {
-    /// A whole slot, while it is free. Its failures are forgotten as well.
+    /// A whole slot, while it is free. Its failures are cleared too.
     Record(u32, SlotRecord),
-    /// What a slot is.
+    /// The state of a slot.
     State(u32, SlotState),
     /// A member's weight.
     Weight(u32, u16),
-    /// A place in the list of one class.
+    /// A position in the list of one class.
     Order {
         /// The class.
         class: usize,
-        /// The place.
+        /// The position.
         position: u32,
         /// The member there.
         slot: u32,
     },
-    /// What was written before is seen by every worker that sees anything written after.
+    /// Everything written before is visible to every worker that sees anything written after.
     Barrier,
     /// The head.
     Head(Head),
@@ -36,9 +36,9 @@ pub enum TableWrite {
 /// A backend that is to join.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Joining {
-    /// Which.
+    /// Its id.
     pub id: MemberId,
-    /// Its address, as nginx takes it.
+    /// Its address, in the form that nginx takes.
     pub host: String,
     /// Its port.
     pub port: u16,
@@ -102,7 +102,7 @@ impl Roster {
         }
     }
 
-    /// What an earlier run left in the table. Its last change may be half done: the first
+    /// Takes over a table from an earlier run. That run's last change may be half done: the first
     /// [`Self::commit`] writes all lists again.
     #[must_use]
     pub fn recover(capacity: u32, sequence: u32, records: Vec<SlotRecord>) -> Self {
@@ -116,7 +116,7 @@ impl Roster {
                     roster.enlist(slot, weight);
                 }
                 SlotState::Member => {
-                    // One backend twice; cannot come from us, and one of them is enough.
+                    // One backend twice: we never write that, and one of them is enough.
                     roster.then.push(TableWrite::State(slot, SlotState::Leaving));
                     roster.leaving.insert(slot);
                 }
@@ -131,7 +131,7 @@ impl Roster {
         roster
     }
 
-    /// Takes a backend in. One that is in already gets this weight.
+    /// Adds a backend, or updates the weight of one that is already in.
     ///
     /// # Errors
     /// When all slots are in use.
@@ -164,7 +164,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Lets a backend go: no new request is sent to it after the next commit.
+    /// Removes a backend: after the next commit it gets no new requests.
     pub fn leave(&mut self, id: &MemberId) {
         let Some(slot) = self.members.remove(id) else { return };
         self.then.push(TableWrite::State(slot, SlotState::Leaving));
@@ -175,7 +175,7 @@ impl Roster {
         }
     }
 
-    /// Nothing is in flight to it any more: its slot may be given away.
+    /// Nothing is in flight to it any more: frees its slot.
     pub fn release(&mut self, slot: u32) {
         if self.leaving.remove(&slot) {
             self.free.insert(slot);
@@ -201,7 +201,7 @@ impl Roster {
         writes
     }
 
-    /// What the head says after the last commit.
+    /// The head after the last commit.
     #[must_use]
     pub fn head(&self) -> Head {
         let mut head = Head {
@@ -228,7 +228,7 @@ impl Roster {
         self.members.iter().map(|(id, slot)| (id, *slot))
     }
 
-    /// Those that left and may have requests in flight: their ids and slots.
+    /// Members that left and may have requests in flight: their ids and slots.
     pub fn leaving(&self) -> impl Iterator<Item = (MemberId, u32)> {
         let record = |slot: &u32| Some((self.slots.get(*slot as usize)?.record.id, *slot));
         self.leaving.iter().filter_map(record)
@@ -270,7 +270,7 @@ impl Roster {
         self.then.push(TableWrite::Order { class, position, slot });
     }
 
-    /// Takes a member off its list; the last of the list takes its place.
+    /// Removes a member from its list; the last of the list takes its position.
     fn strike(&mut self, slot: u32) {
         let Some(known) = self.slots.get(slot as usize) else { return };
         let (position, weight) = (known.position, known.record.weight);
@@ -302,7 +302,7 @@ mod tests {
 
     const CAPACITY: u32 = 8;
 
-    /// The files, as far as a worker reads them.
+    /// The files as a worker reads them.
     #[derive(Default)]
     struct TableReader {
         head: Head,
@@ -316,7 +316,7 @@ mod tests {
                 TableWrite::Record(slot, record) => {
                     let old = self.slots.insert(*slot, record.clone());
                     let was_member = old.is_some_and(|old| old.state == SlotState::Member);
-                    // Above the head's bound no worker looks, whatever a killed run left.
+                    // No worker looks beyond the head's bound, whatever a killed run left there.
                     assert!(!was_member || *slot >= self.head.slots, "slot {slot} is in use");
                 }
                 TableWrite::State(slot, state) => self.slots.get_mut(slot).unwrap().state = *state,
@@ -331,7 +331,7 @@ mod tests {
             }
         }
 
-        /// Everybody whom a worker can choose now.
+        /// Every member that a worker can pick now.
         fn choices(&self) -> BTreeSet<MemberId> {
             let mut ids = BTreeSet::new();
             for (class, ClassHead { members, .. }) in self.head.classes.iter().enumerate() {
@@ -353,7 +353,7 @@ mod tests {
         Leave(u8),
         ReleaseAll,
         Commit,
-        /// confsync is killed after so many writes of a commit, and starts again.
+        /// confsync is killed after this many writes of a commit, and starts again.
         Kill(usize),
     }
 
@@ -372,8 +372,8 @@ mod tests {
         Joining { id: [who; 16], host, port, weight, joined: 0.0 }
     }
 
-    /// Performs the writes of a commit; after each of them only members before or after
-    /// it can be chosen, and nobody who is in both is out of reach at the end.
+    /// Performs the writes of a commit. After each of them only members from before or after it can
+    /// be picked, and no member of both is unreachable at the end.
     fn perform(
         reader: &mut TableReader,
         writes: &[TableWrite],
@@ -405,14 +405,14 @@ mod tests {
                     }
                     Act::Leave(who) => {
                         roster.leave(&[who; 16]);
-                        // Until the commit has ended it may be chosen, also if it joined
-                        // a moment ago.
+                        // Until the commit has ended it may be picked, even if it joined a moment
+                        // ago.
                         if wanted.remove(&who).is_some() {
                             before.insert(who);
                         }
                     }
                     Act::ReleaseAll => {
-                        // Nobody counts a request to one that left before the last commit.
+                        // No request is counted to one that left before the last commit.
                         let writes = roster.commit();
                         perform(&mut reader, &writes, &wanted, &before);
                         let leaving: Vec<_> = roster.leaving().map(|(_, slot)| slot).collect();
@@ -436,7 +436,7 @@ mod tests {
                         let head = reader.head;
                         let records = (0..head.slots).map(|slot| reader.slots[&slot].clone());
                         roster = Roster::recover(CAPACITY, head.sequence, records.collect());
-                        // The new run is told the whole set, as the old one was.
+                        // The new run gets the whole set, as the old one did.
                         let known: Vec<_> = roster.members().map(|(id, _)| *id).collect();
                         for id in known.iter().filter(|id| !wanted.contains_key(&id[0])) {
                             roster.leave(id);

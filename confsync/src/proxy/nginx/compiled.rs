@@ -1,4 +1,4 @@
-//! What nginx was built with, as `nginx -V` says.
+//! nginx's build settings, from `nginx -V`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Compiled {
         Ok(Self::read(&outcome.output.text))
     }
 
-    /// What is not said is as nginx's `configure` has it.
+    /// What it does not list has the default of nginx's `configure`.
     fn read(text: &str) -> Self {
         let said = |name: &str| {
             let words = text.split_ascii_whitespace().map(|word| word.trim_matches('\''));

@@ -1,8 +1,8 @@
 //! The parser of Go templates: lexemes to trees.
 //!
-//! It reads from front to back and stops at the first thing that Go would not read, so that
-//! the first mistake is the one reported. Names of functions and variables are resolved here,
-//! as in Go. Nesting is bounded, so that no template exhausts the stack.
+//! It reads from front to back and stops at the first error that Go would report, so that the first
+//! mistake is reported. Names of functions and variables are resolved here, as in Go. Nesting is
+//! bounded, so that no template exhausts the stack.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ pub(super) fn parse(name: &[u8], source: &[u8]) -> Parsed<Definitions> {
     Ok(parser.definitions)
 }
 
-/// What a name may mean at a place; each definition has its own.
+/// The variables in scope at a position; each definition has its own.
 #[derive(Debug)]
 pub(super) struct VariableScope {
     pub(super) variables: Vec<Name>,
@@ -81,7 +81,7 @@ enum BodyEnd {
     End(usize),
 }
 
-/// What one action is to the block it is in.
+/// The role of an action in the block that contains it.
 enum BlockItem {
     Node(GoNode),
     Else(usize),
@@ -104,12 +104,12 @@ impl<'s> Parser<'s> {
         Ok(lexeme)
     }
 
-    /// Gives the last lexeme back.
+    /// Puts the last lexeme back.
     pub(super) fn back(&mut self) {
         self.next = self.next.saturating_sub(1);
     }
 
-    /// A place to come back to with [`Self::go_back_to`].
+    /// A position to return to with [`Self::go_back_to`].
     pub(super) fn next_place(&self) -> usize {
         self.next
     }
@@ -130,7 +130,7 @@ impl<'s> Parser<'s> {
         self.take()
     }
 
-    /// Does the work one level deeper, if there may be one.
+    /// Runs `work` one level deeper, within the limit.
     pub(super) fn deeper<T>(
         &mut self,
         at: usize,
@@ -370,8 +370,8 @@ impl<'s> Parser<'s> {
         self.define(name, body, end)
     }
 
-    /// An empty definition gives way to one that is not. As in Go a second one is a mistake when
-    /// it has ended.
+    /// A later definition replaces an empty one. As in Go, a second one that is not empty is an
+    /// error, reported at its end.
     fn define(&mut self, name: Vec<u8>, body: Vec<GoNode>, at: usize) -> Parsed<()> {
         match self.definitions.get(&name) {
             Some(known) if !is_empty(known) => {
@@ -392,10 +392,10 @@ impl<'s> Parser<'s> {
     }
 }
 
-/// The function of a name.
+/// Resolves the name of a function.
 ///
 /// # Errors
-/// When there is none, with the nearest name.
+/// An unknown name, with the most similar one.
 pub(super) fn callee(name: &str, at: usize) -> Parsed<Callee> {
     match name {
         "and" => return Ok(Callee::And),
@@ -418,7 +418,7 @@ pub(super) fn callee(name: &str, at: usize) -> Parsed<Callee> {
     fault(at, format!("function \"{name}\" not defined"), remedy)
 }
 
-/// A lexeme that cannot be where it is.
+/// The error for a lexeme that is not allowed here.
 pub(super) fn unexpected(lexeme: &Lexeme<'_>, context: &str) -> SyntaxError {
     let text = String::from_utf8_lossy(lexeme.text);
     let shown = match lexeme.kind {
