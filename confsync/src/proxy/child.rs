@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::install::Digest;
 use crate::proxy::command::Supervised;
-use crate::proxy::nginx::{Argv, NginxMaster, Nginx, StartError, is_alive};
+use crate::proxy::nginx::{Argv, Nginx, NginxMaster, StartError, is_alive};
 
 /// How long a child may take until it serves.
 pub const START: Duration = Duration::from_secs(10);

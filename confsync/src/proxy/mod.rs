@@ -23,8 +23,8 @@ use crate::proxy::child::{Begun, Child, Knows, Life};
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::haproxy::Haproxy;
 use crate::proxy::nginx::{
-    Argv, NginxMaster, NginxMasterError, Nginx, NginxCheckError, NginxReloadError, ProcessId, ProvenReload,
-    Settings,
+    Argv, Nginx, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError, ProcessId,
+    ProvenReload, Settings,
 };
 
 /// What checks and loads a reload group.

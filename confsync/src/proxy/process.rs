@@ -93,7 +93,9 @@ pub(in crate::proxy) fn pid_in_file(path: &Path) -> Result<Pid, PidFileError> {
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// It has ended.
-    #[error("there is no process {0} (if it runs in another container, share its process namespace)")]
+    #[error(
+        "there is no process {0} (if it runs in another container, share its process namespace)"
+    )]
     Gone(i32),
     /// The system refuses.
     #[error("cannot {doing} process {pid}: {source}{}", permission_hint(.source))]

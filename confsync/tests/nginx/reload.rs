@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use confsync::proxy::command::{Left, Supervised};
 use confsync::proxy::nginx::{
-    NginxMaster, NginxMasterError, NginxReloadError, PidFileError, Quiesced, Role, StartError, quiesced,
+    NginxMaster, NginxMasterError, NginxReloadError, PidFileError, Quiesced, Role, StartError,
+    quiesced,
 };
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -168,12 +169,17 @@ async fn no_signal_goes_to_a_stranger() {
     let bench = Bench::new().await;
     let file = bench.path("nginx.pid");
     let master = || bench.nginx.master().unwrap_err();
-    assert!(matches!(master(), NginxMasterError::PidFile(PidFileError::Missing(path)) if path == file));
+    assert!(
+        matches!(master(), NginxMasterError::PidFile(PidFileError::Missing(path)) if path == file)
+    );
     fs::write(&file, "").unwrap();
     assert!(matches!(master(), NginxMasterError::PidFile(PidFileError::NotANumber { .. })));
     for nonsense in ["0\n", "-1\n", "x", "99999999999"] {
         fs::write(&file, nonsense).unwrap();
-        assert!(matches!(master(), NginxMasterError::PidFile(PidFileError::NotANumber { .. })), "{nonsense}");
+        assert!(
+            matches!(master(), NginxMasterError::PidFile(PidFileError::NotANumber { .. })),
+            "{nonsense}"
+        );
     }
     let mut stranger = Supervised::start(&["sleep".into(), "60".into()]).unwrap();
     let pid = stranger.pid().unwrap();

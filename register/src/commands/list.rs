@@ -224,7 +224,10 @@ web      10.0.0.2                                  8s        refused: no port: `
         assert_eq!(value[2]["ttl_seconds"], serde_json::Value::Null);
         assert!(value[3]["refused"].as_str().unwrap().contains("no port"));
         assert_eq!(as_json(&services(), &[]), "[]\n");
-        assert_eq!(as_table(&services(), &[], true), "no backends are registered under /services\n");
+        assert_eq!(
+            as_table(&services(), &[], true),
+            "no backends are registered under /services\n"
+        );
     }
 
     proptest! {

@@ -154,7 +154,8 @@ impl Master {
 /// Whether a worker has started to work: it catches the signal for a graceful end.
 #[must_use]
 pub(super) fn works(worker: ProcessId) -> bool {
-    SignalMasks::of(worker.pid).is_some_and(|masks| masks.caught & USR1 != 0 && masks.blocked & USR1 == 0)
+    SignalMasks::of(worker.pid)
+        .is_some_and(|masks| masks.caught & USR1 != 0 && masks.blocked & USR1 == 0)
         && is_alive(worker)
 }
 

@@ -36,7 +36,7 @@ use tokio::time::Instant;
 pub use argv::Argv;
 pub use arrange::arrange;
 use master::works;
-pub use master::{Master, HaproxyMasterError};
+pub use master::{HaproxyMasterError, Master};
 use reload::HaproxyReloadError;
 pub use runtime::{Backends, DepartedServer, Runtime};
 pub use servers::{Members, member};

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::model::format_span;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::answers::{Info, Processes};
-use super::master::{Master, HaproxyMasterError, has_taken_its_signals, works};
+use super::master::{HaproxyMasterError, Master, has_taken_its_signals, works};
 use super::socket::RuntimeSocket;
 use crate::proxy::process::{PollInterval, ProcessId, is_alive};
 

@@ -181,7 +181,8 @@ impl NginxMaster {
         let started = started.filter_map(Pid::from_raw).filter_map(|pid| Self::from_pid(pid).ok());
         let mut found: Vec<Self> = Vec::new();
         for master in started.chain(Self::from_pid_file(Path::new(&old)).ok()) {
-            let known = master.id() == self.id() || found.iter().any(|other| other.id() == master.id());
+            let known =
+                master.id() == self.id() || found.iter().any(|other| other.id() == master.id());
             // A worker of ours that was forked just now still has the title of a master.
             if !known && master.workers(&[]).is_ok_and(|workers| !workers.is_empty()) {
                 found.push(master);
@@ -212,7 +213,7 @@ impl NginxMaster {
 impl Worker {
     /// A worker begins with the title of a master; only a master has children.
     fn is_master(&self) -> bool {
-        self.role == Role::Starting && !children(self.id().pid).is_empty()
+        self.role == Role::Starting && !children(self.id.pid).is_empty()
     }
 
     fn read(pid: i32, master: i32) -> Option<Self> {

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use common::model::format_span;
 use rustix::process::Signal;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::evidence::{Generation, has_new, judge, old_generations};
 use super::master::{NginxMaster, NginxMasterError, Role};
-use crate::proxy::process::{PollInterval, ProcessId, is_alive};
 use super::words::{LogPositions, is_final};
 use super::{Nginx, NginxCheckError};
+use crate::proxy::process::{PollInterval, ProcessId, is_alive};
 
 /// How long a master must be seen idle without new workers until that means a rejection. One look
 /// is not enough: there is a moment between taking a signal and blocking it.

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout};
 
 use super::Nginx;
 use super::master::NginxMaster;
-use crate::proxy::process::PollInterval;
 use crate::proxy::command::{Left, Supervised};
+use crate::proxy::process::PollInterval;
 
 /// A running master with workers that serve.
 #[derive(Debug)]
