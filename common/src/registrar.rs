@@ -219,7 +219,7 @@ impl<S: Store> Registrar<S> {
         }
         tracing::warn!(
             keys = entries.len(),
-            "going on with the lease of an earlier instance: {error}"
+            "using the lease of an earlier instance: {error}"
         );
         self.claim.record_adoption(Lease { id, ttl }, entries, sent);
         Ok(())

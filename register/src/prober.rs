@@ -215,7 +215,7 @@ impl fmt::Display for ProbeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = self.row;
         match self.last.as_ref().map(|last| &last.verdict) {
-            None => write!(f, "{}, not asked yet", self.state),
+            None => write!(f, "{}, not probed yet", self.state),
             Some(Verdict::Pass) => write!(f, "{}, {row} passed in a row", self.state),
             Some(Verdict::Fail(why)) => write!(f, "{}, {row} failed in a row: {why}", self.state),
             Some(Verdict::NotMade(why)) => write!(f, "{}, not probed: {why}", self.state),

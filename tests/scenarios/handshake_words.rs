@@ -124,7 +124,7 @@ async fn readiness_is_not_held_back_for_ever(api: Api) {
     let sidekick = sidekick.arg("--wait-applied=1s").start();
     sidekick.ready().await;
     let log = sidekick.log();
-    assert!(log.contains("ready, though not proven to be served: unconfirmed ("), "{log}");
+    assert!(log.contains("ready, but not proven to be served: unconfirmed ("), "{log}");
     cluster.confsync.signal(Signal::CONT);
 }
 

@@ -142,7 +142,7 @@ async fn what_haproxy_refuses_replaces_nothing() {
     // HAProxy itself takes no connection while it tries to have the port, for 2 s.
     let taken = std::net::TcpListener::bind((site.lab.another_ip(), 0)).unwrap();
     ctl.put("/settings/1", &format!("bind {}", taken.local_addr().unwrap())).await;
-    confsync.logged("goes on with its old configuration").await;
+    confsync.logged("keeps its old configuration").await;
     confsync.logged("the previous files are back in place").await;
     assert_eq!(fs::read_to_string(site.at("web.cfg")).unwrap(), good);
 

@@ -82,7 +82,7 @@ impl<T> FromFiles<T> {
             }
             Err(why) => {
                 if again {
-                    tracing::warn!("{why}; what was read before stays in use");
+                    tracing::warn!("{why}; the previous content stays in use");
                 }
                 state.wrong = why;
             }

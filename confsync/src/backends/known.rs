@@ -63,7 +63,7 @@ impl KnownBackends {
                 if held.is_empty() {
                     return None;
                 }
-                let why = format!("{} still held", held.len());
+                let why = format!("{} still retained", held.len());
                 (held, why)
             }
         };

@@ -112,7 +112,7 @@ impl<S: Store> LossCheck<'_, S> {
                 resource = self.name,
                 held = held.len(),
                 gone = doubt.missing.len() - held.len(),
-                "{}: who still answers is held",
+                "{}: retaining unregistered backends that still accept connections",
                 doubt.why
             );
         }
@@ -133,7 +133,7 @@ impl<S: Store> LossCheck<'_, S> {
             found => found,
         };
         let Ok(found) = found else {
-            tracing::warn!("cannot read who leaves on purpose; whoever still answers is held");
+            tracing::warn!("cannot read leave markers; retaining every backend that still accepts connections");
             return Statements::default();
         };
         let mut said = Statements::default();

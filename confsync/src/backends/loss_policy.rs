@@ -101,7 +101,7 @@ impl LossPolicy {
         let share = ratio(missing.len(), believed.len());
         let why = if regressed {
             format!(
-                "{} of {} vanished just after etcd went backwards",
+                "{} of {} vanished just after etcd regressed",
                 missing.len(),
                 believed.len()
             )
@@ -136,7 +136,7 @@ impl LossPolicy {
         }
         if count == 0 && regressed {
             return RenderDecision::Keep {
-                why: "no backend is registered yet after etcd went backwards".into(),
+                why: "no backend is registered yet since etcd regressed".into(),
             };
         }
         if count < self.min_backends {

@@ -44,7 +44,7 @@ pub(super) async fn accept<S: Store>(
     let holding = holding(&fleet, resource)?;
     if holding.is_empty() {
         print(format_args!(
-            "nothing to accept: no load balancer holds back a loss of {resource}\n"
+            "nothing to accept: no load balancer withholds a loss of {resource}\n"
         ));
         return Ok(Exit::Done);
     }
@@ -102,7 +102,7 @@ async fn say<S: Store>(store: &S, key: &Key, word: &[u8]) -> anyhow::Result<Leas
             PutOutcome::LeaseLost => bail!("etcd does not know the lease that it granted"),
         }
     }
-    bail!("somebody else writes it at the same time; try again")
+    bail!("another process wrote it at the same time; try again")
 }
 
 /// Waits until none of `names` withholds the loss, and reports how each ended.
@@ -140,7 +140,7 @@ async fn see<S: Store>(
     let _ = timeout(PATIENCE, all).await;
     for lb in &names {
         print(format_args!(
-            "{lb}: still holds the loss back; more may be lost by now, try again\n"
+            "{lb}: still withholds the loss; more backends may be lost by now: try again\n"
         ));
         exit = Exit::Failed;
     }

@@ -120,7 +120,7 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
         for program in loaded.sets.iter().flat_map(|set| &set.programs) {
             let seen = program.resource.reading.see(snapshot.entries.values());
             for refused in &seen.refused {
-                print_error(format_args!("{}: value refused: {}", refused.key, refused.why));
+                print_error(format_args!("{}: value rejected: {}", refused.key, refused.why));
             }
             if let Err(error) = program.render(&seen) {
                 print_error(&error);
@@ -162,7 +162,7 @@ async fn render(matches: &ArgMatches) -> anyhow::Result<Exit> {
     };
     let seen = program.resource.reading.see(snapshot.entries.values());
     for refused in &seen.refused {
-        print_error(format_args!("{}: value refused: {}", refused.key, refused.why));
+        print_error(format_args!("{}: value rejected: {}", refused.key, refused.why));
     }
     let candidate = program.render(&seen).map_err(anyhow::Error::msg)?.plain();
     print_bytes(&candidate.bytes);

@@ -80,7 +80,7 @@ fn owner(resource: &Resource) -> Option<String> {
     let other = resource.uid.is_some_and(|uid| uid != own.as_raw());
     (other && !own.is_root()).then(|| {
         format!(
-            "dest is to belong to user {}, and only root can give a file away; run as root, or leave owner out",
+            "dest must belong to user {}, and only root can change an owner; run as root, or omit owner",
             resource.uid.unwrap_or_default()
         )
     })

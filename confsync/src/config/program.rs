@@ -142,7 +142,7 @@ impl CompiledResource {
             tracing::warn!(
                 kept = collision.kept,
                 dropped = collision.dropped,
-                "two keys have one name in templates; remove one of them"
+                "two keys have the same name in templates; remove one of them"
             );
         }
         let named = |(key, registered): (&Arc<str>, &Arc<RegisteredBackend>)| NamedBackend {

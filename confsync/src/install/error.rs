@@ -29,7 +29,7 @@ pub enum InstallError {
     },
     /// Dest is a symbolic link that leads nowhere.
     #[error(
-        "{} is a symbolic link to {}, whose folder does not exist; mend or remove the link",
+        "{} is a symbolic link to {}, whose folder does not exist; correct or remove the link",
         .dest.display(), .to.display()
     )]
     Dangling {
@@ -80,7 +80,7 @@ pub enum InstallError {
     OtherProof,
     /// A staged file changed after it was written, perhaps by the check itself.
     #[error(
-        "the staged copy of {} was changed by somebody else than its check_cmd; \
+        "the staged copy of {} was changed by something other than its check_cmd; \
          nothing was installed",
         .0.display()
     )]

@@ -137,7 +137,7 @@ impl ByCommand {
                 format!("{error}; {name} was started meanwhile, and the command is run again")
             }
             (Knows::Others, None) if untold => format!(
-                "nobody tells {name} of the change; name a reload_cmd (`true` if it reads the file \
+                "no command reloads {name}; set a reload_cmd (`true` if it reads the file \
                  by itself), or an [nginx] table if it is an nginx"
             ),
             (_, None) => return Ok(()),

@@ -178,9 +178,9 @@ impl Child {
         let (answer, told) = oneshot::channel();
         let order = Order::Start { nginx: nginx.map(Box::new), deadline, answer };
         if self.orders.send(order).await.is_err() {
-            return Err(format!("{} is gone", self.name));
+            return Err(format!("{} has exited", self.name));
         }
-        told.await.unwrap_or_else(|_| Err(format!("{} is gone", self.name)))
+        told.await.unwrap_or_else(|_| Err(format!("{} has exited", self.name)))
     }
 
     /// Whether it is an nginx, or has started one.

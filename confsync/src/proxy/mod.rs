@@ -160,7 +160,7 @@ impl Proxy {
         if let Self::Nginx(by_name) = self
             && let Err(error) = by_name.nginx.clean_stale()
         {
-            tracing::warn!(%error, "left-overs of an earlier run stay");
+            tracing::warn!(%error, "cannot remove files of an earlier run");
         }
     }
 
@@ -290,10 +290,10 @@ impl ByName {
             match self.master() {
                 Ok(master) if master.serves() => return Ok(master),
                 Err(error) if Instant::now() >= until => {
-                    return Err(format!("{name} was started, and is no nginx so far: {error}"));
+                    return Err(format!("{name} was started, but is not an nginx yet: {error}"));
                 }
                 Ok(_) if Instant::now() >= until => {
-                    return Err(format!("{name} was started, and no worker of its nginx serves"));
+                    return Err(format!("{name} was started, but no worker of its nginx serves"));
                 }
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }

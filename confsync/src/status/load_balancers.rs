@@ -149,10 +149,10 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
         _ if member.left => (Severity::Wait, "left".into()),
         None => (Severity::Wait, "has not applied anything yet".into()),
         Some(Ack { rejected: Some(refusal), .. }) => {
-            (Severity::Bad, format!("refused revision {}: {}", refusal.revision, refusal.reason))
+            (Severity::Bad, format!("rejected revision {}: {}", refusal.revision, refusal.reason))
         }
         Some(ack) if !ack.retained.is_empty() => {
-            (Severity::Bad, format!("holds {} against etcd", plural(ack.retained.len(), "backend")))
+            (Severity::Bad, format!("retains {} absent from etcd", plural(ack.retained.len(), "backend")))
         }
         Some(ack) if ack.quiesced < ack.applied => {
             (Severity::Wait, "old workers finish requests".into())
@@ -234,7 +234,7 @@ mod tests {
 LOAD BALANCER  HOST      RESOURCE  APPLIED  QUIESCED  STATE
 lb-1           edge-1    web       8        8         ok
 lb-2           edge-2    web       8        7         old workers finish requests
-lb-3           e\\u{1b}3  web       7        7         refused revision 9: no `upstream`\\nhere
+lb-3           e\\u{1b}3  web       7        7         rejected revision 9: no `upstream`\\nhere
 lb-4           edge-4    web       -        -         has not applied anything yet
 etcd is at revision 9
 "

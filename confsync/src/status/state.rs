@@ -174,11 +174,12 @@ impl GroupState {
             text.push_str(&format!("; {stale}"));
         }
         if !self.refused.is_empty() {
-            text.push_str(&format!("; {} refused", plural(self.refused.len(), "value")));
+            text.push_str(&format!("; {} rejected", plural(self.refused.len(), "value")));
         }
-        let held = self.backends.iter().filter(|backend| backend.held).count();
-        if held > 0 {
-            text.push_str(&format!("; {held} held against etcd"));
+        let retained = self.backends.iter().filter(|backend| backend.held).count();
+        if retained > 0 {
+            let retained = plural(retained, "backend");
+            text.push_str(&format!("; {retained} retained, absent from etcd"));
         }
         text
     }

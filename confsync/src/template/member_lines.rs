@@ -338,8 +338,8 @@ mod tests {
             ("t.tmpl", "{{upstream \"../a\"}}", "is no name of a service"),
             ("t.hbs", "{{servers \"a;\"}}", "is no name of a service"),
             ("t.tmpl", "{{servers \"a\" | printf \"%.5s\"}}", "has changed what"),
-            ("t.tmpl", "{{upstream \"a\" (servers \"b\")}}", "stands inside an `upstream`"),
-            ("t.hbs", "{{#upstream \"a\"}}{{servers \"b\"}}{{/upstream}}", "stands inside"),
+            ("t.tmpl", "{{upstream \"a\" (servers \"b\")}}", "is inside an `upstream`"),
+            ("t.hbs", "{{#upstream \"a\"}}{{servers \"b\"}}{{/upstream}}", "is inside"),
             ("t.tmpl", "{{upstream \"a\" \"b\" \"c\"}}", "one or two arguments"),
         ] {
             let error = render(file, template).unwrap_err();

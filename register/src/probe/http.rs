@@ -146,7 +146,7 @@ fn request(check: &HttpCheck, uri: String) -> Result<ProbeRequest, String> {
 
 fn no_http(error: &hyper::Error) -> String {
     if error.is_parse() {
-        format!("the answer is not HTTP as asked for: {}", one_line(error))
+        format!("the response is not HTTP of the expected version: {}", one_line(error))
     } else {
         one_line(error)
     }

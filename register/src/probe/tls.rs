@@ -47,7 +47,7 @@ impl Connector {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| format!("`{name}` is not a name that a certificate can have"))?;
         deadline
-            .step("agreeing on TLS", async {
+            .step("negotiating TLS", async {
                 let secured = self.tls.connect(name, stream).await;
                 secured.map_err(|e| {
                     let why = one_line(&e);

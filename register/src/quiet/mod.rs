@@ -95,7 +95,7 @@ pub async fn wait(
             Ok(place) => places.push(place),
             Err(why) => {
                 return QuietEnd::NotQuiet(format!(
-                    "the connections to {backend} cannot be seen: {why}"
+                    "cannot see the connections to {backend}: {why}"
                 ));
             }
         }
@@ -249,6 +249,6 @@ mod tests {
         let never = CancellationToken::new();
         let second = Duration::from_secs(1);
         let end = wait(&[elsewhere], second, second, |_| {}, &never).await;
-        assert!(matches!(end, QuietEnd::NotQuiet(why) if why.contains("cannot be seen")));
+        assert!(matches!(end, QuietEnd::NotQuiet(why) if why.contains("cannot see the connections")));
     }
 }

@@ -19,7 +19,7 @@ impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text.trim_end();
         match (text.is_empty(), text.contains('\n')) {
-            (true, _) => f.write_str(", and said nothing")?,
+            (true, _) => f.write_str(", without any output")?,
             (false, false) => write!(f, ": {text}")?,
             (false, true) => write!(f, ":\n{text}")?,
         }

@@ -26,7 +26,7 @@ impl Haproxy {
         for stand in &staged_paths {
             if !files.iter().filter_map(staged_of).any(|of| of.dest == stand.dest) {
                 tracing::warn!(
-                    "{} is no part of {}: HAProxy would never read it as configuration",
+                    "{} is not part of {}: HAProxy would never read it as configuration",
                     stand.dest.display(),
                     shown(&self.settings.conf)
                 );

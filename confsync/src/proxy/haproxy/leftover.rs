@@ -49,7 +49,7 @@ pub(super) fn finish(masters: &[Master]) -> Vec<ProcessId> {
         old.extend(master.workers(&[]).unwrap_or_default());
         old.push(master.id());
         if let Err(error) = master.signal(Signal::USR1) {
-            tracing::warn!(pid, %error, "it is left alone");
+            tracing::warn!(pid, %error, "cannot signal the HAProxy that an earlier run left; end it by hand: it routes by old files");
         }
     }
     old

@@ -26,7 +26,7 @@ pub(super) enum HaproxyReloadError {
     #[error(transparent)]
     Master(#[from] HaproxyMasterError),
     /// The master could not use the configuration and keeps its old workers.
-    #[error("HAProxy goes on with its old configuration")]
+    #[error("HAProxy keeps its old configuration")]
     Rejected,
     /// No proof by the deadline.
     #[error("{what} within {}", format_span(*.deadline))]

@@ -168,7 +168,7 @@ impl Runtime {
         let id = info.and_then(|info| ProcessId::of(info.pid));
         match id {
             Some(id) => Ok(RuntimeWorker { socket, id }),
-            None => Err(RuntimeError::Retry("HAProxy is being reloaded by somebody else".into())),
+            None => Err(RuntimeError::Retry("another process is reloading HAProxy".into())),
         }
     }
 

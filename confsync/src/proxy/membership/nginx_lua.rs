@@ -205,7 +205,7 @@ impl NginxLua {
                 ),
                 Err(error) => tracing::warn!(
                     socket = %path.display(), %error,
-                    "a socket that a killed nginx left cannot be removed; nginx will not start"
+                    "cannot remove a socket that a killed nginx left; nginx will not start before that"
                 ),
             }
         }
@@ -248,7 +248,7 @@ fn kept_directives(more: &str) -> Result<String, String> {
                 kept.push_str(more.get(directive.span).unwrap_or_default());
                 kept.push('\n');
             }
-            _ => return Err(format!("`{name}` cannot be kept beside changes without a reload")),
+            _ => return Err(format!("`{name}` cannot be combined with changes without a reload")),
         }
     }
     Ok(kept)

@@ -143,7 +143,7 @@ impl LiveUpstreams {
         };
         if self.upstreams.get(upstream).is_some_and(|known| !known.table.is_in_place()) {
             tracing::warn!(upstream, folder = %self.folder.path().display(),
-                "the table of an upstream was removed by somebody else and is made again; nginx \
+                "the table of an upstream was removed by another process and is created again; nginx \
                  uses it after a reload");
             self.upstreams.remove(upstream);
         }

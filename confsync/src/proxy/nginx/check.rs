@@ -54,7 +54,7 @@ impl fmt::Display for Warning {
 #[derive(Debug, thiserror::Error)]
 pub enum NginxCheckError {
     /// nginx rejects the configuration; its message, with the names of the dests.
-    #[error("nginx refuses the configuration: {0}")]
+    #[error("nginx rejects the configuration: {0}")]
     RejectedValue(String),
     /// nginx could not be run, or did not finish.
     #[error(transparent)]

@@ -175,7 +175,7 @@ impl<'a> ConfLexer<'a> {
                     None | Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' | b')') => {
                         Ok(Token::Word(decode(word), start))
                     }
-                    Some(_) => Err(self.error("a word goes on after its closing quote")),
+                    Some(_) => Err(self.error("a word continues after its closing quote")),
                 };
             }
         }

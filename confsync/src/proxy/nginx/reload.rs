@@ -57,12 +57,12 @@ pub enum NginxReloadError {
     #[error(transparent)]
     Master(#[from] NginxMasterError),
     /// The master read the configuration and kept the old one. Its message.
-    #[error("nginx went on with its old configuration: {0}")]
+    #[error("nginx keeps its old configuration: {0}")]
     RejectedValue(String),
     /// The master accepted the configuration, but the workers that it started cannot run with it.
     /// The old ones are shutting down, so nothing serves until a working configuration is loaded:
     /// put the previous one back and reload at once.
-    #[error("nginx's new workers cannot work, and NO WORKER SERVES: {0}")]
+    #[error("nginx's new workers cannot run, and NO WORKER SERVES: {0}")]
     NoWorkers(String),
     /// No proof by the deadline: no new worker serves, or an old one still accepts.
     #[error("no new workers took over within {}: {words}", format_span(*.deadline))]

@@ -81,7 +81,7 @@ fn serving(pid: rustix::process::Pid) -> Option<NginxMaster> {
 fn said(left: Left, lines: &[String]) -> String {
     match (left.code(), lines.is_empty()) {
         (0, true) => "it went to the background; start it with -g 'daemon off;'".to_owned(),
-        (_, true) => "it said nothing".to_owned(),
+        (_, true) => "it printed nothing".to_owned(),
         _ => lines.join("\n"),
     }
 }

@@ -33,7 +33,7 @@ impl Nginx {
         }
         match master.parent().filter(|parent| is_one_of_us(*parent)) {
             Some(keeper) => Err(format!(
-                "another confsync (process {keeper}) already keeps this nginx (process {pid}); stop \
+                "another confsync (process {keeper}) already supervises this nginx (process {pid}); stop \
                  one of the two"
             )),
             None => Ok(Some(master)),

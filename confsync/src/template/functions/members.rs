@@ -46,7 +46,7 @@ impl Mark {
         check(service)?;
         if more.contains(&self.text) {
             return Err(Fault::new(
-                "`servers` or `upstream` stands inside an `upstream`",
+                "`servers` or `upstream` is inside an `upstream`",
                 "an `upstream` has its servers by itself; to list servers in an upstream of your \
                  own, write `upstream NAME { … }` out",
             ));

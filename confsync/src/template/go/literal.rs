@@ -63,7 +63,7 @@ impl NumberLiteral {
         }
         let illegal = || {
             let what = format!("illegal number syntax: {text:?}");
-            Fault::new(what, "a leading 0 makes it octal, `_` stands between two digits")
+            Fault::new(what, "a leading 0 makes it octal, and `_` must be between two digits")
         };
         let float = float(text).ok_or_else(illegal)?;
         if float.is_infinite() {
@@ -84,7 +84,7 @@ impl NumberLiteral {
         let text = String::from_utf8_lossy(quoted).into_owned();
         let malformed = || {
             let what = format!("malformed character constant: {text}");
-            Fault::new(what, "single quotes hold one character; text has double quotes")
+            Fault::new(what, "single quotes are for one character; text needs double quotes")
         };
         let inner = quoted.get(1..).unwrap_or_default();
         let (value, rest) = unquote_one(inner, b'\'').ok_or_else(malformed)?;

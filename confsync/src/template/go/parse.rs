@@ -427,15 +427,15 @@ pub(super) fn unexpected(lexeme: &Lexeme<'_>, context: &str) -> SyntaxError {
         _ => format!("{:?}", text.chars().take(20).collect::<String>()),
     };
     let remedy = match (lexeme.kind, &*text) {
-        (LexemeKind::Keyword, _) => "a keyword stands first in its braces",
+        (LexemeKind::Keyword, _) => "a keyword must come first in its braces",
         (LexemeKind::Char, ",") => "arguments have spaces between them, no commas",
         (LexemeKind::Char, "&") => "write `and (…) (…)`",
         (LexemeKind::Char, "!") => "write `not (…)` or `ne … …`",
         (LexemeKind::Char, "<" | ">") => "write `lt … …`, `le`, `gt` or `ge`",
         (LexemeKind::Char, "*" | "%") => "write `mul … …`, `div … …` or `mod … …`",
-        (LexemeKind::Char, _) => "text, such as a key, stands in double quotes",
+        (LexemeKind::Char, _) => "text, such as a key, needs double quotes",
         (LexemeKind::Assign, _) => "to compare write `eq … …`; a variable is declared with `:=`",
-        (LexemeKind::Declare, _) => "a variable stands first: `$x := …`, or `range $i, $x := …`",
+        (LexemeKind::Declare, _) => "a variable must come first: `$x := …`, or `range $i, $x := …`",
         (LexemeKind::RightParen | LexemeKind::RightDelim | LexemeKind::Pipe, _) => {
             "a value is missing before it"
         }

@@ -22,7 +22,7 @@ fn trouble(escape: Escape, c: char) -> Option<&'static str> {
     match escape {
         Escape::None => None,
         _ if c.is_control() && !is("\t\n\r") => Some("is a control character"),
-        Escape::Json if is("\t\n\r") => Some("cannot stand in a string"),
+        Escape::Json if is("\t\n\r") => Some("is not allowed in a string"),
         Escape::Json => match c {
             '"' => Some("ends a string"),
             '\\' => Some("escapes what follows"),
