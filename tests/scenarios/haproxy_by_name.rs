@@ -146,11 +146,11 @@ async fn what_haproxy_refuses_replaces_nothing() {
     confsync.logged("the previous files are back in place").await;
     assert_eq!(fs::read_to_string(site.at("web.cfg")).unwrap(), good);
 
-    ctl.put("/settings/1", "http-response set-header X-Mended yes").await;
+    ctl.put("/settings/1", "http-response set-header X-Corrected yes").await;
     eventually("the next good one is taken", || async {
         let answer = http::get(site.listen, "/").await?;
-        let mended = answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-mended"));
-        check(mended, || format!("{:?}", answer.headers))
+        let corrected = answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-corrected"));
+        check(corrected, || format!("{:?}", answer.headers))
     })
     .await;
 }

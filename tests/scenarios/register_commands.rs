@@ -102,7 +102,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     assert_eq!(rows.as_array().map(Vec::len), Some(1));
 }
 
-/// The sidekick is told over its own socket, and nobody sees the key go.
+/// The weight is set over the sidekick's own socket, and the key never disappears.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_sidekick_takes_another_weight() {
     let setup = Setup::new(Api::V3).await;

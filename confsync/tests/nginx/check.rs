@@ -102,7 +102,7 @@ async fn relative_and_nested_includes_and_several_dests_at_once() {
         told,
         format!("[emerg] unknown directive \"oops\" in {}:1", bench.path("parts/b.inc").display())
     );
-    // An error in the including file is told under its own name and line.
+    // An error in the including file is reported under its own name and line.
     fs::write(bench.path("sites/outer.conf"), "include parts/a.inc;\ninclude parts/b.inc;\nbad;\n")
         .unwrap();
     let staged = bench.stage(&[("parts/a.inc", a), ("parts/b.inc", b"\n")]);
