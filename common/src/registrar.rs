@@ -217,10 +217,7 @@ impl<S: Store> Registrar<S> {
         if ttl < SECOND {
             return Err(error);
         }
-        tracing::warn!(
-            keys = entries.len(),
-            "using the lease of an earlier instance: {error}"
-        );
+        tracing::warn!(keys = entries.len(), "using the lease of an earlier instance: {error}");
         self.claim.record_adoption(Lease { id, ttl }, entries, sent);
         Ok(())
     }

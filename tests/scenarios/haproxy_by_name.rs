@@ -149,7 +149,8 @@ async fn what_haproxy_refuses_replaces_nothing() {
     ctl.put("/settings/1", "http-response set-header X-Corrected yes").await;
     eventually("the next good one is taken", || async {
         let answer = http::get(site.listen, "/").await?;
-        let corrected = answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-corrected"));
+        let corrected =
+            answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-corrected"));
         check(corrected, || format!("{:?}", answer.headers))
     })
     .await;

@@ -133,7 +133,9 @@ impl<S: Store> LossCheck<'_, S> {
             found => found,
         };
         let Ok(found) = found else {
-            tracing::warn!("cannot read leave markers; retaining every backend that still accepts connections");
+            tracing::warn!(
+                "cannot read leave markers; retaining every backend that still accepts connections"
+            );
             return Statements::default();
         };
         let mut said = Statements::default();

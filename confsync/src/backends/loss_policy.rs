@@ -100,11 +100,7 @@ impl LossPolicy {
         }
         let share = ratio(missing.len(), believed.len());
         let why = if regressed {
-            format!(
-                "{} of {} vanished just after etcd regressed",
-                missing.len(),
-                believed.len()
-            )
+            format!("{} of {} vanished just after etcd regressed", missing.len(), believed.len())
         } else if now.is_empty() {
             format!("all {} vanished", believed.len())
         } else if share > self.max_loss {

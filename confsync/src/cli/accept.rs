@@ -43,9 +43,7 @@ pub(super) async fn accept<S: Store>(
     let fleet = load_balancers::read(&found, bookkeeping);
     let holding = holding(&fleet, resource)?;
     if holding.is_empty() {
-        print(format_args!(
-            "nothing to accept: no load balancer withholds a loss of {resource}\n"
-        ));
+        print(format_args!("nothing to accept: no load balancer withholds a loss of {resource}\n"));
         return Ok(Exit::Done);
     }
     let keys: BTreeSet<String> =

@@ -58,9 +58,13 @@ pub static RESOURCES: Group = Group {
 };
 
 /// One run.
-pub static ONCE: Setting =
-    Setting::new("once", "CONFSYNC_ONCE", "", "Apply once and exit; the exit code reports the result")
-        .formerly(&["onetime"]);
+pub static ONCE: Setting = Setting::new(
+    "once",
+    "CONFSYNC_ONCE",
+    "",
+    "Apply once and exit; the exit code reports the result",
+)
+.formerly(&["onetime"]);
 
 /// No change.
 pub static DRY_RUN: Setting =

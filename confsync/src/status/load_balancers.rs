@@ -151,9 +151,10 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
         Some(Ack { rejected: Some(refusal), .. }) => {
             (Severity::Bad, format!("rejected revision {}: {}", refusal.revision, refusal.reason))
         }
-        Some(ack) if !ack.retained.is_empty() => {
-            (Severity::Bad, format!("retains {} absent from etcd", plural(ack.retained.len(), "backend")))
-        }
+        Some(ack) if !ack.retained.is_empty() => (
+            Severity::Bad,
+            format!("retains {} absent from etcd", plural(ack.retained.len(), "backend")),
+        ),
         Some(ack) if ack.quiesced < ack.applied => {
             (Severity::Wait, "old workers finish requests".into())
         }

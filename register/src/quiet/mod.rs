@@ -249,6 +249,8 @@ mod tests {
         let never = CancellationToken::new();
         let second = Duration::from_secs(1);
         let end = wait(&[elsewhere], second, second, |_| {}, &never).await;
-        assert!(matches!(end, QuietEnd::NotQuiet(why) if why.contains("cannot see the connections")));
+        assert!(
+            matches!(end, QuietEnd::NotQuiet(why) if why.contains("cannot see the connections"))
+        );
     }
 }

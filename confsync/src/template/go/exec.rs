@@ -105,7 +105,9 @@ impl<'a> Exec<'a> {
     ) -> Result<T, TemplateError> {
         if self.nesting >= MAX_NESTING {
             let fault = format!("blocks and templates are nested more than {MAX_NESTING} deep");
-            return Err(self.stop(at, Fault::new(fault, "does a template call itself without end?")));
+            return Err(
+                self.stop(at, Fault::new(fault, "does a template call itself without end?"))
+            );
         }
         self.budget().steps(1).map_err(|fault| self.stop(at, fault))?;
         self.nesting += 1;
