@@ -62,58 +62,58 @@ pub struct LossOutcome {
 
 impl<S: Store> LossCheck<'_, S> {
     /// Verifies the losses of `seen`, and adds the retained backends to it.
-    pub async fn look(&self, belief: &mut KnownBackends, seen: &mut ParsedKeys) -> LossOutcome {
-        let doubt = belief.doubt(self.policy, seen, self.regressed);
-        if doubt.is_none() && self.too_few(belief, seen.backends.len()).is_none() {
+    pub async fn look(&self, known: &mut KnownBackends, seen: &mut ParsedKeys) -> LossOutcome {
+        let losses = known.unverified_losses(self.policy, seen, self.regressed);
+        if losses.is_none() && self.too_few(known, seen.backends.len()).is_none() {
             return LossOutcome::default();
         }
-        let said = self.read_statements().await;
-        belief.hear_leaving(&said.leaving);
-        let word = said.accepted.get(self.name);
-        if let Some(word) = word.filter(|word| belief.accept(word, seen)) {
+        let statements = self.read_statements().await;
+        known.note_leaving(&statements.leaving);
+        let word = statements.accepted.get(self.name);
+        if let Some(word) = word.filter(|word| known.accept(word, seen)) {
             let (name, keys) = (self.name, word.keys.len());
             tracing::info!(resource = name, keys, "an operator accepted the loss");
             return LossOutcome::default();
         }
-        let retained = match doubt {
-            Some(doubt) => self.ask_around(belief, seen, &doubt).await,
+        let retained = match losses {
+            Some(losses) => self.verify(known, seen, &losses).await,
             None => BTreeSet::new(),
         };
-        let too_few = self.too_few(belief, seen.backends.len());
-        let retained = if too_few.is_some() { belief.hold_all(seen) } else { retained };
+        let too_few = self.too_few(known, seen.backends.len());
+        let retained = if too_few.is_some() { known.retain_all_lost(seen) } else { retained };
         LossOutcome { retained, too_few }
     }
 
     /// Why `count` backends are too few to be rendered, if they are.
-    fn too_few(&self, belief: &mut KnownBackends, count: usize) -> Option<String> {
-        let had = belief.backends().next().is_some();
+    fn too_few(&self, known: &mut KnownBackends, count: usize) -> Option<String> {
+        let had = known.backends().next().is_some();
         // Without a file in place there is nothing to keep.
         let may_keep = self.in_place && (had || count > 0 || self.is_about_backends);
         match self.policy.weigh(count, self.regressed) {
             RenderDecision::Render => {
-                belief.end_acceptance();
+                known.end_acceptance();
                 None
             }
-            RenderDecision::Keep { why } => (may_keep && !belief.is_accepted(count)).then_some(why),
+            RenderDecision::Keep { why } => (may_keep && !known.is_accepted(count)).then_some(why),
         }
     }
 
     /// Retains every missing backend that accepts connections or could not be probed.
-    async fn ask_around(
+    async fn verify(
         &self,
-        belief: &KnownBackends,
+        known: &KnownBackends,
         seen: &mut ParsedKeys,
-        doubt: &MissingBackends,
+        losses: &MissingBackends,
     ) -> BTreeSet<String> {
-        let evidence = gather(belief, doubt).await;
-        let held = belief.hold(seen, &evidence, doubt);
-        if !held.is_subset(belief.held()) {
+        let evidence = gather(known, losses).await;
+        let held = known.retain_lost(seen, &evidence, losses);
+        if !held.is_subset(known.held()) {
             tracing::warn!(
                 resource = self.name,
                 held = held.len(),
-                gone = doubt.missing.len() - held.len(),
+                gone = losses.missing.len() - held.len(),
                 "{}: retaining unregistered backends that still accept connections",
-                doubt.why
+                losses.why
             );
         }
         held
@@ -153,11 +153,11 @@ impl<S: Store> LossCheck<'_, S> {
 
 /// Probes every backend that may be lost. One whose address belongs to a backend that deregisters
 /// on purpose counts as leaving too, whatever its own key.
-async fn gather(belief: &KnownBackends, doubt: &MissingBackends) -> BTreeMap<String, LossEvidence> {
-    let leaving = belief.left_addresses();
+async fn gather(known: &KnownBackends, losses: &MissingBackends) -> BTreeMap<String, LossEvidence> {
+    let leaving = known.left_addresses();
     let mut evidence = BTreeMap::new();
     let mut asking = JoinSet::new();
-    for (key, addr) in doubt.missing.clone() {
+    for (key, addr) in losses.missing.clone() {
         if leaving.contains(&addr) {
             evidence.insert(key, LossEvidence::Leaving);
             continue;

@@ -62,7 +62,7 @@ pub enum LossEvidence {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LossJudgement {
     /// Render it.
-    Believe,
+    Accept,
     /// Verify these losses first.
     MissingBackends {
         /// The keys that vanished.
@@ -90,23 +90,23 @@ impl LossPolicy {
     #[must_use]
     pub fn judge(
         &self,
-        believed: &BTreeSet<String>,
+        known: &BTreeSet<String>,
         now: &BTreeSet<String>,
         regressed: bool,
     ) -> LossJudgement {
-        let missing: BTreeSet<String> = believed.difference(now).cloned().collect();
+        let missing: BTreeSet<String> = known.difference(now).cloned().collect();
         if missing.is_empty() {
-            return LossJudgement::Believe;
+            return LossJudgement::Accept;
         }
-        let share = ratio(missing.len(), believed.len());
+        let share = ratio(missing.len(), known.len());
         let why = if regressed {
-            format!("{} of {} vanished just after etcd regressed", missing.len(), believed.len())
+            format!("{} of {} vanished just after etcd regressed", missing.len(), known.len())
         } else if now.is_empty() {
-            format!("all {} vanished", believed.len())
+            format!("all {} vanished", known.len())
         } else if share > self.max_loss {
-            format!("{} of {} vanished at once", missing.len(), believed.len())
+            format!("{} of {} vanished at once", missing.len(), known.len())
         } else {
-            return LossJudgement::Believe;
+            return LossJudgement::Accept;
         };
         LossJudgement::MissingBackends { missing, why }
     }
@@ -166,7 +166,7 @@ mod tests {
             (&["a", "b", "c"], &["a"], false, true, "most may not"),
             (&["a"], &[], false, true, "nor the last"),
             (&["a", "b", "c"], &["a", "b"], true, true, "nor any after a restore"),
-            (&[], &["a"], true, false, "joining is always believed"),
+            (&[], &["a"], true, false, "joining is always accepted"),
             (&["a"], &["b", "c"], false, true, "a full replacement is a loss too"),
         ] {
             let judged = policy.judge(&set(before), &set(now), regressed);

@@ -51,12 +51,12 @@ impl SavedHeader {
 impl SavedBackends {
     /// The known backends at the revision of `snapshot`, with their stored values.
     #[must_use]
-    pub fn of(snapshot: &Snapshot, belief: &KnownBackends) -> Self {
+    pub fn of(snapshot: &Snapshot, known: &KnownBackends) -> Self {
         let text = |(key, _): (&Arc<str>, &RegisteredBackend)| {
             let entry = snapshot.entries.get(key)?;
             Some((Arc::clone(&entry.key), entry.value.clone()))
         };
-        let backends = Arc::new(belief.backends().filter_map(text).collect());
+        let backends = Arc::new(known.backends().filter_map(text).collect());
         Self { cluster: snapshot.cluster, revision: snapshot.revision, backends }
     }
 
@@ -113,10 +113,10 @@ impl SavedBackends {
             lease: 0,
             ttl: None,
         };
-        let mut belief = KnownBackends::default();
+        let mut known = KnownBackends::default();
         let seen = reading.see(self.backends.iter().map(entry));
-        belief.adopt(&seen, std::collections::BTreeSet::new());
-        belief
+        known.adopt(&seen, std::collections::BTreeSet::new());
+        known
     }
 }
 
@@ -158,9 +158,9 @@ mod tests {
         assert_eq!(SavedBackends::load_if_ahead(&dest, &wiped), None);
 
         let before = snapshot(1, 7);
-        let mut belief = KnownBackends::default();
-        belief.adopt(&reading("/services").see(before.entries.values()), Default::default());
-        let memory = SavedBackends::of(&before, &belief);
+        let mut known = KnownBackends::default();
+        known.adopt(&reading("/services").see(before.entries.values()), Default::default());
+        let memory = SavedBackends::of(&before, &known);
         memory.save(&dest).unwrap();
         let found = SavedBackends::load_if_ahead(&dest, &wiped).unwrap();
         assert_eq!(found, memory);

@@ -125,8 +125,8 @@ impl ConfdToml {
         let mut file: Self =
             table.try_into().map_err(|e: toml::de::Error| mistyped(&e.to_string(), text))?;
         file.refuse()?;
-        let told = file.confdir.filter(|dir| !dir.as_os_str().is_empty());
-        file.confdir = Some(told.unwrap_or_else(|| beside(path)));
+        let named = file.confdir.filter(|dir| !dir.as_os_str().is_empty());
+        file.confdir = Some(named.unwrap_or_else(|| beside(path)));
         file.notes = notes;
         file.file = path.to_owned();
         Ok(file)

@@ -175,12 +175,12 @@ impl Child {
         if self.life() != Life::Waiting {
             return Ok(Begun::Before);
         }
-        let (answer, told) = oneshot::channel();
+        let (answer, outcome) = oneshot::channel();
         let order = Order::Start { nginx: nginx.map(Box::new), deadline, answer };
         if self.orders.send(order).await.is_err() {
             return Err(format!("{} has exited", self.name));
         }
-        told.await.unwrap_or_else(|_| Err(format!("{} has exited", self.name)))
+        outcome.await.unwrap_or_else(|_| Err(format!("{} has exited", self.name)))
     }
 
     /// Whether it is an nginx, or has started one.
@@ -289,11 +289,11 @@ impl Kept {
             Self::Child(child) => {
                 // A program that started nginx ends when nginx does, while nginx would be orphaned
                 // if only that program ended.
-                let told = behind(child).is_some_and(|master| master.signal(signal).is_ok());
-                if told && let Ok(left) = timeout(patience, child.wait()).await {
+                let signalled = behind(child).is_some_and(|master| master.signal(signal).is_ok());
+                if signalled && let Ok(left) = timeout(patience, child.wait()).await {
                     return left.map_or(1, |left| left.code());
                 }
-                let patience = if told { Duration::ZERO } else { patience };
+                let patience = if signalled { Duration::ZERO } else { patience };
                 return child.stop(signal, patience).await.map_or(1, |left| left.code());
             }
             Self::Survivor(master) => master,

@@ -51,19 +51,19 @@ impl Driver {
     /// The best driver to try for a reload group.
     #[must_use]
     pub fn of(set: &ReloadGroup, proxy: &Proxy) -> Self {
-        if let (Loader::Haproxy(told), Proxy::Haproxy(haproxy)) = (&set.loader, proxy) {
-            return match told.is_live {
+        if let (Loader::Haproxy(options), Proxy::Haproxy(haproxy)) = (&set.loader, proxy) {
+            return match options.is_live {
                 true => Self::Haproxy(Box::new(Runtime::new((**haproxy).clone()))),
                 false => Self::reload("live = \"off\""),
             };
         }
-        let (Loader::Nginx(told), Some(nginx)) = (&set.loader, proxy.nginx()) else {
+        let (Loader::Nginx(options), Some(nginx)) = (&set.loader, proxy.nginx()) else {
             return Self::reload("the proxy is known by its commands only");
         };
-        if told.live == LiveMembership::Off {
+        if options.live == LiveMembership::Off {
             return Self::reload("live = \"off\"");
         }
-        let folder = told.live_dir.as_path();
+        let folder = options.live_dir.as_path();
         // If nginx is started by others, only they can make sure that the folder exists before it
         // starts.
         if !folder.is_dir() && !proxy.is_child() {
@@ -75,7 +75,7 @@ impl Driver {
         }
         let user = nginx.worker_user().map(|(uid, gid)| WorkerUser { uid, gid });
         match NginxLua::open(folder, user) {
-            Ok(lua) => Self::NginxLua { lua: Box::new(lua), live: told.live },
+            Ok(lua) => Self::NginxLua { lua: Box::new(lua), live: options.live },
             Err(error) => Self::reload(format!("{}: {error}", folder.display())),
         }
     }

@@ -78,14 +78,14 @@ pub enum NotLoaded {
 /// A load that is proven.
 #[derive(Debug)]
 pub struct ProvenLoad {
-    /// What still works by the configuration of before.
+    /// What still works by the previous configuration.
     pub old: Old,
     /// The process that runs it, if its end must be watched for: one known by its pid file. When it
     /// ends, nothing is active.
     pub master: Option<ProcessId>,
 }
 
-/// What still works by the configuration of before.
+/// What still works by the previous configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Old {
     /// These processes, until they are gone.
@@ -110,10 +110,10 @@ impl Proxy {
             Some(_) => (child.cloned(), None),
             None => (None, child.cloned()),
         };
-        if let Loader::Haproxy(told) = &set.loader {
-            return Ok(Self::Haproxy(Box::new(Haproxy::of(&set.name, told, unknown))));
+        if let Loader::Haproxy(options) = &set.loader {
+            return Ok(Self::Haproxy(Box::new(Haproxy::of(&set.name, options, unknown))));
         }
-        let Loader::Nginx(told) = &set.loader else {
+        let Loader::Nginx(options) = &set.loader else {
             let nginx = match argv {
                 Some(argv) if child.is_some() => {
                     Some(Nginx::discover(Settings::default().with_argv(argv)).await?)
@@ -123,9 +123,9 @@ impl Proxy {
             return Ok(Self::Commands(Box::new(ByCommand::of(set, child.or(unknown), nginx))));
         };
         let settings = Settings {
-            binary: told.binary.clone(),
-            conf: Some(told.conf.clone()),
-            pid_file: told.pid_file.clone(),
+            binary: options.binary.clone(),
+            conf: Some(options.conf.clone()),
+            pid_file: options.pid_file.clone(),
             ..Settings::default()
         };
         let settings = argv.map_or(settings.clone(), |argv| settings.with_argv(argv));
@@ -135,8 +135,8 @@ impl Proxy {
             nginx,
             child,
             unknown,
-            deadline: told.deadline,
-            max_old_generations: told.max_old_generations,
+            deadline: options.deadline,
+            max_old_generations: options.max_old_generations,
         })))
     }
 

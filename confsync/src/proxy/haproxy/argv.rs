@@ -29,15 +29,15 @@ impl Argv {
         if Path::new(program).file_name()? != "haproxy" {
             return None;
         }
-        let mut told = Self { binary: program.into(), ..Self::default() };
+        let mut parsed = Self { binary: program.into(), ..Self::default() };
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             if word == "--" {
-                told.conf.extend(rest.by_ref().map(PathBuf::from));
+                parsed.conf.extend(rest.by_ref().map(PathBuf::from));
             }
-            told.option(word.as_bytes(), &mut rest);
+            parsed.option(word.as_bytes(), &mut rest);
         }
-        Some(told)
+        Some(parsed)
     }
 
     /// Whether both mean the same HAProxy: a reload adds options of its own.
@@ -91,13 +91,13 @@ mod tests {
     fn options_as_haproxy_takes_them() {
         let line = "/usr/sbin/haproxy -sf 12 13 -x sockpair@3 -Ws -f a.cfg -C /etc/haproxy \
                     -p /run/h.pid -S unix@/run/m.sock,mode,600 -dM -- b.cfg d";
-        let told = read(line).unwrap();
-        assert_eq!(told.binary, Path::new("/usr/sbin/haproxy"));
-        assert_eq!(told.conf, ["a.cfg", "b.cfg", "d"].map(PathBuf::from));
-        assert_eq!(told.directory.as_deref(), Some(Path::new("/etc/haproxy")));
-        assert_eq!(told.pid_file.as_deref(), Some(Path::new("/run/h.pid")));
-        assert_eq!(told.master_socket.as_deref(), Some(Path::new("/run/m.sock")));
-        assert!(told.has_master);
+        let argv = read(line).unwrap();
+        assert_eq!(argv.binary, Path::new("/usr/sbin/haproxy"));
+        assert_eq!(argv.conf, ["a.cfg", "b.cfg", "d"].map(PathBuf::from));
+        assert_eq!(argv.directory.as_deref(), Some(Path::new("/etc/haproxy")));
+        assert_eq!(argv.pid_file.as_deref(), Some(Path::new("/run/h.pid")));
+        assert_eq!(argv.master_socket.as_deref(), Some(Path::new("/run/m.sock")));
+        assert!(argv.has_master);
         assert!(!read("haproxy -D -f -W").unwrap().has_master);
         assert_eq!(read("haproxy -S 127.0.0.1:99").unwrap().master_socket, None);
         assert_eq!(read("nginx -c x"), None);

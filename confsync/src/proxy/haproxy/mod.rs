@@ -88,16 +88,16 @@ pub struct Haproxy {
 impl Haproxy {
     /// The HAProxy of a resource. The command line of a supervised one takes precedence.
     #[must_use]
-    pub fn of(group: &str, told: &confdir::HaproxyOptions, child: Option<Child>) -> Self {
+    pub fn of(group: &str, options: &confdir::HaproxyOptions, child: Option<Child>) -> Self {
         let mut settings = HaproxySettings {
-            binary: told.binary.clone(),
-            conf: told.conf.clone(),
+            binary: options.binary.clone(),
+            conf: options.conf.clone(),
             directory: None,
-            socket: told.socket.clone(),
-            pid_file: told.pid_file.clone(),
+            socket: options.socket.clone(),
+            pid_file: options.pid_file.clone(),
             check_deadline: CHECK_DEADLINE,
-            deadline: told.deadline,
-            max_old_generations: told.max_old_generations,
+            deadline: options.deadline,
+            max_old_generations: options.max_old_generations,
         };
         let argv = child.as_ref().and_then(|child| in_command(child.command()));
         if let Some(argv) = &argv {
@@ -114,9 +114,9 @@ impl Haproxy {
     /// The master's pid file, by the present configuration.
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
-        let told = self.settings.pid_file.clone();
+        let configured = self.settings.pid_file.clone();
         let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).pid_file;
-        told.or_else(by_conf).unwrap_or_else(|| PID_FILE.into())
+        configured.or_else(by_conf).unwrap_or_else(|| PID_FILE.into())
     }
 
     /// The master that is our child or that the pid file names, proven to be one.

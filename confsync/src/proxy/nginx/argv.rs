@@ -34,12 +34,12 @@ impl Argv {
         let (program, rest) = words.split_first()?;
         let binary = PathBuf::from(program);
         let wrapped = argv.first() != Some(program);
-        let mut told = Self { binary, wrapped, ..Self::default() };
+        let mut parsed = Self { binary, wrapped, ..Self::default() };
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
-            told.option(word.as_bytes(), &mut rest);
+            parsed.option(word.as_bytes(), &mut rest);
         }
-        Some(Self { words, ..told })
+        Some(Self { words, ..parsed })
     }
 
     /// nginx accepts combined letters, and a value in the same argument or the next.
@@ -104,12 +104,12 @@ mod tests {
 
     #[test]
     fn options_as_nginx_takes_them() {
-        let told = read(&["/usr/sbin/nginx", "-g", "daemon off;", "-c/etc/n.conf", "-qp", "/p"]);
-        let told = told.unwrap();
-        assert_eq!(told.binary, Path::new("/usr/sbin/nginx"));
-        assert_eq!(told.globals.as_deref(), Some("daemon off;"));
-        assert_eq!(told.conf.as_deref(), Some(Path::new("/etc/n.conf")));
-        assert_eq!(told.prefix.as_deref(), Some(Path::new("/p")));
+        let parsed = read(&["/usr/sbin/nginx", "-g", "daemon off;", "-c/etc/n.conf", "-qp", "/p"]);
+        let parsed = parsed.unwrap();
+        assert_eq!(parsed.binary, Path::new("/usr/sbin/nginx"));
+        assert_eq!(parsed.globals.as_deref(), Some("daemon off;"));
+        assert_eq!(parsed.conf.as_deref(), Some(Path::new("/etc/n.conf")));
+        assert_eq!(parsed.prefix.as_deref(), Some(Path::new("/p")));
         assert_eq!(read(&["nginx", "-g"]).unwrap().globals, None);
         assert_eq!(read(&["haproxy", "-c", "x"]), None);
         assert_eq!(read(&[]), None);
@@ -124,11 +124,11 @@ mod tests {
             &["sh", "-c", "exec nginx -c /n.conf -g 'daemon off;'"],
             &["sh", "-c", "nginx -t && exec nginx -c /n.conf -g 'daemon off;' ; echo"],
         ] {
-            let told = read(line).unwrap();
-            assert!(told.wrapped, "{line:?}");
-            assert_eq!(told.conf.as_deref(), Some(Path::new("/n.conf")), "{line:?}");
-            assert_eq!(told.globals.as_deref(), Some("daemon off;"), "{line:?}");
-            assert_eq!(told.words, ["nginx", "-c", "/n.conf", "-g", "daemon off;"], "{line:?}");
+            let parsed = read(line).unwrap();
+            assert!(parsed.wrapped, "{line:?}");
+            assert_eq!(parsed.conf.as_deref(), Some(Path::new("/n.conf")), "{line:?}");
+            assert_eq!(parsed.globals.as_deref(), Some("daemon off;"), "{line:?}");
+            assert_eq!(parsed.words, ["nginx", "-c", "/n.conf", "-g", "daemon off;"], "{line:?}");
         }
         assert_eq!(read(&["sh", "-c", "exec nginx -c $CONF"]).unwrap().conf, None);
         for line in [&["tail", "-F", "/etc/nginx"], &["sh", "-c", "exec ./start"]] {

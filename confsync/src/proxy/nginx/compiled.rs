@@ -31,7 +31,7 @@ impl Compiled {
         };
         let prefix = said("--prefix").unwrap_or_else(|| "/usr/local/nginx".into());
         let under =
-            |told: Option<PathBuf>, usual: &str| prefix.join(told.unwrap_or_else(|| usual.into()));
+            |built_in: Option<PathBuf>, usual: &str| prefix.join(built_in.unwrap_or_else(|| usual.into()));
         Self {
             conf: under(said("--conf-path"), "conf/nginx.conf"),
             pid_file: under(said("--pid-path"), "logs/nginx.pid"),

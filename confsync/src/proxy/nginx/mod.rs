@@ -132,13 +132,13 @@ impl Nginx {
     /// The master's pid file, by the present main file.
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
-        if let Some(told) = &self.settings.pid_file {
-            return told.clone();
+        if let Some(configured) = &self.settings.pid_file {
+            return configured.clone();
         }
         let globals = self.settings.globals.as_deref().unwrap_or_default();
         let from_globals = first_argument(globals.as_bytes(), b"pid").pop();
-        let told = from_globals.or_else(|| first_argument(&self.main_text(), b"pid").pop());
-        self.prefix.join(told.unwrap_or_else(|| self.compiled.pid_file.clone()))
+        let configured = from_globals.or_else(|| first_argument(&self.main_text(), b"pid").pop());
+        self.prefix.join(configured.unwrap_or_else(|| self.compiled.pid_file.clone()))
     }
 
     /// The master that the pid file names, proven to be one.
@@ -177,9 +177,9 @@ impl Nginx {
         }
         let text = self.main_text();
         let directives = conf::parse(&text).unwrap_or_default();
-        let told = directives.iter().find(|d| d.depth == 0 && !d.block && *d.name == *b"user");
+        let configured = directives.iter().find(|d| d.depth == 0 && !d.block && *d.name == *b"user");
         let words: Vec<_> =
-            told.iter().flat_map(|d| &d.args).map(|word| String::from_utf8_lossy(word)).collect();
+            configured.iter().flat_map(|d| &d.args).map(|word| String::from_utf8_lossy(word)).collect();
         let name = words.first().map_or(self.compiled.user.as_str(), |name| name);
         let user = nix::unistd::User::from_name(name).ok().flatten()?;
         // Without a group in the directive, nginx uses the group that has the user's name.

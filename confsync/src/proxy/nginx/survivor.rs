@@ -51,7 +51,7 @@ fn started_by(title: &[u8], command: &[OsString]) -> bool {
     let arguments: Vec<_> = command.iter().skip(1).map(|word| word.as_bytes()).collect();
     let arguments = String::from_utf8_lossy(&arguments.join(b" ".as_slice())).into_owned();
     match line.split_once(' ') {
-        Some((_, told)) => !told.is_empty() && arguments.trim_end().starts_with(told),
+        Some((_, rest)) => !rest.is_empty() && arguments.trim_end().starts_with(rest),
         None => arguments.is_empty(),
     }
 }

@@ -43,11 +43,11 @@ impl ResourceReader<'_> {
 
     /// A relative one is taken from the working directory, as in confd.
     pub(super) fn dest(&mut self, raw: &RawTemplate) -> Option<PathBuf> {
-        let told = self.required(raw.dest.as_deref(), "dest")?;
-        let dest = std::path::absolute(told);
-        let dest = dest.map_err(|e| self.mistakes.push(format!("dest = \"{told}\": {e}"))).ok()?;
-        if dest.is_dir() || told.ends_with('/') {
-            self.mistakes.push(format!("dest = \"{told}\" is a folder; name the file in it"));
+        let written = self.required(raw.dest.as_deref(), "dest")?;
+        let dest = std::path::absolute(written);
+        let dest = dest.map_err(|e| self.mistakes.push(format!("dest = \"{written}\": {e}"))).ok()?;
+        if dest.is_dir() || written.ends_with('/') {
+            self.mistakes.push(format!("dest = \"{written}\" is a folder; name the file in it"));
         }
         Some(dest)
     }
