@@ -132,7 +132,10 @@ async fn the_main_file_itself_can_be_the_dest() {
     fs::create_dir(bench.path("extra")).unwrap();
     let staged = bench.stage(&[("nginx.conf", both.as_bytes()), ("extra/x.conf", b"oops;")]);
     let message = words(bench.nginx.check(&staged).await.unwrap_err());
-    assert!(message.ends_with(&format!("in {}:1", bench.path("extra/x.conf").display())), "{message}");
+    assert!(
+        message.ends_with(&format!("in {}:1", bench.path("extra/x.conf").display())),
+        "{message}"
+    );
     assert!(bench.leftovers().len() == 2, "only the staged files: {:?}", bench.leftovers());
 }
 

@@ -30,8 +30,9 @@ impl Compiled {
             values.next().map(PathBuf::from)
         };
         let prefix = said("--prefix").unwrap_or_else(|| "/usr/local/nginx".into());
-        let under =
-            |built_in: Option<PathBuf>, usual: &str| prefix.join(built_in.unwrap_or_else(|| usual.into()));
+        let under = |built_in: Option<PathBuf>, usual: &str| {
+            prefix.join(built_in.unwrap_or_else(|| usual.into()))
+        };
         Self {
             conf: under(said("--conf-path"), "conf/nginx.conf"),
             pid_file: under(said("--pid-path"), "logs/nginx.pid"),

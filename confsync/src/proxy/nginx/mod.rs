@@ -177,9 +177,13 @@ impl Nginx {
         }
         let text = self.main_text();
         let directives = conf::parse(&text).unwrap_or_default();
-        let configured = directives.iter().find(|d| d.depth == 0 && !d.block && *d.name == *b"user");
-        let words: Vec<_> =
-            configured.iter().flat_map(|d| &d.args).map(|word| String::from_utf8_lossy(word)).collect();
+        let configured =
+            directives.iter().find(|d| d.depth == 0 && !d.block && *d.name == *b"user");
+        let words: Vec<_> = configured
+            .iter()
+            .flat_map(|d| &d.args)
+            .map(|word| String::from_utf8_lossy(word))
+            .collect();
         let name = words.first().map_or(self.compiled.user.as_str(), |name| name);
         let user = nix::unistd::User::from_name(name).ok().flatten()?;
         // Without a group in the directive, nginx uses the group that has the user's name.

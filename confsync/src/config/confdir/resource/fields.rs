@@ -45,7 +45,8 @@ impl ResourceReader<'_> {
     pub(super) fn dest(&mut self, raw: &RawTemplate) -> Option<PathBuf> {
         let written = self.required(raw.dest.as_deref(), "dest")?;
         let dest = std::path::absolute(written);
-        let dest = dest.map_err(|e| self.mistakes.push(format!("dest = \"{written}\": {e}"))).ok()?;
+        let dest =
+            dest.map_err(|e| self.mistakes.push(format!("dest = \"{written}\": {e}"))).ok()?;
         if dest.is_dir() || written.ends_with('/') {
             self.mistakes.push(format!("dest = \"{written}\" is a folder; name the file in it"));
         }
