@@ -53,7 +53,7 @@ impl ResourceReader<'_> {
         Some(dest)
     }
 
-    /// Octal, with or without the leading zero: decimal is never meant.
+    /// Octal, with or without the leading zero: nobody means decimal.
     pub(super) fn mode(&mut self, mode: Option<&str>) -> Option<u32> {
         let text = mode.filter(|m| !m.is_empty())?;
         let digits = text.strip_prefix("0o").unwrap_or(text);
