@@ -63,7 +63,7 @@ async fn only_what_is_ours_is_removed(api: Api) {
     assert_ended(&remove().run().await, 0, &["is not registered"]);
 
     ctl.put(&setup.key(), "10.9.9.9:80").await;
-    assert_ended(&remove().run().await, 1, &["10.9.9.9:80", "left alone"]);
+    assert_ended(&remove().run().await, 1, &["10.9.9.9:80", "not removed"]);
     assert_eq!(setup.now().await.as_deref(), Some("10.9.9.9:80"));
 
     ctl.put(&setup.key(), &format!("{{\"addr\":\"{}\",\"weight\":2}}", setup.value())).await;
