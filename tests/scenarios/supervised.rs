@@ -159,7 +159,7 @@ async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     assert_eq!(setup.text("started").lines().count(), 1);
     setup.put(2).await;
     confsync.logged("no command reloads").await;
-    confsync.logged("name a reload_cmd").await;
+    confsync.logged("set a reload_cmd").await;
     // At every change.
     setup.put(3).await;
     eventually("it is said again", || async {
