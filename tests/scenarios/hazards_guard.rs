@@ -216,7 +216,7 @@ async fn a_deleted_setting_is_removed_at_once_whatever_it_looks_like() {
     let _ = setup.ctl().run(&["del", "--prefix", "/env/"]).await.ok();
     is("env.out", String::new()).await;
     is("all.out", format!("[{at}]")).await;
-    assert!(!confsync.log().contains("is held"), "{}", confsync.log());
+    assert!(!confsync.log().contains("retaining unregistered"), "{}", confsync.log());
     // Below the services' folder the guard holds, whatever else is read.
     setup.ctl().del("/services/apache/1").await;
     confsync.logged("retaining unregistered backends").await;
@@ -324,7 +324,7 @@ async fn who_left_on_purpose_is_not_retained_when_another_key_comes() {
     // And under the old address.
     setup.ctl().put("/services/apache/again", &one.address().to_string()).await;
     live(&setup, &[two, one]).await;
-    assert!(!confsync.log().contains("is held"), "{}", confsync.log());
+    assert!(!confsync.log().contains("retaining unregistered"), "{}", confsync.log());
 }
 
 /// Settings beside backends that are all gone: the backends stay, the settings change.
