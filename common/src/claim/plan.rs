@@ -49,8 +49,8 @@ pub enum Takeover {
     SameValue,
     /// Any: the key bears our own name.
     Any,
-    /// One that says (`boot` in its JSON) that one of these instances wrote it: ourselves, or
-    /// those that are known to have ended.
+    /// One whose `boot` field names one of these instances: this process, or instances that are
+    /// known to have ended.
     Instances(Arc<[String]>),
 }
 

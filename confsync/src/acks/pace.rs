@@ -1,7 +1,6 @@
-//! A bound on how often acknowledgements are written: at once after quiet, and in a
-//! storm of changes less often, the more load balancers there are, because what etcd can
-//! write is shared by all of them. The newest always gets through; what was overtaken while
-//! waiting is not written.
+//! Limits how often acknowledgements are written: at once after a quiet time, and in a storm of
+//! changes less often, the more load balancers there are, because all of them share what etcd can
+//! write. The newest always gets through; one that is overtaken while it waits is not written.
 
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use common::store::{Store, read_deadline};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// In the long run one write in this time, however few load balancers there are.
+/// The average interval between two writes, however few load balancers there are.
 const EVERY: Duration = Duration::from_millis(100);
-/// So many at once after quiet: a drain needs two of each load balancer.
+/// The burst that may follow a quiet time: a drain needs two writes of each load balancer.
 const BURST: u32 = 8;
 const MIN_BURST: u32 = 2;
 /// What all load balancers together write in a second at most, in the long run. Three members on
@@ -24,8 +23,8 @@ const FLEET_BURST: u32 = 400;
 /// How long a count of the members is good enough.
 const COUNT_AGAIN: Duration = Duration::from_secs(300);
 
-/// What `from` says, paced. `members` is where the load balancers' member keys are; they are
-/// counted when there is so much to write that their number matters.
+/// The values of `from`, at a limited rate. `members` is where the load balancers' member keys
+/// are; they are counted when so much is to be written that their number matters.
 #[must_use]
 pub fn paced<S: Store>(
     mut from: watch::Receiver<Wants>,
@@ -34,7 +33,7 @@ pub fn paced<S: Store>(
 ) -> watch::Receiver<Wants> {
     let (to, paced) = watch::channel(from.borrow_and_update().clone());
     tokio::spawn(async move {
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = TokenBucket::new(Instant::now());
         let mut counted: Option<Instant> = None;
         while from.changed().await.is_ok() {
             let at = pace.next(Instant::now());
@@ -58,26 +57,26 @@ pub fn paced<S: Store>(
 }
 
 /// A bucket of `burst` that gains one in the time `every`.
-struct Pace {
+struct TokenBucket {
     /// When it would be full again.
     full_at: Instant,
     every: Duration,
     burst: u32,
 }
 
-impl Pace {
+impl TokenBucket {
     fn new(now: Instant) -> Self {
         Self { full_at: now, every: EVERY, burst: BURST }
     }
 
-    /// So many load balancers share what etcd can write.
+    /// Leaves to each of so many load balancers its share of what etcd can write.
     fn share(&mut self, members: usize) {
         let members = u32::try_from(members).unwrap_or(u32::MAX).max(1);
         self.every = EVERY.max(Duration::from_secs(1) * members / FLEET_RATE);
         self.burst = (FLEET_BURST / members).clamp(MIN_BURST, BURST);
     }
 
-    /// Takes one; when it may be used.
+    /// Takes one token; returns the instant from which it may be used.
     fn next(&mut self, now: Instant) -> Instant {
         self.full_at = self.full_at.max(now) + self.every;
         let at = self.full_at.checked_sub(self.every * self.burst).unwrap_or(now);

@@ -130,7 +130,8 @@ impl<S: Store> Registration<S> {
                 }
             }
         }
-        // They went with the lease, nobody knows when: asked now, they are gone now.
+        // They went with the lease, at an unknown moment: the store confirms now that they are
+        // gone.
         removed.extend(self.remove_by_value(&unknown, deadline).await?);
         Some(removed)
     }
