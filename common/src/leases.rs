@@ -84,16 +84,14 @@ impl<S: Store> Leases<S> {
     /// one more.
     fn distribute(&mut self) {
         let wants = self.wants.borrow_and_update().clone();
-        let mut parts = vec![BTreeMap::<Key, Want>::new(); self.leases.len().max(1)];
+        let known = (0..self.leases.len().max(1)).map(|nth| (nth, BTreeMap::new()));
+        let mut parts: BTreeMap<usize, BTreeMap<Key, Want>> = known.collect();
         for (key, want) in wants.iter() {
             let next = self.nth_of.len() / KEYS;
             let nth = *self.nth_of.entry(key.clone()).or_insert(next);
-            if parts.len() <= nth {
-                parts.resize_with(nth + 1, BTreeMap::new);
-            }
-            parts[nth].insert(key.clone(), want.clone());
+            parts.entry(nth).or_default().insert(key.clone(), want.clone());
         }
-        for (nth, keys) in parts.into_iter().enumerate() {
+        for (nth, keys) in parts {
             let part = wants.part(keys);
             match self.leases.get(nth) {
                 Some(lease) => {
