@@ -124,11 +124,11 @@ impl DrainTimes {
     }
 }
 
-/// The value of `accepted/<resource>`: an operator says that these keys are gone for good. Bound
-/// to a short lease, and about this one loss.
+/// The value of `accepted/<resource>`: an operator confirms that these keys are gone for good. It
+/// is bound to a short lease and covers this one loss only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
-    /// Names this word: each load balancer acts on it once.
+    /// Identifies this acceptance: each load balancer acts on it once.
     pub id: String,
     /// The keys that are absent.
     pub keys: BTreeSet<String>,

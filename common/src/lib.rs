@@ -5,7 +5,7 @@
 //! * [`store`] is etcd (v3, v2) or memory, behind one trait.
 //! * [`watch`] turns a store into whole, consistent snapshots.
 //! * [`claim`] knows which keys etcd has confirmed to be ours, and the next step;
-//!   [`registrar`] carries it out.
+//!   [`registrar`] carries it out, for one lease; [`leases`] has as many of them as the keys need.
 //! * [`handshake`] is the wire format of members and acknowledgements.
 //! * [`startup`] waits for etcd; [`rights`] says what etcd will not allow.
 //! * [`other_api`] says what is in the API of etcd that was not asked.
@@ -21,6 +21,7 @@ pub mod backoff;
 pub mod claim;
 pub mod fuzz;
 pub mod handshake;
+pub mod leases;
 pub mod model;
 pub mod other_api;
 pub mod registrar;

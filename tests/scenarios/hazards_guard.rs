@@ -54,7 +54,7 @@ async fn a_sudden_loss_holds_who_answers_until_they_fall_silent() {
     three.die().await;
     let _ = setup.ctl().run(&["del", "--prefix", "/services/apache/"]).await.ok();
     live(&setup, &[one, two]).await;
-    assert!(confsync.log().contains("who still answers is held"), "{}", confsync.log());
+    assert!(confsync.log().contains("retaining unregistered backends"), "{}", confsync.log());
     one.die().await;
     live(&setup, &[two]).await;
     // The last one stays in the file: an empty set is kept.
@@ -219,10 +219,10 @@ async fn a_deleted_setting_is_removed_at_once_whatever_it_looks_like() {
     let _ = setup.ctl().run(&["del", "--prefix", "/env/"]).await.ok();
     is("env.out", String::new()).await;
     is("all.out", format!("[{at}]")).await;
-    assert!(!confsync.log().contains("is held"), "{}", confsync.log());
+    assert!(!confsync.log().contains("retaining unregistered"), "{}", confsync.log());
     // Below the services' folder the guard holds, whatever else is read.
     setup.ctl().del("/services/apache/1").await;
-    confsync.logged("who still answers is held").await;
+    confsync.logged("retaining unregistered backends").await;
     assert_eq!(setup.text("all.out"), format!("[{at}]"));
 }
 
@@ -366,7 +366,7 @@ async fn who_left_on_purpose_is_not_retained_when_another_key_comes() {
     // And under the old address.
     setup.ctl().put("/services/apache/again", &one.address().to_string()).await;
     live(&setup, &[two, one]).await;
-    assert!(!confsync.log().contains("is held"), "{}", confsync.log());
+    assert!(!confsync.log().contains("retaining unregistered"), "{}", confsync.log());
 }
 
 /// Settings beside backends that are all gone: the backends stay, the settings change.

@@ -150,7 +150,7 @@ async fn h06_a_restart_after_a_wipe_still_doubts_the_losses() {
     put(&one).await;
     let before = setup.loads();
     let confsync = setup.confsync(&lab).start();
-    confsync.logged("who still answers is held").await;
+    confsync.logged("retaining unregistered backends").await;
     eventually("the first load of the new one", || async {
         check(setup.loads() > before, || "none".to_owned())
     })

@@ -4,9 +4,9 @@
 //! balancer keeps sending requests to a member that hangs. The start is shuffled, so that a
 //! fleet does not lean on the first endpoint of its flag.
 //!
-//! A call that reaches its deadline counts as a failure of its endpoint, or a hung member
-//! would be asked for ever. A call that its caller drops does not: the caller had something
-//! better to do.
+//! A call that reaches its deadline counts as a failure of its endpoint, or a member that hangs
+//! would be asked again and again. A call that its caller drops does not count: it was not waited
+//! for.
 //!
 //! It knows nothing of v2 or v3.
 

@@ -111,7 +111,7 @@ impl StoreError {
         matches!(self, Self::Unreachable(text) if text.contains("no leader"))
     }
 
-    /// Whether the same request may succeed a moment later although nobody changes a user, a
+    /// Whether the same request may succeed a moment later without any change to a user, a
     /// permission, a file or the server.
     #[must_use]
     pub fn is_transient(&self) -> bool {

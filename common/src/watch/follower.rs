@@ -64,12 +64,12 @@ enum WatchEnd {
     Error(StoreError),
 }
 
-/// What the next read comes after.
+/// What led to the next read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadAfter {
-    /// An unbroken watch: what is read is most probably known.
+    /// A periodic resync after an unbroken watch: most probably nothing has changed.
     Resync,
-    /// A loss of sight, or nothing at all.
+    /// A watch that was lost, or the start.
     Loss,
 }
 

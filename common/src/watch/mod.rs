@@ -8,7 +8,7 @@
 //! read again at one revision: two watches of one server promise no order between each other. A
 //! store that can tell what has changed sends no more than that.
 //!
-//! A value that was put again unchanged, by the same lease holder, wakes nobody.
+//! A value that is put again unchanged, by the same lease holder, is not published.
 //!
 //! It knows nothing of what the keys mean.
 

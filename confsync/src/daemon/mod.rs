@@ -179,7 +179,8 @@ impl Daemon {
         let (name, id, ended) = (config.name.clone(), instance.id.clone(), instance.ended.clone());
         let members = LoadBalancerKeys::new(name, id, ended, bookkeeping);
         page_clients.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
-        let wants = paced(members.wants());
+        let tree = members.bookkeeping().members();
+        let wants = paced(members.wants(), store.clone(), tree);
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
         let (owner, name_owner) = channel::channel(NameOwner::default());

@@ -12,12 +12,12 @@ use common::settings::{Layer, Mistakes, Place, Setting};
 
 use crate::settings::{META, Scope, in_file, scope};
 
-/// What a file says.
+/// The contents of `services.toml`.
 #[derive(Debug, Default)]
 pub(super) struct ServicesFile {
     /// For all services, and for the process.
     pub(super) defaults: Layer,
-    /// One for each `[[service]]`, and where it stands.
+    /// One for each `[[service]]`, with its file and line.
     pub(super) services: Vec<(Layer, String)>,
     /// It is no TOML, so nothing is known of what it holds.
     pub(super) broken: bool,

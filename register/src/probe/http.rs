@@ -36,8 +36,8 @@ const LIMIT: usize = 64 * 1024;
 /// The most headers that an answer may have; 64 KiB of them count first.
 const HEADERS: usize = 1_000;
 
-/// The most interim answers (1xx) before the real one. A server that sends them for ever
-/// would keep a processor busy until the deadline.
+/// The most interim responses (1xx) before the real one. An endless series of them would keep a
+/// processor busy until the deadline.
 const INTERIM: usize = 20;
 
 /// How long the rest of a body is read.
@@ -183,7 +183,7 @@ fn request(check: &HttpCheck, uri: String) -> Result<ProbeRequest, String> {
 
 fn no_http(error: &hyper::Error) -> String {
     if error.is_parse() {
-        format!("the answer is not HTTP as asked for: {}", one_line(error))
+        format!("the response is not HTTP of the expected version: {}", one_line(error))
     } else {
         one_line(error)
     }

@@ -140,7 +140,7 @@ impl V2 {
                 let limit = deadline.saturating_duration_since(Instant::now()) / 2;
                 let client = &self.shared.settings.client;
                 let version = ServerVersion::ask(client, &endpoint.url, limit).await;
-                // Without an answer, the read itself tells what is wrong.
+                // Without an answer, the read itself reports what is wrong.
                 let old = version.as_ref().is_ok_and(|version| version.major == Some(0));
                 if version.is_ok() {
                     member.record_old_reads(endpoint, old);

@@ -1,4 +1,4 @@
-//! What an expression in a Go template is worth.
+//! Evaluates the expressions of a Go template.
 
 use super::exec::Exec;
 use super::literal::IdealNumber;
