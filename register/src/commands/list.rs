@@ -34,7 +34,7 @@ struct Selection {
 pub(super) async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let (Selection { prefix, folder, json }, connection) = start(matches, selection(matches))?;
     let store = connect(&connection).await?;
-    let tree = Tree::below(folder);
+    let tree = Tree::below(folder.clone());
     let found = store.read(std::slice::from_ref(&tree), read_deadline()).await?;
     if found.entries.is_empty() {
         print_error(format_args!("{}", hint(&connection, &store, &tree).await));
@@ -45,7 +45,7 @@ pub(super) async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
         rows.push(Row { key: entry.key.to_string(), value: entry.value.to_vec(), ttl: left });
     }
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print(if json { as_json(&prefix, &rows) } else { as_table(&prefix, &rows, colours) });
+    print(if json { as_json(&prefix, &rows) } else { as_table(&prefix, &folder, &rows, colours) });
     Ok(Exit::Done)
 }
 
@@ -132,10 +132,10 @@ fn as_json(prefix: &Prefix, rows: &[Row]) -> String {
 const HEADINGS: [&str; 7] = ["SERVICE", "ID", "ADDRESS", "WEIGHT", "ZONE", "META", "TTL LEFT"];
 
 /// An aligned table; `colours` for a terminal. Zone and meta take no room where nobody
-/// uses them.
-fn as_table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
+/// uses them. All rows are below `folder`.
+fn as_table(prefix: &Prefix, folder: &Prefix, rows: &[Row], colours: bool) -> String {
     if rows.is_empty() {
-        return format!("nobody is registered under {prefix}\n");
+        return format!("nobody is registered under {folder}\n");
     }
     let headings = HEADINGS.map(str::to_owned).to_vec();
     let mut lines = vec![Line { cells: headings, note: String::new(), paint: Paint::Bold }];
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_says_what_is_refused() {
         assert_eq!(
-            as_table(&services(), &some(), false),
+            as_table(&services(), &services(), &some(), false),
             "\
 SERVICE  ID        ADDRESS      WEIGHT  META       TTL LEFT
          stray                                     9s        refused: the key is not inside the folder of a service
@@ -210,8 +210,8 @@ web      10.0.0.2                                  8s        refused: no port: `
 
     #[test]
     fn colours_only_where_asked_for() {
-        assert!(!as_table(&services(), &some(), false).contains('\u{1b}'));
-        let painted = as_table(&services(), &some(), true);
+        assert!(!as_table(&services(), &services(), &some(), false).contains('\u{1b}'));
+        let painted = as_table(&services(), &services(), &some(), true);
         assert!(painted.contains("\u{1b}[31mweb      10.0.0.2"), "{painted}");
         assert!(painted.contains("\u{1b}[33mweb      10.0.0.1"), "{painted}");
     }
@@ -225,14 +225,17 @@ web      10.0.0.2                                  8s        refused: no port: `
         assert_eq!(value[2]["ttl_seconds"], serde_json::Value::Null);
         assert!(value[3]["refused"].as_str().unwrap().contains("no port"));
         assert_eq!(as_json(&services(), &[]), "[]\n");
-        assert_eq!(as_table(&services(), &[], true), "nobody is registered under /services\n");
+        assert_eq!(
+            as_table(&services(), &services(), &[], true),
+            "nobody is registered under /services\n"
+        );
     }
 
     proptest! {
         #[test]
         fn no_value_reaches_a_terminal_unescaped(key: String, value: Vec<u8>) {
             let rows = [Row { key: format!("/services/a/{key}"), value, ttl: None }];
-            let text = as_table(&services(), &rows, false);
+            let text = as_table(&services(), &services(), &rows, false);
             prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{:?}", text);
             prop_assert_eq!(text.lines().count(), 2);
             prop_assert!(as_json(&services(), &rows).starts_with('['));
