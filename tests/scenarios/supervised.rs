@@ -170,7 +170,10 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
     // Below a file there is no folder.
     confdir.toml(
         "more",
-        &format!("[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}/x\"\n", site.display()),
+        &format!(
+            "[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}/x\"\nreload_cmd = \"true\"\n",
+            site.display()
+        ),
     );
     confsync.signal(tests::process::Signal::HUP);
     confsync.logged("set=\"more\"").await;
@@ -194,12 +197,12 @@ async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     confsync.ready().await;
     assert_eq!(setup.text("started").lines().count(), 1);
     setup.put(2).await;
-    confsync.logged("nobody tells").await;
-    confsync.logged("name a reload_cmd").await;
+    confsync.logged("no command reloads").await;
+    confsync.logged("set a reload_cmd").await;
     // At every change.
     setup.put(3).await;
     eventually("it is said again", || async {
-        let times = confsync.log().matches("nobody tells").count();
+        let times = confsync.log().matches("no command reloads").count();
         tests::eventually::check(times >= 2, || confsync.log())
     })
     .await;
