@@ -200,10 +200,10 @@ mod tests {
             as_table(&services(), &services(), &some(), false),
             "\
 SERVICE  ID        ADDRESS      WEIGHT  META       TTL LEFT
-         stray                                     9s        refused: the key is not inside the folder of a service
+         stray                                     9s         refused: the key is not inside the folder of a service
 apache   a:1       [::1]:7777   3       v=2\\u{1b}  24s
 web      10.0.0.1  10.0.0.1:80  1                  unlimited
-web      10.0.0.2                                  8s        refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
+web      10.0.0.2                                  8s         refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
 "
         );
     }
