@@ -105,6 +105,12 @@ fn an_error_names_file_line_column_and_what_to_do() {
             "web.hbs:2:1: `bakends` is not there",
         ),
         ("{{#each backends}}\n  {{adr}}\n{{/each}}", "web.hbs:2:3: `adr` is not there"),
+        (
+            "{{#each (where backends \"service\" \"a\")}}{{adr}}{{/each}}",
+            "`adr` is not there; did you mean `addr`?",
+        ),
+        ("{{#each (gets \"/b\")}}{{Key}}{{/each}}", "`Key` is not there"),
+        ("{{#with (get \"/b\")}}{{vale}}{{/with}}", "did you mean `value`?"),
         ("x {{getv \"/b\"}}", "web.hbs:1:3: getv \"/b\": key does not exist: /b; give a default"),
         ("{{getvx \"/b\"}}", "web.hbs:1:1: no helper is called `getvx`; did you mean `getv`?"),
         ("{{join (splt \"a\" \",\") \"-\"}}", "no helper is called `splt`; did you mean `split`?"),

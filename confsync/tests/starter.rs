@@ -35,6 +35,9 @@ fn render(name: &str, text: &str, input: &Input) -> String {
 #[test]
 fn the_tutorial_s_template_renders_as_confd_renders_it() {
     let got = render("nginx.tmpl", starter::NGINX_TMPL, &input());
+    let (before, got) = got.split_once("upstream apache").unwrap();
+    assert!(before.starts_with("log_format upstreamlog '") && before.ends_with("';\n\n"));
+    let got = format!("upstream apache{got}");
     let head = "upstream apache_pool {\n\n    server 10.132.249.206:7777;\n\n    server 10.132.249.212:8888;\n\n}\n";
     assert_eq!(&got[..head.len()], head);
     let tail = starter::NGINX_TMPL.split_once("{{ end }}\n}\n").unwrap().1;
@@ -90,4 +93,5 @@ fn nginx_takes(rendered: &str) -> bool {
 fn nginx_takes_our_own_starter_with_backends_and_without() {
     assert!(nginx_takes(&render("nginx.hbs", starter::NGINX_HBS, &input())));
     assert!(nginx_takes(&render("nginx.hbs", starter::NGINX_HBS, &Input::default())));
+    assert!(nginx_takes(&render("nginx.tmpl", starter::NGINX_TMPL, &input())));
 }

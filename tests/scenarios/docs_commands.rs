@@ -257,6 +257,7 @@ macro_rules! sessions {
 sessions! {
     in_a_folder:
     coming_from_confd = "docs/migration.md",
+    apache_in_front = "docs/how-to/apache.md",
     haproxy_in_front = "docs/how-to/haproxy.md",
     operations = "docs/operations.md",
     weights_and_a_canary = "docs/how-to/weights-and-canary.md",

@@ -82,6 +82,8 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     let list = || setup.command("list");
     let asked = format!("asked by the {} API", api.flag());
     assert_ended(&list().run().await, 0, &["no backends are registered under /services", &asked]);
+    let nosuch = list().flag("--service", "nosuch").run().await;
+    assert_ended(&nosuch, 0, &["no backends are registered under /services/nosuch"]);
     // etcd keeps the keys of its two APIs apart.
     let other = if api == Api::V3 { Api::V2 } else { Api::V3 };
     setup.etcd.ctl(other).put("/services/apache/10.0.0.1", "10.0.0.1:80").await;

@@ -215,9 +215,13 @@ pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BO
 pub static ACCEPTING: Group = Group { heading: "", settings: &[&BOOKKEEPING] };
 
 /// The proxy that `init` writes a start for.
-pub static PROXY: Setting =
-    Setting::new("proxy", "CONFSYNC_PROXY", "NAME", "The proxy to start with: nginx or haproxy")
-        .default("nginx");
+pub static PROXY: Setting = Setting::new(
+    "proxy",
+    "CONFSYNC_PROXY",
+    "NAME",
+    "The proxy to start with: nginx, haproxy or apache",
+)
+.default("nginx");
 
 /// Where `init` writes, and what.
 pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR, &PROXY] };

@@ -96,6 +96,7 @@ const FLAGS: &[(&str, FlagMeaning)] = &[
     ("filter", Unsupported(OTHER_STORE)),
     // Flags of the fork. Every request, retry and command is bounded here anyway.
     ("color", Nothing),
+    ("diff", Switch("--diff")),
     ("systemd-notify", Nothing),
     ("template-cache", Nothing),
     ("no-template-cache", Nothing),
@@ -323,6 +324,7 @@ mod tests {
                 "--noop --diff --color --diff-context 5 etcd --node a:1",
                 "--dry-run --diff --etcd a:1",
             ),
+            ("--noop --diff etcd --node a:1", "--dry-run --diff --etcd a:1"),
             ("-srv-domain x.org -scheme https", "--etcd-srv x.org"),
             ("-username me -client-ca-keys /ca", "--etcd-user me --etcd-ca /ca"),
             ("-node a:1 -node b:2", "--etcd a:1 --etcd b:2"),

@@ -34,7 +34,7 @@ struct Selection {
 pub(super) async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let (Selection { prefix, folder, json }, connection) = start(matches, selection(matches))?;
     let store = connect(&connection).await?;
-    let tree = Tree::below(folder);
+    let tree = Tree::below(folder.clone());
     let found = store.read(std::slice::from_ref(&tree), read_deadline()).await?;
     if found.entries.is_empty() {
         print_error(format_args!("{}", hint(&connection, &store, &tree).await));
@@ -45,7 +45,7 @@ pub(super) async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
         rows.push(Row { key: entry.key.to_string(), value: entry.value.to_vec(), ttl: left });
     }
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print(if json { as_json(&prefix, &rows) } else { as_table(&prefix, &rows, colours) });
+    print(if json { as_json(&prefix, &rows) } else { as_table(&prefix, &folder, &rows, colours) });
     Ok(Exit::Done)
 }
 
@@ -131,10 +131,11 @@ fn as_json(prefix: &Prefix, rows: &[Row]) -> String {
 
 const HEADINGS: [&str; 7] = ["SERVICE", "ID", "ADDRESS", "WEIGHT", "ZONE", "META", "TTL LEFT"];
 
-/// An aligned table; `colours` for a terminal. The columns for zone and meta appear only if used.
-fn as_table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
+/// An aligned table; `colours` for a terminal. The columns for zone and meta appear only
+/// if used. All rows are below `folder`.
+fn as_table(prefix: &Prefix, folder: &Prefix, rows: &[Row], colours: bool) -> String {
     if rows.is_empty() {
-        return format!("no backends are registered under {prefix}\n");
+        return format!("no backends are registered under {folder}\n");
     }
     let headings = HEADINGS.map(str::to_owned).to_vec();
     let mut lines = vec![Line { cells: headings, note: String::new(), paint: Paint::Bold }];
@@ -196,21 +197,21 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_says_what_is_refused() {
         assert_eq!(
-            as_table(&services(), &some(), false),
+            as_table(&services(), &services(), &some(), false),
             "\
 SERVICE  ID        ADDRESS      WEIGHT  META       TTL LEFT
-         stray                                     9s        refused: the key is not inside the folder of a service
+         stray                                     9s         refused: the key is not inside the folder of a service
 apache   a:1       [::1]:7777   3       v=2\\u{1b}  24s
 web      10.0.0.1  10.0.0.1:80  1                  unlimited
-web      10.0.0.2                                  8s        refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
+web      10.0.0.2                                  8s         refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
 "
         );
     }
 
     #[test]
     fn colours_only_where_asked_for() {
-        assert!(!as_table(&services(), &some(), false).contains('\u{1b}'));
-        let painted = as_table(&services(), &some(), true);
+        assert!(!as_table(&services(), &services(), &some(), false).contains('\u{1b}'));
+        let painted = as_table(&services(), &services(), &some(), true);
         assert!(painted.contains("\u{1b}[31mweb      10.0.0.2"), "{painted}");
         assert!(painted.contains("\u{1b}[33mweb      10.0.0.1"), "{painted}");
     }
@@ -225,7 +226,7 @@ web      10.0.0.2                                  8s        refused: no port: `
         assert!(value[3]["refused"].as_str().unwrap().contains("no port"));
         assert_eq!(as_json(&services(), &[]), "[]\n");
         assert_eq!(
-            as_table(&services(), &[], true),
+            as_table(&services(), &services(), &[], true),
             "no backends are registered under /services\n"
         );
     }
@@ -234,7 +235,7 @@ web      10.0.0.2                                  8s        refused: no port: `
         #[test]
         fn no_value_reaches_a_terminal_unescaped(key: String, value: Vec<u8>) {
             let rows = [Row { key: format!("/services/a/{key}"), value, ttl: None }];
-            let text = as_table(&services(), &rows, false);
+            let text = as_table(&services(), &services(), &rows, false);
             prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{:?}", text);
             prop_assert_eq!(text.lines().count(), 2);
             prop_assert!(as_json(&services(), &rows).starts_with('['));

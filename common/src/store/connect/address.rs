@@ -62,6 +62,11 @@ pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, Addr
     if !matches!(url.scheme(), "http" | "https") {
         return Err(AddressError::Scheme(text.to_owned()));
     }
+    // A URL allows more in a name than DNS does, such as a variable that nobody has replaced.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if url.domain().is_some_and(|name| !name.chars().all(plain)) {
+        return Err(form("that is no name of a host; is a variable in the unit file unset?"));
+    }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err(form("there is something after the port"));
     }
@@ -111,6 +116,8 @@ mod tests {
             (":2379", "unset"),
             ("http://:2379", "unset"),
             ("host:", "unset"),
+            ("${X}", "`${X}` is not"),
+            ("http://$ETCD:2379", "unset"),
             ("ftp://a:1", "http and https"),
             ("a:99999", "port"),
             ("a:1/v2/keys", "after the port"),

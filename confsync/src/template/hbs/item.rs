@@ -178,6 +178,9 @@ fn meta(named: &NamedBackend) -> Json {
 pub(super) const FIELDS: [&str; 9] =
     ["addr", "host", "port", "weight", "zone", "meta", "key", "service", "id"];
 
+/// What a key has, as `gets` gives it.
+pub(super) const PAIR_FIELDS: [&str; 2] = ["key", "value"];
+
 /// The whole of a backend.
 pub(super) fn backend(named: &NamedBackend) -> Json {
     let backend = &named.backend;

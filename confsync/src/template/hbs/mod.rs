@@ -197,7 +197,7 @@ impl TemplateReader<'_> {
             moved: is_partial,
             chosen: 0,
             shadowed: is_partial,
-            in_backend: false,
+            item_fields: None,
             asks: self.asks,
         };
         tree.names(&template);

@@ -41,8 +41,8 @@ pub(super) struct TemplateTree<'a> {
     /// In how many we are where a name may mean a value from outside instead of a field:
     /// partials, and blocks that name what they see.
     pub(super) shadowed: usize,
-    /// Whether names are fields of one backend.
-    pub(super) in_backend: bool,
+    /// The fields of what a loop goes over, inside it, where they are known.
+    pub(super) item_fields: Option<&'static [&'static str]>,
     /// The backend data that is used.
     pub(super) asks: Asks,
 }
@@ -106,7 +106,9 @@ impl TemplateTree<'_> {
         let name = call.name.as_name().unwrap_or_default();
         let (is_each, moves) = (name == "each", matches!(name, "each" | "with"));
         let of_backends = self.light && self.moved == 0 && each::is_of_backends(call);
-        let fields = of_backends && call.block_param.is_none() && self.shadowed == 0;
+        let named_here = call.block_param.is_some() || self.shadowed > 0;
+        let fields = call.params.first().and_then(|list| self.fields_of(list));
+        let fields = fields.filter(|_| self.light && !named_here);
         self.asks.any |= of_backends;
         if of_backends && !moves {
             each::ask_for_any(call);
@@ -116,10 +118,10 @@ impl TemplateTree<'_> {
         let (chosen, named) = (usize::from(moves), usize::from(call.block_param.is_some()));
         if let Some(body) = &mut call.template {
             (self.chosen, self.shadowed) = (self.chosen + chosen, self.shadowed + named);
-            let outer = self.in_backend;
-            self.in_backend = if moves { is_each && fields } else { outer };
+            let outer = self.item_fields;
+            self.item_fields = if moves { fields } else { outer };
             self.inner(body, moves)?;
-            self.in_backend = outer;
+            self.item_fields = outer;
             (self.chosen, self.shadowed) = (self.chosen - chosen, self.shadowed - named);
         }
         if let Some(body) = &mut call.inverse {
@@ -131,6 +133,22 @@ impl TemplateTree<'_> {
             each::lighten(call, self.helpers, self.shadowed == 0);
         }
         Ok(())
+    }
+
+    /// The fields that each of a list has, or the one thing that is chosen.
+    fn fields_of(&self, list: &Parameter) -> Option<&'static [&'static str]> {
+        if let (Parameter::Path(_), Some("backends")) = (list, list.as_name()) {
+            return (self.moved == 0).then_some(&item::FIELDS);
+        }
+        let Parameter::Subexpression(inner) = list else { return None };
+        let TemplateElement::Expression(call) = inner.as_element() else { return None };
+        match call.name.as_name()? {
+            "get" | "gets" => Some(&item::PAIR_FIELDS),
+            "where" | "reverse" | "sort" | "sortBy" | "unique" | "sortKVByLength" => {
+                self.fields_of(call.params.first()?)
+            }
+            _ => None,
+        }
     }
 
     /// A body that a partial will see, whoever calls it.
@@ -170,8 +188,8 @@ impl TemplateTree<'_> {
         let first = name.split(['.', '/', '[']).next().unwrap_or_default();
         let known =
             matches!(first, "" | "this") || first.starts_with('@') || NAMES.contains(&first);
-        if self.in_backend && !known && !item::FIELDS.contains(&first) {
-            return Err(((0, 0), no_field(name)));
+        if let Some(fields) = self.item_fields.filter(|fields| !known && !fields.contains(&first)) {
+            return Err(((0, 0), no_field(name, fields)));
         }
         if known || self.moved > 0 { Ok(()) } else { Err(((0, 0), missing(Some(name)))) }
     }
@@ -286,11 +304,11 @@ impl TemplateTree<'_> {
     }
 }
 
-/// A backend has no such field, whatever its value contains.
-fn no_field(name: &str) -> Fault {
-    let remedy = match nearest(name, item::FIELDS.into_iter()) {
+/// There is no such field, whatever the values say.
+fn no_field(name: &str, fields: &'static [&'static str]) -> Fault {
+    let remedy = match nearest(name, fields.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("a backend has {}", item::FIELDS.join(", ")),
+        None => format!("there are {}", fields.join(", ")),
     };
     Fault::new(format!("`{name}` is not there"), remedy)
 }

@@ -17,7 +17,7 @@ use super::runes::decode;
 use super::value::Value;
 
 /// Go's bound for a width or a precision.
-const MAX_WIDTH: usize = 1_000_000;
+const MAX_WIDTH: i64 = 1_000_000;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Spec {
@@ -86,18 +86,21 @@ impl<'a> Args<'a> {
     fn index(&mut self, rest: &mut &[u8]) -> bool {
         let Some(inner) = rest.strip_prefix(b"[") else { return false };
         self.reordered = true;
-        let Some((number, after)) = inner.split_once_str("]") else {
+        // Go looks for a bracket only where one with a number could be.
+        let closed = inner.split_once_str("]").filter(|_| inner.len() > 1);
+        let Some((number, after)) = closed else {
             *rest = inner;
             self.good = false;
             return false;
         };
         *rest = after;
-        let digits = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
-        match number.to_str().ok().and_then(|number| number.parse::<usize>().ok()) {
-            Some(n) if digits && (1..=self.args.len()).contains(&n) => self.next = n - 1,
+        let mut left = number;
+        let number = written(&mut left).filter(|_| left.is_empty()).map(usize::try_from);
+        match number {
+            Some(Ok(n)) if (1..=self.args.len()).contains(&n) => self.next = n - 1,
             _ => self.good = false,
         }
-        digits
+        number.is_some()
     }
 }
 
@@ -196,17 +199,26 @@ fn number(rest: &mut &[u8], args: &mut Args<'_>) -> Option<Result<i64, ()>> {
     if let Some(after) = rest.strip_prefix(b"*") {
         *rest = after;
         return Some(match args.take() {
-            Some(Value::Int(n)) if n.unsigned_abs() <= MAX_WIDTH as u64 => Ok(*n),
+            Some(Value::Int(n)) if n.unsigned_abs() <= MAX_WIDTH.unsigned_abs() => Ok(*n),
             _ => Err(()),
         });
     }
-    let end = rest.iter().take_while(|c| c.is_ascii_digit()).count();
-    let (digits, after) = rest.split_at(end);
-    if digits.is_empty() {
-        return None;
+    written(rest).map(Ok)
+}
+
+/// A number in the format, as Go reads it: one that gets too long takes all the rest with it.
+fn written(rest: &mut &[u8]) -> Option<i64> {
+    let mut number = None;
+    while let Some(digit) = rest.first().filter(|c| c.is_ascii_digit()) {
+        let before = number.unwrap_or(0);
+        if before > MAX_WIDTH {
+            *rest = b"";
+            return None;
+        }
+        number = Some(before * 10 + i64::from(digit - b'0'));
+        *rest = rest.get(1..).unwrap_or_default();
     }
-    *rest = after;
-    digits.to_str().ok()?.parse().ok().filter(|n| *n <= MAX_WIDTH as i64).map(Ok)
+    number
 }
 
 fn width(
