@@ -45,6 +45,8 @@ pub struct LossCheck<'a, S> {
     pub policy: &'a LossPolicy,
     /// The store went backwards less than the grace ago.
     pub regressed: bool,
+    /// Somebody looks again when the grace is over; a single run has no later, and renders.
+    pub may_wait: bool,
     /// There is a file that can be kept.
     pub in_place: bool,
     /// The resource has a file only for its backends, so that none at all is a loss.
@@ -64,7 +66,7 @@ impl<S: Store> LossCheck<'_, S> {
     /// Looks into the losses of `seen`, and adds to it what is retained.
     pub async fn look(&self, belief: &mut KnownBackends, seen: &mut ParsedKeys) -> LossOutcome {
         let doubt = belief.doubt(self.policy, seen, self.regressed);
-        if doubt.is_none() && self.too_few(belief, seen.backends.len()).is_none() {
+        if doubt.is_none() && self.too_few(belief, seen.backend_count()).is_none() {
             return LossOutcome::default();
         }
         let said = self.read_statements().await;
@@ -79,7 +81,7 @@ impl<S: Store> LossCheck<'_, S> {
             Some(doubt) => self.ask_around(belief, seen, &doubt).await,
             None => BTreeSet::new(),
         };
-        let too_few = self.too_few(belief, seen.backends.len());
+        let too_few = self.too_few(belief, seen.backend_count());
         let retained = if too_few.is_some() { belief.hold_all(seen) } else { retained };
         LossOutcome { retained, too_few }
     }
@@ -89,7 +91,7 @@ impl<S: Store> LossCheck<'_, S> {
         let had = belief.backends().next().is_some();
         // With nothing in place there is nothing to keep.
         let may_keep = self.in_place && (had || count > 0 || self.is_about_backends);
-        match self.policy.weigh(count, self.regressed) {
+        match self.policy.weigh(count, self.regressed && self.may_wait) {
             RenderDecision::Render => {
                 belief.end_acceptance();
                 None

@@ -80,6 +80,16 @@ pub struct ParsedKeys {
     pub entries: Arc<Texts>,
     /// Withheld values.
     pub refused: Vec<RejectedValue>,
+    /// Backends beside those above, of which no record was kept.
+    pub unrecorded_backends: usize,
+}
+
+impl ParsedKeys {
+    /// How many backends there are.
+    #[must_use]
+    pub fn backend_count(&self) -> usize {
+        self.backends.len() + self.unrecorded_backends
+    }
 }
 
 /// What a resource makes of one entry.

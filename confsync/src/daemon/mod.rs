@@ -42,7 +42,7 @@ use nothing_found::say_where_keys_are;
 
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
-use crate::agent::{Agent, Parts};
+use crate::agent::{Agent, AgentParts, Predecessor};
 use crate::apply::LoadLimits;
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
@@ -206,7 +206,7 @@ impl Daemon {
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         daemon.expect(&loaded.sets).await;
         for set in loaded.sets {
-            daemon.begin(set, BTreeMap::new(), None, &joined).await?;
+            daemon.begin(set, Predecessor::default(), &joined).await?;
         }
         Ok(daemon)
     }
@@ -221,8 +221,7 @@ impl Daemon {
     async fn begin(
         &mut self,
         set: ReloadGroup,
-        known_backends: BTreeMap<String, KnownBackends>,
-        before: Option<GroupState>,
+        predecessor: Predecessor,
         joined: &Gate,
     ) -> anyhow::Result<()> {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
@@ -246,8 +245,8 @@ impl Daemon {
         self.look_elsewhere(&set, view.clone());
         let (publish, state) = channel::channel(GroupState::empty(&set.name));
         let again = Arc::new(Notify::new());
-        let parts = Parts {
-            set: set.clone(),
+        let parts = AgentParts {
+            group: set.clone(),
             pipeline,
             view,
             store: self.store.clone(),
@@ -256,8 +255,7 @@ impl Daemon {
             publish,
             liveness: self.liveness.clone(),
             again: Arc::clone(&again),
-            known_backends,
-            before,
+            predecessor,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
         self.running.push(RunningGroup { set, agent, stop, again, state });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Daemon;
 use super::join::{consumed_by, with_trees_of};
+use crate::agent::Predecessor;
 use crate::config::load::{Loaded, load};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup};
@@ -83,11 +84,12 @@ impl Daemon {
                 belief.retain(|key| trees.iter().any(|tree| tree.covers(key)));
                 Some((name, belief))
             };
-            let mine = set.programs.iter().filter_map(belief).collect();
+            let known_backends = set.programs.iter().filter_map(belief).collect();
             let by_name = matches!(set.loader, Loader::Nginx(_) | Loader::Haproxy(_));
             let before = last.iter().find(|(loader, _)| by_name && *loader == set.loader);
-            let before = before.map(|(_, state)| state.clone());
-            if let Err(error) = self.begin(set, mine, before, &joined).await {
+            let state = before.map(|(_, state)| state.clone());
+            let predecessor = Predecessor { known_backends, state };
+            if let Err(error) = self.begin(set, predecessor, &joined).await {
                 tracing::error!(set = name, "not started: {error:#}");
             }
         }
