@@ -77,7 +77,7 @@ pub(crate) struct AgentParts<S> {
 }
 
 /// What a group takes over from one that it replaces.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Predecessor {
     /// The backends that each resource routed to.
     pub(crate) known_backends: BTreeMap<String, KnownBackends>,
@@ -258,11 +258,7 @@ impl<S: Store> Agent<S> {
     fn log_withheld(&self, verdict: &Verdict) {
         let withheld = verdict.withheld();
         if let Some(withheld) = withheld.filter(|_| withheld != self.decided.verdict().withheld()) {
-            tracing::warn!(
-                set = self.renderer.group.name,
-                "{}; the last files stay",
-                withheld.why
-            );
+            tracing::warn!(set = self.renderer.group.name, "{}; the last files stay", withheld.why);
         }
     }
 

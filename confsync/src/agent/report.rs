@@ -16,7 +16,9 @@ use crate::backends::RejectedValue;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::install::Digest;
-use crate::status::resources::{ResourceState, ServiceState, TroublePlace, named_line, template_line};
+use crate::status::resources::{
+    ResourceState, ServiceState, TroublePlace, named_line, template_line,
+};
 use crate::status::state::{BackendState, GroupState, LoadState, RefusedState};
 
 /// The longest reason that an acknowledgement gives, in characters.

@@ -10,6 +10,7 @@ mod name;
 mod nothing_found;
 pub mod once;
 mod reload;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use common::watch::{self, Options, Start};
 use rustix::process::Signal;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use early::explain;
@@ -39,10 +40,11 @@ use join::consumed_by;
 use locks::{HANDED_OVER, lock_dests};
 use name::NameOwner;
 use nothing_found::say_where_keys_are;
+use waiting::{NewGroup, WaitingGroup};
 
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
-use crate::agent::{Agent, AgentParts, Predecessor};
+use crate::agent::{Agent, AgentParts};
 use crate::apply::LoadLimits;
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
@@ -100,6 +102,7 @@ struct Daemon {
     registrar: JoinHandle<()>,
     report: channel::Receiver<registrar::RegistrarReport>,
     running: Vec<RunningGroup>,
+    waiting: Vec<WaitingGroup>,
     states: channel::Sender<States>,
     about: channel::Sender<About>,
     liveness: Liveness,
@@ -194,6 +197,7 @@ impl Daemon {
             registrar,
             report,
             running: Vec::new(),
+            waiting: Vec::new(),
             states,
             about,
             heartbeat: liveness.heartbeat("the main loop", CHORE),
@@ -206,7 +210,12 @@ impl Daemon {
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         daemon.expect(&loaded.sets).await;
         for set in loaded.sets {
-            daemon.begin(set, Predecessor::default(), &joined).await?;
+            let new = NewGroup::of(set);
+            // Without a program of ours that serves, the service manager tries again.
+            match daemon.child {
+                Some(_) => daemon.begin_or_wait(new, &joined).await,
+                None => daemon.begin(new, &joined, HANDED_OVER).await?,
+            }
         }
         Ok(daemon)
     }
@@ -220,13 +229,14 @@ impl Daemon {
 
     async fn begin(
         &mut self,
-        set: ReloadGroup,
-        predecessor: Predecessor,
+        new: NewGroup,
         joined: &Gate,
+        patience: Duration,
     ) -> anyhow::Result<()> {
+        let NewGroup { set, predecessor } = new;
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
         let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
-        let locks = lock_dests(&targets, HANDED_OVER).await?;
+        let locks = lock_dests(&targets, patience).await?;
         let limits = LoadLimits { min_interval: set.min_reload_interval(), splay: set.splay() };
         let driver = Driver::of(&set, &proxy);
         let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, limits)?;
@@ -298,6 +308,7 @@ impl Daemon {
                     None => std::future::pending().await,
                 }
             };
+            let begin = next_begin(self.next_begin());
             let changed = any_changed(&mut self.running);
             tokio::select! {
                 () = drain.cancelled() => return Ok(self.end(None).await),
@@ -307,6 +318,7 @@ impl Daemon {
                 Ok(()) = self.name_owner.changed() => {}
                 Ok(()) = hangups.changed() => self.reload().await,
                 _ = beat.tick() => self.watchdog(),
+                () = begin => self.begin_again().await,
                 _ = passes.tick(), if self.config.reread => self.reread().await,
             }
         }
@@ -353,6 +365,7 @@ impl Daemon {
             .running
             .iter_mut()
             .map(|running| (running.set.name.clone(), running.state.borrow_and_update().clone()))
+            .chain(self.waiting.iter().map(|w| (w.new.set.name.clone(), w.state())))
             .collect();
         let rival = self.about.borrow().rival.clone();
         let words = states.values().map(GroupState::words);
@@ -370,6 +383,13 @@ impl Daemon {
             self.members.consume(consumed);
         }
         self.states.send_replace(states);
+    }
+}
+
+async fn next_begin(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::child::{Child, Knows, Life};
+use super::child::{Child, FilesRead, Life};
 use super::command::{Command, CommandError};
 use super::nginx::Nginx;
 use super::{NotLoaded, NotPassed, Old};
@@ -114,9 +114,8 @@ impl ByCommand {
             && (waiting.is_some() || self.reloads.is_empty())
         {
             let (group, nginx) = (&self.group, self.nginx.clone());
-            let knows =
-                child.placed(group, files, nginx).await.map_err(NotLoaded::RejectedValue)?;
-            self.judge(child, knows, loaded.as_ref().err())?;
+            let read = child.placed(group, files, nginx).await.map_err(NotLoaded::RejectedValue)?;
+            self.judge(child, read, loaded.as_ref().err())?;
         }
         loaded.map_err(NotLoaded::Unproven)?;
         Ok(match self.quiesces.is_empty() {
@@ -125,18 +124,23 @@ impl ByCommand {
         })
     }
 
-    fn judge(&self, child: &Child, knows: Knows, error: Option<&String>) -> Result<(), NotLoaded> {
+    fn judge(
+        &self,
+        child: &Child,
+        read: FilesRead,
+        error: Option<&String>,
+    ) -> Result<(), NotLoaded> {
         let name = child.name();
         let untold = self.reloads.is_empty() && self.verifies.is_empty();
-        let why = match (knows, error) {
-            (Knows::NotStarted, Some(error)) => return Err(NotLoaded::Unproven(error.clone())),
-            (Knows::NotStarted, None) if untold => {
+        let why = match (read, error) {
+            (FilesRead::NotStarted, Some(error)) => return Err(NotLoaded::Unproven(error.clone())),
+            (FilesRead::NotStarted, None) if untold => {
                 format!("{name} is started when all files are in place")
             }
-            (Knows::ReadThem | Knows::Others, Some(error)) => {
+            (FilesRead::These | FilesRead::Others, Some(error)) => {
                 format!("{error}; {name} was started meanwhile, and the command is run again")
             }
-            (Knows::Others, None) if untold => format!(
+            (FilesRead::Others, None) if untold => format!(
                 "nobody tells {name} of the change; name a reload_cmd (`true` if it reads the file \
                  by itself), or an [nginx] table if it is an nginx"
             ),

@@ -18,7 +18,7 @@ pub use by_command::ByCommand;
 
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::install::{Digest, Proof, StagedFiles};
-use crate::proxy::child::{Begun, Child, Knows, Life};
+use crate::proxy::child::{Child, ChildStart, FilesRead, Life};
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::haproxy::Haproxy;
 use crate::proxy::nginx::{
@@ -261,8 +261,8 @@ impl ByName {
         let live = |master| ProvenLoad { old: Old::Processes(Vec::new()), master };
         if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting) {
             return match child.start(Some(self.nginx.clone()), self.deadline).await {
-                Ok(Begun::Now) => Ok(Some(live(None))),
-                Ok(Begun::Before) => Ok(None),
+                Ok(ChildStart::Fresh) => Ok(Some(live(None))),
+                Ok(ChildStart::RanBefore) => Ok(None),
                 Err(why) => Err(NotLoaded::RejectedValue(why)),
             };
         }
@@ -271,9 +271,9 @@ impl ByName {
             return Ok(None);
         };
         let ran = self.master().is_ok();
-        let knows = child.placed(&self.group, files, None).await;
-        match knows.map_err(NotLoaded::RejectedValue)? {
-            Knows::ReadThem if !ran => {
+        let read = child.placed(&self.group, files, None).await;
+        match read.map_err(NotLoaded::RejectedValue)? {
+            FilesRead::These if !ran => {
                 let master = self.serving(child.name()).await.map_err(NotLoaded::NobodyThere)?;
                 Ok(Some(live(Some(master.id()))))
             }

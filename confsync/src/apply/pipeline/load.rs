@@ -8,7 +8,7 @@ use super::{LOOK_AGAIN, Pipeline};
 use crate::apply::record::{Load, rejection_text};
 use crate::apply::step::StepOutcome;
 use crate::proxy::driver::PublishError;
-use crate::proxy::{Live, NotLoaded, NotPassed};
+use crate::proxy::{NotLoaded, NotPassed, ProvenLoad};
 
 impl Pipeline {
     pub(super) async fn install_and_load(&mut self) -> StepOutcome {
@@ -88,7 +88,7 @@ impl Pipeline {
     }
 
     /// The proxy serves by the files in place; its members are confirmed, and then all is.
-    async fn prove(&mut self, loaded: Live) -> StepOutcome {
+    async fn prove(&mut self, loaded: ProvenLoad) -> StepOutcome {
         self.master = loaded.master;
         self.old.retire(loaded.old, Instant::now());
         if let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =

@@ -7,7 +7,7 @@ use crate::apply::ledger::FIRST_REST;
 use crate::config::rendered::RenderedFile;
 use crate::config::sample::SampleConfdir;
 use crate::install::DestLock;
-use crate::template::{Piece, Rendered};
+use crate::template::{Piece, RenderedText};
 
 const KEYS: &str = "keys = [\"/services\"]\n";
 
@@ -27,7 +27,7 @@ async fn pipeline(sample: &SampleConfdir) -> Pipeline {
 fn want(pipeline: &mut Pipeline, sample: &SampleConfdir, text: &str, revision: u64) {
     let group = sample.group();
     let target = group.programs[0].target();
-    let text = Rendered { pieces: vec![Piece::Text(text.into())] };
+    let text = RenderedText { pieces: vec![Piece::Text(text.into())] };
     let file = RenderedFile { target, text, is_for_haproxy: false };
     pipeline.want_rendered(vec![file], Revision(revision), "a test".to_owned());
 }

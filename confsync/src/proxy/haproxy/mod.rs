@@ -45,7 +45,7 @@ pub use worker::RuntimeError;
 
 use crate::config::confdir;
 use crate::install::Digest;
-use crate::proxy::child::{Child, Knows, Life};
+use crate::proxy::child::{Child, FilesRead, Life};
 use crate::proxy::nginx::ProcessId;
 use crate::proxy::{NotLoaded, Old, ProvenLoad};
 
@@ -86,7 +86,7 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// HAProxy as a resource knows it. What the command line of a supervised one says wins.
+    /// HAProxy as a resource has it. What the command line of a supervised one says wins.
     #[must_use]
     pub fn of(group: &str, told: &confdir::HaproxyOptions, child: Option<Child>) -> Self {
         let mut settings = HaproxySettings {
@@ -200,9 +200,9 @@ impl Haproxy {
     ) -> Result<Option<Vec<ProcessId>>, NotLoaded> {
         let argv = in_command(child.command()).unwrap_or_default();
         let left = leftover::leftovers(&argv);
-        let knows = child.placed(&self.group, files, None).await;
-        let knows = knows.map_err(NotLoaded::RejectedValue)?;
-        if knows == Knows::NotStarted {
+        let read = child.placed(&self.group, files, None).await;
+        let read = read.map_err(NotLoaded::RejectedValue)?;
+        if read == FilesRead::NotStarted {
             let why = format!("{} is started when all files are in place", child.name());
             return Err(NotLoaded::Unproven(why));
         }
@@ -216,7 +216,7 @@ impl Haproxy {
                     while !leftover::are_told(&old) && Instant::now() < until {
                         pace.wait().await;
                     }
-                    return Ok((knows == Knows::ReadThem).then_some(old));
+                    return Ok((read == FilesRead::These).then_some(old));
                 }
                 _ if matches!(child.life(), Life::Left(_)) => {
                     return Err(NotLoaded::RejectedValue(format!(
