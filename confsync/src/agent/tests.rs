@@ -111,12 +111,12 @@ async fn a_newcomer_is_rendered_applied_and_acknowledged() {
     assert!(state.backends.iter().all(|backend| backend.live) && state.backends.len() == 2);
     assert_eq!(state.loads.last().unwrap().cause, "10.0.0.2:80 joined");
     assert_eq!(rig.ack().unwrap().applied, joined);
-    // Nothing that is rendered changes: the revision is applied without a load.
-    let other = rig.set("/services/web/1/note", "10.0.0.1:80");
+    // No value changes: the revision is applied without a load.
+    let other = rig.set(&web(1), "10.0.0.1:80");
     let state = rig.applied(other).await;
     assert_eq!(state.loads_total, 2);
     let known = rig.stopped().await;
-    assert_eq!(known["app"].backends().count(), 3);
+    assert_eq!(known["app"].backends().count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
