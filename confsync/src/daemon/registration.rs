@@ -52,7 +52,8 @@ pub(super) struct RegistrationStatus {
 
 impl Registration {
     pub(super) fn start(store: Etcd, members: LoadBalancerKeys, config: &RunConfig) -> Self {
-        let wants = paced(members.wants());
+        let tree = members.bookkeeping().members();
+        let wants = paced(members.wants(), store.clone(), tree);
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
         let (owner, name_owner) = channel::channel(NameOwner::default());

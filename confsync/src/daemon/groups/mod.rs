@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::handshake::{is_bookkeeping, may_be_bookkeeping};
 use common::model::Prefix;
 use common::runtime::{Gate, Liveness};
 use common::store::{Connection, Etcd};
-use common::watch::{self, Options, Start};
+use common::watch::{self, Ignored, Options, Start};
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -222,7 +223,11 @@ impl GroupEnvironment {
     ) -> channel::Receiver<watch::View> {
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
-        let ignored = Some(self.bookkeeping.clone().into());
+        let ignored = Some(Ignored {
+            tree: self.bookkeeping.clone().into(),
+            entry: is_bookkeeping,
+            may_be: may_be_bookkeeping,
+        });
         let options = Options { resync: self.resync, start, ignored, ..Options::default() };
         watch::follow(self.store.clone(), group.trees(), options, stop.clone())
     }

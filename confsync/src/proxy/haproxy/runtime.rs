@@ -1,12 +1,12 @@
-//! HAProxy's members changed while it runs, through its runtime API.
+//! Changes the members of a running HAProxy, through its runtime API.
 //!
-//! A server that comes is added (or taken out of maintenance), one that leaves is put into
-//! maintenance: from then on nothing new is sent to it, and what it has goes on. Afterwards
-//! HAProxy is asked what it has. Only servers whose name is their address are touched: those
-//! that we write.
+//! A new server is added (or taken out of maintenance), one that leaves is put into maintenance:
+//! from then on it gets no new requests, and those in flight are finished. Afterwards HAProxy is
+//! asked for its servers. Only servers whose name is their address are touched: those that we
+//! write.
 //!
-//! What must hold: what one worker said is never taken for another's word, so the number of
-//! the worker is compared before and after.
+//! The invariant: an answer of one worker is never taken for another's, so the worker's pid is
+//! compared before and after.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +14,17 @@ use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{Members, RunningServer, difference, in_flight};
 use super::worker::{RuntimeError, RuntimeWorker, word};
 use super::{Haproxy, conf, options};
-use crate::proxy::nginx::{ProcessId, is_alive};
+use crate::proxy::process::{ProcessId, is_alive};
 
 /// The servers of each backend.
 pub type Backends = BTreeMap<String, Members>;
 
-/// A server that left and may have requests.
+/// A server that left and may still have requests.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DepartedServer {
     /// Its backend.
     pub backend: String,
-    /// Each that leaves gets a number of its own: HAProxy gives its numbers away again.
+    /// A number of our own for each departure: HAProxy reuses its own.
     pub number: u32,
 }
 
@@ -32,9 +32,9 @@ pub struct DepartedServer {
 #[derive(Debug)]
 pub struct Runtime {
     haproxy: Haproxy,
-    /// What was published last.
+    /// The members that were published last.
     wanted: Backends,
-    /// Those that left and may have requests.
+    /// Servers that left and may still have requests.
     departed: BTreeMap<DepartedServer, Departed>,
     next: u32,
     /// The worker that confirmed last.
@@ -61,7 +61,7 @@ impl Runtime {
         }
     }
 
-    /// These are the servers of the files that are loaded next.
+    /// The servers in the files that are loaded next.
     pub fn expect(&mut self, backends: &Backends) {
         self.wanted.clone_from(backends);
     }
@@ -89,7 +89,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Asks the worker what it has; it is to be what was published.
+    /// Asks the worker for its servers, which must be those that were published.
     ///
     /// # Errors
     /// [`RuntimeError`].
@@ -114,7 +114,7 @@ impl Runtime {
         }
     }
 
-    /// Whether another worker than the one that was confirmed last has taken over.
+    /// Whether another worker than the one that confirmed last has taken over.
     pub async fn is_lost(&self) -> bool {
         match (self.confirmed, self.worker().await) {
             (Some(confirmed), Ok(worker)) => worker.id != confirmed,
@@ -122,21 +122,21 @@ impl Runtime {
         }
     }
 
-    /// Those that left and may have requests.
+    /// Servers that left and may still have requests.
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedServer> {
         self.departed.keys().cloned().collect()
     }
 
-    /// What one that left still has. One without is deleted, if HAProxy has no idle
+    /// The requests of a server that left. One without requests is deleted, if HAProxy has no idle
     /// connection to it any more; that attempt also waits until no thread is about to use it.
     ///
-    /// `None` where HAProxy does not say.
+    /// `None` where HAProxy does not report that.
     pub async fn in_flight(&mut self, member: &DepartedServer) -> Option<u64> {
         let Some(gone) = self.departed.get(member).cloned() else { return Some(0) };
         let worker = self.worker().await.ok();
         let Some(worker) = worker.filter(|worker| worker.id == gone.worker) else {
-            // It has its requests from a worker that finishes, or has ended.
+            // Its requests are those of a worker that is finishing, or has ended.
             let ended = !is_alive(gone.worker);
             if ended {
                 self.departed.remove(member);
@@ -159,7 +159,7 @@ impl Runtime {
         Some(there)
     }
 
-    /// The worker that takes connections now.
+    /// The worker that accepts connections now.
     async fn worker(&self) -> Result<RuntimeWorker, RuntimeError> {
         let socket = self.haproxy.runtime_socket().await?;
         let answer = socket.ask(&RuntimeCommand::Info).await;
@@ -168,12 +168,12 @@ impl Runtime {
         let id = info.and_then(|info| ProcessId::of(info.pid));
         match id {
             Some(id) => Ok(RuntimeWorker { socket, id }),
-            None => Err(RuntimeError::Retry("HAProxy is being reloaded by somebody else".into())),
+            None => Err(RuntimeError::Retry("another process is reloading HAProxy".into())),
         }
     }
 
-    /// One that comes back while it has requests of before could not be counted any more:
-    /// then a new worker has to tell them apart.
+    /// A server that comes back while it still has requests from before could not be counted any
+    /// more: then a new worker, by a reload, is needed to tell them apart.
     async fn let_come_back(
         &mut self,
         backend: &Word,
@@ -245,8 +245,8 @@ impl Runtime {
         self.tidy(worker, backend, members, running).await
     }
 
-    /// Deletes servers that nobody waits for any more. HAProxy refuses while it keeps an idle
-    /// connection to one; then the next change does it.
+    /// Deletes servers without requests. HAProxy refuses while it keeps an idle connection to one;
+    /// then the next change deletes it.
     async fn tidy(
         &self,
         worker: &RuntimeWorker,

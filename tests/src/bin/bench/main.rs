@@ -7,6 +7,7 @@ mod bash_loop;
 mod cost;
 mod detection;
 mod drain;
+mod fleet;
 mod memory;
 mod put_to_served;
 mod register_many;
@@ -43,6 +44,8 @@ enum Question {
     Render(render::Args),
     /// A backend gets SIGTERM: how long until every load balancer has drained it?
     Drain(drain::Args),
+    /// A whole fleet against three members of etcd: what does it ask, how soon is a change seen?
+    Fleet(fleet::Args),
 }
 
 #[tokio::main]
@@ -57,5 +60,6 @@ async fn main() -> anyhow::Result<()> {
         Question::Detection(args) => detection::run(&args).await,
         Question::Render(args) => render::run(&args).await,
         Question::Drain(args) => drain::run(&args).await,
+        Question::Fleet(args) => fleet::run(&args).await,
     }
 }
