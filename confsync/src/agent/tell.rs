@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use common::handshake::Rejection;
+use common::handshake::{DriverInUse, Rejection};
 use common::model::{Backend, Revision};
 use common::store::Store;
 use common::watch::StaleReason;
@@ -107,6 +107,7 @@ impl<S: Store> Agent<S> {
                 assumed: self.parts.pipeline.proxy().is_assumed(),
                 held: self.lingering.iter().filter(is_read).cloned().collect(),
                 refused: refused.clone(),
+                driver: applied.map(|_| self.driver_in_use()),
             };
             members.acknowledge(&program.resource.name, said, self.regressions);
         }
@@ -131,6 +132,7 @@ impl<S: Store> Agent<S> {
             revision: load.revision.0,
             cause: load.cause.clone(),
             failed: load.failed.clone(),
+            reload: load.is_reload,
         });
         let mut loads: Vec<LoadState> = before.chain(loads).collect();
         loads.drain(..loads.len().saturating_sub(HISTORY));
@@ -170,6 +172,14 @@ impl<S: Store> Agent<S> {
             failures_total: pipeline.counts.failures,
             load_seconds: pipeline.load_seconds.clone(),
         }
+    }
+
+    fn driver_in_use(&self) -> DriverInUse {
+        let pipeline = &self.parts.pipeline;
+        let (name, reason) = pipeline.driver();
+        // Who uses no such word needs no reason.
+        let reason = reason.filter(|_| pipeline.names_members()).map(str::to_owned);
+        DriverInUse { name: name.to_owned(), reason }
     }
 
     /// What nginx runs by, as long as nobody has tried to load anything else.

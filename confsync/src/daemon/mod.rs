@@ -55,6 +55,7 @@ use crate::proxy::child::Child;
 use crate::proxy::driver::Driver;
 use crate::proxy::nginx::Argv;
 use crate::status::state::{GroupState, States};
+use crate::status::traffic::{Monitored, TrafficMonitor};
 use crate::status::{self, About, PageClients};
 
 /// A round of the main loop, a new confdir or the end included: agents finish what
@@ -102,6 +103,7 @@ struct Daemon {
     states: channel::Sender<States>,
     about: channel::Sender<About>,
     liveness: Liveness,
+    traffic: TrafficMonitor,
     heartbeat: Heartbeat,
     ready: bool,
     /// Cancelled when the service manager was told that we are ready.
@@ -118,6 +120,8 @@ struct RunningGroup {
     stop: CancellationToken,
     again: Arc<Notify>,
     state: channel::Receiver<GroupState>,
+    /// Its traffic is read for whoever watches.
+    _monitored: Option<Monitored>,
 }
 
 impl Daemon {
@@ -132,6 +136,7 @@ impl Daemon {
         let (about, told) =
             channel::channel(About::new(config.name.clone(), config.confdir.clone()));
         let (liveness, page_clients) = (Liveness::default(), PageClients::default());
+        let traffic = TrafficMonitor::default();
         let certificate = follow_expiry(&config.connection.tls, signals.abort.clone());
         if let Some(server) = config.status.clone() {
             let sources = status::Sources {
@@ -142,6 +147,7 @@ impl Daemon {
                 manager: manager.clone(),
                 stopping: signals.drain.clone(),
                 page_clients: page_clients.clone(),
+                traffic: traffic.clone(),
             };
             status::serve(server, sources, signals.abort.clone())?;
         }
@@ -197,6 +203,7 @@ impl Daemon {
             about,
             heartbeat: liveness.heartbeat("the main loop", CHORE),
             liveness,
+            traffic,
             ready: false,
             started,
             then_consumed: None,
@@ -229,6 +236,7 @@ impl Daemon {
         let locks = lock_dests(&targets, HANDED_OVER).await?;
         let interval = set.min_reload_interval();
         let driver = Driver::of(&set, &proxy);
+        let monitored = self.traffic.of(&set.name, driver.traffic_reader());
         let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
         let mut pipeline = pipeline.with_driver(driver);
         pipeline.splay = set.splay();
@@ -260,7 +268,7 @@ impl Daemon {
             before,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
-        self.running.push(RunningGroup { set, agent, stop, again, state });
+        self.running.push(RunningGroup { set, agent, stop, again, state, _monitored: monitored });
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::proxy::haproxy::{self, Backends, DepartedServer, Runtime, RuntimeErro
 use crate::proxy::membership::nginx_lua::NginxLua;
 use crate::proxy::membership::table::WorkerUser;
 pub use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
+use crate::proxy::traffic::TrafficReader;
 
 /// Who changes members.
 #[derive(Debug)]
@@ -96,6 +97,19 @@ impl Driver {
         match self {
             Self::Reload { why, .. } => Some(why),
             Self::NginxLua { .. } | Self::Haproxy(_) => None,
+        }
+    }
+
+    /// Where what its members have had and have is read, if it knows that.
+    #[must_use]
+    pub fn traffic_reader(&self) -> Option<TrafficReader> {
+        match self {
+            Self::Reload { .. } => None,
+            Self::NginxLua { lua, .. } => Some(TrafficReader::NginxLua {
+                folder: lua.folder().to_owned(),
+                ejection: lua.ejection(),
+            }),
+            Self::Haproxy(runtime) => Some(TrafficReader::Haproxy(Box::new(runtime.haproxy()))),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod haproxy;
 pub mod membership;
 pub mod nginx;
 pub mod pools;
+pub mod traffic;
 
 use std::time::Duration;
 

@@ -2,6 +2,9 @@
 //! files in the form of a driver.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
 
 pub use crate::config::rendered::RenderedFile;
 use crate::install::Wanted;
@@ -17,6 +20,34 @@ pub struct DepartedMember {
     pub pool: String,
     /// Its place there: a slot of ours, an id of HAProxy's.
     pub slot: u32,
+}
+
+/// What one member of one pool has had and has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemberTraffic {
+    /// The pool: nginx's upstream, HAProxy's backend.
+    pub pool: String,
+    /// Where it is, as an endpoint is written.
+    pub addr: String,
+    /// It has left, and still has requests.
+    pub leaving: bool,
+    /// Requests that it has and has not answered; `None` where they are not all counted.
+    pub in_flight: Option<u64>,
+    /// Requests that it has had.
+    pub requests: u64,
+    /// Tries that failed.
+    pub failures: u64,
+    /// It gets no requests now because it failed.
+    pub ejected: bool,
+}
+
+/// When failures leave a member out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ejection {
+    /// So many failures do; 0 for never.
+    pub max_fails: u32,
+    /// And for this long.
+    pub fail_timeout: Duration,
 }
 
 /// Files in the form of a driver.

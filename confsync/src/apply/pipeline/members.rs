@@ -31,11 +31,16 @@ impl Pipeline {
         (self.driver.name(), self.driver.why())
     }
 
+    /// Whether a template has a word that a driver could change.
+    #[must_use]
+    pub fn names_members(&self) -> bool {
+        self.rendered.iter().any(|file| file.text.names_members())
+    }
+
     /// Says once what is in use, when it is proven, and why it is nothing better.
     pub(super) fn tell_driver(&mut self) {
-        let has_members = self.rendered.iter().any(|file| file.text.names_members());
         let (driver, why) = self.driver();
-        if !has_members || self.told_driver == Some(driver) {
+        if !self.names_members() || self.told_driver == Some(driver) {
             return;
         }
         match why {
@@ -110,7 +115,7 @@ impl Pipeline {
             driver = self.driver.name(),
             "members changed without a reload"
         );
-        self.remember(began, None);
+        self.remember_members(began);
     }
 
     /// Requests to members that left are waited for. Where they cannot be counted, only a new

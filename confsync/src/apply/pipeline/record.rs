@@ -45,11 +45,21 @@ impl Pipeline {
     }
 
     pub(super) fn remember(&mut self, began: Instant, failed: Option<String>) {
+        self.keep_in_history(began, failed, true);
+    }
+
+    /// A change that was no reload.
+    pub(super) fn remember_members(&mut self, began: Instant) {
+        self.keep_in_history(began, None, false);
+    }
+
+    fn keep_in_history(&mut self, began: Instant, failed: Option<String>, is_reload: bool) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
         let (took, revision, cause) = (began.elapsed(), self.wanted_at, self.cause.clone());
-        self.history.push_back(Load { at: SystemTime::now(), took, revision, cause, failed });
+        let at = SystemTime::now();
+        self.history.push_back(Load { at, took, revision, cause, failed, is_reload });
     }
 }
 
@@ -86,4 +96,6 @@ pub struct Load {
     pub cause: String,
     /// `None` for success, else why not.
     pub failed: Option<String>,
+    /// Whether the proxy was made to reload.
+    pub is_reload: bool,
 }

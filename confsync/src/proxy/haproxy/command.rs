@@ -57,6 +57,8 @@ pub(super) enum Command {
     Info,
     /// All servers of a backend.
     Servers(Word),
+    /// The counters of all servers.
+    AllCounters,
     /// The counters of one server.
     Counters(Word, u32),
     /// A new server, in maintenance.
@@ -102,6 +104,7 @@ impl fmt::Display for Command {
             Self::Info => f.write_str("show info"),
             Self::Servers(backend) => write!(f, "show servers state {backend}"),
             // 4: servers.
+            Self::AllCounters => f.write_str("show stat -1 4 -1"),
             Self::Counters(backend, id) => write!(f, "show stat {backend} 4 {id}"),
             Self::Add { server, address, id, weight, options } => {
                 write!(f, "add server {server} {address} id {id}")?;
@@ -126,7 +129,9 @@ impl Command {
         match self {
             Self::Add { .. } => answer.trim() == "New server registered.",
             Self::Delete(_) => answer.trim() == "Server deleted.",
-            Self::Info | Self::Servers(_) | Self::Counters(..) => !answer.is_empty(),
+            Self::Info | Self::Servers(_) | Self::AllCounters | Self::Counters(..) => {
+                !answer.is_empty()
+            }
             _ => answer.trim().is_empty(),
         }
     }

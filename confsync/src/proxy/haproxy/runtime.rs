@@ -61,6 +61,12 @@ impl Runtime {
         }
     }
 
+    /// Whose runtime API it is.
+    #[must_use]
+    pub fn haproxy(&self) -> Haproxy {
+        self.haproxy.clone()
+    }
+
     /// These are the servers of the files that are loaded next.
     pub fn expect(&mut self, backends: &Backends) {
         self.wanted.clone_from(backends);

@@ -6,6 +6,7 @@
 //! * [`table`] carries them out, and counts what is in flight.
 //! * [`claims`] knows which workers live, and orders our writes before their reads.
 //! * [`nginx_text`] writes the lines of nginx's configuration that use a table.
+//! * [`readings`] says what members have had and have, for whoever watches.
 //! * [`worker_state`] asks a worker what it goes by.
 //! * [`nginx_lua`] is the driver: files in, members in, what is in flight out.
 //! * [`upstreams`] is all of it for one nginx: set, confirm, and what is still in flight.
@@ -24,6 +25,7 @@ pub mod claims;
 pub mod layout;
 pub mod nginx_lua;
 pub mod nginx_text;
+pub mod readings;
 pub mod roster;
 pub mod table;
 pub mod upstreams;

@@ -6,15 +6,16 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::layout::CAPACITY;
 use super::nginx_text::{BalancerFiles, BalancerSettings, http_level, upstream};
-use super::table::{TableFolder, Traffic, WorkerUser};
+use super::table::{TableFolder, WorkerUser};
 use super::upstreams::{LiveUpstreams, MembershipError};
 use crate::install::{Candidate, Wanted};
 use crate::proxy::nginx::conf;
-use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
+use crate::proxy::pools::{
+    Arrangement, DepartedMember, Ejection, Pools, PublishError, RenderedFile,
+};
 use crate::template::{
     NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines, upstream_block,
 };
@@ -182,10 +183,17 @@ impl NginxLua {
         }
     }
 
-    /// What the backends have had and have, by key.
+    /// Where the tables are.
     #[must_use]
-    pub fn traffic(&self) -> BTreeMap<Arc<str>, Traffic> {
-        self.upstreams.traffic().unwrap_or_default()
+    pub fn folder(&self) -> &Path {
+        self.upstreams.folder().path()
+    }
+
+    /// When failures leave a backend out.
+    #[must_use]
+    pub fn ejection(&self) -> Ejection {
+        let BalancerSettings { max_fails, fail_timeout, .. } = self.settings;
+        Ejection { max_fails, fail_timeout }
     }
 
     /// nginx is not running: sockets that a killed one left would keep it from starting.
@@ -269,6 +277,8 @@ fn lua_file(folder: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::install::Target;
 
