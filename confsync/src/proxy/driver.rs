@@ -76,7 +76,10 @@ impl Driver {
         }
         let user = nginx.worker_user().map(|(uid, gid)| WorkerUser { uid, gid });
         match NginxLua::open(folder, user) {
-            Ok(lua) => Self::NginxLua { lua: Box::new(lua), live: told.live },
+            Ok(lua) => {
+                let lua = Box::new(lua.with_balancing(told.balancing));
+                Self::NginxLua { lua, live: told.live }
+            }
             Err(error) => Self::reload(format!("{}: {error}", folder.display())),
         }
     }

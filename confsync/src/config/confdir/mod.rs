@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
-pub use resource::{Command, Haproxy, Live, Nginx, Resource};
+pub use resource::{Balancing, Command, Haproxy, Live, Nginx, Resource};
 pub use schema::SCHEMA;
 
 use common::model::Prefix;

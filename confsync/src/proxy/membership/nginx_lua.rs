@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::layout::CAPACITY;
-use super::nginx_text::{BalancerFiles, BalancerSettings, http_level, upstream};
+use super::nginx_text::{BalancerFiles, BalancerSettings, Balancing, http_level, upstream};
 use super::table::{TableFolder, WorkerUser};
 use super::upstreams::{LiveUpstreams, MembershipError};
 use crate::install::{Candidate, Wanted};
@@ -62,6 +62,13 @@ impl NginxLua {
             left_out: BTreeMap::new(),
             is_proven: false,
         })
+    }
+
+    /// Requests are spread in this way.
+    #[must_use]
+    pub fn with_balancing(mut self, balancing: Balancing) -> Self {
+        self.settings.balancing = balancing;
+        self
     }
 
     fn files(&self) -> BalancerFiles<'_> {
@@ -192,7 +199,7 @@ impl NginxLua {
     /// When failures leave a backend out.
     #[must_use]
     pub fn ejection(&self) -> Ejection {
-        let BalancerSettings { max_fails, fail_timeout, .. } = self.settings;
+        let Balancing { max_fails, fail_timeout, .. } = self.settings.balancing;
         Ejection { max_fails, fail_timeout }
     }
 
@@ -288,7 +295,7 @@ mod tests {
             (Arc::from(*text), member)
         };
         let members = endpoints.iter().map(member).collect();
-        let service = NamedService { path: "app".into(), members };
+        let service = NamedService { path: "app".into(), members, server_options: String::new() };
         let pieces = vec![
             Piece::Text(b"# begin\n".to_vec()),
             Piece::Upstream { service, more: more.into() },

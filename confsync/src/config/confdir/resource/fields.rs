@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
 
-use super::{Command, Haproxy, Live, Nginx, Reader};
+use super::{Balancing, Command, Haproxy, Live, Nginx, Reader};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, Template};
@@ -165,6 +165,7 @@ impl Reader<'_> {
         let path = |text: Option<String>, default: &str| {
             PathBuf::from(text.unwrap_or_else(|| default.into()))
         };
+        let seconds = Duration::from_secs;
         Nginx {
             conf: path(raw.conf, "/etc/nginx/nginx.conf"),
             pid_file: raw.pid_file.map(PathBuf::from),
@@ -173,6 +174,13 @@ impl Reader<'_> {
             max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
             live: self.live(raw.live.as_deref()),
             live_dir: path(raw.live_dir, "/run/confsync"),
+            balancing: Balancing {
+                max_fails: u32::try_from(self.count(raw.max_fails, "max_fails", 1))
+                    .unwrap_or(u32::MAX),
+                fail_timeout: self.span(raw.fail_timeout.as_ref(), "fail_timeout", seconds(10)),
+                slow_start: self.span(raw.slow_start.as_ref(), "slow_start", Duration::ZERO),
+                hold: self.span(raw.hold.as_ref(), "hold", Duration::ZERO),
+            },
         }
     }
 
