@@ -37,6 +37,8 @@ pub enum Until {
     Then(Instant),
     /// Until a command has proven it for the load of this number, or a later one.
     Proven(u64),
+    /// As long as those that the next load retires.
+    NextLoad,
 }
 
 impl Quiescence {
@@ -47,6 +49,11 @@ impl Quiescence {
 
     /// A load retired workers.
     pub fn retire(&mut self, until: Until) {
+        if !matches!(until, Until::Drained(_)) {
+            for waiting in self.retiring.iter_mut().filter(|r| r.until == Until::NextLoad) {
+                waiting.until = until.clone();
+            }
+        }
         self.retiring.push(Retiring { knows: self.live, until });
     }
 
@@ -69,7 +76,7 @@ impl Quiescence {
             }
             Until::Drained(members) => !members.is_empty(),
             Until::Then(at) => *at > now,
-            Until::Proven(_) => true,
+            Until::Proven(_) | Until::NextLoad => true,
         });
         if let Some(applied) = applied {
             let bound = self.retiring.iter().map(|retiring| retiring.knows).min();
@@ -83,7 +90,7 @@ impl Quiescence {
     pub fn departed(&self) -> impl Iterator<Item = &DepartedMember> {
         self.retiring.iter().flat_map(|retiring| match &retiring.until {
             Until::Drained(members) => members.as_slice(),
-            Until::Gone(_) | Until::Then(_) | Until::Proven(_) => &[],
+            Until::Gone(_) | Until::Then(_) | Until::Proven(_) | Until::NextLoad => &[],
         })
     }
 
@@ -91,6 +98,16 @@ impl Quiescence {
     #[must_use]
     pub fn waits_for_workers(&self) -> bool {
         self.retiring.iter().any(|retiring| matches!(retiring.until, Until::Gone(_)))
+    }
+
+    /// What members that left have in flight is not counted any more: the workers that may have
+    /// it are waited for, which the next load retires.
+    pub fn wait_for_next_load(&mut self) {
+        for retiring in &mut self.retiring {
+            if matches!(retiring.until, Until::Drained(_)) {
+                retiring.until = Until::NextLoad;
+            }
+        }
     }
 
     /// Nothing is in flight to this one any more.
@@ -156,6 +173,23 @@ mod tests {
         assert_eq!(quiescence.departed().collect::<Vec<_>>(), [&b]);
         quiescence.drained(&b);
         assert_eq!(look(&mut quiescence), Revision(7));
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_not_counted_any_more_is_waited_for_with_its_workers() {
+        let now = Instant::now();
+        let mut quiescence = Quiescence::default();
+        quiescence.live(Revision(5));
+        let member = DepartedMember { pool: "app".into(), slot: 1 };
+        quiescence.retire(Until::Drained(vec![member.clone()]));
+        quiescence.live(Revision(6));
+        quiescence.wait_for_next_load();
+        quiescence.drained(&member);
+        let look = |q: &mut Quiescence, old| q.look(Some(Revision(6)), now, |_| old);
+        assert_eq!(look(&mut quiescence, false), Revision(5));
+        quiescence.retire(Until::Gone(vec![pid(1)]));
+        assert_eq!(look(&mut quiescence, true), Revision(5));
+        assert_eq!(look(&mut quiescence, false), Revision(6));
     }
 
     #[tokio::test]

@@ -19,7 +19,9 @@ use crate::proxy::Proxy;
 use crate::proxy::haproxy::{self, Backends, DepartedServer, Runtime, RuntimeError};
 use crate::proxy::membership::nginx_lua::NginxLua;
 use crate::proxy::membership::table::WorkerUser;
-pub use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
+pub use crate::proxy::pools::{
+    Arrangement, DepartedMember, Pools, PublishError, ReadBack, RenderedFile,
+};
 use crate::proxy::traffic::TrafficReader;
 
 /// Who changes members.
@@ -201,11 +203,30 @@ impl Driver {
         true
     }
 
-    /// Whether what was published is lost: somebody else has reloaded the proxy.
-    pub async fn has_lost_members(&self) -> bool {
+    /// Whether it counts requests at their end, in nginx's log phase.
+    #[must_use]
+    pub fn needs_log_phase(&self) -> bool {
+        matches!(self, Self::NginxLua { .. })
+    }
+
+    /// Requests cannot be counted: a reload does from now on, unless the operator wants no
+    /// other.
+    pub fn demote(&mut self, why: &str) -> bool {
+        if matches!(self, Self::NginxLua { live: Live::Lua, .. }) {
+            return false;
+        }
+        *self = Self::reload(why);
+        true
+    }
+
+    /// Compares what the running proxy has with what was published last.
+    pub async fn read_back(&mut self) -> ReadBack {
         match self {
-            Self::Haproxy(runtime) => runtime.is_lost().await,
-            Self::Reload { .. } | Self::NginxLua { .. } => false,
+            Self::Haproxy(runtime) => {
+                runtime.read_back().await.map_or(ReadBack::Same, ReadBack::Other)
+            }
+            Self::NginxLua { lua, .. } => lua.read_back().await,
+            Self::Reload { .. } => ReadBack::Same,
         }
     }
 

@@ -67,3 +67,14 @@ pub enum PublishError {
     /// What runs is not what it was taken for: it must be reloaded.
     NeedsReload(String),
 }
+
+/// What a look at the running proxy has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadBack {
+    /// What was published, or nobody could be asked.
+    Same,
+    /// The same, by a worker that was not there before: its configuration may be another one.
+    NewWorker,
+    /// Something else, in the operator's words.
+    Other(String),
+}

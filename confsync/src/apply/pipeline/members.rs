@@ -2,6 +2,7 @@
 //! and only then written into the files, which any later start reads.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use common::model::Revision;
 use tokio::time::Instant;
@@ -10,7 +11,10 @@ use super::{Pipeline, blocking};
 use crate::apply::ledger::Owed;
 use crate::apply::quiescence::Until;
 use crate::install::{Proof, StagedFiles};
-use crate::proxy::driver::{Arrangement, DepartedMember, PublishError};
+use crate::proxy::driver::{Arrangement, DepartedMember, PublishError, ReadBack};
+
+/// How often it is looked what the running proxy really has.
+const READ_BACK: Duration = Duration::from_secs(5);
 
 impl Pipeline {
     pub(super) fn arrange(&mut self, revision: Revision) {
@@ -156,27 +160,65 @@ impl Pipeline {
         }
     }
 
-    /// Somebody else has reloaded the proxy, perhaps by files that were not written yet: it is
-    /// given the members again.
+    /// Looks what the running proxy really has. Somebody may have reloaded it, by files that
+    /// were not written yet, or changed its members: it is given them again.
     pub async fn look_for_lost_members(&mut self) {
-        if !self.ledger.in_sync() || self.pools.is_empty() || !self.driver.has_lost_members().await
-        {
+        let began = Instant::now();
+        let is_due = self.read_back_at.is_none_or(|at| began >= at);
+        if !is_due || !self.ledger.in_sync() || self.pools.is_empty() {
             return;
         }
+        let found = self.driver.read_back().await;
+        // A look at thousands of members takes its time.
+        self.read_back_at = Some(Instant::now() + READ_BACK.max(began.elapsed() * 50));
+        match found {
+            ReadBack::Same => {}
+            ReadBack::NewWorker => self.look_for_log_phase(),
+            ReadBack::Other(why) => self.give_members_again(&why).await,
+        }
+    }
+
+    async fn give_members_again(&mut self, why: &str) {
         self.is_published = false;
         let given = match self.publish_members().await {
             Ok(()) => self.driver.confirm().await,
             failed => failed,
         };
         match given {
-            Ok(()) => tracing::info!(
-                set = self.name,
-                "somebody reloaded the proxy; it has its members again"
-            ),
+            Ok(()) => {
+                self.wait_for_departed().await;
+                tracing::warn!(
+                    set = self.name,
+                    "the proxy had other members ({why}); it has the right ones again"
+                );
+            }
             Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) => {
                 self.needs_reload(&why)
             }
         }
+    }
+
+    /// A worker is new: by its configuration, requests may not be counted any more.
+    fn look_for_log_phase(&mut self) {
+        let found = self.proxy.nginx().and_then(|nginx| nginx.hidden_log_phase(None));
+        if let Some(found) = found {
+            let why = uncountable(&found);
+            if !self.demote(&why) {
+                self.say_trouble(why);
+            }
+        }
+    }
+
+    /// Requests cannot be counted from now on. Those that are in flight to members that left are
+    /// waited for with their workers, which the next load retires.
+    pub(super) fn demote(&mut self, why: &str) -> bool {
+        if !self.driver.demote(why) {
+            return false;
+        }
+        tracing::warn!(set = self.name, "every change of backends is a reload from now on: {why}");
+        self.quiescence.wait_for_next_load();
+        self.arrange(self.wanted_at);
+        true
     }
 
     /// Asks the driver about the members that left and are waited for.
@@ -198,4 +240,11 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Why the driver's counts would not be true.
+pub(super) fn uncountable(found: &str) -> String {
+    format!(
+        "requests cannot be counted: {found} takes the place of confsync's own log_by_lua_block"
+    )
 }

@@ -48,6 +48,8 @@ pub struct Pipeline {
     is_published: bool,
     /// Requests to members that left were not counted; the reload that cures it is on its way.
     uncounted: bool,
+    /// When it is looked again what the running proxy has.
+    read_back_at: Option<Instant>,
     /// The driver that the log has named.
     told_driver: Option<&'static str>,
     /// What is wanted, before a driver gave it its form.
@@ -136,6 +138,7 @@ impl Pipeline {
             pools: Pools::new(),
             is_published: true,
             uncounted: false,
+            read_back_at: None,
             told_driver: None,
             rendered: Vec::new(),
             targets,
@@ -374,6 +377,13 @@ impl Pipeline {
             }
             Err(NotPassed::Unknown(why)) => return self.failed(why),
         };
+        if self.driver.needs_log_phase()
+            && !self.pools.is_empty()
+            && let Some(found) = self.proxy.nginx().and_then(|n| n.hidden_log_phase(Some(&staged)))
+        {
+            let why = members::uncountable(&found);
+            return !self.demote(&why) && self.refused(digest, why);
+        }
         match blocking(move || staged.accept(proof)?.install()).await {
             Ok(installed) => {
                 for dest in installed.in_place() {

@@ -120,12 +120,19 @@ impl Runtime {
         }
     }
 
-    /// Whether another worker than the one that was confirmed last has taken over.
-    pub async fn is_lost(&self) -> bool {
-        match (self.confirmed, self.worker().await) {
-            (Some(confirmed), Ok(worker)) => worker.id != confirmed,
-            _ => false,
+    /// Whether the running worker has something else than what was published, and what.
+    pub async fn read_back(&self) -> Option<String> {
+        let (confirmed, worker) = (self.confirmed?, self.worker().await.ok()?);
+        if worker.id != confirmed {
+            return Some("somebody reloaded it".into());
         }
+        for (backend, members) in &self.wanted {
+            let running = worker.servers(&word(backend).ok()?).await.ok()?;
+            if let Some(why) = difference(members, &running) {
+                return Some(format!("somebody changed its backend {backend}: {why}"));
+            }
+        }
+        None
     }
 
     /// Those that left and may have requests.

@@ -9,6 +9,7 @@
 //! * [`readings`] says what members have had and have, for whoever watches.
 //! * [`worker_state`] asks a worker what it goes by.
 //! * [`nginx_lua`] is the driver: files in, members in, what is in flight out.
+//! * [`read_back`] compares what was set with what nginx has.
 //! * [`upstreams`] is all of it for one nginx: set, confirm, and what is still in flight.
 //!
 //! This module knows nothing of etcd, templates or reloads.
@@ -25,6 +26,7 @@ pub mod claims;
 pub mod layout;
 pub mod nginx_lua;
 pub mod nginx_text;
+mod read_back;
 pub mod readings;
 pub mod roster;
 pub mod table;

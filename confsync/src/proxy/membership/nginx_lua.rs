@@ -14,7 +14,7 @@ use super::upstreams::{LiveUpstreams, MembershipError};
 use crate::install::{Candidate, Wanted};
 use crate::proxy::nginx::conf;
 use crate::proxy::pools::{
-    Arrangement, DepartedMember, Ejection, Pools, PublishError, RenderedFile,
+    Arrangement, DepartedMember, Ejection, Pools, PublishError, ReadBack, RenderedFile,
 };
 use crate::template::{
     NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines, upstream_block,
@@ -169,6 +169,11 @@ impl NginxLua {
         self.upstreams.confirm().await.map_err(said)?;
         self.is_proven = true;
         Ok(())
+    }
+
+    /// Whether the tables and a worker that was asked say what was published last.
+    pub async fn read_back(&mut self) -> ReadBack {
+        self.upstreams.read_back().await
     }
 
     /// Those that left and were not seen without requests since.

@@ -242,9 +242,9 @@ pub struct MemberTable {
     name: String,
     /// Its members.
     pub roster: Roster,
-    members: File,
+    pub(super) members: File,
     counts: File,
-    capacity: u32,
+    pub(super) capacity: u32,
     columns: u32,
     instance: u64,
 }

@@ -1,7 +1,7 @@
 //! All upstreams of one nginx that change without a reload: what is wanted in, what was
 //! confirmed and what is still in flight out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -88,8 +88,8 @@ pub enum MembershipError {
 
 /// One upstream.
 #[derive(Debug)]
-struct Upstream {
-    table: MemberTable,
+pub(super) struct Upstream {
+    pub(super) table: MemberTable,
     members: UpstreamMembers,
     /// Whether [`Self::members`] is what the table says: not before the first change of
     /// this run, which compares with what an earlier run left.
@@ -101,15 +101,19 @@ struct Upstream {
 /// The upstreams of one nginx.
 #[derive(Debug)]
 pub struct LiveUpstreams {
-    folder: TableFolder,
-    upstreams: BTreeMap<String, Upstream>,
+    pub(super) folder: TableFolder,
+    pub(super) upstreams: BTreeMap<String, Upstream>,
+    /// How often it was looked what nginx has.
+    pub(super) looks: u64,
+    /// The workers that have answered such a look.
+    pub(super) seen_workers: BTreeSet<i32>,
 }
 
 impl LiveUpstreams {
     /// With the tables in `folder`.
     #[must_use]
     pub fn new(folder: TableFolder) -> Self {
-        Self { folder, upstreams: BTreeMap::new() }
+        Self { folder, upstreams: BTreeMap::new(), looks: 0, seen_workers: BTreeSet::new() }
     }
 
     /// Makes `members` those of `upstream`. When it returns, every pick that begins is by

@@ -22,6 +22,7 @@ mod compiled;
 pub mod conf;
 mod evidence;
 mod include;
+mod log_phase;
 mod lua;
 pub(in crate::proxy) mod process;
 mod reload;
