@@ -130,7 +130,7 @@ async fn new_traffic(
 ) -> Result<(), watch::error::RecvError> {
     loop {
         monitor.refresh().await;
-        if traffic.has_changed()? {
+        if watch::Receiver::has_changed(traffic)? {
             return Ok(());
         }
         tokio::time::sleep(LOOK_AT_TRAFFIC).await;

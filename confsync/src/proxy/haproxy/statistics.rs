@@ -33,8 +33,7 @@ fn read(answer: &str) -> Option<Vec<MemberTraffic>> {
         let addr = addr_of_ours(words.get(server)?, words.get(addr)?)?;
         let in_flight = number(current)? + number(queued).unwrap_or(0);
         let leaving = words.get(status)?.starts_with("MAINT");
-        (!leaving || in_flight > 0).then_some(())?;
-        Some(MemberTraffic {
+        (!leaving || in_flight > 0).then_some(MemberTraffic {
             pool: words.get(pool)?.clone(),
             addr,
             leaving,

@@ -114,8 +114,9 @@ pub fn upstream(
     let folder = quoted(&files.folder.display().to_string());
     let Balancing { max_fails, fail_timeout, slow_start, .. } = settings.balancing;
     let (fail_timeout, slow_start) = (seconds(fail_timeout), seconds(slow_start));
+    let lines = servers.lines().filter(|line| !line.contains(" down;")).count();
     let pick = format!(
-        "m.pick({folder}, {}, {max_fails}, {fail_timeout}, {slow_start}, {})",
+        "m.pick({folder}, {}, {max_fails}, {fail_timeout}, {slow_start}, {}, {lines})",
         quoted(name),
         settings.counted
     );
