@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use confsync::local::LocalSystem;
-use confsync::template::{Engine, Input, Sources, Template};
+use confsync::template::{Engine, Input, Template, TemplateSources};
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus")
@@ -24,7 +24,8 @@ fn data(file: &Path) -> BTreeMap<String, String> {
 
 fn render(case: &Path, kv: &BTreeMap<String, String>) -> Result<Vec<u8>, String> {
     let text = std::fs::read(case.join("template.tmpl")).unwrap();
-    let sources = Sources { templates: Some(case.to_owned()), ..Sources::default() };
+    let sources =
+        TemplateSources { templates: Some(case.to_owned()), ..TemplateSources::default() };
     let template = Template::compile(Path::new("t.tmpl"), &text, Engine::Go, &sources);
     let input = Input { system: Arc::new(LocalSystem), ..Input::of_keys(kv.clone()) };
     template.and_then(|t| t.render(&input)).map_err(|e| e.to_string())

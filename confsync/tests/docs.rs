@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::model::Backend;
 use confsync::local::LocalSystem;
-use confsync::template::{Engine, Input, NamedBackend, Sources, Template, helpers};
+use confsync::template::{Engine, Input, NamedBackend, Template, TemplateSources, helpers};
 
 fn page() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/handlebars.md");
@@ -60,10 +60,11 @@ fn every_example_does_what_the_page_says() {
             continue;
         }
         let name = Path::new("example.hbs");
-        let got = Template::compile(name, template, Engine::Handlebars, &Sources::default())
-            .and_then(|template| template.render(&data))
-            .map(|text| String::from_utf8(text).unwrap())
-            .map_err(|error| error.to_string());
+        let got =
+            Template::compile(name, template, Engine::Handlebars, &TemplateSources::default())
+                .and_then(|template| template.render(&data))
+                .map(|text| String::from_utf8(text).unwrap())
+                .map_err(|error| error.to_string());
         let fits = match (&got, kind.as_str()) {
             (Ok(got), "text") => got == want,
             (Err(error), "error") => error.contains(want.trim()),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use confsync::template::{Engine, Input, Sources, Template};
+use confsync::template::{Engine, Input, Template, TemplateSources};
 use proptest::prelude::*;
 
 /// Words that mean something to one language or the other.
@@ -93,7 +93,7 @@ fn data() -> impl Strategy<Value = BTreeMap<String, String>> {
 
 fn run(name: &str, text: &str, kv: BTreeMap<String, String>) {
     let name = Path::new(name);
-    let template = Template::compile(name, text, Engine::of(name), &Sources::default());
+    let template = Template::compile(name, text, Engine::of(name), &TemplateSources::default());
     let rendered = template.and_then(|t| t.render(&Input::of_keys(kv)));
     if let Err(error) = rendered {
         assert!(!error.what.contains("panicked"), "{error} in {text:?}");
@@ -117,7 +117,7 @@ proptest! {
     fn a_plain_value_cannot_leave_its_place_in_a_config(value in "\\PC{0,40}") {
         let kv = BTreeMap::from([("/v".to_owned(), value)]);
         let name = Path::new("t.hbs");
-        let template = Template::compile(name, "a {{getv \"/v\"}};", Engine::Handlebars, &Sources::default());
+        let template = Template::compile(name, "a {{getv \"/v\"}};", Engine::Handlebars, &TemplateSources::default());
         if let Ok(got) = template.unwrap().render(&Input::of_keys(kv)) {
             let got = String::from_utf8(got).unwrap();
             let inner = &got[2..got.len() - 1];
@@ -129,7 +129,7 @@ proptest! {
 fn refused(name: &str, text: &str) -> String {
     let kv = BTreeMap::from([("/a".to_owned(), "x".repeat(1000))]);
     let name = Path::new(name);
-    let template = Template::compile(name, text, Engine::of(name), &Sources::default());
+    let template = Template::compile(name, text, Engine::of(name), &TemplateSources::default());
     template.and_then(|t| t.render(&Input::of_keys(kv))).unwrap_err().to_string()
 }
 
@@ -140,7 +140,7 @@ fn many_repetitions_in_a_pattern_are_searched_for_in_one_pass() {
     let text = r#"{{regexMatch "[a-z]{1,900}b" (repeat 500 (getv "/a"))}}"#;
     let kv = BTreeMap::from([("/a".to_owned(), "x".repeat(1000))]);
     let name = Path::new("t.tmpl");
-    let template = Template::compile(name, text, Engine::of(name), &Sources::default());
+    let template = Template::compile(name, text, Engine::of(name), &TemplateSources::default());
     let rendered = template.and_then(|t| t.render(&Input::of_keys(kv)));
     assert_eq!(rendered.unwrap(), b"false");
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::model::Backend;
-use confsync::template::{Engine, Escape, Input, NamedBackend, RenderError, Sources, Template};
+use confsync::template::{
+    Engine, Escape, Input, NamedBackend, RenderError, Template, TemplateSources,
+};
 
 fn input() -> Input {
     let kv = [("/a", "plain"), ("/evil", "10.0.0.9:80; } server { listen 81"), ("/pair", "k=v")];
@@ -16,14 +18,14 @@ fn input() -> Input {
     Input { backends: vec![backend], ..Input::of_keys(kv) }
 }
 
-fn partials() -> Sources {
+fn partials() -> TemplateSources {
     let partials = [
         ("server", "server {{addr}}{{#if extra}} {{extra}}{{/if}};\n"),
         ("outer", "[{{> server}}]"),
         ("bad", "fine\n  {{getv \"/none\"}}\n"),
     ];
     let partials = partials.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
-    Sources { partials: partials.collect::<BTreeMap<_, _>>(), ..Sources::default() }
+    TemplateSources { partials: partials.collect::<BTreeMap<_, _>>(), ..TemplateSources::default() }
 }
 
 fn render(text: &str) -> Result<String, RenderError> {
@@ -48,7 +50,7 @@ fn partials_see_the_place_and_what_is_given() {
 fn what_reads_the_file_decides_what_is_refused_and_how_quote_quotes() {
     let render = |escape: Escape, text: &str| {
         let name = Path::new("web.hbs");
-        let sources = Sources { escape, ..Sources::default() };
+        let sources = TemplateSources { escape, ..TemplateSources::default() };
         let template = Template::compile(name, text, Engine::Handlebars, &sources)?;
         template.render(&input()).map(|text| String::from_utf8(text).unwrap())
     };

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use confsync::local::LocalSystem;
-use confsync::template::{Engine, Input, Sources, Template};
+use confsync::template::{Engine, Input, Template, TemplateSources};
 
 fn render(folder: &Path, text: &str) -> Result<String, String> {
-    let sources = Sources { templates: Some(folder.to_owned()), ..Sources::default() };
+    let sources =
+        TemplateSources { templates: Some(folder.to_owned()), ..TemplateSources::default() };
     let template = Template::compile(Path::new("main.tmpl"), text, Engine::Go, &sources);
     let system = Arc::new(LocalSystem);
     let input = Input { system, ..Input::of_keys([("/name", "shop")]) };

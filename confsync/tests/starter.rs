@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use confsync::template::{Engine, Input, NamedBackend, Sources, Template, keys, starter};
+use confsync::template::{Engine, Input, NamedBackend, Template, TemplateSources, keys, starter};
 
 fn input() -> Input {
     let entries = [
@@ -27,7 +27,7 @@ fn input() -> Input {
 
 fn render(name: &str, text: &str, input: &Input) -> String {
     let name = Path::new(name);
-    let template = Template::compile(name, text, Engine::of(name), &Sources::default());
+    let template = Template::compile(name, text, Engine::of(name), &TemplateSources::default());
     let text = template.unwrap_or_else(|e| panic!("{e}")).render(input);
     String::from_utf8(text.unwrap_or_else(|e| panic!("{e}"))).unwrap()
 }

@@ -137,7 +137,7 @@ pub struct ProbeOutcome {
 
 /// A service being probed. Dropping it ends that.
 #[derive(Debug)]
-pub struct Probing {
+pub struct ServiceProbe {
     /// Always the newest report. It counts as changed when the state or the verdict
     /// changed, not with each probe.
     pub report: watch::Receiver<ProbeReport>,
@@ -153,13 +153,13 @@ pub fn start(
     limits: ProbeLimits,
     bell: Arc<Notify>,
     spread: Duration,
-) -> Probing {
+) -> ServiceProbe {
     let begin = Instant::now() + spread.mul_f64(fastrand::f64());
     let (tell, report) = watch::channel(ProbeReport::new(Instant::now()));
     let probes = Arc::new(probes);
     let ask = move || round(Arc::clone(&probes), limits.clone());
     let task = tokio::spawn(follow(ask, policy, begin, fastrand::f64, tell, bell));
-    Probing { report, _task: AbortOnDropHandle::new(task) }
+    ServiceProbe { report, _task: AbortOnDropHandle::new(task) }
 }
 
 /// Over what time the first probes of this many services are spread: none for one,

@@ -18,14 +18,14 @@ use tokio::process::{Child, Command};
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub enum BackendExit {
     /// With this code.
     Code(u8),
     /// By this signal.
     Signal(u8),
 }
 
-impl Exit {
+impl BackendExit {
     /// The exit code to hand on: the child's own, or 128 and the signal, as shells
     /// have it.
     #[must_use]
@@ -37,7 +37,7 @@ impl Exit {
     }
 }
 
-impl From<ExitStatus> for Exit {
+impl From<ExitStatus> for BackendExit {
     fn from(status: ExitStatus) -> Self {
         let byte = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
         match (status.code(), status.signal()) {
@@ -47,7 +47,7 @@ impl From<ExitStatus> for Exit {
     }
 }
 
-impl fmt::Display for Exit {
+impl fmt::Display for BackendExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
@@ -77,14 +77,14 @@ pub enum SuperviseError {
 
 /// A running backend. Dropping it kills its whole group.
 #[derive(Debug)]
-pub struct Backend {
+pub struct BackendProcess {
     child: Child,
     pid: Option<Pid>,
-    exit: Option<Exit>,
+    exit: Option<BackendExit>,
     _ours: orphans::Ours,
 }
 
-impl Backend {
+impl BackendProcess {
     /// Starts the command, with our output and our environment, but for what
     /// is [`PRIVATE`](common::runtime::PRIVATE).
     ///
@@ -114,7 +114,7 @@ impl Backend {
     ///
     /// # Errors
     /// [`SuperviseError::Wait`].
-    pub async fn ended(&mut self) -> Result<Exit, SuperviseError> {
+    pub async fn ended(&mut self) -> Result<BackendExit, SuperviseError> {
         if let Some(exit) = self.exit {
             return Ok(exit);
         }
@@ -138,7 +138,7 @@ impl Backend {
     ///
     /// # Errors
     /// [`SuperviseError::Wait`].
-    pub async fn stop(&mut self, bound: Duration) -> Result<Exit, SuperviseError> {
+    pub async fn stop(&mut self, bound: Duration) -> Result<BackendExit, SuperviseError> {
         self.signal(Signal::TERM);
         if let Ok(exit) = tokio::time::timeout(bound, self.ended()).await {
             return exit;
@@ -155,7 +155,7 @@ impl Backend {
     }
 }
 
-impl Drop for Backend {
+impl Drop for BackendProcess {
     fn drop(&mut self) {
         self.kill_group();
     }
@@ -171,8 +171,8 @@ mod tests {
 
     use super::*;
 
-    fn sh(script: &str) -> Backend {
-        Backend::start(&["sh".into(), "-c".into(), script.into()]).unwrap()
+    fn sh(script: &str) -> BackendProcess {
+        BackendProcess::start(&["sh".into(), "-c".into(), script.into()]).unwrap()
     }
 
     /// A pipe for scripts to write to, so that tests know how far they are.
@@ -188,16 +188,16 @@ mod tests {
     #[tokio::test]
     async fn the_exit_is_handed_on() {
         for (script, exit, code) in [
-            ("exit 0", Exit::Code(0), 0),
-            ("exit 7", Exit::Code(7), 7),
-            ("kill -TERM $$", Exit::Signal(15), 143),
+            ("exit 0", BackendExit::Code(0), 0),
+            ("exit 7", BackendExit::Code(7), 7),
+            ("kill -TERM $$", BackendExit::Signal(15), 143),
         ] {
             let mut backend = sh(script);
             assert_eq!(backend.ended().await.unwrap(), exit);
             assert_eq!(backend.ended().await.unwrap().code(), code);
             assert_eq!(backend.pid(), None);
         }
-        assert_eq!(Exit::Signal(15).to_string(), "killed by signal 15");
+        assert_eq!(BackendExit::Signal(15).to_string(), "killed by signal 15");
     }
 
     #[tokio::test]
@@ -216,7 +216,7 @@ mod tests {
             tokio::time::timeout(LONG, told.read_exact(&mut byte)).await.unwrap().unwrap();
             assert_eq!(byte[0], answer);
         }
-        assert_eq!(backend.stop(LONG).await.unwrap(), Exit::Code(5));
+        assert_eq!(backend.stop(LONG).await.unwrap(), BackendExit::Code(5));
         backend.signal(Signal::TERM);
     }
 
@@ -230,7 +230,7 @@ mod tests {
         let mut byte = [0; 1];
         tokio::time::timeout(LONG, told.read_exact(&mut byte)).await.unwrap().unwrap();
         let exit = backend.stop(Duration::from_millis(100)).await.unwrap();
-        assert_eq!(exit, Exit::Signal(9));
+        assert_eq!(exit, BackendExit::Signal(9));
         // The pipe ends when nobody holds it any more.
         assert_eq!(tokio::time::timeout(LONG, told.read(&mut byte)).await.unwrap().unwrap(), 0);
     }
@@ -240,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut told, path) = fifo(folder.path());
         let mut backend = sh(&format!("exec 3>{path}; printf r >&3; sleep 300 & exit 4"));
-        assert_eq!(backend.ended().await.unwrap(), Exit::Code(4));
+        assert_eq!(backend.ended().await.unwrap(), BackendExit::Code(4));
         let mut all = Vec::new();
         tokio::time::timeout(LONG, told.read_to_end(&mut all)).await.unwrap().unwrap();
         assert_eq!(all, b"r");
@@ -248,8 +248,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_start_is_said() {
-        let said = Backend::start(&["/nowhere/apache2".into()]).unwrap_err().to_string();
+        let said = BackendProcess::start(&["/nowhere/apache2".into()]).unwrap_err().to_string();
         assert!(said.starts_with("cannot start `/nowhere/apache2`: No such file"), "{said}");
-        assert!(matches!(Backend::start(&[]), Err(SuperviseError::NoCommand)));
+        assert!(matches!(BackendProcess::start(&[]), Err(SuperviseError::NoCommand)));
     }
 }

@@ -100,6 +100,51 @@ async fn without_a_confdir_nginx_serves_what_is_in_place_until_there_is_one() {
     load.stop().await.assert_none_failed();
 }
 
+/// Somebody else writes the file: nginx serves what is in place, and the reload group begins
+/// when it may. So at the start, and so when the confdir is read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let (one, two) = (Backend::start(&lab, "one").await, Backend::start(&lab, "two").await);
+    let ctl = etcd.ctl(Api::V3);
+    ctl.put("/services/apache/one", &one.address().to_string()).await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    let confsync = || Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    assert!(confsync().arg("--once").run().await.exit.success());
+    let site = nginx.site();
+    let name = format!(".{}.confsync-lock", site.file_name().unwrap().to_string_lossy());
+    let writer = fs::File::create(site.with_file_name(name)).unwrap();
+    writer.lock().unwrap();
+
+    let confsync = confsync().supervising(&nginx).start();
+    confsync.logged("cannot begin, and tries again").await;
+    let load = Load::on(nginx.address()).start();
+    load.answered("one").await;
+    assert!(!confsync.notified().iter().any(|line| line == "READY=1"));
+    let status = confsync.status().unwrap_or_default();
+    assert!(status.contains("cannot begin"), "{status}");
+    ctl.put("/services/apache/two", &two.address().to_string()).await;
+    drop(writer);
+    confsync.logged("could begin now").await;
+    confsync.ready().await;
+    load.answered("two").await;
+
+    // Below a file there is no folder.
+    confdir.toml(
+        "more",
+        &format!("[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}/x\"\n", site.display()),
+    );
+    confsync.signal(tests::process::Signal::HUP);
+    confsync.logged("set=\"more\"").await;
+    ctl.del("/services/apache/one").await;
+    load.forget_answers();
+    load.answered("two").await;
+    load.stop().await.assert_none_failed();
+    assert_eq!(confsync.stop().await, Exit::Code(0), "{}", confsync.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     let lab = Lab::new();

@@ -14,10 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The value of one key: bytes, for etcd prescribes no encoding.
 #[derive(Clone, PartialEq, Eq)]
-pub struct StoredValue(Form);
+pub struct StoredValue(Content);
 
 #[derive(Clone, PartialEq, Eq)]
-enum Form {
+enum Content {
     Text(Arc<str>),
     Bytes(Arc<[u8]>),
 }
@@ -27,8 +27,8 @@ impl StoredValue {
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match &self.0 {
-            Form::Text(text) => Some(text),
-            Form::Bytes(_) => None,
+            Content::Text(text) => Some(text),
+            Content::Bytes(_) => None,
         }
     }
 
@@ -36,8 +36,8 @@ impl StoredValue {
     #[must_use]
     pub fn lossy(&self) -> Arc<str> {
         match &self.0 {
-            Form::Text(text) => Arc::clone(text),
-            Form::Bytes(bytes) => String::from_utf8_lossy(bytes).into(),
+            Content::Text(text) => Arc::clone(text),
+            Content::Bytes(bytes) => String::from_utf8_lossy(bytes).into(),
         }
     }
 }
@@ -46,8 +46,8 @@ impl Deref for StoredValue {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Form::Text(text) => text.as_bytes(),
-            Form::Bytes(bytes) => bytes,
+            Content::Text(text) => text.as_bytes(),
+            Content::Bytes(bytes) => bytes,
         }
     }
 }
@@ -55,8 +55,8 @@ impl Deref for StoredValue {
 impl From<&[u8]> for StoredValue {
     fn from(bytes: &[u8]) -> Self {
         Self(match std::str::from_utf8(bytes) {
-            Ok(text) => Form::Text(text.into()),
-            Err(_) => Form::Bytes(bytes.into()),
+            Ok(text) => Content::Text(text.into()),
+            Err(_) => Content::Bytes(bytes.into()),
         })
     }
 }
@@ -69,19 +69,19 @@ impl From<Vec<u8>> for StoredValue {
 
 impl From<&str> for StoredValue {
     fn from(text: &str) -> Self {
-        Self(Form::Text(text.into()))
+        Self(Content::Text(text.into()))
     }
 }
 
 impl From<String> for StoredValue {
     fn from(text: String) -> Self {
-        Self(Form::Text(text.into()))
+        Self(Content::Text(text.into()))
     }
 }
 
 impl From<Arc<str>> for StoredValue {
     fn from(text: Arc<str>) -> Self {
-        Self(Form::Text(text))
+        Self(Content::Text(text))
     }
 }
 

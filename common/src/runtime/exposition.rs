@@ -3,7 +3,7 @@
 
 use hyper::Request;
 
-use super::status_server::{SharedDocument, Source, StatusResponse, plain};
+use super::status_server::{DocumentSource, SharedDocument, StatusResponse, plain};
 
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -15,7 +15,7 @@ pub struct SharedMetrics<S> {
     plain: SharedDocument<S>,
 }
 
-impl<S: Source + Clone> SharedMetrics<S> {
+impl<S: DocumentSource + Clone> SharedMetrics<S> {
     /// Nothing is rendered before somebody asks.
     #[must_use]
     pub fn new(source: S) -> Self {

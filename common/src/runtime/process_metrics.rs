@@ -14,7 +14,7 @@ pub fn process_metrics(registry: &mut Registry) {
         gauge.set(value);
         gauge
     };
-    if let Some(usage) = Usage::read() {
+    if let Some(usage) = ProcessUsage::read() {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(usage.cpu_seconds);
         let help = "Processor time used, user and system";
@@ -40,7 +40,7 @@ pub fn process_metrics(registry: &mut Registry) {
 
 /// `/proc/self/stat`, in the units of Prometheus.
 #[derive(Debug, PartialEq)]
-struct Usage {
+struct ProcessUsage {
     cpu_seconds: f64,
     start_time: f64,
     resident: f64,
@@ -48,7 +48,7 @@ struct Usage {
     threads: f64,
 }
 
-impl Usage {
+impl ProcessUsage {
     fn read() -> Option<Self> {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         let boot = std::fs::read_to_string("/proc/stat").ok()?;
@@ -84,8 +84,8 @@ mod tests {
     fn the_kernels_line_is_read_whatever_the_program_is_called() {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 1000 8192 \
                     25 18446744073709551615";
-        let usage = Usage::parse(stat, 1_000_000.0, 100.0, 4096.0);
-        let wanted = Usage {
+        let usage = ProcessUsage::parse(stat, 1_000_000.0, 100.0, 4096.0);
+        let wanted = ProcessUsage {
             cpu_seconds: 3.0,
             start_time: 1_000_010.0,
             resident: 102_400.0,
@@ -93,7 +93,7 @@ mod tests {
             threads: 3.0,
         };
         assert_eq!(usage, Some(wanted));
-        assert_eq!(Usage::parse("42 (x) S 1", 0.0, 100.0, 4096.0), None);
-        assert!(Usage::read().is_some_and(|usage| usage.resident > 0.0));
+        assert_eq!(ProcessUsage::parse("42 (x) S 1", 0.0, 100.0, 4096.0), None);
+        assert!(ProcessUsage::read().is_some_and(|usage| usage.resident > 0.0));
     }
 }

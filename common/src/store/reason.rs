@@ -75,11 +75,11 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
-    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+    struct Nested(&'static str, #[source] Option<Box<Nested>>);
 
-    fn layers(texts: &[&'static str]) -> Option<Box<Layer>> {
+    fn layers(texts: &[&'static str]) -> Option<Box<Nested>> {
         let (first, rest) = texts.split_first()?;
-        Some(Box::new(Layer(first, layers(rest))))
+        Some(Box::new(Nested(first, layers(rest))))
     }
 
     #[test]

@@ -14,12 +14,12 @@ type Parse<T> = fn(&[PathBuf], &[Vec<u8>]) -> Result<T, String>;
 pub struct FromFiles<T> {
     paths: Vec<PathBuf>,
     parse: Parse<T>,
-    state: Mutex<State<T>>,
+    state: Mutex<FilesState<T>>,
 }
 
-struct State<T> {
+struct FilesState<T> {
     /// The files as they were last read.
-    seen: Option<Vec<Option<Stamp>>>,
+    seen: Option<Vec<Option<FileVersion>>>,
     /// The last content that could be used.
     good: Option<Arc<T>>,
     /// Why the present content cannot be used.
@@ -28,14 +28,14 @@ struct State<T> {
 
 /// What tells one content of a file from the next.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileVersion {
     device_and_inode: (u64, u64),
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileVersion {
     /// `None` if there is no such file, or none that may be looked at.
     fn of(path: &Path) -> Option<Self> {
         let file = fs::metadata(path).ok()?;
@@ -52,7 +52,7 @@ impl<T> FromFiles<T> {
     /// Nothing is read before somebody asks.
     #[must_use]
     pub fn new(paths: Vec<PathBuf>, parse: Parse<T>) -> Self {
-        let state = State { seen: None, good: None, wrong: String::new() };
+        let state = FilesState { seen: None, good: None, wrong: String::new() };
         Self { paths, parse, state: Mutex::new(state) }
     }
 
@@ -63,7 +63,7 @@ impl<T> FromFiles<T> {
     pub fn current(&self) -> Result<Arc<T>, String> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at before they are read: a change in between is seen the next time.
-        let now: Vec<_> = self.paths.iter().map(|path| Stamp::of(path)).collect();
+        let now: Vec<_> = self.paths.iter().map(|path| FileVersion::of(path)).collect();
         if state.seen.as_ref() != Some(&now) {
             state.seen = Some(now);
             self.renew(&mut state);
@@ -71,7 +71,7 @@ impl<T> FromFiles<T> {
         state.good.clone().ok_or_else(|| state.wrong.clone())
     }
 
-    fn renew(&self, state: &mut State<T>) {
+    fn renew(&self, state: &mut FilesState<T>) {
         let again = state.good.is_some();
         match self.read() {
             Ok(new) => {

@@ -22,11 +22,11 @@ pub struct LoadBalancerKeys {
     ours: Arc<[String]>,
     bookkeeping: Bookkeeping,
     wants: watch::Sender<Wants>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<MemberState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MemberState {
     member: Option<Member>,
     acks: BTreeMap<String, Ack>,
     regressions: u32,
@@ -190,7 +190,7 @@ impl LoadBalancerKeys {
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut MemberState)) {
         let Ok(mut state) = self.state.lock() else { return };
         change(&mut state);
         let wants = self.as_wants(&state);
@@ -198,7 +198,7 @@ impl LoadBalancerKeys {
     }
 
     /// The name itself is always wanted: it is ours as soon as nobody else has it.
-    fn as_wants(&self, state: &State) -> BTreeMap<Key, Want> {
+    fn as_wants(&self, state: &MemberState) -> BTreeMap<Key, Want> {
         let name = if state.is_alias { self.alias() } else { self.name.clone() };
         let names = [&self.name, &name].into_iter().take(1 + usize::from(state.is_alias));
         let members = state.member.iter().flat_map(|member| {

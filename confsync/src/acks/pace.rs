@@ -18,7 +18,7 @@ const BURST: u32 = 8;
 pub fn paced(mut from: watch::Receiver<Wants>) -> watch::Receiver<Wants> {
     let (to, paced) = watch::channel(from.borrow_and_update().clone());
     tokio::spawn(async move {
-        let mut pace = Pace { full_at: Instant::now() };
+        let mut pace = TokenBucket { full_at: Instant::now() };
         while from.changed().await.is_ok() {
             sleep_until(pace.next(Instant::now())).await;
             let wants = from.borrow_and_update().clone();
@@ -31,12 +31,12 @@ pub fn paced(mut from: watch::Receiver<Wants>) -> watch::Receiver<Wants> {
 }
 
 /// A bucket of [`BURST`] that gains one every [`EVERY`].
-struct Pace {
+struct TokenBucket {
     /// When it would be full again.
     full_at: Instant,
 }
 
-impl Pace {
+impl TokenBucket {
     /// Takes one; when it may be used.
     fn next(&mut self, now: Instant) -> Instant {
         self.full_at = self.full_at.max(now) + EVERY;

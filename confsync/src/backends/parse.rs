@@ -88,7 +88,7 @@ struct Sorted<'k> {
     /// What templates see of it, if it may pass.
     shown: Option<StoredValue>,
     /// What it says as a backend, and where.
-    backend: Option<(Place<'k>, Backend)>,
+    backend: Option<(BackendKey<'k>, Backend)>,
     /// Why it is not a backend, where it should be.
     refused: Option<String>,
 }
@@ -217,17 +217,17 @@ impl KeySelection {
 
     /// Where a backend's key is: `<services>/<service>/<id>`, or directly below a
     /// tree of the resource.
-    fn place<'k>(&'k self, key: &'k str) -> Option<Place<'k>> {
+    fn place<'k>(&'k self, key: &'k str) -> Option<BackendKey<'k>> {
         let bare =
             if self.prefix.as_str() == "/" { key } else { key.strip_prefix(self.prefix.as_str())? };
         if let Some(rest) = self.services.strip(bare) {
             let (service, id) = rest.split_once('/')?;
-            return Place::new(service, id, true);
+            return BackendKey::new(service, id, true);
         }
         let direct = |tree: &'k Tree| {
             let folder: Prefix = tree.path().parse().ok()?;
             let service = tree.path().rsplit('/').next()?;
-            Place::new(service, folder.strip(key)?, false)
+            BackendKey::new(service, folder.strip(key)?, false)
         };
         self.trees.iter().find_map(direct)
     }
@@ -260,12 +260,12 @@ impl fmt::Write for Rest<'_> {
 }
 
 /// Where a key stands that may be a backend's.
-struct Place<'k> {
+struct BackendKey<'k> {
     service: &'k str,
     in_services: bool,
 }
 
-impl<'k> Place<'k> {
+impl<'k> BackendKey<'k> {
     /// The key of a backend ends with its id, and nothing is below it.
     fn new(service: &'k str, id: &str, in_services: bool) -> Option<Self> {
         let whole = !id.is_empty() && !id.contains('/') && !service.is_empty();

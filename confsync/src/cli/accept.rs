@@ -23,7 +23,7 @@ const WORD: Duration = Duration::from_secs(45);
 
 /// How one load balancer stands to the loss.
 #[derive(Debug, PartialEq, Eq)]
-enum Standing {
+enum LossAcceptance {
     /// It holds nothing back.
     Done,
     /// It holds the loss back.
@@ -76,17 +76,17 @@ fn holding<'f>(fleet: &'f Fleet, resource: &str) -> anyhow::Result<Vec<(&'f str,
     }
     let of = |(lb, (member, acks)): (&'f String, &'f (Member, BTreeMap<String, Ack>))| {
         let ack = acks.get(resource).filter(|ack| ack.instance_id == member.instance_id)?;
-        (standing(ack) == Standing::HoldsBack).then_some((lb.as_str(), ack))
+        (standing(ack) == LossAcceptance::HoldsBack).then_some((lb.as_str(), ack))
     };
     Ok(fleet.iter().filter_map(of).collect())
 }
 
-fn standing(ack: &Ack) -> Standing {
+fn standing(ack: &Ack) -> LossAcceptance {
     match &ack.rejected {
-        Some(rejection) if rejection.too_few_backends => Standing::HoldsBack,
-        Some(rejection) => Standing::Rejected(rejection.reason.clone()),
-        None if ack.retained.is_empty() => Standing::Done,
-        None => Standing::HoldsBack,
+        Some(rejection) if rejection.too_few_backends => LossAcceptance::HoldsBack,
+        Some(rejection) => LossAcceptance::Rejected(rejection.reason.clone()),
+        None if ack.retained.is_empty() => LossAcceptance::Done,
+        None => LossAcceptance::HoldsBack,
     }
 }
 
@@ -120,12 +120,12 @@ async fn see<S: Store>(
         while !names.is_empty() && view.changed().await.is_ok() {
             let Some(snapshot) = view.borrow_and_update().snapshot.clone() else { continue };
             names.retain(|lb| match standing_of(&snapshot, bookkeeping, resource, lb) {
-                Some(Standing::HoldsBack) => true,
-                Some(Standing::Done) => {
+                Some(LossAcceptance::HoldsBack) => true,
+                Some(LossAcceptance::Done) => {
                     print(format_args!("{lb}: accepted\n"));
                     false
                 }
-                Some(Standing::Rejected(why)) => {
+                Some(LossAcceptance::Rejected(why)) => {
                     print(format_args!("{lb}: accepted, but the last files stay: {why}\n"));
                     exit = Exit::Failed;
                     false
@@ -152,7 +152,7 @@ fn standing_of(
     bookkeeping: &Bookkeeping,
     resource: &str,
     lb: &str,
-) -> Option<Standing> {
+) -> Option<LossAcceptance> {
     let fleet = load_balancers::read(snapshot, bookkeeping);
-    Some(fleet.get(lb)?.1.get(resource).map_or(Standing::HoldsBack, standing))
+    Some(fleet.get(lb)?.1.get(resource).map_or(LossAcceptance::HoldsBack, standing))
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
-use crate::config::confdir::{Command, Resource};
+use crate::config::confdir::{Resource, ShellCommand};
 
 /// Words of the shell itself, and such as begin a longer command.
 const SHELL: &[&str] = &[
@@ -104,7 +104,7 @@ fn pid_file(file: &Path, what: &str) -> Option<String> {
 }
 
 /// The program of a command, if the command begins with one.
-fn first_word(command: &Command, what: &str) -> Option<String> {
+fn first_word(command: &ShellCommand, what: &str) -> Option<String> {
     let mut words = command.text.split_whitespace();
     // Before a program may stand settings of its environment.
     let word = words.find(|word| !word.contains('=') || word.starts_with('/'))?;
@@ -143,8 +143,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn command(text: &str) -> Command {
-        Command { text: text.to_owned(), timeout: Duration::from_secs(1) }
+    fn command(text: &str) -> ShellCommand {
+        ShellCommand { text: text.to_owned(), timeout: Duration::from_secs(1) }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::config::confdir::{self, Confdir, ConfdirError, Globals, Mistake, Note};
+use crate::config::confdir::{self, Confdir, ConfdirError, ConfdirMistake, Globals, Note};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup, group};
 
@@ -31,7 +31,10 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Loaded, ConfdirError> {
 ///
 /// # Errors
 /// When the folder itself cannot be read.
-pub fn load_usable(path: &Path, globals: &Globals) -> Result<(Loaded, Vec<Mistake>), ConfdirError> {
+pub fn load_usable(
+    path: &Path,
+    globals: &Globals,
+) -> Result<(Loaded, Vec<ConfdirMistake>), ConfdirError> {
     let (mut loaded, mistakes) = read(path, globals)?;
     let is_wrong = |program: &CompiledResource| {
         mistakes.iter().any(|mistake| mistake.file == program.resource.file)
@@ -54,7 +57,10 @@ pub fn has_no_resources(path: &Path) -> bool {
 ///
 /// # Errors
 /// When the folder itself cannot be read.
-pub(crate) fn read(path: &Path, globals: &Globals) -> Result<(Loaded, Vec<Mistake>), ConfdirError> {
+pub(crate) fn read(
+    path: &Path,
+    globals: &Globals,
+) -> Result<(Loaded, Vec<ConfdirMistake>), ConfdirError> {
     let (Confdir { resources, mut notes, .. }, mut mistakes) = confdir::read(path, globals)?;
     let mut programs = Vec::new();
     for resource in resources {

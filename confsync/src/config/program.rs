@@ -10,11 +10,11 @@ use std::sync::Arc;
 use common::model::Tree;
 
 use crate::backends::{ParsedKeys, RegisteredBackend};
-use crate::config::confdir::{Mistake, Resource};
+use crate::config::confdir::{ConfdirMistake, Resource};
 use crate::config::rendered::RenderedFile;
 use crate::install::Target;
 use crate::local::LocalSystem;
-use crate::template::{Engine, Input, NamedBackend, Rendered, Sources, Template, keys};
+use crate::template::{Engine, Input, NamedBackend, RenderedText, Template, TemplateSources, keys};
 
 /// A resource ready to render.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct CompiledResource {
     pub resource: Resource,
     template: Arc<Template>,
     text: Vec<u8>,
-    sources: Sources,
+    sources: TemplateSources,
 }
 
 impl CompiledResource {
@@ -31,9 +31,9 @@ impl CompiledResource {
     ///
     /// # Errors
     /// When a file cannot be read or is not a template, with the place.
-    pub fn compile(resource: Resource, confdir: &Path) -> Result<Self, Mistake> {
+    pub fn compile(resource: Resource, confdir: &Path) -> Result<Self, ConfdirMistake> {
         let src = resource.src.clone();
-        let mistake = |file: &Path, text: String| Mistake { file: file.to_owned(), text };
+        let mistake = |file: &Path, text: String| ConfdirMistake { file: file.to_owned(), text };
         let text = std::fs::read(&src).map_err(|e| mistake(&src, e.to_string()))?;
         let templates = confdir.join("templates");
         let partials = match resource.engine {
@@ -42,7 +42,7 @@ impl CompiledResource {
             Engine::Go => BTreeMap::new(),
         };
         let escape = resource.escape;
-        let sources = Sources { partials, templates: Some(templates), escape };
+        let sources = TemplateSources { partials, templates: Some(templates), escape };
         let template =
             Template::compile(&src, &text, resource.engine, &sources).map_err(|error| {
                 // The error names the file itself; a mistake would name it twice.
@@ -94,7 +94,7 @@ impl CompiledResource {
     }
 
     /// A service whose keys are not read would be without backends for ever.
-    fn check_covered(&self, text: &Rendered) -> Result<(), String> {
+    fn check_covered(&self, text: &RenderedText) -> Result<(), String> {
         let reading = &self.resource.reading;
         let prefix = reading.prefix.as_str().trim_end_matches('/');
         let services = reading.services.as_str();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::model::Tree;
 
-use crate::config::confdir::{Command, Haproxy, Nginx, Resource};
+use crate::config::confdir::{HaproxyOptions, NginxOptions, Resource, ShellCommand};
 use crate::config::program::CompiledResource;
 
 /// Files that are loaded together. Clones share the compiled templates.
@@ -26,9 +26,9 @@ pub struct ReloadGroup {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loader {
     /// nginx, by name.
-    Nginx(Nginx),
+    Nginx(NginxOptions),
     /// HAProxy, by name.
-    Haproxy(Haproxy),
+    Haproxy(HaproxyOptions),
     /// A command, shared by all resources that name the same.
     Command(String),
     /// Nobody: the file is all there is to it. Each such resource is alone.
@@ -55,7 +55,7 @@ fn loader(resource: &Resource) -> Loader {
     }
     match (&resource.nginx, &resource.reload) {
         (Some(nginx), _) => Loader::Nginx(nginx.clone()),
-        (None, Some(Command { text, .. })) => Loader::Command(text.clone()),
+        (None, Some(ShellCommand { text, .. })) => Loader::Command(text.clone()),
         (None, None) => Loader::Nobody(resource.name.clone()),
     }
 }

@@ -2,7 +2,7 @@
 //! of members are installed. Pure.
 
 use crate::install::{Candidate, Target};
-use crate::template::Rendered;
+use crate::template::RenderedText;
 
 /// A rendered file.
 #[derive(Debug, Clone)]
@@ -10,7 +10,7 @@ pub struct RenderedFile {
     /// Where it goes.
     pub target: Target,
     /// The text, in pieces.
-    pub text: Rendered,
+    pub text: RenderedText,
     /// Whether HAProxy reads it, whose lines are of another form.
     pub is_for_haproxy: bool,
 }

@@ -154,7 +154,10 @@ async fn note_files(child: &Child, sets: &[ReloadGroup]) {
     }
 }
 
-async fn nginx_of(sets: &[ReloadGroup], argv: Option<&Argv>) -> anyhow::Result<Option<Nginx>> {
+pub(super) async fn nginx_of(
+    sets: &[ReloadGroup],
+    argv: Option<&Argv>,
+) -> anyhow::Result<Option<Nginx>> {
     let by_name = |set: &&ReloadGroup| matches!(set.loader, Loader::Nginx(_));
     match (sets.iter().find(by_name), argv) {
         (Some(set), _) => Ok(Proxy::of(set, None, argv).await?.nginx().cloned()),

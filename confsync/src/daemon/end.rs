@@ -25,8 +25,7 @@ impl Daemon {
         for running in &self.running {
             running.stop.cancel();
         }
-        let sets: Vec<ReloadGroup> =
-            self.running.iter().map(|running| running.set.clone()).collect();
+        let sets: Vec<ReloadGroup> = self.sets().cloned().collect();
         for running in self.running.drain(..) {
             let abort = self.signals.abort.clone();
             let _ = abort.run_until_cancelled(running.agent).await;

@@ -10,6 +10,7 @@ mod name;
 mod nothing_found;
 pub mod once;
 mod reload;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use common::watch::{self, Options, Start};
 use rustix::process::Signal;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use early::explain;
@@ -39,6 +40,7 @@ use join::consumed_by;
 use locks::{HANDED_OVER, lock_dests};
 use name::NameOwner;
 use nothing_found::say_where_keys_are;
+use waiting::{NewGroup, WaitingGroup};
 
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
@@ -100,6 +102,7 @@ struct Daemon {
     registrar: JoinHandle<()>,
     report: channel::Receiver<registrar::RegistrarReport>,
     running: Vec<RunningGroup>,
+    waiting: Vec<WaitingGroup>,
     states: channel::Sender<States>,
     about: channel::Sender<About>,
     liveness: Liveness,
@@ -199,6 +202,7 @@ impl Daemon {
             registrar,
             report,
             running: Vec::new(),
+            waiting: Vec::new(),
             states,
             about,
             heartbeat: liveness.heartbeat("the main loop", CHORE),
@@ -212,7 +216,12 @@ impl Daemon {
         let joined = daemon.join(consumed_by(&loaded.sets)).await;
         daemon.expect(&loaded.sets).await;
         for set in loaded.sets {
-            daemon.begin(set, BTreeMap::new(), None, &joined).await?;
+            let new = NewGroup::of(set);
+            // Without a program of ours that serves, the service manager tries again.
+            match daemon.child {
+                Some(_) => daemon.begin_or_wait(new, &joined).await,
+                None => daemon.begin(new, &joined, HANDED_OVER).await?,
+            }
         }
         Ok(daemon)
     }
@@ -226,14 +235,14 @@ impl Daemon {
 
     async fn begin(
         &mut self,
-        set: ReloadGroup,
-        known_backends: BTreeMap<String, KnownBackends>,
-        before: Option<GroupState>,
+        new: NewGroup,
         joined: &Gate,
+        patience: Duration,
     ) -> anyhow::Result<()> {
+        let NewGroup { set, known_backends, before } = new;
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
         let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
-        let locks = lock_dests(&targets, HANDED_OVER).await?;
+        let locks = lock_dests(&targets, patience).await?;
         let interval = set.min_reload_interval();
         let driver = Driver::of(&set, &proxy);
         let monitored = self.traffic.of(&set.name, driver.traffic_reader());
@@ -308,6 +317,7 @@ impl Daemon {
                     None => std::future::pending().await,
                 }
             };
+            let begin = next_begin(self.next_begin());
             let changed = any_changed(&mut self.running);
             tokio::select! {
                 () = drain.cancelled() => return Ok(self.end(None).await),
@@ -317,6 +327,7 @@ impl Daemon {
                 Ok(()) = self.name_owner.changed() => {}
                 Ok(()) = hangups.changed() => self.reload().await,
                 _ = beat.tick() => self.watchdog(),
+                () = begin => self.begin_again().await,
                 _ = passes.tick(), if self.config.reread => self.reread().await,
             }
         }
@@ -363,6 +374,7 @@ impl Daemon {
             .running
             .iter_mut()
             .map(|running| (running.set.name.clone(), running.state.borrow_and_update().clone()))
+            .chain(self.waiting.iter().map(|w| (w.new.set.name.clone(), w.state())))
             .collect();
         let rival = self.about.borrow().rival.clone();
         let words = states.values().map(GroupState::words);
@@ -380,6 +392,13 @@ impl Daemon {
             self.members.consume(consumed);
         }
         self.states.send_replace(states);
+    }
+}
+
+async fn next_begin(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Daemon;
 use super::join::{consumed_by, with_trees_of};
+use super::waiting::NewGroup;
 use crate::config::load::{Loaded, load};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup};
@@ -28,8 +29,9 @@ impl Daemon {
         match load(&self.config.confdir, &self.config.globals) {
             Ok(loaded) => {
                 self.unusable = None;
-                let runs = |set: &ReloadGroup| self.running.iter().any(|r| r.set.same_as(set));
-                if loaded.sets.len() != self.running.len() || !loaded.sets.iter().all(runs) {
+                let known: Vec<_> = self.sets().collect();
+                let is_known = |set: &ReloadGroup| known.iter().any(|known| known.same_as(set));
+                if loaded.sets.len() != known.len() || !loaded.sets.iter().all(is_known) {
                     self.take(loaded).await;
                 }
             }
@@ -45,8 +47,7 @@ impl Daemon {
 
     async fn take(&mut self, loaded: Loaded) {
         loaded.say_notes();
-        let before: Vec<ReloadGroup> =
-            self.running.iter().map(|running| running.set.clone()).collect();
+        let before: Vec<ReloadGroup> = self.sets().cloned().collect();
         let (mut kept, mut ended) = (Vec::new(), Vec::new());
         for running in self.running.drain(..) {
             let same = loaded.sets.iter().any(|set| set.same_as(&running.set));
@@ -67,6 +68,10 @@ impl Daemon {
             });
             last.push((running.set.loader, state));
         }
+        for waiting in self.waiting.drain(..) {
+            known_backends.extend(waiting.new.known_backends);
+            last.extend(waiting.new.before.map(|state| (waiting.new.set.loader, state)));
+        }
         // What was read so far is routed by until the new files are live.
         let consumed = consumed_by(&loaded.sets);
         let routed = with_trees_of(consumed.clone(), &consumed_by(&before));
@@ -76,21 +81,24 @@ impl Daemon {
         let new =
             loaded.sets.into_iter().filter(|set| !self.running.iter().any(|r| r.set.same_as(set)));
         for set in new.collect::<Vec<_>>() {
-            let name = set.name.clone();
             let belief = |program: &CompiledResource| {
                 let (name, mut belief) = known_backends.remove_entry(&program.resource.name)?;
                 let trees = &program.resource.reading.trees;
                 belief.retain(|key| trees.iter().any(|tree| tree.covers(key)));
                 Some((name, belief))
             };
-            let mine = set.programs.iter().filter_map(belief).collect();
+            let known_backends = set.programs.iter().filter_map(belief).collect();
             let by_name = matches!(set.loader, Loader::Nginx(_) | Loader::Haproxy(_));
             let before = last.iter().find(|(loader, _)| by_name && *loader == set.loader);
             let before = before.map(|(_, state)| state.clone());
-            if let Err(error) = self.begin(set, mine, before, &joined).await {
-                tracing::error!(set = name, "not started: {error:#}");
-            }
+            self.begin_or_wait(NewGroup { set, known_backends, before }, &joined).await;
         }
         tracing::info!(sets = self.running.len(), "confdir read again");
+    }
+
+    /// All reload groups, also those that could not begin yet.
+    pub(super) fn sets(&self) -> impl Iterator<Item = &ReloadGroup> {
+        let waiting = self.waiting.iter().map(|waiting| &waiting.new.set);
+        self.running.iter().map(|running| &running.set).chain(waiting)
     }
 }

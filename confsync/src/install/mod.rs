@@ -38,6 +38,7 @@ pub use digest::{Digest, Wanted, current};
 pub use error::InstallError;
 pub use lock::DestLock;
 pub use recover::{Recovered, clean_stale, recover};
+pub(crate) use stage::StagedPaths;
 pub use stage::{Proof, Staged, StagedFiles};
 pub use stamp::Stamp;
 pub use swap::{CheckedFiles, InstalledFiles};

@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::names::{absent, is_stage_name, previous};
-use super::swap::Progress;
-use super::target::{Place, resolve};
+use super::swap::SwapProgress;
+use super::target::{ResolvedDest, resolve};
 use super::{InstallError, InstalledFiles, Target};
 
 /// What an earlier run left behind.
@@ -45,8 +45,8 @@ pub fn recover(targets: &[Target]) -> Result<Recovered, InstallError> {
     }
     let set = InstalledFiles::found(places);
     match set.progress() {
-        Progress::New if whole => Ok(Recovered::Undecided(set)),
-        Progress::Between if whole => set.rollback().map(|()| Recovered::PutBack),
+        SwapProgress::New if whole => Ok(Recovered::Undecided(set)),
+        SwapProgress::Between if whole => set.rollback().map(|()| Recovered::PutBack),
         _ => set.commit().map(|()| Recovered::Nothing),
     }
 }
@@ -87,7 +87,7 @@ fn held(path: &Path) -> bool {
 /// The real place, or `None` where there is not even a folder.
 pub(super) fn place(target: &Target) -> Result<Option<PathBuf>, InstallError> {
     match resolve(&target.dest) {
-        Ok(Place { real, .. }) => Ok(Some(real)),
+        Ok(ResolvedDest { real, .. }) => Ok(Some(real)),
         Err(InstallError::NoFolder { .. } | InstallError::Dangling { .. }) => Ok(None),
         Err(InstallError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),

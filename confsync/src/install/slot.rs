@@ -14,7 +14,7 @@ use super::target::Access;
 use super::{InstallError, Staged, Target};
 
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct FileSwap {
     target: Target,
     real: PathBuf,
     stage: Option<TempPath>,
@@ -22,7 +22,7 @@ pub(super) struct Slot {
     in_place: bool,
 }
 
-impl Slot {
+impl FileSwap {
     pub(super) fn staged(staged: Staged) -> Self {
         let (target, real, path) = staged.into_parts();
         Self { target, real, stage: Some(path), marked: false, in_place: false }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempPath};
 
 use super::names::{RANDOM, stage_prefix};
-use super::target::{Access, Place, make_folder, resolve};
+use super::target::{Access, ResolvedDest, make_folder, resolve};
 use super::{Candidate, CheckedFiles, Digest, InstallError, Target, Wanted};
 
 /// One file of a set, written beside its dest and not checked. Dropping it removes
@@ -21,7 +21,7 @@ pub struct Staged {
     pub(super) real: PathBuf,
     /// Closed, and not locked: a check may run, lock and edit it.
     pub(super) path: TempPath,
-    stamp: Stamp,
+    stamp: EditStamp,
 }
 
 /// Files of one set, staged and not checked.
@@ -37,7 +37,7 @@ pub struct StagedFiles {
 pub struct Proof {
     digest: Digest,
     /// What the staged files are after a check that may edit them; none after another.
-    edits: Option<Vec<Stamp>>,
+    edits: Option<Vec<EditStamp>>,
 }
 
 impl Proof {
@@ -64,26 +64,45 @@ impl Proof {
 
 /// What tells whether a file was written to since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64, u64, i64, i64);
+struct EditStamp(u64, u64, i64, i64);
 
-impl Stamp {
+impl EditStamp {
     fn of(meta: &Metadata) -> Self {
         Self(meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
     }
 }
 
+/// The paths of one candidate, for a check that reads it in the place of its dest.
+#[derive(Debug, Clone)]
+pub(crate) struct StagedPaths {
+    /// As the operator wrote it: the name to use in messages.
+    pub(crate) dest: PathBuf,
+    /// The file that dest means, behind links; it may not exist yet.
+    pub(crate) real: PathBuf,
+    /// Where the candidate is.
+    pub(crate) staged: PathBuf,
+}
+
 impl Staged {
+    pub(super) fn paths(&self) -> StagedPaths {
+        StagedPaths {
+            dest: self.target.dest.clone(),
+            real: self.real.clone(),
+            staged: self.path.to_path_buf(),
+        }
+    }
+
     fn write(candidate: &Candidate) -> Result<Self, InstallError> {
         let target = candidate.target.clone();
         make_folder(&target)?;
-        let Place { real, now } = resolve(&target.dest)?;
+        let ResolvedDest { real, now } = resolve(&target.dest)?;
         let mut temp = new_beside(&real)?;
         let path = temp.path().to_owned();
         temp.write_all(&candidate.bytes).map_err(InstallError::io("write", &path))?;
         give(temp.as_file(), &path, Access::wanted(&target, now.as_ref()))?;
         temp.as_file().sync_all().map_err(InstallError::io("write to disk", &path))?;
         let meta = temp.as_file().metadata().map_err(InstallError::io("look at", &path))?;
-        Ok(Self { target, real, path: temp.into_temp_path(), stamp: Stamp::of(&meta) })
+        Ok(Self { target, real, path: temp.into_temp_path(), stamp: EditStamp::of(&meta) })
     }
 
     /// The dest as the operator wrote it: the name to use in messages.
@@ -104,9 +123,9 @@ impl Staged {
         &self.path
     }
 
-    fn stamp_now(&self) -> Result<Stamp, InstallError> {
+    fn stamp_now(&self) -> Result<EditStamp, InstallError> {
         match fs::symlink_metadata(&self.path) {
-            Ok(meta) if meta.is_file() => Ok(Stamp::of(&meta)),
+            Ok(meta) if meta.is_file() => Ok(EditStamp::of(&meta)),
             Ok(_) => Err(InstallError::Altered(self.target.dest.clone())),
             Err(e) => Err(InstallError::io("look at", &self.path)(e)),
         }
@@ -121,13 +140,13 @@ impl Staged {
     }
 
     /// Takes what its check has made of it: on disk, with the owner and mode that are wanted.
-    fn take_edit(&mut self, stamp: Stamp) -> Result<bool, InstallError> {
+    fn take_edit(&mut self, stamp: EditStamp) -> Result<bool, InstallError> {
         if stamp == self.stamp {
             return Ok(false);
         }
         let path: &Path = &self.path;
         let file = File::open(path).map_err(InstallError::io("read", path))?;
-        let Place { now, .. } = resolve(&self.target.dest)?;
+        let ResolvedDest { now, .. } = resolve(&self.target.dest)?;
         give(&file, path, Access::wanted(&self.target, now.as_ref()))?;
         file.sync_all().map_err(InstallError::io("write to disk", path))?;
         self.stamp = stamp;
@@ -162,6 +181,11 @@ impl StagedFiles {
     #[must_use]
     pub fn files(&self) -> &[Staged] {
         &self.files
+    }
+
+    /// The paths of each file.
+    pub(crate) fn paths(&self) -> Vec<StagedPaths> {
+        self.files.iter().map(Staged::paths).collect()
     }
 
     /// The digest of what is staged.

@@ -8,10 +8,10 @@ use super::Target;
 /// What the file system says of a set: equal stamps mean that nobody wrote, replaced
 /// or removed a file, or changed its mode or owner (which moves its change time).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<Option<File>>);
+pub struct Stamp(Vec<Option<FileStamp>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct File {
+struct FileStamp {
     place: (u64, u64),
     size: u64,
     changed: (i64, i64),
@@ -24,7 +24,7 @@ impl Stamp {
         let file = |target: &Target| {
             let meta = fs::metadata(&target.dest).ok()?;
             let changed = (meta.ctime(), meta.ctime_nsec());
-            Some(File { place: (meta.dev(), meta.ino()), size: meta.size(), changed })
+            Some(FileStamp { place: (meta.dev(), meta.ino()), size: meta.size(), changed })
         };
         Self(targets.iter().map(file).collect())
     }

@@ -1,6 +1,6 @@
 //! The later stages: a set takes its place as a whole, and can be put back.
 //!
-//! Each way through is a list of small steps ([`Step`]), each of which is one change
+//! Each way through is a list of small steps ([`SwapStep`]), each of which is one change
 //! of the file system or leaves nothing half done. So a kill between any two of them
 //! can be played in a test.
 //!
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::slot::Slot;
+use super::slot::FileSwap;
 use super::{Digest, InstallError, Staged, Target};
 
 /// A set that passed its check and waits beside its dests.
@@ -35,12 +35,12 @@ pub struct InstalledFiles {
 
 #[derive(Debug)]
 pub(super) struct Swap {
-    slots: Vec<Slot>,
+    slots: Vec<FileSwap>,
 }
 
 /// One step on the way, of the file with this index or of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum SwapStep {
     Forget(usize),
     Keep(usize),
     Replace(usize),
@@ -50,7 +50,7 @@ pub(super) enum Step {
 
 impl CheckedFiles {
     pub(super) fn new(files: Vec<Staged>, digest: Digest, edited: bool) -> Self {
-        let slots = files.into_iter().map(Slot::staged).collect();
+        let slots = files.into_iter().map(FileSwap::staged).collect();
         Self { swap: Swap { slots }, digest, edited }
     }
 
@@ -82,7 +82,7 @@ impl CheckedFiles {
 
 impl InstalledFiles {
     pub(super) fn found(places: Vec<(Target, PathBuf)>) -> Self {
-        let slot = |(target, real)| Slot::found(target, real);
+        let slot = |(target, real)| FileSwap::found(target, real);
         Self { swap: Swap { slots: places.into_iter().map(slot).collect() }, edited: false }
     }
 
@@ -117,66 +117,66 @@ impl InstalledFiles {
     }
 
     /// How far a set got that was found after a crash.
-    pub(super) fn progress(&self) -> Progress {
-        let states: Vec<_> = self.swap.slots.iter().filter_map(Slot::is_replaced).collect();
+    pub(super) fn progress(&self) -> SwapProgress {
+        let states: Vec<_> = self.swap.slots.iter().filter_map(FileSwap::is_replaced).collect();
         match (states.contains(&true), states.contains(&false)) {
-            (true, true) => Progress::Between,
-            (false, true) => Progress::Old,
-            (_, false) => Progress::New,
+            (true, true) => SwapProgress::Between,
+            (false, true) => SwapProgress::Old,
+            (_, false) => SwapProgress::New,
         }
     }
 }
 
 /// How far a set got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum SwapProgress {
     Old,
     Between,
     New,
 }
 
 impl Swap {
-    pub(super) fn way_in(&self) -> Vec<Step> {
+    pub(super) fn way_in(&self) -> Vec<SwapStep> {
         let each = 0..self.slots.len();
-        let keep = each.clone().map(Step::Keep);
-        self.forget().chain(keep).chain(each.map(Step::Replace)).chain(self.sync()).collect()
+        let keep = each.clone().map(SwapStep::Keep);
+        self.forget().chain(keep).chain(each.map(SwapStep::Replace)).chain(self.sync()).collect()
     }
 
-    pub(super) fn way_back(&self) -> Vec<Step> {
+    pub(super) fn way_back(&self) -> Vec<SwapStep> {
         let marked = self.slots.iter().enumerate().filter(|(_, s)| s.is_marked());
-        let back = marked.map(|(i, _)| Step::PutBack(i));
+        let back = marked.map(|(i, _)| SwapStep::PutBack(i));
         back.chain(self.sync()).chain(self.forget()).collect()
     }
 
-    fn forget(&self) -> impl Iterator<Item = Step> + use<> {
-        (0..self.slots.len()).map(Step::Forget)
+    fn forget(&self) -> impl Iterator<Item = SwapStep> + use<> {
+        (0..self.slots.len()).map(SwapStep::Forget)
     }
 
-    fn sync(&self) -> impl Iterator<Item = Step> + use<> {
+    fn sync(&self) -> impl Iterator<Item = SwapStep> + use<> {
         let folders: BTreeSet<_> = self.slots.iter().filter_map(|s| s.real().parent()).collect();
-        folders.into_iter().map(|f| Step::Sync(f.to_owned())).collect::<Vec<_>>().into_iter()
+        folders.into_iter().map(|f| SwapStep::Sync(f.to_owned())).collect::<Vec<_>>().into_iter()
     }
 
-    fn walk(&mut self, steps: Vec<Step>) -> Result<(), InstallError> {
+    fn walk(&mut self, steps: Vec<SwapStep>) -> Result<(), InstallError> {
         steps.iter().try_for_each(|step| self.perform(step))
     }
 
     /// Puts back as many as can be; unless that is all, every mark stays.
     fn go_back(&mut self) -> Result<(), InstallError> {
         let (back, rest): (Vec<_>, Vec<_>) =
-            self.way_back().into_iter().partition(|step| matches!(step, Step::PutBack(_)));
+            self.way_back().into_iter().partition(|step| matches!(step, SwapStep::PutBack(_)));
         let errors: Vec<_> = back.iter().filter_map(|step| self.perform(step).err()).collect();
         errors.into_iter().next().map_or(Ok(()), Err)?;
         self.walk(rest)
     }
 
-    pub(super) fn perform(&mut self, step: &Step) -> Result<(), InstallError> {
+    pub(super) fn perform(&mut self, step: &SwapStep) -> Result<(), InstallError> {
         match step {
-            Step::Forget(i) => self.slots.get_mut(*i).map_or(Ok(()), Slot::forget),
-            Step::Keep(i) => self.slots.get_mut(*i).map_or(Ok(()), Slot::keep),
-            Step::Replace(i) => self.slots.get_mut(*i).map_or(Ok(()), Slot::replace),
-            Step::PutBack(i) => self.slots.get_mut(*i).map_or(Ok(()), Slot::put_back),
-            Step::Sync(folder) => File::open(folder)
+            SwapStep::Forget(i) => self.slots.get_mut(*i).map_or(Ok(()), FileSwap::forget),
+            SwapStep::Keep(i) => self.slots.get_mut(*i).map_or(Ok(()), FileSwap::keep),
+            SwapStep::Replace(i) => self.slots.get_mut(*i).map_or(Ok(()), FileSwap::replace),
+            SwapStep::PutBack(i) => self.slots.get_mut(*i).map_or(Ok(()), FileSwap::put_back),
+            SwapStep::Sync(folder) => File::open(folder)
                 .and_then(|f| f.sync_all())
                 .map_err(InstallError::io("write to disk the folder", folder)),
         }

@@ -58,7 +58,7 @@ pub struct Candidate {
 
 /// The place behind the links, and what is there now.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ResolvedDest {
     pub(super) real: PathBuf,
     pub(super) now: Option<Metadata>,
 }
@@ -67,7 +67,7 @@ pub(super) struct Place {
 ///
 /// A link to a file that is not there yet is followed too, as writing through it
 /// would, if the folder it leads to exists.
-pub(super) fn resolve(dest: &Path) -> Result<Place, InstallError> {
+pub(super) fn resolve(dest: &Path) -> Result<ResolvedDest, InstallError> {
     let mut path = dest.to_owned();
     for hop in 0..MAX_LINKS {
         let (folder, name) = split(&path)?;
@@ -91,12 +91,14 @@ pub(super) fn resolve(dest: &Path) -> Result<Place, InstallError> {
                 let to = fs::read_link(&real).map_err(InstallError::io("read the link", &real))?;
                 path = folder.join(to);
             }
-            Ok(meta) if meta.is_file() => return Ok(Place { real, now: Some(meta) }),
+            Ok(meta) if meta.is_file() => return Ok(ResolvedDest { real, now: Some(meta) }),
             Ok(meta) => {
                 let what = name_of(meta.file_type());
                 return Err(InstallError::NotAFile { dest: dest.into(), what });
             }
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Place { real, now: None }),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Ok(ResolvedDest { real, now: None });
+            }
             Err(e) => return Err(InstallError::io("look at", &real)(e)),
         }
     }

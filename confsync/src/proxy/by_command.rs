@@ -23,36 +23,36 @@ pub struct ByCommand {
     child: Option<Child>,
     /// What it is, if it is an nginx.
     nginx: Option<Nginx>,
-    checks: Vec<Check>,
-    reloads: Vec<confdir::Command>,
-    verifies: Vec<confdir::Command>,
-    quiesces: Vec<confdir::Command>,
+    checks: Vec<CheckCommand>,
+    reloads: Vec<confdir::ShellCommand>,
+    verifies: Vec<confdir::ShellCommand>,
+    quiesces: Vec<confdir::ShellCommand>,
     /// The longest that any resource of the set asks for.
     pub quiesce_after: Duration,
 }
 
 #[derive(Debug)]
-struct Check {
+struct CheckCommand {
     dest: std::path::PathBuf,
-    command: confdir::Command,
+    command: confdir::ShellCommand,
 }
 
 impl ByCommand {
     pub(super) fn of(set: &ReloadGroup, child: Option<Child>, nginx: Option<Nginx>) -> Self {
         let resources = || set.programs.iter().map(|program| &program.resource);
         // After the swap the candidate is dest itself. The same line runs once.
-        let once = |pick: fn(&Resource) -> &Option<confdir::Command>| {
+        let once = |pick: fn(&Resource) -> &Option<confdir::ShellCommand>| {
             let line = |resource: &Resource| {
                 let command = pick(resource).clone()?;
                 let text = substitute(&command.text, &resource.dest, &resource.dest);
-                Some(confdir::Command { text, ..command })
+                Some(confdir::ShellCommand { text, ..command })
             };
             let all: BTreeSet<_> = resources().filter_map(line).collect();
             all.into_iter().collect()
         };
         let check = |resource: &Resource| {
             let command = resource.check.clone()?;
-            Some(Check { dest: resource.dest.clone(), command })
+            Some(CheckCommand { dest: resource.dest.clone(), command })
         };
         Self {
             group: set.name.clone(),
@@ -156,7 +156,7 @@ impl ByCommand {
     }
 }
 
-fn shell(command: &confdir::Command, most: Option<Duration>) -> Command {
+fn shell(command: &confdir::ShellCommand, most: Option<Duration>) -> Command {
     let deadline = most.map_or(command.timeout, |most| most.min(command.timeout));
     Command::shell(&command.text, deadline)
 }

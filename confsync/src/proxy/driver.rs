@@ -13,7 +13,7 @@
 //!
 //! This module knows nothing of etcd, templates or the ledger.
 
-use crate::config::confdir::Live;
+use crate::config::confdir::LiveMembership;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::proxy::Proxy;
 use crate::proxy::haproxy::{self, Backends, DepartedServer, Runtime, RuntimeError};
@@ -41,7 +41,7 @@ pub enum Driver {
         /// It.
         lua: Box<NginxLua>,
         /// Whether it may give up.
-        live: Live,
+        live: LiveMembership,
     },
 }
 
@@ -64,7 +64,7 @@ impl Driver {
         let (Loader::Nginx(told), Some(nginx)) = (&set.loader, proxy.nginx()) else {
             return Self::reload("the proxy is known by its commands only");
         };
-        if told.live == Live::Off {
+        if told.live == LiveMembership::Off {
             return Self::reload("live = \"off\"");
         }
         let folder = told.live_dir.as_path();
@@ -141,7 +141,7 @@ impl Driver {
             *self = Self::reload(reason);
             return true;
         }
-        let Self::NginxLua { lua, live: Live::Auto } = self else { return false };
+        let Self::NginxLua { lua, live: LiveMembership::Auto } = self else { return false };
         if lua.is_proven {
             return false;
         }
@@ -162,7 +162,7 @@ impl Driver {
         if let Self::Reload { given_up, .. } = self
             && let Some(lua) = given_up.take()
         {
-            *self = Self::NginxLua { lua, live: Live::Auto };
+            *self = Self::NginxLua { lua, live: LiveMembership::Auto };
         }
     }
 
@@ -212,7 +212,7 @@ impl Driver {
     /// Requests cannot be counted: a reload does from now on, unless the operator wants no
     /// other.
     pub fn demote(&mut self, why: &str) -> bool {
-        if matches!(self, Self::NginxLua { live: Live::Lua, .. }) {
+        if matches!(self, Self::NginxLua { live: LiveMembership::Lua, .. }) {
             return false;
         }
         *self = Self::reload(why);

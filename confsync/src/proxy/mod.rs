@@ -23,7 +23,8 @@ use crate::proxy::child::{Begun, Child, Knows, Life};
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::haproxy::Haproxy;
 use crate::proxy::nginx::{
-    Applied, Argv, CheckError, Master, MasterError, Nginx, ProcessId, ReloadError, Settings,
+    Argv, Master, MasterError, Nginx, NginxCheckError, NginxReloadError, ProcessId, ProvenReload,
+    Settings,
 };
 
 /// Who checks and loads a set.
@@ -76,7 +77,7 @@ pub enum NotLoaded {
 
 /// A load that is proven.
 #[derive(Debug)]
-pub struct Live {
+pub struct ProvenLoad {
     /// Who still works by what was live before.
     pub old: Old,
     /// Who runs it, where its end is not ours to hear of otherwise: one known by its
@@ -190,12 +191,12 @@ impl Proxy {
     ///
     /// # Errors
     /// [`NotLoaded`].
-    pub async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
+    pub async fn load(&self, files: Option<Digest>) -> Result<ProvenLoad, NotLoaded> {
         match self {
             Self::Nginx(by_name) => by_name.load(files).await,
             Self::Haproxy(haproxy) => haproxy.load(files).await,
             Self::Commands(commands) => {
-                commands.load(files).await.map(|old| Live { old, master: None })
+                commands.load(files).await.map(|old| ProvenLoad { old, master: None })
             }
         }
     }
@@ -239,7 +240,7 @@ impl ByName {
                 }
                 Ok(report.proof)
             }
-            Err(CheckError::RejectedValue(words)) => Err(NotPassed::RejectedValue(words)),
+            Err(NginxCheckError::RejectedValue(words)) => Err(NotPassed::RejectedValue(words)),
             Err(error) => Err(NotPassed::Unknown(error.to_string())),
         }
     }
@@ -257,8 +258,8 @@ impl ByName {
 
     /// Starts what is supervised, if that was not done yet. What then serves has read the files
     /// in place.
-    async fn start(&self, files: Option<Digest>) -> Result<Option<Live>, NotLoaded> {
-        let live = |master| Live { old: Old::Processes(Vec::new()), master };
+    async fn start(&self, files: Option<Digest>) -> Result<Option<ProvenLoad>, NotLoaded> {
+        let live = |master| ProvenLoad { old: Old::Processes(Vec::new()), master };
         if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting) {
             return match child.start(Some(self.nginx.clone()), self.deadline).await {
                 Ok(Begun::Now) => Ok(Some(live(None))),
@@ -299,7 +300,7 @@ impl ByName {
         }
     }
 
-    async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
+    async fn load(&self, files: Option<Digest>) -> Result<ProvenLoad, NotLoaded> {
         if let Some(live) = self.start(files).await? {
             return Ok(live);
         }
@@ -311,15 +312,15 @@ impl ByName {
             Err(error) => return Err(NotLoaded::Unproven(error.to_string())),
         };
         match self.nginx.reload(&master, self.deadline).await {
-            Ok(Applied { old, .. }) => {
+            Ok(ProvenReload { old, .. }) => {
                 let master = self.child.is_none().then(|| master.id());
-                Ok(Live { old: Old::Processes(old), master })
+                Ok(ProvenLoad { old: Old::Processes(old), master })
             }
-            Err(error @ ReloadError::RejectedValue(_)) => {
+            Err(error @ NginxReloadError::RejectedValue(_)) => {
                 Err(NotLoaded::RejectedValue(error.to_string()))
             }
             // Without a proof in time the new configuration may still come to life.
-            Err(error @ (ReloadError::NoWorkers(_) | ReloadError::TimedOut { .. })) => {
+            Err(error @ (NginxReloadError::NoWorkers(_) | NginxReloadError::TimedOut { .. })) => {
                 Err(NotLoaded::Broken(error.to_string()))
             }
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),

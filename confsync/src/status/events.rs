@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::runtime::{Body, SharedDocument, Source, StatusResponse, plain};
+use common::runtime::{Body, DocumentSource, SharedDocument, StatusResponse, plain};
 use futures_util::stream::unfold;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::Response;
@@ -41,10 +41,10 @@ struct EventSource {
     fleet: watch::Receiver<Option<Followed>>,
 }
 
-impl Source for EventSource {
+impl DocumentSource for EventSource {
     fn has_changed(&mut self) -> bool {
-        let sources = self.sources.has_changed() | Source::has_changed(&mut self.traffic);
-        Source::has_changed(&mut self.fleet) || sources
+        let sources = self.sources.has_changed() | DocumentSource::has_changed(&mut self.traffic);
+        DocumentSource::has_changed(&mut self.fleet) || sources
     }
 }
 

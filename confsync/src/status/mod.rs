@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::runtime::{
-    Handler, Liveness, Preparation, ServiceManager, SharedDocument, SharedMetrics, Source,
+    DocumentSource, Handler, Liveness, Preparation, ServiceManager, SharedDocument, SharedMetrics,
     StatusResponse, StatusServer, health, plain,
 };
 use common::tls::CertificateExpiry;
@@ -174,10 +174,10 @@ impl Handler for StatusHandler {
     }
 }
 
-impl Source for Sources {
+impl DocumentSource for Sources {
     fn has_changed(&mut self) -> bool {
-        let states = Source::has_changed(&mut self.states);
-        Source::has_changed(&mut self.about) || states
+        let states = DocumentSource::has_changed(&mut self.states);
+        DocumentSource::has_changed(&mut self.about) || states
     }
 }
 

@@ -63,12 +63,12 @@ pub enum Piece {
 
 /// A rendered text, cut at the lines that name backends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rendered {
+pub struct RenderedText {
     /// The parts, in their order.
     pub pieces: Vec<Piece>,
 }
 
-impl Rendered {
+impl RenderedText {
     /// The text for a proxy that must be reloaded for each change.
     #[must_use]
     pub fn plain(&self) -> Vec<u8> {
@@ -196,10 +196,10 @@ pub(super) fn cut(
     mark: &Mark,
     output: Vec<u8>,
     backends: &[NamedBackend],
-) -> Result<Rendered, Fault> {
+) -> Result<RenderedText, Fault> {
     let (is_used, mark) = (mark.is_used(), mark.text().as_bytes());
     if !is_used {
-        return Ok(Rendered { pieces: vec![Piece::Text(output)] });
+        return Ok(RenderedText { pieces: vec![Piece::Text(output)] });
     }
     let (mut pieces, mut named) = (Vec::new(), 0);
     let mut rest = output.as_slice();
@@ -231,7 +231,7 @@ pub(super) fn cut(
     if pieces.iter().any(is_torn) {
         return Err(changed());
     }
-    Ok(Rendered { pieces })
+    Ok(RenderedText { pieces })
 }
 
 fn changed() -> Fault {
@@ -274,7 +274,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::template::{Engine, Input, Sources, Template};
+    use crate::template::{Engine, Input, Template, TemplateSources};
     use common::model::Backend;
 
     fn input(values: &[(&str, &str)]) -> Input {
@@ -286,8 +286,8 @@ mod tests {
         Input { backends: values.iter().map(backend).collect(), ..Input::default() }
     }
 
-    fn render(file: &str, template: &str) -> Result<Rendered, String> {
-        let (name, sources) = (Path::new(file), Sources::default());
+    fn render(file: &str, template: &str) -> Result<RenderedText, String> {
+        let (name, sources) = (Path::new(file), TemplateSources::default());
         let compiled = Template::compile(name, template, Engine::of(name), &sources);
         let compiled = compiled.map_err(|e| e.to_string())?;
         assert!(compiled.asks_for_backends(), "{template}");

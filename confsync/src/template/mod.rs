@@ -35,7 +35,7 @@ pub use escape::{ESCAPES, Escape};
 pub use functions::members::Mark;
 pub use kv::{Collision, Keys, Texts, keys};
 pub use member_lines::{
-    NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, haproxy_lines,
+    NamedService, Piece, RenderedText, UpstreamMember, UpstreamMembers, haproxy_lines,
     haproxy_server_name, server_lines, upstream_block,
 };
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
@@ -115,7 +115,7 @@ impl NamedBackend {
 
 /// Where a template may take more text from.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {
+pub struct TemplateSources {
     /// Handlebars partials: name to text, from `templates/partials`.
     pub partials: BTreeMap<String, String>,
     /// The folder that `include` in a Go template may read from; none forbids it.
@@ -145,7 +145,7 @@ impl Template {
         name: &Path,
         text: &(impl AsRef<[u8]> + ?Sized),
         engine: Engine,
-        sources: &Sources,
+        sources: &TemplateSources,
     ) -> Result<Self, TemplateError> {
         let text = text.as_ref();
         let compile = || match engine {
@@ -193,7 +193,7 @@ impl Template {
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn render_pieces(&self, input: &Input) -> Result<Rendered, RenderError> {
+    pub fn render_pieces(&self, input: &Input) -> Result<RenderedText, RenderError> {
         let file = match &self.program {
             Program::Go(program) => program.file(),
             Program::Handlebars(program) => program.file(),
@@ -214,7 +214,7 @@ impl Template {
 pub fn command_line(line: &str, fields: &[(&str, &str)]) -> Result<String, TemplateError> {
     let name = Path::new("command");
     let render = || {
-        let program = go::GoTemplate::compile(name, line.as_bytes(), &Sources::default())?;
+        let program = go::GoTemplate::compile(name, line.as_bytes(), &TemplateSources::default())?;
         program.render_fields(fields)
     };
     let text = on_own_stack(name, render)?;

@@ -22,13 +22,13 @@ pub fn matches(pattern: &str, name: &str) -> Result<bool, BadPattern> {
 /// A pattern that has been read once, for use on many names.
 #[derive(Debug)]
 pub struct Pattern {
-    items: Vec<Item>,
-    plain: Plain,
+    items: Vec<PatternItem>,
+    plain: Shortcut,
 }
 
 /// Shapes that need no search.
 #[derive(Debug)]
-enum Plain {
+enum Shortcut {
     /// Without any special character.
     Exactly(String),
     /// Plain text, then one `*` at the end.
@@ -37,7 +37,7 @@ enum Plain {
 }
 
 #[derive(Debug)]
-enum Item {
+enum PatternItem {
     Char(char),
     Any,
     Star,
@@ -52,9 +52,9 @@ impl Pattern {
     pub fn new(pattern: &str) -> Result<Self, BadPattern> {
         let items = parse(pattern)?;
         let plain = match (literal(&items), items.get(literal(&items).1..)) {
-            ((text, _), Some([])) => Plain::Exactly(text),
-            ((text, _), Some([Item::Star])) => Plain::Under(text),
-            _ => Plain::No,
+            ((text, _), Some([])) => Shortcut::Exactly(text),
+            ((text, _), Some([PatternItem::Star])) => Shortcut::Under(text),
+            _ => Shortcut::No,
         };
         Ok(Self { items, plain })
     }
@@ -69,11 +69,11 @@ impl Pattern {
     #[must_use]
     pub fn fits(&self, name: &str) -> bool {
         match &self.plain {
-            Plain::Exactly(text) => name == text,
-            Plain::Under(text) => {
+            Shortcut::Exactly(text) => name == text,
+            Shortcut::Under(text) => {
                 name.strip_prefix(text.as_str()).is_some_and(|n| !n.contains('/'))
             }
-            Plain::No => {
+            Shortcut::No => {
                 let name: Vec<char> = name.chars().collect();
                 fits(&self.items, &name)
             }
@@ -82,25 +82,25 @@ impl Pattern {
 }
 
 /// The plain text at the front, and how many items it is.
-fn literal(items: &[Item]) -> (String, usize) {
+fn literal(items: &[PatternItem]) -> (String, usize) {
     let text: String = items
         .iter()
-        .map_while(|item| if let Item::Char(c) = item { Some(*c) } else { None })
+        .map_while(|item| if let PatternItem::Char(c) = item { Some(*c) } else { None })
         .collect();
     let count = text.chars().count();
     (text, count)
 }
 
-fn parse(pattern: &str) -> Result<Vec<Item>, BadPattern> {
+fn parse(pattern: &str) -> Result<Vec<PatternItem>, BadPattern> {
     let mut items = Vec::new();
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
         items.push(match c {
-            '*' => Item::Star,
-            '?' => Item::Any,
-            '\\' => Item::Char(chars.next().ok_or(BadPattern)?),
+            '*' => PatternItem::Star,
+            '?' => PatternItem::Any,
+            '\\' => PatternItem::Char(chars.next().ok_or(BadPattern)?),
             '[' => class(&mut chars)?,
-            c => Item::Char(c),
+            c => PatternItem::Char(c),
         });
     }
     Ok(items)
@@ -108,12 +108,12 @@ fn parse(pattern: &str) -> Result<Vec<Item>, BadPattern> {
 
 type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
-fn class(chars: &mut Chars<'_>) -> Result<Item, BadPattern> {
+fn class(chars: &mut Chars<'_>) -> Result<PatternItem, BadPattern> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     loop {
         if !ranges.is_empty() && chars.next_if_eq(&']').is_some() {
-            return Ok(Item::Class { negated, ranges });
+            return Ok(PatternItem::Class { negated, ranges });
         }
         let low = class_char(chars)?;
         let high = if chars.next_if_eq(&'-').is_some() { class_char(chars)? } else { low };
@@ -134,13 +134,13 @@ fn class_char(chars: &mut Chars<'_>) -> Result<char, BadPattern> {
 
 /// Greedy with one place to come back to: a later `*` makes earlier ones final,
 /// so the work is at most pattern times name.
-fn fits(items: &[Item], name: &[char]) -> bool {
+fn fits(items: &[PatternItem], name: &[char]) -> bool {
     let (mut item, mut at) = (0, 0);
     let mut back: Option<(usize, usize)> = None;
     loop {
         match (items.get(item), name.get(at)) {
             (None, None) => return true,
-            (Some(Item::Star), _) => {
+            (Some(PatternItem::Star), _) => {
                 back = Some((item, at));
                 item += 1;
                 continue;
@@ -161,14 +161,14 @@ fn fits(items: &[Item], name: &[char]) -> bool {
     }
 }
 
-fn one_fits(item: &Item, c: char) -> bool {
+fn one_fits(item: &PatternItem, c: char) -> bool {
     match item {
-        Item::Char(want) => *want == c,
-        Item::Any => c != '/',
-        Item::Class { negated, ranges } => {
+        PatternItem::Char(want) => *want == c,
+        PatternItem::Any => c != '/',
+        PatternItem::Class { negated, ranges } => {
             ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
         }
-        Item::Star => false,
+        PatternItem::Star => false,
     }
 }
 

@@ -44,7 +44,7 @@ impl Site {
         let line: Vec<_> =
             line.iter().map(|word| (*word).to_owned()).chain(more).map(Into::into).collect();
         let process = Supervised::start(&line).unwrap();
-        let told = confdir::Haproxy {
+        let told = confdir::HaproxyOptions {
             conf: vec![PathBuf::from(at("haproxy.cfg"))],
             socket: None,
             is_live: true,

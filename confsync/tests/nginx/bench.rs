@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use confsync::install::{Candidate, InstalledFiles, StagedFiles, Target};
 use confsync::proxy::command::{CommandError, Supervised};
-use confsync::proxy::nginx::{Applied, CheckReport, Nginx, ReloadError, Settings};
+use confsync::proxy::nginx::{CheckReport, Nginx, NginxReloadError, ProvenReload, Settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -118,7 +118,7 @@ impl Bench {
         staged.accept(proof).unwrap().install().unwrap()
     }
 
-    pub(crate) async fn reload(&self) -> Result<Applied, ReloadError> {
+    pub(crate) async fn reload(&self) -> Result<ProvenReload, NginxReloadError> {
         let master = self.nginx.master().unwrap();
         self.nginx.reload(&master, DEADLINE).await
     }

@@ -5,16 +5,16 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use confsync::install::Proof;
-use confsync::proxy::nginx::{CheckError, Warning};
+use confsync::proxy::nginx::{NginxCheckError, Warning};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::bench::{Bench, version};
 use crate::skip::skip;
 
-fn words(error: CheckError) -> String {
+fn words(error: NginxCheckError) -> String {
     match error {
-        CheckError::RejectedValue(words) => words,
+        NginxCheckError::RejectedValue(words) => words,
         other => panic!("{other}"),
     }
 }

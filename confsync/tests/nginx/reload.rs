@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use confsync::proxy::command::{Left, Supervised};
 use confsync::proxy::nginx::{
-    Master, MasterError, Quiesced, ReloadError, Role, StartError, quiesced,
+    Master, MasterError, NginxReloadError, Quiesced, Role, StartError, quiesced,
 };
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,7 +46,7 @@ async fn a_port_in_use_passes_the_check_and_is_found_all_the_same() {
     let text = [version(2).as_slice(), text.as_bytes()].concat();
     let installed = bench.install(&[("sites/version.conf", &text)]).await;
     let error = bench.reload().await.unwrap_err();
-    let ReloadError::RejectedValue(words) = &error else { panic!("{error}") };
+    let NginxReloadError::RejectedValue(words) = &error else { panic!("{error}") };
     assert!(words.contains("still could not bind()"), "{words}");
     assert!(words.contains(&format!("127.0.0.1:{port} failed (98")), "{words}");
     assert_eq!(bench.ask().await, "v1");
@@ -67,7 +67,7 @@ async fn what_only_the_running_master_can_refuse_is_found_at_once() {
     let bench = bench.start().await;
     let installed = bench.install(&[("sites/version.conf", &zone("$arg_x"))]).await;
     let error = bench.reload().await.unwrap_err();
-    let ReloadError::RejectedValue(words) = &error else { panic!("{error}") };
+    let NginxReloadError::RejectedValue(words) = &error else { panic!("{error}") };
     assert!(words.contains("uses the \"$arg_x\" key while previously"), "{words}");
     installed.rollback().unwrap();
     bench.reload().await.unwrap();
@@ -80,7 +80,7 @@ async fn an_unchecked_file_is_refused_with_the_masters_words() {
     let dest = bench.path("sites/version.conf");
     fs::write(&dest, "\noops;").unwrap();
     let error = bench.reload().await.unwrap_err();
-    let ReloadError::RejectedValue(words) = &error else { panic!("{error}") };
+    let NginxReloadError::RejectedValue(words) = &error else { panic!("{error}") };
     assert_eq!(words, &format!("[emerg] unknown directive \"oops\" in {}:2", dest.display()));
     // Without a log that can be read, a test of the files tells as much.
     let conf = fs::read_to_string(bench.path("nginx.conf")).unwrap();
@@ -119,7 +119,7 @@ async fn a_worker_that_crashes_is_no_new_generation() {
         let pid = rustix::process::Pid::from_raw(worker.id.pid).unwrap();
         rustix::process::kill_process(pid, Signal::KILL).unwrap();
         let error = bench.reload().await.unwrap_err();
-        assert!(matches!(error, ReloadError::RejectedValue(_)), "{error}");
+        assert!(matches!(error, NginxReloadError::RejectedValue(_)), "{error}");
     }
     fs::write(bench.path("sites/version.conf"), version(3)).unwrap();
     bench.reload().await.unwrap();
@@ -134,7 +134,7 @@ async fn workers_that_cannot_work_are_told_apart_and_put_right() {
     let new = format!("working_directory /no-such-folder;\n{old}");
     let set = bench.install(&[("nginx.conf", new.as_bytes())]).await;
     let error = bench.reload().await.unwrap_err();
-    let ReloadError::NoWorkers(words) = &error else { panic!("{error}") };
+    let NginxReloadError::NoWorkers(words) = &error else { panic!("{error}") };
     assert!(words.contains("chdir(\"/no-such-folder\") failed"), "{words}");
     set.rollback().unwrap();
     bench.reload().await.unwrap();
@@ -192,7 +192,7 @@ async fn a_master_that_ends_is_its_own_error() {
     assert_eq!(left.code(), 0);
     assert!(!master.is_alive());
     let error = bench.nginx.reload(&master, DEADLINE).await.unwrap_err();
-    assert!(matches!(error, ReloadError::Master(MasterError::NotRunning(_))), "{error}");
+    assert!(matches!(error, NginxReloadError::Master(MasterError::NotRunning(_))), "{error}");
     assert!(matches!(
         Master::from_pid(rustix::process::Pid::from_raw(master.id().pid).unwrap()),
         Err(MasterError::NotRunning(_))

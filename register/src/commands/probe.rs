@@ -82,7 +82,7 @@ fn render(lines: &[ProbeLine]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Target;
+    use crate::config::RegistrationTarget;
     use crate::health::HealthPolicy;
     use crate::probe::{Check, HttpOptions};
     use std::num::NonZeroU32;
@@ -93,7 +93,7 @@ mod tests {
         Service {
             checks: checks.iter().map(parse).collect(),
             value: addr.to_string(),
-            target: Target {
+            target: RegistrationTarget {
                 service: "a".into(),
                 key: "/services/a/1".parse().unwrap(),
                 addr: addr.clone(),

@@ -17,7 +17,7 @@ use crate::config::{RegisterConfig, prepare};
 use crate::probe::is_left_over;
 use crate::sidekick::{self, SidekickParts, SupervisedBackend};
 use crate::status::{self, SidekickStatus, StatusSources};
-use crate::supervise::{self, Backend};
+use crate::supervise::{self, BackendProcess};
 
 /// Probes the backends and keeps their keys, until a signal ends it.
 ///
@@ -123,18 +123,18 @@ fn start_backend(argv: &[String]) -> anyhow::Result<Option<SupervisedBackend>> {
         return Ok(None);
     }
     let signals = Forwarded::listen().context("cannot listen to signals")?;
-    let process = Backend::start(argv).map_err(|e| Usage(e.to_string()))?;
+    let process = BackendProcess::start(argv).map_err(|e| Usage(e.to_string()))?;
     Ok(Some(SupervisedBackend { process, signals }))
 }
 
 /// The end of the backend while etcd is still waited for. Signals reach it meanwhile.
-async fn ended(backend: &mut Option<SupervisedBackend>) -> supervise::Exit {
+async fn ended(backend: &mut Option<SupervisedBackend>) -> supervise::BackendExit {
     let Some(SupervisedBackend { process, signals }) = backend else {
         return std::future::pending().await;
     };
     loop {
         tokio::select! {
-            exit = process.ended() => return exit.unwrap_or(supervise::Exit::Code(1)),
+            exit = process.ended() => return exit.unwrap_or(supervise::BackendExit::Code(1)),
             signal = signals.next() => process.signal(signal),
         }
     }

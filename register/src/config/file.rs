@@ -14,7 +14,7 @@ use crate::settings::{META, Scope, in_file, scope};
 
 /// What a file says.
 #[derive(Debug, Default)]
-pub(super) struct File {
+pub(super) struct ServicesFile {
     /// For all services, and for the process.
     pub(super) defaults: Layer,
     /// One for each `[[service]]`, and where it stands.
@@ -23,14 +23,14 @@ pub(super) struct File {
     pub(super) broken: bool,
 }
 
-pub(super) fn parse(name: &str, text: &str, mistakes: &mut Mistakes) -> File {
+pub(super) fn parse(name: &str, text: &str, mistakes: &mut Mistakes) -> ServicesFile {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let reader = Reader { name, text };
+    let reader = ServicesFileReader { name, text };
     for error in &errors {
         let at = error.span().map_or(0, |span| span.start);
         mistakes.add(reader.line(at), error.message());
     }
-    let mut file = File::default();
+    let mut file = ServicesFile::default();
     if !errors.is_empty() {
         // What could be read of a broken document would only bring mistakes
         // that are not true.
@@ -70,18 +70,23 @@ fn in_order<'t, 'i>(
     entries
 }
 
-struct Reader<'a> {
+struct ServicesFileReader<'a> {
     name: &'a str,
     text: &'a str,
 }
 
-impl Reader<'_> {
+impl ServicesFileReader<'_> {
     fn line(&self, at: usize) -> String {
         let before = self.text.as_bytes().iter().take(at);
         format!("{} line {}", self.name, before.filter(|b| **b == b'\n').count() + 1)
     }
 
-    fn service(&self, table: &Spanned<DeValue<'_>>, file: &mut File, mistakes: &mut Mistakes) {
+    fn service(
+        &self,
+        table: &Spanned<DeValue<'_>>,
+        file: &mut ServicesFile,
+        mistakes: &mut Mistakes,
+    ) {
         let at = self.line(table.span().start);
         match table.get_ref() {
             DeValue::Table(inner) => {

@@ -21,7 +21,7 @@ use common::settings::{Environment, Layer, Mistakes, Place, Reader};
 
 pub use diff::Diff;
 pub use process::{DrainSpans, Process, Removal, process};
-pub use service::{Service, Target, prepare};
+pub use service::{RegistrationTarget, Service, prepare};
 
 use crate::settings::{CONFIG, HOST, PORT, SERVICE, SERVICES, in_file};
 
@@ -130,7 +130,7 @@ impl ConfigSources {
                            write it in the file";
             mistakes.add(&given.place, problem);
         }
-        let file::File { defaults, services, broken } = file::parse(&name, text, mistakes);
+        let file::ServicesFile { defaults, services, broken } = file::parse(&name, text, mistakes);
         if services.is_empty() && !broken {
             mistakes.add(name, "there is no service in it; write `[[service]]`");
         }

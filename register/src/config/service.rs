@@ -20,7 +20,7 @@ use crate::settings::{
 
 /// What is registered, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct RegistrationTarget {
     /// The service's name: the folder under the prefix.
     pub service: String,
     /// The key of this instance.
@@ -33,7 +33,7 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// What is registered, and where.
-    pub target: Target,
+    pub target: RegistrationTarget,
     /// The bytes to write to the key.
     pub value: String,
     /// All of them must pass. At least one.
@@ -84,7 +84,7 @@ pub(super) fn target(
     from: &mut Reader<'_>,
     hostname: &str,
     notes: &mut Vec<String>,
-) -> Option<Target> {
+) -> Option<RegistrationTarget> {
     let prefix: Option<Prefix> = from.get(&SERVICES, str::parse);
     // With a bad prefix the name is looked at all the same, for its own mistakes.
     let prefix = prefix.or_else(|| "/services".parse().ok())?;
@@ -106,7 +106,7 @@ pub(super) fn target(
     } else {
         folder.key(&addr.host().to_string()).map_err(|e| from.wrong(&HOST, e)).ok()?
     };
-    Some(Target { service, key, addr })
+    Some(RegistrationTarget { service, key, addr })
 }
 
 fn host(text: &str) -> Result<Host, String> {

@@ -64,9 +64,9 @@ fn runs() -> MutexGuard<'static, Runs> {
 }
 
 /// One run of a command.
-struct Run(u64);
+struct CommandRun(u64);
 
-impl Run {
+impl CommandRun {
     fn begin() -> Self {
         let mut runs = runs();
         runs.last += 1;
@@ -81,7 +81,7 @@ impl Run {
     }
 }
 
-impl Drop for Run {
+impl Drop for CommandRun {
     fn drop(&mut self) {
         runs().now.remove(&self.0);
         orphans::look_again();
@@ -96,13 +96,14 @@ pub fn is_left_over(pid: u32) -> bool {
     let value = variables.find_map(|v| v.strip_prefix(RUN.as_bytes())?.strip_prefix(b"="));
     let Some(value) = value else { return false };
     let ours = format!("{}.", std::process::id()).into_bytes();
-    value.starts_with(&ours) && !runs().now.iter().any(|run| Run::name(*run).as_bytes() == value)
+    value.starts_with(&ours)
+        && !runs().now.iter().any(|run| CommandRun::name(*run).as_bytes() == value)
 }
 
 /// The command's process group, killed when this goes.
-struct Group(Option<Pid>);
+struct ProcessGroup(Option<Pid>);
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             // An empty group is what we want; there is nobody to tell otherwise.
@@ -113,9 +114,9 @@ impl Drop for Group {
 
 pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(), ProbeFailure> {
     // Dropped last: the group is gone by then.
-    let run = Run::begin();
+    let run = CommandRun::begin();
     let (mut child, _ours) = start(argv, &run)?;
-    let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+    let group = ProcessGroup(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     let out = child.stdout.take();
     let err = child.stderr.take();
     let mut output = Vec::new();
@@ -144,7 +145,7 @@ pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(),
     if status.success() { Ok(()) } else { Err(reason(status, &output).into()) }
 }
 
-fn start(argv: &[String], run: &Run) -> Result<(Child, orphans::Ours), ProbeFailure> {
+fn start(argv: &[String], run: &CommandRun) -> Result<(Child, orphans::Ours), ProbeFailure> {
     let (name, arguments) =
         argv.split_first().ok_or_else(|| "there is no command to run".to_owned())?;
     #[expect(clippy::disallowed_methods, reason = "own process group, killed at the deadline")]
@@ -155,7 +156,7 @@ fn start(argv: &[String], run: &Run) -> Result<(Child, orphans::Ours), ProbeFail
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .env(RUN, Run::name(run.0))
+        .env(RUN, CommandRun::name(run.0))
         .kill_on_drop(true);
     for name in common::runtime::PRIVATE {
         command.env_remove(name);

@@ -45,7 +45,7 @@ const AGENT: &str = concat!("register/", env!("CARGO_PKG_VERSION"));
 
 const HEAD: &str = "waiting for the status and headers";
 
-type Ask = Request<Empty<Bytes>>;
+type ProbeRequest = Request<Empty<Bytes>>;
 
 pub(super) async fn ask(
     check: &HttpCheck,
@@ -99,7 +99,7 @@ struct Interim {
 }
 
 impl Interim {
-    fn count_on(self: &Arc<Self>, request: &mut Ask) {
+    fn count_on(self: &Arc<Self>, request: &mut ProbeRequest) {
         let this = Arc::clone(self);
         hyper::ext::on_informational(request, move |_| {
             if this.count.fetch_add(1, Ordering::Relaxed) >= INTERIM {
@@ -134,7 +134,7 @@ async fn over_http2(
     beside(exchange, connection).await
 }
 
-fn request(check: &HttpCheck, uri: String) -> Result<Ask, String> {
+fn request(check: &HttpCheck, uri: String) -> Result<ProbeRequest, String> {
     let mut request = Request::get(uri);
     // HTTP/2 has it in the URI. In HTTP/1.1 it comes first, as it should.
     if check.scheme != Scheme::H2c {

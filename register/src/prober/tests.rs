@@ -22,12 +22,12 @@ fn probe(check: &str) -> Probe {
     Probe::prepare(check, Duration::from_secs(2), &mut Trust::default()).unwrap()
 }
 
-fn begin(check: &str, limits: &ProbeLimits) -> Probing {
+fn begin(check: &str, limits: &ProbeLimits) -> ServiceProbe {
     let bell = Arc::new(Notify::new());
     start(vec![probe(check)], policy(), limits.clone(), bell, Duration::ZERO)
 }
 
-async fn until(probing: &mut Probing, state: HealthState) -> ProbeReport {
+async fn until(probing: &mut ServiceProbe, state: HealthState) -> ProbeReport {
     probing.report.wait_for(|report| report.state == state).await.unwrap().clone()
 }
 

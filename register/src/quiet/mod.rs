@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use sockets::Socket;
+use sockets::TcpSocket;
 
 /// How often the table is read.
 const LOOK: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ pub enum QuietEnd {
 #[derive(Debug)]
 struct Quiet {
     span: Duration,
-    known: BTreeSet<Socket>,
+    known: BTreeSet<TcpSocket>,
     open: usize,
     /// When a connection was last new, or open.
     last: Instant,
@@ -57,7 +57,7 @@ impl Quiet {
 
     /// Takes in all connections to the backends, closed ones that the kernel still knows of
     /// included. Whether it is quiet.
-    fn observe(&mut self, connections: BTreeSet<Socket>, now: Instant) -> bool {
+    fn observe(&mut self, connections: BTreeSet<TcpSocket>, now: Instant) -> bool {
         self.came = connections.iter().any(|one| !self.known.contains(one));
         self.open = connections.iter().filter(|one| one.open).count();
         // A connection that is closed is another entry, and no new one.
@@ -100,7 +100,7 @@ pub async fn wait(
             }
         }
     }
-    let ours = |one: &Socket| !one.listens && places.iter().any(|place| place.has(one));
+    let ours = |one: &TcpSocket| !one.listens && places.iter().any(|place| place.has(one));
     let until = Instant::now() + bound;
     let mut quiet = Quiet::new(span, Instant::now());
     loop {
@@ -125,23 +125,23 @@ pub async fn wait(
 
 /// Where a backend listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct BackendSocket {
     port: u16,
     /// If it listens at one address alone: others of this port are of somebody else.
     address: Option<String>,
 }
 
-impl Place {
-    fn has(&self, socket: &Socket) -> bool {
+impl BackendSocket {
+    fn has(&self, socket: &TcpSocket) -> bool {
         let other = self.address.as_ref().is_some_and(|address| *address != socket.address);
         socket.port == self.port && !other
     }
 }
 
 /// Finds a connection to the backend in the table, at its end.
-async fn find(backend: &Endpoint) -> Result<Place, String> {
+async fn find(backend: &Endpoint) -> Result<BackendSocket, String> {
     let address = (backend.host().to_string(), backend.port());
-    let any = Place { port: backend.port(), address: None };
+    let any = BackendSocket { port: backend.port(), address: None };
     let connected = timeout(OWN, TcpStream::connect(address)).await;
     let stream = match connected {
         // Nobody listens any more; who is still connected shows, if it is on this machine.
@@ -160,11 +160,11 @@ async fn find(backend: &Endpoint) -> Result<Place, String> {
     loop {
         let all = sockets::read()?;
         let at = all.iter().find(|one| one.port == any.port && one.peer_port == own);
-        if let Some(Socket { address, .. }) = at {
+        if let Some(TcpSocket { address, .. }) = at {
             let alone = all
                 .iter()
                 .any(|one| one.listens && one.port == any.port && one.address == *address);
-            return Ok(Place { address: alone.then(|| address.clone()), ..any });
+            return Ok(BackendSocket { address: alone.then(|| address.clone()), ..any });
         }
         if Instant::now() >= until {
             return Err("one of our own does not show; is it behind a forwarded port, or in \
@@ -179,24 +179,24 @@ async fn find(backend: &Endpoint) -> Result<Place, String> {
 mod tests {
     use super::*;
 
-    fn socket(peer_port: u16, open: bool) -> Socket {
+    fn socket(peer_port: u16, open: bool) -> TcpSocket {
         let (address, peer) = ("7f".to_owned(), "7f".to_owned());
-        Socket { address, port: 80, peer, peer_port, open, listens: false }
+        TcpSocket { address, port: 80, peer, peer_port, open, listens: false }
     }
 
     #[test]
     fn another_address_with_this_port_is_another_backend() {
-        let alone = Place { port: 80, address: Some("7f".into()) };
-        let elsewhere = Socket { address: "0a".into(), ..socket(1, true) };
+        let alone = BackendSocket { port: 80, address: Some("7f".into()) };
+        let elsewhere = TcpSocket { address: "0a".into(), ..socket(1, true) };
         assert!(alone.has(&socket(1, true)) && !alone.has(&elsewhere));
-        assert!(Place { address: None, ..alone }.has(&elsewhere));
+        assert!(BackendSocket { address: None, ..alone }.has(&elsewhere));
     }
 
     #[tokio::test]
     async fn quiet_is_when_none_is_open_and_none_has_come_for_the_span() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut quiet = Quiet::new(second * 5, start);
-        let mut at = |seconds: u32, all: &[Socket]| {
+        let mut at = |seconds: u32, all: &[TcpSocket]| {
             let ended = quiet.observe(all.iter().cloned().collect(), start + second * seconds);
             (ended, quiet.missing())
         };

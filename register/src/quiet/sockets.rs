@@ -8,7 +8,7 @@ const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 
 /// One socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Socket {
+pub(super) struct TcpSocket {
     /// Its own address, as the kernel writes it.
     pub(super) address: String,
     /// Its own port.
@@ -23,14 +23,14 @@ pub(super) struct Socket {
     pub(super) listens: bool,
 }
 
-impl Socket {
+impl TcpSocket {
     pub(super) fn as_open(&self, open: bool) -> Self {
         Self { open, ..self.clone() }
     }
 }
 
 /// All sockets.
-pub(super) fn read() -> Result<Vec<Socket>, String> {
+pub(super) fn read() -> Result<Vec<TcpSocket>, String> {
     let mut all = Vec::new();
     let mut failed = None;
     for table in TABLES {
@@ -47,13 +47,13 @@ pub(super) fn read() -> Result<Vec<Socket>, String> {
 }
 
 /// `0: 0100007F:1F90 0100007F:C350 01 …`: number, local, remote, state.
-fn parse(line: &str) -> Option<Socket> {
+fn parse(line: &str) -> Option<TcpSocket> {
     let mut fields = line.split_whitespace().skip(1);
     let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
     let port = |text: &str| u16::from_str_radix(text, 16).ok();
     let (address, own_port) = local.split_once(':')?;
     let (peer, peer_port) = remote.split_once(':')?;
-    Some(Socket {
+    Some(TcpSocket {
         address: address.to_owned(),
         port: port(own_port)?,
         peer: peer.to_owned(),
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_line_of_the_kernel_is_read() {
         let line = "  12: 0100007F:1F90 0200007F:C350 01 00000000:00000000 00:00000000 0 0";
-        let wanted = Socket {
+        let wanted = TcpSocket {
             address: "0100007F".into(),
             port: 8080,
             peer: "0200007F".into(),

@@ -36,12 +36,12 @@ use crate::config::{ConfigSources, RegisterConfig};
 use crate::handshake::WaitsEnd;
 use crate::probe::Probe;
 use crate::status::{SidekickStatus, WeightChange};
-use crate::supervise::{self, Backend};
+use crate::supervise::{self, BackendProcess};
 
 use departure::{Departure, EndReason};
 use readiness::Readiness;
 use registration::Registration;
-use services::Services;
+use services::RunningServices;
 
 /// What `register run` is given.
 pub struct SidekickParts<S> {
@@ -71,7 +71,7 @@ pub struct SidekickParts<S> {
 #[derive(Debug)]
 pub struct SupervisedBackend {
     /// The process.
-    pub process: Backend,
+    pub process: BackendProcess,
     /// The signals that it gets through us.
     pub signals: Forwarded,
 }
@@ -119,7 +119,7 @@ struct Sidekick<S> {
     backend: Option<SupervisedBackend>,
     publish: watch::Sender<SidekickStatus>,
     weight_changes: mpsc::Receiver<WeightChange>,
-    services: Services,
+    services: RunningServices,
     registration: Registration<S>,
     readiness: Readiness,
     not_ready: Reminder,
@@ -132,7 +132,7 @@ impl<S: Store> Sidekick<S> {
         Ok(Self {
             bookkeeping: Bookkeeping::below(&process.bookkeeping)?,
             registration: Registration::start(parts.store, process.ttl),
-            services: Services::start(parts.config.services.clone(), parts.probes),
+            services: RunningServices::start(parts.config.services.clone(), parts.probes),
             readiness: Readiness::new(process.wait_applied),
             heartbeat: parts.liveness.heartbeat("the main loop", LATE),
             beat: tokio::time::interval(interval),
@@ -247,7 +247,7 @@ async fn event_of(backend: &mut Option<SupervisedBackend>) -> SidekickEvent {
     };
     tokio::select! {
         exit = process.ended() => {
-            let code = exit.map_or(1, supervise::Exit::code);
+            let code = exit.map_or(1, supervise::BackendExit::code);
             SidekickEvent::End(EndReason::BackendEnded(code))
         }
         signal = signals.next() => SidekickEvent::Forward(signal),

@@ -29,7 +29,7 @@ pub(super) struct Registration<S> {
 
 /// What was at a key that was to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum RemovalResult {
     /// Our value; removed at this revision.
     Ours(Revision),
     /// Nothing, at this revision.
@@ -143,8 +143,8 @@ impl<S: Store> Registration<S> {
     ) -> Option<BTreeMap<Key, Revision>> {
         let found = self.delete(keys, deadline).await;
         let gone = |(key, found)| match found {
-            Found::Ours(at) | Found::Nothing(at) => Some((key, at)),
-            Found::Another => None,
+            RemovalResult::Ours(at) | RemovalResult::Nothing(at) => Some((key, at)),
+            RemovalResult::Another => None,
         };
         (found.len() == keys.len()).then(|| found.into_iter().filter_map(gone).collect())
     }
@@ -156,8 +156,8 @@ impl<S: Store> Registration<S> {
         deadline: Instant,
     ) -> BTreeMap<Key, Revision> {
         let existed = |(key, found)| match found {
-            Found::Ours(at) => Some((key, at)),
-            Found::Nothing(_) | Found::Another => None,
+            RemovalResult::Ours(at) => Some((key, at)),
+            RemovalResult::Nothing(_) | RemovalResult::Another => None,
         };
         self.delete(keys, deadline).await.into_iter().filter_map(existed).collect()
     }
@@ -167,14 +167,14 @@ impl<S: Store> Registration<S> {
         &self,
         keys: &BTreeMap<Key, Vec<u8>>,
         deadline: Instant,
-    ) -> BTreeMap<Key, Found> {
+    ) -> BTreeMap<Key, RemovalResult> {
         let mut all = BTreeMap::new();
         for (key, value) in keys {
             let guard = Guard::Value(value.clone());
             let found = match self.store.delete(key, &guard, deadline).await {
-                Ok(DeleteOutcome::Deleted(revision)) => Found::Ours(revision),
-                Ok(DeleteOutcome::Missing(revision)) => Found::Nothing(revision),
-                Ok(DeleteOutcome::Taken { .. }) => Found::Another,
+                Ok(DeleteOutcome::Deleted(revision)) => RemovalResult::Ours(revision),
+                Ok(DeleteOutcome::Missing(revision)) => RemovalResult::Nothing(revision),
+                Ok(DeleteOutcome::Taken { .. }) => RemovalResult::Another,
                 Err(_) => continue,
             };
             all.insert(key.clone(), found);

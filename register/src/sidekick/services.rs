@@ -18,11 +18,11 @@ use super::status_line;
 use crate::config::Service;
 use crate::health::HealthState;
 use crate::probe::{Probe, Verdict};
-use crate::prober::{self, ProbeLimits, Probing};
+use crate::prober::{self, ProbeLimits, ServiceProbe};
 use crate::status::{ServiceStatus, WeightChange, with_weight};
 
 /// All services, by key.
-pub(super) struct Services {
+pub(super) struct RunningServices {
     running: BTreeMap<Key, RunningService>,
     limits: ProbeLimits,
     bell: Arc<Notify>,
@@ -30,7 +30,7 @@ pub(super) struct Services {
 
 struct RunningService {
     service: Service,
-    probing: Probing,
+    probing: ServiceProbe,
     /// The health that the key follows.
     health: HealthState,
     /// The status last logged.
@@ -41,7 +41,7 @@ struct RunningService {
 
 /// What is left to know of a service when it is no longer probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Instance {
+pub(super) struct StoppedService {
     /// The health last acted on.
     pub(super) health: HealthState,
     /// The value that its key was to have.
@@ -50,7 +50,7 @@ pub(super) struct Instance {
     pub(super) addr: Endpoint,
 }
 
-impl Services {
+impl RunningServices {
     /// Begins to probe services; `probes` are theirs, in the same order.
     pub(super) fn start(services: Vec<Service>, probes: Vec<Vec<Probe>>) -> Self {
         let mut all = Self {
@@ -197,8 +197,8 @@ impl Services {
     }
 
     /// Ends the probing: from now on health changes nothing.
-    pub(super) fn into_instances(self) -> BTreeMap<Key, Instance> {
-        let instance = |running: RunningService| Instance {
+    pub(super) fn into_instances(self) -> BTreeMap<Key, StoppedService> {
+        let instance = |running: RunningService| StoppedService {
             health: running.health,
             value: running.service.value.into_bytes(),
             addr: running.service.target.addr,

@@ -101,20 +101,20 @@ pub fn serve(
     sources: StatusSources,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    server.serve(Arc::new(StatusHandler::new(sources)), shutdown)
+    server.serve(Arc::new(SidekickStatusHandler::new(sources)), shutdown)
 }
 
 type Published = watch::Receiver<SidekickStatus>;
 
 /// Answers from documents that all clients share.
-struct StatusHandler {
+struct SidekickStatusHandler {
     sources: StatusSources,
     metrics: SharedMetrics<Published>,
     status: SharedDocument<Published>,
     page: HtmlPage,
 }
 
-impl StatusHandler {
+impl SidekickStatusHandler {
     fn new(sources: StatusSources) -> Self {
         Self {
             metrics: SharedMetrics::new(sources.published.clone()),
@@ -131,7 +131,7 @@ impl StatusHandler {
     }
 }
 
-impl StatusHandler {
+impl SidekickStatusHandler {
     fn set_weight(&self, request: &Request<Incoming>) -> Result<String, (u16, String)> {
         let uri = request.uri();
         let published = self.sources.published.borrow();
@@ -146,7 +146,7 @@ impl StatusHandler {
     }
 }
 
-impl Handler for StatusHandler {
+impl Handler for SidekickStatusHandler {
     fn command(&self, request: &Request<Incoming>) -> StatusResponse {
         match self.set_weight(request) {
             Ok(text) => plain(200, TEXT, text),

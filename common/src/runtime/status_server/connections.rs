@@ -25,11 +25,11 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    all: BTreeMap<u64, Connection>,
+    all: BTreeMap<u64, ClientConnection>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct ClientConnection {
     /// `None`: over a unix socket.
     peer: Option<IpAddr>,
     /// When it became idle, in the order of events; `None`: an answer is being made.
@@ -70,7 +70,7 @@ impl Connections {
         }
         let id = open.tick();
         let end = CancellationToken::new();
-        open.all.insert(id, Connection { peer, idle: Some(id), end: end.clone() });
+        open.all.insert(id, ClientConnection { peer, idle: Some(id), end: end.clone() });
         Some(Admitted { connections: self.clone(), id, end })
     }
 
@@ -85,7 +85,7 @@ impl Open {
         self.next
     }
 
-    fn end_idle(&mut self, of: impl Fn(&Connection) -> bool) -> Option<()> {
+    fn end_idle(&mut self, of: impl Fn(&ClientConnection) -> bool) -> Option<()> {
         let idle = self.all.iter().filter(|(_, connection)| of(connection));
         let longest = idle.filter_map(|(id, connection)| Some((connection.idle?, *id))).min();
         let connection = self.all.remove(&longest?.1)?;

@@ -12,12 +12,12 @@ use tokio::time::Instant;
 const STALE: Duration = Duration::from_secs(1);
 
 /// What a document is made of.
-pub trait Source {
+pub trait DocumentSource {
     /// Whether it has changed since this was last asked.
     fn has_changed(&mut self) -> bool;
 }
 
-impl<T> Source for watch::Receiver<T> {
+impl<T> DocumentSource for watch::Receiver<T> {
     fn has_changed(&mut self) -> bool {
         // A publisher that has ended changes nothing any more.
         let changed = watch::Receiver::has_changed(self).unwrap_or(false);
@@ -29,20 +29,20 @@ impl<T> Source for watch::Receiver<T> {
 /// A document made of what `source` says.
 #[derive(Debug)]
 pub struct SharedDocument<S> {
-    state: Mutex<State<S>>,
+    state: Mutex<DocumentState<S>>,
 }
 
 #[derive(Debug)]
-struct State<S> {
+struct DocumentState<S> {
     source: S,
     rendered: Option<(Instant, Bytes)>,
 }
 
-impl<S: Source> SharedDocument<S> {
+impl<S: DocumentSource> SharedDocument<S> {
     /// Nothing is rendered before somebody asks.
     #[must_use]
     pub fn new(source: S) -> Self {
-        Self { state: Mutex::new(State { source, rendered: None }) }
+        Self { state: Mutex::new(DocumentState { source, rendered: None }) }
     }
 
     /// The document: the last one while it is true, or one made now.

@@ -33,7 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use document::{SharedDocument, Source};
+pub use document::{DocumentSource, SharedDocument};
 pub use host::AllowedHosts;
 pub use listen::ListenAddress;
 pub use page::HtmlPage;

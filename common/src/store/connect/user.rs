@@ -10,10 +10,10 @@ use crate::tls::FromFiles;
 /// A user whose password, if it is in a file, may be changed at any time.
 pub(in crate::store) struct User {
     pub(in crate::store) name: String,
-    password: Source,
+    password: PasswordSource,
 }
 
-enum Source {
+enum PasswordSource {
     Given(Arc<String>),
     File(FromFiles<String>),
 }
@@ -23,8 +23,10 @@ impl User {
     /// [`StoreError::Setup`] when there is no password in the file.
     pub(super) fn new(credentials: &Credentials) -> Result<Self, StoreError> {
         let password = match &credentials.password {
-            Password::Given(password) => Source::Given(Arc::new(password.clone())),
-            Password::File(file) => Source::File(FromFiles::new(vec![file.clone()], first_line)),
+            Password::Given(password) => PasswordSource::Given(Arc::new(password.clone())),
+            Password::File(file) => {
+                PasswordSource::File(FromFiles::new(vec![file.clone()], first_line))
+            }
         };
         let user = Self { name: credentials.user.clone(), password };
         user.password()?;
@@ -37,8 +39,8 @@ impl User {
     /// [`StoreError::Setup`] when there never was one.
     pub(in crate::store) fn password(&self) -> Result<Arc<String>, StoreError> {
         match &self.password {
-            Source::Given(password) => Ok(Arc::clone(password)),
-            Source::File(file) => file.current().map_err(StoreError::Setup),
+            PasswordSource::Given(password) => Ok(Arc::clone(password)),
+            PasswordSource::File(file) => file.current().map_err(StoreError::Setup),
         }
     }
 }

@@ -25,7 +25,7 @@ const KEEPS_VALUES: (u64, u64) = (2, 3);
 
 /// What a refresh carries.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum RefreshForm {
     /// `refresh=true` alone.
     Bare,
     /// `refresh=true` and the value: one of the two is ignored or rejected.
@@ -85,7 +85,7 @@ impl V2 {
     ) -> Result<(KeyReply, StoreHeaders), StoreError> {
         let endpoint = self.shared.endpoints.choose().await?;
         let bare = self.shared.member.bare_refresh(&endpoint);
-        let form = if bare { Form::Bare } else { Form::Both };
+        let form = if bare { RefreshForm::Bare } else { RefreshForm::Both };
         let answer = self.send_refresh(refresh, index, form).await?;
         match &answer.0 {
             KeyReply::Failed(error) if error.error_code == VALUE_ON_REFRESH => {}
@@ -93,7 +93,7 @@ impl V2 {
         }
         let keeps = self.cluster_keeps_values(&endpoint).await;
         self.shared.member.record_bare_refresh(&endpoint, keeps);
-        let form = if keeps { Form::Bare } else { Form::Value };
+        let form = if keeps { RefreshForm::Bare } else { RefreshForm::Value };
         self.send_refresh(refresh, index, form).await
     }
 
@@ -101,15 +101,15 @@ impl V2 {
         &self,
         refresh: &Refresh<'_>,
         index: Revision,
-        form: Form,
+        form: RefreshForm,
     ) -> Result<(KeyReply, StoreHeaders), StoreError> {
         let (ttl, index) = (refresh.ttl.as_secs().to_string(), index.to_string());
         let mut params =
             vec![("ttl", ttl.as_str()), ("prevExist", "true"), ("prevIndex", index.as_str())];
-        if form != Form::Value {
+        if form != RefreshForm::Value {
             params.push(("refresh", "true"));
         }
-        if form != Form::Bare {
+        if form != RefreshForm::Bare {
             params.push(("value", refresh.value));
         }
         self.ask(Method::PUT, refresh.key.as_str(), &params, refresh.deadline).await
@@ -144,7 +144,7 @@ impl V2 {
         let endpoint = self.shared.endpoints.choose().await?;
         self.shared.member.record_bare_refresh(&endpoint, false);
         let at = Revision(event.node.modified_index);
-        match self.send_refresh(refresh, at, Form::Value).await? {
+        match self.send_refresh(refresh, at, RefreshForm::Value).await? {
             (KeyReply::Done(event), headers) => Ok((ours(&event), headers.index)),
             (KeyReply::Failed(error), _) => Err(error.into()),
         }

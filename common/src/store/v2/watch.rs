@@ -40,12 +40,12 @@ const HEADERS: Duration = Duration::from_secs(1);
 
 /// A running watch of one tree.
 pub struct V2Watch {
-    place: Place,
+    place: WatchPosition,
     poll: Option<LongPoll>,
 }
 
 /// What is watched, and how far.
-struct Place {
+struct WatchPosition {
     store: V2,
     tree: Tree,
     /// Everything up to here has been delivered.
@@ -56,7 +56,7 @@ struct Place {
 /// called again.
 struct LongPoll {
     endpoint: EndpointChoice,
-    answer: Answer,
+    answer: LongPollResponse,
     since: Instant,
     until: Instant,
     check_at: Instant,
@@ -64,7 +64,7 @@ struct LongPoll {
 
 type Sending = Pin<Box<dyn Future<Output = Result<Response, StoreError>> + Send>>;
 
-enum Answer {
+enum LongPollResponse {
     /// The headers have not come. A server sends them at once; etcd 2 as a proxy, and others that
     /// buffer, keep them until there is an event.
     Awaited(Sending),
@@ -86,7 +86,7 @@ impl V2Watch {
         after: Revision,
         deadline: Instant,
     ) -> Result<Self, StoreError> {
-        let place = Place { store, tree, seen: after };
+        let place = WatchPosition { store, tree, seen: after };
         let mut poll = place.issue().await?;
         let patience = deadline.min(Instant::now() + HEADERS);
         match timeout_at(patience, poll.advance()).await {
@@ -100,7 +100,7 @@ impl V2Watch {
     }
 }
 
-impl Place {
+impl WatchPosition {
     async fn issue(&self) -> Result<LongPoll, StoreError> {
         let endpoint = self.store.shared.endpoints.choose().await?;
         let next = (self.seen.0.saturating_add(1)).to_string();
@@ -111,7 +111,7 @@ impl Place {
         let now = Instant::now();
         Ok(LongPoll {
             endpoint,
-            answer: Answer::Awaited(Box::pin(sending)),
+            answer: LongPollResponse::Awaited(Box::pin(sending)),
             since: now,
             until: now + MAX_POLL,
             check_at: now + QUIET,
@@ -122,7 +122,9 @@ impl Place {
     /// behind: [`Self::check`] shows it.
     fn is_ahead_of(&self, poll: &LongPoll) -> Result<bool, StoreError> {
         match &poll.answer {
-            Answer::Arrived(_, reply) if reply.status == 200 => Ok(reply.index()? < self.seen),
+            LongPollResponse::Arrived(_, reply) if reply.status == 200 => {
+                Ok(reply.index()? < self.seen)
+            }
             _ => Ok(false),
         }
     }
@@ -139,8 +141,8 @@ impl Place {
     /// What the failure of a poll means.
     fn failed(&self, poll: &LongPoll, error: StoreError) -> StoreError {
         let brief = match poll.answer {
-            Answer::Awaited(_) => BRIEF_WITHOUT_HEADERS,
-            Answer::Arrived(..) => BRIEF,
+            LongPollResponse::Awaited(_) => BRIEF_WITHOUT_HEADERS,
+            LongPollResponse::Arrived(..) => BRIEF,
         };
         match error {
             // Not sent again for the same index: a store restored from a backup may have got
@@ -170,13 +172,13 @@ impl LongPoll {
     /// Waits for the headers, or then for the rest. May be dropped and called again.
     async fn advance(&mut self) -> Result<PollStep, StoreError> {
         let (response, reply) = match &mut self.answer {
-            Answer::Awaited(sending) => {
+            LongPollResponse::Awaited(sending) => {
                 let response = sending.await?;
                 let reply = head(&response);
-                self.answer = Answer::Arrived(response, reply);
+                self.answer = LongPollResponse::Arrived(response, reply);
                 return Ok(PollStep::Headers);
             }
-            Answer::Arrived(response, reply) => (response, reply),
+            LongPollResponse::Arrived(response, reply) => (response, reply),
         };
         while let Some(part) = response.chunk().await.map_err(transport_error)? {
             grow(&mut reply.body, &part)?;
@@ -189,8 +191,8 @@ impl LongPoll {
 
     fn into_reply(self) -> HttpReply {
         match self.answer {
-            Answer::Awaited(_) => HttpReply::default(),
-            Answer::Arrived(_, reply) => reply,
+            LongPollResponse::Awaited(_) => HttpReply::default(),
+            LongPollResponse::Arrived(_, reply) => reply,
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn read(
     let mut last = Failure::Compacted;
     for _ in 0..READ_ATTEMPTS {
         let link = store.link(deadline).await?;
-        let reader = Reader { store, link: &link, deadline, page };
+        let reader = SnapshotRead { store, link: &link, deadline, page };
         match reader.read(trees).await {
             Ok(snapshot) => return Ok(snapshot),
             Err(Failure::TooLarge) => (page, last) = (page / 50, Failure::TooLarge),
@@ -89,14 +89,14 @@ pub(super) async fn read(
 }
 
 /// One attempt to read all trees.
-struct Reader<'a> {
+struct SnapshotRead<'a> {
     store: &'a V3,
     link: &'a Link,
     deadline: Instant,
     page: i64,
 }
 
-impl Reader<'_> {
+impl SnapshotRead<'_> {
     async fn read(&self, trees: &[Tree]) -> Result<Snapshot, Failure> {
         let mut all: Vec<KeyRange> = trees.iter().flat_map(ranges).collect();
         all.dedup();

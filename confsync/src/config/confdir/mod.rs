@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
-pub use resource::{Balancing, Command, Haproxy, Live, Nginx, Resource};
+pub use resource::{
+    Balancing, HaproxyOptions, LiveMembership, NginxOptions, Resource, ShellCommand,
+};
 pub use schema::SCHEMA;
 
 use common::model::Prefix;
@@ -83,18 +85,18 @@ fn literal(prefix: &str) -> Prefix {
 /// Why a confdir cannot be used: every mistake in every file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct ConfdirError(pub Vec<Mistake>);
+pub struct ConfdirError(pub Vec<ConfdirMistake>);
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct ConfdirMistake {
     /// In which file or folder.
     pub file: PathBuf,
     /// What is wrong and what to do, with the line where there is one.
     pub text: String,
 }
 
-impl std::fmt::Display for Mistake {
+impl std::fmt::Display for ConfdirMistake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // A text that begins with line and column goes on as in `file:3:7: …`.
         let gap = if self.text.starts_with(|c: char| c.is_ascii_digit()) { "" } else { " " };
@@ -118,24 +120,24 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
 pub(crate) fn read(
     path: &Path,
     globals: &Globals,
-) -> Result<(Confdir, Vec<Mistake>), ConfdirError> {
+) -> Result<(Confdir, Vec<ConfdirMistake>), ConfdirError> {
     let folder = path.join("conf.d");
     let files = toml_files(&folder).map_err(|error| {
         let text =
             format!("{error}; `confsync init --confdir {}` writes a working start", path.display());
-        ConfdirError(vec![Mistake { file: folder.clone(), text }])
+        ConfdirError(vec![ConfdirMistake { file: folder.clone(), text }])
     })?;
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
     for (file, name) in files.iter().zip(names(&folder, &files)) {
         let (resource, new, wrong) = resource::read(path, file, name, globals);
         resources.extend(resource);
         notes.extend(new);
-        mistakes.extend(wrong.into_iter().map(|text| Mistake { file: file.clone(), text }));
+        mistakes.extend(wrong.into_iter().map(|text| ConfdirMistake { file: file.clone(), text }));
     }
     mistakes.extend(same_dest(&resources));
     if files.is_empty() {
         let text = "no *.toml here, so there is nothing to do".to_owned();
-        mistakes.push(Mistake { file: path.join("conf.d"), text });
+        mistakes.push(ConfdirMistake { file: path.join("conf.d"), text });
     }
     Ok((Confdir { path: path.to_owned(), resources, notes }, mistakes))
 }
@@ -148,7 +150,7 @@ pub(crate) fn has_no_files(path: &Path) -> bool {
     }
 }
 
-fn same_dest(resources: &[Resource]) -> Vec<Mistake> {
+fn same_dest(resources: &[Resource]) -> Vec<ConfdirMistake> {
     let mut mistakes = Vec::new();
     for (index, resource) in resources.iter().enumerate() {
         let same = |other: &&Resource| real_path(&other.dest) == real_path(&resource.dest);
@@ -158,12 +160,12 @@ fn same_dest(resources: &[Resource]) -> Vec<Mistake> {
                 resource.dest.display(),
                 other.file.display()
             );
-            mistakes.push(Mistake { file: resource.file.clone(), text });
+            mistakes.push(ConfdirMistake { file: resource.file.clone(), text });
         }
         if let Some(other) = resources.iter().take(index).find(|r| r.name == resource.name) {
             let text =
                 format!("its name `{}` is that of {} as well", resource.name, other.file.display());
-            mistakes.push(Mistake { file: resource.file.clone(), text });
+            mistakes.push(ConfdirMistake { file: resource.file.clone(), text });
         }
     }
     mistakes

@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 /// A resource file.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct File {
-    pub template: Option<Template>,
-    pub nginx: Option<Nginx>,
-    pub haproxy: Option<Haproxy>,
+pub(super) struct ResourceFile {
+    pub template: Option<RawTemplate>,
+    pub nginx: Option<RawNginx>,
+    pub haproxy: Option<RawHaproxy>,
     /// Whether there was a `[guard]`, whose keys are in `template`.
     #[serde(skip)]
     pub guard: bool,
@@ -22,7 +22,7 @@ pub(super) struct File {
 /// `[template]`, and `[guard]` as another place for the last five.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Template {
+pub(super) struct RawTemplate {
     pub src: Option<String>,
     pub dest: Option<String>,
     pub keys: Option<Vec<String>>,
@@ -58,7 +58,7 @@ pub(super) struct Template {
 /// `[nginx]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Nginx {
+pub(super) struct RawNginx {
     pub conf: Option<String>,
     pub pid_file: Option<String>,
     pub binary: Option<String>,
@@ -75,7 +75,7 @@ pub(super) struct Nginx {
 /// `[haproxy]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Haproxy {
+pub(super) struct RawHaproxy {
     /// A path, or a list of them.
     pub conf: Option<toml::Value>,
     pub socket: Option<String>,
@@ -86,10 +86,10 @@ pub(super) struct Haproxy {
     pub max_old_generations: Option<i64>,
 }
 
-impl File {
+impl ResourceFile {
     /// Whether it says anything that confd does not know: then it was written for us.
     pub(super) fn has_own_tables(&self) -> bool {
-        let is_ours = |template: &Template| {
+        let is_ours = |template: &RawTemplate| {
             template.values.is_some() || template.on_empty.is_some() || template.max_loss.is_some()
         };
         self.nginx.is_some()
@@ -101,7 +101,7 @@ impl File {
     /// Whether it declares that its keys are backends. Tables that name a proxy, a guard and a
     /// rule for values do; what a value looks like does not.
     pub(super) fn declares_backends(&self) -> bool {
-        let guards = |template: &Template| {
+        let guards = |template: &RawTemplate| {
             template.values.is_some()
                 || template.on_empty.is_some()
                 || template.min_backends.is_some()
@@ -170,7 +170,7 @@ pub(super) const HAPROXY: &[&str] =
 ///
 /// # Errors
 /// With line and column, from the TOML parser.
-pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
+pub(super) fn parse(text: &str) -> Result<(ResourceFile, Vec<String>), String> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| say(&e, text))?;
     let mut notes = Vec::new();
     let mut file = toml::Table::new();
@@ -212,7 +212,8 @@ pub(super) fn parse(text: &str) -> Result<(File, Vec<String>), String> {
             }
         }
     }
-    let mut file = File::deserialize(file).map_err(|error| mistyped(&error.to_string(), text))?;
+    let mut file =
+        ResourceFile::deserialize(file).map_err(|error| mistyped(&error.to_string(), text))?;
     file.guard = guard;
     Ok((file, notes))
 }

@@ -5,7 +5,7 @@ mod fields;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::raw::{self, File};
+use super::raw::{self, ResourceFile};
 use super::{Globals, Note, users};
 use crate::backends::KeySelection;
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
@@ -39,19 +39,19 @@ pub struct Resource {
     /// Which keys, and what of their values may pass.
     pub reading: KeySelection,
     /// nginx by name; its check, signal and evidence are ours.
-    pub nginx: Option<Nginx>,
+    pub nginx: Option<NginxOptions>,
     /// HAProxy reads it, also where only files are written.
     pub is_for_haproxy: bool,
     /// HAProxy by name; likewise.
-    pub haproxy: Option<Haproxy>,
+    pub haproxy: Option<HaproxyOptions>,
     /// Run before the swap; `{{.src}}` is the candidate.
-    pub check: Option<Command>,
+    pub check: Option<ShellCommand>,
     /// Run after the swap.
-    pub reload: Option<Command>,
+    pub reload: Option<ShellCommand>,
     /// Run after the reload; its success is the evidence.
-    pub verify: Option<Command>,
+    pub verify: Option<ShellCommand>,
     /// Run after that until it succeeds: then nothing is done by the files of before.
-    pub quiesce: Option<Command>,
+    pub quiesce: Option<ShellCommand>,
     /// Without `quiesce`: how long after applied it counts as quiesced.
     pub quiesce_after: Duration,
     /// The least time between two reloads.
@@ -89,7 +89,7 @@ impl Resource {
 
 /// nginx, as a resource knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Nginx {
+pub struct NginxOptions {
     /// The main configuration.
     pub conf: PathBuf,
     /// Where the master's pid is; `None`: where the main configuration says.
@@ -101,7 +101,7 @@ pub struct Nginx {
     /// With more old generations alive than this, the next reload waits.
     pub max_old_generations: usize,
     /// Whether members change without a reload.
-    pub live: Live,
+    pub live: LiveMembership,
     /// Where what nginx needs for that is.
     pub live_dir: PathBuf,
     /// How requests are spread over members.
@@ -152,7 +152,7 @@ impl Balancing {
 
 /// Whether nginx changes its members without a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Live {
+pub enum LiveMembership {
     /// Where it can.
     Auto,
     /// It must: where it cannot, that is trouble.
@@ -163,7 +163,7 @@ pub enum Live {
 
 /// HAProxy, as a resource knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Haproxy {
+pub struct HaproxyOptions {
     /// Its files and folders, in the order of `-f`.
     pub conf: Vec<PathBuf>,
     /// Its admin socket; `None`: what its configuration says, else that of the master.
@@ -182,7 +182,7 @@ pub struct Haproxy {
 
 /// A command of the operator, run by the shell as confd does it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Command {
+pub struct ShellCommand {
     /// The text.
     pub text: String,
     /// How long it may take.
@@ -197,15 +197,13 @@ impl Resource {
     }
 }
 
-pub(super) type Mistakes = Vec<String>;
-
 /// Reads one resource file; none if there is a mistake in it.
 pub(super) fn read(
     confdir: &Path,
     path: &Path,
     name: String,
     globals: &Globals,
-) -> (Option<Resource>, Vec<Note>, Mistakes) {
+) -> (Option<Resource>, Vec<Note>, Vec<String>) {
     let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
     let (file, ignored) = match text.and_then(|text| raw::parse(&text)) {
         Ok(read) => read,
@@ -213,21 +211,21 @@ pub(super) fn read(
     };
     let note = |text| Note { file: path.to_owned(), text, ignored: true };
     let notes = ignored.into_iter().map(note).collect();
-    let mut reader = Reader { confdir, path, name, globals, mistakes: Vec::new(), notes };
+    let mut reader = ResourceReader { confdir, path, name, globals, mistakes: Vec::new(), notes };
     let resource = reader.resource(file);
     (resource.filter(|_| reader.mistakes.is_empty()), reader.notes, reader.mistakes)
 }
 
-struct Reader<'a> {
+struct ResourceReader<'a> {
     confdir: &'a Path,
     path: &'a Path,
     name: String,
     globals: &'a Globals,
-    mistakes: Mistakes,
+    mistakes: Vec<String>,
     notes: Vec<Note>,
 }
 
-impl Reader<'_> {
+impl ResourceReader<'_> {
     /// Says that something is ignored, which `confsync check` takes for a mistake.
     fn ignored(&mut self, text: impl Into<String>) {
         self.notes.push(Note { file: self.path.to_owned(), text: text.into(), ignored: true });
@@ -238,7 +236,7 @@ impl Reader<'_> {
         self.notes.push(Note { file: self.path.to_owned(), text: text.into(), ignored: false });
     }
 
-    fn resource(&mut self, file: File) -> Option<Resource> {
+    fn resource(&mut self, file: ResourceFile) -> Option<Resource> {
         self.refuse_other_backends(&file);
         let (is_ours, declared) = (file.has_own_tables(), file.declares_backends());
         let Some(raw) = file.template else {
@@ -247,7 +245,7 @@ impl Reader<'_> {
         };
         let commands = raw.check_cmd.is_some() || raw.reload_cmd.is_some();
         let implied = self.globals.nginx_is_our_child && !commands && file.haproxy.is_none();
-        let nginx = file.nginx.or_else(|| implied.then(raw::Nginx::default));
+        let nginx = file.nginx.or_else(|| implied.then(raw::RawNginx::default));
         let nginx = nginx.map(|nginx| self.nginx(nginx));
         let haproxy = file.haproxy.map(|haproxy| self.haproxy(haproxy));
         if nginx.is_some() && haproxy.is_some() {
@@ -310,7 +308,7 @@ impl Reader<'_> {
     }
 
     /// The fork lets a resource name another store; we speak to etcd alone.
-    fn refuse_other_backends(&mut self, file: &File) {
+    fn refuse_other_backends(&mut self, file: &ResourceFile) {
         let Some(backend) = &file.backend else { return };
         let name = backend.get("backend").or_else(|| backend.get("name"));
         let name = name.and_then(toml::Value::as_str).unwrap_or("etcd");

@@ -141,7 +141,7 @@ fn a_relative_dest_is_taken_from_the_working_directory() {
 
 #[test]
 fn a_mistake_with_a_place_is_one_that_editors_follow() {
-    let said = |text: &str| Mistake { file: "t".into(), text: text.into() }.to_string();
+    let said = |text: &str| ConfdirMistake { file: "t".into(), text: text.into() }.to_string();
     assert_eq!(said("2:1: no"), "t:2:1: no");
     assert_eq!(said("no"), "t: no");
 }

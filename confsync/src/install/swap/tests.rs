@@ -76,7 +76,7 @@ impl Files {
 }
 
 /// Performs the first `n` steps and ends as a kill would: without any clean-up.
-fn killed_after(mut swap: Swap, steps: &[Step], n: usize) {
+fn killed_after(mut swap: Swap, steps: &[SwapStep], n: usize) {
     for step in steps.iter().take(n) {
         swap.perform(step).unwrap();
     }

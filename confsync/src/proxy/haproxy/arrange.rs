@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
     use crate::install::Target;
-    use crate::template::{NamedService, Rendered, UpstreamMember};
+    use crate::template::{NamedService, RenderedText, UpstreamMember};
 
     fn file(text: &str, members: &[&str]) -> RenderedFile {
         let member = |endpoint: &&str| {
@@ -69,7 +69,11 @@ mod tests {
         let members = members.iter().map(member).collect();
         let service = NamedService { path: "web".into(), members, server_options: String::new() };
         let pieces = vec![Piece::Text(text.as_bytes().to_vec()), Piece::Servers(service)];
-        RenderedFile { target: Target::new("/x"), text: Rendered { pieces }, is_for_haproxy: true }
+        RenderedFile {
+            target: Target::new("/x"),
+            text: RenderedText { pieces },
+            is_for_haproxy: true,
+        }
     }
 
     const BACKEND: &str = "global\nbackend app # x\n    balance random\n    ";

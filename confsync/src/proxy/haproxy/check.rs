@@ -5,16 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Haproxy, conf};
-use crate::install::{Proof, StagedFiles};
+use crate::install::{Proof, StagedFiles, StagedPaths};
 use crate::proxy::NotPassed;
 use crate::proxy::command::{Command, CommandError};
-
-/// A staged file, and what it stands for.
-struct Stand {
-    dest: PathBuf,
-    real: PathBuf,
-    staged: PathBuf,
-}
 
 impl Haproxy {
     /// Asks HAProxy about the whole configuration as it will be with these files in place.
@@ -23,20 +16,15 @@ impl Haproxy {
     /// # Errors
     /// In HAProxy's words, when it refuses or cannot be asked.
     pub async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
-        let stand = |file: &crate::install::Staged| Stand {
-            dest: file.dest().into(),
-            real: file.real().into(),
-            staged: file.path().into(),
-        };
-        let stands: Vec<Stand> = staged.files().iter().map(stand).collect();
-        let dests: Vec<PathBuf> = stands.iter().map(|stand| stand.dest.clone()).collect();
+        let staged_paths = staged.paths();
+        let dests: Vec<PathBuf> = staged_paths.iter().map(|stand| stand.dest.clone()).collect();
         let files = conf::files(&self.settings.conf, &dests);
-        let stand_of = |file: &PathBuf| {
+        let staged_of = |file: &PathBuf| {
             let real = real(file);
-            stands.iter().find(|stand| stand.real == real || &stand.dest == file)
+            staged_paths.iter().find(|stand| stand.real == real || &stand.dest == file)
         };
-        for stand in &stands {
-            if !files.iter().filter_map(stand_of).any(|of| of.dest == stand.dest) {
+        for stand in &staged_paths {
+            if !files.iter().filter_map(staged_of).any(|of| of.dest == stand.dest) {
                 tracing::warn!(
                     "{} is no part of {}: HAProxy would never read it as configuration",
                     stand.dest.display(),
@@ -44,18 +32,18 @@ impl Haproxy {
                 );
             }
         }
-        let read = |file: &PathBuf| stand_of(file).map_or(file, |stand| &stand.staged).clone();
+        let read = |file: &PathBuf| staged_of(file).map_or(file, |stand| &stand.staged).clone();
         match self.ask(files.iter().map(read)).await {
             Ok(text) => {
                 for line in said(&text, &["[WARNING]"]) {
-                    tracing::warn!("{}", translate(&line, &stands));
+                    tracing::warn!("{}", translate(&line, &staged_paths));
                 }
                 Ok(Proof::passed(staged))
             }
             Err(CommandError::RejectedValue { output, .. }) => {
-                Err(NotPassed::RejectedValue(translate(&reason(&output.text), &stands)))
+                Err(NotPassed::RejectedValue(translate(&reason(&output.text), &staged_paths)))
             }
-            Err(error) => Err(NotPassed::Unknown(translate(&error.to_string(), &stands))),
+            Err(error) => Err(NotPassed::Unknown(translate(&error.to_string(), &staged_paths))),
         }
     }
 
@@ -95,9 +83,9 @@ fn shown(conf: &[PathBuf]) -> String {
     conf.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-fn translate(text: &str, stands: &[Stand]) -> String {
+fn translate(text: &str, staged_paths: &[StagedPaths]) -> String {
     let name = |path: &Path| path.display().to_string();
-    stands
+    staged_paths
         .iter()
         .fold(text.to_owned(), |text, stand| text.replace(&name(&stand.staged), &name(&stand.dest)))
 }
@@ -140,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_what_an_operator_can_use() {
-        let stand = Stand {
+        let stand = StagedPaths {
             dest: "/x/a.cfg".into(),
             real: "/x/a.cfg".into(),
             staged: "/x/.a.cfg.confsync-1".into(),

@@ -34,7 +34,7 @@ impl Word {
 
 /// A server of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Server {
+pub(super) struct ServerName {
     /// The backend.
     pub(super) backend: Word,
     /// The server in it.
@@ -52,7 +52,7 @@ pub(super) enum Admin {
 
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum RuntimeCommand {
     /// Which worker answers, and whether it is stopping.
     Info,
     /// All servers of a backend.
@@ -64,7 +64,7 @@ pub(super) enum Command {
     /// A new server, in maintenance.
     Add {
         /// Which.
-        server: Server,
+        server: ServerName,
         /// Where it is.
         address: SocketAddr,
         /// Its number in the backend.
@@ -75,15 +75,15 @@ pub(super) enum Command {
         options: Vec<Word>,
     },
     /// What it is to do.
-    Set(Server, Admin),
+    Set(ServerName, Admin),
     /// Its share.
-    Weight(Server, u16),
+    Weight(ServerName, u16),
     /// Its health checks are made.
-    Check(Server),
+    Check(ServerName),
     /// Its agent is asked.
-    Agent(Server),
+    Agent(ServerName),
     /// It is no more; only in maintenance and without requests.
-    Delete(Server),
+    Delete(ServerName),
 }
 
 impl fmt::Display for Word {
@@ -92,13 +92,13 @@ impl fmt::Display for Word {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.backend, self.name)
     }
 }
 
-impl fmt::Display for Command {
+impl fmt::Display for RuntimeCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Info => f.write_str("show info"),
@@ -121,7 +121,7 @@ impl fmt::Display for Command {
     }
 }
 
-impl Command {
+impl RuntimeCommand {
     /// Whether HAProxy's answer says that it was done. It has no codes: what it answers to
     /// a command that succeeds is known, and all else is a refusal.
     #[must_use]
@@ -150,18 +150,19 @@ mod tests {
 
     #[test]
     fn commands_as_haproxy_reads_them() {
-        let server = Server { backend: word("apache"), name: word("10.0.0.1:80") };
+        let server = ServerName { backend: word("apache"), name: word("10.0.0.1:80") };
         let options = ["check", "inter", "2s"].map(word).to_vec();
         let address = "[::1]:80".parse().unwrap();
-        let add = Command::Add { server: server.clone(), address, id: 7, weight: 3, options };
+        let add =
+            RuntimeCommand::Add { server: server.clone(), address, id: 7, weight: 3, options };
         let lines = [
             (add, "add server apache/10.0.0.1:80 [::1]:80 id 7 check inter 2s weight 3"),
             (
-                Command::Set(server.clone(), Admin::Maintenance),
+                RuntimeCommand::Set(server.clone(), Admin::Maintenance),
                 "set server apache/10.0.0.1:80 state maint",
             ),
-            (Command::Delete(server), "del server apache/10.0.0.1:80"),
-            (Command::Counters(word("apache"), 7), "show stat apache 4 7"),
+            (RuntimeCommand::Delete(server), "del server apache/10.0.0.1:80"),
+            (RuntimeCommand::Counters(word("apache"), 7), "show stat apache 4 7"),
         ];
         for (command, line) in lines {
             assert_eq!(command.to_string(), line);
@@ -171,8 +172,8 @@ mod tests {
     /// Answers of 2.6, as recorded.
     #[test]
     fn only_a_known_answer_is_success() {
-        let server = Server { backend: word("a"), name: word("b") };
-        let add = Command::Add {
+        let server = ServerName { backend: word("a"), name: word("b") };
+        let add = RuntimeCommand::Add {
             server: server.clone(),
             address: "127.0.0.1:1".parse().unwrap(),
             id: 1,
@@ -190,11 +191,11 @@ mod tests {
         ] {
             assert!(!add.is_done(refused), "{refused}");
         }
-        let delete = Command::Delete(server.clone());
+        let delete = RuntimeCommand::Delete(server.clone());
         assert!(delete.is_done("Server deleted."));
         let attached = "Server still has connections attached to it, cannot remove it.";
         assert!(!delete.is_done(attached) && !delete.is_done("No such server."));
-        let weight = Command::Weight(server, 300);
+        let weight = RuntimeCommand::Weight(server, 300);
         assert!(weight.is_done("\n"));
         assert!(!weight.is_done("Absolute weight can only be between 0 and 256 inclusive."));
     }
@@ -202,10 +203,11 @@ mod tests {
     /// What HAProxy's own tests (reg-tests/server, 3.5) expect.
     #[test]
     fn answers_of_newer_versions() {
-        let server = Server { backend: word("test"), name: word("s1") };
+        let server = ServerName { backend: word("test"), name: word("s1") };
         let address = "127.0.0.1:1".parse().unwrap();
         let (id, weight) = (1, 1);
-        let add = Command::Add { server: server.clone(), address, id, weight, options: vec![] };
+        let add =
+            RuntimeCommand::Add { server: server.clone(), address, id, weight, options: vec![] };
         for refused in [
             "No such backend.",
             "'server' expects <name> and <addr>[:<port>] as arguments.",
@@ -216,7 +218,7 @@ mod tests {
             assert!(!add.is_done(refused), "{refused}");
         }
         assert!(add.is_done("[WARNING] a keyword is deprecated\nNew server registered.\n"));
-        let delete = Command::Delete(server);
+        let delete = RuntimeCommand::Delete(server);
         for refused in [
             "No such backend.",
             "No such server.",
@@ -233,7 +235,7 @@ mod tests {
         #[test]
         fn nothing_in_a_word_ends_a_command(text in "[ -~\n\t;\\\\<@é]{0,12}") {
             if let Some(word) = Word::new(&text) {
-                let command = Command::Servers(word.clone()).to_string();
+                let command = RuntimeCommand::Servers(word.clone()).to_string();
                 prop_assert_eq!(command.split_whitespace().last(), Some(word.as_str()));
                 prop_assert!(!command.contains([';', '\\', '\n', '<', '@', '!']));
             }

@@ -38,10 +38,10 @@ pub use argv::Argv;
 pub use arrange::arrange;
 use master::works;
 pub use master::{Master, MasterError};
-use reload::{Pace, ReloadError};
+use reload::{HaproxyReloadError, PollPace};
 pub use runtime::{Backends, DepartedServer, Runtime};
 pub use servers::{Members, member};
-use socket::Socket;
+use socket::RuntimeSocket;
 pub use statistics::traffic;
 pub use worker::RuntimeError;
 
@@ -49,7 +49,7 @@ use crate::config::confdir;
 use crate::install::Digest;
 use crate::proxy::child::{Child, Knows, Life};
 use crate::proxy::nginx::ProcessId;
-use crate::proxy::{Live, NotLoaded, Old};
+use crate::proxy::{NotLoaded, Old, ProvenLoad};
 
 /// Where HAProxy's own pid file is on Debian, and by its manual.
 const PID_FILE: &str = "/run/haproxy.pid";
@@ -59,7 +59,7 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What is known about HAProxy before it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct HaproxySettings {
     /// The program; looked for in `PATH` if it is a bare name.
     pub binary: PathBuf,
     /// Its files and folders (`-f`), in order.
@@ -82,7 +82,7 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Haproxy {
     group: String,
-    settings: Settings,
+    settings: HaproxySettings,
     /// The supervised program, if it is this HAProxy.
     child: Option<Child>,
 }
@@ -90,8 +90,8 @@ pub struct Haproxy {
 impl Haproxy {
     /// HAProxy as a resource knows it. What the command line of a supervised one says wins.
     #[must_use]
-    pub fn of(group: &str, told: &confdir::Haproxy, child: Option<Child>) -> Self {
-        let mut settings = Settings {
+    pub fn of(group: &str, told: &confdir::HaproxyOptions, child: Option<Child>) -> Self {
+        let mut settings = HaproxySettings {
             binary: told.binary.clone(),
             conf: told.conf.clone(),
             directory: None,
@@ -136,10 +136,10 @@ impl Haproxy {
     ///
     /// # Errors
     /// What to do, when there is no such socket.
-    async fn runtime_socket(&self) -> Result<Socket, RuntimeError> {
+    async fn runtime_socket(&self) -> Result<RuntimeSocket, RuntimeError> {
         let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).socket;
         let weak = match self.settings.socket.clone().map(|path| (path, true)).or_else(by_conf) {
-            Some((path, true)) => return Ok(Socket::at(&path)),
+            Some((path, true)) => return Ok(RuntimeSocket::at(&path)),
             Some((path, false)) => Some(path),
             None => None,
         };
@@ -181,16 +181,16 @@ impl Haproxy {
     ///
     /// # Errors
     /// [`NotLoaded`].
-    pub async fn load(&self, files: Option<Digest>) -> Result<Live, NotLoaded> {
+    pub async fn load(&self, files: Option<Digest>) -> Result<ProvenLoad, NotLoaded> {
         if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting)
             && let Some(old) = self.start(child, files).await?
         {
-            return Ok(Live { old: Old::Processes(old), master: None });
+            return Ok(ProvenLoad { old: Old::Processes(old), master: None });
         }
         let master = self.master().map_err(|error| NotLoaded::NobodyThere(error.to_string()))?;
         let old = self.reload(&master).await?;
         let master = self.child.is_none().then(|| master.id());
-        Ok(Live { old: Old::Processes(old), master })
+        Ok(ProvenLoad { old: Old::Processes(old), master })
     }
 
     /// Starts the supervised one. If it serves by exactly these files: the processes of one
@@ -209,7 +209,7 @@ impl Haproxy {
             return Err(NotLoaded::Unproven(why));
         }
         let until = Instant::now() + self.settings.deadline;
-        let mut pace = Pace::new();
+        let mut pace = PollPace::new();
         loop {
             let workers = self.master().and_then(|master| master.workers(&[]));
             match workers {
@@ -242,19 +242,21 @@ impl Haproxy {
     async fn reload(&self, master: &Master) -> Result<Vec<ProcessId>, NotLoaded> {
         match reload::reload(master, self.settings.deadline).await {
             Ok(old) => Ok(old),
-            Err(error @ ReloadError::Rejected) => {
+            Err(error @ HaproxyReloadError::Rejected) => {
                 let why = self.why_rejected().await;
                 let why = why.unwrap_or_else(|| "its log has the reason".to_owned());
                 Err(NotLoaded::RejectedValue(format!("{error}: {why}")))
             }
-            Err(error @ ReloadError::TimedOut { .. }) => Err(NotLoaded::Broken(error.to_string())),
+            Err(error @ HaproxyReloadError::TimedOut { .. }) => {
+                Err(NotLoaded::Broken(error.to_string()))
+            }
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),
         }
     }
 }
 
 /// Its files, wherever it is started.
-fn absolute(settings: &Settings) -> Vec<PathBuf> {
+fn absolute(settings: &HaproxySettings) -> Vec<PathBuf> {
     let base = settings.directory.clone().unwrap_or_default();
     let whole = |path: &PathBuf| {
         let path = base.join(path);

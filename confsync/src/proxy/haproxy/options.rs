@@ -14,7 +14,7 @@ use super::conf::{SECTIONS, words};
 /// # Errors
 /// When a keyword cannot be known or sent as it is.
 pub(super) fn server_options(files: &[PathBuf], backend: &str) -> Result<Vec<Word>, String> {
-    let mut reader = Reader::default();
+    let mut reader = DefaultServerReader::default();
     for file in files {
         let text = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
         reader.read(&String::from_utf8_lossy(&text), backend);
@@ -31,7 +31,7 @@ pub(super) fn server_options(files: &[PathBuf], backend: &str) -> Result<Vec<Wor
 }
 
 #[derive(Default)]
-struct Reader {
+struct DefaultServerReader {
     /// The keywords of each `defaults` with a name, and of the last one.
     named: BTreeMap<String, Vec<String>>,
     last: Vec<String>,
@@ -47,7 +47,7 @@ enum Section {
     Wanted,
 }
 
-impl Reader {
+impl DefaultServerReader {
     fn read(&mut self, text: &str, backend: &str) {
         for line in text.lines().map(words) {
             let line: Vec<&str> = line.iter().map(String::as_str).collect();

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::answers::{Info, Processes};
 use super::master::{Master, MasterError, has_taken_its_signals, works};
-use super::socket::Socket;
+use super::socket::RuntimeSocket;
 use crate::proxy::nginx::{ProcessId, is_alive};
 
 /// Without the master's socket: how long a master must be seen waiting without a new
@@ -21,7 +21,7 @@ const IDLE: Duration = Duration::from_millis(300);
 
 /// Why a reload is not proven.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReloadError {
+pub(super) enum HaproxyReloadError {
     /// There is no master to signal.
     #[error(transparent)]
     Master(#[from] MasterError),
@@ -60,29 +60,29 @@ const OLD_ACCEPTS: &str = "an old worker of HAProxy still took connections";
 pub(super) async fn reload(
     master: &Master,
     deadline: Duration,
-) -> Result<Vec<ProcessId>, ReloadError> {
+) -> Result<Vec<ProcessId>, HaproxyReloadError> {
     let until = Instant::now() + deadline;
-    let mut pace = Pace::new();
+    let mut pace = PollPace::new();
     // Somebody else's reload may be under way; what it reads is not what we swapped in.
     while master.is_waiting() == Some(false) && master.is_alive() {
         if Instant::now() >= until {
             let what = "the master of HAProxy was not done with another reload";
-            return Err(ReloadError::TimedOut { what, deadline });
+            return Err(HaproxyReloadError::TimedOut { what, deadline });
         }
         pace.wait().await;
     }
-    let mut watch = Watch::begin(master).await?;
+    let mut watch = ReloadObservation::begin(master).await?;
     master.reload()?;
     loop {
         pace.wait().await;
         if !master.is_alive() {
-            return Err(ReloadError::Died);
+            return Err(HaproxyReloadError::Died);
         }
         match watch.look(master).await? {
             Course::Applied => return Ok(watch.before),
-            Course::Rejected => return Err(ReloadError::Rejected),
+            Course::Rejected => return Err(HaproxyReloadError::Rejected),
             Course::Pending(what) if Instant::now() >= until => {
-                return Err(ReloadError::TimedOut { what, deadline });
+                return Err(HaproxyReloadError::TimedOut { what, deadline });
             }
             Course::Pending(_) => {}
         }
@@ -90,16 +90,16 @@ pub(super) async fn reload(
 }
 
 /// What was there when the signal was sent.
-struct Watch {
+struct ReloadObservation {
     before: Vec<ProcessId>,
     /// The master's socket, and how often it had reloaded; `None` if there is none that
     /// answers.
-    socket: Option<(Socket, u64)>,
+    socket: Option<(RuntimeSocket, u64)>,
     idle_since: Option<Instant>,
 }
 
-impl Watch {
-    async fn begin(master: &Master) -> Result<Self, ReloadError> {
+impl ReloadObservation {
+    async fn begin(master: &Master) -> Result<Self, HaproxyReloadError> {
         let socket = match master.socket() {
             Some(path) => processes(&path).await,
             None => None,
@@ -108,7 +108,7 @@ impl Watch {
         Ok(Self { before: master.workers(&[])?, socket, idle_since: None })
     }
 
-    async fn look(&mut self, master: &Master) -> Result<Course, ReloadError> {
+    async fn look(&mut self, master: &Master) -> Result<Course, HaproxyReloadError> {
         let now = master.workers(&self.before)?;
         let new: Vec<ProcessId> =
             now.into_iter().filter(|worker| !self.before.contains(worker)).collect();
@@ -119,7 +119,7 @@ impl Watch {
     }
 
     /// By what the master and each worker answer.
-    async fn ask(&self, socket: &Socket, reloads: u64, new: &[ProcessId]) -> Course {
+    async fn ask(&self, socket: &RuntimeSocket, reloads: u64, new: &[ProcessId]) -> Course {
         let answer = socket.ask(&"show proc").await.ok();
         let Some(processes) = answer.and_then(|answer| Processes::read(&answer)) else {
             // It is reading its configuration.
@@ -166,8 +166,8 @@ impl Watch {
 }
 
 /// What the master says of its processes, if it has a socket that answers.
-pub(super) async fn processes(path: &Path) -> Option<(Socket, Processes)> {
-    let socket = Socket::at(path);
+pub(super) async fn processes(path: &Path) -> Option<(RuntimeSocket, Processes)> {
+    let socket = RuntimeSocket::at(path);
     match socket.ask(&"show proc").await {
         Ok(answer) => Some((socket, Processes::read(&answer)?)),
         Err(error) => {
@@ -177,15 +177,15 @@ pub(super) async fn processes(path: &Path) -> Option<(Socket, Processes)> {
     }
 }
 
-async fn info(master: &Socket, worker: ProcessId) -> Option<Info> {
+async fn info(master: &RuntimeSocket, worker: ProcessId) -> Option<Info> {
     let answer = master.of_worker(worker.pid).ask(&"show info").await.ok()?;
     Info::read(&answer).filter(|info| info.pid == worker.pid)
 }
 
 /// Looks often at first, then ever 20 ms.
-pub(super) struct Pace(Duration);
+pub(super) struct PollPace(Duration);
 
-impl Pace {
+impl PollPace {
     pub(super) fn new() -> Self {
         Self(Duration::from_millis(2))
     }

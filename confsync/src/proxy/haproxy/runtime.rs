@@ -10,9 +10,9 @@
 
 use std::collections::BTreeMap;
 
-use super::command::{Admin, Command, Server, Word};
+use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{Members, RunningServer, difference, in_flight};
-use super::worker::{RuntimeError, Worker, word};
+use super::worker::{RuntimeError, RuntimeWorker, word};
 use super::{Haproxy, conf, options};
 use crate::proxy::nginx::{ProcessId, is_alive};
 
@@ -43,7 +43,7 @@ pub struct Runtime {
 
 #[derive(Debug, Clone)]
 struct Departed {
-    server: Server,
+    server: ServerName,
     id: u32,
     worker: ProcessId,
 }
@@ -156,12 +156,12 @@ impl Runtime {
             }
             return Some(u64::from(!ended));
         };
-        let delete = Command::Delete(gone.server.clone());
+        let delete = RuntimeCommand::Delete(gone.server.clone());
         let answer = worker.socket.ask(&delete).await.ok()?;
         let there = match delete.is_done(&answer) || answer.contains("No such server") {
             true => 0,
             false => {
-                let command = Command::Counters(gone.server.backend.clone(), gone.id);
+                let command = RuntimeCommand::Counters(gone.server.backend.clone(), gone.id);
                 let answer = worker.socket.ask(&command).await.ok()?;
                 in_flight(&answer, gone.server.name.as_str())?
             }
@@ -173,14 +173,14 @@ impl Runtime {
     }
 
     /// The worker that takes connections now.
-    async fn worker(&self) -> Result<Worker, RuntimeError> {
+    async fn worker(&self) -> Result<RuntimeWorker, RuntimeError> {
         let socket = self.haproxy.runtime_socket().await?;
-        let answer = socket.ask(&Command::Info).await;
+        let answer = socket.ask(&RuntimeCommand::Info).await;
         let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
         let info = super::answers::Info::read(&answer).filter(|info| !info.stopping);
         let id = info.and_then(|info| ProcessId::of(info.pid));
         match id {
-            Some(id) => Ok(Worker { socket, id }),
+            Some(id) => Ok(RuntimeWorker { socket, id }),
             None => Err(RuntimeError::Retry("HAProxy is being reloaded by somebody else".into())),
         }
     }
@@ -208,7 +208,7 @@ impl Runtime {
 
     async fn join(
         &self,
-        worker: &Worker,
+        worker: &RuntimeWorker,
         backend: &Word,
         members: &Members,
         running: &[RunningServer],
@@ -216,14 +216,14 @@ impl Runtime {
         let mut next = running.iter().map(|server| server.id).max().unwrap_or(0);
         let mut options = None;
         for (name, (address, weight)) in members {
-            let server = Server { backend: backend.clone(), name: word(name)? };
+            let server = ServerName { backend: backend.clone(), name: word(name)? };
             let there = running.iter().find(|running| running.name == *name);
             if let Some(there) = there {
                 if there.weight != *weight {
-                    worker.tell(&Command::Weight(server.clone(), *weight)).await?;
+                    worker.tell(&RuntimeCommand::Weight(server.clone(), *weight)).await?;
                 }
                 if !there.is_ready() {
-                    worker.tell(&Command::Set(server.clone(), Admin::Ready)).await?;
+                    worker.tell(&RuntimeCommand::Set(server.clone(), Admin::Ready)).await?;
                 }
                 continue;
             }
@@ -239,7 +239,7 @@ impl Runtime {
 
     async fn leave(
         &mut self,
-        worker: &Worker,
+        worker: &RuntimeWorker,
         backend: &Word,
         members: &Members,
         running: &[RunningServer],
@@ -248,8 +248,8 @@ impl Runtime {
             server.is_ours() && !server.is_out() && !members.contains_key(&server.name)
         };
         for there in running.iter().filter(leaves) {
-            let server = Server { backend: backend.clone(), name: word(&there.name)? };
-            worker.tell(&Command::Set(server.clone(), Admin::Maintenance)).await?;
+            let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
+            worker.tell(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
             self.next = self.next.wrapping_add(1);
             let member = DepartedServer { backend: backend.as_str().to_owned(), number: self.next };
             let gone = Departed { server, id: there.id, worker: worker.id };
@@ -262,7 +262,7 @@ impl Runtime {
     /// connection to one; then the next change does it.
     async fn tidy(
         &self,
-        worker: &Worker,
+        worker: &RuntimeWorker,
         backend: &Word,
         members: &Members,
         running: &[RunningServer],
@@ -271,9 +271,9 @@ impl Runtime {
             server.is_ours() && server.is_out() && !members.contains_key(&server.name)
         };
         for there in running.iter().filter(unused) {
-            let server = Server { backend: backend.clone(), name: word(&there.name)? };
+            let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
             if !self.departed.values().any(|gone| gone.server == server) {
-                let deleted = worker.socket.ask(&Command::Delete(server)).await;
+                let deleted = worker.socket.ask(&RuntimeCommand::Delete(server)).await;
                 tracing::debug!(?deleted, server = there.name, "an unused server");
             }
         }

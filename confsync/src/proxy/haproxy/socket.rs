@@ -18,7 +18,7 @@ const LONGEST: u64 = 64 * 1024 * 1024;
 
 /// Who is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Socket {
+pub(super) struct RuntimeSocket {
     path: PathBuf,
     to: To,
 }
@@ -72,7 +72,7 @@ fn right(error: &io::Error) -> &'static str {
     }
 }
 
-impl Socket {
+impl RuntimeSocket {
     /// The socket at a path, which a worker or the master listens on.
     #[must_use]
     pub(super) fn at(path: &Path) -> Self {
@@ -145,7 +145,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
-        let socket = Socket::at(&path).of_worker(7);
+        let socket = RuntimeSocket::at(&path).of_worker(7);
         let (answer, asked) =
             tokio::join!(socket.ask(&"show info"), answering(listener, "Pid: 7\n\n"));
         assert_eq!((answer.unwrap().as_str(), asked.as_str()), ("Pid: 7", "@!7 show info\n"));
@@ -155,10 +155,10 @@ mod tests {
     async fn who_does_not_answer_is_not_waited_for_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let asked = Socket::at(&path).ask(&"show info").await;
+        let asked = RuntimeSocket::at(&path).ask(&"show info").await;
         assert!(matches!(asked, Err(SocketError::Connect { .. })), "{asked:?}");
         let _silent = UnixListener::bind(&path).unwrap();
-        let asked = Socket::at(&path).ask(&"show info").await;
+        let asked = RuntimeSocket::at(&path).ask(&"show info").await;
         assert!(matches!(asked, Err(SocketError::TimedOut { .. })), "{asked:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::command::Command;
+use super::command::RuntimeCommand;
 use super::servers::member;
 use super::{Haproxy, RuntimeError};
 use crate::proxy::pools::MemberTraffic;
@@ -13,7 +13,7 @@ use crate::proxy::pools::MemberTraffic;
 /// When HAProxy does not answer.
 pub async fn traffic(haproxy: &Haproxy) -> Result<Vec<MemberTraffic>, RuntimeError> {
     let socket = haproxy.runtime_socket().await?;
-    let answer = socket.ask(&Command::AllCounters).await;
+    let answer = socket.ask(&RuntimeCommand::AllCounters).await;
     let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
     read(&answer).ok_or_else(|| RuntimeError::Retry("`show stat` is not understood".into()))
 }

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::command::{Admin, Command, Server, Word};
+use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{RunningServer, servers};
-use super::socket::Socket;
+use super::socket::RuntimeSocket;
 use crate::proxy::nginx::ProcessId;
 
 /// Why the running HAProxy is not known to have the servers that are wanted.
@@ -17,20 +17,20 @@ pub enum RuntimeError {
 }
 
 /// A worker that answers for itself.
-pub(super) struct Worker {
-    pub(super) socket: Socket,
+pub(super) struct RuntimeWorker {
+    pub(super) socket: RuntimeSocket,
     pub(super) id: ProcessId,
 }
 
-impl Worker {
+impl RuntimeWorker {
     pub(super) async fn servers(&self, backend: &Word) -> Result<Vec<RunningServer>, RuntimeError> {
-        let command = Command::Servers(backend.clone());
+        let command = RuntimeCommand::Servers(backend.clone());
         let answer = self.socket.ask(&command).await;
         let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
         servers(&answer).ok_or_else(|| refused(&command, &answer))
     }
 
-    pub(super) async fn tell(&self, command: &Command) -> Result<(), RuntimeError> {
+    pub(super) async fn tell(&self, command: &RuntimeCommand) -> Result<(), RuntimeError> {
         let answer = self.socket.ask(command).await;
         let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
         if command.is_done(&answer) { Ok(()) } else { Err(refused(command, &answer)) }
@@ -38,7 +38,7 @@ impl Worker {
 
     pub(super) async fn add(
         &self,
-        server: Server,
+        server: ServerName,
         address: SocketAddr,
         id: u32,
         weight: u16,
@@ -47,20 +47,20 @@ impl Worker {
         let has = |word: &str| options.iter().any(|option| option.as_str() == word);
         let (check, agent) = (has("check"), has("agent-check"));
         let options = options.to_vec();
-        let add = Command::Add { server: server.clone(), address, id, weight, options };
+        let add = RuntimeCommand::Add { server: server.clone(), address, id, weight, options };
         self.tell(&add).await?;
         if check {
-            self.tell(&Command::Check(server.clone())).await?;
+            self.tell(&RuntimeCommand::Check(server.clone())).await?;
         }
         if agent {
-            self.tell(&Command::Agent(server.clone())).await?;
+            self.tell(&RuntimeCommand::Agent(server.clone())).await?;
         }
-        self.tell(&Command::Set(server, Admin::Ready)).await
+        self.tell(&RuntimeCommand::Set(server, Admin::Ready)).await
     }
 }
 
 /// A running HAProxy that refuses a change gets it by a reload.
-fn refused(command: &Command, answer: &str) -> RuntimeError {
+fn refused(command: &RuntimeCommand, answer: &str) -> RuntimeError {
     let words: Vec<&str> = answer.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let answer: String = words.join("; ").chars().take(300).collect();
     RuntimeError::NeedsReload(format!("HAProxy answers to `{command}`: {answer}"))

@@ -17,7 +17,8 @@ use crate::proxy::pools::{
     Arrangement, DepartedMember, Ejection, Pools, PublishError, ReadBack, RenderedFile,
 };
 use crate::template::{
-    NamedService, Piece, Rendered, UpstreamMember, UpstreamMembers, server_lines, upstream_block,
+    NamedService, Piece, RenderedText, UpstreamMember, UpstreamMembers, server_lines,
+    upstream_block,
 };
 
 /// The balancer; the same text is in the package.
@@ -116,7 +117,7 @@ impl NginxLua {
                     out.extend_from_slice(block.as_bytes());
                 }
                 Piece::Text(_) | Piece::Servers(_) => {
-                    let one = Rendered { pieces: vec![piece.clone()] };
+                    let one = RenderedText { pieces: vec![piece.clone()] };
                     out.extend_from_slice(&one.plain());
                 }
             });
@@ -238,7 +239,7 @@ fn said(error: MembershipError) -> PublishError {
 }
 
 /// The upstreams of a text, with what is wanted in them.
-fn upstreams_of(text: &Rendered) -> impl Iterator<Item = (&NamedService, &str)> {
+fn upstreams_of(text: &RenderedText) -> impl Iterator<Item = (&NamedService, &str)> {
     text.pieces.iter().filter_map(|piece| match piece {
         Piece::Upstream { service, more } => Some((service, more.as_str())),
         Piece::Text(_) | Piece::Servers(_) => None,
@@ -306,7 +307,7 @@ mod tests {
             Piece::Upstream { service, more: more.into() },
             Piece::Text(b"server { listen 1; }\n".to_vec()),
         ];
-        let text = Rendered { pieces };
+        let text = RenderedText { pieces };
         RenderedFile { target: Target::new("/x"), text, is_for_haproxy: false }
     }
 

@@ -60,7 +60,7 @@ pub struct TableFull {
 }
 
 #[derive(Debug, Clone)]
-struct Slot {
+struct OccupiedSlot {
     record: SlotRecord,
     position: u32,
 }
@@ -71,7 +71,7 @@ pub struct Roster {
     capacity: u32,
     sequence: u32,
     serial: u32,
-    slots: Vec<Slot>,
+    slots: Vec<OccupiedSlot>,
     order: [Vec<u32>; CLASSES],
     weights: [u32; CLASSES],
     free: BTreeSet<u32>,
@@ -110,7 +110,7 @@ impl Roster {
         for (slot, record) in (0..).zip(records) {
             roster.serial = roster.serial.max(record.serial);
             let (state, id, weight) = (record.state, record.id, record.weight);
-            roster.slots.push(Slot { record, position: 0 });
+            roster.slots.push(OccupiedSlot { record, position: 0 });
             match state {
                 SlotState::Member if roster.members.insert(id, slot).is_none() => {
                     roster.enlist(slot, weight);
@@ -153,7 +153,8 @@ impl Roster {
         let record = SlotRecord { state, id, host, port, weight, serial: self.serial, joined };
         self.first.push(TableWrite::Record(slot, record.clone()));
         self.then.push(TableWrite::State(slot, SlotState::Member));
-        let known = Slot { record: SlotRecord { state: SlotState::Member, ..record }, position: 0 };
+        let known =
+            OccupiedSlot { record: SlotRecord { state: SlotState::Member, ..record }, position: 0 };
         match self.slots.get_mut(slot as usize) {
             Some(old) => *old = known,
             None => self.slots.push(known),
@@ -313,13 +314,13 @@ mod tests {
 
     /// The files, as far as a worker reads them.
     #[derive(Default)]
-    struct Reader {
+    struct TableReader {
         head: Head,
         slots: BTreeMap<u32, SlotRecord>,
         order: BTreeMap<(usize, u32), u32>,
     }
 
-    impl Reader {
+    impl TableReader {
         fn write(&mut self, write: &TableWrite) {
             match write {
                 TableWrite::Record(slot, record) => {
@@ -384,7 +385,7 @@ mod tests {
     /// Performs the writes of a commit; after each of them only members before or after
     /// it can be chosen, and nobody who is in both is out of reach at the end.
     fn perform(
-        reader: &mut Reader,
+        reader: &mut TableReader,
         writes: &[TableWrite],
         wanted: &BTreeMap<u8, u16>,
         before: &BTreeSet<u8>,
@@ -402,7 +403,7 @@ mod tests {
         fn a_worker_can_choose_members_only_whatever_has_been_written(
             acts in prop::collection::vec(act(), 1..60),
         ) {
-            let (mut roster, mut reader) = (Roster::empty(CAPACITY), Reader::default());
+            let (mut roster, mut reader) = (Roster::empty(CAPACITY), TableReader::default());
             let mut wanted: BTreeMap<u8, u16> = BTreeMap::new();
             let mut before: BTreeSet<u8> = BTreeSet::new();
             for act in acts {

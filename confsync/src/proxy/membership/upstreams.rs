@@ -88,7 +88,7 @@ pub enum MembershipError {
 
 /// One upstream.
 #[derive(Debug)]
-pub(super) struct Upstream {
+pub(super) struct LiveUpstream {
     pub(super) table: MemberTable,
     members: UpstreamMembers,
     /// Whether [`Self::members`] is what the table says: not before the first change of
@@ -102,7 +102,7 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 pub struct LiveUpstreams {
     pub(super) folder: TableFolder,
-    pub(super) upstreams: BTreeMap<String, Upstream>,
+    pub(super) upstreams: BTreeMap<String, LiveUpstream>,
     /// How often it was looked what nginx has.
     pub(super) looks: u64,
     /// The workers that have answered such a look.
@@ -154,7 +154,7 @@ impl LiveUpstreams {
         }
         if !self.upstreams.contains_key(upstream) {
             let table = self.folder.table(upstream).map_err(|e| files(&self.folder, e))?;
-            let new = Upstream {
+            let new = LiveUpstream {
                 table,
                 members: UpstreamMembers::new(),
                 is_known: false,
@@ -205,7 +205,7 @@ impl LiveUpstreams {
     /// Those that left and were not seen without requests since.
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
-        let slots = |(name, known): (&String, &Upstream)| {
+        let slots = |(name, known): (&String, &LiveUpstream)| {
             let slots: Vec<u32> = known.table.roster.leaving().map(|(_, slot)| slot).collect();
             let name = name.clone();
             slots.into_iter().map(move |slot| DepartedMember { pool: name.clone(), slot })
@@ -260,7 +260,7 @@ enum Joins {
     All,
 }
 
-impl Upstream {
+impl LiveUpstream {
     /// Slots of departed backends without requests may be given away.
     fn release_drained(&mut self, folder: &TableFolder) -> io::Result<()> {
         if !folder.workers.is_exact()? {

@@ -5,9 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::shadow::{Shadow, Stand};
+use super::shadow::Shadow;
 use super::{Nginx, conf};
-use crate::install::{InstallError, Proof, StagedFiles};
+use crate::install::{InstallError, Proof, StagedFiles, StagedPaths};
 use crate::proxy::command::{Command, CommandError, Output};
 
 /// A check that passed.
@@ -52,7 +52,7 @@ impl fmt::Display for Warning {
 
 /// Why a set did not pass.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
+pub enum NginxCheckError {
     /// nginx refuses the configuration; its words, with the names of the dests.
     #[error("nginx refuses the configuration: {0}")]
     RejectedValue(String),
@@ -71,8 +71,8 @@ impl Nginx {
     ///
     /// # Errors
     /// When nginx refuses, cannot be asked, or does not answer by the deadline.
-    pub async fn check(&self, set: &StagedFiles) -> Result<CheckReport, CheckError> {
-        let (warnings, took) = self.ask(Stand::all(set)).await?;
+    pub async fn check(&self, set: &StagedFiles) -> Result<CheckReport, NginxCheckError> {
+        let (warnings, took) = self.ask(set.paths()).await?;
         Ok(CheckReport { proof: Proof::passed(set), warnings, took })
     }
 
@@ -80,13 +80,16 @@ impl Nginx {
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub async fn check_current(&self) -> Result<Vec<Warning>, CheckError> {
+    pub async fn check_current(&self) -> Result<Vec<Warning>, NginxCheckError> {
         self.ask(Vec::new()).await.map(|(warnings, _)| warnings)
     }
 
-    async fn ask(&self, stands: Vec<Stand>) -> Result<(Vec<Warning>, Duration), CheckError> {
+    async fn ask(
+        &self,
+        staged: Vec<StagedPaths>,
+    ) -> Result<(Vec<Warning>, Duration), NginxCheckError> {
         let conf = self.conf.clone();
-        let shadow = tokio::task::spawn_blocking(move || Shadow::build(&conf, &stands));
+        let shadow = tokio::task::spawn_blocking(move || Shadow::build(&conf, &staged));
         let shadow = shadow.await.map_err(|e| CommandError::Spawn {
             command: "nginx -t".into(),
             source: std::io::Error::other(e),
@@ -95,7 +98,7 @@ impl Nginx {
         match command.run().await {
             Ok(outcome) => Ok((self.warnings(&shadow, &outcome.output), outcome.took)),
             Err(CommandError::RejectedValue { output, .. }) => {
-                Err(CheckError::RejectedValue(reason(&shadow, &output)))
+                Err(NginxCheckError::RejectedValue(reason(&shadow, &output)))
             }
             Err(CommandError::TimedOut { command, after, output }) => {
                 let text = shadow.translate(&output.text);

@@ -41,7 +41,7 @@ pub struct ConfError {
 /// # Errors
 /// At the first place where nginx would not go on either.
 pub fn parse(text: &[u8]) -> Result<Vec<Directive<'_>>, ConfError> {
-    let mut lexer = Lexer { text, at: 0 };
+    let mut lexer = ConfLexer { text, at: 0 };
     let mut found = Vec::new();
     let mut words: Vec<(Cow<'_, [u8]>, usize)> = Vec::new();
     let mut depth = 0usize;
@@ -123,12 +123,12 @@ enum Token<'a> {
     Eof,
 }
 
-struct Lexer<'a> {
+struct ConfLexer<'a> {
     text: &'a [u8],
     at: usize,
 }
 
-impl<'a> Lexer<'a> {
+impl<'a> ConfLexer<'a> {
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }

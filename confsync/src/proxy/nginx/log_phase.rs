@@ -7,9 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::conf::{Directive, parse};
-use super::shadow::Stand;
 use super::{Nginx, include};
-use crate::install::{StagedFiles, real_path};
+use crate::install::{StagedFiles, StagedPaths, real_path};
 
 /// Deeper includes nginx itself would not read: it runs out of open files on a circle.
 const MAX_DEPTH: usize = 16;
@@ -19,7 +18,7 @@ impl Nginx {
     /// files in the places of their dests.
     #[must_use]
     pub fn hidden_log_phase(&self, staged: Option<&StagedFiles>) -> Option<String> {
-        let stands = staged.map(Stand::all).unwrap_or_default();
+        let stands = staged.map(StagedFiles::paths).unwrap_or_default();
         let walk = Walk {
             base: self.conf.parent().unwrap_or(Path::new("/")),
             reals: stands.iter().map(|stand| stand.real.clone()).collect(),
@@ -32,7 +31,7 @@ impl Nginx {
 struct Walk<'a> {
     /// Relative names are resolved against it.
     base: &'a Path,
-    stands: &'a [Stand],
+    stands: &'a [StagedPaths],
     reals: Vec<PathBuf>,
 }
 

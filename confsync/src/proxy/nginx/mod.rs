@@ -39,11 +39,11 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 pub use argv::Argv;
-pub use check::{CheckError, CheckReport, Warning};
+pub use check::{CheckReport, NginxCheckError, Warning};
 use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
 pub use process::{Master, MasterError, ProcessId, Role, Worker, gone, is_alive};
-pub use reload::{Applied, Quiesced, ReloadError, quiesced};
+pub use reload::{NginxReloadError, ProvenReload, Quiesced, quiesced};
 pub use start::{StartError, Started};
 
 use crate::install::{InstallError, clean_beside};

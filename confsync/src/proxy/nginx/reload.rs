@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 
 use super::evidence::{Generation, has_new, judge, old_generations};
 use super::process::{Master, MasterError, ProcessId, Role, is_alive};
-use super::words::{Mark, is_final};
-use super::{CheckError, Nginx};
+use super::words::{LogPositions, is_final};
+use super::{Nginx, NginxCheckError};
 
 /// How long a master must be seen idle without new workers to have refused. One look
 /// is not enough: between taking a signal and blocking it there is a moment.
@@ -28,7 +28,7 @@ const SILENT: &str = "it gave no reason";
 
 /// A reload that is proven: a new generation serves, and no old worker accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
+pub struct ProvenReload {
     /// The workers of before; those still there finish their requests.
     pub old: Vec<ProcessId>,
     /// How many old generations finish their requests now.
@@ -51,7 +51,7 @@ pub enum Quiesced {
 
 /// Why a reload is not proven.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
+pub enum NginxReloadError {
     /// There is no master to signal.
     #[error(transparent)]
     Master(#[from] MasterError),
@@ -88,18 +88,18 @@ impl Nginx {
     ///
     /// # Errors
     /// When the master refuses, ends, or does not get there by `deadline`. The old
-    /// configuration then serves on, except after [`ReloadError::Died`] and
-    /// [`ReloadError::NoWorkers`].
+    /// configuration then serves on, except after [`NginxReloadError::Died`] and
+    /// [`NginxReloadError::NoWorkers`].
     pub async fn reload(
         &self,
         master: &Master,
         deadline: Duration,
-    ) -> Result<Applied, ReloadError> {
+    ) -> Result<ProvenReload, NginxReloadError> {
         let until = Instant::now() + deadline;
         let logs = self.mark_logs();
         if !is_idle_by(master, until).await {
             let words = self.explain(&logs, master, "it is busy with something else").await;
-            return Err(ReloadError::TimedOut { deadline, words });
+            return Err(NginxReloadError::TimedOut { deadline, words });
         }
         let logs = self.mark_logs();
         let before: Vec<_> = master.workers(&[])?.iter().map(|worker| worker.id).collect();
@@ -107,42 +107,44 @@ impl Nginx {
         master.signal(Signal::HUP)?;
         let wait = Wait { master, before: &before, logs: &logs, pid_file: &self.pid_file() };
         match wait.until(until).await? {
-            Verdict::Applied { old_generations, others } => {
+            ReloadOutcome::Applied { old_generations, others } => {
                 let old = before.into_iter().chain(others).collect();
-                Ok(Applied { old, old_generations, took: sent.elapsed() })
+                Ok(ProvenReload { old, old_generations, took: sent.elapsed() })
             }
-            Verdict::OtherMaster(pid) => Err(ReloadError::OtherMaster(pid)),
-            Verdict::RejectedValue => {
-                Err(ReloadError::RejectedValue(self.explain(&logs, master, SILENT).await))
+            ReloadOutcome::OtherMaster(pid) => Err(NginxReloadError::OtherMaster(pid)),
+            ReloadOutcome::RejectedValue => {
+                Err(NginxReloadError::RejectedValue(self.explain(&logs, master, SILENT).await))
             }
-            Verdict::NoWorkers => {
+            ReloadOutcome::NoWorkers => {
                 let words = logs.words_of_all();
                 let words = if words.is_empty() { SILENT.into() } else { words.join("\n") };
-                Err(ReloadError::NoWorkers(words))
+                Err(NginxReloadError::NoWorkers(words))
             }
-            Verdict::Died => Err(ReloadError::Died(self.explain(&logs, master, SILENT).await)),
-            Verdict::TimedOut => {
+            ReloadOutcome::Died => {
+                Err(NginxReloadError::Died(self.explain(&logs, master, SILENT).await))
+            }
+            ReloadOutcome::TimedOut => {
                 let words = self.explain(&logs, master, SILENT).await;
-                Err(ReloadError::TimedOut { deadline, words })
+                Err(NginxReloadError::TimedOut { deadline, words })
             }
         }
     }
 
     /// The master's words since the mark, else what a test of the files says, else
     /// `otherwise`.
-    async fn explain(&self, logs: &Mark, master: &Master, otherwise: &str) -> String {
+    async fn explain(&self, logs: &LogPositions, master: &Master, otherwise: &str) -> String {
         let words = logs.words(master.id().pid);
         if !words.is_empty() {
             return words.join("\n");
         }
         match self.check_current().await {
-            Err(CheckError::RejectedValue(words)) => words,
+            Err(NginxCheckError::RejectedValue(words)) => words,
             Ok(_) | Err(_) => otherwise.to_owned(),
         }
     }
 }
 
-enum Verdict {
+enum ReloadOutcome {
     Applied { old_generations: usize, others: Vec<ProcessId> },
     OtherMaster(i32),
     RejectedValue,
@@ -155,12 +157,12 @@ struct Wait<'a> {
     master: &'a Master,
     /// The workers that were there when the signal was sent.
     before: &'a [ProcessId],
-    logs: &'a Mark,
+    logs: &'a LogPositions,
     pid_file: &'a Path,
 }
 
 impl Wait<'_> {
-    async fn until(&self, until: Instant) -> Result<Verdict, MasterError> {
+    async fn until(&self, until: Instant) -> Result<ReloadOutcome, MasterError> {
         let (master, before) = (self.master, self.before);
         let mut pace = Pace::new();
         let mut idle_since = None;
@@ -168,7 +170,7 @@ impl Wait<'_> {
             pace.wait().await;
             let now = match master.workers(before) {
                 Ok(now) if master.is_alive() => now,
-                Ok(_) | Err(MasterError::NotRunning(_)) => return Ok(Verdict::Died),
+                Ok(_) | Err(MasterError::NotRunning(_)) => return Ok(ReloadOutcome::Died),
                 Err(e) => return Err(e),
             };
             let late = Instant::now() >= until;
@@ -176,8 +178,8 @@ impl Wait<'_> {
             if judge(before, &now) >= Generation::Applied && !gave_up {
                 let old_generations = old_generations(&now);
                 match self.others() {
-                    Ok(others) => return Ok(Verdict::Applied { old_generations, others }),
-                    Err(pid) if late => return Ok(Verdict::OtherMaster(pid)),
+                    Ok(others) => return Ok(ReloadOutcome::Applied { old_generations, others }),
+                    Err(pid) if late => return Ok(ReloadOutcome::OtherMaster(pid)),
                     Err(_) => continue,
                 }
             }
@@ -187,10 +189,14 @@ impl Wait<'_> {
                 idle_since = None;
             } else if since.elapsed() >= IDLE {
                 let serves = now.iter().any(|worker| worker.role == Role::Serving);
-                return Ok(if serves { Verdict::RejectedValue } else { Verdict::NoWorkers });
+                return Ok(if serves {
+                    ReloadOutcome::RejectedValue
+                } else {
+                    ReloadOutcome::NoWorkers
+                });
             }
             if late {
-                return Ok(Verdict::TimedOut);
+                return Ok(ReloadOutcome::TimedOut);
             }
         }
     }
@@ -213,7 +219,7 @@ impl Wait<'_> {
 }
 
 /// Waits until none of the old workers is left, for `cap` at the longest.
-pub async fn quiesced(applied: &Applied, cap: Duration) -> Quiesced {
+pub async fn quiesced(applied: &ProvenReload, cap: Duration) -> Quiesced {
     let begun = Instant::now();
     let mut pace = Pace::new();
     loop {
@@ -230,7 +236,7 @@ pub async fn quiesced(applied: &Applied, cap: Duration) -> Quiesced {
 
 /// A worker that crashed just now and was started again looks like a new generation;
 /// the master's last word then says otherwise.
-fn gave_up(logs: &Mark, master: &Master) -> bool {
+fn gave_up(logs: &LogPositions, master: &Master) -> bool {
     logs.words(master.id().pid).iter().any(|line| is_final(line))
 }
 

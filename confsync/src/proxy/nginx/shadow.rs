@@ -22,32 +22,11 @@ use tempfile::{NamedTempFile, TempDir};
 
 use super::conf::{Directive, Edit, parse, quote, replace};
 use super::include;
-use crate::install::{InstallError, StagedFiles, new_beside, real_path};
+use crate::install::{InstallError, StagedPaths, new_beside, real_path};
 
 /// Deeper includes are left as they are; nginx itself would run out of open files on
 /// a circle.
 const MAX_DEPTH: usize = 16;
-
-/// A staged file and the file it stands for.
-#[derive(Debug, Clone)]
-pub(super) struct Stand {
-    pub(super) dest: PathBuf,
-    pub(super) real: PathBuf,
-    pub(super) staged: PathBuf,
-}
-
-impl Stand {
-    pub(super) fn all(set: &StagedFiles) -> Vec<Self> {
-        let files = set.files().iter();
-        files
-            .map(|file| Self {
-                dest: file.dest().into(),
-                real: file.real().into(),
-                staged: file.path().into(),
-            })
-            .collect()
-    }
-}
 
 /// The copy; dropping it removes it.
 #[derive(Debug)]
@@ -67,12 +46,12 @@ impl Shadow {
     ///
     /// # Errors
     /// When the main file cannot be read, or the copy not written.
-    pub(super) fn build(conf: &Path, stands: &[Stand]) -> Result<Self, InstallError> {
+    pub(super) fn build(conf: &Path, staged: &[StagedPaths]) -> Result<Self, InstallError> {
         let room = Room::find(conf)?;
         let mut walk = Walk {
             base: conf.parent().unwrap_or(Path::new("/")).to_owned(),
-            reals: stands.iter().map(|s| s.real.clone()).collect(),
-            stands,
+            reals: staged.iter().map(|s| s.real.clone()).collect(),
+            staged,
             reached: BTreeSet::new(),
             pid: quote(room.pid.path().as_os_str().as_bytes()),
             has_pid: false,
@@ -82,7 +61,7 @@ impl Shadow {
         };
         let main = walk.copy_main(conf)?;
         let mut names = walk.names;
-        names.extend(stands.iter().map(|s| (s.staged.clone(), s.dest.clone())));
+        names.extend(staged.iter().map(|s| (s.staged.clone(), s.dest.clone())));
         if let (Some(folder), Some(base)) = (&room.folder, conf.parent()) {
             names.push((folder.path().into(), base.into()));
         }
@@ -90,7 +69,7 @@ impl Shadow {
         let mut names: Vec<_> = names.into_iter().map(|(a, b)| (text(a), text(b))).collect();
         names.sort_by_key(|(ours, _)| std::cmp::Reverse(ours.len()));
         let reached = walk.reached;
-        let unreached = stands.iter().filter(|s| !reached.contains(&s.real));
+        let unreached = staged.iter().filter(|s| !reached.contains(&s.real));
         let unreached = unreached.map(|s| s.dest.clone()).collect();
         let mut files = walk.copies;
         files.push(room.pid);
@@ -143,7 +122,7 @@ impl Room {
 struct Walk<'a> {
     /// Relative names are resolved against it: the folder of the main file.
     base: PathBuf,
-    stands: &'a [Stand],
+    staged: &'a [StagedPaths],
     reals: Vec<PathBuf>,
     reached: BTreeSet<PathBuf>,
     pid: Vec<u8>,
@@ -243,7 +222,7 @@ impl Walk<'_> {
     /// Where the content of `file` is to be read, and the name to show for it.
     fn stand_in(&mut self, file: &Path) -> (PathBuf, PathBuf) {
         let real = real_path(file);
-        match self.stands.iter().find(|stand| stand.real == real) {
+        match self.staged.iter().find(|file| file.real == real) {
             Some(stand) => {
                 self.reached.insert(real);
                 (stand.staged.clone(), stand.dest.clone())

@@ -18,13 +18,13 @@ const LINES: usize = 8;
 
 /// The places where the logs were before the signal.
 #[derive(Debug)]
-pub(super) struct Mark {
-    files: Vec<(PathBuf, Place)>,
+pub(super) struct LogPositions {
+    files: Vec<(PathBuf, LogPosition)>,
     stderr: Option<(Tail, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Place {
+struct LogPosition {
     file: (u64, u64),
     length: u64,
 }
@@ -32,23 +32,23 @@ struct Place {
 impl Nginx {
     /// Notes where the logs are now. Only regular files: a log may be a terminal or a
     /// pipe, on which one would wait for ever.
-    pub(super) fn mark_logs(&self) -> Mark {
+    pub(super) fn mark_logs(&self) -> LogPositions {
         let place = |log: &PathBuf| match fs::metadata(log) {
             Ok(meta) if meta.is_file() => {
-                Some(Place { file: (meta.dev(), meta.ino()), length: meta.len() })
+                Some(LogPosition { file: (meta.dev(), meta.ino()), length: meta.len() })
             }
             Ok(_) => None,
-            Err(_) => Some(Place::default()),
+            Err(_) => Some(LogPosition::default()),
         };
         let logs = self.error_logs().into_iter();
         let files = logs.filter_map(|log| place(&log).map(|place| (log, place))).collect();
         let stderr =
             self.stderr.clone().map(|tail| (tail.mark(), tail)).map(|(at, tail)| (tail, at));
-        Mark { files, stderr }
+        LogPositions { files, stderr }
     }
 }
 
-impl Mark {
+impl LogPositions {
     /// The grave lines that this master wrote since.
     pub(super) fn words(&self, master: i32) -> Vec<String> {
         self.lines(|line| grave(line).filter(|(pid, _)| *pid == master).map(|(_, text)| text))
@@ -76,7 +76,7 @@ impl Mark {
     }
 }
 
-fn since(log: &PathBuf, place: Place) -> io::Result<Vec<u8>> {
+fn since(log: &PathBuf, place: LogPosition) -> io::Result<Vec<u8>> {
     let mut file = File::open(log)?;
     let meta = file.metadata()?;
     let same = (meta.dev(), meta.ino()) == place.file && meta.len() >= place.length;
@@ -140,12 +140,12 @@ mod tests {
         let log = folder.path().join("error.log");
         fs::write(&log, "old\n").unwrap();
         let meta = fs::metadata(&log).unwrap();
-        let place = Place { file: (meta.dev(), meta.ino()), length: meta.len() };
+        let place = LogPosition { file: (meta.dev(), meta.ino()), length: meta.len() };
         fs::write(&log, "old\nnew\n").unwrap();
         assert_eq!(since(&log, place).unwrap(), b"new\n");
         fs::rename(&log, folder.path().join("error.log.1")).unwrap();
         fs::write(&log, "rotated\n").unwrap();
         assert_eq!(since(&log, place).unwrap(), b"rotated\n");
-        assert_eq!(since(&log, Place::default()).unwrap(), b"rotated\n");
+        assert_eq!(since(&log, LogPosition::default()).unwrap(), b"rotated\n");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use common::model::StoredValue;
 use serde_json::Value as Json;
 
-use super::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, text, too_large};
+use super::{Call, Fault, Function, FunctionResult, MAX_TEXT, Ty, text, too_large};
 use crate::template::print::{self, BoundedText, Full};
 use crate::template::runes::runes;
 use crate::template::value::{Elem, List, Map, TooDeep, Value};
@@ -56,7 +56,7 @@ fn read(call: &Call<'_>, args: &[Value]) -> Result<Value, Fault> {
     Ok(value(json)?)
 }
 
-fn json(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn json(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     match read(call, args)? {
         object @ Value::Map(_) => Ok(object),
         Value::Nil => Ok(Value::Map(Map::nil())),
@@ -68,7 +68,7 @@ fn json(call: &Call<'_>, args: &[Value]) -> Outcome {
     }
 }
 
-fn json_array(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn json_array(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     match read(call, args)? {
         array @ Value::List(_) => Ok(array),
         Value::Nil => Ok(Value::List(List::nil(Elem::Any))),
@@ -80,19 +80,19 @@ fn json_array(call: &Call<'_>, args: &[Value]) -> Outcome {
     }
 }
 
-fn from_json(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn from_json(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     read(call, args)
 }
 
-fn to_json(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn to_json(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     written(args, None)
 }
 
-fn to_pretty_json(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn to_pretty_json(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     written(args, Some(0))
 }
 
-fn written(args: &[Value], indent: Option<usize>) -> Outcome {
+fn written(args: &[Value], indent: Option<usize>) -> FunctionResult {
     let mut out = BoundedText::new(MAX_TEXT);
     match write(&mut out, args.first().unwrap_or(&Value::Nil), indent) {
         Ok(()) => Ok(Value::str(out.into_text())),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::model::StoredValue;
 
-use super::{Call, Fault, Function, Outcome, Ty, bytes, entries, items};
+use super::{Call, Fault, Function, FunctionResult, Ty, bytes, entries, items};
 use crate::template::value::{Elem, List, Map, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -27,7 +27,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 
 /// Reverses strings and pairs; anything else comes back as it is. confd also
 /// leaves the direct result of `gets` as it is, by mistake.
-fn reverse(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn reverse(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     match args.first() {
         Some(Value::List(list)) if matches!(list.elem, Elem::Str | Elem::Pair) => {
             let items = list.items().iter().rev().cloned().collect();
@@ -37,7 +37,7 @@ fn reverse(_: &Call<'_>, args: &[Value]) -> Outcome {
     }
 }
 
-fn sorted(args: &[Value], elem: Elem, length: fn(&Value) -> usize) -> Outcome {
+fn sorted(args: &[Value], elem: Elem, length: fn(&Value) -> usize) -> FunctionResult {
     if let Some(Value::List(list)) = args.first().filter(|list| !list.is_true()) {
         return Ok(Value::List(list.clone()));
     }
@@ -50,11 +50,11 @@ fn length(value: &Value) -> usize {
     if let Value::Str(s) = value { s.len() } else { 0 }
 }
 
-fn sort_by_length(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn sort_by_length(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     sorted(args, Elem::Str, length)
 }
 
-fn sort_kv_by_length(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn sort_kv_by_length(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let key = |value: &Value| match value {
         Value::Record(record) => record.field("Key").map_or(0, length),
         _ => 0,
@@ -62,7 +62,7 @@ fn sort_kv_by_length(_: &Call<'_>, args: &[Value]) -> Outcome {
     sorted(args, Elem::Pair, key)
 }
 
-fn map(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn map(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     if !args.len().is_multiple_of(2) {
         return Err(Fault::new("invalid map call", "give names and values in pairs"));
     }
@@ -76,33 +76,33 @@ fn map(_: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(Value::Map(Map::new(entries)?))
 }
 
-fn list(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn list(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::List(List::new(Elem::Any, args.to_vec())?))
 }
 
-fn append(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn append(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let mut all = items(args, 0).to_vec();
     all.extend(args.get(1).cloned());
     Ok(Value::List(List::new(Elem::Any, all)?))
 }
 
-fn has_key(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn has_key(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(entries(args, 0).is_some_and(|map| map.entries().contains_key(bytes(args, 1)))))
 }
 
-fn keys(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn keys(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let names: Vec<StoredValue> =
         entries(args, 0).map(|map| map.entries().keys().cloned().collect()).unwrap_or_default();
     Ok(Value::List(List::strings(names)))
 }
 
-fn values(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn values(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let values =
         entries(args, 0).map(|map| map.entries().values().cloned().collect()).unwrap_or_default();
     Ok(Value::List(List::new(Elem::Any, values)?))
 }
 
-fn pluck(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn pluck(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let name = bytes(args, 0);
     let found = (1..args.len()).filter_map(|i| entries(args, i)?.entries().get(name).cloned());
     let found: Vec<Value> = found.collect();
@@ -121,20 +121,20 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn default(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn default(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let given = args.get(1).filter(|value| !is_empty(value));
     Ok(given.or(args.first()).cloned().unwrap_or(Value::Nil))
 }
 
-fn ternary(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn ternary(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let yes = matches!(args.get(2), Some(Value::Bool(true)));
     Ok(args.get(usize::from(!yes)).cloned().unwrap_or(Value::Nil))
 }
 
-fn coalesce(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn coalesce(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(args.iter().find(|value| !is_empty(value)).cloned().unwrap_or(Value::Nil))
 }
 
-fn empty(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn empty(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(args.first().is_none_or(is_empty)))
 }

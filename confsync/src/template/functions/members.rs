@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Call, Fault, Function, Outcome, Ty, text};
+use super::{Call, Fault, Function, FunctionResult, Ty, text};
 use crate::template::value::Value;
 
 /// The two words, for both languages.
@@ -71,11 +71,11 @@ pub(in crate::template) fn check(service: &str) -> Result<(), Fault> {
     ))
 }
 
-fn servers(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn servers(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     call.mark.servers(&text(args, 0)).map(Value::str)
 }
 
-fn upstream(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn upstream(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     if args.len() > 2 {
         return Err(Fault::new(
             format!("it needs one or two arguments, not {}", args.len()),

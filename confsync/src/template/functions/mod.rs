@@ -68,7 +68,7 @@ pub(crate) struct Function {
     /// What may follow them, any number of times.
     pub(crate) rest: Option<Ty>,
     /// What it does.
-    pub(crate) call: fn(&Call<'_>, &[Value]) -> Outcome,
+    pub(crate) call: fn(&Call<'_>, &[Value]) -> FunctionResult,
 }
 
 /// What a function sees besides its arguments.
@@ -85,7 +85,7 @@ pub(crate) struct Call<'a> {
 }
 
 /// A function's answer.
-pub(crate) type Outcome = Result<Value, Fault>;
+pub(crate) type FunctionResult = Result<Value, Fault>;
 
 /// Why a function has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

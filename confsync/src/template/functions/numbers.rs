@@ -1,6 +1,6 @@
 //! Numbers: integer arithmetic, sequences, reading numbers and truth from text.
 
-use super::{Call, Fault, Function, MAX_ITEMS, Outcome, Ty, int, text};
+use super::{Call, Fault, Function, FunctionResult, MAX_ITEMS, Ty, int, text};
 use crate::template::value::{Elem, List, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -14,15 +14,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "parseBool", params: &[Ty::Str], rest: None, call: parse_bool },
 ];
 
-fn add(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn add(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Int(int(args, 0).wrapping_add(int(args, 1))))
 }
 
-fn sub(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn sub(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Int(int(args, 0).wrapping_sub(int(args, 1))))
 }
 
-fn mul(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn mul(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Int(int(args, 0).wrapping_mul(int(args, 1))))
 }
 
@@ -33,15 +33,15 @@ fn not_zero(args: &[Value]) -> Result<i64, Fault> {
     }
 }
 
-fn div(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn div(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Int(int(args, 0).wrapping_div(not_zero(args)?)))
 }
 
-fn modulo(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn modulo(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Int(int(args, 0).wrapping_rem(not_zero(args)?)))
 }
 
-fn seq(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn seq(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let (first, last) = (int(args, 0), int(args, 1));
     if i128::from(last) - i128::from(first) >= MAX_ITEMS as i128 {
         return Err(Fault::new(
@@ -55,7 +55,7 @@ fn seq(_: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(Value::List(List::flat(Elem::Int, (first..=last).map(Value::Int).collect())))
 }
 
-fn atoi(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn atoi(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let digits = &*text(args, 0);
     digits.parse().map(Value::Int).map_err(|_| {
         Fault::new(
@@ -65,7 +65,7 @@ fn atoi(_: &Call<'_>, args: &[Value]) -> Outcome {
     })
 }
 
-fn parse_bool(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn parse_bool(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     match &*text(args, 0) {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::Bool(true)),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Call, Fault, Function, Outcome, Ty, bytes, text};
+use super::{Call, Fault, Function, FunctionResult, Ty, bytes, text};
 use crate::template::system::ServiceRecord;
 use crate::template::time::Time;
 use crate::template::value::{Elem, List, Record, Value};
@@ -32,20 +32,20 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "lookupIfaceIPV6", params: &[Ty::Str], rest: None, call: iface_ipv6 },
 ];
 
-fn getenv(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn getenv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let found = call.system.variable(&text(args, 0)).filter(|value| !value.is_empty());
     Ok(found.map_or_else(|| args.get(1).cloned().unwrap_or(Value::str("")), Value::str))
 }
 
-fn datetime(call: &Call<'_>, _: &[Value]) -> Outcome {
+fn datetime(call: &Call<'_>, _: &[Value]) -> FunctionResult {
     Ok(Value::Time(Time::from(call.system.now())))
 }
 
-fn hostname(call: &Call<'_>, _: &[Value]) -> Outcome {
+fn hostname(call: &Call<'_>, _: &[Value]) -> FunctionResult {
     Ok(Value::str(call.system.hostname()))
 }
 
-fn file_exists(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn file_exists(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let path = Path::new(OsStr::from_bytes(bytes(args, 0)));
     Ok(Value::Bool(call.system.file_exists(path)))
 }
@@ -57,7 +57,7 @@ fn unsure(name: &str, why: &str) -> Fault {
 }
 
 /// The addresses of a name that fit, sorted as text.
-fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Outcome {
+fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> FunctionResult {
     let name = &*text(args, 0);
     let found = match name.parse::<IpAddr>() {
         Ok(address) => vec![address],
@@ -70,19 +70,19 @@ fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Outc
     Ok(Value::List(List::strings(found)))
 }
 
-fn lookup_ip(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn lookup_ip(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     addresses(call, args, |_| true)
 }
 
-fn lookup_ipv4(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn lookup_ipv4(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     addresses(call, args, IpAddr::is_ipv4)
 }
 
-fn lookup_ipv6(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn lookup_ipv6(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     addresses(call, args, IpAddr::is_ipv6)
 }
 
-fn lookup_srv(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn lookup_srv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let (service, proto, name) = (text(args, 0), text(args, 1), text(args, 2));
     let target = match service.is_empty() && proto.is_empty() {
         true => name.into_owned(),
@@ -111,16 +111,16 @@ fn services(mut found: Vec<ServiceRecord>) -> List {
 }
 
 /// The first address of an interface that fits; none is the empty text.
-fn interface(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Outcome {
+fn interface(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> FunctionResult {
     let found = call.system.interface(&text(args, 0)).into_iter().find(fits);
     Ok(Value::str(found.map(|ip| ip.to_string()).unwrap_or_default()))
 }
 
-fn iface_ipv4(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn iface_ipv4(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     interface(call, args, IpAddr::is_ipv4)
 }
 
-fn iface_ipv6(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn iface_ipv6(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     interface(call, args, IpAddr::is_ipv6)
 }
 

@@ -6,7 +6,7 @@
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, bytes, text, too_large};
+use super::{Call, Fault, Function, FunctionResult, MAX_TEXT, Ty, bytes, text, too_large};
 use crate::template::value::Value;
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -45,18 +45,18 @@ fn pay(call: &Call<'_>, text: &[u8]) -> Result<(), Fault> {
     call.budget.steps(100 + text.len() / 16)
 }
 
-fn regex_match(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn regex_match(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     pay(call, bytes(args, 1))?;
     Ok(Value::Bool(compile(args)?.is_match(bytes(args, 1))))
 }
 
-fn regex_find(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn regex_find(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     pay(call, bytes(args, 1))?;
     let found = compile(args)?.find(bytes(args, 1)).map(|found| found.as_bytes());
     Ok(Value::str(found.unwrap_or_default()))
 }
 
-fn regex_replace(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn regex_replace(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let (regex, whole, with) = (compile(args)?, bytes(args, 1), bytes(args, 2));
     pay(call, whole)?;
     let mut out = Vec::new();

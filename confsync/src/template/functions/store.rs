@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::model::StoredValue;
 
-use super::{Call, Fault, Function, Outcome, Ty, text};
+use super::{Call, Fault, Function, FunctionResult, Ty, text};
 use crate::template::path::{self, Pattern};
 use crate::template::value::{Elem, List, Value};
 
@@ -20,7 +20,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "lsdir", params: &[Ty::Str], rest: None, call: lsdir },
 ];
 
-fn exists(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn exists(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(call.kv.contains_key(&*text(args, 0))))
 }
 
@@ -42,13 +42,13 @@ fn pair(key: &Arc<str>, value: &StoredValue) -> Value {
     Value::pair(Arc::clone(key), value.clone())
 }
 
-fn get(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn get(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let key = text(args, 0);
     let (key, value) = call.kv.get_key_value(&*key).ok_or_else(|| missing(call, &key))?;
     Ok(pair(key, value))
 }
 
-fn getv(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn getv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let key = text(args, 0);
     match (call.kv.get(&*key), args.get(1)) {
         (Some(value), _) => Ok(Value::Str(value.clone())),
@@ -94,7 +94,7 @@ fn beginning<'a>(
     Ok(())
 }
 
-fn gets(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn gets(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let mut pairs = Vec::new();
     fitting(call, &text(args, 0), |(key, value)| pairs.push(pair(key, value)))?;
     // With nothing found confd has no list at all, which JSON shows as `null`.
@@ -105,7 +105,7 @@ fn gets(call: &Call<'_>, args: &[Value]) -> Outcome {
     }))
 }
 
-fn getvs(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn getvs(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     // There may be thousands, so they are sorted in the very list that is handed out.
     let mut values = Vec::new();
     fitting(call, &text(args, 0), |(_, value)| values.push(Value::Str(value.clone())))?;
@@ -123,7 +123,7 @@ fn under(prefix: &[String], other: &[String]) -> bool {
     other.len() >= prefix.len() && other.iter().zip(prefix).all(|(a, b)| a == b)
 }
 
-fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn ls(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let dir = &*text(args, 0);
     let prefix = terms(dir);
     // A folder written cleanly is where its keys begin; else every key is looked at.
@@ -142,7 +142,7 @@ fn ls(call: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(Value::List(List::strings(names)))
 }
 
-fn lsdir(call: &Call<'_>, args: &[Value]) -> Outcome {
+fn lsdir(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let dir = &*text(args, 0);
     // confd finds nothing under `/`: it compares two empty parts. A mistake, so
     // not copied.

@@ -6,7 +6,7 @@ use bstr::ByteSlice;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Call, Fault, Function, MAX_ITEMS, MAX_TEXT, Outcome, Ty, bytes, int, items, too_large,
+    Call, Fault, Function, FunctionResult, MAX_ITEMS, MAX_TEXT, Ty, bytes, int, items, too_large,
 };
 use crate::template::path;
 use crate::template::runes::runes;
@@ -37,11 +37,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "sha256sum", params: &[Ty::Str], rest: None, call: sha256sum },
 ];
 
-fn base(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn base(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str(of_path(bytes(args, 0), |path| path::base(path).to_owned())))
 }
 
-fn dir(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn dir(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str(of_path(bytes(args, 0), path::dir)))
 }
 
@@ -56,7 +56,7 @@ fn of_path(path: &[u8], part: impl Fn(&str) -> String) -> Vec<u8> {
     }
 }
 
-fn split(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn split(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let (whole, separator) = (bytes(args, 0), bytes(args, 1));
     let pieces: Vec<&[u8]> = if separator.is_empty() {
         runes(whole).map(|(_, bytes)| bytes).take(MAX_ITEMS + 1).collect()
@@ -66,7 +66,7 @@ fn split(_: &Call<'_>, args: &[Value]) -> Outcome {
     if pieces.len() > MAX_ITEMS { Err(too_large()) } else { Ok(Value::List(List::strings(pieces))) }
 }
 
-fn join(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn join(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let pieces: Vec<&[u8]> =
         items(args, 0).iter().map(|piece| piece.as_text().unwrap_or_default()).collect();
     let separator = bytes(args, 1);
@@ -74,11 +74,11 @@ fn join(_: &Call<'_>, args: &[Value]) -> Outcome {
     if length > MAX_TEXT { Err(too_large()) } else { Ok(Value::str(pieces.join(separator))) }
 }
 
-fn contains(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn contains(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(bytes(args, 0).contains_str(bytes(args, 1))))
 }
 
-fn replace(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn replace(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let (whole, old, new) = (bytes(args, 0), bytes(args, 1), bytes(args, 2));
     let limit = usize::try_from(int(args, 3)).unwrap_or(usize::MAX);
     let count = match old {
@@ -101,21 +101,21 @@ fn replace(_: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(Value::str(out))
 }
 
-fn trim_suffix(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn trim_suffix(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let whole = bytes(args, 0);
     Ok(Value::str(whole.strip_suffix(bytes(args, 1)).unwrap_or(whole)))
 }
 
-fn trim_prefix(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn trim_prefix(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let whole = bytes(args, 0);
     Ok(Value::str(whole.strip_prefix(bytes(args, 1)).unwrap_or(whole)))
 }
 
-fn base64_encode(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn base64_encode(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str(STANDARD.encode(bytes(args, 0))))
 }
 
-fn base64_decode(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn base64_decode(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let plain: Vec<u8> =
         bytes(args, 0).iter().copied().filter(|c| !matches!(c, b'\r' | b'\n')).collect();
     let loose = base64::engine::GeneralPurpose::new(
@@ -131,7 +131,7 @@ fn base64_decode(_: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(Value::str(decoded))
 }
 
-fn repeat(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn repeat(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let count = usize::try_from(int(args, 0)).unwrap_or(0);
     let piece = bytes(args, 1);
     if count.saturating_mul(piece.len()) > MAX_TEXT {
@@ -154,23 +154,23 @@ fn indented(args: &[Value]) -> Result<Vec<u8>, Fault> {
     Ok([&*pad, &*whole.replace(b"\n", [b"\n", &*pad].concat())].concat())
 }
 
-fn indent(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn indent(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str(indented(args)?))
 }
 
-fn nindent(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn nindent(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str([b"\n", &*indented(args)?].concat()))
 }
 
-fn quote(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn quote(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str(sprintf::quote(bytes(args, 0))))
 }
 
-fn squote(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn squote(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str([b"'", &*bytes(args, 0).replace(b"'", b"''"), b"'"].concat()))
 }
 
-fn sha256sum(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn sha256sum(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let digest = Sha256::digest(bytes(args, 0));
     Ok(Value::str(digest.iter().map(|b| format!("{b:02x}")).collect::<String>()))
 }

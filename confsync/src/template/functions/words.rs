@@ -1,6 +1,6 @@
 //! Words: case as Go maps it, and names in snake, kebab and camel form.
 
-use super::{Call, Function, Outcome, Ty, text};
+use super::{Call, Function, FunctionResult, Ty, text};
 use crate::template::value::Value;
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -39,15 +39,15 @@ fn lower_all(text: &str) -> String {
     text.chars().map(lower).collect()
 }
 
-fn to_upper(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn to_upper(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str(text(args, 0).chars().map(upper).collect::<String>()))
 }
 
-fn to_lower(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn to_lower(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::str(lower_all(&text(args, 0))))
 }
 
-fn nospace(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn nospace(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let kept: String = text(args, 0).chars().filter(|c| !c.is_whitespace()).collect();
     Ok(Value::str(kept))
 }
@@ -77,20 +77,20 @@ fn split(text: &str) -> Vec<String> {
     words
 }
 
-fn joined(args: &[Value], separator: &str) -> Outcome {
+fn joined(args: &[Value], separator: &str) -> FunctionResult {
     let words: Vec<String> = split(&text(args, 0)).iter().map(|w| lower_all(w)).collect();
     Ok(Value::str(words.join(separator)))
 }
 
-fn snakecase(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn snakecase(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     joined(args, "_")
 }
 
-fn kebabcase(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn kebabcase(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     joined(args, "-")
 }
 
-fn camelcase(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn camelcase(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let mut out = String::new();
     for (i, word) in split(&text(args, 0)).iter().enumerate() {
         let mut letters = word.chars().map(lower);

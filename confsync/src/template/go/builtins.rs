@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use crate::template::functions::{Call, Fault, Function, MAX_TEXT, Outcome, Ty, too_large};
+use crate::template::functions::{Call, Fault, Function, FunctionResult, MAX_TEXT, Ty, too_large};
 use crate::template::print::{self, BoundedText};
 use crate::template::runes::{is_print, runes};
 use crate::template::sprintf::sprintf;
@@ -29,11 +29,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     Function { name: "ge", params: &[Ty::Raw, Ty::Raw], rest: None, call: ge },
 ];
 
-fn not(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn not(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(!args.first().is_some_and(Value::is_true)))
 }
 
-fn len(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn len(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let length = match args.first() {
         Some(Value::Str(s)) => s.len(),
         Some(Value::List(list)) => list.items().len(),
@@ -56,7 +56,7 @@ fn place(index: &Value, end: usize) -> Result<usize, Fault> {
     })
 }
 
-fn index(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn index(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let mut item = args.first().cloned().unwrap_or(Value::Absent);
     if matches!(item, Value::Absent | Value::Nil) {
         return Err(Fault::new("index of untyped nil", "test it with `if` first"));
@@ -90,7 +90,7 @@ fn index(_: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(item)
 }
 
-fn slice(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn slice(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let (item, length) = match args.first() {
         Some(item @ Value::Str(s)) => (item, s.len()),
         Some(item @ Value::List(list)) => (item, list.items().len()),
@@ -113,7 +113,7 @@ fn slice(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 /// Go's `Sprint`: a space between two operands when neither is a string.
-fn sprint(args: &[Value]) -> Outcome {
+fn sprint(args: &[Value]) -> FunctionResult {
     let mut out = BoundedText::new(MAX_TEXT);
     let mut after_text = true;
     for arg in args {
@@ -126,11 +126,11 @@ fn sprint(args: &[Value]) -> Outcome {
     Ok(Value::str(out.into_text()))
 }
 
-fn print(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn print(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     sprint(args)
 }
 
-fn println(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn println(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let mut out = BoundedText::new(MAX_TEXT);
     for (i, arg) in args.iter().enumerate() {
         let done = if i > 0 { out.put(" ") } else { Ok(()) };
@@ -140,7 +140,7 @@ fn println(_: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(Value::str(out.into_text()))
 }
 
-fn printf(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn printf(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let Some((Value::Str(format), rest)) = args.split_first() else {
         return Ok(Value::str(""));
     };
@@ -148,7 +148,7 @@ fn printf(_: &Call<'_>, args: &[Value]) -> Outcome {
 }
 
 /// To the escaping functions nothing is a text: `<no value>`.
-fn escaped(args: &[Value], escape: fn(&[u8]) -> Vec<u8>) -> Outcome {
+fn escaped(args: &[Value], escape: fn(&[u8]) -> Vec<u8>) -> FunctionResult {
     let shown = |arg: &Value| match arg {
         Value::Absent | Value::Nil => Value::str("<no value>"),
         arg => arg.clone(),
@@ -159,15 +159,15 @@ fn escaped(args: &[Value], escape: fn(&[u8]) -> Vec<u8>) -> Outcome {
     }
 }
 
-fn html(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn html(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     escaped(args, html_escaped)
 }
 
-fn js(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn js(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     escaped(args, js_escaped)
 }
 
-fn urlquery(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn urlquery(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     escaped(args, url_escaped)
 }
 
@@ -215,7 +215,7 @@ fn url_escaped(text: &[u8]) -> Vec<u8> {
     out
 }
 
-fn call(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn call(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let kind = type_name(args.first());
     Err(Fault::new(
         format!("non-function of type {kind}"),
@@ -259,7 +259,7 @@ fn incompatible(a: &Value, b: &Value) -> Fault {
     Fault::new(format!("incompatible types for comparison: {a} and {b}"), remedy)
 }
 
-fn eq(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn eq(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let Some((first, others)) = args.split_first().filter(|(_, others)| !others.is_empty()) else {
         return Err("missing argument for comparison".into());
     };
@@ -271,7 +271,7 @@ fn eq(_: &Call<'_>, args: &[Value]) -> Outcome {
     Ok(Value::Bool(false))
 }
 
-fn ne(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn ne(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     match args {
         [a, b] => Ok(Value::Bool(!same(a, b)?)),
         _ => Err("missing argument for comparison".into()),
@@ -294,18 +294,18 @@ fn order(args: &[Value]) -> Result<Option<Ordering>, Fault> {
     }
 }
 
-fn lt(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn lt(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(order(args)? == Some(Ordering::Less)))
 }
 
-fn le(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn le(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(matches!(order(args)?, Some(Ordering::Less | Ordering::Equal))))
 }
 
-fn gt(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn gt(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(order(args)? == Some(Ordering::Greater)))
 }
 
-fn ge(_: &Call<'_>, args: &[Value]) -> Outcome {
+fn ge(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(matches!(order(args)?, Some(Ordering::Greater | Ordering::Equal))))
 }

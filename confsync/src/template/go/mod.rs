@@ -23,7 +23,7 @@ use common::model::StoredValue;
 use super::error::{TemplateError, place};
 use super::functions::{Budget, Call};
 use super::value::{Map, Value};
-use super::{Input, Sources};
+use super::{Input, TemplateSources};
 use exec::Exec;
 use include::Includes;
 use parse::{Definitions, SyntaxError};
@@ -44,7 +44,7 @@ impl GoTemplate {
     pub(super) fn compile(
         name: &Path,
         text: &[u8],
-        sources: &Sources,
+        sources: &TemplateSources,
     ) -> Result<Self, TemplateError> {
         let program = Self::read(name, text)?;
         Ok(Self { folder: sources.templates.clone(), ..program })

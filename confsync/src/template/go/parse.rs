@@ -39,7 +39,7 @@ pub(super) fn parse(name: &[u8], source: &[u8]) -> Parsed<Definitions> {
         lexemes,
         wrong,
         next: 0,
-        scope: Scope::default(),
+        scope: VariableScope::default(),
         open: Vec::new(),
         nesting: 0,
         definitions: BTreeMap::new(),
@@ -51,12 +51,12 @@ pub(super) fn parse(name: &[u8], source: &[u8]) -> Parsed<Definitions> {
 
 /// What a name may mean at a place; each definition has its own.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(super) struct VariableScope {
     pub(super) variables: Vec<Name>,
     loops: usize,
 }
 
-impl Default for Scope {
+impl Default for VariableScope {
     fn default() -> Self {
         Self { variables: vec!["$".into()], loops: 0 }
     }
@@ -68,7 +68,7 @@ pub(super) struct Parser<'s> {
     /// What ended the lexemes before the end of the source.
     wrong: Option<SyntaxError>,
     next: usize,
-    pub(super) scope: Scope,
+    pub(super) scope: VariableScope,
     /// The blocks that have no `end` yet: keyword and place.
     open: Vec<(&'static str, usize)>,
     nesting: usize,

@@ -6,7 +6,7 @@ use super::parse::{Definitions, parse};
 use super::tree::{BranchNode, GoNode, TemplateNode};
 use crate::template::error::place;
 use crate::template::sprintf;
-use crate::template::{Input, Sources};
+use crate::template::{Input, TemplateSources};
 
 /// Place and words of the first mistake.
 fn refused(text: &str) -> (String, String) {
@@ -308,7 +308,7 @@ proptest! {
 fn a_method_of_a_time_is_called_or_refused_by_name() {
     let render = |text: &str| {
         let program =
-            super::GoTemplate::compile("t".as_ref(), text.as_bytes(), &Sources::default());
+            super::GoTemplate::compile("t".as_ref(), text.as_bytes(), &TemplateSources::default());
         let text = program.and_then(|program| program.render(&Input::default()));
         text.map(|text| String::from_utf8(text).unwrap()).map_err(|error| error.what)
     };

@@ -9,7 +9,7 @@ use handlebars::{
 };
 use serde_json::Value as Json;
 
-use super::helpers::{State, arguments, fail};
+use super::helpers::{RenderState, arguments, fail};
 use super::item::Leaf;
 use super::safe;
 use crate::template::functions::Fault;
@@ -22,7 +22,7 @@ pub(super) const RAW: &str = " raw";
 pub(super) const TICK: &str = " tick";
 
 /// Puts them into a registry.
-pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>) {
+pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
     registry.register_helper(SAFE, Box::new(Safe { state: Arc::clone(state) }));
     registry.register_helper(RAW, Box::new(Raw));
     registry.register_helper(TICK, Box::new(Tick { state: Arc::clone(state) }));
@@ -30,7 +30,7 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>
 
 /// `{{x}}`: the value, if who reads the file takes it for text wherever it stands.
 struct Safe<'a> {
-    state: Arc<State<'a>>,
+    state: Arc<RenderState<'a>>,
 }
 
 impl HelperDef for Safe<'_> {
@@ -53,7 +53,7 @@ impl HelperDef for Safe<'_> {
 pub(super) fn safe_text(
     value: &Leaf<'_>,
     expression: &str,
-    state: &State<'_>,
+    state: &RenderState<'_>,
 ) -> Result<(), Fault> {
     state.budget.steps(1)?;
     match value {
@@ -68,7 +68,7 @@ pub(super) fn safe_text(
 
 /// Counts a run of a body, and writes nothing.
 struct Tick<'a> {
-    state: Arc<State<'a>>,
+    state: Arc<RenderState<'a>>,
 }
 
 impl HelperDef for Tick<'_> {

@@ -7,7 +7,7 @@ use handlebars::template::{BlockParam, HelperTemplate, Parameter, Subexpression,
 use serde_json::Value as Json;
 
 use super::helpers::Helpers;
-use super::plain::{Names, Plain};
+use super::plain::{Names, PlainBody};
 
 /// `{{#each backends}}` in the outermost context. No template can name these five.
 pub(super) const BACKENDS: &str = " each backend";
@@ -64,10 +64,10 @@ pub(super) fn lighten(call: &mut HelperTemplate, helpers: &Helpers, may_be_plain
     call.name = Parameter::Name(name.into());
 }
 
-type Source = (String, Vec<Parameter>, HashMap<String, Parameter>);
+type ListCall = (String, Vec<Parameter>, HashMap<String, Parameter>);
 
 /// The helper that makes the list, if it is one of ours.
-fn source(call: &HelperTemplate, helpers: &Helpers) -> Option<Source> {
+fn source(call: &HelperTemplate, helpers: &Helpers) -> Option<ListCall> {
     let [Parameter::Subexpression(made)] = call.params.as_slice() else { return None };
     let TemplateElement::Expression(made) = made.as_element() else { return None };
     let name = made.name.as_name().filter(|name| helpers.is_ours(name))?;
@@ -82,5 +82,5 @@ fn is_plain(call: &HelperTemplate) -> bool {
         Some(BlockParam::Pair((item, place))) => Names { item: name(item), place: name(place) },
         Some(_) => return false,
     };
-    call.template.as_ref().is_some_and(|body| Plain::of(body, names).is_some())
+    call.template.as_ref().is_some_and(|body| PlainBody::of(body, names).is_some())
 }

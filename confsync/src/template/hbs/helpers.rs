@@ -63,13 +63,13 @@ impl Helpers {
 }
 
 /// What the helpers of one render share.
-pub(super) struct State<'a> {
+pub(super) struct RenderState<'a> {
     pub(super) input: &'a Input,
     pub(super) budget: Budget,
     pub(super) escape: Escape,
 }
 
-impl State<'_> {
+impl RenderState<'_> {
     /// Pays for a run of a body: an iteration here costs what five do in a Go template.
     pub(super) fn tick(&self) -> Result<(), Fault> {
         self.budget.steps(5)
@@ -77,7 +77,7 @@ impl State<'_> {
 }
 
 /// Puts all helpers into a registry.
-pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>) {
+pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
     let go = builtins::FUNCTIONS.iter().filter(|f| FROM_GO.contains(&f.name));
     for function in functions::all().chain(go) {
         let helper = Box::new(FunctionHelper { function, state: Arc::clone(state) });
@@ -87,7 +87,7 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>
         let helper = Box::new(OwnHelper { name, call: *call, state: Arc::clone(state) });
         registry.register_helper(name, helper);
     }
-    registry.register_helper("upstream", Box::new(Upstream { state: Arc::clone(state) }));
+    registry.register_helper("upstream", Box::new(UpstreamHelper { state: Arc::clone(state) }));
     registry.unregister_helper("log");
     loops::register(registry, state);
     checks::register(registry, state);
@@ -113,7 +113,7 @@ pub(super) fn arguments<'h>(params: &'h [PathAndJson<'_>]) -> Result<Vec<&'h Jso
 
 struct FunctionHelper<'a> {
     function: &'static Function,
-    state: Arc<State<'a>>,
+    state: Arc<RenderState<'a>>,
 }
 
 /// What a helper of ours returned, as it came.
@@ -122,12 +122,12 @@ pub(super) enum Made {
     Value(Value),
 }
 
-fn own(name: &str) -> Option<own::Call> {
+fn own(name: &str) -> Option<own::HelperFunction> {
     own::HELPERS.iter().find(|(own, _)| *own == name).map(|(_, call)| *call)
 }
 
 /// Calls the helper of ours that the first argument names with the others.
-pub(super) fn call_ours(helper: &Helper<'_>, state: &State<'_>) -> Result<Made, RenderError> {
+pub(super) fn call_ours(helper: &Helper<'_>, state: &RenderState<'_>) -> Result<Made, RenderError> {
     let (name, params) = match helper.params().split_first() {
         Some((name, params)) => (name.value().as_str().unwrap_or_default(), params),
         None => return Err(RenderErrorReason::ParamNotFoundForIndex("each", 0).into()),
@@ -142,10 +142,10 @@ pub(super) fn call_ours(helper: &Helper<'_>, state: &State<'_>) -> Result<Made, 
 
 fn call_own(
     name: &str,
-    call: own::Call,
+    call: own::HelperFunction,
     params: &[PathAndJson<'_>],
     helper: &Helper<'_>,
-    state: &State<'_>,
+    state: &RenderState<'_>,
 ) -> Result<Json, RenderError> {
     let args = arguments(params)?;
     let hash = |key: &str| helper.hash_get(key).map(|value| value.value().clone());
@@ -163,7 +163,7 @@ fn call_own(
 fn call_function(
     function: &Function,
     params: &[PathAndJson<'_>],
-    state: &State<'_>,
+    state: &RenderState<'_>,
 ) -> Result<Value, RenderError> {
     // These three exist to ask after what may be missing.
     let args = if matches!(function.name, "default" | "coalesce" | "empty") {
@@ -175,7 +175,7 @@ fn call_function(
     result(function, &args, state).map_err(named)
 }
 
-fn result(function: &Function, args: &[&Json], state: &State<'_>) -> Result<Value, Fault> {
+fn result(function: &Function, args: &[&Json], state: &RenderState<'_>) -> Result<Value, Fault> {
     let Function { name, params, rest, call } = function;
     let fixed = params.len();
     if args.len() < fixed || (args.len() > fixed && rest.is_none()) {
@@ -207,11 +207,11 @@ impl HelperDef for FunctionHelper<'_> {
 }
 
 /// `upstream`, whose second argument may be a body.
-struct Upstream<'a> {
-    state: Arc<State<'a>>,
+struct UpstreamHelper<'a> {
+    state: Arc<RenderState<'a>>,
 }
 
-impl HelperDef for Upstream<'_> {
+impl HelperDef for UpstreamHelper<'_> {
     fn call<'reg: 'rc, 'rc>(
         &self,
         helper: &Helper<'rc>,
@@ -263,8 +263,8 @@ fn named(name: &str, args: &[&Json], fault: Fault) -> Fault {
 
 struct OwnHelper<'a> {
     name: &'static str,
-    call: own::Call,
-    state: Arc<State<'a>>,
+    call: own::HelperFunction,
+    state: Arc<RenderState<'a>>,
 }
 
 impl HelperDef for OwnHelper<'_> {

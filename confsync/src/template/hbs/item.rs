@@ -54,7 +54,7 @@ impl<'a> Leaf<'a> {
 }
 
 /// What a path leads to; nothing where there is no such field.
-pub(super) type Found<'a> = Result<Option<Leaf<'a>>, RenderError>;
+pub(super) type FieldResult<'a> = Result<Option<Leaf<'a>>, RenderError>;
 
 /// An item of a loop.
 pub(super) trait Item {
@@ -62,7 +62,7 @@ pub(super) trait Item {
     ///
     /// # Errors
     /// When a list is asked for what is not a number.
-    fn at(&self, path: &[&str]) -> Found<'_>;
+    fn at(&self, path: &[&str]) -> FieldResult<'_>;
 }
 
 /// An item when its turn in a loop has come.
@@ -90,7 +90,7 @@ impl<I: Item> Turn<'_, I> {
     ///
     /// # Errors
     /// When a list is asked for what is not a number.
-    pub(super) fn answer(&self, ask: &Ask<'_>) -> Found<'_> {
+    pub(super) fn answer(&self, ask: &Ask<'_>) -> FieldResult<'_> {
         let key = self.key.map(|key| Leaf::Text(Cow::Borrowed(key)));
         Ok(match ask {
             Ask::Field(path) => return self.item.at(path),
@@ -108,7 +108,7 @@ fn index(name: &str) -> Result<usize, RenderError> {
 }
 
 impl Item for Json {
-    fn at(&self, path: &[&str]) -> Found<'_> {
+    fn at(&self, path: &[&str]) -> FieldResult<'_> {
         let Some((name, rest)) = path.split_first() else {
             return Ok(Some(Leaf::of(self)));
         };
@@ -122,7 +122,7 @@ impl Item for Json {
 }
 
 impl Item for Value {
-    fn at(&self, path: &[&str]) -> Found<'_> {
+    fn at(&self, path: &[&str]) -> FieldResult<'_> {
         let Some((name, rest)) = path.split_first() else {
             return Ok(Some(match self {
                 Value::Str(text) => Leaf::Text(to_str(text)),
@@ -146,7 +146,7 @@ fn field<'a>(record: &'a Record, name: &str) -> Option<&'a Value> {
 }
 
 impl Item for NamedBackend {
-    fn at(&self, path: &[&str]) -> Found<'_> {
+    fn at(&self, path: &[&str]) -> FieldResult<'_> {
         let text = |text| Some(Leaf::Text(Cow::Borrowed(text)));
         Ok(match path {
             [] => Some(Leaf::made(backend(self))),

@@ -12,14 +12,14 @@ use handlebars::{
 use serde_json::Value as Json;
 
 use super::each::{ANY, BACKENDS, OF, PLAIN, PLAIN_OF};
-use super::helpers::{Made, State, call_ours};
+use super::helpers::{Made, RenderState, call_ours};
 use super::item::{self, Item, Turn};
 use super::json;
-use super::plain::{Names, Plain, Written};
+use super::plain::{LastWritten, Names, PlainBody};
 use crate::template::value::Value;
 
 /// Puts the loops into a registry.
-pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>) {
+pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
     let state = || Arc::clone(state);
     registry.register_helper(ANY, Box::new(AnyBackend { state: state() }));
     let each = |over| Box::new(Each { over, state: state() });
@@ -30,7 +30,7 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<State<'a>>
 }
 
 struct AnyBackend<'a> {
-    state: Arc<State<'a>>,
+    state: Arc<RenderState<'a>>,
 }
 
 impl HelperDef for AnyBackend<'_> {
@@ -47,7 +47,7 @@ impl HelperDef for AnyBackend<'_> {
 
 struct Each<'a> {
     over: Over,
-    state: Arc<State<'a>>,
+    state: Arc<RenderState<'a>>,
 }
 
 /// Where the items come from.
@@ -68,7 +68,7 @@ impl HelperDef for Each<'_> {
         out: &mut dyn Output,
     ) -> HelperResult {
         let plain = plain(helper);
-        let run = Run { helper, registry, data, context, out, state: &self.state };
+        let run = LoopRun { helper, registry, data, context, out, state: &self.state };
         match self.over {
             Over::Backends => run.backends(plain.as_ref()),
             Over::Json => {
@@ -88,24 +88,24 @@ impl HelperDef for Each<'_> {
     }
 }
 
-fn plain<'rc>(helper: &Helper<'rc>) -> Option<Plain<'rc>> {
+fn plain<'rc>(helper: &Helper<'rc>) -> Option<PlainBody<'rc>> {
     let pair = helper.block_param_pair();
     let item = helper.block_param().or(pair.map(|(item, _)| item));
-    Plain::of(helper.template()?, Names { item, place: pair.map(|(_, place)| place) })
+    PlainBody::of(helper.template()?, Names { item, place: pair.map(|(_, place)| place) })
 }
 
 /// One loop being run.
-struct Run<'l, 'a, 'reg, 'rc> {
+struct LoopRun<'l, 'a, 'reg, 'rc> {
     helper: &'l Helper<'rc>,
     registry: &'reg Handlebars<'reg>,
     data: &'rc Context,
     context: &'l mut RenderContext<'reg, 'rc>,
     out: &'l mut dyn Output,
-    state: &'l State<'a>,
+    state: &'l RenderState<'a>,
 }
 
-impl<'reg: 'rc, 'rc> Run<'_, '_, 'reg, 'rc> {
-    fn backends(self, plain: Option<&Plain<'_>>) -> HelperResult {
+impl<'reg: 'rc, 'rc> LoopRun<'_, '_, 'reg, 'rc> {
+    fn backends(self, plain: Option<&PlainBody<'_>>) -> HelperResult {
         let backends = &self.state.input.backends;
         if backends.is_empty() && self.helper.inverse().is_some() {
             return self.nothing(None);
@@ -119,7 +119,12 @@ impl<'reg: 'rc, 'rc> Run<'_, '_, 'reg, 'rc> {
         }
     }
 
-    fn json(self, plain: Option<&Plain<'_>>, json: &Json, path: Option<&String>) -> HelperResult {
+    fn json(
+        self,
+        plain: Option<&PlainBody<'_>>,
+        json: &Json,
+        path: Option<&String>,
+    ) -> HelperResult {
         let may_be_empty = self.helper.inverse().is_none();
         let Some(plain) = plain else { return Ok(()) };
         match json {
@@ -147,7 +152,7 @@ impl<'reg: 'rc, 'rc> Run<'_, '_, 'reg, 'rc> {
         }
     }
 
-    fn value(self, plain: Option<&Plain<'_>>, value: &Value) -> HelperResult {
+    fn value(self, plain: Option<&PlainBody<'_>>, value: &Value) -> HelperResult {
         let may_be_empty = self.helper.inverse().is_none();
         match (value, plain) {
             (Value::List(list), Some(plain)) if may_be_empty || !list.items().is_empty() => {
@@ -167,11 +172,11 @@ impl<'reg: 'rc, 'rc> Run<'_, '_, 'reg, 'rc> {
     /// A loop with a plain body.
     fn write<'i, I: Item + 'i>(
         self,
-        plain: &Plain<'_>,
+        plain: &PlainBody<'_>,
         count: usize,
         items: impl Iterator<Item = (Option<&'i str>, &'i I)>,
     ) -> HelperResult {
-        let mut written = Written::default();
+        let mut written = LastWritten::default();
         for (index, (key, item)) in items.enumerate() {
             // So does handlebars at each body.
             self.context.set_current_template_name(None);

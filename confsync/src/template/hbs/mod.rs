@@ -31,10 +31,10 @@ use super::error::{TemplateError, place};
 use super::escape::Escape;
 use super::functions::{Budget, Fault, MAX_TEXT, nearest, too_large};
 use super::print::BoundedText;
-use super::{Input, Sources};
+use super::{Input, TemplateSources};
 use asks::Asks;
-use helpers::{Carried, Helpers, State};
-use tree::Tree;
+use helpers::{Carried, Helpers, RenderState};
+use tree::TemplateTree;
 
 /// A handlebars template with its partials, read and checked.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl HandlebarsTemplate {
     pub(super) fn compile(
         file: &Path,
         text: &[u8],
-        sources: &Sources,
+        sources: &TemplateSources,
     ) -> Result<Self, TemplateError> {
         let text = std::str::from_utf8(text).map_err(|error| {
             let fault = Fault::new("this is not UTF-8", "save the template as UTF-8");
@@ -72,12 +72,12 @@ impl HandlebarsTemplate {
     fn read(
         file: &Path,
         text: &str,
-        sources: &Sources,
+        sources: &TemplateSources,
         light: bool,
     ) -> Result<Self, TemplateError> {
         // A partial cannot have this name: names of partials come from files.
         let name = format!("/{}", file.display());
-        let mut reader = Reader {
+        let mut reader = TemplateReader {
             sources,
             light,
             helpers: Helpers::new(),
@@ -110,7 +110,7 @@ impl HandlebarsTemplate {
 
     /// The output for these keys and backends.
     pub(super) fn render(&self, input: &Input) -> Result<Vec<u8>, TemplateError> {
-        let state = Arc::new(State { input, budget: Budget::default(), escape: self.escape });
+        let state = Arc::new(RenderState { input, budget: Budget::default(), escape: self.escape });
         let mut registry = Handlebars::new();
         registry.set_strict_mode(true);
         registry.register_escape_fn(handlebars::no_escape);
@@ -164,15 +164,15 @@ fn missing(path: Option<&str>) -> Fault {
 }
 
 /// Reads files, one after the other, and notes what they use.
-struct Reader<'a> {
-    sources: &'a Sources,
+struct TemplateReader<'a> {
+    sources: &'a TemplateSources,
     light: bool,
     helpers: Helpers,
     uses: BTreeMap<String, BTreeSet<String>>,
     asks: Asks,
 }
 
-impl Reader<'_> {
+impl TemplateReader<'_> {
     fn read(&mut self, file: &Path, name: &str, text: &str) -> Result<Template, TemplateError> {
         nesting::check(text).map_err(|(offset, fault)| {
             TemplateError::at(file, place(text.as_bytes(), offset), fault)
@@ -187,7 +187,7 @@ impl Reader<'_> {
         })?;
         let partials = self.sources.partials.keys().cloned().collect();
         let is_partial = usize::from(self.sources.partials.contains_key(name));
-        let mut tree = Tree {
+        let mut tree = TemplateTree {
             lines: text.lines().collect(),
             helpers: &self.helpers,
             light: self.light,
@@ -202,7 +202,7 @@ impl Reader<'_> {
         };
         tree.names(&template);
         tree.body(&mut template).map_err(|(place, fault)| TemplateError::at(file, place, fault))?;
-        let Tree { uses, inline, asks, .. } = tree;
+        let TemplateTree { uses, inline, asks, .. } = tree;
         self.asks = asks;
         self.uses.entry(name.to_owned()).or_default().extend(uses);
         for (inline, used) in inline {

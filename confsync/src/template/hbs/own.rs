@@ -17,11 +17,11 @@ use crate::template::system::System;
 use crate::template::time::Time;
 
 /// A helper: arguments, a way to ask for `name=value`, and the system.
-pub(super) type Call =
+pub(super) type HelperFunction =
     fn(&[&Json], &dyn Fn(&str) -> Option<Json>, &dyn System) -> Result<Json, Fault>;
 
 /// All of them.
-pub(super) const HELPERS: &[(&str, Call)] = &[
+pub(super) const HELPERS: &[(&str, HelperFunction)] = &[
     ("quote", quote),
     ("goQuote", go_quote),
     ("nginxName", nginx_name),

@@ -9,13 +9,13 @@ use handlebars::{Output, Path, PathSeg, RenderContext, RenderError};
 use serde_json::Value as Json;
 
 use super::checks::{RAW, SAFE, TICK, safe_text};
-use super::helpers::{State, fail};
+use super::helpers::{RenderState, fail};
 use super::item::{Ask, Item, Turn};
 
 /// A body of text, fields and `if`.
-pub(super) struct Plain<'t> {
+pub(super) struct PlainBody<'t> {
     body: &'t Template,
-    pieces: Vec<(usize, Piece<'t>)>,
+    pieces: Vec<(usize, PlainPiece<'t>)>,
 }
 
 /// What a block calls its items, and their places.
@@ -25,7 +25,7 @@ pub(super) struct Names<'n> {
     pub(super) place: Option<&'n str>,
 }
 
-enum Piece<'t> {
+enum PlainPiece<'t> {
     Tick,
     Text(&'t str),
     Value {
@@ -37,17 +37,17 @@ enum Piece<'t> {
     If {
         ask: Ask<'t>,
         /// What is written if it is true, and if it is not.
-        bodies: [Option<Plain<'t>>; 2],
+        bodies: [Option<PlainBody<'t>>; 2],
     },
 }
 
 /// What was written last, as handlebars wants to know it.
 #[derive(Default)]
-pub(super) struct Written {
+pub(super) struct LastWritten {
     ends_line: Option<bool>,
 }
 
-impl Written {
+impl LastWritten {
     fn write(&mut self, text: &str, out: &mut dyn Output) -> Result<(), RenderError> {
         if !text.is_empty() {
             out.write(text)?;
@@ -66,16 +66,16 @@ impl Written {
     }
 }
 
-impl<'t> Plain<'t> {
+impl<'t> PlainBody<'t> {
     /// Takes a body apart, if it is plain.
     pub(super) fn of(body: &'t Template, names: Names<'_>) -> Option<Self> {
         let mut pieces = Vec::with_capacity(body.elements.len());
         for (place, element) in body.elements.iter().enumerate() {
             let piece = match element {
-                TemplateElement::RawString(text) => Piece::Text(text),
+                TemplateElement::RawString(text) => PlainPiece::Text(text),
                 TemplateElement::Comment(_) => continue,
-                TemplateElement::HtmlExpression(call) => Piece::value(call, names)?,
-                TemplateElement::HelperBlock(call) => Piece::condition(call, names)?,
+                TemplateElement::HtmlExpression(call) => PlainPiece::value(call, names)?,
+                TemplateElement::HelperBlock(call) => PlainPiece::condition(call, names)?,
                 _ => return None,
             };
             pieces.push((place, piece));
@@ -90,8 +90,8 @@ impl<'t> Plain<'t> {
     pub(super) fn write<I: Item>(
         &self,
         turn: &Turn<'_, I>,
-        state: &State<'_>,
-        written: &mut Written,
+        state: &RenderState<'_>,
+        written: &mut LastWritten,
         out: &mut dyn Output,
     ) -> Result<(), RenderError> {
         for (place, piece) in &self.pieces {
@@ -107,7 +107,7 @@ impl<'t> Plain<'t> {
     }
 }
 
-impl<'t> Piece<'t> {
+impl<'t> PlainPiece<'t> {
     fn value(call: &'t HelperTemplate, names: Names<'_>) -> Option<Self> {
         let helper = call.name.as_name()?;
         if helper == TICK {
@@ -135,7 +135,7 @@ impl<'t> Piece<'t> {
             return None;
         }
         let body = |body: &'t Option<Template>| match body {
-            Some(body) => Plain::of(body, names).map(Some),
+            Some(body) => PlainBody::of(body, names).map(Some),
             None => Some(None),
         };
         let mut bodies = [body(&call.template)?, body(&call.inverse)?];
@@ -148,8 +148,8 @@ impl<'t> Piece<'t> {
     fn write<I: Item>(
         &self,
         turn: &Turn<'_, I>,
-        state: &State<'_>,
-        written: &mut Written,
+        state: &RenderState<'_>,
+        written: &mut LastWritten,
         out: &mut dyn Output,
     ) -> Result<(), RenderError> {
         match self {

@@ -23,7 +23,7 @@ fn input(backends: usize) -> Input {
     Input { backends, ..Input::of_keys(kv) }
 }
 
-fn sources() -> Sources {
+fn sources() -> TemplateSources {
     let partials = [
         ("line", "{{addr}}|{{#each (getvs \"/a/*\")}}{{this}}{{/each}}\n"),
         ("walk", "  {{#each this}}{{this}};\n{{/each}}"),
@@ -31,7 +31,7 @@ fn sources() -> Sources {
         ("layout", "<{{> @partial-block}}>"),
     ];
     let partials = partials.map(|(name, text)| (name.to_owned(), text.to_owned()));
-    Sources { partials: partials.into(), ..Sources::default() }
+    TemplateSources { partials: partials.into(), ..TemplateSources::default() }
 }
 
 /// Renders both ways and wants one answer.
@@ -75,7 +75,7 @@ fn who_asks_for_no_backends_gets_none_made() {
         ("{{#each (getvs \"/a/*\")}}{{lookup @root \"back\"}}{{/each}}", true, true),
         ("{{#*inline \"i\"}}{{toJson this}}{{/inline}}{{> i}}", true, true),
     ] {
-        let sources = Sources::default();
+        let sources = TemplateSources::default();
         let program = HandlebarsTemplate::read(Path::new("t.hbs"), text, &sources, true).unwrap();
         assert_eq!(program.asks, Asks { any, whole }, "{text}");
     }

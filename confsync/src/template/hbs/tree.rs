@@ -17,10 +17,10 @@ use super::{NAMES, each, item, missing};
 use crate::template::functions::{Fault, nearest};
 
 /// Line and column, and what is wrong there.
-pub(super) type Found = ((usize, usize), Fault);
+pub(super) type LocatedFault = ((usize, usize), Fault);
 
 /// One template being read.
-pub(super) struct Tree<'a> {
+pub(super) struct TemplateTree<'a> {
     /// The lines of its source.
     pub(super) lines: Vec<&'a str>,
     pub(super) helpers: &'a Helpers,
@@ -47,7 +47,7 @@ pub(super) struct Tree<'a> {
     pub(super) asks: Asks,
 }
 
-impl Tree<'_> {
+impl TemplateTree<'_> {
     /// Notes the names of inline partials, which may be used before they are written.
     pub(super) fn names(&mut self, template: &Template) {
         for element in &template.elements {
@@ -63,7 +63,7 @@ impl Tree<'_> {
     ///
     /// # Errors
     /// The first name that is unknown.
-    pub(super) fn body(&mut self, template: &mut Template) -> Result<(), Found> {
+    pub(super) fn body(&mut self, template: &mut Template) -> Result<(), LocatedFault> {
         for (i, element) in template.elements.iter_mut().enumerate() {
             let at = template.mapping.get(i).map_or((0, 0), |m| (m.0, m.1));
             self.element(element, at)
@@ -72,7 +72,11 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn element(&mut self, element: &mut TemplateElement, at: (usize, usize)) -> Result<(), Found> {
+    fn element(
+        &mut self,
+        element: &mut TemplateElement,
+        at: (usize, usize),
+    ) -> Result<(), LocatedFault> {
         match element {
             TemplateElement::Expression(call) => {
                 self.call(call)?;
@@ -97,7 +101,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn block(&mut self, call: &mut HelperTemplate) -> Result<(), Found> {
+    fn block(&mut self, call: &mut HelperTemplate) -> Result<(), LocatedFault> {
         self.block_name(call)?;
         let name = call.name.as_name().unwrap_or_default();
         let (is_each, moves) = (name == "each", matches!(name, "each" | "with"));
@@ -130,7 +134,7 @@ impl Tree<'_> {
     }
 
     /// A body that a partial will see, whoever calls it.
-    fn lent(&mut self, body: &mut Template) -> Result<(), Found> {
+    fn lent(&mut self, body: &mut Template) -> Result<(), LocatedFault> {
         let chosen = std::mem::take(&mut self.chosen);
         self.shadowed += 1;
         self.inner(body, true)?;
@@ -139,7 +143,7 @@ impl Tree<'_> {
     }
 
     /// A body inside a block or a partial.
-    fn inner(&mut self, body: &mut Template, moves: bool) -> Result<(), Found> {
+    fn inner(&mut self, body: &mut Template, moves: bool) -> Result<(), LocatedFault> {
         self.moved += usize::from(moves);
         self.body(body)?;
         self.moved -= usize::from(moves);
@@ -148,7 +152,7 @@ impl Tree<'_> {
     }
 
     /// A call's name and those in its arguments.
-    fn call(&mut self, call: &HelperTemplate) -> Result<(), Found> {
+    fn call(&mut self, call: &HelperTemplate) -> Result<(), LocatedFault> {
         let name = call.name.as_name();
         self.asks.any |= matches!(name, Some("upstream" | "servers"));
         match name {
@@ -161,7 +165,7 @@ impl Tree<'_> {
     }
 
     /// A name in the outermost context, where we know all there are.
-    fn field(&mut self, name: &str) -> Result<(), Found> {
+    fn field(&mut self, name: &str) -> Result<(), LocatedFault> {
         self.asks.name(name, self.chosen > 0);
         let first = name.split(['.', '/', '[']).next().unwrap_or_default();
         let known =
@@ -172,7 +176,7 @@ impl Tree<'_> {
         if known || self.moved > 0 { Ok(()) } else { Err(((0, 0), missing(Some(name)))) }
     }
 
-    fn parameter(&mut self, parameter: &Parameter) -> Result<(), Found> {
+    fn parameter(&mut self, parameter: &Parameter) -> Result<(), LocatedFault> {
         if let (Parameter::Path(_), Some(name)) = (parameter, parameter.as_name()) {
             return self.field(name);
         }
@@ -184,7 +188,7 @@ impl Tree<'_> {
         self.call(call)
     }
 
-    fn known(&self, name: &str) -> Result<(), Found> {
+    fn known(&self, name: &str) -> Result<(), LocatedFault> {
         if self.helpers.has(name) {
             return Ok(());
         }
@@ -195,7 +199,7 @@ impl Tree<'_> {
         Err(((0, 0), Fault::new(format!("no helper is called `{name}`"), remedy)))
     }
 
-    fn block_name(&self, call: &HelperTemplate) -> Result<(), Found> {
+    fn block_name(&self, call: &HelperTemplate) -> Result<(), LocatedFault> {
         let name = call.name.as_name().unwrap_or_default();
         if matches!(name, "if" | "unless" | "each" | "with" | "raw" | "upstream") {
             return Ok(());
@@ -204,7 +208,7 @@ impl Tree<'_> {
         Err(((0, 0), Fault::new(format!("`{{{{#{name}}}}}` is not a block"), remedy)))
     }
 
-    fn partial(&mut self, partial: &mut DecoratorTemplate) -> Result<(), Found> {
+    fn partial(&mut self, partial: &mut DecoratorTemplate) -> Result<(), LocatedFault> {
         let Some(name) = partial.name.as_name().map(str::to_owned) else {
             let remedy = "choose with `{{#if}}` between partials written out";
             return Err(((0, 0), Fault::new("the name of a partial is computed", remedy)));
@@ -225,7 +229,7 @@ impl Tree<'_> {
     }
 
     /// `{{#*inline "name"}}`: a partial of this template alone.
-    fn inline(&mut self, inline: &mut DecoratorTemplate) -> Result<(), Found> {
+    fn inline(&mut self, inline: &mut DecoratorTemplate) -> Result<(), LocatedFault> {
         let name = match inline.params.first() {
             Some(Parameter::Literal(Json::String(name)))
                 if inline.name.as_name() == Some("inline") =>

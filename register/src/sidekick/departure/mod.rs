@@ -21,7 +21,7 @@ use report::{DrainReport, EXTENSION, blame};
 
 use super::SupervisedBackend;
 use super::registration::Registration;
-use super::services::Instance;
+use super::services::StoppedService;
 use crate::config::Process;
 use crate::handshake::{
     DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, wait_for_all,
@@ -44,7 +44,7 @@ pub(super) enum EndReason {
 
 /// Everything that leaving takes.
 pub(super) struct Departure<S> {
-    pub(super) instances: BTreeMap<Key, Instance>,
+    pub(super) instances: BTreeMap<Key, StoppedService>,
     pub(super) registration: Registration<S>,
     pub(super) process: Process,
     pub(super) bookkeeping: Bookkeeping,
@@ -111,7 +111,7 @@ impl<S: Store> Departure<S> {
             ended = backend.stop(BACKEND_STOP) => ended,
             () = self.abort.cancelled() => backend.stop(Duration::ZERO).await,
         };
-        let code = ended.map(crate::supervise::Exit::code);
+        let code = ended.map(crate::supervise::BackendExit::code);
         Some(code.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot determine the backend's exit status");
             1

@@ -8,7 +8,7 @@ use common::model::{Key, plural};
 
 use crate::health::HealthState;
 use crate::sidekick::registration::KeyStatuses;
-use crate::sidekick::services::Instance;
+use crate::sidekick::services::StoppedService;
 
 /// What is to be removed, and why.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) enum DeparturePlan {
 }
 
 impl DeparturePlan {
-    pub(super) fn of(statuses: &KeyStatuses, instances: &BTreeMap<Key, Instance>) -> Self {
+    pub(super) fn of(statuses: &KeyStatuses, instances: &BTreeMap<Key, StoppedService>) -> Self {
         let mut keys = BTreeMap::new();
         for (key, instance) in instances {
             let concerned = match statuses.get(key) {
@@ -66,7 +66,7 @@ mod tests {
 
     fn planned(status: KeyStatus, health: HealthState) -> DeparturePlan {
         let addr = "10.0.0.1:80".parse().unwrap();
-        let instance = Instance { health, value: b"10.0.0.1:80".to_vec(), addr };
+        let instance = StoppedService { health, value: b"10.0.0.1:80".to_vec(), addr };
         let statuses = BTreeMap::from([(key("a"), status)]);
         DeparturePlan::of(&statuses, &BTreeMap::from([(key("a"), instance)]))
     }

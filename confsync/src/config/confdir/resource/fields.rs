@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
 
-use super::{Balancing, Command, Haproxy, Live, Nginx, Reader};
+use super::{
+    Balancing, HaproxyOptions, LiveMembership, NginxOptions, ResourceReader, ShellCommand,
+};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
-use crate::config::confdir::raw::{self, Template};
+use crate::config::confdir::raw::{self, RawTemplate};
 use crate::config::substitute::check_line;
 use crate::template::{self, ESCAPES, Escape};
 
 /// As good as no limit: nothing may wait for ever.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-impl Reader<'_> {
+impl ResourceReader<'_> {
     fn required<'t>(&mut self, value: Option<&'t str>, name: &str) -> Option<&'t str> {
         let value = value.filter(|v| !v.is_empty());
         if value.is_none() {
@@ -27,7 +29,7 @@ impl Reader<'_> {
 
     /// Below `templates`, also with a `/` in front, as confd joins it; a path that is absolute
     /// and there stands for itself, as confd's documentation has it.
-    pub(super) fn src(&mut self, raw: &Template) -> Option<PathBuf> {
+    pub(super) fn src(&mut self, raw: &RawTemplate) -> Option<PathBuf> {
         let src = self.required(raw.src.as_deref(), "src")?;
         let below = self.confdir.join("templates").join(src.trim_start_matches('/'));
         let itself = PathBuf::from(src);
@@ -42,7 +44,7 @@ impl Reader<'_> {
     }
 
     /// A relative one is taken from the working directory, as in confd.
-    pub(super) fn dest(&mut self, raw: &Template) -> Option<PathBuf> {
+    pub(super) fn dest(&mut self, raw: &RawTemplate) -> Option<PathBuf> {
         let told = self.required(raw.dest.as_deref(), "dest")?;
         let dest = std::path::absolute(told);
         let dest = dest.map_err(|e| self.mistakes.push(format!("dest = \"{told}\": {e}"))).ok()?;
@@ -97,7 +99,12 @@ impl Reader<'_> {
             .ok()
     }
 
-    pub(super) fn reading(&mut self, raw: &Template, nginx: bool, declared: bool) -> KeySelection {
+    pub(super) fn reading(
+        &mut self,
+        raw: &RawTemplate,
+        nginx: bool,
+        declared: bool,
+    ) -> KeySelection {
         let own = raw.prefix.as_deref().unwrap_or_default().trim_matches('/');
         let (joined, prefix) = match &self.globals.prefix {
             Some(global) => (global.to_string(), global.clone()),
@@ -161,12 +168,12 @@ impl Reader<'_> {
         self.path_in_etcd(&cleaned, "keys").map(Tree::from)
     }
 
-    pub(super) fn nginx(&mut self, raw: raw::Nginx) -> Nginx {
+    pub(super) fn nginx(&mut self, raw: raw::RawNginx) -> NginxOptions {
         let path = |text: Option<String>, default: &str| {
             PathBuf::from(text.unwrap_or_else(|| default.into()))
         };
         let seconds = Duration::from_secs;
-        Nginx {
+        NginxOptions {
             conf: path(raw.conf, "/etc/nginx/nginx.conf"),
             pid_file: raw.pid_file.map(PathBuf::from),
             binary: path(raw.binary, "nginx"),
@@ -184,20 +191,20 @@ impl Reader<'_> {
         }
     }
 
-    fn live(&mut self, text: Option<&str>) -> Live {
+    fn live(&mut self, text: Option<&str>) -> LiveMembership {
         match text {
-            None | Some("auto") => Live::Auto,
-            Some("lua") => Live::Lua,
-            Some("off") => Live::Off,
+            None | Some("auto") => LiveMembership::Auto,
+            Some("lua") => LiveMembership::Lua,
+            Some("off") => LiveMembership::Off,
             Some(other) => {
                 let mistake = format!("live = \"{other}\" is none of \"auto\", \"lua\", \"off\"");
                 self.mistakes.push(mistake);
-                Live::Off
+                LiveMembership::Off
             }
         }
     }
 
-    pub(super) fn haproxy(&mut self, raw: raw::Haproxy) -> Haproxy {
+    pub(super) fn haproxy(&mut self, raw: raw::RawHaproxy) -> HaproxyOptions {
         let one = |value: &toml::Value| value.as_str().filter(|t| !t.is_empty()).map(PathBuf::from);
         let conf = match &raw.conf {
             None => Some(vec![PathBuf::from("/etc/haproxy/haproxy.cfg")]),
@@ -216,7 +223,7 @@ impl Reader<'_> {
                 false
             }
         };
-        Haproxy {
+        HaproxyOptions {
             conf,
             socket: raw.socket.map(PathBuf::from),
             is_live,
@@ -241,14 +248,14 @@ impl Reader<'_> {
         timeout: Option<&toml::Value>,
         what: &str,
         default: u64,
-    ) -> Option<Command> {
+    ) -> Option<ShellCommand> {
         let timeout = self.timeout(timeout, what, default);
         let text = text.filter(|t| !t.trim().is_empty())?.to_owned();
-        Some(Command { text, timeout })
+        Some(ShellCommand { text, timeout })
     }
 
     /// `check_cmd`, which is a Go template: one that confd could not read either is a mistake.
-    pub(super) fn check(&mut self, raw: &Template) -> Option<Command> {
+    pub(super) fn check(&mut self, raw: &RawTemplate) -> Option<ShellCommand> {
         let timeout = raw.check_cmd_timeout.as_ref();
         let check = self.command(raw.check_cmd.as_deref(), timeout, "check_cmd_timeout", 30)?;
         let probe = Path::new("/dest");
@@ -288,7 +295,7 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn policy(&mut self, raw: &Template) -> LossPolicy {
+    pub(super) fn policy(&mut self, raw: &RawTemplate) -> LossPolicy {
         let default = LossPolicy::default();
         let on_empty = match raw.on_empty.as_deref() {
             None | Some("keep") => OnEmpty::Keep,
