@@ -50,7 +50,8 @@ fn read(answer: &str) -> Option<Vec<MemberTraffic>> {
 fn addr_of_ours(name: &str, addr: &str) -> Option<String> {
     let at: SocketAddr = addr.parse().ok()?;
     let endpoint = at.to_string().parse().ok()?;
-    (member(&endpoint, 1)?.0 == name).then(|| endpoint.to_string())
+    let member_name = name.split_once('~').map_or(name, |(name, _)| name);
+    (member(&endpoint, 1)?.0 == member_name).then(|| endpoint.to_string())
 }
 
 /// The fields of a line of CSV as HAProxy writes it: quoted where there is a comma in one.
