@@ -203,6 +203,13 @@ impl Driver {
         true
     }
 
+    /// Whether what was published outlives a reload of the proxy: if not, the file has to say it
+    /// before it counts as applied.
+    #[must_use]
+    pub fn outlives_reload(&self) -> bool {
+        matches!(self, Self::NginxLua { .. })
+    }
+
     /// Whether it counts requests at their end, in nginx's log phase.
     #[must_use]
     pub fn needs_log_phase(&self) -> bool {

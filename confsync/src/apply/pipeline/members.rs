@@ -110,9 +110,7 @@ impl Pipeline {
         self.counts.member_changes += 1;
         self.mended();
         self.wait_for_departed().await;
-        if let Some(applied) = self.applied() {
-            self.quiescence.live(applied);
-        }
+        self.note_applied();
         tracing::info!(
             set = self.name,
             revision = %self.wanted_at,
@@ -143,7 +141,7 @@ impl Pipeline {
         self.ledger.live_unknown();
     }
 
-    /// The files follow what is live already; nobody reads them before the next start.
+    /// The files follow what is live already; nobody reads them before the next start or reload.
     pub(super) async fn write_behind(&mut self) {
         let Some(wanted) = self.wanted.clone() else { return };
         let digest = wanted.digest();
@@ -153,10 +151,23 @@ impl Pipeline {
             staged.accept(proof)?.install()?.commit()
         };
         match blocking(write).await {
-            Ok(()) => self.ledger.installed(Some(digest)),
+            Ok(()) => {
+                self.ledger.installed(Some(digest));
+                self.look_for_reload_before_write().await;
+                self.note_applied();
+            }
             Err(error) => {
                 self.failed(format!("the members are live and cannot be written: {error}"));
             }
+        }
+    }
+
+    /// Somebody may have reloaded the proxy by the files of before, just before they were written.
+    async fn look_for_reload_before_write(&mut self) {
+        if !self.driver.outlives_reload()
+            && let ReadBack::Other(why) = self.driver.read_back().await
+        {
+            self.give_members_again(&why).await;
         }
     }
 

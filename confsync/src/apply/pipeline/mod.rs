@@ -219,7 +219,7 @@ impl Pipeline {
         self.ledger.want_parts(digest, wanted.structure());
         (self.wanted, self.wanted_at) = (Some(wanted), revision);
         if self.ledger.in_sync() {
-            self.quiescence.live(revision);
+            self.note_applied();
             // What was refused is not wanted any more.
             self.mended();
         }
@@ -228,9 +228,7 @@ impl Pipeline {
     /// The same files are wanted at a later revision.
     pub fn wanted_still(&mut self, revision: Revision) {
         self.wanted_at = revision;
-        if self.ledger.in_sync() {
-            self.quiescence.live(revision);
-        }
+        self.note_applied();
     }
 
     /// What is in place is wanted as it is: nothing better can be had.
@@ -416,9 +414,20 @@ impl Pipeline {
 
     /// The revision that is proven to be live: that of the candidates, if what they
     /// want is.
+    ///
+    /// Where a reload makes the proxy forget what its driver published, the files have to say it
+    /// as well: somebody else may reload it at any time.
     #[must_use]
     pub fn applied(&self) -> Option<Revision> {
-        self.ledger.in_sync().then_some(self.wanted_at)
+        let is_lasting = self.driver.outlives_reload() || !self.ledger.is_file_behind();
+        (self.ledger.in_sync() && is_lasting).then_some(self.wanted_at)
+    }
+
+    /// What is applied now is known to every worker that is retired later.
+    fn note_applied(&mut self) {
+        if let Some(applied) = self.applied() {
+            self.quiescence.live(applied);
+        }
     }
 
     /// Every change up to here is in what every worker there is works by.
