@@ -1,4 +1,4 @@
-//! kill -9 of confsync, a worker, or nginx altogether, at random moments while a backend joins or
+//! kill -9 of confsync, a worker, or the proxy altogether, at random moments while a backend joins or
 //! leaves without a reload. No drain is stuck, the members are right afterwards, and no request
 //! is lost but those that the killed process had.
 //!
@@ -11,8 +11,9 @@ use rustix::process::{Pid, kill_process};
 use tests::daemon::Running;
 use tests::eventually::check;
 use tests::process::Process;
-use tests::{Api, Backend, Daemon, Exit, Load, Signal, eventually};
+use tests::{Api, Backend, Daemon, Etcd, Exit, Lab, Load, Signal, eventually};
 
+use crate::haproxy_by_name::Site;
 use crate::live::Scene;
 
 const CLIENTS: usize = 4;
@@ -33,6 +34,12 @@ struct World {
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn seeded() -> Rng {
+    let seed = number("LIVE_SEED", fastrand::u64(..));
+    println!("LIVE_SEED={seed}");
+    Rng::with_seed(seed)
 }
 
 fn kill(pid: i32) {
@@ -99,9 +106,7 @@ fn confsync(scene: &Scene, supervising: bool) -> Running {
 
 async fn rounds(supervising: bool) {
     let Some(mut world) = World::new(supervising).await else { return };
-    let seed = number("LIVE_SEED", fastrand::u64(..));
-    let mut random = Rng::with_seed(seed);
-    println!("LIVE_SEED={seed}");
+    let mut random = seeded();
     let (_stays, _sidekick) = world.scene.join("stays").await;
     world.scene.answers("stays").await;
     let load = Load::on(world.scene.nginx.address()).clients(CLIENTS).keep_alive().start();
@@ -109,7 +114,7 @@ async fn rounds(supervising: bool) {
     for round in 0..number("LIVE_KILLS", 6) {
         let victim = victim(&mut random, round);
         let name = format!("round-{round}");
-        let (backend, sidekick) = join(&world.scene, &name).await;
+        let (backend, sidekick) = join(&world.scene.lab, &world.scene.etcd, &name).await;
         if random.bool() {
             load.answered(&name).await;
         }
@@ -149,13 +154,59 @@ fn victim(random: &mut Rng, round: u64) -> Victim {
     all[(round as usize + random.usize(0..2)) % all.len()]
 }
 
-async fn join(scene: &Scene, name: &str) -> (Backend, Running) {
-    let at = (scene.lab.another_ip(), 8080).into();
+async fn join(lab: &Lab, etcd: &Etcd, name: &str) -> (Backend, Running) {
+    let at = (lab.another_ip(), 8080).into();
     let backend = Backend::start_at(at, name).await;
-    let sidekick = Daemon::register(&scene.lab).named(&format!("sidekick of {name}"));
-    let sidekick = sidekick.backend("apache", at).etcd(&scene.etcd, Api::V3).quick().start();
+    let sidekick = Daemon::register(lab).named(&format!("sidekick of {name}"));
+    let sidekick = sidekick.backend("apache", at).etcd(etcd, Api::V3).quick().start();
     sidekick.ready().await;
     (backend, sidekick)
+}
+
+/// HAProxy's master ends when a worker of its is killed; a service manager starts it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_haproxy() {
+    let site = Site::prepare().await;
+    site.name_servers();
+    let (mut process, mut confsync) = site.start(&[]).await;
+    let mut random = seeded();
+    let load = Load::on(site.listen).clients(CLIENTS).keep_alive().start();
+    load.answered("one").await;
+    for round in 0..number("LIVE_KILLS", 4) {
+        let name = format!("round-{round}");
+        let (backend, sidekick) = join(&site.lab, &site.etcd, &name).await;
+        if random.bool() {
+            load.answered(&name).await;
+        }
+        backend.take(Duration::from_millis(random.u64(0..30)));
+        let before = load.so_far().failed();
+        sidekick.signal(Signal::TERM);
+        tokio::time::sleep(Duration::from_millis(random.u64(0..60))).await;
+        let is_confsync = random.bool();
+        if is_confsync {
+            confsync.kill().await;
+            confsync = site.confsync();
+        } else {
+            let pid = process.pid();
+            let children = format!("/proc/{pid}/task/{pid}/children");
+            let children = std::fs::read_to_string(children).unwrap();
+            children.split_whitespace().for_each(|child| kill(child.parse().unwrap()));
+            process.ended(Duration::from_secs(20)).await.unwrap();
+            process = site.haproxy(&[]).await;
+        }
+        let exit = sidekick.wait_exit().await;
+        assert_eq!(exit, Exit::Code(0), "round {round}: {}", sidekick.log());
+        backend.die().await;
+        load.more(20).await;
+        let failed = load.so_far().failed() - before;
+        assert!(!is_confsync || failed == 0, "round {round}: {}", load.so_far());
+        eventually("who has left is out of the file", || async {
+            let text = std::fs::read_to_string(site.at("web.cfg")).map_err(|e| e.to_string())?;
+            check(!text.contains(&backend.address().to_string()), || text)
+        })
+        .await;
+    }
+    println!("{}", load.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
