@@ -70,19 +70,29 @@ impl World {
                 }
             }
             Victim::Nginx => {
-                let workers = self.scene.nginx.workers();
-                self.scene.nginx.signal(Signal::KILL);
+                let (master, workers) = (self.scene.nginx.master(), self.scene.nginx.workers());
+                master.into_iter().for_each(kill);
                 workers.iter().for_each(|worker| kill(worker.pid));
-                self.start_nginx(supervising).await;
+                self.start_nginx(supervising, master).await;
             }
         }
     }
 
     /// As a service manager does.
-    async fn start_nginx(&mut self, supervising: bool) {
+    async fn start_nginx(&mut self, supervising: bool, killed: Option<i32>) {
         if supervising {
-            self.confsync.wait_exit().await;
-            self.confsync = confsync(&self.scene, supervising);
+            // One that has just started may not have taken the killed nginx over yet: then it
+            // starts another.
+            let ended = eventually("confsync has ended, or runs another nginx", || async {
+                let ended = self.confsync.process().exit().is_some();
+                let runs = self.scene.nginx.master().is_some_and(|pid| Some(pid) != killed);
+                check(ended || runs, || self.confsync.log())?;
+                Ok::<_, String>(ended)
+            })
+            .await;
+            if ended {
+                self.confsync = confsync(&self.scene, supervising);
+            }
             return;
         }
         eventually("the sockets of the killed nginx are gone", || async {
