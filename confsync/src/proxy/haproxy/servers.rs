@@ -67,8 +67,8 @@ impl RunningServer {
 }
 
 /// What stands between a member's name and a number, in the name of a server for a member that
-/// came back before the requests of before were done.
-const AGAIN: char = '~';
+/// came back before the requests of before were done. No address has it, and HAProxy takes it.
+pub(super) const AGAIN: char = '_';
 
 /// A name that none of these servers has, for a member of this name.
 #[must_use]
@@ -240,13 +240,13 @@ mod tests {
         let with = |more: RunningServer| good().into_iter().chain([more]).collect::<Vec<_>>();
         assert_eq!(difference(&members, &with(foreign)), None);
         assert_eq!(difference(&members, &with(server("9.9.9.9:9", 1, 1))), None, "in maintenance");
-        let again = RunningServer { name: "10.0.0.1:80~1".into(), ..server("10.0.0.1:80", 0, 1) };
+        let again = RunningServer { name: "10.0.0.1:80_1".into(), ..server("10.0.0.1:80", 0, 1) };
         let gone = vec![server("10.0.0.1:80", 1, 1), server("::1:80", 0, 3), again.clone()];
         assert_eq!(difference(&members, &gone), None, "it came back as another server");
-        assert_eq!(free_name("10.0.0.1:80", &gone), "10.0.0.1:80~2");
+        assert_eq!(free_name("10.0.0.1:80", &gone), "10.0.0.1:80_2");
         assert_eq!(free_name("10.0.0.2:80", &gone), "10.0.0.2:80");
         let twice = difference(&members, &with(again)).unwrap();
-        assert_eq!(twice, "server 10.0.0.1:80~1 is still used");
+        assert_eq!(twice, "server 10.0.0.1:80_1 is still used");
         let stays = difference(&members, &with(server("9.9.9.9:9", 0, 1))).unwrap();
         assert_eq!(stays, "server 9.9.9.9:9 is still used");
         for (change, words) in [

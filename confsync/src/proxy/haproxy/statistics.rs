@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::command::RuntimeCommand;
-use super::servers::member;
+use super::servers::{AGAIN, member};
 use super::{Haproxy, RuntimeError};
 use crate::proxy::pools::MemberTraffic;
 
@@ -50,7 +50,7 @@ fn read(answer: &str) -> Option<Vec<MemberTraffic>> {
 fn addr_of_ours(name: &str, addr: &str) -> Option<String> {
     let at: SocketAddr = addr.parse().ok()?;
     let endpoint = at.to_string().parse().ok()?;
-    let member_name = name.split_once('~').map_or(name, |(name, _)| name);
+    let member_name = name.split_once(AGAIN).map_or(name, |(name, _)| name);
     (member(&endpoint, 1)?.0 == member_name).then(|| endpoint.to_string())
 }
 
