@@ -4,7 +4,7 @@
 //! balancers and waits have no part in them.
 
 use common::model::Revision;
-use confsync::apply::quiescence::{Quiescence, Until};
+use confsync::apply::quiescence::{Quiescence, RetiredUntil};
 use confsync::proxy::nginx::ProcessId;
 use tokio::time::Instant;
 
@@ -79,7 +79,7 @@ impl Balancer {
     pub(crate) fn steady() -> Self {
         let Etcd { revision, backends } = Etcd::FIRST;
         let mut quiescence = Quiescence::default();
-        quiescence.live(Revision(revision));
+        quiescence.note_active(Revision(revision));
         let confsync = Confsync {
             joined: true,
             seen: Some((revision, backends)),
@@ -174,8 +174,8 @@ impl Nginx {
 impl Confsync {
     /// The load is proven; all older generations that are left are waited for.
     fn prove(&mut self, old: Vec<ProcessId>, at: u64, set: u8) {
-        self.quiescence.retire(Until::Gone(old));
-        self.quiescence.live(Revision(at));
+        self.quiescence.retire(RetiredUntil::Gone(old));
+        self.quiescence.note_active(Revision(at));
         (self.live, self.loaded_at, self.loading) = (Some(set), at, false);
     }
 
@@ -253,7 +253,7 @@ fn reads(lb: &mut Balancer, setup: &Setup, etcd: Etcd) -> bool {
         confsync.live = Some(set);
     }
     if confsync.live == Some(set) {
-        confsync.quiescence.live(Revision(etcd.revision));
+        confsync.quiescence.note_active(Revision(etcd.revision));
     }
     true
 }

@@ -122,7 +122,7 @@ fn every_line_that_an_operator_can_meet_is_explained() {
     let mut lines = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        for opens in [".status(", ".say(", "say_trouble(", "format!(\"drain", ".remind("] {
+        for opens in [".status(", ".say(", "report_trouble(", "format!(\"drain", ".remind("] {
             let said = text.split(opens).skip(1);
             let opened = if opens.ends_with('(') { "" } else { "\"drain" };
             lines.extend(said.filter_map(|rest| literals(&format!("{opened}{rest}")).pop()));

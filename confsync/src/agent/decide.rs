@@ -53,7 +53,7 @@ impl<S: Store> Agent<S> {
         let Some(snapshot) = view.snapshot.clone() else {
             // etcd is away at the start: what is in place is better than nothing.
             if view.stale.is_some_and(|stale| stale.reason != StaleReason::NotReadYet) {
-                self.parts.pipeline.want_what_is_there();
+                self.parts.pipeline.want_what_is_in_place();
             }
             return;
         };
@@ -64,7 +64,7 @@ impl<S: Store> Agent<S> {
             // Others wrote. A template that looks at the clock is not rendered for that.
             self.seen = Some(Arc::clone(&snapshot));
             self.decided = snapshot.revision;
-            self.parts.pipeline.wanted_still(snapshot.revision);
+            self.parts.pipeline.want_same_at(snapshot.revision);
             return;
         }
         self.seen = Some(snapshot.clone());
@@ -87,14 +87,13 @@ impl<S: Store> Agent<S> {
                 self.say_withheld(rendered.withheld.as_ref());
                 self.withheld = rendered.withheld;
                 self.refused = rendered.refused;
-                self.parts.pipeline.cause =
-                    change_summary::words(self.served.as_ref(), &self.routes());
-                self.parts.pipeline.want_rendered(rendered.files, snapshot.revision);
+                let cause = change_summary::words(self.served.as_ref(), &self.routes());
+                self.parts.pipeline.want_rendered(rendered.files, snapshot.revision, cause);
             }
             Err(withheld) => {
                 self.say_withheld(Some(&withheld));
                 self.withheld = Some(withheld);
-                self.parts.pipeline.want_what_is_there();
+                self.parts.pipeline.want_what_is_in_place();
             }
         }
         let lost = self.withheld.as_ref().is_some_and(|withheld| withheld.too_few_backends);
@@ -116,7 +115,7 @@ impl<S: Store> Agent<S> {
     /// All files of the set, or why not: one resource speaks for all. Where too few backends
     /// are left, those of before stay in the files, and only the settings beside them change.
     async fn render(&mut self, snapshot: &Snapshot, regressed: bool) -> Result<Rendered, Withheld> {
-        let in_place = self.parts.pipeline.in_place();
+        let in_place = self.parts.pipeline.has_files_in_place();
         let (mut rendered, mut adopted) = (Rendered::default(), Vec::new());
         for program in &self.parts.set.programs {
             let resource = &program.resource;

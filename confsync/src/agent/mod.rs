@@ -27,8 +27,9 @@ use self::decide::Withheld;
 use self::probing::Probing;
 use self::tell::Standing;
 use crate::acks::members::LoadBalancerKeys;
-use crate::apply::ledger::Owed;
+use crate::apply::ledger::PendingStep;
 use crate::apply::pipeline::Pipeline;
+use crate::apply::step::StepOutcome;
 use crate::backends::RejectedValue;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
@@ -164,16 +165,20 @@ impl<S: Store> Agent<S> {
             if now_due || self.is_due() {
                 self.decide().await;
             }
-            self.parts.pipeline.look_at_disk().await;
+            self.parts.pipeline.look_at_files().await;
             self.parts.pipeline.look_for_lost_members().await;
-            while self.parts.pipeline.step(Instant::now()).await {
+            loop {
+                let outcome = self.parts.pipeline.step(Instant::now()).await;
+                if outcome == StepOutcome::Idle {
+                    break;
+                }
                 self.has_worked = true;
-                if self.parts.pipeline.applied().is_some() {
+                if outcome.is_active() {
                     self.last_load = Some(Instant::now());
                     self.note_what_is_served();
                 }
-                // Members are live before they are written: nobody waits for the disk.
-                if self.parts.pipeline.ledger.owed(Instant::now()) == Owed::Write {
+                // Members are active before they are written: nobody waits for the disk.
+                if outcome == StepOutcome::MembersChanged {
                     self.parts.pipeline.look_at_departed().await;
                     self.tell();
                 }
@@ -197,7 +202,7 @@ impl<S: Store> Agent<S> {
                 () = shutdown.cancelled() => continue,
                 () = sleep_until(until) => false,
                 () = self.parts.pipeline.master_gone() => {
-                    self.parts.pipeline.lost();
+                    self.parts.pipeline.note_master_gone();
                     self.has_worked = true;
                     false
                 }
@@ -224,7 +229,7 @@ impl<S: Store> Agent<S> {
         tracing::info!(
             set = self.parts.set.name,
             revision = %self.decided,
-            cause = self.parts.pipeline.cause,
+            cause = self.parts.pipeline.status().cause,
             added,
             removed,
             changed,
@@ -235,7 +240,7 @@ impl<S: Store> Agent<S> {
 
     /// A load that an install owes is carried out; nothing new is installed.
     async fn end(mut self) -> BTreeMap<String, KnownBackends> {
-        if self.parts.pipeline.ledger.owed(Instant::now()) == Owed::Reload {
+        if self.parts.pipeline.pending(Instant::now()) == PendingStep::Reload {
             self.parts.pipeline.step(Instant::now()).await;
             self.tell();
         }
@@ -265,9 +270,9 @@ impl<S: Store> Agent<S> {
         let now = Instant::now();
         let mut next = now + LOOK_AT_DISK;
         // A pause may have ended since the last step: what is owed is owed now.
-        match self.parts.pipeline.ledger.owed(now) {
-            Owed::Nothing => {}
-            Owed::Later(until) => next = next.min(until),
+        match self.parts.pipeline.pending(now) {
+            PendingStep::Nothing => {}
+            PendingStep::NotBefore(until) => next = next.min(until),
             _ => next = now,
         }
         if let Some(first) = self.first_change {
@@ -275,7 +280,7 @@ impl<S: Store> Agent<S> {
         }
         next = self.look_again.map_or(next, |at| next.min(at));
         next = self.probing.next.map_or(next, |at| next.min(at));
-        if self.parts.pipeline.retiring() > 0 {
+        if self.parts.pipeline.status().old_generations > 0 {
             let soon = self.last_load.is_none_or(|at| now < at + Duration::from_secs(1));
             next = next.min(now + if soon { RETIRING_SOON } else { RETIRING_LATER });
         }

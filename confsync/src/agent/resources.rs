@@ -52,7 +52,7 @@ impl<S: Store> Agent<S> {
         let files: Vec<_> = programs.iter().map(|p| path(&p.resource.dest)).collect();
         if let Some((index, line)) = named_line(text, files.iter().map(String::as_str)) {
             let program = programs.get(index)?;
-            let rendered = self.parts.pipeline.wanted_files().get(index);
+            let rendered = self.parts.pipeline.status().wanted_files.get(index);
             let template_line = rendered
                 .and_then(|rendered| template_line(program.template(), &rendered.bytes, line));
             return Some(TroublePlace { line: Some(line), template_line, ..place(program) });

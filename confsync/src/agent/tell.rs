@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Agent;
 use super::decide::Withheld;
 use crate::acks::members::Applied;
-use crate::apply::pipeline::HISTORY;
+use crate::apply::record::HISTORY;
 use crate::backends::known::KnownBackends;
 use crate::install::Digest;
 use crate::status::change_summary::Routes;
@@ -39,7 +39,7 @@ impl<S: Store> Agent<S> {
         let quiesced = self.parts.pipeline.quiesced(now);
         let applied = self.applied();
         self.look_who_lingers();
-        let in_sync = self.parts.pipeline.ledger.in_sync() && self.withheld.is_none();
+        let in_sync = self.parts.pipeline.status().in_sync && self.withheld.is_none();
         if in_sync {
             self.owed_since = None;
         } else {
@@ -49,7 +49,7 @@ impl<S: Store> Agent<S> {
             applied,
             quiesced,
             in_sync,
-            old_generations: self.parts.pipeline.retiring(),
+            old_generations: self.parts.pipeline.status().old_generations,
             lingering: self.lingering.len(),
             live_before: self.live_before().is_some(),
             stale: self.parts.view.borrow().stale.as_ref().map(|stale| stale.reason.clone()),
@@ -68,8 +68,8 @@ impl<S: Store> Agent<S> {
     /// is left: their removal is not acknowledged sooner, whatever revision is.
     fn look_who_lingers(&mut self) {
         let retained = self.parts.known_backends.values().flat_map(KnownBackends::still_routed);
-        let pipeline = &self.parts.pipeline;
-        if pipeline.ledger.in_sync() && pipeline.retiring() == 0 {
+        let pipeline = self.parts.pipeline.status();
+        if pipeline.in_sync && pipeline.old_generations == 0 {
             self.lingering = retained.cloned().collect();
         } else {
             self.lingering.extend(retained.cloned());
@@ -89,7 +89,7 @@ impl<S: Store> Agent<S> {
         if self.decided == Revision::default() {
             return;
         }
-        let refusal = self.parts.pipeline.ledger.refusal().map(|refusal| refusal.why.clone());
+        let refusal = self.parts.pipeline.status().rejection.map(str::to_owned);
         let why = self.withheld.clone().or_else(|| refusal.map(Withheld::from));
         let refused = why.map(|withheld| Rejection {
             revision: self.decided,
@@ -121,12 +121,12 @@ impl<S: Store> Agent<S> {
     ) -> GroupState {
         let backends = self.backends();
         let withheld = self.withheld.as_ref().map(|withheld| withheld.why.clone());
-        let trouble = withheld.or_else(|| self.parts.pipeline.trouble.clone());
-        let pipeline = &self.parts.pipeline;
+        let trouble = withheld.or_else(|| self.parts.pipeline.status().trouble.map(str::to_owned));
+        let pipeline = self.parts.pipeline.status();
         let short = |digest: Option<Digest>| digest.map(|d| d.short());
         let view = self.parts.view.borrow();
         let before = self.parts.before.iter().flat_map(|before| before.loads.iter().cloned());
-        let loads = pipeline.history.iter().map(|load| LoadState {
+        let loads = pipeline.loads.iter().map(|load| LoadState {
             at: load.at,
             took_ms: load.took.as_millis(),
             revision: load.revision.0,
@@ -150,9 +150,9 @@ impl<S: Store> Agent<S> {
             revision: self.decided.0,
             applied: applied.unwrap_or_default().0,
             quiesced: quiesced.0,
-            wanted: short(pipeline.ledger.wanted()),
-            installed: short(pipeline.ledger.on_disk()),
-            live: short(pipeline.ledger.proven()).or_else(|| self.live_before()),
+            wanted: short(pipeline.wanted),
+            installed: short(pipeline.installed),
+            live: short(pipeline.active).or_else(|| self.live_before()),
             in_sync,
             owed_since: self.owed_since,
             trouble_at: trouble.as_ref().and_then(|text| self.trouble_at(text)),
@@ -162,10 +162,10 @@ impl<S: Store> Agent<S> {
             refused: refused
                 .map(|r| RefusedState { key: r.key.clone(), why: r.why.clone() })
                 .collect(),
-            driver: pipeline.driver().0,
-            driver_reason: pipeline.driver().1.map(str::to_owned),
+            driver: pipeline.driver.0,
+            driver_reason: pipeline.driver.1.map(str::to_owned),
             member_changes_total: pipeline.counts.member_changes,
-            old_generations: pipeline.retiring(),
+            old_generations: pipeline.old_generations,
             loads,
             loads_total: pipeline.counts.loads,
             refusals_total: pipeline.counts.refusals,
@@ -175,16 +175,16 @@ impl<S: Store> Agent<S> {
     }
 
     fn driver_in_use(&self) -> DriverInUse {
-        let pipeline = &self.parts.pipeline;
-        let (name, reason) = pipeline.driver();
+        let pipeline = self.parts.pipeline.status();
+        let (name, reason) = pipeline.driver;
         // Who uses no such word needs no reason.
-        let reason = reason.filter(|_| pipeline.names_members()).map(str::to_owned);
+        let reason = reason.filter(|_| pipeline.names_members).map(str::to_owned);
         DriverInUse { name: name.to_owned(), reason }
     }
 
     /// What nginx runs by, as long as nobody has tried to load anything else.
     fn live_before(&self) -> Option<String> {
-        let untouched = self.parts.pipeline.is_untouched();
+        let untouched = self.parts.pipeline.status().is_untouched;
         self.parts.before.as_ref().filter(|_| untouched)?.live.clone()
     }
 
@@ -198,7 +198,7 @@ impl<S: Store> Agent<S> {
     fn backends(&mut self) -> Vec<Arc<BackendState>> {
         let now = SystemTime::now();
         // What was routed to last is routed to only while that is still proven.
-        let proven = self.parts.pipeline.ledger.proven().is_some() || self.live_before().is_some();
+        let proven = self.parts.pipeline.status().active.is_some() || self.live_before().is_some();
         let served = self.served.as_ref().filter(|_| proven);
         let mut found = BTreeMap::new();
         let programs = self.parts.set.programs.iter();

@@ -1,39 +1,40 @@
-//! What is wanted, what is installed, what is live, what was refused; and the one
-//! step owed.
+//! What is wanted, what is installed, what is active, what was rejected; and the one step that
+//! is pending.
 //!
-//! Pure. Only the world moves it: a written file, a proven generation, a refusal.
-//! A reload stays owed until it is proven, across failures and restarts: `live` is
-//! unknown at the start.
+//! Pure. Only facts move it: a written file, a proven generation, a rejection. A reload stays
+//! pending until it is proven, across failures and restarts: what is active is unknown at the
+//! start.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::install::Digest;
 
-/// The ledger of one set of files.
+/// The ledger of the files of one reload group.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     wanted: Option<Digest>,
-    /// What of it needs a reload to be live.
+    /// What of it needs a reload to be active.
     wanted_structure: Option<Digest>,
     installed: Option<Digest>,
-    live: Option<Digest>,
-    live_structure: Option<Digest>,
-    /// What is live was never in the files: its members were changed in the running proxy.
+    active: Option<Digest>,
+    active_structure: Option<Digest>,
+    /// What is active was never in the files: its members were changed in the running proxy.
     is_file_behind: bool,
-    refused: Option<Refusal>,
+    rejected: Option<RejectedFiles>,
     /// No step before this instant: a pause after a failure, or the minimum
     /// interval between reloads. It delays, it never drops.
     not_before: Option<Instant>,
 }
 
-/// A digest that was tried and found wanting.
+/// Files that the proxy, or a check, did not take.
 #[derive(Debug, Clone)]
-pub struct Refusal {
+pub struct RejectedFiles {
     /// What.
     pub digest: Digest,
-    /// In the words of who refused it.
+    /// In the words of who rejected it.
     pub why: String,
     /// How often, in a row.
     pub times: u32,
@@ -42,27 +43,40 @@ pub struct Refusal {
     pub again: Instant,
 }
 
-/// What is owed.
+/// The step that is pending, and why; `Display` says the latter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owed {
-    /// What is wanted is live.
+pub enum PendingStep {
+    /// What is wanted is active.
     Nothing,
     /// The wanted files are to be checked, installed and loaded.
     Install,
     /// The installed files are to be loaded.
     Reload,
-    /// Only members differ from what is live: they are to be changed in the running proxy.
+    /// Only members differ from what is active: they are to be changed in the running proxy.
     Publish,
-    /// What is live is to be written to the files, without a reload.
+    /// What is active is to be written to the files, without a reload.
     Write,
     /// Something, but not before this instant.
-    Later(Instant),
+    NotBefore(Instant),
 }
 
-/// How long a refused set rests before it is tried again unchanged: what was wrong may
+impl fmt::Display for PendingStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "what is wanted is active",
+            Self::Install => "the wanted files are not in place",
+            Self::Reload => "the files in place are not proven to be active",
+            Self::Publish => "only members differ from what is active",
+            Self::Write => "the active members are not in the files",
+            Self::NotBefore(_) => "the last step failed, or loads are limited",
+        })
+    }
+}
+
+/// How long a rejected group rests before it is tried again unchanged: what was wrong may
 /// have been something else. Doubled each time up to [`LONGEST_REST`].
 pub const FIRST_REST: Duration = Duration::from_secs(2);
-/// The longest rest of a refused set.
+/// The longest rest of a rejected set.
 pub const LONGEST_REST: Duration = Duration::from_secs(60);
 
 impl Ledger {
@@ -72,22 +86,22 @@ impl Ledger {
         Self { installed, ..Self::default() }
     }
 
-    /// The step owed.
+    /// The step that is pending.
     #[must_use]
-    pub fn owed(&self, now: Instant) -> Owed {
-        let Some(wanted) = &self.wanted else { return Owed::Nothing };
-        let is_live = self.live.as_ref() == Some(wanted);
+    pub fn pending(&self, now: Instant) -> PendingStep {
+        let Some(wanted) = &self.wanted else { return PendingStep::Nothing };
+        let is_active = self.active.as_ref() == Some(wanted);
         let is_installed = self.installed.as_ref() == Some(wanted);
-        let step = match (is_live, is_installed) {
-            (true, true) => return Owed::Nothing,
-            (true, false) if self.is_file_behind => Owed::Write,
-            (false, _) if self.is_structure_live() => Owed::Publish,
-            (_, false) => Owed::Install,
-            (false, true) => Owed::Reload,
+        let step = match (is_active, is_installed) {
+            (true, true) => return PendingStep::Nothing,
+            (true, false) if self.is_file_behind => PendingStep::Write,
+            (false, _) if self.is_structure_active() => PendingStep::Publish,
+            (_, false) => PendingStep::Install,
+            (false, true) => PendingStep::Reload,
         };
-        let rest = self.refusal().map(|refusal| refusal.again);
+        let rest = self.rejection().map(|rejection| rejection.again);
         match rest.max(self.not_before) {
-            Some(until) if until > now => Owed::Later(until),
+            Some(until) if until > now => PendingStep::NotBefore(until),
             _ => step,
         }
     }
@@ -97,7 +111,7 @@ impl Ledger {
         self.want_parts(digest, digest);
     }
 
-    /// As [`Self::want`]; only `structure` needs a reload to be live.
+    /// As [`Self::want`]; only `structure` needs a reload to be active.
     pub fn want_parts(&mut self, digest: Digest, structure: Digest) {
         if self.wanted.as_ref() != Some(&digest) {
             self.wanted = Some(digest);
@@ -106,30 +120,30 @@ impl Ledger {
         self.wanted_structure = Some(structure);
     }
 
-    fn is_structure_live(&self) -> bool {
-        self.live.is_some() && self.live_structure == self.wanted_structure
+    fn is_structure_active(&self) -> bool {
+        self.active.is_some() && self.active_structure == self.wanted_structure
     }
 
     /// These are the files on disk now.
-    pub fn installed(&mut self, digest: Option<Digest>) {
+    pub fn note_installed(&mut self, digest: Option<Digest>) {
         self.installed = digest;
         self.is_file_behind = false;
     }
 
-    /// The installed files are proven to be live.
-    pub fn live(&mut self) {
-        self.live = self.installed;
-        let is_wanted = self.live == self.wanted;
-        self.live_structure = if is_wanted { self.wanted_structure } else { self.live };
+    /// The installed files are proven to be active.
+    pub fn note_active(&mut self) {
+        self.active = self.installed;
+        let is_wanted = self.active == self.wanted;
+        self.active_structure = if is_wanted { self.wanted_structure } else { self.active };
         self.is_file_behind = false;
-        if self.refused.as_ref().map(|r| &r.digest) == self.live.as_ref() {
-            self.refused = None;
+        if self.rejected.as_ref().map(|r| &r.digest) == self.active.as_ref() {
+            self.rejected = None;
         }
     }
 
     /// The proxy has confirmed the members that are wanted, and had their structure before.
-    pub fn published(&mut self) {
-        (self.live, self.live_structure) = (self.wanted, self.wanted_structure);
+    pub fn note_published(&mut self) {
+        (self.active, self.active_structure) = (self.wanted, self.wanted_structure);
         self.is_file_behind = true;
     }
 
@@ -141,15 +155,15 @@ impl Ledger {
 
     /// What runs is not known any more: a reload failed or timed out, the process
     /// was replaced.
-    pub fn live_unknown(&mut self) {
-        self.live = None;
+    pub fn note_active_unknown(&mut self) {
+        self.active = None;
     }
 
-    /// The set was refused; it rests.
-    pub fn refuse(&mut self, digest: Digest, why: String, now: Instant) {
-        let before = self.refused.as_ref().filter(|r| r.digest == digest).map_or(0, |r| r.times);
+    /// These files were rejected; they rest.
+    pub fn reject(&mut self, digest: Digest, why: String, now: Instant) {
+        let before = self.rejected.as_ref().filter(|r| r.digest == digest).map_or(0, |r| r.times);
         let rest = FIRST_REST.saturating_mul(1 << before.min(10)).min(LONGEST_REST);
-        self.refused = Some(Refusal { digest, why, times: before + 1, again: now + rest });
+        self.rejected = Some(RejectedFiles { digest, why, times: before + 1, again: now + rest });
     }
 
     /// No step before `until`.
@@ -157,22 +171,22 @@ impl Ledger {
         self.not_before = self.not_before.max(Some(until));
     }
 
-    /// A refusal may be looked at again at once: the operator asked (SIGHUP).
-    pub fn forget_refusal(&mut self) {
-        self.refused = None;
+    /// A rejection may be looked at again at once: the operator asked (SIGHUP).
+    pub fn forget_rejection(&mut self) {
+        self.rejected = None;
         self.not_before = None;
     }
 
-    /// Why what is wanted is not live, if it was refused.
+    /// Why what is wanted is not active, if it was rejected.
     #[must_use]
-    pub fn refusal(&self) -> Option<&Refusal> {
-        self.refused.as_ref().filter(|r| Some(&r.digest) == self.wanted.as_ref())
+    pub fn rejection(&self) -> Option<&RejectedFiles> {
+        self.rejected.as_ref().filter(|r| Some(&r.digest) == self.wanted.as_ref())
     }
 
-    /// Whether what is wanted is live.
+    /// Whether what is wanted is active.
     #[must_use]
     pub fn in_sync(&self) -> bool {
-        self.wanted.is_some() && self.live == self.wanted
+        self.wanted.is_some() && self.active == self.wanted
     }
 
     /// What is wanted.
@@ -181,15 +195,15 @@ impl Ledger {
         self.wanted
     }
 
-    /// What is proven to be live.
+    /// What is proven to be active.
     #[must_use]
-    pub fn proven(&self) -> Option<Digest> {
-        self.live
+    pub fn active(&self) -> Option<Digest> {
+        self.active
     }
 
     /// What is on disk.
     #[must_use]
-    pub fn on_disk(&self) -> Option<Digest> {
+    pub fn installed(&self) -> Option<Digest> {
         self.installed
     }
 }
@@ -212,11 +226,11 @@ mod tests {
     #[test]
     fn after_a_restart_what_is_on_disk_is_loaded_again() {
         let mut ledger = Ledger::new(Some(digest(1)));
-        assert_eq!(ledger.owed(now()), Owed::Nothing, "nothing is known to be wanted");
+        assert_eq!(ledger.pending(now()), PendingStep::Nothing, "nothing is known to be wanted");
         ledger.want(digest(1));
-        assert_eq!(ledger.owed(now()), Owed::Reload);
-        ledger.live();
-        assert_eq!(ledger.owed(now()), Owed::Nothing);
+        assert_eq!(ledger.pending(now()), PendingStep::Reload);
+        ledger.note_active();
+        assert_eq!(ledger.pending(now()), PendingStep::Nothing);
     }
 
     #[test]
@@ -224,57 +238,57 @@ mod tests {
         let now = now();
         let mut ledger = Ledger::new(Some(digest(1)));
         ledger.want_parts(digest(1), digest(7));
-        assert_eq!(ledger.owed(now), Owed::Reload, "what runs is not known");
-        ledger.live();
+        assert_eq!(ledger.pending(now), PendingStep::Reload, "what runs is not known");
+        ledger.note_active();
         ledger.want_parts(digest(2), digest(7));
-        assert_eq!(ledger.owed(now), Owed::Publish);
-        ledger.published();
+        assert_eq!(ledger.pending(now), PendingStep::Publish);
+        ledger.note_published();
         assert!(ledger.in_sync());
-        assert_eq!(ledger.owed(now), Owed::Write);
+        assert_eq!(ledger.pending(now), PendingStep::Write);
         ledger.want_parts(digest(3), digest(7));
-        assert_eq!(ledger.owed(now), Owed::Publish, "also before it is written");
-        ledger.published();
-        ledger.installed(Some(digest(3)));
-        assert_eq!(ledger.owed(now), Owed::Nothing);
-        ledger.installed(Some(digest(4)));
-        assert_eq!(ledger.owed(now), Owed::Install, "somebody else wrote the file");
-        ledger.installed(Some(digest(3)));
+        assert_eq!(ledger.pending(now), PendingStep::Publish, "also before it is written");
+        ledger.note_published();
+        ledger.note_installed(Some(digest(3)));
+        assert_eq!(ledger.pending(now), PendingStep::Nothing);
+        ledger.note_installed(Some(digest(4)));
+        assert_eq!(ledger.pending(now), PendingStep::Install, "somebody else wrote the file");
+        ledger.note_installed(Some(digest(3)));
         ledger.want_parts(digest(5), digest(8));
-        assert_eq!(ledger.owed(now), Owed::Install, "the structure differs");
-        ledger.live_unknown();
+        assert_eq!(ledger.pending(now), PendingStep::Install, "the structure differs");
+        ledger.note_active_unknown();
         ledger.want_parts(digest(3), digest(7));
-        assert_eq!(ledger.owed(now), Owed::Reload);
+        assert_eq!(ledger.pending(now), PendingStep::Reload);
     }
 
     #[test]
-    fn a_failed_reload_stays_owed_and_a_pause_only_delays_it() {
+    fn a_failed_reload_stays_pending_and_a_pause_only_delays_it() {
         let now = now();
         let mut ledger = Ledger::new(None);
         ledger.want(digest(1));
-        assert_eq!(ledger.owed(now), Owed::Install);
-        ledger.installed(Some(digest(1)));
-        ledger.live_unknown();
+        assert_eq!(ledger.pending(now), PendingStep::Install);
+        ledger.note_installed(Some(digest(1)));
+        ledger.note_active_unknown();
         let soon = now + Duration::from_secs(1);
         ledger.pause(soon);
-        assert_eq!(ledger.owed(now), Owed::Later(soon));
-        assert_eq!(ledger.owed(soon), Owed::Reload);
+        assert_eq!(ledger.pending(now), PendingStep::NotBefore(soon));
+        assert_eq!(ledger.pending(soon), PendingStep::Reload);
     }
 
     #[test]
-    fn a_refused_set_rests_until_it_changes_or_its_time_has_come() {
+    fn a_rejected_group_rests_until_it_changes_or_its_time_has_come() {
         let now = now();
         let mut ledger = Ledger::new(Some(digest(1)));
         ledger.want(digest(2));
-        ledger.refuse(digest(2), "no".into(), now);
-        assert_eq!(ledger.owed(now), Owed::Later(now + FIRST_REST));
-        assert_eq!(ledger.owed(now + FIRST_REST), Owed::Install);
+        ledger.reject(digest(2), "no".into(), now);
+        assert_eq!(ledger.pending(now), PendingStep::NotBefore(now + FIRST_REST));
+        assert_eq!(ledger.pending(now + FIRST_REST), PendingStep::Install);
         for _ in 0..40 {
-            ledger.refuse(digest(2), "no".into(), now);
+            ledger.reject(digest(2), "no".into(), now);
         }
-        assert_eq!(ledger.owed(now), Owed::Later(now + LONGEST_REST));
+        assert_eq!(ledger.pending(now), PendingStep::NotBefore(now + LONGEST_REST));
         ledger.want(digest(3));
-        assert_eq!(ledger.owed(now), Owed::Install);
-        assert!(ledger.refusal().is_none());
+        assert_eq!(ledger.pending(now), PendingStep::Install);
+        assert!(ledger.rejection().is_none());
     }
 
     #[test]
@@ -284,43 +298,43 @@ mod tests {
         ledger.want(digest(1));
         ledger.pause(now + LONGEST_REST);
         ledger.want(digest(1));
-        assert_eq!(ledger.owed(now), Owed::Later(now + LONGEST_REST));
+        assert_eq!(ledger.pending(now), PendingStep::NotBefore(now + LONGEST_REST));
         ledger.want(digest(2));
-        assert_eq!(ledger.owed(now), Owed::Install);
+        assert_eq!(ledger.pending(now), PendingStep::Install);
     }
 
     proptest! {
-        /// Whatever happened, doing what is owed leads to `live == wanted`.
+        /// Whatever happened, doing what is pending leads to `active == wanted`.
         #[test]
-        fn doing_what_is_owed_ends_in_sync(events in proptest::collection::vec((0u8..9, 0u8..4), 0..30)) {
+        fn doing_what_is_pending_ends_in_sync(events in proptest::collection::vec((0u8..9, 0u8..4), 0..30)) {
             let mut at = now();
             let mut ledger = Ledger::new(None);
             for (event, n) in events {
                 match event {
                     0 => ledger.want(digest(n)),
-                    1 => ledger.installed(Some(digest(n))),
-                    2 => ledger.live(),
-                    3 => ledger.live_unknown(),
-                    4 => ledger.refuse(digest(n), "no".into(), at),
+                    1 => ledger.note_installed(Some(digest(n))),
+                    2 => ledger.note_active(),
+                    3 => ledger.note_active_unknown(),
+                    4 => ledger.reject(digest(n), "no".into(), at),
                     5 => ledger.pause(at + Duration::from_secs(n.into())),
                     6 => ledger.want_parts(digest(n), digest(n % 2)),
-                    7 => ledger.published(),
-                    _ => ledger = Ledger::new(ledger.on_disk()),
+                    7 => ledger.note_published(),
+                    _ => ledger = Ledger::new(ledger.installed()),
                 }
             }
             ledger.want_parts(digest(9), digest(0));
             for _ in 0..10 {
-                match ledger.owed(at) {
-                    Owed::Nothing => break,
-                    Owed::Later(until) => at = until,
-                    Owed::Install => ledger.installed(ledger.wanted()),
-                    Owed::Reload => ledger.live(),
-                    Owed::Publish => ledger.published(),
-                    Owed::Write => ledger.installed(ledger.wanted()),
+                match ledger.pending(at) {
+                    PendingStep::Nothing => break,
+                    PendingStep::NotBefore(until) => at = until,
+                    PendingStep::Install => ledger.note_installed(ledger.wanted()),
+                    PendingStep::Reload => ledger.note_active(),
+                    PendingStep::Publish => ledger.note_published(),
+                    PendingStep::Write => ledger.note_installed(ledger.wanted()),
                 }
             }
             prop_assert!(ledger.in_sync());
-            prop_assert_eq!(ledger.on_disk(), ledger.wanted());
+            prop_assert_eq!(ledger.installed(), ledger.wanted());
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Up to which revision no worker is left that began before it.
 //!
-//! Pure. It is told of loads and asked again and again; who is alive is asked of
-//! the one who asks.
+//! Pure. It receives the loads; who is alive is asked of the caller.
 
 use common::model::Revision;
 use tokio::time::Instant;
@@ -9,11 +8,11 @@ use tokio::time::Instant;
 use crate::proxy::nginx::ProcessId;
 use crate::proxy::pools::DepartedMember;
 
-/// What is known of the workers of before.
+/// What is known of older generations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Quiescence {
-    /// The newest revision that is live: what a load retires knows all up to here.
-    live: Revision,
+    /// The newest revision that is active: what a load retires knows all up to here.
+    active: Revision,
     retiring: Vec<Retiring>,
     reached: Revision,
 }
@@ -23,46 +22,46 @@ struct Retiring {
     /// Up to here its workers know every change. Not further: one load may carry
     /// many changes, and they know none of those.
     knows: Revision,
-    until: Until,
+    until: RetiredUntil,
 }
 
-/// How long workers of before are at work.
+/// How long those of before are at work.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Until {
-    /// Until these are gone.
+pub enum RetiredUntil {
+    /// RetiredUntil these are gone.
     Gone(Vec<ProcessId>),
-    /// Until nothing is in flight to these, which the running workers send nothing new to.
+    /// RetiredUntil nothing is in flight to these, which the running workers send nothing new to.
     Drained(Vec<DepartedMember>),
-    /// Nobody can tell; until this instant.
-    Then(Instant),
-    /// Until a command has proven it for the load of this number, or a later one.
-    Proven(u64),
+    /// Nothing can be known; until this instant.
+    Instant(Instant),
+    /// RetiredUntil a command has confirmed it for the load of this number, or a later one.
+    Confirmed(u64),
     /// As long as those that the next load retires.
     NextLoad,
 }
 
 impl Quiescence {
-    /// What is live knows every change up to `revision`, without another load.
-    pub fn live(&mut self, revision: Revision) {
-        self.live = revision;
+    /// What is active knows every change up to `revision`, without another load.
+    pub fn note_active(&mut self, revision: Revision) {
+        self.active = revision;
     }
 
     /// A load retired workers.
-    pub fn retire(&mut self, until: Until) {
-        if !matches!(until, Until::Drained(_)) {
-            for waiting in self.retiring.iter_mut().filter(|r| r.until == Until::NextLoad) {
-                waiting.until = until.clone();
-            }
+    pub fn retire(&mut self, until: RetiredUntil) {
+        if !matches!(until, RetiredUntil::Drained(_)) {
+            let waiting = self.retiring.iter_mut().filter(|r| r.until == RetiredUntil::NextLoad);
+            waiting.for_each(|waiting| waiting.until = until.clone());
         }
-        self.retiring.push(Retiring { knows: self.live, until });
+        self.retiring.push(Retiring { knows: self.active, until });
     }
 
-    /// A command has proven that nothing of before the load of this number is left.
-    pub fn proven(&mut self, number: u64) {
-        self.retiring.retain(|r| !matches!(r.until, Until::Proven(load) if load <= number));
+    /// A command has confirmed that nothing of before the load of this number is left.
+    pub fn confirmed(&mut self, number: u64) {
+        self.retiring
+            .retain(|r| !matches!(r.until, RetiredUntil::Confirmed(load) if load <= number));
     }
 
-    /// Looks again. `applied`: up to where what is wanted is live, if it is.
+    /// Looks again. `applied`: up to where what is wanted is active, if it is.
     pub fn look(
         &mut self,
         applied: Option<Revision>,
@@ -70,13 +69,13 @@ impl Quiescence {
         is_alive: impl Fn(ProcessId) -> bool,
     ) -> Revision {
         self.retiring.retain_mut(|retiring| match &mut retiring.until {
-            Until::Gone(pids) => {
+            RetiredUntil::Gone(pids) => {
                 pids.retain(|id| is_alive(*id));
                 !pids.is_empty()
             }
-            Until::Drained(members) => !members.is_empty(),
-            Until::Then(at) => *at > now,
-            Until::Proven(_) | Until::NextLoad => true,
+            RetiredUntil::Drained(members) => !members.is_empty(),
+            RetiredUntil::Instant(at) => *at > now,
+            RetiredUntil::Confirmed(_) | RetiredUntil::NextLoad => true,
         });
         if let Some(applied) = applied {
             let bound = self.retiring.iter().map(|retiring| retiring.knows).min();
@@ -89,23 +88,23 @@ impl Quiescence {
     /// The members that left and are waited for.
     pub fn departed(&self) -> impl Iterator<Item = &DepartedMember> {
         self.retiring.iter().flat_map(|retiring| match &retiring.until {
-            Until::Drained(members) => members.as_slice(),
-            Until::Gone(_) | Until::Then(_) | Until::Proven(_) | Until::NextLoad => &[],
+            RetiredUntil::Drained(members) => members.as_slice(),
+            _ => &[],
         })
     }
 
     /// Whether workers of an older generation are waited for.
     #[must_use]
     pub fn waits_for_workers(&self) -> bool {
-        self.retiring.iter().any(|retiring| matches!(retiring.until, Until::Gone(_)))
+        self.retiring.iter().any(|retiring| matches!(retiring.until, RetiredUntil::Gone(_)))
     }
 
     /// What members that left have in flight is not counted any more: the workers that may have
     /// it are waited for, which the next load retires.
     pub fn wait_for_next_load(&mut self) {
         for retiring in &mut self.retiring {
-            if matches!(retiring.until, Until::Drained(_)) {
-                retiring.until = Until::NextLoad;
+            if matches!(retiring.until, RetiredUntil::Drained(_)) {
+                retiring.until = RetiredUntil::NextLoad;
             }
         }
     }
@@ -113,15 +112,15 @@ impl Quiescence {
     /// Nothing is in flight to this one any more.
     pub fn drained(&mut self, member: &DepartedMember) {
         for retiring in &mut self.retiring {
-            if let Until::Drained(members) = &mut retiring.until {
+            if let RetiredUntil::Drained(members) = &mut retiring.until {
                 members.retain(|waited| waited != member);
             }
         }
     }
 
-    /// The store went back: the revisions of before mean nothing now.
+    /// etcd regressed: the revisions of before mean nothing now.
     pub fn forget(&mut self) {
-        (self.live, self.reached) = (Revision::default(), Revision::default());
+        (self.active, self.reached) = (Revision::default(), Revision::default());
         self.retiring.iter_mut().for_each(|retiring| retiring.knows = Revision::default());
     }
 
@@ -144,14 +143,14 @@ mod tests {
     async fn a_load_that_carries_many_changes_is_quiesced_for_none_of_them_before_its_end() {
         let now = Instant::now();
         let mut quiescence = Quiescence::default();
-        quiescence.live(Revision(5));
+        quiescence.note_active(Revision(5));
         assert_eq!(quiescence.look(Some(Revision(5)), now, |_| false), Revision(5));
         // One load for the changes 6, 7 and 8: the old worker knows neither.
-        quiescence.retire(Until::Gone(vec![pid(1)]));
-        quiescence.live(Revision(8));
+        quiescence.retire(RetiredUntil::Gone(vec![pid(1)]));
+        quiescence.note_active(Revision(8));
         assert_eq!(quiescence.look(Some(Revision(8)), now, |_| true), Revision(5));
         // A no-op behind it changes nothing for that worker.
-        quiescence.live(Revision(9));
+        quiescence.note_active(Revision(9));
         assert_eq!(quiescence.look(Some(Revision(9)), now, |_| true), Revision(5));
         assert_eq!(quiescence.look(Some(Revision(9)), now, |_| false), Revision(9));
     }
@@ -160,12 +159,12 @@ mod tests {
     async fn a_member_that_left_is_waited_for_and_nobody_else() {
         let now = Instant::now();
         let mut quiescence = Quiescence::default();
-        quiescence.live(Revision(5));
+        quiescence.note_active(Revision(5));
         let [a, b] = [1, 2].map(|slot| DepartedMember { pool: "app".into(), slot });
-        quiescence.retire(Until::Drained(vec![a.clone()]));
-        quiescence.live(Revision(6));
-        quiescence.retire(Until::Drained(vec![a.clone(), b.clone()]));
-        quiescence.live(Revision(7));
+        quiescence.retire(RetiredUntil::Drained(vec![a.clone()]));
+        quiescence.note_active(Revision(6));
+        quiescence.retire(RetiredUntil::Drained(vec![a.clone(), b.clone()]));
+        quiescence.note_active(Revision(7));
         let look = |q: &mut Quiescence| q.look(Some(Revision(7)), now, |_| true);
         assert_eq!(look(&mut quiescence), Revision(5));
         quiescence.drained(&a);
@@ -179,29 +178,29 @@ mod tests {
     async fn a_member_that_is_not_counted_any_more_is_waited_for_with_its_workers() {
         let now = Instant::now();
         let mut quiescence = Quiescence::default();
-        quiescence.live(Revision(5));
+        quiescence.note_active(Revision(5));
         let member = DepartedMember { pool: "app".into(), slot: 1 };
-        quiescence.retire(Until::Drained(vec![member.clone()]));
-        quiescence.live(Revision(6));
+        quiescence.retire(RetiredUntil::Drained(vec![member.clone()]));
+        quiescence.note_active(Revision(6));
         quiescence.wait_for_next_load();
         quiescence.drained(&member);
         let look = |q: &mut Quiescence, old| q.look(Some(Revision(6)), now, |_| old);
         assert_eq!(look(&mut quiescence, false), Revision(5));
-        quiescence.retire(Until::Gone(vec![pid(1)]));
+        quiescence.retire(RetiredUntil::Gone(vec![pid(1)]));
         assert_eq!(look(&mut quiescence, true), Revision(5));
         assert_eq!(look(&mut quiescence, false), Revision(6));
     }
 
     #[tokio::test]
-    async fn what_a_command_proves_counts_for_the_loads_before() {
+    async fn what_a_command_confirms_counts_for_the_loads_before() {
         let now = Instant::now();
         let mut quiescence = Quiescence::default();
         for load in 1..=3 {
-            quiescence.retire(Until::Proven(load));
-            quiescence.live(Revision(load));
+            quiescence.retire(RetiredUntil::Confirmed(load));
+            quiescence.note_active(Revision(load));
         }
         let mut reached = |number| {
-            quiescence.proven(number);
+            quiescence.confirmed(number);
             quiescence.look(Some(Revision(3)), now, |_| false).0
         };
         assert_eq!([reached(0), reached(2), reached(3)], [0, 2, 3]);
@@ -211,12 +210,12 @@ mod tests {
     async fn the_oldest_worker_decides_and_what_was_reached_stays() {
         let now = Instant::now();
         let mut quiescence = Quiescence::default();
-        quiescence.live(Revision(3));
+        quiescence.note_active(Revision(3));
         assert_eq!(quiescence.look(Some(Revision(3)), now, |_| false), Revision(3));
-        quiescence.retire(Until::Gone(vec![pid(1)]));
-        quiescence.live(Revision(4));
-        quiescence.retire(Until::Gone(vec![pid(2)]));
-        quiescence.live(Revision(5));
+        quiescence.retire(RetiredUntil::Gone(vec![pid(1)]));
+        quiescence.note_active(Revision(4));
+        quiescence.retire(RetiredUntil::Gone(vec![pid(2)]));
+        quiescence.note_active(Revision(5));
         let old = |id: ProcessId| id == pid(2);
         assert_eq!(quiescence.look(Some(Revision(5)), now, |_| true), Revision(3));
         assert_eq!(quiescence.look(Some(Revision(5)), now, old), Revision(4));

@@ -10,4 +10,6 @@ pub mod program;
 pub mod reload_group;
 pub mod rendered;
 pub mod run;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod substitute;

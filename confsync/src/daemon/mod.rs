@@ -45,6 +45,7 @@ use waiting::{NewGroup, WaitingGroup};
 use crate::acks::members::LoadBalancerKeys;
 use crate::acks::pace::paced;
 use crate::agent::{Agent, Parts};
+use crate::apply::LoadLimits;
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
 use crate::config::load::load;
@@ -243,15 +244,14 @@ impl Daemon {
         let proxy = Proxy::of(&set, self.child.as_ref(), self.argv.as_ref()).await?;
         let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
         let locks = lock_dests(&targets, patience).await?;
-        let interval = set.min_reload_interval();
+        let limits = LoadLimits { min_interval: set.min_reload_interval(), splay: set.splay() };
         let driver = Driver::of(&set, &proxy);
         let monitored = self.traffic.of(&set.name, driver.traffic_reader());
-        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, interval)?;
+        let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, limits)?;
         let mut pipeline = pipeline.with_driver(driver);
-        pipeline.splay = set.splay();
         // A group that was here before goes on counting.
         if let Some(ended) = self.about.borrow().ended.get(&set.name).cloned() {
-            (pipeline.counts, pipeline.load_seconds) = (ended.counts, ended.load_seconds);
+            pipeline = pipeline.counting_on(ended.counts, ended.load_seconds);
         }
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";

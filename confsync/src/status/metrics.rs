@@ -16,7 +16,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric as _};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{EtcdUse, Sources};
-use crate::apply::pipeline::Counts;
+use crate::apply::record::Counts;
 use crate::status::resources::ServiceState;
 use crate::status::state::{GroupState, States};
 use crate::status::totals::{self, TotalsByGroup};

@@ -9,7 +9,7 @@ use common::model::plural;
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Serialize, Serializer};
 
-use crate::apply::pipeline::load_seconds;
+use crate::apply::record::load_seconds;
 use crate::proxy::traffic::MemberTraffic;
 use crate::status::resources::{ResourceState, TroublePlace};
 use crate::status::traffic::TrafficByGroup;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::apply::pipeline::Counts;
+use crate::apply::record::Counts;
 use crate::status::state::{GroupState, States};
 
 /// What one group has counted. Its clones share the histogram.

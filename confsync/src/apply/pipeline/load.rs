@@ -1,158 +1,211 @@
-//! The installed files are loaded and proven, or give way to those of before.
+//! Wanted files are checked, installed, loaded and proven, or the previous ones are put back.
 
-use std::time::Duration;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::Pipeline;
-use super::{blocking, on_disk};
-use crate::apply::quiescence::Until;
-use crate::install::InstalledFiles;
+use super::publish::uncountable;
+use super::{LOOK_AGAIN, Pipeline};
+use crate::apply::record::{Load, rejection_text};
+use crate::apply::step::StepOutcome;
 use crate::proxy::driver::PublishError;
-use crate::proxy::{NotLoaded, Old};
+use crate::proxy::{NotLoaded, NotPassed, ProvenLoad};
 
 impl Pipeline {
-    pub(super) async fn load(&mut self, began: Instant) {
-        self.prove_first = false;
-        self.splayed = None;
-        if self.driver.expect_from_files(&self.pools) {
-            self.is_published = true;
-        } else if let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =
-            self.publish_members().await
+    pub(super) async fn install_and_load(&mut self) -> StepOutcome {
+        let began = Instant::now();
+        self.pacing.apply_begins();
+        if self.files.take_try_of_earlier_files() && self.proxy.is_running() {
+            return self.load(began).await;
+        }
+        let Err(outcome) = self.install().await else { return self.load(began).await };
+        if let StepOutcome::Rejected(why) = &outcome {
+            self.keep_load(began, Some(rejection_text(why)));
+        }
+        outcome
+    }
+
+    /// Puts the wanted files in place, if a check lets them pass.
+    async fn install(&mut self) -> Result<(), StepOutcome> {
+        // Nothing runs that could prove what is in place: it gives way to its predecessor, so
+        // that what is kept as previous was proven once.
+        self.roll_back().await;
+        let Some(wanted) = self.wanted.files.clone() else { return Err(StepOutcome::Idle) };
+        let staged = self.files.stage(wanted).await.map_err(|why| self.failed(why))?;
+        let digest = staged.digest();
+        let proof = match self.proxy.check(&staged).await {
+            Ok(proof) => proof,
+            Err(NotPassed::RejectedValue(why)) if self.fall_back(&why) => {
+                return Err(StepOutcome::Changed(why));
+            }
+            Err(NotPassed::RejectedValue(why)) => {
+                self.members.reconsider_driver();
+                return Err(self.rejected(digest, why));
+            }
+            Err(NotPassed::Unknown(why)) => return Err(self.failed(why)),
+        };
+        if self.members.need_log_phase()
+            && let Some(found) = self.proxy.nginx().and_then(|n| n.hidden_log_phase(Some(&staged)))
         {
-            self.failed(why);
-            return;
+            let why = uncountable(&found);
+            return Err(match self.demote(&why) {
+                true => StepOutcome::Changed(why),
+                false => self.rejected(digest, why),
+            });
+        }
+        if let Err(why) = self.files.install(staged, proof).await {
+            self.ledger.note_installed(self.files.in_place());
+            return Err(self.failed(why));
+        }
+        self.ledger.note_installed(Some(digest));
+        let revision = self.wanted.revision;
+        tracing::info!(set = self.name, digest = digest.short(), %revision, "installed");
+        if let Err(why) = self.proxy.check_installed().await {
+            self.roll_back().await;
+            return Err(self.rejected(digest, why));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn load(&mut self, began: Instant) -> StepOutcome {
+        self.files.take_try_of_earlier_files();
+        self.pacing.apply_begins();
+        if let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =
+            self.members.prepare_load().await
+        {
+            return self.failed(why);
         }
         if !self.proxy.is_running() {
-            self.driver.before_start();
+            self.members.before_start();
         }
-        let outcome = self.proxy.load(self.ledger.on_disk()).await;
-        let now = Instant::now();
-        self.last_load = Some(now);
-        let failed = match outcome {
-            Ok(live) => {
-                self.master = live.master;
-                self.retire(live.old, now);
-                match self.driver.confirm().await {
-                    Ok(()) => {
-                        self.proven().await;
-                        None
-                    }
-                    Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) => {
-                        self.ledger.live_unknown();
-                        if !self.fall_back(&why) {
-                            self.failed(why.clone());
-                        }
-                        Some(why)
-                    }
-                }
-            }
-            Err(NotLoaded::NobodyThere(why)) => {
-                // Whoever starts will read the files; what is live is not known.
-                self.ledger.live_unknown();
-                self.ledger.pause(now + Duration::from_secs(1));
-                self.say_trouble(format!("nobody is there to load it: {why}"));
-                return;
-            }
+        let loaded = self.proxy.load(self.ledger.installed()).await;
+        self.pacing.load_tried(Instant::now());
+        let outcome = match loaded {
+            Ok(loaded) => self.prove(loaded).await,
+            Err(NotLoaded::NobodyThere(why)) => return self.not_running(why),
             Err(NotLoaded::Unproven(why)) => {
-                self.ledger.live_unknown();
-                self.failed(why.clone());
-                Some(why)
+                self.ledger.note_active_unknown();
+                self.failed(why)
             }
-            Err(NotLoaded::Broken(why)) => {
-                self.go_back(why.clone(), true).await;
-                self.fall_back(&why);
-                Some(why)
-            }
-            Err(NotLoaded::RejectedValue(why)) => {
-                self.go_back(why.clone(), false).await;
-                self.fall_back(&why);
-                Some(why)
-            }
+            Err(NotLoaded::Broken(why)) => self.go_back(why, GoBack::AndLoad).await,
+            Err(NotLoaded::RejectedValue(why)) => self.go_back(why, GoBack::WithoutLoad).await,
         };
-        if failed.is_none() {
-            self.load_seconds.observe(began.elapsed().as_secs_f64());
+        if outcome == StepOutcome::Loaded {
+            self.record.observe(began.elapsed());
         }
-        self.remember(began, failed);
+        self.keep_load(began, outcome.failure().map(str::to_owned));
+        outcome
     }
 
-    fn retire(&mut self, old: Old, now: Instant) {
-        self.quiescence.retire(match old {
-            Old::Processes(pids) => Until::Gone(pids),
-            Old::For(span) => Until::Then(now + span),
-            Old::Ask(commands) => Until::Proven(self.quiesce_check.begin(&self.name, commands)),
+    /// The proxy serves by the files in place; its members are confirmed, and then all is.
+    async fn prove(&mut self, loaded: ProvenLoad) -> StepOutcome {
+        self.master = loaded.master;
+        self.old.retire(loaded.old, Instant::now());
+        if let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =
+            self.members.confirm().await
+        {
+            self.ledger.note_active_unknown();
+            return match self.fall_back(&why) {
+                true => StepOutcome::Changed(why),
+                false => self.failed(why),
+            };
+        }
+        self.ledger.note_active();
+        self.members.settle_driver();
+        self.members.log_driver(&self.wanted.rendered);
+        self.pacing.reset_backoff();
+        self.record.loaded();
+        self.note_applied();
+        self.record.recovered();
+        tracing::info!(set = self.name, revision = %self.wanted.revision, "live");
+        self.files.commit().await;
+        StepOutcome::Loaded
+    }
+
+    /// Whoever starts the proxy makes it read the files; what is active is not known.
+    fn not_running(&mut self, why: String) -> StepOutcome {
+        self.ledger.note_active_unknown();
+        self.ledger.pause(Instant::now() + LOOK_AGAIN);
+        self.record.report_trouble(format!("nobody is there to load it: {why}"));
+        StepOutcome::NotRunning(why)
+    }
+
+    /// What is installed will not do: the previous files come back, and are loaded again where
+    /// the proxy may not run by them any more.
+    async fn go_back(&mut self, why: String, how: GoBack) -> StepOutcome {
+        let digest = self.ledger.installed();
+        let is_back = self.roll_back().await;
+        let outcome = match digest {
+            Some(digest) if is_back => {
+                if how == GoBack::AndLoad {
+                    self.load_previous(&why).await;
+                }
+                self.rejected(digest, why.clone())
+            }
+            _ => {
+                self.ledger.note_active_unknown();
+                self.failed(why.clone())
+            }
+        };
+        self.fall_back(&why);
+        outcome
+    }
+
+    async fn load_previous(&mut self, why: &str) {
+        self.ledger.note_active_unknown();
+        let again = self.proxy.load(self.ledger.installed()).await;
+        let back = again.is_ok();
+        tracing::error!(set = self.name, back, "{why}; the previous files are loaded again");
+        if back {
+            self.ledger.note_active();
+        }
+    }
+
+    /// Puts the previous files back, unless those in place are proven.
+    async fn roll_back(&mut self) -> bool {
+        let is_back = self.files.roll_back().await;
+        if is_back {
+            self.ledger.note_installed(self.files.in_place());
+        }
+        is_back
+    }
+
+    /// What the proxy does not take may be the driver's part of it: then a reload has to do,
+    /// and the same files are wanted in plain form.
+    fn fall_back(&mut self, why: &str) -> bool {
+        let has_given_up = self.members.give_up_driver(why);
+        if has_given_up {
+            self.arrange();
+        }
+        has_given_up
+    }
+
+    pub(super) fn keep_load(&mut self, began: Instant, failed: Option<String>) {
+        self.keep(began, failed, true);
+    }
+
+    /// A change that needed no reload.
+    pub(super) fn keep_change(&mut self, began: Instant) {
+        self.keep(began, None, false);
+    }
+
+    fn keep(&mut self, began: Instant, failed: Option<String>, is_reload: bool) {
+        self.record.keep(Load {
+            at: SystemTime::now(),
+            took: began.elapsed(),
+            revision: self.wanted.revision,
+            cause: self.wanted.cause.clone(),
+            failed,
+            is_reload,
         });
     }
+}
 
-    async fn proven(&mut self) {
-        self.ledger.live();
-        self.driver.settle();
-        self.tell_driver();
-        self.backoff.reset();
-        self.counts.loads += 1;
-        if let Some(applied) = self.applied() {
-            self.quiescence.live(applied);
-        }
-        self.mended();
-        tracing::info!(set = self.name, revision = %self.wanted_at, "live");
-        if let Some(pending) = self.pending.take()
-            && let Err(error) = blocking(move || pending.commit()).await
-        {
-            tracing::warn!(%error, "the previous file stays beside the new one");
-        }
-    }
-
-    /// Who runs what is live has ended: nothing is live until somebody starts it again
-    /// and takes a load.
-    pub fn lost(&mut self) {
-        self.master = None;
-        self.ledger.live_unknown();
-        self.driver.before_start();
-        let name = &self.name;
-        tracing::error!(
-            set = name,
-            "the proxy has ended; nothing is known to be live until it is started again"
-        );
-    }
-
-    /// What is installed will not do: the previous files come back, and are loaded
-    /// again where what runs is not certain to be theirs.
-    async fn go_back(&mut self, why: String, load_again: bool) {
-        let digest = self.ledger.on_disk();
-        let Some(pending) = self.pending.take() else {
-            // There is nothing to go back to.
-            self.ledger.live_unknown();
-            self.failed(why);
-            return;
-        };
-        self.put_back(pending).await;
-        if load_again {
-            self.ledger.live_unknown();
-            let again = self.proxy.load(self.ledger.on_disk()).await;
-            let back = again.is_ok();
-            tracing::error!(set = self.name, back, "{why}; the previous files are loaded again");
-            if back {
-                self.ledger.live();
-            }
-        }
-        if let Some(digest) = digest {
-            self.refused(digest, why);
-        }
-    }
-
-    pub(super) async fn roll_back(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            self.put_back(pending).await;
-        }
-    }
-
-    pub(super) async fn put_back(&mut self, pending: InstalledFiles) {
-        match blocking(move || pending.rollback()).await {
-            Ok(()) => tracing::warn!(set = self.name, "the previous files are back in place"),
-            Err(error) => {
-                tracing::error!(set = self.name, %error, "cannot put the previous files back")
-            }
-        }
-        self.ledger.installed(self.as_rendered(on_disk(&self.targets)));
-    }
+/// How the previous files come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GoBack {
+    /// The proxy runs by them still.
+    WithoutLoad,
+    /// The proxy may have stopped to serve, or may do so yet.
+    AndLoad,
 }

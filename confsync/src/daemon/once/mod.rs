@@ -19,8 +19,10 @@ use tokio::time::Instant;
 
 use super::locks::{LOCK_PACE, lock_dests};
 use super::nothing_found::say_where_keys_are;
-use crate::apply::ledger::Owed;
+use crate::apply::LoadLimits;
+use crate::apply::ledger::PendingStep;
 use crate::apply::pipeline::Pipeline;
+use crate::apply::step::StepOutcome;
 use crate::backends::loss_policy::RenderDecision;
 use crate::backends::saved::SavedBackends;
 use crate::config::load::{has_no_resources, load_usable};
@@ -167,24 +169,25 @@ async fn apply(
     let Some(locks) = locks_or_in_sync(set, &targets, digest).await? else {
         return Ok(Exit::Done);
     };
-    let mut pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, Duration::ZERO)?;
-    pipeline.once = true;
-    let was_in_place = pipeline.ledger.on_disk() == digest;
-    if was_in_place && !pipeline.unproven() {
+    let limits = LoadLimits::default();
+    let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, limits)?;
+    let mut pipeline = pipeline.for_one_turn();
+    let is_in_place = |pipeline: &Pipeline| pipeline.status().installed == digest;
+    let was_in_place = is_in_place(&pipeline);
+    if was_in_place && !pipeline.has_unproven_files() {
         tracing::info!(set = set.name, "in sync");
         return Ok(Exit::Done);
     }
-    pipeline.want(wanted, revision);
-    let left_over = pipeline.unproven() && !was_in_place && pipeline.proxy().is_running();
-    step(&mut pipeline).await;
-    if left_over && pipeline.ledger.on_disk() != digest {
+    pipeline.want_files(wanted, revision);
+    let left_over = pipeline.has_unproven_files() && !was_in_place && pipeline.proxy().is_running();
+    let mut outcome = step(&mut pipeline).await;
+    if left_over && !is_in_place(&pipeline) {
         // That was what an earlier run had left; whatever came of it, what is wanted now is due.
         pipeline.try_again();
-        pipeline.trouble = None;
-        step(&mut pipeline).await;
+        outcome = step(&mut pipeline).await;
     }
-    let in_place = pipeline.ledger.on_disk() == digest;
-    match pipeline.trouble.take() {
+    let in_place = is_in_place(&pipeline);
+    match outcome.failure() {
         None => Ok(Exit::Done),
         // The files are right and whoever starts will read them.
         Some(why) if in_place && !pipeline.proxy().is_running() => {
@@ -230,15 +233,18 @@ async fn locks_or_in_sync(
 }
 
 /// Performs the step that is due. What delays one is waited for, though not for ever.
-async fn step(pipeline: &mut Pipeline) {
+async fn step(pipeline: &mut Pipeline) -> StepOutcome {
     let until = Instant::now() + DELAYED;
-    while !pipeline.step(Instant::now()).await {
-        let Owed::Later(at) = pipeline.ledger.owed(Instant::now()) else { return };
+    loop {
+        let outcome = pipeline.step(Instant::now()).await;
+        if outcome != StepOutcome::Idle {
+            return outcome;
+        }
+        let PendingStep::NotBefore(at) = pipeline.pending(Instant::now()) else { return outcome };
         if at > until {
             let why = "the reload waits still: too many old generations are at work";
-            pipeline.trouble = Some(why.to_owned());
             tracing::error!("{why}");
-            return;
+            return StepOutcome::Failed(why.to_owned());
         }
         tokio::time::sleep_until(at).await;
     }

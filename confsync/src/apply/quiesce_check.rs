@@ -1,5 +1,5 @@
-//! `quiesce_cmd`: asked again and again after a load, until it says that nothing is done
-//! any more by what was live before.
+//! `quiesce_cmd`: run again and again after a load, until it succeeds: then nothing is done any
+//! more by what was active before.
 
 use std::time::Duration;
 
@@ -12,46 +12,46 @@ use crate::proxy::command::{Command, CommandError};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The loads of a set are numbered; the newest is asked about, and its answer counts for
-/// those before it as well.
+/// The loads of a reload group are numbered; the newest is asked about, and its answer counts
+/// for those before it as well.
 #[derive(Debug, Default)]
 pub(super) struct QuiesceCheck {
     newest: u64,
-    proven: u64,
+    confirmed: u64,
     asking: Option<AbortOnDropHandle<()>>,
 }
 
 impl QuiesceCheck {
     /// A load has succeeded: begins to ask. Its number.
-    pub(super) fn begin(&mut self, set: &str, commands: Vec<Command>) -> u64 {
-        self.proven();
+    pub(super) fn begin(&mut self, group: &str, commands: Vec<Command>) -> u64 {
+        self.confirmed();
         self.newest += 1;
-        let asking = tokio::spawn(ask(set.to_owned(), commands));
+        let asking = tokio::spawn(ask(group.to_owned(), commands));
         self.asking = Some(AbortOnDropHandle::new(asking));
         self.newest
     }
 
     /// The newest load before which everything has ended.
-    pub(super) fn proven(&mut self) -> u64 {
+    pub(super) fn confirmed(&mut self) -> u64 {
         if self.asking.as_ref().is_some_and(AbortOnDropHandle::is_finished) {
-            (self.proven, self.asking) = (self.newest, None);
+            (self.confirmed, self.asking) = (self.newest, None);
         }
-        self.proven
+        self.confirmed
     }
 }
 
 /// Ends when every command has succeeded.
-async fn ask(set: String, commands: Vec<Command>) {
+async fn ask(group: String, commands: Vec<Command>) {
     for command in commands {
-        let (mut pause, mut said) = (FIRST_PAUSE, false);
+        let (mut pause, mut logged) = (FIRST_PAUSE, false);
         while let Err(error) = command.run().await {
             // "Not yet" is an exit code; anything else will not pass by itself.
-            if !said && !matches!(error, CommandError::RejectedValue { .. }) {
+            if !logged && !matches!(error, CommandError::RejectedValue { .. }) {
                 tracing::warn!(
-                    set,
+                    set = group,
                     "quiesce_cmd: {error}; no drain is confirmed until it succeeds"
                 );
-                said = true;
+                logged = true;
             }
             sleep(pause).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     async fn until(check: &mut QuiesceCheck, number: u64) {
-        while check.proven() < number {
+        while check.confirmed() < number {
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -84,10 +84,10 @@ mod tests {
         while asked() < 2 {
             sleep(Duration::from_millis(5)).await;
         }
-        assert_eq!(check.proven(), 0);
+        assert_eq!(check.confirmed(), 0);
         assert_eq!(check.begin("web", shell("true")), 2);
         until(&mut check, 2).await;
         assert_eq!(check.begin("web", shell("false")), 3);
-        assert_eq!(check.proven(), 2);
+        assert_eq!(check.confirmed(), 2);
     }
 }

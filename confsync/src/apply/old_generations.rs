@@ -1,0 +1,92 @@
+//! Who still works by what was active before: workers of older generations, requests to members
+//! that left, or, where nothing can be counted, whatever an operator's command knows of.
+
+use common::model::Revision;
+use tokio::time::Instant;
+
+use super::quiesce_check::QuiesceCheck;
+use super::quiescence::{Quiescence, RetiredUntil};
+use crate::proxy::Old;
+use crate::proxy::nginx::is_alive;
+use crate::proxy::pools::DepartedMember;
+
+/// The old generations of one reload group.
+#[derive(Debug)]
+pub(super) struct OldGenerations {
+    group: String,
+    quiescence: Quiescence,
+    check: QuiesceCheck,
+}
+
+impl OldGenerations {
+    /// None is known yet.
+    #[must_use]
+    pub(super) fn new(group: String) -> Self {
+        Self { group, quiescence: Quiescence::default(), check: QuiesceCheck::default() }
+    }
+
+    /// What is active knows every change up to `revision`.
+    pub(super) fn note_active(&mut self, revision: Revision) {
+        self.quiescence.note_active(revision);
+    }
+
+    /// A load was proven: these work by what was active before.
+    pub(super) fn retire(&mut self, old: Old, now: Instant) {
+        self.quiescence.retire(match old {
+            Old::Processes(pids) => RetiredUntil::Gone(pids),
+            Old::For(span) => RetiredUntil::Instant(now + span),
+            Old::Ask(commands) => RetiredUntil::Confirmed(self.check.begin(&self.group, commands)),
+        });
+    }
+
+    /// Members left without a load: their requests in flight are waited for.
+    pub(super) fn retire_members(&mut self, departed: Vec<DepartedMember>) {
+        if !departed.is_empty() {
+            self.quiescence.retire(RetiredUntil::Drained(departed));
+        }
+    }
+
+    /// Requests to members that left are not counted any more: their workers are waited for,
+    /// which the next load retires.
+    pub(super) fn wait_for_next_load(&mut self) {
+        self.quiescence.wait_for_next_load();
+    }
+
+    /// The members that left and are waited for, each once.
+    #[must_use]
+    pub(super) fn departed(&self) -> Vec<DepartedMember> {
+        let mut departed: Vec<_> = self.quiescence.departed().cloned().collect();
+        departed.sort();
+        departed.dedup();
+        departed
+    }
+
+    /// Nothing is in flight to this member any more.
+    pub(super) fn drained(&mut self, member: &DepartedMember) {
+        self.quiescence.drained(member);
+    }
+
+    /// Whether workers of an older generation are waited for.
+    #[must_use]
+    pub(super) fn waits_for_workers(&self) -> bool {
+        self.quiescence.waits_for_workers()
+    }
+
+    /// Up to which revision nothing works by an older one. `applied`: up to where what is wanted
+    /// is active, if it is.
+    pub(super) fn quiesced(&mut self, applied: Option<Revision>, now: Instant) -> Revision {
+        self.quiescence.confirmed(self.check.confirmed());
+        self.quiescence.look(applied, now, is_alive)
+    }
+
+    /// etcd regressed: the revisions of before mean nothing now.
+    pub(super) fn forget_revisions(&mut self) {
+        self.quiescence.forget();
+    }
+
+    /// How many are waited for.
+    #[must_use]
+    pub(super) fn count(&self) -> usize {
+        self.quiescence.retiring()
+    }
+}

@@ -1,0 +1,220 @@
+//! What came of the steps of one reload group: counted for the metrics, logged, and kept for the
+//! status page.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use common::model::{Revision, format_span};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+/// Loads kept for the status page.
+pub const HISTORY: usize = 50;
+
+/// Counters for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Loads proven.
+    pub loads: u64,
+    /// Changes of members that the proxy confirmed without a load.
+    pub member_changes: u64,
+    /// Candidates rejected, by a check or by the proxy.
+    pub refusals: u64,
+    /// Steps that failed for another reason.
+    pub failures: u64,
+}
+
+/// One load, for the status page.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// When it ended.
+    pub at: SystemTime,
+    /// From the beginning of the check to the proof.
+    pub took: Duration,
+    /// The revision that it made active.
+    pub revision: Revision,
+    /// What made it due.
+    pub cause: String,
+    /// `None` for success, else why not.
+    pub failed: Option<String>,
+    /// Whether the proxy was made to reload.
+    pub is_reload: bool,
+}
+
+/// An empty histogram of load durations: 10 ms, where nginx is at best, to the 41 s
+/// that only a hanging check takes.
+#[must_use]
+pub fn load_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 13))
+}
+
+/// The record of one reload group.
+#[derive(Debug)]
+pub struct StepRecord {
+    group: String,
+    /// Whether failed steps are tried again; a single run leaves that to its caller.
+    retries: bool,
+    counts: Counts,
+    load_seconds: Histogram,
+    /// Newest last.
+    loads: VecDeque<Load>,
+    /// Why the last step failed, until one succeeds.
+    trouble: Option<String>,
+    /// What of it was logged since other files were wanted: each reason is logged once.
+    logged: Option<String>,
+}
+
+impl StepRecord {
+    /// Nothing has been done yet.
+    #[must_use]
+    pub fn new(group: String) -> Self {
+        Self {
+            group,
+            retries: true,
+            counts: Counts::default(),
+            load_seconds: load_seconds(),
+            loads: VecDeque::new(),
+            trouble: None,
+            logged: None,
+        }
+    }
+
+    /// Counts on from what a group of this name had counted before.
+    pub fn count_on(&mut self, counts: Counts, load_seconds: Histogram) {
+        (self.counts, self.load_seconds) = (counts, load_seconds);
+    }
+
+    /// There is one turn only: no line says that a step is tried again.
+    pub fn expect_no_retry(&mut self) {
+        self.retries = false;
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How long proven loads took.
+    #[must_use]
+    pub fn load_seconds(&self) -> &Histogram {
+        &self.load_seconds
+    }
+
+    /// The last loads, newest last.
+    #[must_use]
+    pub fn loads(&self) -> &VecDeque<Load> {
+        &self.loads
+    }
+
+    /// Why the last step failed, until one succeeds.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Files were rejected.
+    pub fn rejected(&mut self, why: &str) {
+        self.counts.refusals += 1;
+        self.report_trouble(rejection_text(why));
+    }
+
+    /// A step failed, and is tried again after this pause.
+    pub fn failed(&mut self, why: &str, pause: Duration) {
+        self.counts.failures += 1;
+        self.report_trouble(match self.retries {
+            true => format!("{why}; trying again in {}", format_span(pause)),
+            false => why.to_owned(),
+        });
+    }
+
+    /// Shows why nothing goes on; the log has it once.
+    pub fn report_trouble(&mut self, why: String) {
+        if self.logged.as_ref() != Some(&why) {
+            tracing::error!(set = self.group, "{why}");
+            self.logged = Some(why.clone());
+        }
+        self.trouble = Some(why);
+    }
+
+    /// Other files are wanted: what is wrong with them is logged, even if the same was wrong with
+    /// those before.
+    pub fn files_changed(&mut self) {
+        self.logged = None;
+    }
+
+    /// The members were changed without a load.
+    pub fn members_changed(&mut self) {
+        self.counts.member_changes += 1;
+    }
+
+    /// A load was proven.
+    pub fn loaded(&mut self) {
+        self.counts.loads += 1;
+    }
+
+    /// A step succeeded, or what failed is not wanted any more.
+    pub fn recovered(&mut self) {
+        self.logged = None;
+        if let Some(trouble) = self.trouble.take() {
+            tracing::info!(set = self.group, "mended: {trouble}");
+        }
+    }
+
+    /// Keeps a load for the status page.
+    pub fn keep(&mut self, load: Load) {
+        if self.loads.len() == HISTORY {
+            self.loads.pop_front();
+        }
+        self.loads.push_back(load);
+    }
+
+    /// How long a proven load took, for the metrics.
+    pub fn observe(&self, took: Duration) {
+        self.load_seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// A rejection, as the status page and the log have it.
+#[must_use]
+pub fn rejection_text(why: &str) -> String {
+    format!("refused: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_shown_until_a_step_succeeds() {
+        let mut record = StepRecord::new("web".into());
+        record.failed("no nginx", Duration::from_secs(2));
+        assert_eq!(record.trouble(), Some("no nginx; trying again in 2s"));
+        record.rejected("unknown directive");
+        assert_eq!(record.trouble(), Some("refused: unknown directive"));
+        let wanted = Counts { refusals: 1, failures: 1, ..Counts::default() };
+        assert_eq!(record.counts(), wanted);
+        record.recovered();
+        assert_eq!(record.trouble(), None);
+        record.expect_no_retry();
+        record.failed("no nginx", Duration::from_secs(2));
+        assert_eq!(record.trouble(), Some("no nginx"));
+    }
+
+    #[test]
+    fn the_last_loads_are_kept() {
+        let mut record = StepRecord::new("web".into());
+        for n in 0..=HISTORY as u64 {
+            let (at, took, cause) = (SystemTime::now(), Duration::ZERO, "start".to_owned());
+            record.keep(Load {
+                at,
+                took,
+                revision: Revision(n),
+                cause,
+                failed: None,
+                is_reload: true,
+            });
+        }
+        assert_eq!(record.loads().len(), HISTORY);
+        assert_eq!(record.loads().front().map(|load| load.revision), Some(Revision(1)));
+    }
+}

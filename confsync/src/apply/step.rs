@@ -1,0 +1,43 @@
+//! What a step of a pipeline came to. It is returned: nobody has to read it back from a counter
+//! or a state.
+
+/// What a step came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// Nothing is pending, or a limit delays it.
+    Idle,
+    /// A load is proven: the files in place are active.
+    Loaded,
+    /// The running proxy has confirmed the members that are wanted.
+    MembersChanged,
+    /// What is active already is in the files as well.
+    Written,
+    /// The files need another form, or what was taken for active is not: the next step differs.
+    Changed(String),
+    /// The proxy, or a check, does not take the files. Those of before stay, or are back.
+    Rejected(String),
+    /// The step failed, and is pending still.
+    Failed(String),
+    /// Nothing runs that could load the files; whoever starts the proxy makes it read them.
+    NotRunning(String),
+}
+
+impl StepOutcome {
+    /// Whether more is routed to by what is wanted than before the step.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(self, Self::Loaded | Self::MembersChanged)
+    }
+
+    /// Why what is wanted is not active, unless it is or nothing was tried.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Idle | Self::Loaded | Self::MembersChanged | Self::Written => None,
+            Self::Changed(why)
+            | Self::Rejected(why)
+            | Self::Failed(why)
+            | Self::NotRunning(why) => Some(why),
+        }
+    }
+}
