@@ -4,7 +4,7 @@
 # make demo    watch backends register, die and come back (DEMO_SECONDS=20 ends it)
 # make packages   Debian packages of both daemons, in target/debian
 # make dist       everything a release has, in target/dist (SIGN_KEY=FILE signs it)
-# make fuzz-confd CONFD=PATH   random confdirs, rendered by confd and by confsync (SECONDS=60)
+# make fuzz-confd CONFD=PATH   random confdirs, rendered by both (SECONDS=60, FORK=1, SEED=N)
 # make soak   random faults for MINUTES=60, with SEED=N the same ones again
 # make bench   what it costs and how fast it is (BENCH="--help" lists the questions)
 
@@ -72,7 +72,7 @@ dist: setup
 
 fuzz-confd: setup
 	@$(CARGO) build --quiet --workspace --bins
-	@$(CARGO) run --quiet -p tests --bin fuzz_confd -- --confd "$(CONFD)" --seconds $(or $(SECONDS),60)
+	@$(CARGO) run --quiet -p tests --bin fuzz_confd -- --confd "$(CONFD)" --seconds $(or $(SECONDS),60) $(if $(FORK),--fork) $(if $(SEED),--seed $(SEED))
 
 soak: setup
 	@$(CARGO) build --quiet --workspace --bins

@@ -137,14 +137,43 @@ impl DrainTimes {
     }
 }
 
-/// The value of `accepted/<resource>`: an operator says that these keys are gone for good. Bound
-/// to a short lease, and about this one loss.
+/// The value of `accepted/<resource>`: an operator confirms that these keys are gone for good. It
+/// is bound to a short lease and covers this one loss only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
-    /// Names this word: each load balancer acts on it once.
+    /// Identifies this acceptance: each load balancer acts on it once.
     pub id: String,
     /// The keys that are absent.
     pub keys: BTreeSet<String>,
+}
+
+/// Whether a key and its value are the bookkeeping of a load balancer, wherever it keeps that: a
+/// member key, or an acknowledgement. Two that read the whole store, each with a `--bookkeeping`
+/// of its own, would otherwise acknowledge each other's acknowledgements for ever.
+#[must_use]
+pub fn is_bookkeeping(key: &str, value: &[u8]) -> bool {
+    match folder_of(key) {
+        Some("members") => serde_json::from_slice::<Member>(value).is_ok(),
+        Some("acks") => serde_json::from_slice::<Ack>(value).is_ok(),
+        _ => false,
+    }
+}
+
+/// Whether a key stands where bookkeeping may be: of its value nothing is known.
+#[must_use]
+pub fn may_be_bookkeeping(key: &str) -> bool {
+    folder_of(key).is_some()
+}
+
+/// The folder of bookkeeping that a key has the form of: `…/members/<lb>`,
+/// `…/acks/<resource>/<lb>`.
+fn folder_of(key: &str) -> Option<&'static str> {
+    let mut parts = key.rsplit('/').skip(1);
+    match (parts.next()?, parts.next()?) {
+        ("members", _) => Some("members"),
+        (_, "acks") => Some("acks"),
+        _ => None,
+    }
 }
 
 impl Bookkeeping {
@@ -269,6 +298,24 @@ mod tests {
         let member = book.member("lb-1").unwrap();
         assert_eq!(book.member_name(member.as_str()), Some("lb-1"));
         assert_eq!(book.member_name("/confsync/acks/nginx/lb-1"), None);
+    }
+
+    #[test]
+    fn the_bookkeeping_of_others_is_known_by_its_form() {
+        let ack = br#"{"boot":"b","applied":7,"quiesced":7}"#;
+        for (key, value, is) in [
+            ("/lb-2/acks/web/lb", &ack[..], true),
+            ("/confsync/acks/web/lb", ack, true),
+            ("/lb-2/acks/web/lb", b"10.0.0.1:80", false),
+            ("/services/acks/1", ack, false),
+            ("/lb-2/members/lb", ack, false),
+            ("/services/members/lb", b"10.0.0.1:80", false),
+        ] {
+            assert_eq!(is_bookkeeping(key, value), is, "{key}");
+        }
+        let member = br#"{"host":"h","version":"1","boot":"b","resources":[]}"#;
+        assert!(is_bookkeeping("/lb-2/members/lb", member));
+        assert!(may_be_bookkeeping("/x/members/a") && !may_be_bookkeeping("/members"));
     }
 
     #[test]

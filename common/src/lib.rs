@@ -5,20 +5,23 @@
 //! * [`store`] is etcd (v3, v2) or memory, behind one trait.
 //! * [`watch`] turns a store into whole, consistent snapshots.
 //! * [`claim`] knows which keys etcd has confirmed to be ours, and the next step;
-//!   [`registrar`] carries it out.
+//!   [`registrar`] carries it out, for one lease; [`leases`] has as many of them as the keys need.
 //! * [`handshake`] is the wire format of members and acknowledgements.
 //! * [`startup`] waits for etcd; [`rights`] says what etcd will not allow.
 //! * [`other_api`] says what is in the API of etcd that was not asked.
 //! * [`table`] aligns columns for a terminal.
 //! * [`tls`] is TLS as a client, with files that are read again.
 //! * [`settings`] makes command lines and reads flags, environment and files.
+//! * [`fuzz`] is what a fuzzer may give to the readers of all this.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
 //! This crate knows nothing of probes, templates or nginx, and no flag but those in [`settings`].
 
 pub mod backoff;
 pub mod claim;
+pub mod fuzz;
 pub mod handshake;
+pub mod leases;
 pub mod model;
 pub mod other_api;
 pub mod registrar;

@@ -1,35 +1,33 @@
-//! etcd 3.0 to 3.5 may offer both APIs, with keys of their own. Who finds nothing in one is told
-//! what is in the other.
+//! A hint for a tree that is empty: where its keys may be instead. etcd 3.0 to 3.5 may serve both
+//! APIs, each with keys of its own.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::model::Tree;
-use crate::store::{Api, Connection, Etcd, Store, connect};
+use crate::model::{Tree, plural};
+use crate::store::{Connection, Elsewhere, Etcd, look_elsewhere};
 
-/// How long the other API may take: it is only asked for a hint.
+/// How long the search may take: it is only for a hint.
 const HINT: Duration = Duration::from_secs(2);
 
-/// What to say when nothing is found below a tree: which API was asked, and how many keys are
-/// there in the other.
+/// What to report when nothing is found below a tree: which API was asked, and whether there are
+/// keys in the other, or without a leading slash.
 pub async fn hint(connection: &Connection, store: &Etcd, tree: &Tree) -> String {
-    let (asked, other, name) = match store {
-        Etcd::V3(_) => ("v3", Api::V2, "v2"),
-        Etcd::V2(_) => ("v2", Api::V3, "v3"),
-    };
-    match timeout(HINT, keys(connection, other, tree)).await.ok().flatten() {
-        Some(1..) => format!(
-            "asked by the {asked} API of etcd, which keeps keys of its own; there are some in {name}: \
-             --etcd-api {name}, or ETCD_API={name}, shows them"
-        ),
-        _ => format!("asked by the {asked} API of etcd"),
+    let found = timeout(HINT, look_elsewhere(connection, store, std::slice::from_ref(tree)));
+    let mut text = format!("asked by the {} API of etcd", store.api());
+    for elsewhere in found.await.unwrap_or_default() {
+        text += &match elsewhere {
+            Elsewhere::OtherApi { api, .. } => format!(
+                ", which keeps keys of its own; there are some in {api}: --etcd-api {api}, or \
+                 ETCD_API={api}, shows them"
+            ),
+            Elsewhere::WithoutSlash { name, keys } => format!(
+                "; there are {} by the name {name}, without a leading slash, which are not read: \
+                 write them as /{name}",
+                plural(usize::try_from(keys).unwrap_or(usize::MAX), "key")
+            ),
+        };
     }
-}
-
-async fn keys(connection: &Connection, api: Api, tree: &Tree) -> Option<usize> {
-    let connection = Connection { api, ..connection.clone() };
-    let store = connect(&connection).await.ok()?;
-    let found = store.read(std::slice::from_ref(tree), Instant::now() + HINT).await.ok()?;
-    Some(found.entries.len())
+    text
 }

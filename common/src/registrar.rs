@@ -56,8 +56,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 /// How long the registrar is idle at most before it looks at what is wanted again.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Starts the registrar. It keeps the keys as `wants` says until `shutdown`; then it tries
-/// once to delete what is not wanted any more, and revokes its lease.
+/// Starts the registrar. It keeps the keys that `wants` names until `shutdown`; then it tries once
+/// to delete the keys that are no longer wanted, and revokes its lease.
 pub fn start<S: Store>(
     store: S,
     ttl: Ttl,
@@ -150,7 +150,8 @@ impl<S: Store> Registrar<S> {
         tokio::select! {
             () = tokio::time::sleep_until(until) => {}
             changed = self.wants.changed() => {
-                // Nobody can want anything else any more: keep the keys until the end.
+                // The sender is gone, so the wanted keys cannot change any more: keep them until
+                // the end.
                 if changed.is_err() { shutdown.cancelled().await }
             }
             () = shutdown.cancelled() => {}
@@ -216,10 +217,7 @@ impl<S: Store> Registrar<S> {
         if ttl < SECOND {
             return Err(error);
         }
-        tracing::warn!(
-            keys = entries.len(),
-            "going on with the lease of an earlier instance: {error}"
-        );
+        tracing::warn!(keys = entries.len(), "using the lease of an earlier instance: {error}");
         self.claim.record_adoption(Lease { id, ttl }, entries, sent);
         Ok(())
     }
@@ -336,8 +334,8 @@ impl<S: Store> Registrar<S> {
     }
 }
 
-/// A key was taken over for one of an earlier instance: its lease must end. (With v2 there is
-/// none; there a former owner that lives fails to refresh its key, and says so itself.)
+/// After a takeover, checks that the former owner's lease ends. (v2 has no leases: there, a former
+/// owner that still runs fails to refresh its key and logs that itself.)
 async fn watch_former_owner<S: Store>(store: S, before: Entry) {
     if before.lease == 0 {
         return;

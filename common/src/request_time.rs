@@ -1,6 +1,6 @@
-//! How long one request about our own keys may take: a share of the TTL, so that several attempts
-//! fit into it; longer where answers were seen to take longer, because a request that is given up
-//! just before its answer comes is asked for in vain, and its connection with it.
+//! The timeout of one request about our own keys: a share of the TTL, so that several attempts fit
+//! into it; longer where answers have been slow, because giving up just before an answer comes
+//! wastes the request and its connection.
 
 use std::time::Duration;
 

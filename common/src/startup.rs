@@ -1,9 +1,9 @@
 //! Connecting to etcd at the start: a daemon waits however long that takes, a command for some
 //! seconds.
 //!
-//! No answer of a server ends the wait of a daemon, and no file's content does: users, passwords,
-//! permissions, certificates and proxies are changed by others, and what runs already goes on
-//! running meanwhile. Only a command line can be wrong for good, and that was checked before.
+//! Neither an answer of a server nor the content of a file ends the wait of a daemon: users,
+//! passwords, permissions, certificates and proxies are changed by others, and what already runs
+//! keeps running meanwhile. Only a command line can be wrong for good, and it was checked before.
 
 use std::time::Duration;
 

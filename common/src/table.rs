@@ -21,9 +21,9 @@ pub enum Paint {
     Plain,
     /// For the headings.
     Bold,
-    /// For a state that passes by itself, or that somebody may want to know of.
+    /// For a state that passes by itself, or that may be of interest.
     Yellow,
-    /// For a state that needs somebody.
+    /// For a state that needs action.
     Red,
 }
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The modules are listed from the bottom up: each may import those above its line in this
-//! list, never one below. `tests/scenarios/architecture.rs` holds that.
+//! list, never one below. `tests/scenarios/architecture.rs` enforces that.
 
 pub mod template;
 
@@ -31,6 +31,8 @@ pub mod status;
 pub mod agent;
 
 pub mod daemon;
+
+pub mod fuzz;
 
 pub mod cli;
 

@@ -28,10 +28,11 @@ fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         return Ok(exit);
     }
     let mut runtime = if commands::is_daemon(matches) {
-        // While the daemon renders thousands of backends, nginx's signals and the page go on.
+        // While the daemon renders thousands of backends, nginx's signals and the page must be
+        // served.
         Builder::new_multi_thread()
     } else {
-        // The others do one thing after the other; a thread more is only memory more.
+        // The others do one thing at a time; another thread would only cost memory.
         Builder::new_current_thread()
     };
     let runtime = runtime.worker_threads(2).enable_all().build()?;

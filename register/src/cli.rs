@@ -74,7 +74,7 @@ pub fn command() -> Command {
                     .help("Share of the requests, 1 to 256"),
             ),
         )
-        .subcommand(subcommand("list", "Show who is registered", LISTS));
+        .subcommand(subcommand("list", "List the registered backends", LISTS));
     with_common_commands(program)
 }
 

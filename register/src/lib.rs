@@ -7,10 +7,12 @@
 //! * [`quiet`] waits for the connections to a backend, as the kernel sees them.
 //! * [`supervise`] runs the backend as a child, for `register run … -- COMMAND`.
 //! * [`commands`] are the subcommands.
+//! * [`fuzz`] is what a fuzzer may give to the readers of all this.
 
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod fuzz;
 pub mod handshake;
 pub mod health;
 pub mod probe;

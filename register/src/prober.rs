@@ -2,12 +2,12 @@
 //!
 //! Each service is one small task; a probe's buffers live only while it runs. What
 //! must hold:
-//! * a probe that hangs delays nobody: its own service waits for its deadline, the
+//! * a probe that hangs delays no other: its own service waits for its deadline, the
 //!   others have tasks of their own;
 //! * so many services can fail at once as there are, without more connections or
 //!   processes than [`ProbeLimits`] allows. Waiting for a place is not counted against
 //!   the backend: the deadline begins when it is asked;
-//! * whoever reads the reports cannot hold the probing up.
+//! * a slow reader of the reports cannot delay the probes.
 //!
 //! This module knows nothing of etcd: what a state leads to is decided elsewhere.
 
@@ -144,7 +144,7 @@ pub struct ServiceProbe {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Begins to probe a service. `bell` rings when its report changed, so that one
+/// Starts probing a service. `bell` is notified when its report changes, so that one
 /// loop can follow a thousand services. The first probe comes within `spread`.
 #[must_use]
 pub fn start(
@@ -211,11 +211,11 @@ impl ProbeReport {
 }
 
 impl fmt::Display for ProbeReport {
-    /// The state and its reason in words, on one line.
+    /// The state and its reason, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = self.row;
         match self.last.as_ref().map(|last| &last.verdict) {
-            None => write!(f, "{}, not asked yet", self.state),
+            None => write!(f, "{}, not probed yet", self.state),
             Some(Verdict::Pass) => write!(f, "{}, {row} passed in a row", self.state),
             Some(Verdict::Fail(why)) => write!(f, "{}, {row} failed in a row: {why}", self.state),
             Some(Verdict::NotMade(why)) => write!(f, "{}, not probed: {why}", self.state),
@@ -223,7 +223,7 @@ impl fmt::Display for ProbeReport {
     }
 }
 
-/// Asks, judges, publishes and waits, until nobody reads the reports any more.
+/// Probes, evaluates, publishes and waits, until no reader of the reports is left.
 async fn follow<A: Future<Output = Verdict>>(
     ask: impl Fn() -> A,
     policy: HealthPolicy,

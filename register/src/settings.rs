@@ -274,7 +274,7 @@ pub static READY_WITHIN: Setting = Setting::new(
     "ready_within",
     "REGISTER_READY_WITHIN",
     "SPAN",
-    "Tell the service manager READY after this long, registered or not, so that no boot waits for ever",
+    "Report READY to the service manager after this long, registered or not, so that a boot never blocks on it",
 );
 
 /// How to join, and how to leave others than our load balancers.
@@ -304,7 +304,7 @@ pub static ONE_INSTANCE: Setting = Setting::new(
     "Which one, where the sidekick has several, such as apache/10.0.0.1",
 );
 
-/// Where a running sidekick is told another weight.
+/// The socket on which a running sidekick accepts another weight.
 pub static WEIGHING: Group = Group { heading: "", settings: &[&LISTEN, &ONE_INSTANCE] };
 
 /// A file with services.

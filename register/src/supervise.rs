@@ -1,9 +1,9 @@
 //! The backend as a child, for `register run … -- COMMAND`.
 //!
-//! It has a process group of its own, so that a Ctrl-C at the terminal reaches only
-//! us and the key goes before the backend does. Signals are forwarded to the child
-//! alone, as service managers do it (a server that is told to stop gracefully
-//! tells its own workers); only the last word, SIGKILL, goes to the whole group.
+//! It has a process group of its own, so that a Ctrl-C at the terminal reaches only us and the key
+//! is removed before the backend ends. Signals are forwarded to the child alone, as service
+//! managers do it (a server that stops gracefully signals its own workers itself); only the final
+//! SIGKILL goes to the whole group.
 //!
 //! This module knows nothing of health or keys: when to stop is decided elsewhere.
 
@@ -65,9 +65,9 @@ pub enum SuperviseError {
     /// Not found, not executable, no memory.
     #[error("cannot start `{command}`: {cause}")]
     Start {
-        /// Its first word.
+        /// The program.
         command: String,
-        /// What the system says.
+        /// The system's error.
         cause: std::io::Error,
     },
     /// The child cannot be waited for. Not seen in practice.
@@ -126,7 +126,7 @@ impl BackendProcess {
         Ok(exit)
     }
 
-    /// Forwards a signal to the child. After its end, nobody is there to get it.
+    /// Forwards a signal to the child, as long as it runs.
     pub fn signal(&self, signal: Signal) {
         if let (Some(pid), None) = (self.pid, self.exit) {
             // It may have ended just now, unnoticed; its pid is ours until waited for.
@@ -149,7 +149,7 @@ impl BackendProcess {
 
     fn kill_group(&self) {
         if let (Some(pid), None) = (self.pid, self.exit) {
-            // No group, nobody to kill: just as well.
+            // No such group: there is nothing to kill.
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }

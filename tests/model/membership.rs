@@ -317,7 +317,7 @@ impl Exploration {
         }
     }
 
-    /// Another run finds the table as it is, and is told the same.
+    /// Another run finds the table as it is, and gets the same members.
     fn recover(&mut self, moment: &mut Moment) {
         let head = Self::head(moment);
         let records = (0..head.slots).map(|slot| {

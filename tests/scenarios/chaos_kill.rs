@@ -202,7 +202,7 @@ async fn kill_above_nginx() {
     setup.kill_again_and_again().await;
 }
 
-/// The kill comes while nginx is starting: the next confsync must neither wait for ever
+/// The kill comes while nginx is starting: the next confsync must neither wait without end
 /// nor start a second one that stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_while_nginx_starts() {

@@ -106,7 +106,7 @@ async fn an_interval_reads_templates_and_resources_again() {
     shows(&dest, "new=2").await;
 }
 
-/// `-backend etcd` is v2 for confd; where both APIs are served, v3 is read unless told otherwise.
+/// `-backend etcd` is v2 for confd; where both APIs are served, v3 is read unless data_file otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_is_found_it_is_said_where_the_keys_are() {
     let lab = Lab::new();
@@ -124,9 +124,9 @@ async fn where_nothing_is_found_it_is_said_where_the_keys_are() {
     };
     let ended = confd().run().await;
     assert_says(&ended.log, &["1 key in its v2 API", "--etcd-api v2", "leading slash"]);
-    for told in [confd().flag("--etcd-api", "v2"), confd().env("ETCD_API", "v2")] {
+    for confd in [confd().flag("--etcd-api", "v2"), confd().env("ETCD_API", "v2")] {
         let _ = fs::remove_file(&dest);
-        let ended = told.run().await;
+        let ended = confd.run().await;
         assert!(ended.exit.success(), "{}", ended.log);
         assert_eq!(fs::read_to_string(&dest).unwrap(), "10.0.0.1:80");
     }
@@ -275,25 +275,25 @@ async fn check_tells_all_mistakes_at_once() {
         "<a>{{ getv \"/v\" }}</a>",
     );
     let data = lab.path().join("data.json");
-    let told = data.display().to_string();
+    let data_file = data.display().to_string();
     fs::write(&data, "{\"/v\": \"1\"}").unwrap();
-    let ended = subcommand(&lab, "check", &confdir, &["--data", &told]).await;
+    let ended = subcommand(&lab, "check", &confdir, &["--data", &data_file]).await;
     assert!(ended.exit.success(), "{}", ended.log);
-    let ended = subcommand(&lab, "render", &confdir, &["x", "--data", &told]).await;
+    let ended = subcommand(&lab, "render", &confdir, &["x", "--data", &data_file]).await;
     assert_says(&ended.log, &["<a>1</a>"]);
     fs::write(&data, "{\"/v\": \"<\"}").unwrap();
     for (name, more) in
-        [("check", ["--data", &told].as_slice()), ("render", &["x", "--data", &told])]
+        [("check", ["--data", &data_file].as_slice()), ("render", &["x", "--data", &data_file])]
     {
         let ended = subcommand(&lab, name, &confdir, more).await;
         assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
         assert_says(&ended.log, &["x.tmpl", "output_format = \"xml\"", "1:"]);
     }
-    let ended = subcommand(&lab, "render", &confdir, &["y", "--data", &told]).await;
+    let ended = subcommand(&lab, "render", &confdir, &["y", "--data", &data_file]).await;
     assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
     assert_says(&ended.log, &["`y`", "there are: x"]);
     fs::write(&data, "[1]").unwrap();
-    let ended = subcommand(&lab, "check", &confdir, &["--data", &told]).await;
+    let ended = subcommand(&lab, "check", &confdir, &["--data", &data_file]).await;
     assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
     assert_says(&ended.log, &["data.json", "object of key to value"]);
 }

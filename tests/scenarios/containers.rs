@@ -64,6 +64,13 @@ fn the_tutorials_units_lose_nothing_in_containers() {
         })
         .await;
         both_serve(&balancer).await;
+        // Files are read again, and nothing is started anew.
+        let started = || balancer.property("nginx_lb", "ExecMainStartTimestamp");
+        let before = started().await;
+        balancer.systemctl(&["reload", "nginx_lb"]).await;
+        first.systemctl(&["reload", "apache@7777"]).await;
+        both_serve(&balancer).await;
+        assert_eq!(started().await, before);
         let summary = load.stop().await;
         eprintln!("web1 restarted: {summary}");
         summary.assert_none_failed();

@@ -2,6 +2,7 @@
 //! names is there, and there is no command in it that no test runs ([`super::docs_commands`]
 //! does).
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -200,6 +201,45 @@ fn flags_are_those_of_the_programs() {
     }
     let page = fs::read_to_string(&file).unwrap();
     assert_eq!(page, flags(), "docs/flags.md is old: run with UPDATE_DOCS=1");
+}
+
+/// Names in capitals with an underscore that stand alone in quotes in a program's source.
+fn variables(source: &str, found: &mut BTreeSet<String>) {
+    // What comes behind is tests.
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let shouted = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let is_name = |word: &&str| {
+        let begins = word.starts_with(|c: char| c.is_ascii_uppercase());
+        begins && word.contains('_') && word.chars().all(shouted)
+    };
+    found.extend(source.split('"').filter(is_name).map(str::to_owned));
+}
+
+fn variables_below(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+        let path = entry.path();
+        let name = entry.file_name().into_string().unwrap();
+        if path.is_dir() {
+            variables_below(&path, found);
+        } else if name.ends_with(".rs") && !name.contains("tests") {
+            variables(&fs::read_to_string(&path).unwrap(), found);
+        }
+    }
+}
+
+#[test]
+fn every_variable_that_is_read_is_documented() {
+    let mut found = BTreeSet::new();
+    for package in ["common", "register", "confsync"] {
+        variables_below(&docs().join(package).join("src"), &mut found);
+    }
+    found.remove("CARGO_PKG_VERSION");
+    assert!(found.contains("ETCDCTL_PEERS") && found.contains("NO_COLOR"), "{found:?}");
+    let pages = ["docs/environment.md", "docs/flags.md"]
+        .map(|name| fs::read_to_string(docs().join(name)).unwrap());
+    let there = |name: &String| pages.iter().any(|page| page.contains(&format!("`{name}`")));
+    let missing: Vec<&String> = found.iter().filter(|name| !there(name)).collect();
+    assert!(missing.is_empty(), "in neither page: {missing:?}");
 }
 
 /// Blocks of these kinds hold no command. `console` is run by `docs_commands`; `hbs`, `text` and

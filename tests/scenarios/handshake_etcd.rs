@@ -56,7 +56,7 @@ async fn without_space_in_etcd_a_drain_says_so() {
         assert!(n < 39, "etcd takes everything");
     }
     assert_eq!(leaves.stop().await, Exit::Code(2), "{}", leaves.log());
-    for part in ["lb-1: cannot say what it has applied", "space exceeded"] {
+    for part in ["lb-1: cannot acknowledge", "space exceeded"] {
         assert!(leaves.log().contains(part), "no `{part}` in {}", leaves.log());
     }
     assert_eq!(ctl.ls("/services").await.len(), 1, "the key is gone all the same");

@@ -148,7 +148,7 @@ async fn a_frozen_load_balancer_is_named_and_not_waited_for_without_bound(api: A
     let fleet = Fleet::start(api, true).await;
     let load = fleet.load();
     load.more(50).await;
-    // The nginx of a frozen confsync serves on, with the backend that leaves.
+    // The nginx of a frozen confsync keeps serving, with the backend that leaves.
     fleet.lbs[1].confsync.signal(Signal::STOP);
     fleet.begin_to_leave();
     let exit = fleet.first_leaves(&load).await;

@@ -124,7 +124,7 @@ async fn readiness_is_not_held_back_for_ever(api: Api) {
     let sidekick = sidekick.arg("--wait-applied=1s").start();
     sidekick.ready().await;
     let log = sidekick.log();
-    assert!(log.contains("ready, though not proven to be served: unconfirmed ("), "{log}");
+    assert!(log.contains("ready, but not proven to be served: unconfirmed ("), "{log}");
     cluster.confsync.signal(Signal::CONT);
 }
 
@@ -289,7 +289,7 @@ async fn remove_waits_as_well(api: Api) {
     };
     let other = remove(9).run().await;
     assert_eq!(other.exit, Exit::Code(1), "{other:?}");
-    assert!(other.log.contains("left alone"), "{}", other.log);
+    assert!(other.log.contains("not removed"), "{}", other.log);
 
     let ended = remove(late.port()).run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{ended:?}");

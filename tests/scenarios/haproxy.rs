@@ -111,7 +111,7 @@ async fn it_follows_by_commands_and_refuses_what_is_bad() {
     assert_eq!(fs::read_to_string(&cfg).unwrap(), good);
 
     // And when it has recovered, what came meanwhile is followed.
-    backends.toggle("b6", "# mended").await;
+    backends.toggle("b6", "# corrected").await;
     settled(&backends, &load).await;
     let summary = load.stop().await;
     summary.assert_none_failed();

@@ -164,15 +164,16 @@ async fn what_haproxy_refuses_replaces_nothing() {
     // HAProxy itself takes no connection while it tries to have the port, for 2 s.
     let taken = std::net::TcpListener::bind((site.lab.another_ip(), 0)).unwrap();
     ctl.put("/settings/1", &format!("bind {}", taken.local_addr().unwrap())).await;
-    confsync.logged("goes on with its old configuration").await;
+    confsync.logged("keeps its old configuration").await;
     confsync.logged("the previous files are back in place").await;
     assert_eq!(fs::read_to_string(site.at("web.cfg")).unwrap(), good);
 
-    ctl.put("/settings/1", "http-response set-header X-Mended yes").await;
+    ctl.put("/settings/1", "http-response set-header X-Corrected yes").await;
     eventually("the next good one is taken", || async {
         let answer = http::get(site.listen, "/").await?;
-        let mended = answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-mended"));
-        check(mended, || format!("{:?}", answer.headers))
+        let corrected =
+            answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-corrected"));
+        check(corrected, || format!("{:?}", answer.headers))
     })
     .await;
 }

@@ -50,7 +50,7 @@ async fn h19_a_render_that_wavers_loads_nothing_by_itself() {
     let confsync =
         setup.confsync(&lab).flag("--interval", "200ms").env("LOG_LEVEL", "info,common=debug");
     let confsync = confsync.start();
-    confsync.logged("two keys have one name").await;
+    confsync.logged("two keys have the same name").await;
     eventually("ten full reads", || async {
         let log = confsync.log();
         let reads = log.matches("periodic resync").count();

@@ -328,7 +328,7 @@ async fn files_changed_or_removed_by_hand_are_written_and_loaded_again() {
     setup.live(&[1, 2]).await;
 }
 
-/// One file has one writer, and who comes second is told who the first is.
+/// One file has one writer; the second one's error names the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dest_has_one_writer_and_the_second_is_told_who_it_is() {
     let lab = Lab::new();

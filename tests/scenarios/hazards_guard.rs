@@ -2,11 +2,14 @@
 //! silent goes, and an empty set means what the resource says.
 
 use tests::eventually::check;
-use tests::{Api, Backend, Daemon, Exit, Lab, eventually};
+use tests::{Api, Backend, Confdir, Daemon, Exit, Lab, eventually};
 
-use crate::hazards_setup::{Setup, rendered};
+use crate::hazards_setup::{Setup, address, rendered};
 
-in_both_apis!(an_operator_accepts_this_loss_and_no_other);
+in_both_apis!(
+    an_operator_accepts_this_loss_and_no_other,
+    two_that_read_everything_do_not_answer_each_other,
+);
 
 /// A setup with living backends, all of them live.
 async fn with_backends(lab: &Lab, more: &str, count: usize) -> (Setup, Vec<Backend>) {
@@ -51,7 +54,7 @@ async fn a_sudden_loss_holds_who_answers_until_they_fall_silent() {
     three.die().await;
     let _ = setup.ctl().run(&["del", "--prefix", "/services/apache/"]).await.ok();
     live(&setup, &[one, two]).await;
-    assert!(confsync.log().contains("who still answers is held"), "{}", confsync.log());
+    assert!(confsync.log().contains("retaining unregistered backends"), "{}", confsync.log());
     one.die().await;
     live(&setup, &[two]).await;
     // The last one stays in the file: an empty set is kept.
@@ -216,10 +219,10 @@ async fn a_deleted_setting_is_removed_at_once_whatever_it_looks_like() {
     let _ = setup.ctl().run(&["del", "--prefix", "/env/"]).await.ok();
     is("env.out", String::new()).await;
     is("all.out", format!("[{at}]")).await;
-    assert!(!confsync.log().contains("is held"), "{}", confsync.log());
+    assert!(!confsync.log().contains("retaining unregistered"), "{}", confsync.log());
     // Below the services' folder the guard holds, whatever else is read.
     setup.ctl().del("/services/apache/1").await;
-    confsync.logged("who still answers is held").await;
+    confsync.logged("retaining unregistered backends").await;
     assert_eq!(setup.text("all.out"), format!("[{at}]"));
 }
 
@@ -246,6 +249,11 @@ async fn our_own_keys_are_no_part_of_what_is_read() {
     is("services -").await;
     setup.ctl().put("/other/x", "hello").await;
     is("other services hello").await;
+    nothing_more(&acks).await;
+}
+
+/// There was an event, and then none for a second.
+async fn nothing_more(acks: &tests::etcd::Watcher) {
     let quiet = std::cell::Cell::new((0, std::time::Instant::now()));
     eventually("nothing is acknowledged any more", || {
         let (events, (before, since)) = (acks.events().len(), quiet.get());
@@ -256,6 +264,40 @@ async fn our_own_keys_are_no_part_of_what_is_read() {
         async move { check(calm, || format!("{events} acknowledgements so far")) }
     })
     .await;
+}
+
+/// Two load balancers that read everything, each with its bookkeeping at a place of its own: an
+/// acknowledgement of the one is none that the other acknowledges.
+async fn two_that_read_everything_do_not_answer_each_other(api: Api) {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    setup.resource("app", &(setup.reload() + "keys = [\"/\"]\n"));
+    let another = Confdir::empty(&lab);
+    another.template("app.tmpl", "{{range lsdir \"/\"}}{{.}} {{end}}{{getv \"/app/x\" \"-\"}}");
+    let dest = setup.file("another.conf").display().to_string();
+    another.toml(
+        "app",
+        &format!("[template]\nsrc = \"app.tmpl\"\ndest = \"{dest}\"\nkeys = [\"/\"]\n"),
+    );
+    let ctl = setup.etcd.ctl(api);
+    ctl.put("/services/apache/1", &address(1)).await;
+    let acks = [
+        setup.etcd.watch(api, "/confsync/acks").await,
+        setup.etcd.watch(api, "/elsewhere/acks").await,
+    ];
+    let _one = setup.confsync_in(&lab, api).flag("--name", "one").start();
+    let other = Daemon::confsync(&lab).named("other").etcd(&setup.etcd, api).confdir(&another);
+    let other = other.flag("--name", "other").flag("--bookkeeping", "/elsewhere").start();
+    other.ready().await;
+    ctl.put("/app/x", "1").await;
+    eventually("the change is seen, and no bookkeeping", || async {
+        let text = setup.text("another.conf");
+        check(text == "app services 1", || text)
+    })
+    .await;
+    for acks in &acks {
+        nothing_more(acks).await;
+    }
 }
 
 /// An operator accepts a loss: this one, and no later one.
@@ -324,7 +366,7 @@ async fn who_left_on_purpose_is_not_retained_when_another_key_comes() {
     // And under the old address.
     setup.ctl().put("/services/apache/again", &one.address().to_string()).await;
     live(&setup, &[two, one]).await;
-    assert!(!confsync.log().contains("is held"), "{}", confsync.log());
+    assert!(!confsync.log().contains("retaining unregistered"), "{}", confsync.log());
 }
 
 /// Settings beside backends that are all gone: the backends stay, the settings change.

@@ -47,7 +47,7 @@ async fn h11_a_port_in_use_is_found_rolled_back_and_told_in_the_masters_words() 
     })
     .await;
     drop(taken);
-    within(Duration::from_secs(60), "the port serves once it is free", || async {
+    within(Duration::from_secs(60), "the port keeps servingce it is free", || async {
         tests::http::get(port, "/").await.map(|_| ())
     })
     .await;

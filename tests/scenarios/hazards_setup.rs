@@ -114,7 +114,7 @@ impl Setup {
 }
 
 pub(crate) fn address(n: u8) -> String {
-    // Nobody is there: a connection is refused at once.
+    // Nothing listens: a connection is refused at once.
     format!("127.0.0.{n}:9")
 }
 

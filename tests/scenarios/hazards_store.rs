@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tests::eventually::check;
 use tests::{Api, Backend, Etcd, Lab, Nginx, Signal, eventually, within};
 
@@ -12,7 +13,35 @@ in_both_apis!(
     h05_no_change_around_a_watch_is_lost,
     h06_a_wiped_store_is_followed_again,
     h06_a_store_with_another_history_of_the_same_length_is_noticed,
+    members_that_the_cluster_names_are_used_where_wanted,
 );
+
+/// One member is given, and it goes: the cluster has named the others.
+async fn members_that_the_cluster_names_are_used_where_wanted(api: Api) {
+    let lab = Lab::new();
+    let mut members = Etcd::prepare_cluster(&lab, 3);
+    join_all(members.iter().map(Etcd::up)).await;
+    let setup = Setup::prepare(&lab, members.remove(0));
+    setup.resource("app", &setup.reload());
+    setup.etcd.ctl(api).put("/services/apache/1", &address(1)).await;
+    let confsync = setup.confsync_in(&lab, api).arg("--etcd-auto-sync").start();
+    setup.live(&[1]).await;
+    confsync.logged("the members of etcd are").await;
+    setup.etcd.kill().await;
+    let verb = if api == Api::V2 { "set" } else { "put" };
+    let other = members[0].ctl(api);
+    within(Duration::from_secs(60), "the others have a leader", || async {
+        let output = other.run(&[verb, "/services/apache/2", &address(2)]).await;
+        check(output.exit.success(), || output.stderr())
+    })
+    .await;
+    let wanted = rendered(&[1, 2]);
+    within(Duration::from_secs(60), "the other members are followed", || async {
+        let live = setup.text("live");
+        check(live == wanted, || format!("{live}\n{}", confsync.log()))
+    })
+    .await;
+}
 
 /// Keys are written one by one before, while and after confsync looks for the first
 /// time; none of them may need a later one to be seen.
@@ -121,7 +150,7 @@ async fn h06_a_restart_after_a_wipe_still_doubts_the_losses() {
     put(&one).await;
     let before = setup.loads();
     let confsync = setup.confsync(&lab).start();
-    confsync.logged("who still answers is held").await;
+    confsync.logged("retaining unregistered backends").await;
     eventually("the first load of the new one", || async {
         check(setup.loads() > before, || "none".to_owned())
     })

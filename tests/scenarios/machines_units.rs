@@ -168,7 +168,7 @@ fn a_reload_reads_everything_again_and_fails_when_it_is_bad() {
     });
 }
 
-/// A web server whose port is taken is tried again for ever, and its sidekick waits for it.
+/// A web server whose port is taken is retried without end, and its sidekick waits for it.
 #[test]
 fn a_web_server_that_cannot_bind_does_not_take_its_sidekick_along() {
     network::scenario(|network| async move {

@@ -64,6 +64,7 @@ mod faults;
 mod fleet;
 /// Man pages and completions, as the packages have them.
 mod generated;
+mod given_etcd;
 /// Leaving when etcd is far away, full, or without a quorum.
 mod handshake_etcd;
 /// Leaving with two load balancers, of which one is in trouble.
@@ -108,7 +109,7 @@ mod machines;
 mod machines_killed;
 /// A rolling restart of the units, one after the other.
 mod machines_rolling;
-/// The units when something is missing or wrong, and when they are told to read files again.
+/// The units when something is missing or wrong, and when they are to read files again.
 mod machines_units;
 /// The etcd of the tutorial's time.
 mod old_etcd;
@@ -137,7 +138,7 @@ mod register_services;
 mod register_setup;
 /// `register`: the backend as its child.
 mod register_supervises;
-/// What confsync supervises, whatever starts it and however it is told of changes.
+/// What confsync supervises, whatever starts it and however it is notified of changes.
 mod supervised;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.
 mod surface;

@@ -1,5 +1,5 @@
 //! The page at `/` of confsync in a real browser: it shows who is registered and
-//! follows who leaves, without a reload and without a complaint.
+//! follows the backends that deregister, without a reload and without an error.
 //!
 //! `PAGE_SCREENSHOTS=DIR` keeps pictures of it.
 

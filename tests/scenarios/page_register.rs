@@ -48,5 +48,5 @@ async fn the_page_follows_a_backend() {
     let quiet: &[String] = &[];
     assert_eq!(browser.complaints(), quiet);
     sidekick.kill().await;
-    browser.shows("document.title === 'No word from register'").await;
+    browser.shows("document.title === 'register does not answer'").await;
 }

@@ -63,7 +63,7 @@ async fn only_what_is_ours_is_removed(api: Api) {
     assert_ended(&remove().run().await, 0, &["is not registered"]);
 
     ctl.put(&setup.key(), "10.9.9.9:80").await;
-    assert_ended(&remove().run().await, 1, &["10.9.9.9:80", "left alone"]);
+    assert_ended(&remove().run().await, 1, &["10.9.9.9:80", "not removed"]);
     assert_eq!(setup.now().await.as_deref(), Some("10.9.9.9:80"));
 
     ctl.put(&setup.key(), &format!("{{\"addr\":\"{}\",\"weight\":2}}", setup.value())).await;
@@ -81,7 +81,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     let setup = Setup::new(api).await;
     let list = || setup.command("list");
     let asked = format!("asked by the {} API", api.flag());
-    assert_ended(&list().run().await, 0, &["nobody is registered under /services", &asked]);
+    assert_ended(&list().run().await, 0, &["no backends are registered under /services", &asked]);
     // etcd keeps the keys of its two APIs apart.
     let other = if api == Api::V3 { Api::V2 } else { Api::V3 };
     setup.etcd.ctl(other).put("/services/apache/10.0.0.1", "10.0.0.1:80").await;
@@ -91,7 +91,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     setup.etcd.ctl(api).put("/services/web/broken", "no address").await;
 
     let table = list().run().await;
-    let parts = ["SERVICE", "TTL LEFT", &setup.value(), "for ever", "refused: "];
+    let parts = ["SERVICE", "TTL LEFT", &setup.value(), "unlimited", "refused: "];
     assert_ended(&table, 0, &parts);
 
     let json = list().flag("--service", "apache").arg("--json").run().await;
@@ -102,7 +102,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     assert_eq!(rows.as_array().map(Vec::len), Some(1));
 }
 
-/// The sidekick is told over its own socket, and nobody sees the key go.
+/// The weight is set over the sidekick's own socket, and the key never disappears.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_sidekick_takes_another_weight() {
     let setup = Setup::new(Api::V3).await;

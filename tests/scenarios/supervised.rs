@@ -62,6 +62,42 @@ async fn an_nginx_is_found_whatever_starts_it() {
     follows(&etcd, &lab, &nginx, &confdir, &command).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_inherits_what_is_ours() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let file = |name: &str| lab.path().join(name);
+    let writes = |name: &str| format!("env > {}", file(name).display());
+    let confdir = Confdir::empty(&lab);
+    let toml = format!("[template]\nsrc = \"t\"\ndest = \"{}\"\n", file("out").display());
+    let line = |name: &str| format!("{name}_cmd = \"{}\"\n", writes(name));
+    confdir.toml("r", &(toml + &line("check") + &line("reload")));
+    confdir.template("t", "text");
+    let mut confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir).env("A", "b");
+    // The password alone, so that nobody logs in with it; the daemon's own socket is set already.
+    for name in ["ETCD_PASSWORD", "ETCDCTL_PASSWORD"] {
+        confsync = confsync.env(name, "geheim");
+    }
+    let child = format!("{}; exec sleep 1000", writes("child"));
+    let confsync = confsync.arg("--").arg("sh").arg("-c").arg(child).start();
+    confsync.ready().await;
+    eventually("all have written", || async {
+        ["check", "reload", "child"]
+            .iter()
+            .all(|name| file(name).exists())
+            .then_some(())
+            .ok_or("not yet")
+    })
+    .await;
+    for name in ["check", "reload", "child"] {
+        let environment = fs::read_to_string(file(name)).unwrap();
+        assert!(environment.contains("A=b\n"), "{name}: {environment}");
+        for ours in ["geheim", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+            assert!(!environment.contains(ours), "{name} got {ours}: {environment}");
+        }
+    }
+}
+
 /// `nginx -s reload` fails while nginx is not there: the tutorial's commands as they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_is_not_due_to_a_program_that_is_yet_to_be_started() {
@@ -134,7 +170,10 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
     // Below a file there is no folder.
     confdir.toml(
         "more",
-        &format!("[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}/x\"\n", site.display()),
+        &format!(
+            "[template]\nsrc = \"nginx.tmpl\"\ndest = \"{}/x\"\nreload_cmd = \"true\"\n",
+            site.display()
+        ),
     );
     confsync.signal(tests::process::Signal::HUP);
     confsync.logged("set=\"more\"").await;
@@ -158,12 +197,12 @@ async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     confsync.ready().await;
     assert_eq!(setup.text("started").lines().count(), 1);
     setup.put(2).await;
-    confsync.logged("nobody tells").await;
-    confsync.logged("name a reload_cmd").await;
+    confsync.logged("no command reloads").await;
+    confsync.logged("set a reload_cmd").await;
     // At every change.
     setup.put(3).await;
     eventually("it is said again", || async {
-        let times = confsync.log().matches("nobody tells").count();
+        let times = confsync.log().matches("no command reloads").count();
         tests::eventually::check(times >= 2, || confsync.log())
     })
     .await;

@@ -196,7 +196,7 @@ async fn events_have_a_bound_and_places_are_given_back() {
             break line;
         }
         streams.push(stream);
-        assert!(streams.len() < 100, "nobody is told to come back");
+        assert!(streams.len() < 100, "no client is turned away");
     };
     assert!(refused.contains(" 503 "), "{refused}");
     // The others go on, and one that leaves makes room.

@@ -194,6 +194,12 @@ impl Etcd {
         self.process.lock().unwrap().clone().expect("etcd was started")
     }
 
+    /// The process that runs now.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.running().pid()
+    }
+
     /// SIGTERM, and waits for the end. The data stay.
     pub async fn stop(&self) {
         let process = self.running();

@@ -198,6 +198,6 @@ impl Engine {
         let dockerd = children.ok().and_then(|list| Pid::from_raw(list.trim().parse().ok()?));
         kill_process(dockerd.expect("dockerd runs"), Signal::TERM).expect("dockerd runs");
         let ended = self.process.ended(patience(START)).await;
-        ended.expect("Docker ends when it is told to");
+        ended.expect("Docker ends when it is asked to");
     }
 }

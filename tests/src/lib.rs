@@ -6,7 +6,7 @@
 //!   away; when the scenario fails it prints a [`report`].
 //! * [`etcd`], [`nginx`], [`backend`], [`load`] are the world around the daemons;
 //!   [`daemon`] is a daemon on trial, [`bins`] where its binary comes from.
-//! * [`old_etcd`] makes of etcd one of its first years.
+//! * [`old_etcd`] makes of etcd one of its first years; [`given_etcd`] is the one to be tried.
 //! * [`network`] is a network of machines that each run a real systemd; [`images`] are the
 //!   container images that a real Docker runs there.
 //! * [`faults`] draws faults by a seeded plan and judges whether the promises hold.
@@ -34,6 +34,7 @@ pub mod daemon;
 pub mod etcd;
 pub mod eventually;
 pub mod faults;
+pub mod given_etcd;
 pub mod http;
 pub mod images;
 pub mod lab;

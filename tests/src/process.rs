@@ -196,7 +196,7 @@ impl Process {
         let waited = tokio::time::timeout(bound, exit.wait_for(Option::is_some)).await;
         match waited.map(|seen| seen.map(|exit| *exit)) {
             Ok(Ok(Some(exit))) => Ok(exit),
-            Ok(_) => Err(format!("lost sight of {}", self.name())),
+            Ok(_) => Err(format!("cannot follow {}", self.name())),
             Err(_) => Err(format!("{} still runs after {bound:?}", self.name())),
         }
     }

@@ -49,8 +49,8 @@ pub enum Takeover {
     SameValue,
     /// Any: the key bears our own name.
     Any,
-    /// One that says (`boot` in its JSON) that one of these instances wrote it: ourselves, or
-    /// those that are known to have ended.
+    /// One whose `boot` field names one of these instances: this process, or instances that are
+    /// known to have ended.
     Instances(Arc<[String]>),
 }
 
@@ -101,6 +101,12 @@ impl Wants {
             self.keys = Arc::new(keys);
         }
         changed
+    }
+
+    /// Some of these keys, as a part of this version.
+    #[must_use]
+    pub(crate) fn part(&self, keys: BTreeMap<Key, Want>) -> Self {
+        Self { version: self.version, keys: Arc::new(keys) }
     }
 
     /// Grows with each change: a report about a later version is about this one as well.

@@ -1,9 +1,9 @@
-//! Liveness: every working loop says by when it will report again, and `/healthz` says which
-//! one did not.
+//! Liveness: every working loop announces by when it will report again, and `/healthz` names each
+//! loop that did not.
 //!
-//! The deadline is the loop's own: one that sleeps for a minute says so, one that begins a
-//! long step says how long that may take. A loop that ends in order withdraws its deadline; one
-//! that dies leaves it to pass.
+//! The deadline is the loop's own: one that sleeps for a minute announces a minute, one that begins
+//! a long step announces how long that may take. A loop that ends in order withdraws its deadline;
+//! one that dies leaves it to expire.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -27,6 +27,14 @@ pub use status_server::{
     SharedDocument, StatusResponse, StatusServer, health, plain,
 };
 
-/// Environment variables that children do not inherit: a secret, and the connection to the
+/// Environment variables that children do not inherit: secrets, and the connection to the
 /// service manager, which would take a child's READY=1 for ours.
-pub const PRIVATE: [&str; 4] = ["ETCD_PASSWORD", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+pub const PRIVATE: [&str; 6] = [
+    "ETCD_PASSWORD",
+    "ETCDCTL_PASSWORD",
+    // `name:password`, if its owner writes it so.
+    "ETCDCTL_USER",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];

@@ -46,7 +46,7 @@ pub fn spawn(command: &mut Command) -> io::Result<(Child, Ours)> {
 }
 
 /// If this is process 1, reaps what others leave behind, for as long as it is polled;
-/// otherwise it waits for ever, since that is the work of the real process 1.
+/// otherwise it waits forever, since reaping is the job of the real process 1.
 ///
 /// # Errors
 /// When SIGCHLD cannot be listened to.
@@ -94,7 +94,7 @@ pub fn look_again() {
     LOOK_AGAIN.notify_one();
 }
 
-/// Reaps every dead child that nobody here waits for; says how many.
+/// Reaps every dead child that no other part of this process waits for; returns how many.
 pub fn sweep() -> usize {
     let ours = ours();
     orphans(&ours)

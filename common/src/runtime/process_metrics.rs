@@ -1,4 +1,4 @@
-//! `process_*`, as every Prometheus client has them: read from `/proc` when somebody asks.
+//! The `process_*` metrics that every Prometheus client has, read from `/proc` at each scrape.
 
 use std::sync::atomic::AtomicU64;
 
@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Registers what the kernel says of this process; what it does not say is left out.
+/// Registers what `/proc` has about this process; what it does not have is left out.
 pub fn process_metrics(registry: &mut Registry) {
     let process = registry.sub_registry_with_prefix("process");
     let number = |value: f64| {

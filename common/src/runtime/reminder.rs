@@ -1,5 +1,4 @@
-//! A long wait in the log: one line a minute that says what is waited for and how long
-//! already, not a flood.
+//! Logs a long wait once a minute: what is waited for, and for how long already.
 
 use std::time::Duration;
 

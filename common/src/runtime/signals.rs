@@ -58,7 +58,7 @@ impl Signals {
         let (count, hangups) = watch::channel(0);
         let signals =
             Self { drain: CancellationToken::new(), abort: CancellationToken::new(), hangups };
-        // Keep the sender, or `changed()` would return at once for ever.
+        // Keep the sender, or `changed()` would return at once, in a busy loop.
         let abort = signals.abort.clone();
         tokio::spawn(async move {
             abort.cancelled().await;

@@ -1,4 +1,4 @@
-//! The frame of a program: from words to matches, and the commands that every program
+//! The frame of a program: from arguments to matches, and the commands that every program
 //! has. Flags may be written before the subcommand as well as after it.
 
 use std::ffi::OsString;
@@ -101,7 +101,7 @@ pub fn subcommand_first(program: &Command, words: Vec<OsString>) -> Vec<OsString
     first
 }
 
-/// Whether the word after this flag is its value, as far as any subcommand knows it.
+/// Whether the argument after this flag is its value, as far as any subcommand knows it.
 fn takes_a_value(program: &Command, flag: &str) -> bool {
     let name = flag.trim_start_matches('-');
     let is_it = |arg: &&Arg| match name.chars().count() {

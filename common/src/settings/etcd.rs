@@ -42,6 +42,19 @@ pub static SRV: Setting = Setting::new(
 .also_from(&["ETCDCTL_DISCOVERY_SRV"])
 .aliases(&["srv-domain", "discovery-srv"]);
 
+/// Whether the cluster may name further members.
+pub static AUTO_SYNC: Setting = Setting::new(
+    "etcd_auto_sync",
+    "ETCD_AUTO_SYNC",
+    "",
+    "Learn the other members from the cluster, and use them too when those given fail",
+)
+.details(
+    "Their client URLs must be reachable from here: many a cluster names addresses that only its \
+     own machines know. A URL of another scheme is left out, and so is one of a machine's own \
+     (0.0.0.0, 127.0.0.1) unless etcd is on this machine.",
+);
+
 /// Who may have signed etcd's certificate.
 pub static CA: Setting = Setting::new(
     "etcd_ca",
@@ -85,7 +98,7 @@ pub static PASSWORD_FILE: Setting = Setting::new(
 /// All of them.
 pub static GROUP: Group = Group {
     heading: "etcd",
-    settings: &[&ENDPOINTS, &API, &SRV, &CA, &CERT, &KEY, &USER, &PASSWORD_FILE],
+    settings: &[&ENDPOINTS, &API, &SRV, &AUTO_SYNC, &CA, &CERT, &KEY, &USER, &PASSWORD_FILE],
 };
 
 /// Variables that hold the password, the first of them first.
@@ -167,6 +180,7 @@ pub fn read(
 fn connection(from: &mut Reader<'_>, environment: Environment<'_>) -> Connection {
     let api = from.get(&API, api).unwrap_or_default();
     let discovery = from.text(&SRV);
+    let auto_sync = from.yes(&AUTO_SYNC);
     let checked = |text: &str| check_endpoint(text, api).map(|()| text.trim().to_owned());
     let mut endpoints = from.get_all(&ENDPOINTS, checked);
     if endpoints.is_empty() && discovery.is_none() {
@@ -198,7 +212,8 @@ fn connection(from: &mut Reader<'_>, environment: Environment<'_>) -> Connection
         }
     }
     let credentials = credentials(from, environment);
-    Connection { endpoints, discovery, api, tls, credentials, timeouts: Timeouts::default() }
+    let timeouts = Timeouts::default();
+    Connection { endpoints, discovery, auto_sync, api, tls, credentials, timeouts }
 }
 
 /// `2` and `3` as etcdctl has them.

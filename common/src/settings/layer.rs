@@ -14,9 +14,9 @@ use super::{Environment, Separator, Setting};
 pub enum Place {
     /// This flag.
     Flag(String),
-    /// This variable, which stands for this flag.
+    /// This environment variable, the counterpart of this flag.
     Env(String, String),
-    /// This credential of systemd, which stands for this flag.
+    /// This systemd credential, the counterpart of this flag.
     Credential(String, String),
     /// A file and the line in it, as text.
     File {
@@ -49,7 +49,7 @@ pub struct Given {
     pub place: Place,
 }
 
-/// What one source says, or several laid over each other.
+/// The settings of one source, or of several merged by precedence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layer(BTreeMap<&'static str, Vec<Given>>);
 

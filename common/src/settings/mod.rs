@@ -90,7 +90,7 @@ impl Setting {
         }
     }
 
-    /// What holds where nobody says anything; read as if it had been written.
+    /// The default; it is parsed as if it had been written.
     #[must_use]
     pub const fn default(mut self, text: &'static str) -> Self {
         self.default = text;

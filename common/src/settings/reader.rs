@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
         given.or_else(|| parse(setting.default).ok()).unwrap_or_default()
     }
 
-    /// Yes or no; no where nobody says anything.
+    /// Yes or no; no if it is not set.
     pub fn yes(&mut self, setting: &Setting) -> bool {
         let parse = |text: &str| match text {
             "true" | "yes" | "1" => Ok(true),
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
         self.get(setting, |text| Ok::<_, String>(text.to_owned()))
     }
 
-    /// Whether somebody has said something.
+    /// Whether the setting is set anywhere.
     #[must_use]
     pub fn is_given(&self, setting: &Setting) -> bool {
         self.layer.one(setting).is_some()

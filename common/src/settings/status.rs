@@ -26,7 +26,7 @@ pub const fn allow_host(env: &'static str) -> Setting {
         "allow_host",
         env,
         "NAME",
-        "A name by which --listen may be asked, besides addresses and local names",
+        "A host name that requests to --listen may use, besides addresses and local names",
     )
     .details(
         "Without this, a web page could read the status through a browser that can reach it, \

@@ -4,9 +4,9 @@
 //! balancer keeps sending requests to a member that hangs. The start is shuffled, so that a
 //! fleet does not lean on the first endpoint of its flag.
 //!
-//! A call that reaches its deadline counts as a failure of its endpoint, or a hung member
-//! would be asked for ever. A call that its caller drops does not: the caller had something
-//! better to do.
+//! A call that reaches its deadline counts as a failure of its endpoint, or a member that hangs
+//! would be asked again and again. A call that its caller drops does not count: it was not waited
+//! for.
 //!
 //! It knows nothing of v2 or v3.
 
@@ -15,11 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use url::Url;
+use url::{Host, Url};
 
 use super::StoreError;
 use super::discovery::Discovery;
 use crate::model::format_span;
+
+/// How often the cluster is asked for its members.
+const LEARN_AGAIN: Duration = Duration::from_secs(60);
 
 /// The endpoints, and which one is asked now. Clones share both.
 #[derive(Clone)]
@@ -27,6 +30,8 @@ pub(super) struct Endpoints {
     list: Arc<Mutex<EndpointList>>,
     /// Where the endpoints came from, if they may change.
     discovery: Option<Arc<Discovery>>,
+    /// Whether the members that the cluster names are used as well.
+    is_learning: bool,
     /// How long one endpoint may take for one request.
     request_timeout: Duration,
 }
@@ -34,6 +39,10 @@ pub(super) struct Endpoints {
 #[derive(Debug)]
 struct EndpointList {
     urls: Vec<Url>,
+    /// How many of them were given; the others are members that the cluster has named.
+    given: usize,
+    /// When the cluster was asked last for its members.
+    learnt: Option<Instant>,
     at: usize,
     /// Grows with each switch, also with a single endpoint: a connection belongs to one
     /// epoch, so a switch asks for a new one.
@@ -56,6 +65,24 @@ impl EndpointChoice {
     }
 }
 
+/// A member's URL is of use where the one in use is: by the same scheme, and not an address that
+/// means something else on each machine.
+fn may_be_reached(url: &Url, current: &Url) -> bool {
+    let is_own = |url: &Url| match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    let is_any = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_unspecified(),
+        Some(Host::Ipv6(ip)) => ip.is_unspecified(),
+        Some(Host::Domain(_)) => false,
+        None => true,
+    };
+    url.scheme() == current.scheme() && !is_any && (!is_own(url) || is_own(current))
+}
+
 /// `host:port` of a URL, for messages: never a user or a password.
 pub(super) fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -76,8 +103,49 @@ impl Endpoints {
         if urls.is_empty() {
             return Err(StoreError::Setup("no etcd endpoint is given".to_owned()));
         }
-        let list = EndpointList { urls, at: 0, epoch: 0, looked_up: 0 };
-        Ok(Self { list: Arc::new(Mutex::new(list)), discovery, request_timeout })
+        let given = urls.len();
+        let list = EndpointList { urls, given, learnt: None, at: 0, epoch: 0, looked_up: 0 };
+        let list = Arc::new(Mutex::new(list));
+        Ok(Self { list, discovery, is_learning: false, request_timeout })
+    }
+
+    /// The same, which takes what [`Endpoints::learn`] says.
+    pub(super) fn learning(self) -> Self {
+        Self { is_learning: true, ..self }
+    }
+
+    /// Whether the cluster is to be asked for its members now; true once in a while.
+    pub(super) fn is_due_to_learn(&self) -> bool {
+        if !self.is_learning {
+            return false;
+        }
+        let (mut list, now) = (self.list(), Instant::now());
+        let due = list.learnt.is_none_or(|at| now >= at + LEARN_AGAIN);
+        if due {
+            list.learnt = Some(now);
+        }
+        due
+    }
+
+    /// What the cluster names as the URLs of its members. Those of before are forgotten; those
+    /// that were given stay, and come first. The connection at hand is not touched.
+    pub(super) fn learn(&self, members: &[String]) {
+        let mut list = self.list();
+        let Some(current) = list.urls.get(list.at).cloned() else { return };
+        let urls = members.iter().filter_map(|text| Url::parse(text).ok());
+        let usable = urls.filter(|url| may_be_reached(url, &current));
+        let mut all: Vec<Url> = list.urls.iter().take(list.given).cloned().collect();
+        for url in usable.chain([current.clone()]) {
+            if !all.contains(&url) {
+                all.push(url);
+            }
+        }
+        if all != list.urls {
+            let names: Vec<String> = all.iter().map(host_and_port).collect();
+            tracing::info!("the members of etcd are {}", names.join(", "));
+            list.at = all.iter().position(|url| *url == current).unwrap_or_default();
+            list.urls = all;
+        }
     }
 
     fn list(&self) -> MutexGuard<'_, EndpointList> {
@@ -164,7 +232,8 @@ impl EndpointList {
         let same = urls.len() == self.urls.len() && urls.iter().all(|url| self.urls.contains(url));
         if !same && !urls.is_empty() {
             let epoch = self.epoch + 1;
-            *self = Self { urls, at: 0, epoch, looked_up: epoch };
+            let given = urls.len();
+            *self = Self { urls, given, learnt: None, at: 0, epoch, looked_up: epoch };
         }
     }
 }
@@ -200,6 +269,32 @@ mod tests {
         endpoints.switch(first.epoch);
         endpoints.switch(second.epoch);
         assert_eq!(name(&endpoints).await, "b:2");
+    }
+
+    #[tokio::test]
+    async fn what_the_cluster_names_comes_after_what_was_given() {
+        let one = vec!["http://10.0.0.1:2379".parse().unwrap()];
+        let endpoints = Endpoints::new(one.clone(), None, REQUEST).unwrap();
+        assert!(!endpoints.is_due_to_learn(), "nobody asked for it");
+        let endpoints = endpoints.learning();
+        assert!(endpoints.is_due_to_learn() && !endpoints.is_due_to_learn());
+        let members = |hosts: &[&str]| -> Vec<String> {
+            hosts.iter().map(|host| format!("http://{host}:2379")).collect()
+        };
+        let all = ["0.0.0.0", "127.0.0.1", "[::]", "10.0.0.3", "10.0.0.1", "10.0.0.2"];
+        endpoints.learn(&members(&all));
+        endpoints.learn(&[members(&all), vec!["https://10.0.0.9:2379".into()]].concat());
+        let mut names = Vec::new();
+        for _ in 0..4 {
+            let endpoint = endpoints.choose().await.unwrap();
+            names.push(endpoint.name());
+            endpoints.switch(endpoint.epoch);
+        }
+        assert_eq!(names, ["10.0.0.1:2379", "10.0.0.3:2379", "10.0.0.2:2379", "10.0.0.1:2379"]);
+        // Now at 10.0.0.3, which leaves the cluster: it is used as long as it answers.
+        endpoints.learn(&members(&["10.0.0.2"]));
+        assert_eq!(name(&endpoints).await, "10.0.0.3:2379");
+        assert_eq!(endpoints.list().urls.len(), 3);
     }
 
     #[tokio::test(start_paused = true)]

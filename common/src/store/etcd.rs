@@ -48,7 +48,7 @@ impl Etcd {
         }
     }
 
-    /// The version that the server reported, if its API tells.
+    /// The version that the server reported, if its API has one.
     #[must_use]
     pub fn server_version(&self) -> Option<&str> {
         match self {

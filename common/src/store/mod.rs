@@ -30,6 +30,7 @@ pub use connect::{
 pub use elsewhere::{Elsewhere, look_elsewhere};
 pub use etcd::{Etcd, EtcdWatch};
 pub use memory::Memory;
+pub(crate) use v2::v2_answer;
 pub use v2::{V2, V2Watch};
 pub use v3::{V3, V3Watch};
 
@@ -110,7 +111,7 @@ impl StoreError {
         matches!(self, Self::Unreachable(text) if text.contains("no leader"))
     }
 
-    /// Whether the same request may succeed a moment later although nobody changes a user, a
+    /// Whether the same request may succeed a moment later without any change to a user, a
     /// permission, a file or the server.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -15,14 +15,24 @@ const NOISE: [&str; 5] = [
 ];
 
 /// What is found at the bottom, and the likely remedy.
-const ADVICE: [(&str, &str); 7] = [
+const ADVICE: [(&str, &str); 9] = [
     ("UnknownIssuer", "no trusted CA has signed it; give its CA as the CA file"),
     ("CaUsedAsEndEntity", "self-signed CA certificate; give it as the CA file to trust it"),
     (
         "UnsupportedCertVersion",
         "it is an X.509 version 1 certificate; make one of version 3, with a subjectAltName",
     ),
+    (
+        "BadSignature",
+        "signed by the given CA, and with an RSA key of at least 2048 bits? shorter ones are refused",
+    ),
     ("invalid peer certificate", "is it signed by the given CA, and made for this name?"),
+    (
+        "HandshakeFailure",
+        "no key or algorithm that both sides know: a certificate on the curve P-521 is not known \
+         here; use P-256, P-384, Ed25519 or RSA of at least 2048 bits. Or the server wants a client \
+         certificate",
+    ),
     ("fatal alert", "the server wants a client certificate, or another one"),
     (
         "tls handshake eof",

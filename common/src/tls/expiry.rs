@@ -67,7 +67,7 @@ async fn follow(file: PathBuf, sender: watch::Sender<Option<SystemTime>>) {
     }
 }
 
-/// What to say of a certificate of which less than a tenth of its lifetime is left.
+/// The warning about a certificate of which less than a tenth of its lifetime is left.
 fn warning(validity: Validity, now: SystemTime, file: &Path) -> Option<String> {
     let file = file.display();
     let Ok(left) = validity.until.duration_since(now) else {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Makes something of the files' contents; the error is for an operator, and names the file.
 type Parse<T> = fn(&[PathBuf], &[Vec<u8>]) -> Result<T, String>;
 
-/// What some files say. Looking at them costs a `stat` each; they are read when one of them is
-/// not what it was.
+/// A value parsed from some files. Each use costs a `stat` per file; the files are read again only
+/// when one of them has changed.
 pub struct FromFiles<T> {
     paths: Vec<PathBuf>,
     parse: Parse<T>,
@@ -26,7 +26,7 @@ struct FilesState<T> {
     wrong: String,
 }
 
-/// What tells one content of a file from the next.
+/// What distinguishes one version of a file from the next.
 #[derive(Debug, PartialEq, Eq)]
 struct FileVersion {
     device_and_inode: (u64, u64),
@@ -49,14 +49,14 @@ impl FileVersion {
 }
 
 impl<T> FromFiles<T> {
-    /// Nothing is read before somebody asks.
+    /// Nothing is read before the first use.
     #[must_use]
     pub fn new(paths: Vec<PathBuf>, parse: Parse<T>) -> Self {
         let state = FilesState { seen: None, good: None, wrong: String::new() };
         Self { paths, parse, state: Mutex::new(state) }
     }
 
-    /// What the files say now, or the last that could be used.
+    /// The value of the files as they are now, or else the last one that could be parsed.
     ///
     /// # Errors
     /// When nothing could ever be used: why not, for an operator.
@@ -82,7 +82,7 @@ impl<T> FromFiles<T> {
             }
             Err(why) => {
                 if again {
-                    tracing::warn!("{why}; what was read before stays in use");
+                    tracing::warn!("{why}; the previous content stays in use");
                 }
                 state.wrong = why;
             }

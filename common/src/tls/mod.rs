@@ -1,9 +1,8 @@
-//! TLS as a client: which servers are trusted, and with which certificate we answer.
+//! TLS as a client: which servers are trusted, and which client certificate is presented.
 //!
-//! One place makes the configuration for gRPC, HTTP and probes. Its files are looked at in every
-//! handshake, and read again when one of them has changed, as etcd does with its own. While what
-//! is there cannot be used (half written, a key that is not the certificate's), the last good
-//! content stays in use.
+//! One place makes the configuration for gRPC, HTTP and probes. Its files are checked at every
+//! handshake and read again when one has changed, as etcd does with its own. While they cannot be
+//! used (half written, a key of another certificate), the last good content stays in use.
 //!
 //! It knows nothing of etcd or probes.
 

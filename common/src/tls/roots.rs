@@ -61,7 +61,7 @@ fn of_file(paths: &[PathBuf], contents: &[Vec<u8>]) -> Result<Trusted, String> {
     let given = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let given = given.map_err(|e| format!("cannot use {file}: {e}"))?;
     if given.is_empty() {
-        return Err(format!("{file} holds no PEM certificate"));
+        return Err(format!("{file} contains no PEM certificate"));
     }
     let mut roots = RootCertStore::empty();
     for certificate in &given {

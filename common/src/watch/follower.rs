@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::view::{Options, Stale, StaleReason, Start, View};
+use super::view::{Ignored, Options, Stale, StaleReason, Start, View};
 use crate::backoff::Backoff;
 use crate::model::{Change, Entry, Revision, Snapshot, Tree, format_span};
 use crate::runtime::OutageLog;
@@ -45,7 +45,7 @@ pub fn follow<S: Store>(
 struct Follower<S> {
     store: S,
     trees: Vec<Tree>,
-    ignored: Option<Tree>,
+    ignored: Option<Ignored>,
     resync: Duration,
     backoff: Backoff,
     /// The schedule of reads after a watch ended for want of history.
@@ -62,12 +62,12 @@ enum WatchEnd {
     Error(StoreError),
 }
 
-/// What the next read comes after.
+/// What led to the next read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadAfter {
-    /// An unbroken watch: what is read is most probably known.
+    /// A periodic resync after an unbroken watch: most probably nothing has changed.
     Resync,
-    /// A loss of sight, or nothing at all.
+    /// A watch that was lost, or the start.
     Loss,
 }
 
@@ -134,7 +134,7 @@ impl<S: Store> Follower<S> {
 
     fn take(&mut self, mut snapshot: Snapshot, after: ReadAfter) {
         if let Some(ignored) = &self.ignored {
-            snapshot.remove_tree(ignored);
+            ignored.remove_from(&mut snapshot);
         }
         self.backoff.reset();
         self.outage = OutageLog::default();
@@ -237,7 +237,7 @@ impl<S: Store> Follower<S> {
     async fn apply(&mut self, event: WatchEvent) -> Result<(), StoreError> {
         let WatchEvent::Changes(mut changes) = event else { return Ok(()) };
         if let Some(ignored) = &self.ignored {
-            changes.retain(|change| !ignored.covers(change.key()));
+            ignored.retain(&mut changes, self.view.borrow().snapshot.as_deref());
         }
         let newest = changes.iter().map(Change::revision).max().unwrap_or_default();
         changes.retain(|change| !self.is_repeated(change));

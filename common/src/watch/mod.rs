@@ -8,7 +8,7 @@
 //! read again at one revision: two watches of one server promise no order between each other. A
 //! store that can tell what has changed sends no more than that.
 //!
-//! A value that was put again unchanged, by the same lease holder, wakes nobody.
+//! A value that is put again unchanged, by the same lease holder, is not published.
 //!
 //! It knows nothing of what the keys mean.
 
@@ -18,4 +18,4 @@ mod tests;
 mod view;
 
 pub use follower::follow;
-pub use view::{Options, Stale, StaleReason, Start, View};
+pub use view::{Ignored, Options, Stale, StaleReason, Start, View};

@@ -55,7 +55,10 @@ async fn ignored_keys_are_in_no_view_and_wake_nobody() {
         store.put(&key, b"x", lease, &Guard::Absent, soon()).await.unwrap();
     };
     put("/confsync/acks/web/lb-1").await;
-    let ignored = Some("/confsync".parse().unwrap());
+    put("/elsewhere/ours/1").await;
+    let entry = |key: &str, value: &[u8]| key.starts_with("/elsewhere/ours/") && value == b"x";
+    let may_be = |key: &str| key.starts_with("/elsewhere/ours/");
+    let ignored = Some(Ignored { tree: "/confsync".parse().unwrap(), entry, may_be });
     let options = Options { ignored, ..Options::default() };
     let shutdown = CancellationToken::new();
     let mut view = follow(store.clone(), vec!["/".parse().unwrap()], options, shutdown);
@@ -68,6 +71,10 @@ async fn ignored_keys_are_in_no_view_and_wake_nobody() {
     let seen = view.borrow_and_update().snapshot.clone().unwrap();
     assert!(seen.entries.keys().map(|key| &**key).eq(["/settings/title"]));
     put("/confsync/acks/web/lb-3").await;
+    put("/elsewhere/ours/2").await;
+    for key in ["/elsewhere/ours/1", "/elsewhere/ours/2"] {
+        store.delete(&key.parse().unwrap(), &Guard::Value(b"x".to_vec()), soon()).await.unwrap();
+    }
     put("/settings/end").await;
     let all = |view: &View| view.snapshot.as_ref().is_some_and(|s| s.entries.len() == 2);
     let mut woken = 0;

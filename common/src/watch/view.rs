@@ -1,5 +1,6 @@
 //! What a follower publishes, and how it is to follow.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::model::{Snapshot, Tree};
+use crate::model::{Change, Snapshot, Tree};
 use crate::runtime::Gate;
 use crate::store::StoreError;
 
@@ -64,9 +65,56 @@ pub struct Options {
     pub backoff: Backoff,
     /// What the first read waits for; `None`: nothing.
     pub start: Option<Start>,
-    /// Its keys are in no view, and their changes wake no reader: what a reader writes because
+    /// These keys are in no view, and their changes wake no reader: what a reader writes because
     /// of a view must not make the next view.
-    pub ignored: Option<Tree>,
+    pub ignored: Option<Ignored>,
+}
+
+/// Keys that are in no view.
+#[derive(Debug, Clone)]
+pub struct Ignored {
+    /// Those in this tree.
+    pub tree: Tree,
+    /// Those of this key and value, elsewhere.
+    pub entry: fn(&str, &[u8]) -> bool,
+    /// Keys that may have such a value: when one of them is deleted that is in no view, it was
+    /// one of these.
+    pub may_be: fn(&str) -> bool,
+}
+
+impl Ignored {
+    /// Takes them out of what was read.
+    pub(super) fn remove_from(&self, snapshot: &mut Snapshot) {
+        snapshot.remove_tree(&self.tree);
+        let others =
+            snapshot.entries.values().filter(|entry| (self.entry)(&entry.key, &entry.value));
+        for key in others.map(|entry| Arc::clone(&entry.key)).collect::<Vec<_>>() {
+            snapshot.entries.remove(&key);
+        }
+    }
+
+    /// Takes out the changes that are about them. `known` is what was published.
+    pub(super) fn retain(&self, changes: &mut Vec<Change>, known: Option<&Snapshot>) {
+        changes.retain(|change| match change {
+            Change::Put(entry) => {
+                !self.tree.covers(&entry.key) && !(self.entry)(&entry.key, &entry.value)
+            }
+            _ => !self.tree.covers(change.key()),
+        });
+        let put: BTreeSet<Arc<str>> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Put(entry) if (self.may_be)(&entry.key) => Some(Arc::clone(&entry.key)),
+                _ => None,
+            })
+            .collect();
+        changes.retain(|change| match change {
+            Change::Deleted { key, .. } if (self.may_be)(key) => {
+                put.contains(key) || known.is_some_and(|known| known.entries.contains_key(key))
+            }
+            _ => true,
+        });
+    }
 }
 
 /// What the first read waits for.

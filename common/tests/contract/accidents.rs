@@ -50,7 +50,7 @@ pub(crate) async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut 
         )
     };
     let (read, renew, delete, watched) =
-        timeout(PATIENCE, all).await.expect("a call is silent for ever");
+        timeout(PATIENCE, all).await.expect("a call is never answered");
     for answer in [read, renew, delete, watched] {
         assert!(matches!(answer, Err(StoreError::Unreachable(_))), "{answer:?}");
     }

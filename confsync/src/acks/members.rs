@@ -1,9 +1,9 @@
-//! This load balancer in etcd: the member key, and one acknowledgement a resource,
-//! all under one lease.
+//! The keys that this load balancer writes to etcd: the member key, and one acknowledgement per
+//! resource, all under one lease.
 //!
-//! It says what it is told and keeps two promises by itself: an acknowledgement
-//! never goes backwards within one life, and nothing is written while nothing
-//! changes (the registrar compares). The protocol is in `docs/handshake.md`.
+//! The caller decides what is acknowledged. This module guarantees two things: an acknowledgement
+//! never goes backwards within one run of the process, and nothing is written while nothing changes
+//! (the registrar compares). The protocol is in `docs/handshake.md`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,8 @@ use tokio::sync::watch;
 pub struct LoadBalancerKeys {
     name: String,
     instance_id: String,
-    /// Whose keys are ours to take over: this run's, and those of runs that have ended.
+    /// The instance ids whose keys may be taken over: this run's, and those of runs that have
+    /// ended.
     ours: Arc<[String]>,
     bookkeeping: Bookkeeping,
     wants: watch::Sender<Wants>,
@@ -30,31 +31,32 @@ struct MemberState {
     member: Option<Member>,
     acks: BTreeMap<String, Ack>,
     regressions: u32,
-    /// Another load balancer has the name: until it is ours, the alias stands for us.
+    /// Another load balancer has the name: until it is free, the member key is written under the
+    /// alias.
     is_alias: bool,
 }
 
-/// What the member key says of the load balancer itself.
+/// The part of the member key that describes the load balancer itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Introduction {
-    /// The machine.
+    /// Its host name.
     pub host: String,
     /// Where clients reach it, if that is configured.
     pub advertise: Option<String>,
-    /// Where its status page is.
+    /// The address of its status page.
     pub status: Option<String>,
 }
 
-/// What one resource can say about a revision.
+/// How far one resource has applied etcd's changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// Every change up to here is in what new requests are routed by.
+    /// New requests are routed by every change up to this revision.
     pub applied: Revision,
-    /// No worker is left that began before.
+    /// No worker is left that started before this revision was applied.
     pub quiesced: Revision,
-    /// Both rest on commands and a span of time, not on evidence.
+    /// Both rest on the success of commands or on a span of time, not on evidence.
     pub assumed: bool,
-    /// Keys held against the store.
+    /// Keys that are absent from etcd and still routed to.
     pub held: Vec<String>,
     /// Why the newest revision is not applied.
     pub refused: Option<Rejection>,
@@ -77,14 +79,15 @@ impl LoadBalancerKeys {
         Self { name, instance_id, ours, bookkeeping, wants, state: Arc::default() }
     }
 
-    /// The name that stands for us while another load balancer has ours. Nobody else has it.
+    /// The name under which the member key is written while another load balancer has ours. It is
+    /// unique to this run.
     #[must_use]
     pub fn alias(&self) -> String {
         let id = self.instance_id.rsplit('-').next().unwrap_or_default();
         format!("{}~{id}", self.name)
     }
 
-    /// Whether the key of this value is ours to take over.
+    /// Whether a key with this value may be taken over.
     #[must_use]
     pub fn is_ours(&self, value: &[u8]) -> bool {
         instance_of(value).is_some_and(|id| self.ours.contains(&id))
@@ -95,7 +98,7 @@ impl LoadBalancerKeys {
         self.change(|state| state.is_alias = is_alias);
     }
 
-    /// What the registrar is to hold.
+    /// The keys that the registrar is to keep in etcd.
     #[must_use]
     pub fn wants(&self) -> watch::Receiver<Wants> {
         self.wants.subscribe()
@@ -115,7 +118,7 @@ impl LoadBalancerKeys {
         self.bookkeeping.member(&self.name)
     }
 
-    /// The member key that stands for us and the value it is to have; `None` before joining.
+    /// The member key, under the name in use, and its value; `None` before joining.
     #[must_use]
     pub fn member_as_wanted(&self) -> Option<(Key, Vec<u8>)> {
         let is_alias = self.state.lock().is_ok_and(|state| state.is_alias);
@@ -125,13 +128,13 @@ impl LoadBalancerKeys {
         Some((key, value))
     }
 
-    /// Where the bookkeeping is.
+    /// The prefix of member keys and acknowledgements.
     #[must_use]
     pub fn bookkeeping(&self) -> &Bookkeeping {
         &self.bookkeeping
     }
 
-    /// Joins, or tells that what is rendered has changed.
+    /// Writes the member key, or updates it when the rendered resources have changed.
     pub fn join(&self, about: Introduction, resources: Vec<Consumes>) {
         let Introduction { host, advertise, status } = about;
         self.change(|state| {
@@ -148,7 +151,7 @@ impl LoadBalancerKeys {
         });
     }
 
-    /// Tells that something else is rendered than was said when joining.
+    /// Updates the resources in the member key.
     pub fn consume(&self, resources: Vec<Consumes>) {
         self.change(|state| {
             if let Some(member) = &mut state.member {
@@ -157,8 +160,8 @@ impl LoadBalancerKeys {
         });
     }
 
-    /// Says what a resource has applied. Never goes backwards, whatever it is told,
-    /// unless the store itself did: `regressions` counts that.
+    /// Acknowledges what a resource has applied. The revisions never decrease, unless the store
+    /// itself has regressed, which `regressions` counts.
     pub fn acknowledge(&self, resource: &str, said: Applied, regressions: u32) {
         self.change(|state| {
             if state.regressions != regressions {
@@ -181,7 +184,7 @@ impl LoadBalancerKeys {
         });
     }
 
-    /// A clean leave: nothing is routed from here any more.
+    /// Marks a clean shutdown: this load balancer routes nothing any more.
     pub fn left(&self) {
         self.change(|state| {
             if let Some(member) = &mut state.member {
@@ -197,7 +200,7 @@ impl LoadBalancerKeys {
         self.wants.send_if_modified(|before| before.replace(wants));
     }
 
-    /// The name itself is always wanted: it is ours as soon as nobody else has it.
+    /// The plain name is always wanted too: it becomes ours as soon as it is free.
     fn as_wants(&self, state: &MemberState) -> BTreeMap<Key, Want> {
         let name = if state.is_alias { self.alias() } else { self.name.clone() };
         let names = [&self.name, &name].into_iter().take(1 + usize::from(state.is_alias));
@@ -216,7 +219,7 @@ impl LoadBalancerKeys {
     }
 }
 
-/// These structs hold only what JSON can say.
+/// These structs have no field that JSON could not express.
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }

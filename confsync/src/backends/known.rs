@@ -1,7 +1,7 @@
-//! The set of backends that is routed to, as one resource believes it: what the
-//! store says, and what is held against it.
+//! The backends that one resource routes to: those that etcd has, and those that are retained
+//! although etcd does not have them any more.
 //!
-//! Pure. The evidence is gathered elsewhere and handed in.
+//! Pure. The evidence about lost backends is gathered elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -12,37 +12,37 @@ use common::model::{Endpoint, StoredValue};
 use crate::backends::loss_policy::{LossEvidence, LossJudgement, LossPolicy};
 use crate::backends::{ParsedKeys, RegisteredBackend};
 
-/// What one resource believes.
+/// The backends that one resource routes to, and why those are kept that are absent from etcd.
 #[derive(Debug, Clone, Default)]
 pub struct KnownBackends {
-    /// Backends and what templates see of them, by key, as last rendered.
-    believed: BTreeMap<Arc<str>, (Arc<RegisteredBackend>, StoredValue)>,
-    /// Those of them that the store does not have any more.
+    /// The backends as last rendered, by key, with the values that templates see.
+    known: BTreeMap<Arc<str>, (Arc<RegisteredBackend>, StoredValue)>,
+    /// Those of them that are absent from etcd (retained).
     held: BTreeSet<String>,
-    /// Those of these that left on purpose: they are no loss.
+    /// Those of the retained that left on purpose: their absence is no loss.
     left: BTreeSet<String>,
-    /// Keys that are gone while another key, which is held, routes to their address.
+    /// Absent keys whose address is still routed to by another, retained key.
     shadowed: BTreeMap<String, Endpoint>,
-    /// As many backends are enough, whatever the policy says: an operator accepted the loss.
+    /// An operator accepted a loss: this many backends are enough, whatever the policy requires.
     accepted: Option<usize>,
-    /// The operator's word that was acted on last: it is about one loss.
-    heard: Option<String>,
+    /// The id of the last acceptance that was acted on: each covers one loss.
+    last_acceptance: Option<String>,
 }
 
-/// Backends whose loss is doubted, to be asked for evidence.
+/// Backends whose loss is not verified yet; they are to be probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingBackends {
     /// The keys and where their backends listened.
     pub missing: BTreeMap<String, Endpoint>,
-    /// In the operator's words.
+    /// The reason, for an operator.
     pub why: String,
 }
 
 impl KnownBackends {
-    /// Which losses must be looked into before `seen` is believed. What is held is
-    /// looked into again each time, so that it is let go when it falls silent.
+    /// The losses that must be verified before `seen` is rendered. Retained backends are verified
+    /// again each time, so that one is dropped once it stops accepting connections.
     #[must_use]
-    pub fn doubt(
+    pub fn unverified_losses(
         &self,
         policy: &LossPolicy,
         seen: &ParsedKeys,
@@ -55,34 +55,34 @@ impl KnownBackends {
         }
         let now: BTreeSet<String> = present(seen).map(str::to_owned).collect();
         let is_known = |key: &&Arc<str>| now.contains(&***key) || lost.contains(&***key);
-        let known = self.believed.keys().filter(is_known).map(ToString::to_string).collect();
+        let known = self.known.keys().filter(is_known).map(ToString::to_string).collect();
         let (missing, why) = match policy.judge(&known, &now, regressed) {
             LossJudgement::MissingBackends { missing, why } => (missing, why),
-            LossJudgement::Believe => {
+            LossJudgement::Accept => {
                 let held: BTreeSet<String> = self.held.intersection(&lost).cloned().collect();
                 if held.is_empty() {
                     return None;
                 }
-                let why = format!("{} still held", held.len());
+                let why = format!("{} still retained", held.len());
                 (held, why)
             }
         };
         let place = |key: String| {
-            let addr = self.believed.get(key.as_str())?.0.backend.addr.clone();
+            let addr = self.known.get(key.as_str())?.0.backend.addr.clone();
             Some((key, addr))
         };
         Some(MissingBackends { missing: missing.into_iter().filter_map(place).collect(), why })
     }
 
-    /// The keys that are believed and absent. One whose address is registered by another key of
-    /// its service has only changed its name.
+    /// The known keys that are absent. A key whose address another key of its service has
+    /// registered was only renamed, and is not among them.
     #[must_use]
     pub fn missing(&self, seen: &ParsedKeys) -> BTreeSet<String> {
-        let absent = self.believed.iter().filter(|(key, _)| !seen.backends.contains_key(*key));
+        let absent = self.known.iter().filter(|(key, _)| !seen.backends.contains_key(*key));
         let mut absent: BTreeMap<&str, &RegisteredBackend> =
             absent.map(|(key, (registered, _))| (&**key, &**registered)).collect();
         if !absent.is_empty() {
-            // A value that turned bad is refused by name, not missing.
+            // A value that became invalid is rejected by name; its key is not missing.
             for refused in &seen.refused {
                 absent.remove(refused.key.as_str());
             }
@@ -93,62 +93,62 @@ impl KnownBackends {
         absent.into_keys().map(str::to_owned).collect()
     }
 
-    /// These keys leave on purpose: remembered for as long as they are believed, because the
-    /// word itself ends with the process that gave it.
-    pub fn hear_leaving(&mut self, keys: &BTreeSet<String>) {
-        let believed = keys.iter().filter(|key| self.believed.contains_key(key.as_str()));
-        self.left.extend(believed.cloned());
+    /// Notes that these keys leave on purpose, for as long as they are routed to: the leave marker
+    /// itself ends with the process that wrote it.
+    pub fn note_leaving(&mut self, keys: &BTreeSet<String>) {
+        let known = keys.iter().filter(|key| self.known.contains_key(key.as_str()));
+        self.left.extend(known.cloned());
     }
 
-    /// Where those listen that left or leave on purpose.
+    /// The addresses of backends that left or leave on purpose.
     #[must_use]
     pub fn left_addresses(&self) -> BTreeSet<&Endpoint> {
-        let place = |key: &String| Some(&self.believed.get(key.as_str())?.0.backend.addr);
+        let place = |key: &String| Some(&self.known.get(key.as_str())?.0.backend.addr);
         self.left.iter().filter_map(place).collect()
     }
 
-    /// An operator accepts a loss. `false`: it is about another one than that of `seen`, or was
-    /// acted on before.
+    /// Applies an operator's acceptance of a loss. `false`: it is about another loss than that of
+    /// `seen`, or was applied before.
     pub fn accept(&mut self, word: &Acceptance, seen: &ParsedKeys) -> bool {
         let missing = self.missing(seen);
-        if self.heard.as_ref() == Some(&word.id) || !missing.is_subset(&word.keys) {
+        if self.last_acceptance.as_ref() == Some(&word.id) || !missing.is_subset(&word.keys) {
             return false;
         }
-        self.heard = Some(word.id.clone());
+        self.last_acceptance = Some(word.id.clone());
         self.left.extend(missing);
         self.accepted = Some(seen.backends.len());
         true
     }
 
-    /// Whether an operator has said that as few as `count` are enough.
+    /// Whether an operator has accepted that only `count` backends are left.
     #[must_use]
     pub fn is_accepted(&self, count: usize) -> bool {
         self.accepted.is_some_and(|least| count >= least)
     }
 
-    /// There are enough backends again: what was accepted is over.
+    /// Enough backends are registered again: the acceptance no longer applies.
     pub fn end_acceptance(&mut self) {
         self.accepted = None;
     }
 
-    /// Adds what the evidence holds to `seen`; the keys held are returned.
+    /// Adds the backends that the evidence retains to `seen`, and returns their keys.
     #[must_use]
-    pub fn hold(
+    pub fn retain_lost(
         &self,
         seen: &mut ParsedKeys,
         evidence: &BTreeMap<String, LossEvidence>,
-        doubt: &MissingBackends,
+        losses: &MissingBackends,
     ) -> BTreeSet<String> {
-        let missing = doubt.missing.keys().cloned().collect();
+        let missing = losses.missing.keys().cloned().collect();
         let held = LossPolicy::hold(&missing, evidence);
         self.add(seen, &held);
         held
     }
 
-    /// Adds what is absent to `seen`, because without it too few are left; the keys are
-    /// returned. Who left on purpose is among them only where nobody else is.
+    /// Adds every absent backend to `seen`, because too few are left without them, and returns
+    /// their keys. Those that left on purpose are included only if there are no others.
     #[must_use]
-    pub fn hold_all(&self, seen: &mut ParsedKeys) -> BTreeSet<String> {
+    pub fn retain_all_lost(&self, seen: &mut ParsedKeys) -> BTreeSet<String> {
         let missing = self.missing(seen);
         let lost: BTreeSet<String> = missing.difference(&self.left).cloned().collect();
         let nobody = lost.is_empty() && seen.backends.is_empty();
@@ -159,18 +159,18 @@ impl KnownBackends {
 
     fn add(&self, seen: &mut ParsedKeys, keys: &BTreeSet<String>) {
         for key in keys {
-            if let Some((key, (registered, value))) = self.believed.get_key_value(key.as_str()) {
+            if let Some((key, (registered, value))) = self.known.get_key_value(key.as_str()) {
                 seen.backends.insert(Arc::clone(key), Arc::clone(registered));
                 Arc::make_mut(&mut seen.entries).insert(Arc::clone(key), value.clone());
             }
         }
     }
 
-    /// `seen` is rendered: it is what is believed from now on.
+    /// Takes over `seen` as the backends that are routed to from now on.
     pub fn adopt(&mut self, seen: &ParsedKeys, held: BTreeSet<String>) {
         let address = |key: &str| Some(&seen.backends.get(key)?.backend.addr);
         let routed: BTreeSet<&Endpoint> = held.iter().filter_map(|key| address(key)).collect();
-        let gone = self.believed.iter().filter(|(key, _)| !seen.backends.contains_key(*key));
+        let gone = self.known.iter().filter(|(key, _)| !seen.backends.contains_key(*key));
         let gone = gone.map(|(key, (r, _))| (key.to_string(), r.backend.addr.clone()));
         self.shadowed.extend(gone);
         self.shadowed
@@ -179,38 +179,38 @@ impl KnownBackends {
         let of = |(key, r): (&Arc<str>, &Arc<RegisteredBackend>)| {
             (Arc::clone(key), (Arc::clone(r), value(key)))
         };
-        self.believed = seen.backends.iter().map(of).collect();
+        self.known = seen.backends.iter().map(of).collect();
         self.left.retain(|key| held.contains(key));
         self.held = held;
     }
 
-    /// Only these keys are of interest from now on: other trees are read.
+    /// Drops the keys that are not read any more: the resource reads other trees now.
     pub fn retain(&mut self, is_read: impl Fn(&str) -> bool) {
-        self.believed.retain(|key, _| is_read(key));
+        self.known.retain(|key, _| is_read(key));
         self.held.retain(|key| is_read(key));
         self.left.retain(|key| is_read(key));
         self.shadowed.retain(|key, _| is_read(key));
     }
 
-    /// What the store does not have any more and is routed to all the same.
+    /// The keys that are absent from etcd and still routed to.
     #[must_use]
     pub fn held(&self) -> &BTreeSet<String> {
         &self.held
     }
 
-    /// Absent keys whose address is routed to: those held, and those that share the address of
-    /// one of them.
+    /// Absent keys whose address is still routed to: the retained ones, and those that share the
+    /// address of one of them.
     pub fn still_routed(&self) -> impl Iterator<Item = &String> {
         self.held.iter().chain(self.shadowed.keys())
     }
 
-    /// What is routed to, by key.
+    /// The backends that are routed to, by key.
     pub fn backends(&self) -> impl Iterator<Item = (&Arc<str>, &RegisteredBackend)> {
-        self.believed.iter().map(|(key, (registered, _))| (key, &**registered))
+        self.known.iter().map(|(key, (registered, _))| (key, &**registered))
     }
 }
 
-/// The keys that are there, those with a value that turned bad included.
+/// The keys that exist, those with an invalid value included.
 fn present(seen: &ParsedKeys) -> impl Iterator<Item = &str> {
     let refused = seen.refused.iter().map(|refused| refused.key.as_str());
     seen.backends.keys().map(|key| &**key).chain(refused)
@@ -246,54 +246,54 @@ mod tests {
     #[test]
     fn what_answers_is_held_until_it_falls_silent_or_is_registered_again() {
         let policy = LossPolicy::default();
-        let mut belief = KnownBackends::default();
-        belief.adopt(&seen(&["1", "2", "3"]), BTreeSet::new());
+        let mut known = KnownBackends::default();
+        known.adopt(&seen(&["1", "2", "3"]), BTreeSet::new());
 
         let mut now = seen(&[]);
-        let doubt = belief.doubt(&policy, &now, false).unwrap();
-        assert_eq!(doubt.missing.len(), 3);
+        let losses = known.unverified_losses(&policy, &now, false).unwrap();
+        assert_eq!(losses.missing.len(), 3);
         let answers = evidence(&[
             ("1", LossEvidence::Answers),
             ("2", LossEvidence::Answers),
             ("3", LossEvidence::Silent),
         ]);
-        let held = belief.hold(&mut now, &answers, &doubt);
+        let held = known.retain_lost(&mut now, &answers, &losses);
         assert_eq!((held.len(), now.backends.len()), (2, 2));
-        belief.adopt(&now, held);
+        known.adopt(&now, held);
 
         // One comes back, the other falls silent.
         let mut now = seen(&["1"]);
-        let doubt = belief.doubt(&policy, &now, false).unwrap();
-        assert_eq!(doubt.missing.keys().collect::<Vec<_>>(), ["/services/apache/2"]);
-        let held = belief.hold(&mut now, &evidence(&[("2", LossEvidence::Silent)]), &doubt);
+        let losses = known.unverified_losses(&policy, &now, false).unwrap();
+        assert_eq!(losses.missing.keys().collect::<Vec<_>>(), ["/services/apache/2"]);
+        let held = known.retain_lost(&mut now, &evidence(&[("2", LossEvidence::Silent)]), &losses);
         assert!(held.is_empty());
-        belief.adopt(&now, held);
-        assert_eq!(belief.doubt(&policy, &seen(&["1"]), false), None);
+        known.adopt(&now, held);
+        assert_eq!(known.unverified_losses(&policy, &seen(&["1"]), false), None);
     }
 
     #[test]
     fn what_is_read_no_more_is_not_missed() {
-        let mut belief = KnownBackends::default();
-        belief.adopt(&seen(&["1", "2"]), BTreeSet::from(["/services/apache/2".to_owned()]));
-        belief.retain(|key| key.ends_with('1'));
-        assert!(belief.held().is_empty());
-        assert_eq!(belief.doubt(&LossPolicy::default(), &seen(&["1"]), false), None);
+        let mut known = KnownBackends::default();
+        known.adopt(&seen(&["1", "2"]), BTreeSet::from(["/services/apache/2".to_owned()]));
+        known.retain(|key| key.ends_with('1'));
+        assert!(known.held().is_empty());
+        assert_eq!(known.unverified_losses(&LossPolicy::default(), &seen(&["1"]), false), None);
     }
 
     #[test]
     fn who_left_on_purpose_is_no_loss_when_another_key_comes() {
-        let mut belief = KnownBackends::default();
-        belief.adopt(&seen(&["1"]), BTreeSet::new());
-        belief.hear_leaving(&BTreeSet::from(["/services/apache/1".to_owned()]));
+        let mut known = KnownBackends::default();
+        known.adopt(&seen(&["1"]), BTreeSet::new());
+        known.note_leaving(&BTreeSet::from(["/services/apache/1".to_owned()]));
         // The last file is kept meanwhile.
         let mut now = seen(&[]);
-        let held = belief.hold_all(&mut now);
+        let held = known.retain_all_lost(&mut now);
         assert_eq!(now.backends.len(), 1);
-        belief.adopt(&now, held);
-        assert_eq!(belief.doubt(&LossPolicy::default(), &seen(&["2"]), false), None);
+        known.adopt(&now, held);
+        assert_eq!(known.unverified_losses(&LossPolicy::default(), &seen(&["2"]), false), None);
         // Registered again and gone again, without a word: a loss like any other.
-        belief.adopt(&seen(&["1"]), BTreeSet::new());
-        assert!(belief.doubt(&LossPolicy::default(), &seen(&["2"]), false).is_some());
+        known.adopt(&seen(&["1"]), BTreeSet::new());
+        assert!(known.unverified_losses(&LossPolicy::default(), &seen(&["2"]), false).is_some());
     }
 
     #[test]
@@ -304,21 +304,21 @@ mod tests {
             seen.backends.insert(key.into(), value);
             seen
         };
-        let mut belief = KnownBackends::default();
-        belief.adopt(&seen(&["1"]), BTreeSet::new());
+        let mut known = KnownBackends::default();
+        known.adopt(&seen(&["1"]), BTreeSet::new());
         let (policy, now) = (LossPolicy::default(), moved("/services/apache/other", "1"));
-        assert_eq!(belief.doubt(&policy, &now, false), None);
+        assert_eq!(known.unverified_losses(&policy, &now, false), None);
 
         // One key is held; a second of that address came and goes.
         let mut both = seen(&["1"]);
         both.backends.extend(now.backends);
         let held = BTreeSet::from(["/services/apache/1".to_owned()]);
-        belief.adopt(&both, held.clone());
-        belief.adopt(&seen(&["1"]), held);
-        let routed: Vec<_> = belief.still_routed().cloned().collect();
+        known.adopt(&both, held.clone());
+        known.adopt(&seen(&["1"]), held);
+        let routed: Vec<_> = known.still_routed().cloned().collect();
         assert_eq!(routed, ["/services/apache/1", "/services/apache/other"]);
-        belief.adopt(&seen(&["2"]), BTreeSet::new());
-        assert_eq!(belief.still_routed().count(), 0);
+        known.adopt(&seen(&["2"]), BTreeSet::new());
+        assert_eq!(known.still_routed().count(), 0);
     }
 
     #[test]
@@ -327,16 +327,16 @@ mod tests {
             id: id.to_owned(),
             keys: keys.iter().map(|id| format!("/services/apache/{id}")).collect(),
         };
-        let mut belief = KnownBackends::default();
-        belief.adopt(&seen(&["1", "2"]), BTreeSet::new());
-        assert!(!belief.accept(&word("a", &["1"]), &seen(&[])), "it is about another loss");
-        assert!(belief.accept(&word("b", &["1", "2", "3"]), &seen(&[])));
-        assert!(belief.is_accepted(0));
-        assert_eq!(belief.doubt(&LossPolicy::default(), &seen(&[]), false), None);
-        belief.adopt(&seen(&[]), BTreeSet::new());
-        belief.end_acceptance();
-        belief.adopt(&seen(&["1"]), BTreeSet::new());
-        assert!(!belief.accept(&word("b", &["1", "2", "3"]), &seen(&[])), "acted on before");
-        assert!(belief.doubt(&LossPolicy::default(), &seen(&[]), false).is_some());
+        let mut known = KnownBackends::default();
+        known.adopt(&seen(&["1", "2"]), BTreeSet::new());
+        assert!(!known.accept(&word("a", &["1"]), &seen(&[])), "it is about another loss");
+        assert!(known.accept(&word("b", &["1", "2", "3"]), &seen(&[])));
+        assert!(known.is_accepted(0));
+        assert_eq!(known.unverified_losses(&LossPolicy::default(), &seen(&[]), false), None);
+        known.adopt(&seen(&[]), BTreeSet::new());
+        known.end_acceptance();
+        known.adopt(&seen(&["1"]), BTreeSet::new());
+        assert!(!known.accept(&word("b", &["1", "2", "3"]), &seen(&[])), "acted on before");
+        assert!(known.unverified_losses(&LossPolicy::default(), &seen(&[]), false).is_some());
     }
 }

@@ -1,7 +1,7 @@
-//! Evidence about backends that vanished: who said that it leaves, who still
-//! accepts connections.
+//! Gathers the evidence about lost backends: which ones deregistered on purpose, and which still
+//! accept connections.
 //!
-//! Asks etcd once and every backend once, all at the same time, within a bound.
+//! Reads etcd once and probes every backend once, concurrently and in bounded time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -18,114 +18,114 @@ use crate::backends::ParsedKeys;
 use crate::backends::known::{KnownBackends, MissingBackends};
 use crate::backends::loss_policy::{LossEvidence, LossPolicy, RenderDecision};
 
-/// How long a backend may take to accept a connection.
+/// The timeout of one connection attempt.
 const CONNECT: Duration = Duration::from_millis(1000);
-/// How many are asked at once.
+/// How many backends are probed concurrently.
 const AT_ONCE: usize = 256;
 
-/// What others say of losses, in etcd.
+/// What etcd has about losses.
 #[derive(Debug, Default)]
 struct Statements {
-    /// Keys that are removed on purpose.
+    /// Keys with a leave marker.
     leaving: BTreeSet<String>,
-    /// The losses that an operator accepts, by resource.
+    /// Acceptances of a loss by an operator, by resource.
     accepted: BTreeMap<String, Acceptance>,
 }
 
-/// One look at one resource's losses.
+/// The check of one resource's losses.
 #[derive(Debug)]
 pub struct LossCheck<'a, S> {
-    /// Where others say what they know.
+    /// The store with leave markers and acceptances.
     pub store: &'a S,
-    /// Below which keys.
+    /// Their prefix.
     pub bookkeeping: &'a Bookkeeping,
-    /// The resource.
+    /// The name of the resource.
     pub name: &'a str,
-    /// What it says about losses.
+    /// Its policy on losses.
     pub policy: &'a LossPolicy,
-    /// The store went backwards less than the grace ago.
+    /// The store has regressed less than the grace ago.
     pub regressed: bool,
-    /// There is a file that can be kept.
+    /// A file is in place that can be kept.
     pub in_place: bool,
-    /// The resource has a file only for its backends, so that none at all is a loss.
+    /// The resource's file exists only for its backends, so that having none at all is a loss.
     pub is_about_backends: bool,
 }
 
-/// What came of it.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct LossOutcome {
-    /// The keys that were added to what is seen: absent, and routed to all the same.
+    /// The keys that were added to `seen`: absent from etcd and still routed to.
     pub retained: BTreeSet<String>,
-    /// Why too few backends are left for them to be all; the retained are then the rest.
+    /// Why the backends that are left are too few; the retained ones make up for it.
     pub too_few: Option<String>,
 }
 
 impl<S: Store> LossCheck<'_, S> {
-    /// Looks into the losses of `seen`, and adds to it what is retained.
-    pub async fn look(&self, belief: &mut KnownBackends, seen: &mut ParsedKeys) -> LossOutcome {
-        let doubt = belief.doubt(self.policy, seen, self.regressed);
-        if doubt.is_none() && self.too_few(belief, seen.backends.len()).is_none() {
+    /// Verifies the losses of `seen`, and adds the retained backends to it.
+    pub async fn look(&self, known: &mut KnownBackends, seen: &mut ParsedKeys) -> LossOutcome {
+        let losses = known.unverified_losses(self.policy, seen, self.regressed);
+        if losses.is_none() && self.too_few(known, seen.backends.len()).is_none() {
             return LossOutcome::default();
         }
-        let said = self.read_statements().await;
-        belief.hear_leaving(&said.leaving);
-        let word = said.accepted.get(self.name);
-        if let Some(word) = word.filter(|word| belief.accept(word, seen)) {
+        let statements = self.read_statements().await;
+        known.note_leaving(&statements.leaving);
+        let word = statements.accepted.get(self.name);
+        if let Some(word) = word.filter(|word| known.accept(word, seen)) {
             let (name, keys) = (self.name, word.keys.len());
             tracing::info!(resource = name, keys, "an operator accepted the loss");
             return LossOutcome::default();
         }
-        let retained = match doubt {
-            Some(doubt) => self.ask_around(belief, seen, &doubt).await,
+        let retained = match losses {
+            Some(losses) => self.verify(known, seen, &losses).await,
             None => BTreeSet::new(),
         };
-        let too_few = self.too_few(belief, seen.backends.len());
-        let retained = if too_few.is_some() { belief.hold_all(seen) } else { retained };
+        let too_few = self.too_few(known, seen.backends.len());
+        let retained = if too_few.is_some() { known.retain_all_lost(seen) } else { retained };
         LossOutcome { retained, too_few }
     }
 
-    /// Why `count` backends are too few to be rendered.
-    fn too_few(&self, belief: &mut KnownBackends, count: usize) -> Option<String> {
-        let had = belief.backends().next().is_some();
-        // With nothing in place there is nothing to keep.
+    /// Why `count` backends are too few to be rendered, if they are.
+    fn too_few(&self, known: &mut KnownBackends, count: usize) -> Option<String> {
+        let had = known.backends().next().is_some();
+        // Without a file in place there is nothing to keep.
         let may_keep = self.in_place && (had || count > 0 || self.is_about_backends);
         match self.policy.weigh(count, self.regressed) {
             RenderDecision::Render => {
-                belief.end_acceptance();
+                known.end_acceptance();
                 None
             }
-            RenderDecision::Keep { why } => (may_keep && !belief.is_accepted(count)).then_some(why),
+            RenderDecision::Keep { why } => (may_keep && !known.is_accepted(count)).then_some(why),
         }
     }
 
-    /// What still answers, and what nobody could be asked about, is retained.
-    async fn ask_around(
+    /// Retains every missing backend that accepts connections or could not be probed.
+    async fn verify(
         &self,
-        belief: &KnownBackends,
+        known: &KnownBackends,
         seen: &mut ParsedKeys,
-        doubt: &MissingBackends,
+        losses: &MissingBackends,
     ) -> BTreeSet<String> {
-        let evidence = gather(belief, doubt).await;
-        let held = belief.hold(seen, &evidence, doubt);
-        if !held.is_subset(belief.held()) {
+        let evidence = gather(known, losses).await;
+        let held = known.retain_lost(seen, &evidence, losses);
+        if !held.is_subset(known.held()) {
             tracing::warn!(
                 resource = self.name,
                 held = held.len(),
-                gone = doubt.missing.len() - held.len(),
-                "{}: who still answers is held",
-                doubt.why
+                gone = losses.missing.len() - held.len(),
+                "{}: retaining unregistered backends that still accept connections",
+                losses.why
             );
         }
         held
     }
 
-    /// etcd's silence about who leaves is no evidence against anybody: those who answer are
-    /// then retained.
+    /// Leave markers that cannot be read are no evidence that a backend failed: those that accept
+    /// connections are retained.
     async fn read_statements(&self) -> Statements {
         let deadline = Instant::now() + CONNECT;
         let both = [self.bookkeeping.leave_markers(), self.bookkeeping.acceptances()];
         let found = match self.store.read(&both, deadline).await {
-            // Who may read no acceptances has none.
+            // Without the right to read acceptances, there are none.
             Err(StoreError::Denied(_)) => {
                 let deadline = Instant::now() + CONNECT;
                 self.store.read(&[self.bookkeeping.leave_markers()], deadline).await
@@ -133,7 +133,9 @@ impl<S: Store> LossCheck<'_, S> {
             found => found,
         };
         let Ok(found) = found else {
-            tracing::warn!("cannot read who leaves on purpose; whoever still answers is held");
+            tracing::warn!(
+                "cannot read leave markers; retaining every backend that still accepts connections"
+            );
             return Statements::default();
         };
         let mut said = Statements::default();
@@ -149,13 +151,13 @@ impl<S: Store> LossCheck<'_, S> {
     }
 }
 
-/// Asks every backend that may be lost. One whose address belongs to somebody who leaves on
-/// purpose leaves with them, whatever its own key is.
-async fn gather(belief: &KnownBackends, doubt: &MissingBackends) -> BTreeMap<String, LossEvidence> {
-    let leaving = belief.left_addresses();
+/// Probes every backend that may be lost. One whose address belongs to a backend that deregisters
+/// on purpose counts as leaving too, whatever its own key.
+async fn gather(known: &KnownBackends, losses: &MissingBackends) -> BTreeMap<String, LossEvidence> {
+    let leaving = known.left_addresses();
     let mut evidence = BTreeMap::new();
     let mut asking = JoinSet::new();
-    for (key, addr) in doubt.missing.clone() {
+    for (key, addr) in losses.missing.clone() {
         if leaving.contains(&addr) {
             evidence.insert(key, LossEvidence::Leaving);
             continue;
@@ -174,8 +176,8 @@ async fn gather(belief: &KnownBackends, doubt: &MissingBackends) -> BTreeMap<Str
     evidence
 }
 
-/// Which of these refuse connections. Who is silent is not in the answer: it may be us who
-/// cannot reach anybody.
+/// Which of these refuse connections. One that does not answer at all is left out: the fault may be
+/// on our side.
 pub async fn refusing<K: Ord + Send + 'static>(asked: Vec<(K, Endpoint)>) -> BTreeMap<K, bool> {
     let (mut answers, mut asking) = (BTreeMap::new(), JoinSet::new());
     for (key, addr) in asked {

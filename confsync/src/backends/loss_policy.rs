@@ -1,37 +1,37 @@
-//! Is this set of backends to be believed?
+//! Decides whether a loss of backends may be rendered.
 //!
-//! A store that was wiped, and a fleet whose leases ran out together, look just
-//! like a fleet that died. So an empty set, or the sudden loss of most of it, is
-//! believed only with evidence: who leaves on purpose says so, who refuses
-//! connections is dead; what still answers is held.
+//! A store that was wiped, and a fleet whose leases expired together, look exactly like a fleet
+//! that died. So an empty set, or the sudden loss of most of it, needs evidence: a backend with a
+//! leave marker left on purpose, one that refuses connections is down, and one that still accepts
+//! them is retained.
 //!
-//! Pure. Who asks the backends is elsewhere; this decides whether to ask, and what
-//! the answers mean.
+//! Pure. The backends are probed elsewhere; this decides whether to probe them, and what the
+//! results mean.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What a resource says about losses.
+/// A resource's policy on losses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossPolicy {
-    /// What an empty set means.
+    /// What to do when no backend is registered.
     pub on_empty: OnEmpty,
-    /// Fewer than this are not rendered; the last file stays.
+    /// With fewer backends than this nothing is rendered, and the file in place stays.
     pub min_backends: usize,
-    /// The largest share that may vanish at once without evidence, 0.0–1.0.
+    /// The largest share, 0.0 to 1.0, that may vanish at once without being verified.
     pub max_loss: f64,
-    /// How long after the store went backwards every loss is doubted.
+    /// For how long after the store has regressed every loss is verified.
     pub grace: Duration,
-    /// While the store is away the backends are asked this often; zero: never.
+    /// How often backends are probed while etcd is unreachable; zero: never.
     pub probe_when_stale: Duration,
 }
 
-/// What an empty set means.
+/// What to do when no backend is registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnEmpty {
-    /// The last file stays.
+    /// Keep the file in place.
     Keep,
-    /// It is rendered, after the grace.
+    /// Render an empty set, once the grace is over.
     Render,
 }
 
@@ -47,10 +47,10 @@ impl Default for LossPolicy {
     }
 }
 
-/// Evidence about a backend that vanished.
+/// The evidence about a backend that vanished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossEvidence {
-    /// It left a mark that it leaves on purpose.
+    /// It has a leave marker.
     Leaving,
     /// It accepted a connection.
     Answers,
@@ -58,65 +58,61 @@ pub enum LossEvidence {
     Silent,
 }
 
-/// What to do with a new set.
+/// What to do with a new set of backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LossJudgement {
     /// Render it.
-    Believe,
-    /// Ask about these keys first.
+    Accept,
+    /// Verify these losses first.
     MissingBackends {
         /// The keys that vanished.
         missing: BTreeSet<String>,
-        /// In the operator's words.
+        /// The reason, for an operator.
         why: String,
     },
 }
 
-/// Whether what is left after the evidence may be rendered.
+/// Whether the set that is left after the check may be rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RenderDecision {
     /// Yes.
     Render,
-    /// No: the last file stays.
+    /// No: the file in place stays.
     Keep {
-        /// In the operator's words.
+        /// The reason, for an operator.
         why: String,
     },
 }
 
 impl LossPolicy {
-    /// Compares the set believed so far with what the store says now.
-    /// `regressed`: the store went backwards less than the grace ago.
+    /// Compares the backends known so far with those that etcd has now. `regressed`: the store has
+    /// regressed less than the grace ago.
     #[must_use]
     pub fn judge(
         &self,
-        believed: &BTreeSet<String>,
+        known: &BTreeSet<String>,
         now: &BTreeSet<String>,
         regressed: bool,
     ) -> LossJudgement {
-        let missing: BTreeSet<String> = believed.difference(now).cloned().collect();
+        let missing: BTreeSet<String> = known.difference(now).cloned().collect();
         if missing.is_empty() {
-            return LossJudgement::Believe;
+            return LossJudgement::Accept;
         }
-        let share = ratio(missing.len(), believed.len());
+        let share = ratio(missing.len(), known.len());
         let why = if regressed {
-            format!(
-                "{} of {} vanished just after etcd went backwards",
-                missing.len(),
-                believed.len()
-            )
+            format!("{} of {} vanished just after etcd regressed", missing.len(), known.len())
         } else if now.is_empty() {
-            format!("all {} vanished", believed.len())
+            format!("all {} vanished", known.len())
         } else if share > self.max_loss {
-            format!("{} of {} vanished at once", missing.len(), believed.len())
+            format!("{} of {} vanished at once", missing.len(), known.len())
         } else {
-            return LossJudgement::Believe;
+            return LossJudgement::Accept;
         };
         LossJudgement::MissingBackends { missing, why }
     }
 
-    /// Which of the missing are held, given the evidence about them. No evidence
-    /// (nobody could be asked) counts for the backend.
+    /// Which of the missing backends are retained. One without evidence (it could not be probed) is
+    /// retained too.
     #[must_use]
     pub fn hold(
         missing: &BTreeSet<String>,
@@ -126,8 +122,7 @@ impl LossPolicy {
         missing.iter().filter(held).cloned().collect()
     }
 
-    /// Whether a set of `count`, the held among them, may be rendered. `first`:
-    /// nothing was ever rendered, so there is nothing to keep.
+    /// Whether a set of `count` backends, the retained ones included, may be rendered.
     #[must_use]
     pub fn weigh(&self, count: usize, regressed: bool) -> RenderDecision {
         if count == 0 && self.on_empty == OnEmpty::Keep {
@@ -137,7 +132,7 @@ impl LossPolicy {
         }
         if count == 0 && regressed {
             return RenderDecision::Keep {
-                why: "no backend is registered yet after etcd went backwards".into(),
+                why: "no backend is registered yet since etcd regressed".into(),
             };
         }
         if count < self.min_backends {
@@ -171,7 +166,7 @@ mod tests {
             (&["a", "b", "c"], &["a"], false, true, "most may not"),
             (&["a"], &[], false, true, "nor the last"),
             (&["a", "b", "c"], &["a", "b"], true, true, "nor any after a restore"),
-            (&[], &["a"], true, false, "joining is always believed"),
+            (&[], &["a"], true, false, "joining is always accepted"),
             (&["a"], &["b", "c"], false, true, "a full replacement is a loss too"),
         ] {
             let judged = policy.judge(&set(before), &set(now), regressed);

@@ -1,4 +1,4 @@
-//! The registered backends: what the keys say, and whether a loss of them is real.
+//! The registered backends: how keys are parsed, and whether a loss of them is real.
 
 pub mod known;
 pub mod loss_check;

@@ -1,9 +1,9 @@
-//! From a snapshot to what templates see: typed backends, refused values with
-//! their reasons, and the raw entries that may pass.
+//! From a snapshot to what templates see: typed backends, rejected values with their reasons, and
+//! the raw entries that may pass.
 //!
-//! Pure and deterministic: the same snapshot gives the same answer, sorted by key.
-//! One bad value is skipped and named; it never stops the others, and it never
-//! reaches nginx, not even `nginx -t`.
+//! Pure and deterministic: the same snapshot gives the same result, sorted by key. An invalid value
+//! is skipped and named; it never affects other values, and it never reaches nginx, not even `nginx
+//! -t`.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -25,12 +25,12 @@ pub enum Values {
     Endpoint,
 }
 
-/// How a resource reads its keys.
+/// How the keys of a resource are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySelection {
     /// Put before the resource's keys; `/` for none.
     pub prefix: Prefix,
-    /// The services' folder below `prefix`, `/services` unless told otherwise.
+    /// The services' folder below `prefix`, `/services` by default.
     pub services: Prefix,
     /// The trees of the resource, with the prefix.
     pub trees: Vec<Tree>,
@@ -38,8 +38,9 @@ pub struct KeySelection {
     pub bookkeeping: Tree,
     /// Which values may pass.
     pub values: Values,
-    /// The resource declares that its keys are backends (`[nginx]`, `[guard]`, `values`). Without
-    /// that only the keys below the services' folder are; what a value looks like declares nothing.
+    /// The resource declares that its keys are backends (`[nginx]`, `[guard]`, `values`). Otherwise
+    /// only the keys below the services' folder are backends; what a value looks like does not
+    /// matter.
     pub declared: bool,
     /// Whether a DNS name may stand for an address.
     pub names: bool,
@@ -50,25 +51,24 @@ pub struct KeySelection {
 pub struct RegisteredBackend {
     /// The folder it is in: of `/services/apache/10.0.0.1`, `apache`.
     pub service: Arc<str>,
-    /// What its value says.
+    /// Its parsed value.
     pub backend: Backend,
-    /// The value as the store has it, if templates see another.
+    /// The value as stored, if templates see another.
     pub raw: Option<StoredValue>,
-    /// Its key is a setting and merely looks like a backend.
+    /// The key is a setting whose value merely looks like a backend's.
     pub is_setting: bool,
 }
 
-/// A value that was withheld.
+/// A value that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedValue {
     /// The key.
     pub key: String,
-    /// Why, without the raw value.
+    /// The reason, without the raw value.
     pub why: String,
 }
 
-/// What a resource may render from. Thousands of backends are nothing special, so its
-/// copies share their texts.
+/// The keys of a resource, parsed. There may be thousands of backends, so copies share their texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParsedKeys {
     /// Typed backends by raw key.
@@ -78,23 +78,23 @@ pub struct ParsedKeys {
     pub settings: BTreeMap<Arc<str>, Arc<RegisteredBackend>>,
     /// Values that may pass, backends among them.
     pub entries: Arc<Texts>,
-    /// Withheld values.
+    /// Values that are not used.
     pub refused: Vec<RejectedValue>,
 }
 
-/// What a resource makes of one entry.
+/// One entry, classified.
 #[derive(Default)]
 struct Sorted<'k> {
-    /// What templates see of it, if it may pass.
+    /// The value that templates see, if it may pass.
     shown: Option<StoredValue>,
-    /// What it says as a backend, and where.
+    /// The backend it describes, and its key.
     backend: Option<(BackendKey<'k>, Backend)>,
-    /// Why it is not a backend, where it should be.
+    /// Why it is not a backend, where it should be one.
     refused: Option<String>,
 }
 
 impl KeySelection {
-    /// Sorts the entries of a snapshot into backends, other values and refusals.
+    /// Classifies the entries of a snapshot as backends, other values and rejected values.
     #[must_use]
     pub fn see(&self, entries: impl IntoIterator<Item: Borrow<Entry>>) -> ParsedKeys {
         let mut typed = Vec::new();
@@ -107,9 +107,8 @@ impl KeySelection {
         ParsedKeys { backends, settings, ..seen }
     }
 
-    /// As [`KeySelection::see`], but of each key that may pass hands on what it says as a backend,
-    /// instead of keeping it: for a single run of a template that knows keys alone, thousands
-    /// of records are not worth their memory.
+    /// Like [`KeySelection::see`], but passes on each backend instead of keeping it: a single run
+    /// of a template that uses only keys need not hold thousands of records.
     #[must_use]
     pub fn see_each(
         &self,
@@ -117,7 +116,7 @@ impl KeySelection {
         mut each: impl FnMut(&Arc<str>, Option<RegisteredBackend>),
     ) -> ParsedKeys {
         let (mut shown, mut refused) = (Vec::new(), Vec::new());
-        // Shared with the backend before: they come by service.
+        // Shared with the entry before: entries of one service follow each other.
         let mut service: Arc<str> = "".into();
         for entry in entries {
             let entry = entry.borrow();
@@ -148,8 +147,7 @@ impl KeySelection {
         }
     }
 
-    /// Whether it is a loss if there are no backends: a file made of settings has none to
-    /// lose.
+    /// Whether having no backends is a loss: a file made of settings has none to lose.
     #[must_use]
     pub fn is_about_backends(&self) -> bool {
         let prefix = self.prefix.as_str().trim_end_matches('/');
@@ -160,8 +158,8 @@ impl KeySelection {
         self.trees.iter().any(about)
     }
 
-    /// The services that its keys name: `/services/cart` is `cart`. They are known before any
-    /// of their backends is.
+    /// The services that its keys name: `/services/cart` is `cart`. They are known even before a
+    /// backend registers.
     pub fn services_named(&self) -> impl Iterator<Item = &str> {
         let prefix = self.prefix.as_str().trim_end_matches('/');
         let paths = self.trees.iter().map(move |tree| tree.path().strip_prefix(prefix));
@@ -169,7 +167,7 @@ impl KeySelection {
         paths.flatten().filter_map(|path| self.services.strip(path)).filter(named)
     }
 
-    /// The folder whose keys are backends although nothing declares it, if any of them is read.
+    /// The folder whose keys are backends by default, if any of them is read.
     #[must_use]
     pub fn services_read(&self) -> Option<String> {
         let prefix = self.prefix.as_str().trim_end_matches('/');
@@ -186,7 +184,7 @@ impl KeySelection {
             return Sorted { shown: raw(), ..Sorted::default() };
         }
         let in_services = place.as_ref().is_some_and(|place| place.in_services);
-        // The values of which only backends may pass.
+        // The trees in which only backends may pass.
         let strict = match self.values {
             Values::Any => false,
             Values::Endpoint => true,
@@ -215,8 +213,8 @@ impl KeySelection {
         if self.names { Ok(backend) } else { backend.without_names().map_err(|e| e.to_string()) }
     }
 
-    /// Where a backend's key is: `<services>/<service>/<id>`, or directly below a
-    /// tree of the resource.
+    /// Splits the key of a backend: `<services>/<service>/<id>`, or directly below a tree of the
+    /// resource.
     fn place<'k>(&'k self, key: &'k str) -> Option<BackendKey<'k>> {
         let bare =
             if self.prefix.as_str() == "/" { key } else { key.strip_prefix(self.prefix.as_str())? };
@@ -233,10 +231,10 @@ impl KeySelection {
     }
 }
 
-/// What a template may print as it is: of the JSON form, which says more, the address.
-/// Its texts could hold anything, and its braces alone open a block in nginx.
+/// The value that a template may print as it is: for the JSON form, its address alone. The other
+/// fields could hold anything, and the braces alone open a block in nginx.
 fn plain(backend: &Backend, entry: &Entry) -> StoredValue {
-    // Nearly all are written as we would, and then shared.
+    // Nearly all values are written in our own form, and are shared.
     if entry.text().is_some_and(|text| is_written(&backend.addr, text)) {
         return entry.value.clone();
     }
@@ -249,7 +247,7 @@ fn is_written(addr: &Endpoint, text: &str) -> bool {
     write!(rest, "{addr}").is_ok() && rest.0.is_empty()
 }
 
-/// What is left of a text after what was written.
+/// The rest of a text after what was compared so far.
 struct Rest<'t>(&'t str);
 
 impl fmt::Write for Rest<'_> {
@@ -259,7 +257,7 @@ impl fmt::Write for Rest<'_> {
     }
 }
 
-/// Where a key stands that may be a backend's.
+/// The key of something that may be a backend.
 struct BackendKey<'k> {
     service: &'k str,
     in_services: bool,

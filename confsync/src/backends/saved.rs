@@ -1,11 +1,12 @@
-//! What a resource routed to when its file was last proven, kept beside the file.
+//! The backends that a resource routed to when its file was last proven active, saved beside the
+//! file.
 //!
-//! It is asked after a restart only, and counts only if the store went backwards
-//! meanwhile: a store whose history goes on is right about what is gone, while one that
-//! was wiped or restored is not. Without it, a restart after a wipe would take the half
-//! of the fleet that has registered again for all of it.
+//! It is read only after a restart, and counts only if the store has regressed meanwhile: a store
+//! whose history continues is right about what is gone, while one that was wiped or restored is
+//! not. Without it, a restart after a wipe would take the half of the fleet that has registered
+//! again for all of it.
 //!
-//! Losing the file costs that guard once, and nothing else.
+//! Losing the file costs this protection once, and nothing else.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
@@ -20,21 +21,21 @@ use crate::backends::{KeySelection, RegisteredBackend};
 use crate::install::{InstallError, new_beside, note};
 use crate::template::Texts;
 
-/// The word in the file's name.
+/// The part of the file's name that identifies it.
 const WORD: &str = "believed";
 
-/// What was believed, and of which store.
+/// The saved backends, and the store that they are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedBackends {
-    /// The cluster that said it.
+    /// The id of the etcd cluster.
     pub cluster: u64,
-    /// The revision at which it did.
+    /// The revision of the snapshot.
     pub revision: Revision,
-    /// The backends' keys and the values' own words.
+    /// The keys and stored values of the backends.
     pub backends: Arc<Texts>,
 }
 
-/// The first line of the file: of which store the second is, where the backends are.
+/// The first line of the file identifies the store; the second has the backends.
 #[derive(Serialize, Deserialize)]
 struct SavedHeader {
     cluster: u64,
@@ -48,19 +49,19 @@ impl SavedHeader {
 }
 
 impl SavedBackends {
-    /// Of what is believed at this revision, in the values' own words.
+    /// The known backends at the revision of `snapshot`, with their stored values.
     #[must_use]
-    pub fn of(snapshot: &Snapshot, belief: &KnownBackends) -> Self {
+    pub fn of(snapshot: &Snapshot, known: &KnownBackends) -> Self {
         let text = |(key, _): (&Arc<str>, &RegisteredBackend)| {
             let entry = snapshot.entries.get(key)?;
             Some((Arc::clone(&entry.key), entry.value.clone()))
         };
-        let backends = Arc::new(belief.backends().filter_map(text).collect());
+        let backends = Arc::new(known.backends().filter_map(text).collect());
         Self { cluster: snapshot.cluster, revision: snapshot.revision, backends }
     }
 
-    /// What is kept beside `dest`, if it is ahead of the store: the rest is not read, for
-    /// it may be large. A file that is not there or not ours is no memory.
+    /// Reads the file beside `dest`, if it is ahead of the store: otherwise only the header is
+    /// read, since the rest may be large. A file that is missing or not ours counts as none.
     #[must_use]
     pub fn load_if_ahead(dest: &Path, now: &Snapshot) -> Option<Self> {
         let mut file = BufReader::new(File::open(note(dest, WORD)).ok()?);
@@ -74,8 +75,8 @@ impl SavedBackends {
         Some(Self { cluster: head.cluster, revision: head.revision, backends })
     }
 
-    /// Keeps it beside `dest`, whole or not at all. Nothing routed to is nothing to
-    /// lose, so then no file is kept.
+    /// Writes it beside `dest`, atomically. Without any backend there is nothing to lose, so no
+    /// file is kept.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -101,7 +102,7 @@ impl SavedBackends {
         Ok(())
     }
 
-    /// What of it a resource would still route to.
+    /// The saved backends that a resource would still route to.
     #[must_use]
     pub fn belief(&self, reading: &KeySelection) -> KnownBackends {
         let entry = |(key, value): (&Arc<str>, &StoredValue)| Entry {
@@ -112,10 +113,10 @@ impl SavedBackends {
             lease: 0,
             ttl: None,
         };
-        let mut belief = KnownBackends::default();
+        let mut known = KnownBackends::default();
         let seen = reading.see(self.backends.iter().map(entry));
-        belief.adopt(&seen, std::collections::BTreeSet::new());
-        belief
+        known.adopt(&seen, std::collections::BTreeSet::new());
+        known
     }
 }
 
@@ -157,9 +158,9 @@ mod tests {
         assert_eq!(SavedBackends::load_if_ahead(&dest, &wiped), None);
 
         let before = snapshot(1, 7);
-        let mut belief = KnownBackends::default();
-        belief.adopt(&reading("/services").see(before.entries.values()), Default::default());
-        let memory = SavedBackends::of(&before, &belief);
+        let mut known = KnownBackends::default();
+        known.adopt(&reading("/services").see(before.entries.values()), Default::default());
+        let memory = SavedBackends::of(&before, &known);
         memory.save(&dest).unwrap();
         let found = SavedBackends::load_if_ahead(&dest, &wiped).unwrap();
         assert_eq!(found, memory);

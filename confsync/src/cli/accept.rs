@@ -1,5 +1,5 @@
-//! `confsync accept`: an operator's word that a loss which the load balancers hold back is
-//! meant. It is written to etcd for as long as this command runs, about the keys that are
+//! `confsync accept`: an operator confirms that a loss which load balancers withhold is intended.
+//! The acceptance is written to etcd for as long as this command runs, names the keys that are
 //! retained now, and each load balancer acts on it once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,23 +16,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::status::load_balancers::{self, Fleet};
 
-/// How long the load balancers may take; they look every two seconds, and then reload.
+/// How long the load balancers may take: they check every two seconds, and then reload.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the word outlives a command that is killed.
+/// The lease of the acceptance, in case the command is killed.
 const WORD: Duration = Duration::from_secs(45);
 
-/// How one load balancer stands to the loss.
+/// What one load balancer does about the loss.
 #[derive(Debug, PartialEq, Eq)]
 enum LossAcceptance {
-    /// It holds nothing back.
+    /// It retains nothing.
     Done,
-    /// It holds the loss back.
+    /// It still retains the lost backends.
     HoldsBack,
-    /// It has accepted, and does not get further.
+    /// It has accepted the loss, but cannot apply it.
     Rejected(String),
 }
 
-/// Has the loss of `resource` accepted by all load balancers that hold it back.
+/// Lets all load balancers that withhold a loss of `resource` accept it.
 pub(super) async fn accept<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
@@ -43,9 +43,7 @@ pub(super) async fn accept<S: Store>(
     let fleet = load_balancers::read(&found, bookkeeping);
     let holding = holding(&fleet, resource)?;
     if holding.is_empty() {
-        print(format_args!(
-            "nothing to accept: no load balancer holds back a loss of {resource}\n"
-        ));
+        print(format_args!("nothing to accept: no load balancer withholds a loss of {resource}\n"));
         return Ok(Exit::Done);
     }
     let keys: BTreeSet<String> =
@@ -60,13 +58,13 @@ pub(super) async fn accept<S: Store>(
     let key = bookkeeping.acceptance(resource)?;
     let lease = say(store, &key, &word).await.with_context(|| format!("cannot write {key}"))?;
     let exit = see(store, bookkeeping, resource, names).await;
-    // It ends by itself in any case.
+    // It expires by itself in any case.
     let _ = store.delete(&key, &Guard::Value(word), default_deadline()).await;
     let _ = store.revoke(lease, default_deadline()).await;
     exit
 }
 
-/// The load balancers that hold back a loss of `resource`.
+/// The load balancers that withhold a loss of `resource`.
 fn holding<'f>(fleet: &'f Fleet, resource: &str) -> anyhow::Result<Vec<(&'f str, &'f Ack)>> {
     let resources = fleet.values().flat_map(|(member, _)| &member.resources);
     let names: BTreeSet<&str> = resources.map(|consumes| consumes.name.as_str()).collect();
@@ -90,7 +88,7 @@ fn standing(ack: &Ack) -> LossAcceptance {
     }
 }
 
-/// Writes the word, in place of an earlier one.
+/// Writes the acceptance, in place of an earlier one.
 async fn say<S: Store>(store: &S, key: &Key, word: &[u8]) -> anyhow::Result<Lease> {
     let lease = store.grant(Ttl::new(WORD)?, default_deadline()).await?;
     let mut guard = Guard::Absent;
@@ -102,10 +100,10 @@ async fn say<S: Store>(store: &S, key: &Key, word: &[u8]) -> anyhow::Result<Leas
             PutOutcome::LeaseLost => bail!("etcd does not know the lease that it granted"),
         }
     }
-    bail!("somebody else writes it at the same time; try again")
+    bail!("another process wrote it at the same time; try again")
 }
 
-/// Waits until none of `names` holds the loss back, and says of each how it ended.
+/// Waits until none of `names` withholds the loss, and reports how each ended.
 async fn see<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
@@ -140,7 +138,7 @@ async fn see<S: Store>(
     let _ = timeout(PATIENCE, all).await;
     for lb in &names {
         print(format_args!(
-            "{lb}: still holds the loss back; more may be lost by now, try again\n"
+            "{lb}: still withholds the loss; more backends may be lost by now: try again\n"
         ));
         exit = Exit::Failed;
     }

@@ -45,7 +45,7 @@ pub static CONFD_CONFIG: Setting = Setting::new(
     "confd_config",
     "CONFSYNC_CONFD_CONFIG",
     "FILE",
-    "confd's own confd.toml, for what neither flag nor environment says",
+    "confd's own confd.toml; flags and environment override it",
 )
 .also_from(&["CONFSYNC_CONFIG_FILE"])
 .formerly(&["config_file"])
@@ -58,9 +58,13 @@ pub static RESOURCES: Group = Group {
 };
 
 /// One run.
-pub static ONCE: Setting =
-    Setting::new("once", "CONFSYNC_ONCE", "", "Apply once and exit; the exit code tells")
-        .formerly(&["onetime"]);
+pub static ONCE: Setting = Setting::new(
+    "once",
+    "CONFSYNC_ONCE",
+    "",
+    "Apply once and exit; the exit code reports the result",
+)
+.formerly(&["onetime"]);
 
 /// No change.
 pub static DRY_RUN: Setting =
@@ -84,7 +88,7 @@ pub static INTERVAL: Setting = Setting::new(
     "interval",
     "CONFSYNC_INTERVAL",
     "SPAN",
-    "Everything is read again this often, whatever the watch says",
+    "Interval of the periodic resync, which reads everything again",
 )
 .default("5m");
 
@@ -207,7 +211,7 @@ pub static JSON: Setting = output::json("CONFSYNC_JSON");
 /// What is shown by `status`, and how.
 pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BOOKKEEPING] };
 
-/// Where an operator's word is written.
+/// The prefix below which the acceptance is written.
 pub static ACCEPTING: Group = Group { heading: "", settings: &[&BOOKKEEPING] };
 
 /// The proxy that `init` writes a start for.
@@ -256,7 +260,7 @@ fn subcommands() -> [Command; 7] {
     let render = subcommand("render", "Print what a resource would write", RENDERS).arg(&resource);
     let accept = subcommand(
         "accept",
-        "Accept a loss of backends that the load balancers hold back: this one, and no later one",
+        "Accept a loss of backends that the load balancers withhold: this one, not a later one",
         ACCEPTS,
     )
     .arg(resource);

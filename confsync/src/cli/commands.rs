@@ -1,4 +1,4 @@
-//! The subcommands: what the command line says, put together and done.
+//! The subcommands: each reads its part of the command line and does its work.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,10 @@ use crate::daemon::once;
 use crate::status::load_balancers;
 use crate::template::starter;
 
-/// Does what was asked.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// Wrong usage, or what the subcommand meets.
+/// A usage error, or the failure of the subcommand.
 pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
     match matches.subcommand() {
         Some(("run", matches)) => run(matches).await,
@@ -47,7 +47,7 @@ pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
 }
 
-/// Whether it goes on until it is stopped.
+/// Whether this command keeps running until it is stopped.
 #[must_use]
 pub fn is_daemon(matches: &ArgMatches) -> bool {
     let Some(("run", matches)) = matches.subcommand() else { return false };
@@ -58,7 +58,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Starts the log; `settings`, or what is wrong with them or with those of the log.
+/// Starts the log; returns `settings`, or the mistakes in them or in those of the log.
 fn start<T>(
     log: Result<(LogFormat, String), Mistakes>,
     settings: Result<T, Mistakes>,
@@ -120,7 +120,7 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
         for program in loaded.sets.iter().flat_map(|set| &set.programs) {
             let seen = program.resource.reading.see(snapshot.entries.values());
             for refused in &seen.refused {
-                print_error(format_args!("{}: value refused: {}", refused.key, refused.why));
+                print_error(format_args!("{}: value rejected: {}", refused.key, refused.why));
             }
             if let Err(error) = program.render(&seen) {
                 print_error(&error);
@@ -162,7 +162,7 @@ async fn render(matches: &ArgMatches) -> anyhow::Result<Exit> {
     };
     let seen = program.resource.reading.see(snapshot.entries.values());
     for refused in &seen.refused {
-        print_error(format_args!("{}: value refused: {}", refused.key, refused.why));
+        print_error(format_args!("{}: value rejected: {}", refused.key, refused.why));
     }
     let candidate = program.render(&seen).map_err(anyhow::Error::msg)?.plain();
     print_bytes(&candidate.bytes);

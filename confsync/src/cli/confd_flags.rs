@@ -1,21 +1,21 @@
-//! A command line meant for confd becomes one of ours: `confsync -onetime -node
-//! HOST:PORT …` is `confsync run --once --etcd HOST:PORT …`. So does one meant for its fork:
-//! `confsync --onetime etcd --node HOST:PORT`.
+//! Translates a command line of confd into ours: `confsync -onetime -node HOST:PORT …` is `confsync
+//! run --once --etcd HOST:PORT …`. Likewise one of its fork: `confsync --onetime etcd --node
+//! HOST:PORT`.
 //!
-//! Works on words alone. What means the same is taken, what cannot be done here is
-//! refused by name, and a line of our own is left as it is.
+//! Works on the arguments alone. A flag with the same meaning is translated, one that cannot be
+//! supported is rejected by name, and a command line of our own is left as it is.
 
 use std::ffi::OsString;
 
-/// What becomes of a flag of confd.
+/// How a flag of confd is translated.
 enum FlagMeaning {
     /// A flag of ours that takes no value.
     Switch(&'static str),
     /// A flag of ours with the same value.
     Value(&'static str),
-    /// Nothing: it is always so, or has no meaning here.
+    /// Dropped: it always applies, or has no meaning here.
     Nothing,
-    /// Nothing, and its value neither.
+    /// Dropped with its value.
     NothingOf,
     /// An error; the reason and what to do.
     Unsupported(&'static str),
@@ -94,7 +94,7 @@ const FLAGS: &[(&str, FlagMeaning)] = &[
     ("separator", Unsupported(OTHER_STORE)),
     ("file", Unsupported(OTHER_STORE)),
     ("filter", Unsupported(OTHER_STORE)),
-    // The fork's. Every request, retry and command is bounded here without being told.
+    // Flags of the fork. Every request, retry and command is bounded here anyway.
     ("color", Nothing),
     ("systemd-notify", Nothing),
     ("template-cache", Nothing),
@@ -125,20 +125,20 @@ const FLAGS: &[(&str, FlagMeaning)] = &[
     ("metrics-addr", Unsupported("give --status ADDR; metrics are at /metrics there")),
 ];
 
-/// What is said of a flag: `-name`, or `--name` as the fork has it.
+/// The error for an unsupported flag: `-name`, or `--name` as the fork writes it.
 fn refused(flag: &str, why: &str) -> String {
     format!("{flag}: {why}")
 }
 
-/// Rewrites a command line meant for confd; one that is not is left as it is.
+/// Rewrites a command line of confd; any other is left as it is.
 ///
 /// # Errors
-/// A flag that means something we do not do, by name.
+/// A flag that cannot be supported, by name.
 pub fn confd_words(argv: Vec<OsString>) -> Result<Vec<OsString>, String> {
     let mut words = argv.into_iter();
     let Some(program) = words.next() else { return Ok(Vec::new()) };
     let mut rest: Vec<OsString> = words.collect();
-    // Who has learnt our `run` may have kept confd's flags.
+    // A user of our `run` may have kept confd's flags.
     if let [run, first, ..] = rest.as_slice()
         && run == "run"
         && is_confds(first)
@@ -235,7 +235,7 @@ fn rewrite(program: OsString, rest: Vec<OsString>) -> Result<Vec<OsString>, Stri
     Ok(out)
 }
 
-/// A flag as only confd writes them: of several letters behind a single dash.
+/// Whether this is a flag that only confd writes: several letters behind a single dash.
 fn is_confds(word: &OsString) -> bool {
     let text = word.to_string_lossy();
     text.len() > 2 && text.starts_with('-') && !text.starts_with("--")
@@ -252,12 +252,12 @@ fn names_confdir(word: &OsString) -> bool {
     text.starts_with('-') && ["confdir", "config-file"].contains(&name)
 }
 
-/// Our word for a value of confd's; none where ours says the same without it.
+/// Our value for one of confd's; `None` where the default is the same.
 fn meant(name: &str, value: String) -> Result<Option<String>, String> {
     Ok(Some(match (name, value.as_str()) {
         ("backend", "etcdv3") => "v3".into(),
-        // confd means v2; a server may have no v2 any more. So it is found out, unless a flag or
-        // the environment says which.
+        // For confd, `etcd` means v2; a server may no longer have v2. So the API is detected,
+        // unless a flag or the environment names it.
         ("backend", "etcd") => return Ok(None),
         ("backend", other) => {
             return Err(format!("-backend {other}: only etcd is read here (etcd, etcdv3)"));

@@ -1,7 +1,7 @@
-//! confd's own configuration, `confd.toml`, as far as it means something here.
+//! confd's own configuration, `confd.toml`, as far as it applies here.
 //!
-//! It becomes a layer of settings, which `settings` lays under flags and environment. What
-//! asks for something we do not do is an error, what means nothing here is a note.
+//! It becomes a layer of settings below flags and environment. A setting that cannot be supported
+//! is an error; one without a meaning here gives a note.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::cli::args::{CONFDIR, DRY_RUN, INTERVAL, ONCE, PREFIX, REREAD, SYNC_ON
 use crate::cli::confd_flags::log_level;
 use crate::config::confdir::{Note, mistyped, say};
 
-/// What a `confd.toml` says. An empty text is as good as none.
+/// The contents of a `confd.toml`. An empty text counts as not set.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConfdToml {
@@ -21,7 +21,7 @@ pub struct ConfdToml {
     /// Seconds.
     interval: Option<u64>,
     noop: bool,
-    /// Not in confd's documentation, and read by it all the same.
+    /// Not in confd's documentation, but confd reads it.
     onetime: bool,
     #[serde(rename = "sync-only", alias = "sync_only")]
     sync_only: bool,
@@ -45,10 +45,10 @@ pub struct ConfdToml {
     pub(crate) notes: Vec<Note>,
 }
 
-/// confd's own folder, which is meant by who names a file of confd's and no folder.
+/// confd's own folder: the default for a configuration file of confd's that names no confdir.
 const CONFD: &str = "/etc/confd";
 
-/// What is read or always so, and what belongs to it.
+/// The keys that are read, or that need not be.
 const KNOWN: &[&str] = &[
     "confdir",
     "prefix",
@@ -79,7 +79,7 @@ impl ConfdToml {
     /// The file that was named, or the one in the confdir if there is one.
     ///
     /// # Errors
-    /// When it cannot be read, or asks for what we do not do.
+    /// When it cannot be read, or asks for something unsupported.
     pub fn find(named: Option<&Path>, confdir: Option<&Path>) -> Result<Self, String> {
         let beside = confdir.unwrap_or(Path::new("/etc/confsync")).join("confd.toml");
         match named {
@@ -89,7 +89,7 @@ impl ConfdToml {
         }
     }
 
-    /// confd goes on without a file that is not there; so do we, and say it.
+    /// confd runs without a file that is not there; so do we, and log it.
     fn read(path: &Path) -> Result<Self, String> {
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -102,9 +102,9 @@ impl ConfdToml {
         Self::parse(path, &text).map_err(|why| format!("{}: {why}", path.display()))
     }
 
-    /// The tutorial hands a resource file to confd as its configuration; confd finds
-    /// nothing of its own in it and reads its confdir. So do we, and take the confdir
-    /// that the file lies in. A `confd.toml` that names none lies in it too.
+    /// The tutorial passes a resource file to confd as its configuration; confd finds none of its
+    /// own keys in it and reads its confdir. So do we, with the confdir that contains the file;
+    /// likewise for a `confd.toml` that names none.
     fn parse(path: &Path, text: &str) -> Result<Self, String> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| say(&e, text))?;
         let table: toml::Table =
@@ -125,8 +125,8 @@ impl ConfdToml {
         let mut file: Self =
             table.try_into().map_err(|e: toml::de::Error| mistyped(&e.to_string(), text))?;
         file.refuse()?;
-        let told = file.confdir.filter(|dir| !dir.as_os_str().is_empty());
-        file.confdir = Some(told.unwrap_or_else(|| beside(path)));
+        let named = file.confdir.filter(|dir| !dir.as_os_str().is_empty());
+        file.confdir = Some(named.unwrap_or_else(|| beside(path)));
         file.notes = notes;
         file.file = path.to_owned();
         Ok(file)
@@ -161,7 +161,7 @@ impl ConfdToml {
         self.password.clone().filter(|password| !password.is_empty())
     }
 
-    /// What the file says, below confd's variables of the environment.
+    /// The settings of the file, below confd's environment variables.
     pub(crate) fn layer(&self, environment: Environment<'_>) -> Layer {
         let mut variables = Layer::default();
         for (name, setting) in [

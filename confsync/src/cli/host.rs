@@ -1,5 +1,5 @@
-//! `confsync check --host`: what would fail on this machine, although the files are right.
-//! Nothing is changed and nothing is run.
+//! `confsync check --host`: what would fail on this machine although the files are valid. Changes
+//! nothing and runs nothing.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,13 +10,13 @@ use rustix::fs::Access;
 
 use crate::config::confdir::{Resource, ShellCommand};
 
-/// Words of the shell itself, and such as begin a longer command.
+/// Keywords of the shell, and commands that run another command.
 const SHELL: &[&str] = &[
     ".", ":", "[", "[[", "!", "(", "{", "cd", "echo", "eval", "exec", "exit", "export", "false",
     "for", "if", "kill", "printf", "set", "test", "true", "while",
 ];
 
-/// What would fail, in an operator's words, each with what to do.
+/// What would fail, for an operator, each with what to do.
 #[must_use]
 pub(super) fn problems(resource: &Resource) -> Vec<String> {
     let mut found = dest(resource);
@@ -74,13 +74,13 @@ fn dest(resource: &Resource) -> Vec<String> {
     Vec::new()
 }
 
-/// Only root gives files away.
+/// Only root may give a file to another owner.
 fn owner(resource: &Resource) -> Option<String> {
     let own = rustix::process::geteuid();
     let other = resource.uid.is_some_and(|uid| uid != own.as_raw());
     (other && !own.is_root()).then(|| {
         format!(
-            "dest is to belong to user {}, and only root can give a file away; run as root, or leave owner out",
+            "dest must belong to user {}, and only root can change an owner; run as root, or omit owner",
             resource.uid.unwrap_or_default()
         )
     })
@@ -106,7 +106,7 @@ fn pid_file(file: &Path, what: &str) -> Option<String> {
 /// The program of a command, if the command begins with one.
 fn first_word(command: &ShellCommand, what: &str) -> Option<String> {
     let mut words = command.text.split_whitespace();
-    // Before a program may stand settings of its environment.
+    // Variable assignments may precede the program.
     let word = words.find(|word| !word.contains('=') || word.starts_with('/'))?;
     let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "._-/+".contains(c));
     if !is_plain || SHELL.contains(&word) {

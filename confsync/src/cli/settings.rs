@@ -1,5 +1,5 @@
-//! From flags, environment and confd's `confd.toml` to what the daemon needs: every
-//! mistake at once. Flags beat environment beat file.
+//! Merges flags, environment and confd's `confd.toml` into the settings of each subcommand, and
+//! reports all mistakes at once. Flags override the environment, which overrides the file.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::config::confdir::{Globals, Note};
 use crate::config::run::{RunConfig, SingleRun};
 use crate::proxy::nginx::Argv;
 
-/// Where the resources are and what applies to all of them.
+/// The confdir, and the settings that apply to all its resources.
 #[derive(Debug)]
 pub struct ResourceSettings {
     /// The folder.
@@ -30,27 +30,27 @@ pub struct ResourceSettings {
     pub globals: Globals,
 }
 
-/// What `run` is to do.
+/// The settings of `run`.
 #[derive(Debug)]
 pub struct RunSettings {
-    /// For the daemon.
+    /// Those of the daemon.
     pub config: RunConfig,
-    /// A single run instead; `None`: go on.
+    /// The options of a single run; `None`: run as a daemon.
     pub once: Option<SingleRun>,
 }
 
-/// The command line of a subcommand with what is below it: the environment and `confd.toml`.
+/// The command line of a subcommand, and the layers below it: the environment and `confd.toml`.
 pub struct CommandLine<'a> {
     matches: &'a ArgMatches,
     environment: Environment<'a>,
     confd: ConfdToml,
-    /// What is wrong with `confd.toml`.
+    /// The mistakes in `confd.toml`.
     broken: Mistakes,
     all: Layer,
 }
 
 impl<'a> CommandLine<'a> {
-    /// Reads `confd.toml`, which may be named by a flag or lie in the confdir.
+    /// Reads `confd.toml`, which a flag may name or which is in the confdir.
     #[must_use]
     pub fn new(matches: &'a ArgMatches, environment: Environment<'a>) -> Self {
         let known = |id: &str| matches.try_contains_id(id).is_ok();
@@ -71,13 +71,13 @@ impl<'a> CommandLine<'a> {
         Self { matches, environment, confd, broken, all }
     }
 
-    /// What an operator should know of `confd.toml`.
+    /// Notes on `confd.toml` for the operator.
     #[must_use]
     pub fn notes(&self) -> &[Note] {
         &self.confd.notes
     }
 
-    /// Form and least level of the log.
+    /// The log's format and its least level.
     ///
     /// # Errors
     /// All mistakes at once.
@@ -85,7 +85,7 @@ impl<'a> CommandLine<'a> {
         log::read(self.matches, self.environment, &self.confd.layer(self.environment))
     }
 
-    /// How etcd is reached.
+    /// How to connect to etcd.
     ///
     /// # Errors
     /// All mistakes at once.
@@ -97,7 +97,7 @@ impl<'a> CommandLine<'a> {
         etcd::read(self.matches, &password, &self.confd.layer(self.environment))
     }
 
-    /// Where the resources are and what applies to all of them.
+    /// The confdir, and the settings that apply to all its resources.
     ///
     /// # Errors
     /// All mistakes at once.
@@ -107,7 +107,7 @@ impl<'a> CommandLine<'a> {
         mistakes.none_or(resources)
     }
 
-    /// What `run` is to do.
+    /// The settings of `run`.
     ///
     /// # Errors
     /// All mistakes at once.
@@ -143,7 +143,7 @@ fn resources(from: &mut Reader<'_>) -> ResourceSettings {
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// confd puts a `/` before a prefix that has none, and takes many for one.
+/// confd adds a missing leading `/` to the prefix, and reduces several to one.
 fn rooted(prefix: &str) -> String {
     let segments: Vec<&str> = prefix.split('/').filter(|s| !s.is_empty()).collect();
     format!("/{}", segments.join("/"))

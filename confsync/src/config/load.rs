@@ -1,5 +1,5 @@
-//! The confdir, read and compiled: everything that can be wrong with it is told at
-//! once, before anything acts on it.
+//! Reads and compiles the confdir, and reports everything that is wrong with it at once, before
+//! anything acts on it.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use crate::config::confdir::{self, Confdir, ConfdirError, ConfdirMistake, Global
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup, group};
 
-/// A confdir ready for use.
+/// A confdir, ready to use.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Its sets.
+    /// Its reload groups.
     pub sets: Vec<ReloadGroup>,
-    /// What an operator should know.
+    /// Notes for the operator.
     pub notes: Vec<Note>,
 }
 
@@ -26,8 +26,8 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Loaded, ConfdirError> {
 }
 
 /// Reads a confdir for a single run, which writes what it can, as confd does. Files of one nginx
-/// are loaded together, so there a mistake in one file keeps all of them back; and a file that
-/// cannot be read may be one of them.
+/// are loaded together, so a mistake in one of them rejects them all; a file that cannot be read
+/// may be one of them.
 ///
 /// # Errors
 /// When the folder itself cannot be read.
@@ -53,7 +53,7 @@ pub fn has_no_resources(path: &Path) -> bool {
     confdir::has_no_files(path)
 }
 
-/// What is good in a confdir, and what is wrong with the rest.
+/// The valid part of a confdir, and the mistakes in the rest.
 ///
 /// # Errors
 /// When the folder itself cannot be read.
@@ -81,7 +81,7 @@ pub(crate) fn read(
 }
 
 impl Loaded {
-    /// Logs what an operator should know.
+    /// Logs the notes.
     pub fn say_notes(&self) {
         for note in &self.notes {
             tracing::warn!(file = %note.file.display(), "{}", note.text);

@@ -1,9 +1,9 @@
-//! `output_format`, as confd's fork has it: a render that must be JSON, YAML, TOML or
-//! XML is refused if it is not. Well-formed is all that is asked.
+//! `output_format`, as in confd's fork: a render that must be JSON, YAML, TOML or XML is rejected
+//! unless it is well-formed.
 
 use saphyr_parser::Parser;
 
-/// What `output_format` may say.
+/// The values of `output_format`.
 pub const FORMATS: &[&str] = &["json", "yaml", "yml", "toml", "xml"];
 
 /// Whether `text` is well-formed.

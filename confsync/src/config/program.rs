@@ -1,7 +1,7 @@
-//! One resource's template, compiled, and what it makes of what is seen.
+//! One resource's compiled template, and how it renders parsed keys.
 //!
-//! Pure but for reading the template's files once, at the start or a reload of the
-//! confdir: a bad template stops the start, never a running daemon.
+//! Pure, except that it reads the template's files once, at the start or when the confdir is read
+//! again: a broken template prevents a start, but never stops a running daemon.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::template::{Engine, Input, NamedBackend, RenderedText, Template, Templ
 /// A resource ready to render.
 #[derive(Debug, Clone)]
 pub struct CompiledResource {
-    /// What its file says.
+    /// The resource's settings.
     pub resource: Resource,
     template: Arc<Template>,
     text: Vec<u8>,
@@ -45,7 +45,7 @@ impl CompiledResource {
         let sources = TemplateSources { partials, templates: Some(templates), escape };
         let template =
             Template::compile(&src, &text, resource.engine, &sources).map_err(|error| {
-                // The error names the file itself; a mistake would name it twice.
+                // The error names the file already; a mistake would name it again.
                 let named = error.to_string();
                 let bare =
                     named.strip_prefix(&format!("{}:", error.file.display())).unwrap_or(&named);
@@ -54,8 +54,7 @@ impl CompiledResource {
         Ok(Self { resource, template: Arc::new(template), text, sources })
     }
 
-    /// Whether both would render the same from the same keys, and be installed and
-    /// loaded the same way.
+    /// Whether both render the same from the same keys, and are installed and loaded the same way.
     #[must_use]
     pub fn same_as(&self, other: &CompiledResource) -> bool {
         self.resource == other.resource
@@ -69,16 +68,16 @@ impl CompiledResource {
         &self.text
     }
 
-    /// What the author of the template may not expect.
+    /// A note on something that the template's author may not expect.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         self.template.advice()
     }
 
-    /// What is to be in the resource's file.
+    /// Renders the resource's file.
     ///
     /// # Errors
-    /// In the template's words, with the place.
+    /// The template's error, with its position.
     pub fn render(&self, seen: &ParsedKeys) -> Result<RenderedFile, String> {
         let text = self.template.render_pieces(&self.input(seen)).map_err(|e| e.to_string())?;
         let balancing = self.resource.nginx.as_ref().map(|nginx| nginx.balancing);
@@ -93,7 +92,7 @@ impl CompiledResource {
         Ok(RenderedFile { target: self.target(), text, is_for_haproxy })
     }
 
-    /// A service whose keys are not read would be without backends for ever.
+    /// A service whose keys are not read would never have a backend.
     fn check_covered(&self, text: &RenderedText) -> Result<(), String> {
         let reading = &self.resource.reading;
         let prefix = reading.prefix.as_str().trim_end_matches('/');
@@ -131,8 +130,7 @@ impl CompiledResource {
         }
     }
 
-    /// Whether the template looks at typed backends: for one that does not, they may be
-    /// left out of what is seen.
+    /// Whether the template uses typed backends: otherwise they may be left out of the parsed keys.
     #[must_use]
     pub fn asks_for_backends(&self) -> bool {
         self.template.asks_for_backends()
@@ -146,7 +144,7 @@ impl CompiledResource {
             tracing::warn!(
                 kept = collision.kept,
                 dropped = collision.dropped,
-                "two keys have one name in templates; remove one of them"
+                "two keys have the same name in templates; remove one of them"
             );
         }
         let named = |(key, registered): (&Arc<str>, &Arc<RegisteredBackend>)| NamedBackend {

@@ -1,5 +1,5 @@
-//! Which files belong together: those of one nginx, or those that one command
-//! loads. A set is checked, installed and loaded as a whole.
+//! Groups files that belong together: those of one nginx, or those that one command loads. A reload
+//! group is checked, installed and loaded as a whole.
 //!
 //! Pure.
 
@@ -16,13 +16,13 @@ use crate::config::program::CompiledResource;
 pub struct ReloadGroup {
     /// The names of its resources, joined.
     pub name: String,
-    /// Who loads them.
+    /// What loads them.
     pub loader: Loader,
     /// Its resources, by name.
     pub programs: Vec<CompiledResource>,
 }
 
-/// Who loads a set.
+/// What loads a reload group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loader {
     /// nginx, by name.
@@ -31,11 +31,11 @@ pub enum Loader {
     Haproxy(HaproxyOptions),
     /// A command, shared by all resources that name the same.
     Command(String),
-    /// Nobody: the file is all there is to it. Each such resource is alone.
+    /// Nothing: writing the file is enough. Each such resource is a group of its own.
     Nobody(String),
 }
 
-/// Groups compiled resources into sets.
+/// Groups compiled resources.
 #[must_use]
 pub fn group(programs: Vec<CompiledResource>) -> Vec<ReloadGroup> {
     let mut sets: BTreeMap<Loader, Vec<CompiledResource>> = BTreeMap::new();
@@ -61,7 +61,7 @@ fn loader(resource: &Resource) -> Loader {
 }
 
 impl ReloadGroup {
-    /// Everything its resources read, each tree once.
+    /// The trees that its resources read, each once.
     #[must_use]
     pub fn trees(&self) -> Vec<Tree> {
         let mut trees: Vec<Tree> =
@@ -91,13 +91,13 @@ impl ReloadGroup {
         self.programs.iter().map(|p| p.resource.debounce).max().unwrap_or_default()
     }
 
-    /// The longest grace of its resources after the store went backwards.
+    /// The longest grace of its resources after the store has regressed.
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.programs.iter().map(|p| p.resource.policy.grace).max().unwrap_or_default()
     }
 
-    /// Whether both are the same in all that matters.
+    /// Whether both are the same in every respect that matters.
     #[must_use]
     pub fn same_as(&self, other: &ReloadGroup) -> bool {
         self.loader == other.loader

@@ -1,5 +1,5 @@
-//! One resource's text as its template wrote it, before it is known in which form its lines
-//! of members are installed. Pure.
+//! The rendered text of one resource, before its member lines get the form in which they are
+//! installed. Pure.
 
 use crate::install::{Candidate, Target};
 use crate::template::RenderedText;
@@ -11,12 +11,12 @@ pub struct RenderedFile {
     pub target: Target,
     /// The text, in pieces.
     pub text: RenderedText,
-    /// Whether HAProxy reads it, whose lines are of another form.
+    /// Whether HAProxy reads it: its member lines have another form.
     pub is_for_haproxy: bool,
 }
 
 impl RenderedFile {
-    /// As it is for a proxy that is reloaded for each change.
+    /// The text for a proxy that is reloaded for each change.
     #[must_use]
     pub fn plain(&self) -> Candidate {
         let bytes = match self.is_for_haproxy {

@@ -4,14 +4,14 @@
 //! only `{{src}}` and `{{dest}}`, with and without the dot, mean something, because confd runs
 //! those as they are written.
 //!
-//! What must hold: a path is one word to the shell, whatever is in it and whatever quotes the
-//! operator has put around its place.
+//! The invariant: a path is one word to the shell, whatever characters it has and however the
+//! operator has quoted its placeholder.
 
 use std::path::Path;
 
 use crate::template::{TemplateError, command_line};
 
-/// What stands for a path that the shell would not take for one word, until it is quoted.
+/// Replaces a path that the shell would split, until it is quoted.
 const STAND_INS: [&str; 2] = ["/CONFSYNC-STAND-IN/SRC", "/CONFSYNC-STAND-IN/DEST"];
 
 /// Renders `check_cmd`.
@@ -22,7 +22,10 @@ pub fn check_line(line: &str, src: &Path, dest: &Path) -> Result<String, Templat
     let [src, dest] = [src, dest].map(|path| path.to_string_lossy());
     let paths = [&*src, &*dest];
     let [for_src, for_dest] = stand_ins(paths);
-    let text = command_line(&dotted(line), &[("src", for_src), ("dest", for_dest)])?;
+    let fields = [("src", for_src), ("dest", for_dest)];
+    // confd knows no `.dest`: who does not name it must not meet it in `{{range .}}`.
+    let known = if line.contains("dest") { 2 } else { 1 };
+    let text = command_line(&dotted(line), fields.split_at(known).0)?;
     Ok(quoted_in(&text, paths))
 }
 
@@ -44,14 +47,14 @@ pub fn names_src(line: &str) -> bool {
     probe("/a") != probe("/aa")
 }
 
-/// The path where it is one word as it is, else what stands for it.
+/// The path itself where it is a single shell word, else its stand-in.
 fn stand_ins(paths: [&str; 2]) -> [&str; 2] {
     let [src, dest] = paths;
     let [for_src, for_dest] = STAND_INS;
     [if is_plain(src) { src } else { for_src }, if is_plain(dest) { dest } else { for_dest }]
 }
 
-/// Whether no shell gives a character of it a meaning.
+/// Whether no character of it is special to a shell.
 fn is_plain(path: &str) -> bool {
     !path.is_empty() && path.chars().all(|c| c.is_ascii_alphanumeric() || "_./@%+=:,-".contains(c))
 }
@@ -61,7 +64,7 @@ fn dotted(line: &str) -> String {
     replaced(line, |name| if name == "src" { "{{.src}}" } else { "{{.dest}}" })
 }
 
-/// The line with something else in each place of a path.
+/// The line with another text in each placeholder of a path.
 fn replaced<'n>(line: &str, instead: impl Fn(&str) -> &'n str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
@@ -78,7 +81,7 @@ fn replaced<'n>(line: &str, instead: impl Fn(&str) -> &'n str) -> String {
                 rest = after;
             }
             None => {
-                // Only the first brace: `{{{src}}` has its place one further on.
+                // Only the first brace: in `{{{src}}` the placeholder begins one further.
                 out.push('{');
                 rest = rest.get(before.len() + 1..).unwrap_or_default();
             }
@@ -88,7 +91,7 @@ fn replaced<'n>(line: &str, instead: impl Fn(&str) -> &'n str) -> String {
     out
 }
 
-/// Puts each path in its place, quoted as the quotes around it ask for.
+/// Inserts each path, quoted as the quotes around its placeholder require.
 fn quoted_in(text: &str, paths: [&str; 2]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quote = None;
@@ -168,6 +171,8 @@ mod tests {
             ("{{if .src}}b {{index . \"src\"}}{{else}}c{{end}}", "b /s/.x"),
             ("{{.src | printf \"%q\"}}{{/* no */}}", "\"/s/.x\""),
             ("echo {{.ID}} {{len .src}}", "echo <no value> 5"),
+            ("{{range .}}{{.}} {{end}}", "/s/.x "),
+            ("{{range $name, $path := .}}{{$name}}={{$path}}{{end}}", "src=/s/.x"),
             ("nginx -t", "nginx -t"),
         ] {
             assert_eq!(check(line), want, "{line}");

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::claim::KeyStatus;
-use common::handshake::{Bookkeeping, Consumes};
+use common::handshake::{Bookkeeping, Consumes, is_bookkeeping, may_be_bookkeeping};
 use common::model::format_span;
 use common::registrar;
 use common::runtime::{
@@ -26,7 +26,7 @@ use common::runtime::{
 use common::startup::wait_for_etcd;
 use common::store::Etcd;
 use common::tls::follow_expiry;
-use common::watch::{self, Options, Start};
+use common::watch::{self, Ignored, Options, Start};
 use rustix::process::Signal;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
@@ -185,7 +185,8 @@ impl Daemon {
         let (name, id, ended) = (config.name.clone(), instance.id.clone(), instance.ended.clone());
         let members = LoadBalancerKeys::new(name, id, ended, bookkeeping);
         page_clients.follow(store.clone(), members.bookkeeping().clone(), signals.abort.clone());
-        let wants = paced(members.wants());
+        let tree = members.bookkeeping().members();
+        let wants = paced(members.wants(), store.clone(), tree);
         let (report, registrar) =
             registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
         let (owner, name_owner) = channel::channel(NameOwner::default());
@@ -256,7 +257,11 @@ impl Daemon {
         let stop = CancellationToken::new();
         let reason = "nothing is read before this load balancer is registered";
         let start = Some(Start { gate: joined.clone(), reason });
-        let ignored = Some(self.config.bookkeeping.clone().into());
+        let ignored = Some(Ignored {
+            tree: self.config.bookkeeping.clone().into(),
+            entry: is_bookkeeping,
+            may_be: may_be_bookkeeping,
+        });
         let resync = self.config.reconcile;
         let options = Options { resync, start, ignored, ..Options::default() };
         let view = watch::follow(self.store.clone(), set.trees(), options, stop.clone());

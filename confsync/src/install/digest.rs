@@ -1,8 +1,7 @@
-//! One number for a set of files with their modes and owners: what the ledger
-//! compares.
+//! One digest for a set of files with their modes and owners, which the ledger compares.
 //!
-//! It covers what was asked for and no more. Where a resource names no mode, a mode
-//! that somebody changed is none of our business.
+//! It covers only what is configured. Where a resource names no mode, a changed mode makes no
+//! difference.
 
 use std::fmt;
 use std::fs::File;
@@ -19,8 +18,8 @@ use super::{Candidate, Target};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
-/// The files of a set as they are wanted. Their digest is taken once, for they may be
-/// large; copies share them.
+/// The wanted files of a reload group. Their digest is computed once, since they may be large;
+/// copies share them.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     files: Arc<[Candidate]>,
@@ -41,7 +40,7 @@ impl Wanted {
         self.digest
     }
 
-    /// The digest of what needs a reload to be live: all of it, unless somebody else can
+    /// The digest of the part that needs a reload to become active: all of it, unless a driver can
     /// change the rest in the running proxy.
     #[must_use]
     pub fn structure(&self) -> Digest {
@@ -63,7 +62,7 @@ impl From<Vec<Candidate>> for Wanted {
 }
 
 impl Digest {
-    /// The digest of what is wanted; touches no file.
+    /// The digest of the candidates; touches no file.
     #[must_use]
     pub fn of(set: &[Candidate]) -> Self {
         let mut hash = Sha256::new();
@@ -114,7 +113,7 @@ pub fn current(targets: &[Target]) -> io::Result<Option<Digest>> {
     Ok(Some(Digest(hash.finalize().into())))
 }
 
-// Lengths go before contents, so that no two sets look alike by a shifted border.
+// Lengths go before contents, so that no two sets have the same digest by a shifted boundary.
 fn add_bytes(hash: &mut Sha256, target: &Target, bytes: &[u8]) {
     for part in [target.dest.as_os_str().as_bytes(), bytes] {
         hash.update((part.len() as u64).to_le_bytes());

@@ -1,4 +1,4 @@
-//! What can go wrong with a file, in words that say what to do next.
+//! What can go wrong with a file, with what to do about it.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub enum InstallError {
         /// What the system said.
         source: io::Error,
     },
-    /// The folder of dest is not there and nobody asked to make it.
+    /// The folder of dest does not exist, and `make_directories` is not set.
     #[error(
         "the folder {} of {} does not exist; create it, or set `make_directories = true`",
         .folder.display(), .dest.display()
@@ -29,7 +29,7 @@ pub enum InstallError {
     },
     /// Dest is a symbolic link that leads nowhere.
     #[error(
-        "{} is a symbolic link to {}, whose folder does not exist; mend or remove the link",
+        "{} is a symbolic link to {}, whose folder does not exist; correct or remove the link",
         .dest.display(), .to.display()
     )]
     Dangling {
@@ -72,15 +72,15 @@ pub enum InstallError {
         dest: PathBuf,
         /// Who holds the lock.
         holder: String,
-        /// The lock.
+        /// The lock file.
         path: PathBuf,
     },
-    /// The proof is of other bytes than those staged.
+    /// The proof is for other bytes than those staged.
     #[error("the check was made of another set of files; nothing was installed")]
     OtherProof,
     /// A staged file changed after it was written, perhaps by the check itself.
     #[error(
-        "the staged copy of {} was changed by somebody else than its check_cmd; \
+        "the staged copy of {} was changed by something other than its check_cmd; \
          nothing was installed",
         .0.display()
     )]
@@ -102,7 +102,7 @@ impl InstallError {
         move |source| Self::Io { doing, path, source }
     }
 
-    /// What the system said, if it was the system.
+    /// The kind of the system error, if it was one.
     #[must_use]
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {

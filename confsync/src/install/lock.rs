@@ -1,4 +1,4 @@
-//! One writer for each dest: a lock on a file beside it, held for as long as somebody writes it.
+//! One writer for each dest: a lock on a file beside it, taken for as long as it is written.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,7 +11,7 @@ use super::names::lock;
 use super::recover::place;
 use super::{InstallError, Target};
 
-/// The right to write one dest; ends with the process at the latest.
+/// The right to write one dest. The lock ends with the process at the latest.
 #[derive(Debug)]
 pub struct DestLock {
     dest: PathBuf,
@@ -33,8 +33,8 @@ impl DestLock {
         Ok(())
     }
 
-    /// `None` where there is no folder yet, or none that we may write: nothing can be staged
-    /// there either, and that is said when it is tried.
+    /// `None` where there is no folder yet, or none that we may write: nothing can be staged there
+    /// either, which is reported when it is tried.
     fn take(target: &Target) -> Result<Option<Self>, InstallError> {
         let Some(real) = place(target)? else { return Ok(None) };
         let path = lock(&real);
@@ -44,7 +44,7 @@ impl DestLock {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     let mut holder = String::new();
-                    // What cannot be read is not named.
+                    // A holder that cannot be read is not named.
                     let _ = file.take(64).read_to_string(&mut holder);
                     let (dest, holder) = (target.dest.clone(), holder.trim().to_owned());
                     return Err(InstallError::Held { dest, holder, path });
@@ -53,7 +53,7 @@ impl DestLock {
                 Err(TryLockError::Error(_)) => return Ok(None),
             }
             if !is(&file, &path) {
-                // Its last holder has removed it meanwhile.
+                // Its last holder has removed it in between.
                 continue;
             }
             let _ = file.set_len(0);
@@ -64,14 +64,13 @@ impl DestLock {
 }
 
 impl Drop for DestLock {
-    /// Removed while it is locked: whoever has it open looks whether it is still there.
+    /// Removed while it is locked: a process that has it open checks whether it still exists.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// In a folder that others write as well, the name may be a link to a file that is not ours to
-/// write.
+/// In a folder that others may write, the name may be a link to a file that is not ours to write.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);

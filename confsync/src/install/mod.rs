@@ -6,20 +6,19 @@
 //!                                                                    └─ rollback
 //! ```
 //!
-//! What must hold:
-//! * bytes that no check has passed cannot be installed: only a [`Proof`] of these
-//!   very bytes opens the way, and the compiler sees to the order;
+//! Invariants:
+//! * bytes that no check has passed cannot be installed: it takes a [`Proof`] of these very bytes,
+//!   and the types enforce the order;
 //! * a set is swapped as a whole: if one file cannot be, those before it are put back;
-//! * whoever reads dest, at any moment and after a kill at any moment, reads the old
-//!   file or the new one, never a part (the one exception is `in_place`, which an
-//!   operator must ask for);
+//! * a reader of dest, at any moment and after a kill at any moment, reads the old file or the new
+//!   one, never a part (the one exception is `in_place`, which an operator must ask for);
 //! * after a crash [`recover`] makes the set whole and finds the previous files, and
 //!   [`clean_stale`] removes what an earlier run of ours left, and nothing else;
-//! * one dest has one writer: a [`DestLock`] is held for as long as somebody writes it.
+//! * one dest has one writer, which has its [`DestLock`].
 //!
-//! Everything here is plain blocking code. A swap costs two fsyncs, some 10 ms, so
-//! call it through `tokio::task::spawn_blocking`; a step once begun is then finished
-//! even if the caller goes away.
+//! Everything here is plain blocking code. A swap costs two fsyncs, some 10 ms, so call it through
+//! `tokio::task::spawn_blocking`; a step that has begun is then finished even if the caller is
+//! dropped.
 //!
 //! This module knows nothing of templates, nginx or commands.
 

@@ -1,5 +1,5 @@
-//! The names of our files beside dest. All begin with a dot, which no glob of nginx
-//! matches, and carry our name, so that we clean up after ourselves and nobody else.
+//! The names of our files beside dest. All begin with a dot, which no glob of nginx matches, and
+//! carry our name, so that only our own files are ever cleaned up.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -35,12 +35,12 @@ pub(super) fn previous(real: &Path) -> PathBuf {
     beside(real, PREVIOUS)
 }
 
-/// Says that there was no file before.
+/// Records that there was no file before.
 pub(super) fn absent(real: &Path) -> PathBuf {
     beside(real, ABSENT)
 }
 
-/// Locked by whoever writes `real`.
+/// The lock of the process that writes `real`.
 pub(super) fn lock(real: &Path) -> PathBuf {
     beside(real, LOCK)
 }
@@ -51,7 +51,7 @@ pub(super) fn replacing(real: &Path) -> PathBuf {
     beside(real, REPLACING)
 }
 
-/// A file that some other part of ours keeps beside the file that `dest` means.
+/// A file that another module keeps beside the file that `dest` resolves to.
 pub(crate) fn note(dest: &Path, word: &str) -> PathBuf {
     let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
     beside(&real, word)

@@ -1,5 +1,5 @@
-//! What an earlier run left beside a dest: previous files to decide about, and stage
-//! files to remove.
+//! What an earlier run left beside a dest: previous files whose fate is undecided, and stage files
+//! to remove.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -15,15 +15,13 @@ use super::{InstallError, InstalledFiles, Target};
 pub enum Recovered {
     /// Nothing to decide.
     Nothing,
-    /// It ended in the middle of a swap; all files are the previous ones again.
+    /// It ended in the middle of a swap; the previous files are back in place.
     PutBack,
-    /// The new files are in place, all of them, and it was not decided whether they
-    /// stay: whether nginx runs them is not known.
+    /// All new files are in place, but it is not known whether nginx runs them.
     Undecided(InstalledFiles),
 }
 
-/// Makes a set whole that was being swapped in when an earlier run ended. Call it
-/// before a new install.
+/// Completes or undoes a swap that an earlier run did not finish. Call it before a new install.
 ///
 /// Where only some of the files have a previous one, all dests are of one kind (see
 /// the order of the steps), and what is left is only removed.
@@ -51,8 +49,8 @@ pub fn recover(targets: &[Target]) -> Result<Recovered, InstallError> {
     }
 }
 
-/// Removes stage files that an earlier run of ours left beside this dest, and says
-/// which. Only for who holds the lock of the dest: nobody else has candidates there then.
+/// Removes stage files that an earlier run of ours left beside this dest, and returns them.
+/// Requires the lock of the dest: no other process has candidates there then.
 ///
 /// # Errors
 /// When the folder cannot be read or a file not removed.
@@ -61,7 +59,7 @@ pub fn clean_stale(target: &Target) -> Result<Vec<PathBuf>, InstallError> {
     clean_beside(&real)
 }
 
-/// As [`clean_stale`], for any file beside which we make others.
+/// Like [`clean_stale`], for any file beside which we make others.
 pub(crate) fn clean_beside(real: &Path) -> Result<Vec<PathBuf>, InstallError> {
     let (Some(folder), Some(name)) = (real.parent(), real.file_name()) else {
         return Ok(Vec::new());
@@ -80,11 +78,11 @@ pub(crate) fn clean_beside(real: &Path) -> Result<Vec<PathBuf>, InstallError> {
 }
 
 fn held(path: &Path) -> bool {
-    // A file that cannot be opened cannot be told to be stale: leave it.
+    // A file that cannot be opened may be in use: leave it.
     File::open(path).map_or(true, |file| file.try_lock().is_err())
 }
 
-/// The real place, or `None` where there is not even a folder.
+/// The resolved path, or `None` where even the folder is missing.
 pub(super) fn place(target: &Target) -> Result<Option<PathBuf>, InstallError> {
     match resolve(&target.dest) {
         Ok(ResolvedDest { real, .. }) => Ok(Some(real)),

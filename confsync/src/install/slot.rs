@@ -1,5 +1,5 @@
-//! One file of a set on its way: the staged bytes, the place they take, and the mark
-//! that tells what was there before.
+//! One file in a swap: the staged bytes, the path they replace, and the mark that records what was
+//! there before.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -70,9 +70,8 @@ impl FileSwap {
         Ok(())
     }
 
-    /// A link costs nothing and keeps the very file; a copy serves where links are
-    /// refused. The link needs no fsync of its own: it is in the same journal, before
-    /// the rename.
+    /// A hard link costs nothing and keeps the very file; a copy serves where links are refused.
+    /// The link needs no fsync of its own: it is in the same journal, before the rename.
     pub(super) fn keep(&mut self) -> Result<(), InstallError> {
         let mark = previous(&self.real);
         match fs::hard_link(&self.real, &mark) {
@@ -99,8 +98,8 @@ impl FileSwap {
         Ok(())
     }
 
-    /// `None` where old and new are alike. A mark may be a copy, so another file at
-    /// dest proves nothing yet.
+    /// `None` where old and new have the same content. A mark may be a copy, so that a different
+    /// file at dest proves nothing yet.
     pub(super) fn is_replaced(&self) -> Option<bool> {
         if absent(&self.real).exists() {
             return Some(self.real.exists());
@@ -188,7 +187,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// What is gone need not be removed.
+/// A file that is gone need not be removed.
 fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),

@@ -31,7 +31,7 @@ pub struct StagedFiles {
     digest: Digest,
 }
 
-/// That a check has passed these very bytes. Only checks make one.
+/// Proof that a check has passed these very bytes. Only checks create one.
 #[derive(Debug)]
 #[must_use]
 pub struct Proof {
@@ -46,13 +46,13 @@ impl Proof {
         Self { digest: set.digest, edits: None }
     }
 
-    /// For a resource that names no check, as confd allows.
+    /// For a resource without a check, as confd allows.
     pub fn nothing_to_ask(set: &StagedFiles) -> Self {
         Self { digest: set.digest, edits: None }
     }
 
-    /// For commands that have passed `set`. What they have made of the candidates is what is
-    /// installed, as confd has it.
+    /// For commands that have passed `set`. What they made of the candidates is installed, as in
+    /// confd.
     ///
     /// # Errors
     /// When a candidate is no file any more.
@@ -139,7 +139,7 @@ impl Staged {
         }
     }
 
-    /// Takes what its check has made of it: on disk, with the owner and mode that are wanted.
+    /// Accepts the candidate as its check has edited it, on disk, with the wanted owner and mode.
     fn take_edit(&mut self, stamp: EditStamp) -> Result<bool, InstallError> {
         if stamp == self.stamp {
             return Ok(false);
@@ -194,10 +194,10 @@ impl StagedFiles {
         self.digest
     }
 
-    /// Lets the set pass, on the proof that it was checked.
+    /// Accepts the set, given the proof that it was checked.
     ///
     /// # Errors
-    /// When the proof is of other bytes, or the staged files were changed since.
+    /// When the proof is for other bytes, or the staged files were changed since.
     pub fn accept(mut self, proof: Proof) -> Result<CheckedFiles, InstallError> {
         if proof.digest != self.digest {
             return Err(InstallError::OtherProof);

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use super::Target;
 
-/// What the file system says of a set: equal stamps mean that nobody wrote, replaced
-/// or removed a file, or changed its mode or owner (which moves its change time).
+/// The file system's view of a set: equal stamps mean that no file was written, replaced or
+/// removed, or had its mode or owner changed (which moves its change time).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<Option<FileStamp>>);
 
@@ -18,7 +18,7 @@ struct FileStamp {
 }
 
 impl Stamp {
-    /// The stamp of now. A file that is not there, or cannot be looked at, is `None`.
+    /// The present stamp. A file that does not exist, or cannot be examined, is `None`.
     #[must_use]
     pub fn of(targets: &[Target]) -> Self {
         let file = |target: &Target| {

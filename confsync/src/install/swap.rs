@@ -1,13 +1,11 @@
-//! The later stages: a set takes its place as a whole, and can be put back.
+//! The later stages: a set is put in place as a whole, and can be rolled back.
 //!
-//! Each way through is a list of small steps ([`SwapStep`]), each of which is one change
-//! of the file system or leaves nothing half done. So a kill between any two of them
-//! can be played in a test.
+//! Each way is a list of small steps ([`SwapStep`]), each of which is one change of the file system
+//! or leaves nothing half done. So tests can simulate a kill between any two of them.
 //!
-//! The order makes [`super::recover`] certain: every file has its mark (the previous
-//! content, or that there was none) before the first swap, and keeps it until the last
-//! is committed or put back. Marks for some files only therefore mean that no file is
-//! between old and new.
+//! The order is what makes [`super::recover`] certain: every file has its mark (the previous
+//! content, or that there was none) before the first swap, and keeps it until the last is committed
+//! or rolled back. Therefore, if only some files have marks, no file is between old and new.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -99,10 +97,10 @@ impl InstalledFiles {
         self.edited
     }
 
-    /// The new files are proven: the previous ones go.
+    /// The new files are proven: removes the previous ones.
     ///
     /// # Errors
-    /// When one cannot be removed. The files in place are not concerned.
+    /// When one cannot be removed. The files in place are not affected.
     pub fn commit(mut self) -> Result<(), InstallError> {
         self.swap.walk(self.swap.forget().collect())
     }

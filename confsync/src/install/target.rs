@@ -33,7 +33,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A target with nothing asked for but its place.
+    /// A target with defaults for everything but its path.
     #[must_use]
     pub fn new(dest: impl Into<PathBuf>) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Target {
     }
 }
 
-/// Bytes and where they are to go. Nobody has checked them.
+/// Bytes and where they are to go, not checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Where they go.
@@ -56,14 +56,14 @@ pub struct Candidate {
     pub bytes: Vec<u8>,
 }
 
-/// The place behind the links, and what is there now.
+/// The path behind the links, and what is there now.
 #[derive(Debug)]
 pub(super) struct ResolvedDest {
     pub(super) real: PathBuf,
     pub(super) now: Option<Metadata>,
 }
 
-/// Follows dest to the file that is really meant; rename would replace the link.
+/// Resolves dest to the file that it refers to; a rename would replace the link.
 ///
 /// A link to a file that is not there yet is followed too, as writing through it
 /// would, if the folder it leads to exists.
@@ -105,8 +105,8 @@ pub(super) fn resolve(dest: &Path) -> Result<ResolvedDest, InstallError> {
     Err(InstallError::LinkLoop(dest.into()))
 }
 
-/// The file behind the links of any path, there or not yet; the path itself where that cannot be
-/// told.
+/// The file behind the links of any path, existing or not; the path itself where it cannot be
+/// resolved.
 #[must_use]
 pub fn real_path(path: &Path) -> PathBuf {
     let found = fs::canonicalize(path);
@@ -114,7 +114,7 @@ pub fn real_path(path: &Path) -> PathBuf {
     found.unwrap_or_else(|_| path.to_owned())
 }
 
-/// Makes the missing folders of dest if that was asked for.
+/// Makes the missing folders of dest if the target asks for it.
 pub(super) fn make_folder(target: &Target) -> Result<(), InstallError> {
     let (folder, _) = split(&target.dest)?;
     if target.make_directories {
@@ -139,7 +139,7 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// Mode and owner a file is to have, or has.
+/// The mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Access {
     pub(super) mode: u32,
@@ -148,7 +148,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// What was asked for, else what dest has, else what a new file gets.
+    /// What the target asks for, else what dest has, else what a new file gets.
     pub(super) fn wanted(target: &Target, now: Option<&Metadata>) -> Self {
         Self {
             mode: target.mode.or_else(|| now.map(|m| m.mode() & 0o7777)).unwrap_or(0o644),

@@ -104,18 +104,18 @@ fn links_are_followed_and_stay() {
 fn what_is_no_place_for_a_file_is_named() {
     let dir = tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let told = |dest: PathBuf| install(Target::new(dest), "x").unwrap_err().to_string();
+    let error = |dest: PathBuf| install(Target::new(dest), "x").unwrap_err().to_string();
     symlink("nowhere/x", at("dangling")).unwrap();
-    assert!(told(at("dangling")).contains("whose folder does not exist"));
+    assert!(error(at("dangling")).contains("whose folder does not exist"));
     symlink("loop-b", at("loop-a")).unwrap();
     symlink("loop-a", at("loop-b")).unwrap();
-    assert!(told(at("loop-a")).contains("leads back to itself"));
-    assert!(told(at("loop-a/x")).contains("leads back to itself"));
-    assert!(told(dir.path().into()).contains("is a folder, not a file"));
-    assert!(told("/dev/null".into()).contains("is a device, not a file"));
-    assert!(told("relative/x".into()).contains("not an absolute path"));
-    assert!(told("/".into()).contains("not an absolute path"));
-    let long = told(at(&"n".repeat(250)));
+    assert!(error(at("loop-a")).contains("leads back to itself"));
+    assert!(error(at("loop-a/x")).contains("leads back to itself"));
+    assert!(error(dir.path().into()).contains("is a folder, not a file"));
+    assert!(error("/dev/null".into()).contains("is a device, not a file"));
+    assert!(error("relative/x".into()).contains("not an absolute path"));
+    assert!(error("/".into()).contains("not an absolute path"));
+    let long = error(at(&"n".repeat(250)));
     assert!(long.contains("leaves no room"), "{long}");
     assert_eq!(names(dir.path()), ["dangling", "loop-a", "loop-b"]);
 }
@@ -223,9 +223,9 @@ fn a_file_that_is_a_mount_is_written_in_place_only_when_allowed() {
     fs::write(&real, "old").unwrap();
     fs::write(&dest, "").unwrap();
     mount_bind(&real, &dest).unwrap();
-    let told = install(Target::new(&dest), "new").unwrap_err();
-    assert!(matches!(told, InstallError::Mounted(_)), "{told}");
-    assert!(told.to_string().contains("mount its folder instead"));
+    let error = install(Target::new(&dest), "new").unwrap_err();
+    assert!(matches!(error, InstallError::Mounted(_)), "{error}");
+    assert!(error.to_string().contains("mount its folder instead"));
     assert_eq!(fs::read_to_string(&dest).unwrap(), "old");
     assert_eq!(names(disk.0.path()), ["real", "x"]);
 

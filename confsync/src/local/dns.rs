@@ -1,11 +1,10 @@
-//! The one question the standard library cannot ask a resolver: SRV records.
+//! SRV records, the one look-up that the standard library does not offer.
 //!
-//! hickory-resolver speaks to the servers of `/etc/resolv.conf`; nothing is remembered
-//! from one look-up to the next. Which server is asked for which name, and in which order,
-//! is said here, for an empty answer empties a file. What must hold: "none" is the word of
-//! the first server that answers, and only if no name it was asked for made it fail. (The
-//! crate asks two servers at once and takes the faster, and its search forgets a failure
-//! when the next name does not exist.)
+//! hickory-resolver asks the servers of `/etc/resolv.conf`; nothing is cached between look-ups.
+//! Which server is asked for which name, and in which order, is decided here, because an empty
+//! answer empties a file. The invariant: "no such name" is the answer of the first server that
+//! responds, and counts only if none of the names failed. (The crate asks two servers at once and
+//! takes the faster, and its search forgets a failure when the next name does not exist.)
 
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use hickory_resolver::proto::rr::{Name, RData};
 use hickory_resolver::system_conf::parse_resolv_conf;
 use tokio::time::timeout;
 
-/// The servers of a service, in no order; none when the name does not exist.
+/// The servers of a service, unordered; none when the name does not exist.
 ///
 /// # Errors
 /// When the name is none, or no resolver gives an answer in time.
@@ -31,20 +30,20 @@ pub(super) fn lookup(name: &str, patience: Duration) -> Result<Vec<SRV>, NetErro
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(resolver.find(name, patience))
     };
-    // The caller's thread may belong to a runtime, and inside one no other may run.
+    // The caller's thread may belong to a runtime, inside of which no other can run.
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, work)?;
         thread.join().unwrap_or(Err(NetError::Message("the resolver panicked")))
     })
 }
 
-/// What `resolv.conf` says; without a server there it is this machine's.
+/// The settings of `resolv.conf`; without a server there, the local machine is asked.
 fn configuration(conf: &str) -> Result<(ResolverConfig, ResolverOpts), NetError> {
     parse_resolv_conf(conf)
         .or_else(|_| parse_resolv_conf(format!("{conf}\nnameserver 127.0.0.1\n")))
 }
 
-/// Whom to ask, and what to append to short names.
+/// The servers to ask, and the suffixes for short names.
 struct Resolver {
     /// One for each server.
     servers: Vec<TokioResolver>,
@@ -84,7 +83,7 @@ impl Resolver {
 
     async fn find(&self, name: &str, patience: Duration) -> Result<Vec<SRV>, NetError> {
         let names = self.names(name)?;
-        // A silent server must leave time for the next.
+        // A server that does not answer must leave time for the next.
         let share = patience / u32::try_from(self.servers.len()).unwrap_or(u32::MAX).max(1);
         let mut trouble = NetError::NoConnections;
         for server in &self.servers {

@@ -1,4 +1,4 @@
-//! The system that this process runs on, as templates may ask it. Look-ups have a deadline.
+//! The system that this process runs on, as templates may query it. Look-ups have a deadline.
 
 mod dns;
 
@@ -26,7 +26,7 @@ impl System for LocalSystem {
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
-        // The standard library promises nothing for these names.
+        // The standard library may panic for these names.
         if name.is_empty() || name.contains(['=', '\0']) {
             return None;
         }
@@ -46,7 +46,7 @@ impl System for LocalSystem {
         let host = name.to_owned();
         let worker = move || {
             let found = (host.as_str(), 0).to_socket_addrs();
-            // Nobody listens any more when the deadline has passed.
+            // The receiver is gone if the deadline has passed.
             let _ = answer.send(found.map(|all| all.map(|address| address.ip()).collect()));
         };
         std::thread::Builder::new().spawn(worker).map_err(|error| error.to_string())?;

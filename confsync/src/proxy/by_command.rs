@@ -1,4 +1,4 @@
-//! A program that is known by the operator's commands alone.
+//! A program that confsync controls by the operator's commands alone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::config::reload_group::ReloadGroup;
 use crate::config::substitute::{check_line, names_src, substitute};
 use crate::install::{Digest, Proof, StagedFiles};
 
-/// How long a command may take that is perhaps for a program which is not started yet.
+/// The timeout of a command that may be for a program which has not been started yet.
 const BEFORE_START: Duration = Duration::from_secs(5);
 
-/// Commands, and how long after success old requests are taken to be done.
+/// The commands, and how long after success old requests count as done.
 #[derive(Debug)]
 pub struct ByCommand {
     group: String,
-    /// The supervised program, which the commands may be for.
+    /// The supervised program, which may be what the commands are for.
     child: Option<Child>,
-    /// What it is, if it is an nginx.
+    /// The nginx that it is, if it is one.
     nginx: Option<Nginx>,
     checks: Vec<CheckCommand>,
     reloads: Vec<confdir::ShellCommand>,
@@ -40,7 +40,7 @@ struct CheckCommand {
 impl ByCommand {
     pub(super) fn of(set: &ReloadGroup, child: Option<Child>, nginx: Option<Nginx>) -> Self {
         let resources = || set.programs.iter().map(|program| &program.resource);
-        // After the swap the candidate is dest itself. The same line runs once.
+        // After the swap, the candidate is dest itself. Identical lines run once.
         let once = |pick: fn(&Resource) -> &Option<confdir::ShellCommand>| {
             let line = |resource: &Resource| {
                 let command = pick(resource).clone()?;
@@ -81,7 +81,7 @@ impl ByCommand {
                 Err(error) => return Err(NotPassed::Unknown(format!("check_cmd: {error}"))),
             }
         }
-        // Those that do not look at the candidate are asked after the swap.
+        // Checks that do not name the candidate are run after the swap.
         Proof::passed_by_commands(staged)
             .map_err(|error| NotPassed::RejectedValue(error.to_string()))
     }
@@ -96,7 +96,7 @@ impl ByCommand {
         Ok(())
     }
 
-    /// Whether whoever loads the files runs, as far as it is known.
+    /// Whether the program that loads the files runs, as far as that is known.
     pub(super) fn is_running(&self) -> bool {
         !self.child.as_ref().is_some_and(|child| child.life() == Life::Waiting)
     }
@@ -105,8 +105,8 @@ impl ByCommand {
         self.quiesces.is_empty()
     }
 
-    /// A reload that is due to a program which we have yet to start must not keep it from being
-    /// started: the command may be for it. `files` are those in place.
+    /// A reload command must not prevent the start of a program that confsync has yet to start: the
+    /// command may be for it. `files` are those in place.
     pub(super) async fn load(&self, files: Option<Digest>) -> Result<Old, NotLoaded> {
         let waiting = self.child.as_ref().filter(|child| child.life() == Life::Waiting);
         let loaded = self.run_all(waiting.map(|_| BEFORE_START)).await;
@@ -137,7 +137,7 @@ impl ByCommand {
                 format!("{error}; {name} was started meanwhile, and the command is run again")
             }
             (Knows::Others, None) if untold => format!(
-                "nobody tells {name} of the change; name a reload_cmd (`true` if it reads the file \
+                "no command reloads {name}; set a reload_cmd (`true` if it reads the file \
                  by itself), or an [nginx] table if it is an nginx"
             ),
             (_, None) => return Ok(()),

@@ -16,34 +16,34 @@ use tokio::time::timeout;
 
 use crate::install::Digest;
 use crate::proxy::command::Supervised;
-use crate::proxy::nginx::{Argv, Master, Nginx, StartError, is_alive};
+use crate::proxy::nginx::{Argv, Nginx, NginxMaster, StartError, is_alive};
 
-/// How long a child may take to serve.
+/// How long a child may take until it serves.
 pub const START: Duration = Duration::from_secs(10);
-/// As much more for a program that comes before nginx: an entry point prepares things.
+/// The factor for a program that starts nginx in turn: an entry point prepares things first.
 const WRAPPED: u32 = 6;
 
-/// Where the child is in its life.
+/// The state of the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// Not started: no good configuration yet.
+    /// Not started: there is no good configuration yet.
     Waiting,
     /// It runs, with this process number.
     Running(i32),
-    /// It left, with this exit code.
+    /// It exited with this code.
     Left(u8),
 }
 
-/// What a start came to.
+/// The outcome of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    /// It read the files as they were at this start.
+    /// It was started now, and read the files that are in place.
     Now,
-    /// It ran already, by files that may be older.
+    /// It was already running, by files that may be older.
     Before,
 }
 
-/// A handle to the child. Clones mean the same child.
+/// A handle to the child. Clones refer to the same child.
 #[derive(Debug, Clone)]
 pub struct Child {
     orders: mpsc::Sender<Order>,
@@ -54,23 +54,23 @@ pub struct Child {
     starting: Arc<Mutex<Starting>>,
 }
 
-/// What is known of the files that the child reads at its start.
+/// The files that the child reads at its start.
 #[derive(Debug, Default)]
 struct Starting {
-    /// The reload groups whose files are to be there first.
+    /// The reload groups whose files must be in place first.
     expected: BTreeSet<String>,
-    /// Those that are, and what was in place then.
+    /// Those that are in place, with the digest of their files.
     placed: BTreeMap<String, Option<Digest>>,
 }
 
-/// What the child knows of the files of one reload group.
+/// Whether the child has read the files of one reload group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knows {
-    /// It was started with exactly these.
+    /// It was started with exactly these files.
     ReadThem,
     /// It is not started: files of other reload groups are missing.
     NotStarted,
-    /// It was started with others.
+    /// It was started with other files.
     Others,
 }
 
@@ -99,7 +99,7 @@ impl Child {
         Self { orders, life, name: name.into(), command, starting: Arc::default() }
     }
 
-    /// The program, as it was called.
+    /// The program's name, as in its command line.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -111,7 +111,7 @@ impl Child {
         &self.command
     }
 
-    /// Where it is in its life.
+    /// Its present state.
     #[must_use]
     pub fn life(&self) -> Life {
         *self.life.borrow()
@@ -126,30 +126,30 @@ impl Child {
         }
     }
 
-    /// Starts it, unless it was started before. With `nginx` it counts as started
-    /// when its workers serve, and one left by a former run is taken over.
+    /// Starts it, unless it was started before. With `nginx` it counts as started once its workers
+    /// serve, and an nginx that an earlier run left is taken over.
     ///
     /// # Errors
-    /// With its own last words.
+    /// Its last lines of output.
     pub async fn start(&self, nginx: Option<Nginx>, deadline: Duration) -> Result<Begun, String> {
         let _one = self.starting.lock().await;
         self.start_alone(nginx, deadline).await
     }
 
-    /// Before the start: these are the reload groups whose files it is to find.
+    /// To be called before the start: the reload groups whose files it must find.
     pub async fn expect(&self, groups: impl IntoIterator<Item = String>) {
         self.starting.lock().await.expected = groups.into_iter().collect();
     }
 
-    /// Before the start: these files of a reload group are in place.
+    /// To be called before the start: these files of a reload group are in place.
     pub async fn note(&self, group: &str, files: Option<Digest>) {
         self.starting.lock().await.placed.insert(group.to_owned(), files);
     }
 
-    /// The files of a reload group are in place: it is started when those of all are.
+    /// The files of a reload group are in place; the child is started once those of all groups are.
     ///
     /// # Errors
-    /// With its own last words.
+    /// Its last lines of output.
     pub async fn placed(
         &self,
         group: &str,
@@ -175,21 +175,21 @@ impl Child {
         if self.life() != Life::Waiting {
             return Ok(Begun::Before);
         }
-        let (answer, told) = oneshot::channel();
+        let (answer, outcome) = oneshot::channel();
         let order = Order::Start { nginx: nginx.map(Box::new), deadline, answer };
         if self.orders.send(order).await.is_err() {
-            return Err(format!("{} is gone", self.name));
+            return Err(format!("{} has exited", self.name));
         }
-        told.await.unwrap_or_else(|_| Err(format!("{} is gone", self.name)))
+        outcome.await.unwrap_or_else(|_| Err(format!("{} has exited", self.name)))
     }
 
     /// Whether it is an nginx, or has started one.
     #[must_use]
     pub fn runs_nginx(&self) -> bool {
-        self.pid().is_some_and(|pid| Master::below(pid).is_ok())
+        self.pid().is_some_and(|pid| NginxMaster::below(pid).is_ok())
     }
 
-    /// Waits until it has left; its exit code.
+    /// Waits until it has exited; returns its exit code.
     pub async fn left(&self) -> u8 {
         let mut life = self.life.clone();
         let left = |life: &Life| matches!(life, Life::Left(_));
@@ -201,12 +201,12 @@ impl Child {
 
     /// Forwards a signal to it, if it runs.
     pub async fn signal(&self, signal: Signal) {
-        // A child that is gone needs none.
+        // There is nothing to signal once it has exited.
         let _ = self.orders.send(Order::Signal(signal)).await;
     }
 
-    /// Asks it to leave by `signal` and kills it after `patience`. Its exit code;
-    /// `None` if it was never started.
+    /// Stops it with `signal`, and kills it after `patience`. Returns its exit code; `None` if it
+    /// was never started.
     pub async fn stop(&self, signal: Signal, patience: Duration) -> Option<u8> {
         if self.life() == Life::Waiting {
             return None;
@@ -247,23 +247,23 @@ async fn own(argv: Vec<OsString>, mut inbox: mpsc::Receiver<Order>, life: watch:
             Some(Order::Start { answer, .. }) => {
                 let _ = answer.send(Ok(Begun::Before));
             }
-            // Every handle is gone: so are we, and the child with us.
+            // Every handle is dropped: stop the child and end this task.
             None => break child.stop(Signal::TERM, Duration::from_secs(5)).await,
         }
     };
     life.send_replace(Life::Left(code));
 }
 
-/// What runs for us.
+/// The process that is supervised.
 enum Kept {
     Child(Box<Supervised>),
-    /// Not our child: its exit code is not told to us.
-    Survivor(Master),
+    /// Not our child, so its exit code is unknown.
+    Survivor(NginxMaster),
 }
 
 impl Kept {
     fn signal(&self, signal: Signal) {
-        // One that is gone needs none.
+        // There is nothing to signal once it has exited.
         match self {
             Self::Child(child) => match behind(child) {
                 Some(master) => drop(master.signal(signal)),
@@ -273,7 +273,7 @@ impl Kept {
         }
     }
 
-    /// Waits until it has left by itself; the code to leave with. Safe to drop.
+    /// Waits until it exits by itself, and returns the code to exit with. Cancel-safe.
     async fn left(&mut self) -> u8 {
         match self {
             Self::Child(child) => child.wait().await.map_or(1, |left| left.code()),
@@ -287,12 +287,13 @@ impl Kept {
     async fn stop(&mut self, signal: Signal, patience: Duration) -> u8 {
         let master = match self {
             Self::Child(child) => {
-                // What comes before nginx ends with it, and would end without it.
-                let told = behind(child).is_some_and(|master| master.signal(signal).is_ok());
-                if told && let Ok(left) = timeout(patience, child.wait()).await {
+                // A program that started nginx ends when nginx does, while nginx would be orphaned
+                // if only that program ended.
+                let signalled = behind(child).is_some_and(|master| master.signal(signal).is_ok());
+                if signalled && let Ok(left) = timeout(patience, child.wait()).await {
                     return left.map_or(1, |left| left.code());
                 }
-                let patience = if told { Duration::ZERO } else { patience };
+                let patience = if signalled { Duration::ZERO } else { patience };
                 return child.stop(signal, patience).await.map_or(1, |left| left.code());
             }
             Self::Survivor(master) => master,
@@ -303,7 +304,7 @@ impl Kept {
         }
         let workers = master.workers(&[]).unwrap_or_default();
         let _ = master.signal(Signal::KILL);
-        // Workers outlive a master that was killed.
+        // Workers survive a master that was killed.
         for worker in workers {
             if let Some(pid) = Pid::from_raw(worker.id.pid).filter(|_| is_alive(worker.id)) {
                 let _ = kill_process(pid, Signal::KILL);
@@ -313,10 +314,10 @@ impl Kept {
     }
 }
 
-/// The nginx that a child has started and waits for.
-fn behind(child: &Supervised) -> Option<Master> {
+/// The nginx that the child has started and waits for.
+fn behind(child: &Supervised) -> Option<NginxMaster> {
     let pid = child.pid()?;
-    let master = Master::below(pid).ok()?;
+    let master = NginxMaster::below(pid).ok()?;
     (master.id().pid != pid.as_raw_nonzero().get()).then_some(master)
 }
 
@@ -340,7 +341,8 @@ async fn start(
         match nginx.started(&mut child, deadline).await {
             Ok(_) => {}
             Err(StartError::Left { left, words }) => {
-                // One that was just starting when we looked has taken the ports since.
+                // Another nginx that was just starting when we looked may have taken the ports
+                // since.
                 if let Some(master) = survivor()? {
                     return Ok((take_over(master, life), Begun::Before));
                 }
@@ -357,7 +359,7 @@ async fn start(
     Ok((Kept::Child(Box::new(child)), Begun::Now))
 }
 
-fn take_over(master: Master, life: &watch::Sender<Life>) -> Kept {
+fn take_over(master: NginxMaster, life: &watch::Sender<Life>) -> Kept {
     let pid = master.id().pid;
     tracing::warn!(pid, "took over the nginx that an earlier run left serving");
     life.send_replace(Life::Running(pid));

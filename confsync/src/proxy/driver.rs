@@ -1,15 +1,14 @@
-//! What can change the members of a running proxy: its driver.
+//! Drivers: the ways to change the members of a running proxy.
 //!
-//! A rendered file has two parts. Its *structure* needs check, swap and reload; the *members*
-//! of the pools that it names, a driver can change in the running proxy. Each driver says in
-//! which form the lines of members are written ([`Driver::arrange`]), makes members those of
-//! the proxy ([`Driver::publish`]), has the proxy confirm them ([`Driver::confirm`]), and
-//! counts what is in flight to those that left ([`Driver::in_flight`]). The pipeline decides
-//! when. A further driver is one more variant here, with its parts in a folder of its own.
+//! A rendered file has two parts. Its *structure* needs check, swap and reload; the *members* of
+//! the pools that it names can be changed by a driver in the running proxy. Each driver defines how
+//! member lines are written ([`Driver::arrange`]), gives the proxy its members
+//! ([`Driver::publish`]), has the proxy confirm them ([`Driver::confirm`]), and counts the requests
+//! in flight to those that left ([`Driver::in_flight`]). The pipeline decides when. A new driver is
+//! one more variant here, with its parts in a folder of its own.
 //!
-//! What a proxy can do is found out by trying, never by its version: a better driver that has
-//! not confirmed anything yet gives up at the first refusal, where the operator left it the
-//! choice.
+//! What a proxy supports is found out by trying, never by its version. Where the operator allows
+//! it, a driver that has not confirmed anything yet falls back to reloads at the first failure.
 //!
 //! This module knows nothing of etcd, templates or the ledger.
 
@@ -24,51 +23,52 @@ pub use crate::proxy::pools::{
 };
 use crate::proxy::traffic::TrafficReader;
 
-/// Who changes members.
+/// How members are changed.
 #[derive(Debug)]
 pub enum Driver {
-    /// Nobody but a reload.
+    /// By a reload only.
     Reload {
-        /// Why there is nothing better, in the operator's words.
+        /// Why no better driver is used, for an operator.
         why: String,
-        /// What was given up, and is worth another try when something else was the fault.
+        /// The driver that was given up, and is tried again if something else was the cause.
         given_up: Option<Box<NginxLua>>,
     },
     /// HAProxy's runtime API.
     Haproxy(Box<Runtime>),
     /// A balancer in nginx's Lua module.
     NginxLua {
-        /// It.
+        /// The balancer and its tables.
         lua: Box<NginxLua>,
-        /// Whether it may give up.
+        /// Whether it may fall back to reloads.
         live: LiveMembership,
     },
 }
 
 impl Driver {
-    /// Every change is a reload.
+    /// Every change needs a reload.
     #[must_use]
     pub fn reload(why: impl Into<String>) -> Self {
         Self::Reload { why: why.into(), given_up: None }
     }
 
-    /// The best one to try for a set.
+    /// The best driver to try for a reload group.
     #[must_use]
     pub fn of(set: &ReloadGroup, proxy: &Proxy) -> Self {
-        if let (Loader::Haproxy(told), Proxy::Haproxy(haproxy)) = (&set.loader, proxy) {
-            return match told.is_live {
+        if let (Loader::Haproxy(options), Proxy::Haproxy(haproxy)) = (&set.loader, proxy) {
+            return match options.is_live {
                 true => Self::Haproxy(Box::new(Runtime::new((**haproxy).clone()))),
                 false => Self::reload("live = \"off\""),
             };
         }
-        let (Loader::Nginx(told), Some(nginx)) = (&set.loader, proxy.nginx()) else {
+        let (Loader::Nginx(options), Some(nginx)) = (&set.loader, proxy.nginx()) else {
             return Self::reload("the proxy is known by its commands only");
         };
-        if told.live == LiveMembership::Off {
+        if options.live == LiveMembership::Off {
             return Self::reload("live = \"off\"");
         }
-        let folder = told.live_dir.as_path();
-        // Only who starts nginx can see to it that the folder is there before nginx is.
+        let folder = options.live_dir.as_path();
+        // If nginx is started by others, only they can make sure that the folder exists before it
+        // starts.
         if !folder.is_dir() && !proxy.is_child() {
             return Self::reload(format!(
                 "{} is not there; it must exist at each boot before nginx starts \
@@ -78,15 +78,19 @@ impl Driver {
         }
         let user = nginx.worker_user().map(|(uid, gid)| WorkerUser { uid, gid });
         match NginxLua::open(folder, user) {
+<<<<<<< HEAD
             Ok(lua) => {
                 let lua = Box::new(lua.with_balancing(told.balancing));
                 Self::NginxLua { lua, live: told.live }
             }
+=======
+            Ok(lua) => Self::NginxLua { lua: Box::new(lua), live: options.live },
+>>>>>>> main
             Err(error) => Self::reload(format!("{}: {error}", folder.display())),
         }
     }
 
-    /// Its name, as logs and status have it.
+    /// Its name in logs and status.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -96,7 +100,7 @@ impl Driver {
         }
     }
 
-    /// Why it is not a better one.
+    /// Why a better driver is not used.
     #[must_use]
     pub fn why(&self) -> Option<&str> {
         match self {
@@ -105,6 +109,7 @@ impl Driver {
         }
     }
 
+<<<<<<< HEAD
     /// Where what its members have had and have is read, if it knows that.
     #[must_use]
     pub fn traffic_reader(&self) -> Option<TrafficReader> {
@@ -119,6 +124,9 @@ impl Driver {
     }
 
     /// Puts rendered files into the form that it needs.
+=======
+    /// Brings rendered files into the form that it needs.
+>>>>>>> main
     #[must_use]
     pub fn arrange(&mut self, files: &[RenderedFile]) -> Arrangement {
         match self {
@@ -131,8 +139,8 @@ impl Driver {
         }
     }
 
-    /// The proxy refuses, or does not do, what this driver needs: a reload does from now on,
-    /// unless the operator wants no other or the proxy has confirmed it before.
+    /// Falls back to reloads, because the proxy refuses what this driver needs or does not do it;
+    /// not if the operator insists on this driver, or the proxy has confirmed it before.
     pub fn give_up(&mut self, reason: &str) -> bool {
         if let Self::Haproxy(runtime) = self {
             if runtime.is_proven() {
@@ -157,7 +165,7 @@ impl Driver {
         true
     }
 
-    /// What made it give up was something else: it is tried again with the next change.
+    /// Tries the driver again with the next change: its failure had another cause.
     pub fn reconsider(&mut self) {
         if let Self::Reload { given_up, .. } = self
             && let Some(lua) = given_up.take()
@@ -166,22 +174,22 @@ impl Driver {
         }
     }
 
-    /// What was given up stays so.
+    /// Gives the former driver up for good.
     pub fn settle(&mut self) {
         if let Self::Reload { given_up, .. } = self {
             *given_up = None;
         }
     }
 
-    /// The proxy is not running: what could keep it from starting is removed.
+    /// The proxy is not running: removes what could prevent its start.
     pub fn before_start(&self) {
         if let Self::NginxLua { lua, .. } = self {
             lua.remove_stale_sockets();
         }
     }
 
-    /// Makes these the members. When it returns, no new request goes to any other; that the
-    /// proxy knows is proven by [`Self::confirm`].
+    /// Makes these the members. When it returns, no new request goes to any other;
+    /// [`Self::confirm`] proves that the proxy has them.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -195,14 +203,15 @@ impl Driver {
         }
     }
 
-    /// The proxy takes its members from the files that it is about to load, so that nothing has
-    /// to be published before. `false` where they are published.
+    /// The proxy is about to load its members from files, so that nothing need be published before.
+    /// `false` for a driver that publishes them.
     pub fn expect_from_files(&mut self, pools: &Pools) -> bool {
         let Self::Haproxy(runtime) = self else { return false };
         runtime.expect(&backends(pools));
         true
     }
 
+<<<<<<< HEAD
     /// Whether what was published outlives a reload of the proxy: if not, the file has to say it
     /// before it counts as applied.
     #[must_use]
@@ -228,6 +237,10 @@ impl Driver {
 
     /// Compares what the running proxy has with what was published last.
     pub async fn read_back(&mut self) -> ReadBack {
+=======
+    /// Whether the published members are lost, because the proxy was reloaded by others.
+    pub async fn has_lost_members(&self) -> bool {
+>>>>>>> main
         match self {
             Self::Haproxy(runtime) => {
                 runtime.read_back().await.map_or(ReadBack::Same, ReadBack::Other)
@@ -237,7 +250,7 @@ impl Driver {
         }
     }
 
-    /// Has the proxy say by which members it goes: those that were published last.
+    /// Has the proxy confirm the members that were published last.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -249,7 +262,7 @@ impl Driver {
         }
     }
 
-    /// Those that left and were not seen without requests since.
+    /// Members that left and may still have requests.
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         match self {
@@ -259,7 +272,7 @@ impl Driver {
         }
     }
 
-    /// What is in flight to one that left; `None` where that is not known exactly.
+    /// The requests in flight to a departed member; `None` where that is not known exactly.
     pub async fn in_flight(&mut self, departed: &DepartedMember) -> Option<u64> {
         match self {
             Self::Reload { .. } => None,
@@ -268,7 +281,7 @@ impl Driver {
         }
     }
 
-    /// No worker of an older generation is left: whatever those did not count is over.
+    /// No worker of an older generation is left, so every request is counted again.
     pub fn count_again(&mut self) {
         if let Self::NginxLua { lua, .. } = self {
             lua.count_again();
@@ -276,10 +289,10 @@ impl Driver {
     }
 }
 
-/// The members of each pool as HAProxy has them; names stay in the files.
+/// The members of each pool as HAProxy has them; those with a DNS name stay in the files.
 fn backends(pools: &Pools) -> Backends {
     let backend = |(pool, members): (&String, &crate::template::UpstreamMembers)| {
-        // The first of one address counts, as in the file.
+        // Of several with one address the first counts, as in the file.
         let members = members.values().rev();
         let members = members.filter_map(|member| haproxy::member(&member.endpoint, member.weight));
         (pool.clone(), members.collect())

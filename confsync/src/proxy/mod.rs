@@ -1,5 +1,5 @@
-//! How the files of one set are checked, loaded and proven: nginx by name, or the
-//! operator's commands. The pipeline speaks to this and to nothing below.
+//! How the files of one reload group are checked, loaded and proven active: by nginx, by HAProxy,
+//! or by the operator's commands. The pipeline uses this and nothing below it.
 
 mod by_command;
 pub mod child;
@@ -9,6 +9,7 @@ pub mod haproxy;
 pub mod membership;
 pub mod nginx;
 pub mod pools;
+pub mod process;
 pub mod traffic;
 
 use std::time::Duration;
@@ -23,84 +24,84 @@ use crate::proxy::child::{Begun, Child, Knows, Life};
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::haproxy::Haproxy;
 use crate::proxy::nginx::{
-    Argv, Master, MasterError, Nginx, NginxCheckError, NginxReloadError, ProcessId, ProvenReload,
-    Settings,
+    Argv, Nginx, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError, ProcessId,
+    ProvenReload, Settings,
 };
 
-/// Who checks and loads a set.
+/// What checks and loads a reload group.
 #[derive(Debug)]
 pub enum Proxy {
-    /// nginx, by name.
+    /// nginx, which confsync knows.
     Nginx(Box<ByName>),
-    /// HAProxy, by name.
+    /// HAProxy, which confsync knows.
     Haproxy(Box<Haproxy>),
     /// The operator's commands.
     Commands(Box<ByCommand>),
 }
 
-/// nginx, whose check, signal and evidence are ours.
+/// nginx, checked, signalled and observed by confsync.
 #[derive(Debug)]
 pub struct ByName {
     group: String,
     nginx: Nginx,
     /// The supervised program, if it is this nginx.
     child: Option<Child>,
-    /// The supervised program, if it may be this nginx: nothing in its command line says so.
+    /// The supervised program, if it may be this nginx: its command line does not tell.
     unknown: Option<Child>,
     deadline: Duration,
     /// With more old generations than this, the next reload waits.
     pub max_old_generations: usize,
 }
 
-/// Why a candidate was not passed.
+/// Why a candidate was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotPassed {
-    /// It is bad; the words of who said so.
+    /// It is invalid; the reason as the proxy or the command reported it.
     RejectedValue(String),
-    /// Nobody could say: worth another try soon.
+    /// The check could not be made: worth another try soon.
     Unknown(String),
 }
 
-/// Why loading is not proven.
+/// Why a load is not proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotLoaded {
-    /// What is installed will not do: put the previous files back.
+    /// The installed files are rejected: put the previous ones back.
     RejectedValue(String),
-    /// What is installed stopped the service, or may do so yet: put the previous
-    /// files back and load them at once.
+    /// The installed files stopped the service, or may still do so: put the previous files back and
+    /// load them at once.
     Broken(String),
-    /// It may yet: the reload stays owed.
+    /// It may still succeed: the reload stays pending.
     Unproven(String),
-    /// Nobody is there to load it; whoever starts reads the files anyway.
+    /// The program is not running; when it is started, it reads the files anyway.
     NobodyThere(String),
 }
 
 /// A load that is proven.
 #[derive(Debug)]
 pub struct ProvenLoad {
-    /// Who still works by what was live before.
+    /// What still works by the previous configuration.
     pub old: Old,
-    /// Who runs it, where its end is not ours to hear of otherwise: one known by its
-    /// pid file. When it ends, nothing is live.
+    /// The process that runs it, if its end must be watched for: one known by its pid file. When it
+    /// ends, nothing is active.
     pub master: Option<ProcessId>,
 }
 
-/// Who still works by what was live before.
+/// What still works by the previous configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Old {
     /// These processes, until they are gone.
     Processes(Vec<ProcessId>),
-    /// Unknown; taken to be done after this long.
+    /// Unknown; it counts as done after this long.
     For(Duration),
-    /// Nobody, once these commands have succeeded.
+    /// Nothing, once these commands have succeeded.
     Ask(Vec<Command>),
 }
 
 impl Proxy {
-    /// Finds out what loads `set`. With a child, nginx is the child.
+    /// Determines what loads `set`. With a child, nginx is the child.
     ///
     /// # Errors
-    /// When nginx cannot be asked what it is.
+    /// When nginx cannot be asked for its build settings.
     pub async fn of(
         set: &ReloadGroup,
         child: Option<&Child>,
@@ -110,10 +111,10 @@ impl Proxy {
             Some(_) => (child.cloned(), None),
             None => (None, child.cloned()),
         };
-        if let Loader::Haproxy(told) = &set.loader {
-            return Ok(Self::Haproxy(Box::new(Haproxy::of(&set.name, told, unknown))));
+        if let Loader::Haproxy(options) = &set.loader {
+            return Ok(Self::Haproxy(Box::new(Haproxy::of(&set.name, options, unknown))));
         }
-        let Loader::Nginx(told) = &set.loader else {
+        let Loader::Nginx(options) = &set.loader else {
             let nginx = match argv {
                 Some(argv) if child.is_some() => {
                     Some(Nginx::discover(Settings::default().with_argv(argv)).await?)
@@ -123,9 +124,9 @@ impl Proxy {
             return Ok(Self::Commands(Box::new(ByCommand::of(set, child.or(unknown), nginx))));
         };
         let settings = Settings {
-            binary: told.binary.clone(),
-            conf: Some(told.conf.clone()),
-            pid_file: told.pid_file.clone(),
+            binary: options.binary.clone(),
+            conf: Some(options.conf.clone()),
+            pid_file: options.pid_file.clone(),
             ..Settings::default()
         };
         let settings = argv.map_or(settings.clone(), |argv| settings.with_argv(argv));
@@ -135,12 +136,12 @@ impl Proxy {
             nginx,
             child,
             unknown,
-            deadline: told.deadline,
-            max_old_generations: told.max_old_generations,
+            deadline: options.deadline,
+            max_old_generations: options.max_old_generations,
         })))
     }
 
-    /// nginx, if it is.
+    /// The nginx, if it is one.
     #[must_use]
     pub fn nginx(&self) -> Option<&Nginx> {
         match self {
@@ -149,7 +150,7 @@ impl Proxy {
         }
     }
 
-    /// Whether we start it ourselves.
+    /// Whether confsync starts the proxy itself.
     #[must_use]
     pub fn is_child(&self) -> bool {
         matches!(self, Self::Nginx(by_name) if by_name.child.is_some() || by_name.unknown.is_some())
@@ -160,7 +161,7 @@ impl Proxy {
         if let Self::Nginx(by_name) = self
             && let Err(error) = by_name.nginx.clean_stale()
         {
-            tracing::warn!(%error, "left-overs of an earlier run stay");
+            tracing::warn!(%error, "cannot remove files of an earlier run");
         }
     }
 
@@ -176,10 +177,10 @@ impl Proxy {
         }
     }
 
-    /// Checks that cannot look at a candidate, after the swap.
+    /// Runs the checks that do not name the candidate, after the swap.
     ///
     /// # Errors
-    /// In the command's words.
+    /// The command's output.
     pub async fn check_installed(&self) -> Result<(), String> {
         match self {
             Self::Nginx(_) | Self::Haproxy(_) => Ok(()),
@@ -187,7 +188,7 @@ impl Proxy {
         }
     }
 
-    /// Has the installed files loaded, and waits for the proof. `files` are those in place.
+    /// Loads the installed files and waits for the proof. `files` is their digest.
     ///
     /// # Errors
     /// [`NotLoaded`].
@@ -201,7 +202,7 @@ impl Proxy {
         }
     }
 
-    /// Whether so many old generations are alive that a reload should wait.
+    /// The number of old generations, if they are so many that a reload should wait.
     #[must_use]
     pub fn crowded(&self) -> Option<usize> {
         let by_name = match self {
@@ -214,7 +215,7 @@ impl Proxy {
         (old > by_name.max_old_generations).then_some(old)
     }
 
-    /// Whether whoever loads the files runs: `false` only if it is known not to.
+    /// Whether the program that loads the files runs: `false` only if it is known not to.
     #[must_use]
     pub fn is_running(&self) -> bool {
         match self {
@@ -224,7 +225,7 @@ impl Proxy {
         }
     }
 
-    /// Whether what is said of old requests rests on a span of time, not on evidence.
+    /// Whether the end of old requests is concluded from a span of time, not from evidence.
     #[must_use]
     pub fn is_assumed(&self) -> bool {
         matches!(self, Self::Commands(commands) if commands.is_assumed())
@@ -245,7 +246,7 @@ impl ByName {
         }
     }
 
-    fn master(&self) -> Result<Master, MasterError> {
+    fn master(&self) -> Result<NginxMaster, NginxMasterError> {
         if let Some(pid) = self.child.as_ref().and_then(Child::pid) {
             return self.nginx.master_of(pid);
         }
@@ -256,8 +257,8 @@ impl ByName {
         }
     }
 
-    /// Starts what is supervised, if that was not done yet. What then serves has read the files
-    /// in place.
+    /// Starts the supervised program, unless it was started before. It then serves by the files in
+    /// place.
     async fn start(&self, files: Option<Digest>) -> Result<Option<ProvenLoad>, NotLoaded> {
         let live = |master| ProvenLoad { old: Old::Processes(Vec::new()), master };
         if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting) {
@@ -282,18 +283,18 @@ impl ByName {
         }
     }
 
-    /// Waits until the program that was started has become an nginx that serves, or has
-    /// started one.
-    async fn serving(&self, name: &str) -> Result<Master, String> {
+    /// Waits until the program that was started has become an nginx that serves, or has started
+    /// one.
+    async fn serving(&self, name: &str) -> Result<NginxMaster, String> {
         let until = Instant::now() + self.deadline;
         loop {
             match self.master() {
                 Ok(master) if master.serves() => return Ok(master),
                 Err(error) if Instant::now() >= until => {
-                    return Err(format!("{name} was started, and is no nginx so far: {error}"));
+                    return Err(format!("{name} was started, but is not an nginx yet: {error}"));
                 }
                 Ok(_) if Instant::now() >= until => {
-                    return Err(format!("{name} was started, and no worker of its nginx serves"));
+                    return Err(format!("{name} was started, but no worker of its nginx serves"));
                 }
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -319,7 +320,7 @@ impl ByName {
             Err(error @ NginxReloadError::RejectedValue(_)) => {
                 Err(NotLoaded::RejectedValue(error.to_string()))
             }
-            // Without a proof in time the new configuration may still come to life.
+            // Even without a proof in time, the new configuration may still become active.
             Err(error @ (NginxReloadError::NoWorkers(_) | NginxReloadError::TimedOut { .. })) => {
                 Err(NotLoaded::Broken(error.to_string()))
             }

@@ -1,5 +1,5 @@
-//! The words that the pipeline and the drivers of proxies share: pools, who left them, and
-//! files in the form of a driver.
+//! The types that the pipeline and the drivers share: pools, departed members, and files in the
+//! form that a driver needs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,10 +18,11 @@ pub type Pools = BTreeMap<String, UpstreamMembers>;
 pub struct DepartedMember {
     /// The pool.
     pub pool: String,
-    /// Its place there: a slot of ours, an id of HAProxy's.
+    /// Its position there: a slot of a table, or an id of HAProxy's.
     pub slot: u32,
 }
 
+<<<<<<< HEAD
 /// What one member of one pool has had and has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemberTraffic {
@@ -51,20 +52,23 @@ pub struct Ejection {
 }
 
 /// Files in the form of a driver.
+=======
+/// Files in the form that a driver needs.
+>>>>>>> main
 #[derive(Debug, Clone)]
 pub struct Arrangement {
     /// The files; their structure is what the driver cannot change.
     pub wanted: Wanted,
-    /// What it can.
+    /// The members, which it can change.
     pub pools: Pools,
 }
 
-/// Why the proxy is not known to go by the members that are wanted.
+/// Why the proxy may not use the members that are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishError {
     /// Worth another try.
     Retry(String),
-    /// What runs is not what it was taken for: it must be reloaded.
+    /// The running configuration is not the expected one: it needs a reload.
     NeedsReload(String),
 }
 

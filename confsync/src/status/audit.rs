@@ -1,15 +1,15 @@
-//! What a reload, or a change of membership, changed: which backends, by which key, lease and
-//! revision. One line of the log for each, so that afterwards it can be told who sent requests
+//! Which backends a reload or a change of membership added, removed or changed, with key, lease and
+//! revision. Each has one line in the log, so that it can be reconstructed later who sent requests
 //! where, and why. Pure.
 
 use common::model::{Entry, Snapshot};
 
 use crate::status::change_summary::{Route, Routes};
 
-/// How many are named before the rest is counted.
+/// How many backends are named before the rest is only counted.
 const NAMED: usize = 20;
 
-/// What changed; `None` for nothing.
+/// The changes, in words; each `None` if there is none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Backends that are routed to from now on.
@@ -20,7 +20,7 @@ pub struct Changes {
     pub changed: Option<String>,
 }
 
-/// From what was routed to, as the keys said then, to what is, as they say now.
+/// The difference between the former routes, with the keys of that time, and the present ones.
 #[must_use]
 pub fn changes(before: Option<(&Routes, &Snapshot)>, now: (&Routes, &Snapshot)) -> Changes {
     let none = (Routes::new(), Snapshot::default());

@@ -1,5 +1,4 @@
-//! Why a load was due, in an operator's words: what changed among the backends
-//! since the last one. Pure.
+//! The cause of a load, for an operator: how the backends have changed since the last one. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,13 +6,13 @@ use std::sync::Arc;
 /// Address and weight.
 pub type Route = (Arc<str>, u16);
 
-/// Where each key leads.
+/// The address and weight for each key.
 pub type Routes = BTreeMap<Arc<str>, Route>;
 
-/// How many are named before the rest is counted.
+/// How many are named before the rest is only counted.
 const NAMED: usize = 3;
 
-/// What is different `now`; `None` before anything was live.
+/// What differs `now`; `None` before anything was active.
 #[must_use]
 pub fn words(before: Option<&Routes>, now: &Routes) -> String {
     let Some(before) = before else { return "start".to_owned() };

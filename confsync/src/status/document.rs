@@ -1,5 +1,5 @@
-//! What `/status` and the page's events say, as one JSON object. Its names are
-//! documented in `docs/operations.md`; what is there stays.
+//! The JSON object that `/status` and the page's events have. Its field names are documented in
+//! `docs/operations.md` and stay stable.
 
 use std::time::SystemTime;
 
@@ -10,8 +10,8 @@ use crate::proxy::traffic::MemberTraffic;
 use crate::status::load_balancers::{self, DrainState, Followed, LoadBalancerStatus};
 use crate::status::state::{GroupState, unix};
 
-/// Written straight from what the agents published: with 100 000 backends a tree of values
-/// in between would be most of the memory.
+/// Serialized directly from what the agents published: with 100 000 backends, a tree of values in
+/// between would take most of the memory.
 #[derive(Serialize)]
 struct Document<'a> {
     now: u64,
@@ -29,6 +29,7 @@ struct Document<'a> {
     draining: Option<Vec<DrainState>>,
 }
 
+<<<<<<< HEAD
 /// A group, and what its backends have had and have, where its driver knows that.
 #[derive(Serialize)]
 struct Group<'a> {
@@ -38,6 +39,9 @@ struct Group<'a> {
 }
 
 /// Everything now; the load balancers only for who follows them.
+=======
+/// The present state; with the load balancers only for clients that follow them.
+>>>>>>> main
 pub(super) fn of(sources: &Sources, followed: Option<&Followed>) -> String {
     let (ready, words) = sources.ready();
     let (about, states) = (sources.about.borrow(), sources.states.borrow());
@@ -62,6 +66,6 @@ pub(super) fn of(sources: &Sources, followed: Option<&Followed>) -> String {
         load_balancers: followed.map(|followed| load_balancers::standings(&followed.fleet)),
         draining: followed.map(|followed| followed.draining.clone()),
     };
-    // Texts and numbers have no way to fail.
+    // Texts and numbers always serialize.
     serde_json::to_string(&document).unwrap_or_default()
 }

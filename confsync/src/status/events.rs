@@ -1,6 +1,5 @@
-//! `/events`: the state as server-sent events, whole each time, so that whoever
-//! missed some has missed nothing. At most a few a second, and a sign of life when
-//! nothing changes.
+//! `/events`: the state as server-sent events, complete each time, so that a client that missed
+//! some has missed nothing. At most a few per second, and a periodic event when nothing changes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,14 +18,18 @@ use super::page_clients::PageClient;
 use super::traffic::{TrafficByGroup, TrafficMonitor};
 use super::{Sources, TEXT, document};
 
-/// Two states of a quickly changing set are sent with this much between them.
+/// The least time between two events.
 const APART: Duration = Duration::from_millis(250);
-/// Something is sent at least this often: the page tells a dead link by it, and we
-/// a dead client.
+/// An event is sent at least this often: by it the page detects a dead connection, and we detect a
+/// dead client.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+<<<<<<< HEAD
 /// How often it is looked what backends have had and have.
 const LOOK_AT_TRAFFIC: Duration = Duration::from_secs(1);
 /// Who does not read for this long has gone.
+=======
+/// A client that does not read for this long is disconnected.
+>>>>>>> main
 const STALLED: Duration = Duration::from_secs(30);
 
 /// The streams of all pages, which share each event.
@@ -56,7 +59,7 @@ impl EventStreams {
         Self { event: Arc::new(SharedDocument::new(source)) }
     }
 
-    /// A stream of states, or a no when there are too many.
+    /// A stream of states, or an error when there are too many clients.
     pub(super) fn answer(&self, sources: &Sources) -> StatusResponse {
         let Some(page_client) = sources.page_clients.join() else {
             let mut answer = plain(503, TEXT, "too many clients follow this page\n");
@@ -73,8 +76,8 @@ fn stream(
     sources: Sources,
     page_client: PageClient,
 ) -> StatusResponse {
-    // One place: the next state is made when the one before is on its way, so a slow
-    // reader costs one state of memory and skips to the newest.
+    // One place: the next state is rendered when the one before has been sent, so a slow reader
+    // costs the memory of one state and skips to the newest.
     let (sender, receiver) = mpsc::channel::<Bytes>(1);
     tokio::spawn(send_events(event, sources, page_client, sender));
     let frames = unfold(receiver, |mut receiver| async move {

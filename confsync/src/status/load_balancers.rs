@@ -1,5 +1,5 @@
-//! The load balancers as they describe themselves in etcd: who is here, what each
-//! has applied. Pure; for `confsync status` and the page.
+//! The load balancers as they describe themselves in etcd: which there are, and what each has
+//! applied. Pure; for `confsync status` and the page.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use serde_json::json;
 /// Every load balancer by name, with its acknowledgements by resource.
 pub type Fleet = BTreeMap<String, (Member, BTreeMap<String, Ack>)>;
 
-/// How one resource of one load balancer stands.
+/// The state of one resource of one load balancer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LoadBalancerStatus {
     /// The load balancer.
     pub lb: String,
-    /// Its machine.
+    /// Its host name.
     pub host: String,
     /// Its status page, if it can be reached from here.
     pub page: Option<String>,
@@ -26,19 +26,23 @@ pub struct LoadBalancerStatus {
     pub resource: String,
     /// The revision it has applied; `None` before the first.
     pub applied: Option<u64>,
-    /// The revision that no older worker is left of.
+    /// The revision of which no older worker is left.
     pub quiesced: Option<u64>,
+<<<<<<< HEAD
     /// Who changes backends in its proxy, once it says so.
     pub driver: Option<String>,
     /// Why every change of backends is a reload.
     pub driver_reason: Option<String>,
     /// Good, passing, or in need of somebody.
+=======
+    /// How severe its state is.
+>>>>>>> main
     pub mood: Severity,
-    /// In the operator's words.
+    /// Its state in words.
     pub words: String,
 }
 
-/// What is followed in etcd while somebody looks at the page.
+/// What is followed in etcd while a client has the page open.
 #[derive(Debug, Clone)]
 pub struct Followed {
     /// The load balancers.
@@ -52,14 +56,14 @@ pub struct Followed {
 pub struct DrainState {
     /// Its key.
     pub key: String,
-    /// Since when, in milliseconds of Unix time, if its sidekick says so.
+    /// When the drain began, in milliseconds of Unix time, if its sidekick reports it.
     pub since: Option<u64>,
-    /// Until when its sidekick waits at most.
+    /// When its sidekick stops waiting at the latest.
     pub until: Option<u64>,
 }
 
 impl Followed {
-    /// Makes sense of the bookkeeping keys; what does not parse is left out.
+    /// Parses the bookkeeping keys; what does not parse is left out.
     #[must_use]
     pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Self {
         let markers = bookkeeping.leave_markers();
@@ -72,19 +76,19 @@ impl Followed {
     }
 }
 
-/// Whether somebody should look.
+/// How urgent a state is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// All is as it should be.
+    /// As it should be.
     Good,
-    /// It will pass by itself.
+    /// It passes by itself.
     Wait,
-    /// It needs somebody.
+    /// It needs an operator.
     Bad,
 }
 
-/// Makes sense of the bookkeeping keys; what does not parse is left out.
+/// Parses the bookkeeping keys; what does not parse is left out.
 #[must_use]
 pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
     let mut fleet = Fleet::new();
@@ -106,12 +110,12 @@ pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
     fleet
 }
 
-/// One line a resource, in the order of names.
+/// One line per resource, ordered by name.
 #[must_use]
 pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
     let of = |(lb, (member, acks)): (&String, &(Member, BTreeMap<String, Ack>))| {
         let one = |resource: &common::handshake::Consumes| {
-            // What an earlier life of the process acknowledged counts for nothing.
+            // An acknowledgement of an earlier instance does not count.
             let ack = acks.get(&resource.name).filter(|ack| ack.instance_id == member.instance_id);
             let (mood, words) = words(member, ack);
             let known = ack.filter(|ack| ack.applied.0 > 0);
@@ -134,7 +138,7 @@ pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
     fleet.iter().flat_map(of).collect()
 }
 
-/// For programs.
+/// The state as JSON.
 #[must_use]
 pub fn json(fleet: &Fleet, revision: u64) -> serde_json::Value {
     let lbs = fleet
@@ -143,7 +147,7 @@ pub fn json(fleet: &Fleet, revision: u64) -> serde_json::Value {
     json!({ "revision": revision, "load_balancers": lbs.collect::<Vec<_>>() })
 }
 
-/// A loopback address leads to the machine of who follows it: only our own.
+/// A loopback address refers to the client's own machine, so it is a valid link only for ours.
 fn page(member: &Member) -> Option<String> {
     let at = member.status.as_ref()?;
     let loopback = at.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
@@ -156,11 +160,12 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
         _ if member.left => (Severity::Wait, "left".into()),
         None => (Severity::Wait, "has not applied anything yet".into()),
         Some(Ack { rejected: Some(refusal), .. }) => {
-            (Severity::Bad, format!("refused revision {}: {}", refusal.revision, refusal.reason))
+            (Severity::Bad, format!("rejected revision {}: {}", refusal.revision, refusal.reason))
         }
-        Some(ack) if !ack.retained.is_empty() => {
-            (Severity::Bad, format!("holds {} against etcd", plural(ack.retained.len(), "backend")))
-        }
+        Some(ack) if !ack.retained.is_empty() => (
+            Severity::Bad,
+            format!("retains {} absent from etcd", plural(ack.retained.len(), "backend")),
+        ),
         Some(ack) if ack.quiesced < ack.applied => {
             (Severity::Wait, "old workers finish requests".into())
         }
@@ -265,12 +270,20 @@ mod tests {
         assert_eq!(
             table(&fleet(), 9, false),
             "\
+<<<<<<< HEAD
 LOAD BALANCER  HOST      RESOURCE  APPLIED  QUIESCED  DRIVER     STATE
 lb-1           edge-1    web       8        8         nginx-lua  ok
 lb-2           edge-2    web       8        7         nginx-lua  old workers finish requests
 lb-3           e\\u{1b}3  web       7        7         reload     refused revision 9: no `upstream`\\nhere
 lb-4           edge-4    web       -        -         -          has not applied anything yet
 lb-3: every change of backends is a reload: nginx has no Lua module
+=======
+LOAD BALANCER  HOST      RESOURCE  APPLIED  QUIESCED  STATE
+lb-1           edge-1    web       8        8         ok
+lb-2           edge-2    web       8        7         old workers finish requests
+lb-3           e\\u{1b}3  web       7        7         rejected revision 9: no `upstream`\\nhere
+lb-4           edge-4    web       -        -         has not applied anything yet
+>>>>>>> main
 etcd is at revision 9
 "
         );

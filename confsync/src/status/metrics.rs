@@ -58,7 +58,7 @@ struct ByEtcd {
     endpoint: String,
 }
 
-/// Everything, as it is now.
+/// All metrics, with their present values.
 pub(super) fn text(sources: &Sources) -> String {
     let states = sources.states.borrow().clone();
     let totals = totals::all(&sources.about.borrow().ended, &states);
@@ -88,7 +88,7 @@ fn process(registry: &mut Registry, sources: &Sources) {
         gauge
     };
     let yes = |value: bool| one(if value { 1.0 } else { 0.0 });
-    registry.register("ready", "What /readyz says", yes(sources.ready().0));
+    registry.register("ready", "Whether /readyz answers 200", yes(sources.ready().0));
     registry.register(
         "joined",
         "Whether etcd has our member key, so that leaving backends wait for us",
@@ -111,10 +111,10 @@ fn etcd(registry: &mut Registry, etcd: &EtcdUse) {
     let endpoint = Family::<ByEtcd, Gauge>::default();
     let label = ByEtcd { api: etcd.api, endpoint: etcd.endpoint.clone() };
     endpoint.get_or_create(&label).set(i64::from(!etcd.endpoint.is_empty()));
-    registry.register("etcd_endpoint", "The endpoint that is asked now", endpoint);
+    registry.register("etcd_endpoint", "The endpoint in use", endpoint);
 }
 
-/// Only of resources that have services: a file made of settings has no backends to lose.
+/// Only for resources that have services: a file made of settings has no backends to lose.
 fn backends(registry: &mut Registry, states: &States) {
     by_service(registry, states, "backends", "Backends wanted", |s| s.backends);
     by_service(
@@ -165,7 +165,7 @@ fn revisions(registry: &mut Registry, states: &States) {
     gauge(registry, states, "watch_fresh", "Whether the keys in etcd are followed", |s| {
         u64::from(s.stale.is_none())
     });
-    gauge(registry, states, "revision_seen", "The revision last looked at", |s| s.revision);
+    gauge(registry, states, "revision_seen", "The revision last considered", |s| s.revision);
     gauge(registry, states, "revision_applied", "The revision proven to be live", |s| s.applied);
     gauge(
         registry,
@@ -190,7 +190,7 @@ fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {
     counter(registry, totals, "loads", "Loads proven", |counts| counts.loads);
     let help = "Changes of backends that the proxy confirmed without a load";
     counter(registry, totals, "member_changes", help, |counts| counts.member_changes);
-    counter(registry, totals, "refusals", "Candidates refused", |counts| counts.refusals);
+    counter(registry, totals, "refusals", "Candidates rejected", |counts| counts.refusals);
     let help = "Steps failed for another reason";
     counter(registry, totals, "failures", help, |counts| counts.failures);
     let label = |name: &String| BySet { set: name.clone() };
@@ -198,6 +198,7 @@ fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {
     registry.register_collector(Box::new(Durations(all.collect())));
 }
 
+<<<<<<< HEAD
 /// Of groups whose driver knows it.
 fn traffic(registry: &mut Registry, states: &States, all: &TrafficByGroup) {
     let driver = Family::<ByDriver, Gauge>::default();
@@ -235,6 +236,9 @@ fn traffic(registry: &mut Registry, states: &States, all: &TrafficByGroup) {
 }
 
 /// The histograms that the pipelines keep, one a set.
+=======
+/// The histograms of the pipelines, one per reload group.
+>>>>>>> main
 #[derive(Debug)]
 struct Durations(Vec<(BySet, Histogram)>);
 

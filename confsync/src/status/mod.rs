@@ -2,8 +2,8 @@
 //! `/metrics`, `/status`, and a page for people at `/` that `/events` keeps up to
 //! date.
 //!
-//! It reads what the agents published and says no more than that. Nothing here can
-//! hold the agents up: who is slow to read gets the newest state later.
+//! It reads what the agents published and adds nothing to it. It cannot delay the agents: a slow
+//! reader gets the newest state later.
 
 pub mod audit;
 pub mod change_summary;
@@ -38,20 +38,21 @@ use crate::status::state::{GroupState, States};
 use crate::status::totals::TotalsByGroup;
 use crate::status::traffic::TrafficMonitor;
 
-/// How long something may be owed before the process counts as not ready.
+/// How long a change may be pending before the process counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What is known of the process besides its sets.
+/// The state of the process apart from its reload groups.
 #[derive(Debug, Clone)]
 pub struct About {
-    /// Its name among the load balancers.
+    /// The name of this load balancer.
     pub name: String,
     /// When it began.
     pub started: SystemTime,
-    /// Whether etcd has confirmed the member key, so that who leaves waits for us.
+    /// Whether etcd has confirmed the member key, so that draining backends wait for this load
+    /// balancer.
     pub joined: bool,
-    /// Another load balancer has our name, in the operator's words.
+    /// Another load balancer has our name; the message about it.
     pub rival: Option<String>,
     /// The folder of its configuration, for the commands that the page names.
     pub confdir: PathBuf,
@@ -70,12 +71,12 @@ pub struct EtcdUse {
     pub endpoint: String,
     /// Requests about our own keys since the start.
     pub requests: u64,
-    /// Those of them without a good answer.
+    /// Those of them that failed.
     pub failures: u64,
 }
 
 impl About {
-    /// Of a process that has not reached etcd yet.
+    /// The state of a process that has not reached etcd yet.
     #[must_use]
     pub fn new(name: String, confdir: PathBuf) -> Self {
         Self {
@@ -90,20 +91,20 @@ impl About {
     }
 }
 
-/// Where the surface reads.
+/// The sources of the status pages.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// The sets.
+    /// The reload groups.
     pub states: watch::Receiver<States>,
     /// The process.
     pub about: watch::Receiver<About>,
-    /// The loops.
+    /// The deadlines of the working loops.
     pub liveness: Liveness,
-    /// What the service manager was told last.
+    /// The last readiness reported to the service manager.
     pub manager: ServiceManager,
     /// Cancelled once the process has begun to end.
     pub stopping: CancellationToken,
-    /// Who looks at the page, and the other load balancers while somebody does.
+    /// The clients of the page, and the other load balancers while there is one.
     pub page_clients: PageClients,
     /// When our certificate expires.
     pub certificate: CertificateExpiry,
@@ -182,7 +183,7 @@ impl DocumentSource for Sources {
 }
 
 impl Sources {
-    /// Whether traffic may be sent here, and why not, in words.
+    /// Whether traffic may be sent here, and the reason in words.
     fn ready(&self) -> (bool, String) {
         let states = self.states.borrow();
         if self.stopping.is_cancelled() {

@@ -2,22 +2,17 @@
 
 use common::runtime::HtmlPage;
 
-const PAGE: &str = concat!(
-    include_str!("page/head.html"),
-    "<style>\n",
-    include_str!("page/page.css"),
-    "</style>\n",
-    include_str!("page/body.html"),
-    "<script>\n",
+const STYLE: &str = include_str!("page/page.css");
+const BODY: &str = include_str!("page/body.html");
+const SCRIPT: &str = concat!(
     include_str!("page/elements.js"),
     include_str!("page/backends.js"),
     include_str!("page/page.js"),
     include_str!("page/connection.js"),
-    "</script>\n</body>\n</html>\n"
 );
 
 pub(super) fn page() -> HtmlPage {
-    HtmlPage::new(PAGE)
+    HtmlPage::new("confsync", STYLE, BODY, SCRIPT)
 }
 
 #[cfg(test)]

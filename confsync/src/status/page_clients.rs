@@ -1,5 +1,5 @@
-//! Who looks at the page. While somebody does, the other load balancers are
-//! followed in etcd; while nobody does, that costs nothing.
+//! The clients that have the page open. While there is one, the other load balancers are followed
+//! in etcd; otherwise that costs nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::status::load_balancers::Followed;
 
-/// So many may look at once; the next is told to come back.
+/// The most clients at a time; a further one gets an error.
 const MOST: usize = 24;
-/// Who reloads the page looks again within this time.
+/// A client that reloads the page is back within this time.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Shared by all who look. Clones are the same.
+/// Shared by all clients. Clones refer to the same state.
 #[derive(Debug, Clone)]
 pub struct PageClients {
     inner: Arc<Inner>,
@@ -31,11 +31,11 @@ struct Inner {
     fleet: channel::Sender<Option<Followed>>,
 }
 
-/// Somebody looks, until this is dropped.
+/// One client, until this is dropped.
 #[derive(Debug)]
 pub(super) struct PageClient {
     inner: Arc<Inner>,
-    /// The load balancers; `None` until etcd told.
+    /// The load balancers; `None` until they were read from etcd.
     pub(super) fleet: channel::Receiver<Option<Followed>>,
 }
 
@@ -48,7 +48,7 @@ impl Default for PageClients {
 }
 
 impl PageClients {
-    /// One more, unless there are too many.
+    /// Adds a client, unless there are too many.
     pub(super) fn join(&self) -> Option<PageClient> {
         let more = |count: usize| (count < MOST).then_some(count + 1);
         self.inner.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
@@ -56,17 +56,17 @@ impl PageClients {
         Some(PageClient { inner: Arc::clone(&self.inner), fleet: self.inner.fleet.subscribe() })
     }
 
-    /// The load balancers, for whoever renders them.
+    /// The load balancers, for rendering.
     pub(super) fn fleet(&self) -> channel::Receiver<Option<Followed>> {
         self.inner.fleet.subscribe()
     }
 
-    /// How many look.
+    /// The number of clients.
     pub(super) fn count(&self) -> usize {
         self.inner.count.load(Ordering::SeqCst)
     }
 
-    /// Follows the load balancers whenever somebody looks, until `shutdown`.
+    /// Follows the load balancers whenever there is a client, until `shutdown`.
     pub fn follow<S: Store>(
         &self,
         store: S,
@@ -87,7 +87,7 @@ impl PageClients {
         });
     }
 
-    /// Publishes what etcd says, until nobody looks any more.
+    /// Publishes the load balancers in etcd, until the last client is gone.
     async fn watch<S: Store>(&self, store: S, bookkeeping: &Bookkeeping) {
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
@@ -95,7 +95,7 @@ impl PageClients {
         let mut view = watch::follow(store, trees, Options::default(), stop);
         loop {
             let found = view.borrow_and_update().snapshot.clone();
-            // An old picture of others is worth less than none.
+            // An outdated state of the others is worth less than none.
             let followed = found.map(|found| Followed::read(&found, bookkeeping));
             self.inner.fleet.send_replace(followed);
             tokio::select! {

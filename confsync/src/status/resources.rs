@@ -1,5 +1,5 @@
-//! What a reload group says of each of its resources: their services in numbers, and which
-//! resource a failure is about. Pure.
+//! The state of each resource of a reload group: its services in numbers, and the resource that a
+//! failure is about. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,13 +26,13 @@ pub struct ServiceState {
     pub service: Arc<str>,
     /// Backends that are wanted.
     pub backends: usize,
-    /// Those of them that new requests are proven to be sent to.
+    /// Those of them that are proven to get new requests.
     pub in_rotation: usize,
     /// Those of them that are absent from etcd and still routed to.
     pub retained: usize,
 }
 
-/// Where a failure is: a line of a rendered file, or of a template.
+/// The position of a failure: a line of a rendered file, or of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TroublePlace {
     /// The resource.
@@ -47,8 +47,8 @@ pub struct TroublePlace {
     pub template_line: Option<usize>,
 }
 
-/// The services of each resource, counted one backend after the other. A service that had
-/// backends is counted on when it has none.
+/// Counts the services of each resource, one backend after the other. A service that had backends
+/// stays listed when it has none left.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceCounts {
     resources: BTreeMap<String, BTreeMap<Arc<str>, ServiceState>>,
@@ -60,7 +60,7 @@ impl ServiceCounts {
         self.entry(resource, service);
     }
 
-    /// Everything at zero again; the services stay known.
+    /// Sets all counts to zero; the services stay known.
     pub fn reset(&mut self, resources: &BTreeSet<&str>) {
         self.resources.retain(|name, _| resources.contains(name.as_str()));
         for state in self.resources.values_mut().flat_map(BTreeMap::values_mut) {
@@ -92,8 +92,8 @@ impl ServiceCounts {
     }
 }
 
-/// The first of `files` that `text` names with a line, as nginx, HAProxy and the templates do:
-/// `/etc/nginx/nginx.conf:12`.
+/// The first of `files` that `text` mentions with a line number, as nginx, HAProxy and the
+/// templates do: `/etc/nginx/nginx.conf:12`.
 #[must_use]
 pub fn named_line<'f>(
     text: &str,
@@ -109,8 +109,8 @@ pub fn named_line<'f>(
     files.into_iter().enumerate().find_map(|(index, file)| Some((index, line(file)?)))
 }
 
-/// The line of the template that a line of its file was copied from: the only one of the same
-/// text. `None` when it is not certain.
+/// The line of the template that a line of its file was copied from: the only one with the same
+/// text. `None` when that is not certain.
 #[must_use]
 pub fn template_line(template: &[u8], rendered: &[u8], line: usize) -> Option<usize> {
     let lines = |text: &'_ [u8]| {

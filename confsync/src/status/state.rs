@@ -1,5 +1,5 @@
-//! What stands, set by set, as the agents publish it: for the status surface, the
-//! service manager and `confsync status`. Says no more than is known.
+//! The state of each reload group, as its agent publishes it: for the status pages, the service
+//! manager and `confsync status`. It never claims more than is known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,45 +14,45 @@ use crate::proxy::traffic::MemberTraffic;
 use crate::status::resources::{ResourceState, TroublePlace};
 use crate::status::traffic::TrafficByGroup;
 
-/// What one set's agent knows.
+/// The state of one reload group.
 #[derive(Debug, Clone, Serialize)]
 pub struct GroupState {
     /// The names of its resources, joined.
     pub name: String,
     /// The files it writes.
     pub files: Vec<String>,
-    /// Whether etcd is followed; else why not.
+    /// Why the view of etcd is stale, if it is.
     pub stale: Option<String>,
-    /// The revision last looked at.
+    /// The revision that was last considered.
     pub revision: u64,
-    /// The revision proven to be live.
+    /// The revision that is proven to be active.
     pub applied: u64,
-    /// The revision that no older worker is left of.
+    /// The revision of which no older worker is left.
     pub quiesced: u64,
-    /// What is wanted, in short; `None` before the first render.
+    /// The digest of what is wanted, shortened; `None` before the first render.
     pub wanted: Option<String>,
-    /// What is on disk.
+    /// That of what is on disk.
     pub installed: Option<String>,
-    /// What is proven to be live.
+    /// That of what is proven to be active.
     pub live: Option<String>,
-    /// Whether what is wanted is live.
+    /// Whether what is wanted is active.
     pub in_sync: bool,
-    /// Since when it is not, in milliseconds of Unix time.
+    /// Since when it is not.
     #[serde(serialize_with = "maybe_millis")]
     pub owed_since: Option<SystemTime>,
     /// Why the last step failed, or why the newest revision is not rendered.
     pub trouble: Option<String>,
-    /// Where that is, if its text names a file and a line.
+    /// The position of the failure, if its text names a file and a line.
     pub trouble_at: Option<TroublePlace>,
     /// Its resources, in the order of their files.
     pub resources: Vec<ResourceState>,
     /// The backends that are wanted, and those that are still routed to.
     pub backends: Vec<Arc<BackendState>>,
-    /// Values that were withheld, and why.
+    /// Rejected values, and why.
     pub refused: Vec<RefusedState>,
-    /// Who changes backends in the running proxy: `reload` if nobody does.
+    /// The driver that changes members in the running proxy; `reload` if there is none.
     pub driver: &'static str,
-    /// Why it is not a better one.
+    /// Why a better driver is not used.
     pub driver_reason: Option<String>,
     /// Changes of backends without a load since the start.
     pub member_changes_total: u64,
@@ -62,16 +62,16 @@ pub struct GroupState {
     pub loads: Vec<LoadState>,
     /// Loads proven since the start.
     pub loads_total: u64,
-    /// Candidates refused since the start.
+    /// Candidates rejected since the start.
     pub refusals_total: u64,
-    /// Steps failed for another reason since the start.
+    /// Steps that failed for another reason since the start.
     pub failures_total: u64,
     /// How long proven loads took; for the metrics.
     #[serde(skip)]
     pub load_seconds: Histogram,
 }
 
-/// One backend. What looks at thousands of them shares them and their texts.
+/// One backend. There may be thousands, so copies share their texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackendState {
     /// Its key.
@@ -82,11 +82,11 @@ pub struct BackendState {
     pub addr: Arc<str>,
     /// Its weight.
     pub weight: u16,
-    /// Where it runs, if it says so.
+    /// Its zone, if it has one.
     pub zone: Option<String>,
-    /// Kept although etcd does not have it, because its loss is doubted.
+    /// Retained although etcd does not have it, because its loss is not verified.
     pub held: bool,
-    /// Proven to be routed to, by this address and weight.
+    /// Proven to be routed to, with this address and weight.
     pub live: bool,
     /// No longer wanted, and routed to until the next load is proven.
     pub leaving: bool,
@@ -95,12 +95,12 @@ pub struct BackendState {
     pub since: SystemTime,
 }
 
-/// One withheld value.
+/// A rejected value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RefusedState {
     /// Its key.
     pub key: String,
-    /// Why, in the operator's words.
+    /// The reason, for an operator.
     pub why: String,
 }
 
@@ -112,9 +112,9 @@ pub struct LoadState {
     pub at: SystemTime,
     /// How long it took, check included.
     pub took_ms: u128,
-    /// What made it due, in the operator's words.
+    /// The cause, for an operator.
     pub cause: String,
-    /// The revision it made live.
+    /// The revision that it made active.
     pub revision: u64,
     /// Why it failed.
     pub failed: Option<String>,
@@ -122,11 +122,11 @@ pub struct LoadState {
     pub reload: bool,
 }
 
-/// Everything, by set.
+/// All reload groups, by name.
 pub type States = BTreeMap<String, GroupState>;
 
 impl GroupState {
-    /// Of a set that has not looked at anything yet.
+    /// The state of a group that has not considered anything yet.
     #[must_use]
     pub fn empty(name: &str) -> Self {
         Self {
@@ -172,7 +172,7 @@ impl GroupState {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
             (None, true, _) => {
                 let what = match self.wanted_backends() {
-                    // Of a file made of settings nothing is in rotation.
+                    // Without services, nothing can be in rotation.
                     0 if self.resources.iter().all(|r| r.services.is_empty()) => "in sync".into(),
                     count => format!("{} in rotation", plural(count, "backend")),
                 };
@@ -185,11 +185,12 @@ impl GroupState {
             text.push_str(&format!("; {stale}"));
         }
         if !self.refused.is_empty() {
-            text.push_str(&format!("; {} refused", plural(self.refused.len(), "value")));
+            text.push_str(&format!("; {} rejected", plural(self.refused.len(), "value")));
         }
-        let held = self.backends.iter().filter(|backend| backend.held).count();
-        if held > 0 {
-            text.push_str(&format!("; {held} held against etcd"));
+        let retained = self.backends.iter().filter(|backend| backend.held).count();
+        if retained > 0 {
+            let retained = plural(retained, "backend");
+            text.push_str(&format!("; {retained} retained, absent from etcd"));
         }
         text
     }
@@ -200,8 +201,8 @@ impl GroupState {
         self.backends.iter().filter(|backend| !backend.leaving).count()
     }
 
-    /// First configuration applied, watch fresh, nothing owed for longer than
-    /// `patience`.
+    /// Whether the first configuration is applied, the watch is running, and nothing has been
+    /// pending for longer than `patience`.
     #[must_use]
     pub fn ready(&self, patience: Duration) -> bool {
         let owed = self.owed_since.and_then(|since| since.elapsed().ok());

@@ -1,5 +1,5 @@
-//! The counters of reload groups, for as long as the process lives: a counter that begins anew
-//! with each SIGHUP would hide what it counted.
+//! The counters of reload groups, over the lifetime of the process: counters that restarted with
+//! each SIGHUP would lose what they counted.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::apply::record::Counts;
 use crate::status::state::{GroupState, States};
 
-/// What one group has counted. Its clones share the histogram.
+/// The counters of one group. Its clones share the histogram.
 #[derive(Debug, Clone)]
 pub struct Totals {
     /// Loads, refusals, failures.
@@ -21,7 +21,7 @@ pub struct Totals {
 pub type TotalsByGroup = BTreeMap<String, Totals>;
 
 impl Totals {
-    /// Of a group as it was told last.
+    /// The counters of a group in its present state.
     #[must_use]
     pub fn of(state: &GroupState) -> Self {
         let counts = Counts {
@@ -34,7 +34,7 @@ impl Totals {
     }
 }
 
-/// Those of the groups that have ended, and those that run.
+/// The counters of groups that have ended, and of those that run.
 #[must_use]
 pub fn all(ended: &TotalsByGroup, running: &States) -> TotalsByGroup {
     let mut all = ended.clone();

@@ -1,4 +1,4 @@
-//! What is wrong with a template, where, and what its author can do.
+//! What is wrong with a template, where, and how its author can fix it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,11 +21,11 @@ pub struct TemplateError {
     pub remedy: Option<String>,
 }
 
-/// A render that failed. The same record: the place is where the render stopped.
+/// A render that failed. The position is where the render stopped.
 pub type RenderError = TemplateError;
 
 impl TemplateError {
-    /// An error at a place in the file.
+    /// An error at a position in the file.
     pub(crate) fn at(
         file: impl Into<PathBuf>,
         (line, column): (usize, usize),

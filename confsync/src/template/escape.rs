@@ -1,5 +1,5 @@
-//! For which kind of file a handlebars template writes: what a value may hold there, and how
-//! the rest is quoted. Pure.
+//! The syntaxes that handlebars templates escape for: which characters a value may have there, and
+//! how other values are quoted. Pure.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ pub enum Escape {
     None,
 }
 
-/// The words for them in a resource file.
+/// Their names in a resource file.
 pub const ESCAPES: &[&str] = &["nginx", "haproxy", "json", "shell", "none"];
 
 impl Escape {

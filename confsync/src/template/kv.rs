@@ -1,4 +1,4 @@
-//! The keys a template sees: what was fetched, without the prefix, in confd's form.
+//! The keys that a template sees: the resource's keys, without the prefix, in confd's form.
 //!
 //! Knows nothing of etcd. Pure.
 
@@ -16,14 +16,14 @@ pub struct Collision {
     pub name: String,
     /// The key whose value is used.
     pub kept: String,
-    /// The key that is not seen.
+    /// The key that is hidden.
     pub dropped: String,
 }
 
 /// Texts by name. There may be thousands, so copies share them.
 pub type Texts = BTreeMap<Arc<str>, StoredValue>;
 
-/// The store of a template, and the keys that had to give way.
+/// The keys of a template, and those that are hidden.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     /// Name to value.

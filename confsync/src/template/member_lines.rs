@@ -1,8 +1,8 @@
-//! The words `upstream` and `servers`: lines that name the backends of one service.
+//! The functions `upstream` and `servers`: lines that name the backends of one service.
 //!
-//! While a template runs, each is a mark in its output. Afterwards the text is cut there, so
-//! that whoever installs it can write these lines in the form that the proxy's driver wants,
-//! and can tell a change in them from a change in the rest. Pure.
+//! While a template runs, each is a mark in its output. Afterwards the text is cut there, so that
+//! these lines can be written in the form that the proxy's driver needs, and a change in them can
+//! be distinguished from a change in the rest. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct NamedService {
 }
 
 impl NamedService {
-    /// What its upstream is called: the last part of the path.
+    /// The name of its upstream: the last part of the path.
     #[must_use]
     pub fn upstream(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or(&self.path)
@@ -54,9 +54,9 @@ pub enum Piece {
     Servers(NamedService),
     /// A whole `upstream`.
     Upstream {
-        /// Whose.
+        /// The service.
         service: NamedService,
-        /// What the template wants in it beside its members.
+        /// The template's other directives in it.
         more: String,
     },
 }
@@ -69,7 +69,7 @@ pub struct RenderedText {
 }
 
 impl RenderedText {
-    /// The text for a proxy that must be reloaded for each change.
+    /// The text for a proxy that is reloaded for each change.
     #[must_use]
     pub fn plain(&self) -> Vec<u8> {
         self.write(|piece, out| match piece {
@@ -113,7 +113,7 @@ impl RenderedText {
         out
     }
 
-    /// Whether any line is in another form where the proxy can change its members itself.
+    /// Whether any of its lines depends on the proxy's driver.
     #[must_use]
     pub fn names_members(&self) -> bool {
         self.services().next().is_some()
@@ -139,7 +139,7 @@ impl RenderedText {
     }
 }
 
-/// The `server` lines of nginx for a service: never none, which nginx would not take.
+/// The `server` lines of nginx for a service: never none, which nginx would reject.
 #[must_use]
 pub fn server_lines(service: &NamedService) -> String {
     if service.members.is_empty() {
@@ -241,7 +241,7 @@ fn changed() -> Fault {
     )
 }
 
-/// What stands between two marks.
+/// Parses the text between two marks.
 fn read(word: &str, backends: &[NamedBackend]) -> Result<Piece, Fault> {
     let (path, more) = word.split_once('\n').ok_or_else(changed)?;
     check(path)?;
@@ -356,8 +356,8 @@ mod tests {
             ("t.tmpl", "{{upstream \"../a\"}}", "is no name of a service"),
             ("t.hbs", "{{servers \"a;\"}}", "is no name of a service"),
             ("t.tmpl", "{{servers \"a\" | printf \"%.5s\"}}", "has changed what"),
-            ("t.tmpl", "{{upstream \"a\" (servers \"b\")}}", "stands inside an `upstream`"),
-            ("t.hbs", "{{#upstream \"a\"}}{{servers \"b\"}}{{/upstream}}", "stands inside"),
+            ("t.tmpl", "{{upstream \"a\" (servers \"b\")}}", "is inside an `upstream`"),
+            ("t.hbs", "{{#upstream \"a\"}}{{servers \"b\"}}{{/upstream}}", "is inside"),
             ("t.tmpl", "{{upstream \"a\" \"b\" \"c\"}}", "one or two arguments"),
         ] {
             let error = render(file, template).unwrap_err();

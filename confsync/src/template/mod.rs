@@ -5,8 +5,8 @@
 //! safe for nginx. Knows nothing of etcd, TOML, files to write or processes to signal; what
 //! a template may ask of the system (clock, environment, names, files) is passed in.
 //!
-//! What must hold: no template and no data makes it panic, hang, or grow without
-//! bound; an error says where, what, and what to do.
+//! Invariants: no template and no data makes it panic, hang, or grow without bound; an error says
+//! where, what, and what to do.
 
 mod error;
 mod escape;
@@ -71,9 +71,9 @@ pub struct Input {
     pub kv: Arc<Texts>,
     /// The backends among them, in the order of their keys.
     pub backends: Vec<NamedBackend>,
-    /// What may be asked besides; [`NoSystem`] unless told otherwise.
+    /// The system that may be queried; [`NoSystem`] by default.
     pub system: Arc<dyn System>,
-    /// Stands for the lines that name backends, while the template runs.
+    /// The placeholder for lines that name backends, while the template runs.
     pub mark: Mark,
 }
 
@@ -101,7 +101,7 @@ pub struct NamedBackend {
     pub key: Arc<str>,
     /// The service the key names.
     pub service: Arc<str>,
-    /// What its value says.
+    /// Its parsed value.
     pub backend: Backend,
 }
 
@@ -113,14 +113,14 @@ impl NamedBackend {
     }
 }
 
-/// Where a template may take more text from.
+/// The files that a template may include.
 #[derive(Debug, Clone, Default)]
 pub struct TemplateSources {
     /// Handlebars partials: name to text, from `templates/partials`.
     pub partials: BTreeMap<String, String>,
     /// The folder that `include` in a Go template may read from; none forbids it.
     pub templates: Option<PathBuf>,
-    /// What handlebars writes for.
+    /// The syntax that handlebars escapes for.
     pub escape: Escape,
 }
 
@@ -156,7 +156,7 @@ impl Template {
         on_own_stack(name, compile).map(|program| Self { program })
     }
 
-    /// Whether it looks at typed backends; a Go template does by `upstream` and `servers` alone.
+    /// Whether it uses typed backends; a Go template does only by `upstream` and `servers`.
     #[must_use]
     pub fn asks_for_backends(&self) -> bool {
         match &self.program {
@@ -165,7 +165,7 @@ impl Template {
         }
     }
 
-    /// Where confd would render something else on purpose of ours, in words for its author.
+    /// Where the output deliberately differs from confd's, in words for the template's author.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         match &self.program {

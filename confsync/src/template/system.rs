@@ -1,13 +1,13 @@
-//! What a template may ask of the system it is rendered on: clock, environment, files, names.
+//! The system that a template may query: clock, environment, files, names.
 //!
-//! Templates themselves are pure. Every answer from here may differ from render to render.
+//! Templates themselves are pure. Every result from here may differ from render to render.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The system that a render may ask.
+/// The system that a render may query.
 pub trait System: fmt::Debug + Send + Sync {
     /// The time.
     fn now(&self) -> SystemTime;
@@ -18,14 +18,14 @@ pub trait System: fmt::Debug + Send + Sync {
     /// The system's own name.
     fn hostname(&self) -> String;
 
-    /// Whether there is a file; true as well where that cannot be found out.
+    /// Whether a file exists; also true where that cannot be determined.
     fn file_exists(&self, path: &Path) -> bool;
 
     /// The addresses of a name; none when it does not exist.
     ///
     /// # Errors
-    /// When no resolver gives an answer, which is not the answer "none": that would empty the
-    /// rendered file.
+    /// When no resolver answers. That must not count as "none", which would empty the rendered
+    /// file.
     fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String>;
 
     /// The SRV records of a name; none when it does not exist.
@@ -80,7 +80,7 @@ pub enum IncludeError {
     Io(#[from] std::io::Error),
 }
 
-/// A system of which nothing is known: for templates that should depend on their keys alone.
+/// A system that answers nothing: for templates that must depend on their keys alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoSystem;
 

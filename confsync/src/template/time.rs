@@ -1,7 +1,7 @@
-//! What `datetime` returns: a moment in UTC, with Go's `Format` and accessors.
+//! The result of `datetime`: a time in UTC, with Go's `Format` and accessors.
 //!
-//! Knows nothing of time zones: a load balancer's clock is UTC, and a rendered
-//! time makes every render differ anyway.
+//! Time zones are not supported: a load balancer's clock is UTC, and a rendered time makes every
+//! render differ anyway.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,7 +23,7 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-/// A moment in UTC.
+/// A time in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Time {
     /// Seconds since 1970.
@@ -32,7 +32,7 @@ pub(crate) struct Time {
     pub(crate) nanos: u32,
 }
 
-/// The moment as a calendar and a clock show it.
+/// The calendar date and time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Civil {
     /// The year, 1970 or later in practice.

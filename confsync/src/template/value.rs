@@ -1,4 +1,4 @@
-//! What a template computes with: Go's values, as far as a template can see them.
+//! The values that templates compute with: Go's values, as far as a template can see them.
 //!
 //! Knows nothing of stores, engines or output. A list remembers what Go's type
 //! of its elements would be, because functions accept one and refuse the other.
@@ -15,7 +15,7 @@ use super::time::Time;
 /// How deep lists and maps may be nested; `encoding/json` data is far flatter.
 pub(crate) const MAX_DEPTH: u16 = 200;
 
-/// A value in a template.
+/// A value.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     /// No value at all: a missing map key, the dot of the outermost template.
@@ -58,7 +58,7 @@ pub(crate) enum Elem {
 /// A slice of values.
 #[derive(Debug, Clone)]
 pub(crate) struct List {
-    /// What Go would say it is a slice of.
+    /// The element type that Go would report.
     pub(crate) elem: Elem,
     items: Arc<Vec<Value>>,
     depth: u16,
@@ -113,13 +113,13 @@ impl List {
         Self { elem, items: Arc::new(items), depth: 1, is_nil: false }
     }
 
-    /// The lack of a list, which Go takes for an empty one nearly everywhere.
+    /// A nil slice, which Go treats as an empty one nearly everywhere.
     #[must_use]
     pub(crate) fn nil(elem: Elem) -> Self {
         Self { is_nil: true, ..Self::flat(elem, Vec::new()) }
     }
 
-    /// Whether it is the lack of one.
+    /// Whether it is nil.
     #[must_use]
     pub(crate) fn is_nil(&self) -> bool {
         self.is_nil
@@ -149,13 +149,13 @@ impl Map {
         Ok(Self { entries: Arc::new(entries), depth, is_nil: false })
     }
 
-    /// The lack of a map, which Go takes for an empty one nearly everywhere.
+    /// A nil map, which Go treats as an empty one nearly everywhere.
     #[must_use]
     pub(crate) fn nil() -> Self {
         Self { entries: Arc::default(), depth: 1, is_nil: true }
     }
 
-    /// Whether it is the lack of one.
+    /// Whether it is nil.
     #[must_use]
     pub(crate) fn is_nil(&self) -> bool {
         self.is_nil
@@ -189,7 +189,7 @@ impl Value {
         Self::Record(Arc::new(Record { name: "memkv.KVPair", fields }))
     }
 
-    /// The text that it is, if it is one.
+    /// The text, if it is one.
     #[must_use]
     pub(crate) fn as_text(&self) -> Option<&[u8]> {
         if let Self::Str(text) = self { Some(text) } else { None }
@@ -240,7 +240,7 @@ impl Value {
         }
     }
 
-    /// What an expression makes of an empty interface: nothing.
+    /// An empty interface as an expression sees it: absent.
     #[must_use]
     pub(crate) fn or_absent(self) -> Self {
         if matches!(self, Self::Nil) { Self::Absent } else { self }

@@ -44,7 +44,7 @@ impl Site {
         let line: Vec<_> =
             line.iter().map(|word| (*word).to_owned()).chain(more).map(Into::into).collect();
         let process = Supervised::start(&line).unwrap();
-        let told = confdir::HaproxyOptions {
+        let options = confdir::HaproxyOptions {
             conf: vec![PathBuf::from(at("haproxy.cfg"))],
             socket: None,
             is_live: true,
@@ -53,7 +53,7 @@ impl Site {
             deadline: DEADLINE,
             max_old_generations: 8,
         };
-        let site = Self { haproxy: Haproxy::of("app", &told, None), folder, port, process };
+        let site = Self { haproxy: Haproxy::of("app", &options, None), folder, port, process };
         site.until(|| site.haproxy.is_running()).await;
         // The port is open before there is a worker, and only a worker answers.
         timeout(DEADLINE, async {

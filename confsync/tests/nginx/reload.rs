@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use confsync::proxy::command::{Left, Supervised};
 use confsync::proxy::nginx::{
-    Master, MasterError, NginxReloadError, Quiesced, Role, StartError, quiesced,
+    NginxMaster, NginxMasterError, NginxReloadError, PidFileError, Quiesced, Role, StartError,
+    quiesced,
 };
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -168,12 +169,17 @@ async fn no_signal_goes_to_a_stranger() {
     let bench = Bench::new().await;
     let file = bench.path("nginx.pid");
     let master = || bench.nginx.master().unwrap_err();
-    assert!(matches!(master(), MasterError::NoPidFile(path) if path == file));
+    assert!(
+        matches!(master(), NginxMasterError::PidFile(PidFileError::Missing(path)) if path == file)
+    );
     fs::write(&file, "").unwrap();
-    assert!(matches!(master(), MasterError::NotANumber { .. }));
+    assert!(matches!(master(), NginxMasterError::PidFile(PidFileError::NotANumber { .. })));
     for nonsense in ["0\n", "-1\n", "x", "99999999999"] {
         fs::write(&file, nonsense).unwrap();
-        assert!(matches!(master(), MasterError::NotANumber { .. }), "{nonsense}");
+        assert!(
+            matches!(master(), NginxMasterError::PidFile(PidFileError::NotANumber { .. })),
+            "{nonsense}"
+        );
     }
     let mut stranger = Supervised::start(&["sleep".into(), "60".into()]).unwrap();
     let pid = stranger.pid().unwrap();
@@ -181,7 +187,7 @@ async fn no_signal_goes_to_a_stranger() {
     let error = master().to_string();
     assert!(error.contains("`sleep 60`, not an nginx master"), "{error}");
     stranger.stop(Signal::TERM, DEADLINE).await.unwrap();
-    assert!(matches!(master(), MasterError::NotRunning(_)));
+    assert!(matches!(master(), NginxMasterError::NotRunning(_)));
 }
 
 #[tokio::test]
@@ -192,10 +198,10 @@ async fn a_master_that_ends_is_its_own_error() {
     assert_eq!(left.code(), 0);
     assert!(!master.is_alive());
     let error = bench.nginx.reload(&master, DEADLINE).await.unwrap_err();
-    assert!(matches!(error, NginxReloadError::Master(MasterError::NotRunning(_))), "{error}");
+    assert!(matches!(error, NginxReloadError::Master(NginxMasterError::NotRunning(_))), "{error}");
     assert!(matches!(
-        Master::from_pid(rustix::process::Pid::from_raw(master.id().pid).unwrap()),
-        Err(MasterError::NotRunning(_))
+        NginxMaster::from_pid(rustix::process::Pid::from_raw(master.id().pid).unwrap()),
+        Err(NginxMasterError::NotRunning(_))
     ));
 }
 

@@ -1,8 +1,8 @@
-//! `register list`: who is registered, as a table for people or JSON for programs.
-//! Pure: rows in, text out.
+//! `register list`: the registered backends, as a table for people or as JSON for programs. Pure:
+//! rows in, text out.
 //!
-//! What a load balancer would reject is shown with the reason, not left out: the
-//! list is where somebody looks who misses a backend.
+//! A value that a load balancer would reject is listed with the reason, not left out: this is where
+//! an operator looks for a missing backend.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -72,7 +72,7 @@ struct Row {
     key: String,
     /// Its bytes.
     value: Vec<u8>,
-    /// What is left of its time; `None` for a key that stays for ever.
+    /// The rest of its lifetime; `None` for a key without a TTL.
     ttl: Option<Duration>,
 }
 
@@ -131,11 +131,10 @@ fn as_json(prefix: &Prefix, rows: &[Row]) -> String {
 
 const HEADINGS: [&str; 7] = ["SERVICE", "ID", "ADDRESS", "WEIGHT", "ZONE", "META", "TTL LEFT"];
 
-/// An aligned table; `colours` for a terminal. Zone and meta take no room where nobody
-/// uses them.
+/// An aligned table; `colours` for a terminal. The columns for zone and meta appear only if used.
 fn as_table(prefix: &Prefix, rows: &[Row], colours: bool) -> String {
     if rows.is_empty() {
-        return format!("nobody is registered under {prefix}\n");
+        return format!("no backends are registered under {prefix}\n");
     }
     let headings = HEADINGS.map(str::to_owned).to_vec();
     let mut lines = vec![Line { cells: headings, note: String::new(), paint: Paint::Bold }];
@@ -164,7 +163,7 @@ fn cells(one: &Listed) -> Vec<String> {
         one.weight.map(|weight| weight.to_string()).unwrap_or_default(),
         one.zone.as_deref().map(escaped).unwrap_or_default(),
         meta.join(" "),
-        one.ttl_seconds.map_or("for ever".to_owned(), |s| format_span(Duration::from_secs(s))),
+        one.ttl_seconds.map_or("unlimited".to_owned(), |s| format_span(Duration::from_secs(s))),
     ]
 }
 
@@ -202,7 +201,7 @@ mod tests {
 SERVICE  ID        ADDRESS      WEIGHT  META       TTL LEFT
          stray                                     9s        refused: the key is not inside the folder of a service
 apache   a:1       [::1]:7777   3       v=2\\u{1b}  24s
-web      10.0.0.1  10.0.0.1:80  1                  for ever
+web      10.0.0.1  10.0.0.1:80  1                  unlimited
 web      10.0.0.2                                  8s        refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
 "
         );
@@ -225,7 +224,10 @@ web      10.0.0.2                                  8s        refused: no port: `
         assert_eq!(value[2]["ttl_seconds"], serde_json::Value::Null);
         assert!(value[3]["refused"].as_str().unwrap().contains("no port"));
         assert_eq!(as_json(&services(), &[]), "[]\n");
-        assert_eq!(as_table(&services(), &[], true), "nobody is registered under /services\n");
+        assert_eq!(
+            as_table(&services(), &[], true),
+            "no backends are registered under /services\n"
+        );
     }
 
     proptest! {

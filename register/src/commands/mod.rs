@@ -1,4 +1,4 @@
-//! The subcommands: what the command line says, put together and done.
+//! The subcommands: each reads its part of the command line and does its work.
 
 mod list;
 mod probe;

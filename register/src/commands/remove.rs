@@ -60,7 +60,7 @@ fn check_owner(removal: &Removal, entry: &Entry) -> anyhow::Result<()> {
         return Ok(());
     }
     let value = String::from_utf8_lossy(&entry.value);
-    anyhow::bail!("{key} has the value `{}`, not {addr}: it was left alone", value.escape_debug())
+    anyhow::bail!("{key} has the value `{}`, not {addr}: not removed", value.escape_debug())
 }
 
 fn says(matches: &ArgMatches, switch: &Setting) -> bool {
@@ -132,7 +132,7 @@ async fn delete(store: &impl Store, key: &Key, value: &[u8]) -> anyhow::Result<R
     match store.delete(key, &Guard::Value(value.to_vec()), default_deadline()).await? {
         DeleteOutcome::Deleted(revision) | DeleteOutcome::Missing(revision) => Ok(revision),
         DeleteOutcome::Taken { .. } => {
-            anyhow::bail!("{key} was written by another process just now: it was left alone")
+            anyhow::bail!("{key} was written by another process just now: not removed")
         }
     }
 }

@@ -81,12 +81,12 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     sidekick::run(parts).await
 }
 
-/// A boot must not wait for ever for an etcd or a backend that is not there.
+/// A boot must not block on an etcd or a backend that is not there.
 async fn ready_within(within: Duration, manager: ServiceManager, stop: CancellationToken) {
     let slept = stop.run_until_cancelled(tokio::time::sleep(within)).await;
     if slept.is_some() && !manager.is_ready() {
         let waited = format_span(within);
-        tracing::warn!(%waited, "not registered yet; the service manager is told READY all the same");
+        tracing::warn!(%waited, "not registered yet; reporting READY to the service manager anyway");
         manager.ready();
     }
 }

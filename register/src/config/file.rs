@@ -12,15 +12,22 @@ use common::settings::{Layer, Mistakes, Place, Setting};
 
 use crate::settings::{META, Scope, in_file, scope};
 
-/// What a file says.
+/// The contents of `services.toml`.
 #[derive(Debug, Default)]
 pub(super) struct ServicesFile {
     /// For all services, and for the process.
     pub(super) defaults: Layer,
-    /// One for each `[[service]]`, and where it stands.
+    /// One for each `[[service]]`, with its file and line.
     pub(super) services: Vec<(Layer, String)>,
     /// It is no TOML, so nothing is known of what it holds.
     pub(super) broken: bool,
+}
+
+/// Any text is a file or has mistakes; for [`crate::fuzz`].
+pub(crate) fn read_any(text: &str) {
+    let mut mistakes = Mistakes::default();
+    let file = parse("any.toml", text, &mut mistakes);
+    assert!(!file.broken || mistakes.none_or(()).is_err(), "broken, and nothing is said");
 }
 
 pub(super) fn parse(name: &str, text: &str, mistakes: &mut Mistakes) -> ServicesFile {

@@ -20,6 +20,7 @@ use common::model::{Key, Prefix};
 use common::settings::{Environment, Layer, Mistakes, Place, Reader};
 
 pub use diff::Diff;
+pub(crate) use file::read_any as read_any_file;
 pub use process::{DrainSpans, Process, Removal, process};
 pub use service::{RegistrationTarget, Service, prepare};
 

@@ -61,7 +61,7 @@ pub struct DrainSpans {
     pub applied: Duration,
     /// How long to wait for `quiesced`, after that.
     pub quiesced: Duration,
-    /// For how long no connection may have come at the end; `None`: nobody looks.
+    /// At the end, wait until no new connection has come for this long; `None`: do not look.
     pub quiet: Option<Duration>,
 }
 

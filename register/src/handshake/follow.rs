@@ -106,7 +106,7 @@ fn missing(waits: &[LoadBalancerWait]) -> Vec<String> {
     missing.into_iter().collect()
 }
 
-/// Those, for a person; nobody is known before the first answer, or only a minimum is left.
+/// Their names, for an operator; none is known before the first answer, or only a minimum is left.
 #[must_use]
 pub fn names_or_all(missing: &[String]) -> String {
     if missing.is_empty() { "the load balancers".to_owned() } else { missing.join(", ") }

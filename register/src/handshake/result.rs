@@ -15,7 +15,7 @@ pub struct HandshakeResult {
     pub unconfirmed: Vec<(String, String)>,
 }
 
-/// A drain in one word; of several keys the worst.
+/// The result of a drain; of several keys the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DrainResult {
     /// Every load balancer has proven that it is complete.
@@ -56,7 +56,7 @@ impl DrainResult {
 }
 
 impl HandshakeResult {
-    /// In one word.
+    /// The result as one word.
     #[must_use]
     pub fn summary(&self) -> DrainResult {
         if !self.unconfirmed.is_empty() {

@@ -1,10 +1,10 @@
 //! One wait for all load balancers, after a key was written or removed.
 //!
 //! Pure: snapshots of the member and acknowledgement keys come in, progress comes out.
-//! Every wait is bounded, and whoever did not confirm is named.
+//! Every wait is bounded, and every load balancer that did not confirm is named.
 //!
-//! Nobody is left out because of when they joined: a load balancer that lost its lease for
-//! a while joins late and still routes as before.
+//! When a load balancer joined does not matter: one that lost its lease for a while joins late and
+//! still routes as before.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,7 +45,7 @@ pub struct WaitBounds {
 pub enum LoadBalancerState {
     /// It has acknowledged nothing that covers the change.
     Silent,
-    /// Its member key cannot be read: nobody can say what it routes.
+    /// Its member key cannot be read, so it is unknown what it routes.
     Unreadable,
     /// New requests are routed by the change.
     Applied {
@@ -145,7 +145,7 @@ impl LoadBalancerWait {
         }
     }
 
-    /// What a member says; `None`: it has nothing to do with this key.
+    /// The state of one member; `None`: it has nothing to do with this key.
     fn state_of(
         &self,
         lb: &str,
@@ -155,8 +155,8 @@ impl LoadBalancerWait {
         bookkeeping: &Bookkeeping,
     ) -> Option<LoadBalancerState> {
         let resources: Vec<&str> = member.consumers_of(&self.key).collect();
-        // Who left before, or never rendered this key, is nobody to wait for. Who stops
-        // rendering it does so when nothing routes by it any more.
+        // A load balancer that left, or never rendered this key, is not waited for. One that stops
+        // rendering it withdraws the resource only when nothing routes by it any more.
         if resources.is_empty() || member.left {
             return known.then_some(LoadBalancerState::Gone);
         }
@@ -204,7 +204,7 @@ impl LoadBalancerWait {
         }
     }
 
-    /// Until when this load balancer is waited for; `None`: it has said its last.
+    /// Until when this load balancer is waited for; `None`: nothing more can come from it.
     /// No bound lies past the deadline of the whole, however late members appear.
     fn bound_of(&self, state: &LoadBalancerState) -> Option<Instant> {
         use LoadBalancerState::{

@@ -49,7 +49,7 @@ pub enum ProbeAddress {
     Unix(PathBuf),
 }
 
-/// How HTTP is spoken.
+/// The version of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// HTTP/1.1.
@@ -63,7 +63,7 @@ pub enum Scheme {
 /// An HTTP check, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpCheck {
-    /// How it is spoken.
+    /// The version of HTTP, and whether it runs over TLS.
     pub scheme: Scheme,
     /// Where to.
     pub address: ProbeAddress,
@@ -120,7 +120,7 @@ pub enum CheckError {
     Url {
         /// What was written.
         url: String,
-        /// What the parser says.
+        /// The parser's message.
         why: url::ParseError,
     },
     /// The host or port after `tcp://` is not one.
@@ -270,7 +270,7 @@ fn bare_host(url: &Url) -> String {
     url.host_str().unwrap_or("").trim_matches(['[', ']']).to_owned()
 }
 
-/// Where an HTTP check goes, before the options say the rest.
+/// The URL of an HTTP check, before the options are applied.
 struct HttpTarget {
     address: ProbeAddress,
     authority: String,

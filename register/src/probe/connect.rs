@@ -79,7 +79,7 @@ async fn resolve(
     let (name, doing) = (host.to_owned(), format!("cannot look up {host}"));
     // A thread of our own: without one, tokio would end the task.
     let lookup = std::thread::Builder::new().spawn(move || {
-        // Kept until the resolver comes back, however long nobody waits any more.
+        // Kept until the resolver returns, even if the probe has long given up.
         let _place = place;
         let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
         // The probe may be over.

@@ -25,7 +25,8 @@ impl From<String> for ProbeFailure {
 }
 
 impl ProbeFailure {
-    /// What an error of the system says about the backend: nothing, if we are out of files,
+    /// What a system error means for the verdict: nothing about the backend, if we are out of
+    /// files,
     /// memory, buffers or local ports.
     pub(super) fn of(doing: &str, error: &io::Error) -> Self {
         let reason = format!("{doing}: {}", one_line(error));

@@ -106,7 +106,7 @@ struct ProcessGroup(Option<Pid>);
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // An empty group is what we want; there is nobody to tell otherwise.
+            // The group may be empty already, which is just as well.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -135,7 +135,7 @@ pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(),
                 }
             })
             .await?;
-        // Whoever still holds the pipes goes first, then reading ends by itself.
+        // End every process that still has the pipes open; then reading ends by itself.
         drop(group);
         if !read {
             deadline.briefly(LINGER, reading).await;
@@ -178,7 +178,7 @@ async fn read_all(
 ) {
     let mut other = Vec::new();
     tokio::join!(read(out, kept), read(err, &mut other));
-    // What was said on stderr is the likelier reason.
+    // Standard error is the likelier place for the reason.
     if !other.is_empty() {
         *kept = other;
     }

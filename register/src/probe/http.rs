@@ -6,11 +6,13 @@
 //! within the deadline; what comes after it is not waited for.
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use common::model::{Endpoint, Host};
 use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -19,11 +21,11 @@ use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use hyper::rt::Executor;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::check::{HttpCheck, Scheme};
+use super::check::{Check, HttpCheck, HttpOptions, Scheme};
 use super::connect::ProbeStream;
 use super::deadline::{ProbeDeadline, ProbeFailure, one_line};
 use super::tls::Connector;
@@ -34,8 +36,8 @@ const LIMIT: usize = 64 * 1024;
 /// The most headers that an answer may have; 64 KiB of them count first.
 const HEADERS: usize = 1_000;
 
-/// The most interim answers (1xx) before the real one. A server that sends them for ever
-/// would keep a processor busy until the deadline.
+/// The most interim responses (1xx) before the real one. An endless series of them would keep a
+/// processor busy until the deadline.
 const INTERIM: usize = 20;
 
 /// How long the rest of a body is read.
@@ -109,11 +111,10 @@ impl Interim {
     }
 }
 
-async fn over_http2(
-    check: &HttpCheck,
-    stream: ProbeStream,
-    deadline: &ProbeDeadline,
-) -> Result<(), String> {
+async fn over_http2<S>(check: &HttpCheck, stream: S, deadline: &ProbeDeadline) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let request = request(check, format!("http://{}{}", check.authority, check.path))?;
     let tasks = Tasks::default();
     let _end = Ending(tasks.clone());
@@ -134,6 +135,42 @@ async fn over_http2(
     beside(exchange, connection).await
 }
 
+/// Whether a probe passes whose backend sends these bytes and ends; for [`crate::fuzz`].
+pub(crate) fn judge_any(how: u8, answer: &[u8]) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let Ok(runtime) = runtime else { return false };
+    let (text, body) = match how % 3 {
+        0 => ("http://127.0.0.1:1/", None),
+        1 => ("http://127.0.0.1:1/", Some("ok".to_owned())),
+        _ => ("h2c://127.0.0.1:1/", None),
+    };
+    let options = HttpOptions { body, ..HttpOptions::default() };
+    let own = Endpoint::new(Host::V4(Ipv4Addr::LOCALHOST), 1);
+    let check = own.ok().and_then(|own| Check::parse(text, &own, &options).ok());
+    let Some(Check::Http(check)) = check else { return false };
+    let judged = async {
+        let (near, mut far) = tokio::io::duplex(2 * LIMIT);
+        let deadline = ProbeDeadline::after(Duration::from_secs(2));
+        let asked = async {
+            match check.scheme {
+                Scheme::H2c => over_http2(&check, near, &deadline).await,
+                _ => over_http1(&check, near, &deadline).await,
+            }
+        };
+        let answered = async {
+            // A probe that is over reads no more.
+            let _ = far.write_all(answer).await;
+            let _ = far.shutdown().await;
+            std::future::pending::<()>().await;
+        };
+        match select(pin!(asked), pin!(answered)).await {
+            Either::Left((verdict, _)) => verdict.is_ok(),
+            Either::Right(((), _)) => false,
+        }
+    };
+    runtime.block_on(judged)
+}
+
 fn request(check: &HttpCheck, uri: String) -> Result<ProbeRequest, String> {
     let mut request = Request::get(uri);
     // HTTP/2 has it in the URI. In HTTP/1.1 it comes first, as it should.
@@ -146,7 +183,7 @@ fn request(check: &HttpCheck, uri: String) -> Result<ProbeRequest, String> {
 
 fn no_http(error: &hyper::Error) -> String {
     if error.is_parse() {
-        format!("the answer is not HTTP as asked for: {}", one_line(error))
+        format!("the response is not HTTP of the expected version: {}", one_line(error))
     } else {
         one_line(error)
     }

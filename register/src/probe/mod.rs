@@ -1,16 +1,15 @@
-//! Probes: one question to a backend, answered in bounded time.
+//! Probes: one request to a backend, answered in bounded time.
 //!
 //! * [`Check`] is what an operator wrote, parsed; pure.
-//! * [`Probe`] is that check made ready: whom it trusts is settled, its command found.
-//! * [`Verdict`] is the answer. It is never an error: a backend that cannot be asked has
-//!   failed, for a reason in words; a probe that we ourselves cannot make is no verdict.
+//! * [`Probe`] is that check, ready to run: its CA is read, its command is found.
+//! * [`Verdict`] is the result. It is never an error: a backend that cannot be reached has failed,
+//!   for a reason in words; a probe that we ourselves cannot make gives no verdict.
 //!
-//! What must hold: one deadline covers everything a probe does, from resolving
-//! the name to the last byte read, so neither silence nor a byte a second can
-//! outlast it. Each probe opens a connection of its own, because that is what the
-//! next user of the backend has to do: a kept one would not notice that nothing
-//! is accepted any more. Nothing is taken from the environment (no proxy), no
-//! redirect is followed, and what is read is bounded.
+//! The invariant: one deadline covers everything a probe does, from resolving the name to the last
+//! byte read, so neither silence nor a byte a second can outlast it. Each probe opens a connection
+//! of its own, as the next client of the backend has to: a kept connection would not notice that
+//! new ones are no longer accepted. Nothing is taken from the environment (no proxy), no redirect
+//! is followed, and the response is bounded.
 //!
 //! This module knows nothing of rise and fall, services or etcd.
 
@@ -28,6 +27,7 @@ use std::time::Duration;
 
 pub use check::{Check, CheckError, HttpCheck, HttpOptions, ProbeAddress, Scheme};
 pub use exec::is_left_over;
+pub(crate) use http::judge_any as judge_any_answer;
 pub use statuses::{StatusError, Statuses};
 pub use tls::Trust;
 

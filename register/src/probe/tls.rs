@@ -47,7 +47,7 @@ impl Connector {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| format!("`{name}` is not a name that a certificate can have"))?;
         deadline
-            .step("agreeing on TLS", async {
+            .step("negotiating TLS", async {
                 let secured = self.tls.connect(name, stream).await;
                 secured.map_err(|e| {
                     let why = one_line(&e);
@@ -87,11 +87,11 @@ fn connector(ca: Option<&Path>, insecure: bool) -> Result<Connector, String> {
     Ok(Connector { tls: TlsConnector::from(Arc::new(config)), roots })
 }
 
-/// What to do about a certificate that is not believed.
+/// What to do about a certificate that was rejected.
 fn advice(why: &str) -> &'static str {
     const ADVICE: [(&str, &str); 4] = [
-        ("UnknownIssuer", " (nobody trusted has signed it; name its CA with --check-ca)"),
-        ("not valid for", " (--check-host says which name it is to have)"),
+        ("UnknownIssuer", " (not signed by a trusted CA; pass its CA with --check-ca)"),
+        ("not valid for", " (pass the name that it is for with --check-host)"),
         (
             "CaUsedAsEndEntity",
             " (it is a CA's own; to trust just this one, name it with --check-ca)",

@@ -95,7 +95,7 @@ pub async fn wait(
             Ok(place) => places.push(place),
             Err(why) => {
                 return QuietEnd::NotQuiet(format!(
-                    "the connections to {backend} cannot be seen: {why}"
+                    "cannot see the connections to {backend}: {why}"
                 ));
             }
         }
@@ -127,7 +127,8 @@ pub async fn wait(
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct BackendSocket {
     port: u16,
-    /// If it listens at one address alone: others of this port are of somebody else.
+    /// The address, if it listens at one alone: other sockets with this port belong to another
+    /// process.
     address: Option<String>,
 }
 
@@ -144,7 +145,8 @@ async fn find(backend: &Endpoint) -> Result<BackendSocket, String> {
     let any = BackendSocket { port: backend.port(), address: None };
     let connected = timeout(OWN, TcpStream::connect(address)).await;
     let stream = match connected {
-        // Nobody listens any more; who is still connected shows, if it is on this machine.
+        // Nothing listens any more; a client that is still connected shows, if it is on this
+        // machine.
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             let here = TcpListener::bind((backend.host().to_string(), 0)).await;
             return here
@@ -247,6 +249,8 @@ mod tests {
         let never = CancellationToken::new();
         let second = Duration::from_secs(1);
         let end = wait(&[elsewhere], second, second, |_| {}, &never).await;
-        assert!(matches!(end, QuietEnd::NotQuiet(why) if why.contains("cannot be seen")));
+        assert!(
+            matches!(end, QuietEnd::NotQuiet(why) if why.contains("cannot see the connections"))
+        );
     }
 }

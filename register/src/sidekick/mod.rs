@@ -57,13 +57,13 @@ pub struct SidekickParts<S> {
     pub signals: Signals,
     /// Who started us.
     pub manager: ServiceManager,
-    /// Where the loop shows that it goes on.
+    /// The heartbeat by which `/healthz` and the watchdog see that the loop runs.
     pub liveness: Liveness,
     /// The backend, already started, if we supervise it.
     pub backend: Option<SupervisedBackend>,
     /// Where the status is published.
     pub publish: watch::Sender<SidekickStatus>,
-    /// Other weights, told while it runs.
+    /// Weights set by `register weight` while the sidekick runs.
     pub weight_changes: mpsc::Receiver<WeightChange>,
 }
 

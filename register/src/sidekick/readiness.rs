@@ -198,7 +198,7 @@ fn log_served(result: &HandshakeResult) {
     match result.summary() {
         DrainResult::Confirmed | DrainResult::NoLoadBalancer => tracing::info!("served: {result}"),
         DrainResult::Assumed | DrainResult::Unconfirmed => {
-            tracing::warn!("ready, though not proven to be served: {result}");
+            tracing::warn!("ready, but not proven to be served: {result}");
         }
     }
 }

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use common::claim::{KeyStatus, Want, Wants};
+use common::leases;
 use common::model::{Key, Revision, Ttl};
-use common::registrar::{self, RegistrarReport};
+use common::registrar::RegistrarReport;
 use common::store::{DeleteOutcome, Guard, Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,7 +43,7 @@ impl<S: Store> Registration<S> {
     pub(super) fn start(store: S, ttl: Ttl) -> Self {
         let (wants, wanted) = watch::channel(Wants::default());
         let end = CancellationToken::new();
-        let (report, task) = registrar::start(store.clone(), ttl, wanted, end.clone());
+        let (report, task) = leases::start(store.clone(), ttl, wanted, end.clone());
         Self { store, ttl, wants, report, task, end }
     }
 
@@ -129,7 +130,8 @@ impl<S: Store> Registration<S> {
                 }
             }
         }
-        // They went with the lease, nobody knows when: asked now, they are gone now.
+        // They went with the lease, at an unknown moment: the store confirms now that they are
+        // gone.
         removed.extend(self.remove_by_value(&unknown, deadline).await?);
         Some(removed)
     }

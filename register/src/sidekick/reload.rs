@@ -34,7 +34,7 @@ pub(super) fn read(sources: &ConfigSources, current: &RegisterConfig) -> Option<
         plan(diff).map(|plan| (new, plan, restart))
     });
     let (new, plan, restart) = planned
-        .inspect_err(|mistakes| tracing::error!("the configuration stays as it was:\n{mistakes}"))
+        .inspect_err(|mistakes| tracing::error!("keeping the current configuration:\n{mistakes}"))
         .ok()?;
     for name in restart {
         tracing::warn!(setting = name, "changed; it takes effect with a restart");

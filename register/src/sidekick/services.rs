@@ -169,8 +169,8 @@ impl RunningServices {
         self.running.iter().map(status).collect()
     }
 
-    /// The key is written again, in place. A configuration that is read again has the last word
-    /// only where it says something else than before.
+    /// Writes the key again, in place. A configuration that is read again overrides this weight
+    /// only where it differs from the configuration before.
     pub(super) fn set_weight(&mut self, change: &WeightChange) {
         let Some(running) = self.running.get_mut(&change.key) else { return };
         if let Some(value) = with_weight(&running.service.value, change.weight) {

@@ -1,4 +1,4 @@
-//! What is known of the services in an operator's words: for STATUS= and for the log.
+//! The state of the services, worded for an operator: for STATUS= and for the log.
 
 use common::claim::KeyStatus;
 use common::model::{Key, format_span, plural};
@@ -77,8 +77,8 @@ pub(super) fn log_status(key: &Key, ours: &[u8], change: (&KeyStatus, &KeyStatus
         (KeyStatus::Rival { value: one }, KeyStatus::Rival { value: other }) if one == other => {}
         (_, KeyStatus::Rival { value }) if value == ours => tracing::info!(
             %key,
-            "the key has our value already: from an earlier instance, and it is taken over, or \
-             from another instance at the same address, which is waited for"
+            "the key has our value already: it is taken over from an earlier instance; if \
+             another instance at the same address refreshes it, we wait for that one"
         ),
         (_, KeyStatus::Rival { value }) => {
             let value = shown(value);

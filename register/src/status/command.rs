@@ -1,4 +1,4 @@
-//! What a running sidekick can be told: `PUT /weight/N?key=KEY`, over a unix socket alone.
+//! The commands that a running sidekick accepts: `PUT /weight/N?key=KEY`, over a unix socket only.
 //! Pure: what is published comes in, a change or a refusal comes out.
 
 use std::collections::BTreeMap;

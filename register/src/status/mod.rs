@@ -1,7 +1,7 @@
 //! The status of the sidekick: what the loop publishes, and its HTTP server with `/healthz`,
 //! `/readyz`, `/metrics` and `/status`, and a page for people at `/`.
 //!
-//! It reads what was published and says no more than that.
+//! It reads what was published and adds nothing to it.
 
 mod command;
 mod document;
@@ -88,7 +88,13 @@ pub struct StatusSources {
     pub certificate: CertificateExpiry,
 }
 
-const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page/page.css");
+const BODY: &str = include_str!("page/body.html");
+const SCRIPT: &str = include_str!("page/page.js");
+
+fn page() -> HtmlPage {
+    HtmlPage::new("register", STYLE, BODY, SCRIPT)
+}
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -119,7 +125,7 @@ impl SidekickStatusHandler {
         Self {
             metrics: SharedMetrics::new(sources.published.clone()),
             status: SharedDocument::new(sources.published.clone()),
-            page: HtmlPage::new(PAGE),
+            page: page(),
             sources,
         }
     }
@@ -178,6 +184,6 @@ impl Handler for SidekickStatusHandler {
 mod tests {
     #[test]
     fn the_page_refers_to_nothing_outside_and_makes_no_markup_from_values() {
-        assert_eq!(super::HtmlPage::new(super::PAGE).problem(), None);
+        assert_eq!(super::page().problem(), None);
     }
 }

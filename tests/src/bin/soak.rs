@@ -27,12 +27,13 @@ async fn main() {
     let span = Duration::from_secs(60 * args.minutes);
     let tally = faults::run(seed, |_| start.elapsed() >= span).await;
     println!(
-        "{} faults in {} rounds and {:.0?}: {} requests, none lost; right again after {:.1?} at \
-         the latest; a confsync has {} KiB",
+        "{} faults in {} rounds and {:.0?}: {} requests, none lost; {} observations of etcd, all \
+         true; right again after {:.1?} at the latest; a confsync has {} KiB",
         tally.faults,
         tally.rounds,
         start.elapsed(),
         tally.requests,
+        tally.observations,
         tally.slowest,
         tally.memory_kib,
     );

@@ -39,7 +39,7 @@ struct DocumentState<S> {
 }
 
 impl<S: DocumentSource> SharedDocument<S> {
-    /// Nothing is rendered before somebody asks.
+    /// Nothing is rendered before the first request.
     #[must_use]
     pub fn new(source: S) -> Self {
         Self { state: Mutex::new(DocumentState { source, rendered: None }) }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use tokio::net::{TcpListener, UnixListener};
 
-/// Who may connect to a unix socket when nobody says: its owner and its group.
+/// The default mode of a unix socket: its owner and its group may connect.
 const MODE: u32 = 0o660;
 
 /// Where status is served.

@@ -3,41 +3,53 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
 use super::{StatusResponse, plain};
 
+/// What the pages of both daemons share: rules, and functions that make elements.
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
 /// A page and its policy.
 #[derive(Debug, Clone)]
 pub struct HtmlPage {
-    text: &'static str,
+    text: Bytes,
     policy: HeaderValue,
 }
 
 impl HtmlPage {
-    /// The page of this text, with one `<style>` and one `<script>`.
+    /// A page with this title, the content of its body, and rules and a script of its own after
+    /// the shared ones.
     #[must_use]
-    pub fn new(text: &'static str) -> Self {
-        let (style, script) = (
-            hash(between(text, "<style>", "</style>")),
-            hash(between(text, "<script>", "</script>")),
+    pub fn new(title: &str, style: &str, body: &str, script: &str) -> Self {
+        let style = format!("\n{STYLE}{style}");
+        let script = format!("\n{SCRIPT}{script}");
+        let text = format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
+             <link rel=\"icon\" href=\"data:,\">\n<style>{style}</style>\n</head>\n<body>\n{body}\
+             <script>{script}</script>\n</body>\n</html>\n"
         );
+        let (style, script) = (hash(&style), hash(&script));
         let policy = format!(
             "default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; \
              img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
              require-trusted-types-for 'script'; trusted-types 'none'"
         );
-        // Hashes and our own words are always a header's value; without one, nothing runs.
+        // Hashes and fixed text are always valid in a header; if not, nothing may run.
         let policy = HeaderValue::from_str(&policy)
             .unwrap_or(HeaderValue::from_static("default-src 'none'"));
-        Self { text, policy }
+        Self { text: text.into(), policy }
     }
 
     /// The answer with the page.
     #[must_use]
     pub fn answer(&self) -> StatusResponse {
-        let mut answer = plain(200, "text/html; charset=utf-8", self.text);
+        let mut answer = plain(200, "text/html; charset=utf-8", self.text.clone());
         let headers = answer.headers_mut();
         headers.insert("content-security-policy", self.policy.clone());
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
@@ -48,12 +60,10 @@ impl HtmlPage {
     /// What a page must not have: markup made of values, or anything from elsewhere. For tests.
     #[must_use]
     pub fn problem(&self) -> Option<&'static str> {
-        let script = between(self.text, "<script>", "</script>");
-        if script.is_empty() || between(self.text, "<style>", "</style>").is_empty() {
-            return Some("no script or no style");
-        }
-        if self.text.matches("<script").count() != 1 {
-            return Some("more than one script");
+        let text = String::from_utf8_lossy(&self.text);
+        let script = between(&text, "<script>", "</script>");
+        if text.matches("<script").count() != 1 || text.matches("<style").count() != 1 {
+            return Some("more than one script or style");
         }
         let markup = [
             "innerHTML",
@@ -63,15 +73,15 @@ impl HtmlPage {
             "eval(",
             "setAttribute(\"style\"",
         ];
-        // The one address is the name of SVG's vocabulary, which nobody fetches.
-        let rest = self.text.replace("http://www.w3.org/2000/svg", "");
+        // The only address is the name of the SVG namespace, which is never fetched.
+        let rest = text.replace("http://www.w3.org/2000/svg", "");
         let outside = ["http:", "https:", "//cdn", "@import", "url(", " style=\"", " onclick"];
         let found = markup.into_iter().find(|bad| script.contains(bad));
         found.or_else(|| outside.into_iter().find(|bad| rest.contains(bad)))
     }
 }
 
-fn between(text: &'static str, open: &str, close: &str) -> &'static str {
+fn between<'t>(text: &'t str, open: &str, close: &str) -> &'t str {
     let rest = text.split_once(open).map_or("", |(_, rest)| rest);
     rest.split_once(close).map_or("", |(inner, _)| inner)
 }

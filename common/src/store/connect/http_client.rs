@@ -11,7 +11,7 @@ pub(super) fn make(
     tls: Option<ClientConfig>,
     connect: Duration,
 ) -> Result<reqwest::Client, StoreError> {
-    // Somebody may have installed one before; either will do.
+    // Another part of the process may have installed one already; either will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
         // A proxy of the environment is for the outside world.

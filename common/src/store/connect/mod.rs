@@ -117,6 +117,8 @@ pub struct Connection {
     /// `_etcd-client-ssl._tcp.DOMAIN` or else `_etcd-client._tcp.DOMAIN`. Looked up again
     /// whenever all endpoints have failed.
     pub discovery: Option<String>,
+    /// Whether the members that the cluster names are used as well, when those given fail.
+    pub auto_sync: bool,
     /// Which API.
     pub api: Api,
     /// Files for https.
@@ -156,6 +158,7 @@ pub fn check_endpoint(text: &str, api: Api) -> Result<(), String> {
 struct Dialer {
     urls: Vec<Url>,
     discovery: Option<Arc<Discovery>>,
+    auto_sync: bool,
     api: Api,
     user: Option<Arc<User>>,
     /// `None` if no endpoint wants it.
@@ -174,6 +177,7 @@ impl Dialer {
         Ok(Self {
             urls,
             discovery,
+            auto_sync: connection.auto_sync,
             api: *api,
             user: credentials.as_ref().map(User::new).transpose()?.map(Arc::new),
             tls,
@@ -187,7 +191,8 @@ impl Dialer {
         let mut urls = self.urls.clone();
         let len = urls.len().max(1);
         urls.rotate_left(at % len);
-        Endpoints::new(urls, self.discovery.clone(), self.timeouts.request)
+        let endpoints = Endpoints::new(urls, self.discovery.clone(), self.timeouts.request)?;
+        Ok(if self.auto_sync { endpoints.learning() } else { endpoints })
     }
 
     fn v3(&self, at: usize) -> Result<V3, StoreError> {

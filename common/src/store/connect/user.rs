@@ -48,7 +48,7 @@ impl User {
 fn first_line(paths: &[PathBuf], contents: &[Vec<u8>]) -> Result<String, String> {
     let file = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
     let text = contents.first().map_or(&[][..], Vec::as_slice);
-    let text = std::str::from_utf8(text).map_err(|_| format!("{file} holds no text"))?;
+    let text = std::str::from_utf8(text).map_err(|_| format!("{file} is not UTF-8 text"))?;
     let line = text.lines().next().filter(|line| !line.is_empty());
-    line.map(str::to_owned).ok_or_else(|| format!("{file} holds no password in its first line"))
+    line.map(str::to_owned).ok_or_else(|| format!("{file} has no password in its first line"))
 }

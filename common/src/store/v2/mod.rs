@@ -14,6 +14,7 @@ mod watch;
 mod wire;
 
 pub use watch::V2Watch;
+pub(crate) use wire::v2_answer;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,17 +23,18 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, Method, RequestBuilder};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use self::http::{key_url, receive};
 use self::member::PresentMember;
-use self::wire::{KeyReply, NOT_A_DIRECTORY};
+use self::wire::{HttpReply, KeyReply, NOT_A_DIRECTORY};
 use super::connect::User;
 use super::endpoints::{EndpointChoice, Endpoints};
 use super::version::ServerVersion;
 use super::{
-    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, REQUEST_TIMEOUT, RefreshOutcome, Store,
+    StoreError,
 };
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
@@ -138,7 +140,7 @@ impl V2 {
                 let limit = deadline.saturating_duration_since(Instant::now()) / 2;
                 let client = &self.shared.settings.client;
                 let version = ServerVersion::ask(client, &endpoint.url, limit).await;
-                // Without an answer, the read itself tells what is wrong.
+                // Without an answer, the read itself reports what is wrong.
                 let old = version.as_ref().is_ok_and(|version| version.major == Some(0));
                 if version.is_ok() {
                     member.record_old_reads(endpoint, old);
@@ -174,7 +176,26 @@ impl V2 {
         };
         let answer = self.shared.endpoints.bounded(&endpoint, deadline, answer).await?;
         self.shared.last_index.store(answer.1.index.0, Ordering::Relaxed);
+        self.learn_members(&endpoint);
         Ok(answer)
+    }
+
+    /// Asks for the members once in a while, where that is wanted. Nobody waits for it.
+    fn learn_members(&self, endpoint: &EndpointChoice) {
+        let endpoints = self.shared.endpoints.clone();
+        if !endpoints.is_due_to_learn() {
+            return;
+        }
+        let mut url = endpoint.url.clone();
+        // All ages of v2 have it: `http://10.0.0.1:4001, http://10.0.0.2:4001`.
+        url.set_path("/v2/machines");
+        let Ok(request) = self.request(Method::GET, url) else { return };
+        tokio::spawn(async move {
+            let reply = timeout(REQUEST_TIMEOUT, receive(request)).await;
+            let Ok(Ok(HttpReply { status: 200, body, .. })) = reply else { return };
+            let text = String::from_utf8_lossy(&body);
+            endpoints.learn(&text.split(',').map(|url| url.trim().to_owned()).collect::<Vec<_>>());
+        });
     }
 
     async fn get(

@@ -4,10 +4,9 @@
 //! so a poll is issued again at once after each event. `stream=true` would save
 //! the round trip, but delivers only the first event of the past.
 //!
-//! A poll for an index of the future simply waits, also for one that a wiped store will reach
-//! in a year; and one whose connection is dead waits for ever. Therefore the index that comes
-//! with the headers is compared, silence is checked by a quorum read, and no poll lasts longer
-//! than [`MAX_POLL`].
+//! A poll for an index in the future simply waits, even for one that a wiped store will reach only
+//! in a year; and one whose connection is dead waits forever. Therefore the index in the headers is
+//! compared, silence is checked by a quorum read, and no poll lasts longer than [`MAX_POLL`].
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -93,7 +92,7 @@ impl V2Watch {
             Ok(Ok(_)) if place.is_ahead_of(&poll)? => place.check(deadline).await?,
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(place.failed(&poll, error)),
-            // A proxy that keeps them, or a member that hangs: a read tells.
+            // A proxy that buffers the headers, or a member that hangs: a read finds out which.
             Err(_) => place.check(deadline).await?,
         }
         Ok(Self { place, poll: Some(poll) })

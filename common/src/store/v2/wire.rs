@@ -148,6 +148,18 @@ impl HttpReply {
     }
 }
 
+/// What an answer says of some keys, as a read and as an event; nothing if it is an error. For
+/// [`crate::fuzz`]: the client itself wants a server.
+pub(crate) fn v2_answer(status: u16, body: &[u8], watched: &Tree) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let reply = HttpReply { status, json: true, body: body.to_vec(), ..HttpReply::default() };
+    if let Ok(KeyReply::Done(event)) = reply.read() {
+        event.node.collect(&mut snapshot);
+        event.change(watched).into_iter().for_each(|change| snapshot.apply(change));
+    }
+    snapshot
+}
+
 impl From<ErrorBody> for StoreError {
     fn from(ErrorBody { error_code, message, cause }: ErrorBody) -> Self {
         let text = format!("{message} ({cause}, code {error_code})");

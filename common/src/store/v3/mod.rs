@@ -6,6 +6,7 @@
 
 mod answer;
 mod error;
+mod link;
 mod read;
 mod read_again;
 mod secured;
@@ -13,21 +14,19 @@ mod watch;
 
 pub use watch::V3Watch;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, GetOptions, KvClient, PutOptions, Txn, TxnOp,
-    TxnResponse,
-};
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnResponse};
 
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use self::answer::{deleted, first_entry, key_state, revision, revision_of, seconds, written};
 use self::error::Failure;
+use self::link::Link;
 use super::connect::User;
-use super::endpoints::{EndpointChoice, Endpoints};
+use super::endpoints::Endpoints;
 use super::{
     DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
 };
@@ -35,15 +34,6 @@ use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// etcd's default for `--max-txn-ops`.
 const MAX_OPS: usize = 128;
-
-/// The largest answer that is accepted. tonic's own bound of 4 MiB is less than one page of large
-/// values, or one batch of events, can have.
-const MAX_ANSWER: usize = 128 * 1024 * 1024;
-
-/// HTTP/2 pings notice a member that hangs, or a dead connection. Not more often than every 5 s,
-/// or the server closes the connection (`--grpc-keepalive-min-time`).
-const PING: Duration = Duration::from_secs(10);
-const PING_ANSWER: Duration = Duration::from_secs(5);
 
 /// What a client of any endpoint is made of.
 pub(super) struct V3Settings {
@@ -65,19 +55,6 @@ struct V3Shared {
     client: Mutex<Option<Link>>,
     /// What the first server that answered reported.
     version: OnceLock<String>,
-}
-
-/// A client and the endpoint it belongs to. Shared, because a client is large.
-#[derive(Clone)]
-struct Link {
-    endpoint: EndpointChoice,
-    client: Arc<Client>,
-}
-
-impl Link {
-    fn kv(&self) -> KvClient {
-        self.client.kv_client().max_decoding_message_size(MAX_ANSWER)
-    }
 }
 
 impl V3 {
@@ -126,91 +103,6 @@ impl V3 {
             sum += answer.count();
         }
         Ok(sum)
-    }
-
-    /// The client of the current endpoint, made if there is none yet.
-    async fn link(&self, deadline: Instant) -> Result<Link, StoreError> {
-        let endpoint = self.shared.endpoints.choose().await?;
-        let cache = || self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(link) = cache().as_ref().filter(|link| link.endpoint.epoch == endpoint.epoch) {
-            return Ok(link.clone());
-        }
-        let client = self.bounded(&endpoint, deadline, self.connect(&endpoint)).await?;
-        let link = Link { endpoint, client: Arc::new(client) };
-        *cache() = Some(link.clone());
-        Ok(link)
-    }
-
-    async fn connect(&self, endpoint: &EndpointChoice) -> Result<Client, Failure> {
-        let options = ConnectOptions::new()
-            .with_connect_timeout(self.shared.settings.connect)
-            .with_keep_alive(PING, PING_ANSWER)
-            // The server takes pings without a request under way for an attack.
-            .with_keep_alive_while_idle(false)
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
-        let open = |options| self.open(endpoint, options);
-        let Some(user) = &self.shared.settings.user else { return open(options).await };
-        let password = user.password().map_err(Failure::Store)?;
-        let with_user = options.clone().with_user(&user.name, password.as_str());
-        match open(with_user).await {
-            Err(Failure::AuthOff) => {
-                tracing::warn!(
-                    user = user.name,
-                    "authentication is off in etcd; connecting without a user"
-                );
-                open(options).await
-            }
-            other => other,
-        }
-    }
-
-    async fn open(
-        &self,
-        endpoint: &EndpointChoice,
-        options: ConnectOptions,
-    ) -> Result<Client, Failure> {
-        let V3Settings { tls, connect, .. } = &self.shared.settings;
-        let Some(config) = tls.as_ref().filter(|_| endpoint.url.scheme() == "https") else {
-            return Ok(Client::connect([endpoint.url.as_str()], Some(options)).await?);
-        };
-        let channel = secured::channel(&endpoint.url, config.clone(), *connect).await?;
-        Ok(Client::from_channel(channel, Some(options)).await?)
-    }
-
-    /// Awaits one request of the etcd client, until `deadline` at most.
-    async fn call<T>(
-        &self,
-        endpoint: &EndpointChoice,
-        deadline: Instant,
-        request: impl Future<Output = Result<T, etcd_client::Error>>,
-    ) -> Result<T, Failure> {
-        self.bounded(endpoint, deadline, async { Ok(request.await?) }).await
-    }
-
-    /// Awaits `request`, until `deadline` at most, and goes on to a new connection when this
-    /// one brings no answer, or one that depends on how the connection was made.
-    async fn bounded<T>(
-        &self,
-        endpoint: &EndpointChoice,
-        deadline: Instant,
-        request: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        // tonic's futures are several kilobytes each, and callers nest them.
-        let request = Box::pin(async {
-            match request.await {
-                Err(Failure::Store(error)) => Err(error),
-                other => Ok(other),
-            }
-        });
-        let endpoints = &self.shared.endpoints;
-        let answer = endpoints.bounded(endpoint, deadline, request).await;
-        let answer = answer.unwrap_or_else(|error| Err(Failure::Store(error)));
-        if let Err(Failure::AuthOff | Failure::Unauthenticated(_)) = answer {
-            // A new client brings a new token, or none.
-            endpoints.switch(endpoint.epoch);
-        }
-        answer
     }
 
     async fn txn(&self, link: &Link, txn: Txn, deadline: Instant) -> Result<TxnResponse, Failure> {

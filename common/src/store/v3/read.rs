@@ -82,6 +82,9 @@ pub(super) async fn read(
             Ok(snapshot) => return Ok(snapshot),
             Err(Failure::TooLarge) => (page, last) = (page / 50, Failure::TooLarge),
             Err(Failure::Compacted) => last = Failure::Compacted,
+            Err(Failure::Store(StoreError::Denied(text))) => {
+                return Err(reader.denied(trees, &text).await);
+            }
             Err(failure) => return Err(failure.into()),
         }
     }
@@ -97,6 +100,31 @@ struct SnapshotRead<'a> {
 }
 
 impl SnapshotRead<'_> {
+    /// Names the first of `trees` that may not be read: etcd does not say which it is.
+    async fn denied(&self, trees: &[Tree], text: &str) -> StoreError {
+        let why = text.split(": grant").next().unwrap_or_default();
+        for tree in trees {
+            for range in ranges(tree) {
+                let mut kv = self.link.kv();
+                let count = kv.get(range.from.clone(), Some(range.options().with_count_only()));
+                let answer = self.store.call(&self.link.endpoint, self.deadline, count).await;
+                if let Err(Failure::Store(StoreError::Denied(_))) = answer {
+                    let path = tree.path().trim_end_matches('/');
+                    let (from, to) = if tree.is_below_only() || path.is_empty() {
+                        (format!("{path}/"), format!("{path}0"))
+                    } else {
+                        (path.to_owned(), format!("{path}0"))
+                    };
+                    return StoreError::Denied(format!(
+                        "{why}: no right to read {tree} and all below it: `etcdctl role \
+                         grant-permission ROLE read {from} {to}` grants it"
+                    ));
+                }
+            }
+        }
+        StoreError::Denied(text.to_owned())
+    }
+
     async fn read(&self, trees: &[Tree]) -> Result<Snapshot, Failure> {
         let mut all: Vec<KeyRange> = trees.iter().flat_map(ranges).collect();
         all.dedup();

@@ -10,9 +10,10 @@ use std::time::Duration;
 use etcd_client::{Event, EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, timeout_at};
 
+use super::V3;
 use super::answer::{entry, revision};
 use super::error::Failure;
-use super::{Link, MAX_ANSWER, V3};
+use super::link::{Link, MAX_ANSWER};
 use crate::model::{Change, Revision, Tree};
 use crate::store::{StoreError, Watch, WatchEvent, default_deadline};
 

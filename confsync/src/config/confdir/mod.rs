@@ -1,9 +1,9 @@
 //! The confdir: `conf.d/*.toml` and `templates/`, as confd has it, read whole and
 //! validated before anything acts on it.
 //!
-//! What confd accepts is accepted (keys in any case, unknown keys, `keys` empty or
-//! missing); what is ignored or looks misspelt is said as a [`Note`]. Reading and
-//! validating never touches what runs.
+//! Everything that confd accepts is accepted (keys in any case, unknown keys, `keys` empty or
+//! missing); what is ignored or looks misspelt gives a [`Note`]. Reading and validating never
+//! touches what runs.
 
 mod raw;
 mod resource;
@@ -30,19 +30,18 @@ pub struct Confdir {
     pub path: PathBuf,
     /// Its resources, by file name.
     pub resources: Vec<Resource>,
-    /// What an operator should know, though it stops nothing.
+    /// Notes for the operator that do not prevent anything.
     pub notes: Vec<Note>,
 }
 
-/// Something that is not as its author may think.
+/// Something that may not be what the author meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// In which file.
+    /// The file.
     pub file: PathBuf,
-    /// In the operator's words.
+    /// The note, for an operator.
     pub text: String,
-    /// Something is ignored, so `confsync check` calls it a mistake; else it is
-    /// advice.
+    /// Part of the file is ignored, so `confsync check` reports a mistake; otherwise it is advice.
     pub ignored: bool,
 }
 
@@ -53,12 +52,12 @@ pub struct Globals {
     pub prefix: Option<Prefix>,
     /// The folder of the services, below the prefix.
     pub services: Prefix,
-    /// Our own keys, which no template sees.
+    /// The prefix of our own keys, which no template sees.
     pub bookkeeping: Prefix,
-    /// The least time between two reloads of one thing.
+    /// The least time between two reloads of one reload group.
     pub min_reload_interval: std::time::Duration,
-    /// nginx runs as our child: a resource that names neither `[nginx]` nor a
-    /// command is its.
+    /// nginx runs as our child: a resource that names neither `[nginx]` nor a command is loaded by
+    /// it.
     pub nginx_is_our_child: bool,
     /// Files only: no command of a resource is run, nginx is not asked.
     pub sync_only: bool,
@@ -90,7 +89,7 @@ pub struct ConfdirError(pub Vec<ConfdirMistake>);
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfdirMistake {
-    /// In which file or folder.
+    /// The file or folder.
     pub file: PathBuf,
     /// What is wrong and what to do, with the line where there is one.
     pub text: String,
@@ -113,7 +112,7 @@ pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
     if mistakes.is_empty() { Ok(confdir) } else { Err(ConfdirError(mistakes)) }
 }
 
-/// The resources that are good, and what is wrong with the others.
+/// The valid resources, and the mistakes in the others.
 ///
 /// # Errors
 /// When the folder itself cannot be read.
@@ -140,6 +139,15 @@ pub(crate) fn read(
         mistakes.push(ConfdirMistake { file: path.join("conf.d"), text });
     }
     Ok((Confdir { path: path.to_owned(), resources, notes }, mistakes))
+}
+
+/// Any text is a resource or has mistakes; for `fuzz`.
+pub(crate) fn read_any(text: &str) -> (Option<Resource>, Vec<String>) {
+    let (folder, file) = (Path::new("/"), Path::new("/conf.d/any.toml"));
+    let globals = Globals::default();
+    let (resource, _, mistakes) =
+        resource::read_text(folder, file, "any".to_owned(), &globals, Ok(text.to_owned()));
+    (resource, mistakes)
 }
 
 /// Whether `conf.d` is missing or empty.
@@ -171,9 +179,9 @@ fn same_dest(resources: &[Resource]) -> Vec<ConfdirMistake> {
     mistakes
 }
 
-/// confd's pattern: `*toml`, in all folders below. What is behind several names (the links of a
-/// mounted ConfigMap, a link back) is one file; what begins with a dot belongs to an editor, to
-/// git, or to the mount.
+/// The files that match confd's pattern, `*toml`, in all folders below. A file with several names
+/// (the links of a mounted ConfigMap, a link back) counts once; a name with a leading dot belongs
+/// to an editor, to git, or to the mount.
 fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     let mut seen = BTreeSet::from([real_path(folder)]);
@@ -191,7 +199,7 @@ fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
                     folders.push((path, depth + 1));
                 }
             } else if name.ends_with(b"toml") {
-                // Its own name goes before that of a link.
+                // A real name is preferred to a link.
                 let kept = found.entry(real.clone()).or_insert_with(|| path.clone());
                 if path == real || (*kept != real && path < *kept) {
                     *kept = path;
@@ -204,8 +212,7 @@ fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The stems of the files; where several have the same, those in folders are called by their
-/// path.
+/// The stems of the files; where several are equal, files in subfolders are named by their path.
 fn names(folder: &Path, files: &[PathBuf]) -> Vec<String> {
     let stem = |file: &Path| {
         file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())

@@ -1,7 +1,7 @@
-//! What a resource file says: TOML as people wrote it for confd and its fork.
+//! The contents of a resource file: TOML as people write it for confd and its fork.
 //!
-//! Keys match in any case, because confd's TOML library does that. Types are kept
-//! loose where confd is loose; meaning is given in `resource`.
+//! Keys match in any case, because confd's TOML library does that. Types are as loose as in confd;
+//! `resource` interprets them.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ pub(super) struct RawHaproxy {
 }
 
 impl ResourceFile {
-    /// Whether it says anything that confd does not know: then it was written for us.
+    /// Whether it uses anything that confd does not have: then it was written for confsync.
     pub(super) fn has_own_tables(&self) -> bool {
         let is_ours = |template: &RawTemplate| {
             template.values.is_some() || template.on_empty.is_some() || template.max_loss.is_some()
@@ -98,8 +98,8 @@ impl ResourceFile {
             || self.template.as_ref().is_some_and(is_ours)
     }
 
-    /// Whether it declares that its keys are backends. Tables that name a proxy, a guard and a
-    /// rule for values do; what a value looks like does not.
+    /// Whether it declares that its keys are backends. A table for a proxy, a `[guard]` or a rule
+    /// for values does; what a value looks like does not.
     pub(super) fn declares_backends(&self) -> bool {
         let guards = |template: &RawTemplate| {
             template.values.is_some()
@@ -201,7 +201,7 @@ pub(super) fn parse(text: &str) -> Result<(ResourceFile, Vec<String>), String> {
         for (key, value) in inner {
             let lower = key.to_lowercase();
             if known.contains(&lower.as_str()) {
-                // Upper case sorts first, so what is written in small letters counts.
+                // Upper case sorts first, so the lower-case spelling wins.
                 if merged.insert(lower.clone(), value).is_some() {
                     notes.push(format!(
                         "`{lower}` is given twice; `{key}` counts (in confd chance decides)"
@@ -218,8 +218,8 @@ pub(super) fn parse(text: &str) -> Result<(ResourceFile, Vec<String>), String> {
     Ok((file, notes))
 }
 
-/// A value of the wrong type, with its key and line: the parser says the key behind,
-/// as ``in `template.mode` ``.
+/// Adds key and line to an error about a wrong type: the parser appends the key as ``in
+/// `template.mode` ``.
 pub(crate) fn mistyped(error: &str, text: &str) -> String {
     let (what, rest) = error.trim().split_once("\nin `").unwrap_or((error.trim(), ""));
     let key = rest.trim_end_matches('`').rsplit('.').next().unwrap_or_default();

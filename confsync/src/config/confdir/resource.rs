@@ -1,4 +1,4 @@
-//! One resource, validated: what its file says, given meaning.
+//! One resource, validated: its file, interpreted.
 
 mod fields;
 
@@ -11,17 +11,18 @@ use crate::backends::KeySelection;
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::template::{Engine, Escape};
 
-/// What is rendered, from where, to where, and how it is checked and loaded.
+/// One template: what is rendered, from which keys, to which file, and how that is checked and
+/// loaded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
-    /// The stem of its file's name, with its folders where stems meet; its
-    /// acknowledgements bear it.
+    /// The stem of its file's name, with its folders where stems collide; its acknowledgements have
+    /// this name.
     pub name: String,
     /// Its file.
     pub file: PathBuf,
     /// The template.
     pub src: PathBuf,
-    /// By the ending of `src`.
+    /// The template language, by the ending of `src`.
     pub engine: Engine,
     /// The file to write.
     pub dest: PathBuf,
@@ -36,13 +37,13 @@ pub struct Resource {
     /// Whether a `dest` that cannot be renamed over (a bind-mounted file) may be
     /// overwritten in place, which is not atomic.
     pub allow_in_place: bool,
-    /// Which keys, and what of their values may pass.
+    /// Which keys are read, and which values may pass.
     pub reading: KeySelection,
-    /// nginx by name; its check, signal and evidence are ours.
+    /// The nginx that reads the file; confsync checks, reloads and observes it.
     pub nginx: Option<NginxOptions>,
-    /// HAProxy reads it, also where only files are written.
+    /// HAProxy reads the file, even where confsync only writes it.
     pub is_for_haproxy: bool,
-    /// HAProxy by name; likewise.
+    /// The HAProxy that reads the file; likewise.
     pub haproxy: Option<HaproxyOptions>,
     /// Run before the swap; `{{.src}}` is the candidate.
     pub check: Option<ShellCommand>,
@@ -50,7 +51,7 @@ pub struct Resource {
     pub reload: Option<ShellCommand>,
     /// Run after the reload; its success is the evidence.
     pub verify: Option<ShellCommand>,
-    /// Run after that until it succeeds: then nothing is done by the files of before.
+    /// Run after that until it succeeds: then no request is served by the files of before.
     pub quiesce: Option<ShellCommand>,
     /// Without `quiesce`: how long after applied it counts as quiesced.
     pub quiesce_after: Duration,
@@ -60,17 +61,17 @@ pub struct Resource {
     pub splay: Duration,
     /// How long changes are collected before the first is applied; 0 for at once.
     pub debounce: Duration,
-    /// Whether losses are believed.
+    /// What happens when backends are lost.
     pub policy: LossPolicy,
     /// The fork's `output_format`: the render must parse as this.
     pub output_format: Option<String>,
-    /// What a handlebars template writes for.
+    /// The syntax that a handlebars template escapes values for.
     pub escape: Escape,
 }
 
 impl Resource {
-    /// Which of its keys are guarded as backends, and how; `None`: all are settings, whose
-    /// removal is rendered at once, as confd does it.
+    /// The services whose loss is guarded, in words; `None`: all keys are settings, whose removal
+    /// is rendered at once, as confd does it.
     #[must_use]
     pub fn guarded(&self) -> Option<String> {
         let keys = if self.reading.declared {
@@ -87,12 +88,12 @@ impl Resource {
     }
 }
 
-/// nginx, as a resource knows it.
+/// The `[nginx]` of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NginxOptions {
     /// The main configuration.
     pub conf: PathBuf,
-    /// Where the master's pid is; `None`: where the main configuration says.
+    /// The pid file; `None`: the one that the main configuration names.
     pub pid_file: Option<PathBuf>,
     /// The program.
     pub binary: PathBuf,
@@ -102,7 +103,7 @@ pub struct NginxOptions {
     pub max_old_generations: usize,
     /// Whether members change without a reload.
     pub live: LiveMembership,
-    /// Where what nginx needs for that is.
+    /// The folder for what that needs.
     pub live_dir: PathBuf,
     /// How requests are spread over members.
     pub balancing: Balancing,
@@ -155,13 +156,13 @@ impl Balancing {
 pub enum LiveMembership {
     /// Where it can.
     Auto,
-    /// It must: where it cannot, that is trouble.
+    /// Always; a problem is reported where it cannot.
     Lua,
     /// Never.
     Off,
 }
 
-/// HAProxy, as a resource knows it.
+/// The `[haproxy]` of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HaproxyOptions {
     /// Its files and folders, in the order of `-f`.
@@ -170,7 +171,7 @@ pub struct HaproxyOptions {
     pub socket: Option<PathBuf>,
     /// Whether its servers are changed while it runs.
     pub is_live: bool,
-    /// Where the master's pid is; `None`: where its configuration says.
+    /// The pid file; `None`: the one that its configuration names.
     pub pid_file: Option<PathBuf>,
     /// The program.
     pub binary: PathBuf,
@@ -190,14 +191,14 @@ pub struct ShellCommand {
 }
 
 impl Resource {
-    /// Whether its proxy is known by name, so that it needs no commands.
+    /// Whether confsync knows its proxy (nginx, HAProxy), so that it needs no commands.
     #[must_use]
     pub fn is_by_name(&self) -> bool {
         self.nginx.is_some() || self.haproxy.is_some()
     }
 }
 
-/// Reads one resource file; none if there is a mistake in it.
+/// Reads one resource file; `None` if there is a mistake in it.
 pub(super) fn read(
     confdir: &Path,
     path: &Path,
@@ -205,6 +206,17 @@ pub(super) fn read(
     globals: &Globals,
 ) -> (Option<Resource>, Vec<Note>, Vec<String>) {
     let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+    read_text(confdir, path, name, globals, text)
+}
+
+/// The same, of a text that was read already.
+pub(super) fn read_text(
+    confdir: &Path,
+    path: &Path,
+    name: String,
+    globals: &Globals,
+    text: Result<String, String>,
+) -> (Option<Resource>, Vec<Note>, Vec<String>) {
     let (file, ignored) = match text.and_then(|text| raw::parse(&text)) {
         Ok(read) => read,
         Err(mistake) => return (None, Vec::new(), vec![mistake]),
@@ -226,12 +238,12 @@ struct ResourceReader<'a> {
 }
 
 impl ResourceReader<'_> {
-    /// Says that something is ignored, which `confsync check` takes for a mistake.
+    /// Notes that something is ignored, which `confsync check` reports as a mistake.
     fn ignored(&mut self, text: impl Into<String>) {
         self.notes.push(Note { file: self.path.to_owned(), text: text.into(), ignored: true });
     }
 
-    /// Says what an operator may not expect.
+    /// Notes something that an operator may not expect.
     fn advise(&mut self, text: impl Into<String>) {
         self.notes.push(Note { file: self.path.to_owned(), text: text.into(), ignored: false });
     }
@@ -307,7 +319,7 @@ impl ResourceReader<'_> {
         Some(resource)
     }
 
-    /// The fork lets a resource name another store; we speak to etcd alone.
+    /// The fork lets a resource name another store; confsync supports etcd alone.
     fn refuse_other_backends(&mut self, file: &ResourceFile) {
         let Some(backend) = &file.backend else { return };
         let name = backend.get("backend").or_else(|| backend.get("name"));
@@ -317,7 +329,7 @@ impl ResourceReader<'_> {
         }
     }
 
-    /// Advice: allowed, and perhaps not meant.
+    /// Advice on what is allowed but perhaps not meant.
     fn note(&mut self, resource: &Resource, dest: Option<&str>) {
         if resource.reading.trees.is_empty() {
             self.advise(

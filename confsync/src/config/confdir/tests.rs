@@ -247,6 +247,17 @@ fn what_differs_from_confd_on_purpose_is_said() {
 }
 
 #[test]
+fn a_mode_is_read_in_the_base_that_its_prefix_names() {
+    let mode = |text: &str| with(&format!("mode=\"{text}\"\n")).0.mode;
+    for (text, want) in
+        [("0640", 0o640), ("0o640", 0o640), ("0x1A0", 0o640), ("0b110100000", 0o640)]
+    {
+        assert_eq!(mode(text), Some(want), "{text}");
+    }
+    assert_eq!(mode(""), None);
+}
+
+#[test]
 fn a_timeout_of_zero_is_no_limit() {
     let timeout = |lines: &str| with(lines).0.check.unwrap().timeout;
     let day = Duration::from_secs(24 * 60 * 60);

@@ -1,11 +1,11 @@
-//! User and group names to numbers, as the machine knows them (NSS included).
+//! Resolves user and group names to numbers, as the machine does (NSS included).
 
 use nix::unistd::{Group, User};
 
 /// The uid of a name, or of digits.
 ///
 /// # Errors
-/// When nobody has that name.
+/// When there is no such user.
 pub(super) fn uid(name: &str) -> Result<u32, String> {
     if let Ok(id) = name.parse() {
         return Ok(id);

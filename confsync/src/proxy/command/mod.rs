@@ -1,7 +1,7 @@
-//! The only spawner of programs: each has a deadline, a process group of its own and
-//! a bound on what is kept of its output.
+//! Runs programs, each with a deadline, a process group of its own and a bound on the output that
+//! is kept.
 //!
-//! What must hold:
+//! Invariants:
 //! * a call ends at its deadline at the latest (and [`GRACE`]), whatever the program
 //!   and its children do; then its whole group is killed;
 //! * no more than the bound is kept of its output, the rest is read and counted;
@@ -34,12 +34,12 @@ pub use output::Output;
 use output::{Bounded, drain};
 pub use supervise::{Left, Supervised, Tail};
 
-/// What a program gets between SIGTERM and SIGKILL once its deadline has passed.
+/// The time between SIGTERM and SIGKILL once the deadline has passed.
 pub const GRACE: Duration = Duration::from_millis(250);
-/// As much of the output is kept unless told otherwise.
+/// The default bound on the output that is kept.
 pub const KEEP: usize = 16 * 1024;
 
-/// A program to run to its end.
+/// A program to be run to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     argv: Vec<OsString>,
@@ -67,7 +67,7 @@ pub enum CommandError {
         command: String,
         /// How it ended.
         status: ExitStatus,
-        /// What it said.
+        /// Its output.
         output: Output,
     },
     /// It was still running at its deadline and was killed with all its children.
@@ -80,7 +80,7 @@ pub enum CommandError {
         command: String,
         /// The deadline.
         after: Duration,
-        /// What it had said by then.
+        /// Its output up to then.
         output: Output,
     },
     /// There is no such program in `PATH` that this user may run.
@@ -91,13 +91,13 @@ pub enum CommandError {
     Spawn {
         /// The command as written.
         command: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl CommandError {
-    /// What the program said, if it ran.
+    /// The output of the program, if it ran.
     #[must_use]
     pub fn output(&self) -> Option<&Output> {
         match self {
@@ -108,7 +108,7 @@ impl CommandError {
 }
 
 impl Command {
-    /// A line that the user wrote for a shell: run by `/bin/sh -c`, as confd does.
+    /// A line for a shell: run by `/bin/sh -c`, as confd does.
     #[must_use]
     pub fn shell(line: &str, deadline: Duration) -> Self {
         let argv = ["/bin/sh", "-c", line].map(OsString::from).to_vec();
@@ -128,14 +128,14 @@ impl Command {
         Self { argv, shown, deadline, keep: KEEP }
     }
 
-    /// Keeps as many bytes of the output, the first ones.
+    /// Keeps at most the first `bytes` of the output.
     #[must_use]
     pub fn keep(mut self, bytes: usize) -> Self {
         self.keep = bytes;
         self
     }
 
-    /// Runs it to its end or to its deadline.
+    /// Runs it until it ends or its deadline passes.
     ///
     /// # Errors
     /// When it does not end with exit code 0.
@@ -204,7 +204,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// A started program; dropped before its end, its group is killed.
+/// A started program. If it is dropped before its end, its group is killed.
 struct Running {
     child: Child,
     group: Option<Pid>,
@@ -212,26 +212,26 @@ struct Running {
 }
 
 impl Running {
-    /// The leader has ended by itself and is reaped: its group number may be given
-    /// away, so nothing is sent to it any more.
+    /// The leader has ended by itself and is reaped: the number of its group may be reused, so no
+    /// signal may be sent to it any more.
     fn over(&mut self) {
         self.group = None;
     }
 
-    /// The leader is not waited for until its group is killed, so the number of the
-    /// group stays ours.
+    /// The leader is not reaped before its group is killed, so that the number of the group cannot
+    /// be reused.
     async fn end(&mut self) {
         self.kill(Signal::TERM);
         sleep(GRACE).await;
         self.kill(Signal::KILL);
         self.over();
-        // Killed, so this ends; the error would be that somebody else reaped it.
+        // It was killed, so this returns; the only error would be that another part reaped it.
         let _ = self.child.wait().await;
     }
 
     fn kill(&self, signal: Signal) {
         if let Some(group) = self.group {
-            // The one error is that nobody is left.
+            // The only error is that the group is empty.
             let _ = kill_process_group(group, signal);
         }
     }
@@ -247,7 +247,7 @@ fn not_started(argv: &[OsString], command: &str, source: io::Error) -> CommandEr
     let program = argv.first().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
     match source.kind() {
         ErrorKind::NotFound => CommandError::NotFound(program),
-        // Of a bare name it means that one folder of `PATH` is closed to us.
+        // For a bare name it means that one folder of `PATH` is not readable for us.
         ErrorKind::PermissionDenied if !program.contains('/') => CommandError::NotFound(program),
         _ => CommandError::Spawn { command: command.to_owned(), source },
     }
@@ -255,7 +255,11 @@ fn not_started(argv: &[OsString], command: &str, source: io::Error) -> CommandEr
 
 #[expect(clippy::disallowed_methods, reason = "this module gives deadline and group")]
 fn new(program: &OsStr) -> tokio::process::Command {
-    tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::new(program);
+    for name in common::runtime::PRIVATE {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// `exit code 1`, `killed by signal 9`.

@@ -1,25 +1,25 @@
-//! What a program says, up to a bound.
+//! A program's output, up to a bound.
 
 use std::fmt;
 use std::io;
 
 use tokio::net::unix::pipe::Receiver;
 
-/// The first part of what a program said, and how much more there was.
+/// The first part of a program's output, and how much more there was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Output {
-    /// The text; bytes that are no text are replaced.
+    /// The text; bytes that are not UTF-8 are replaced.
     pub text: String,
     /// How many bytes were dropped after it.
     pub dropped: u64,
 }
 
-/// Follows a message: `: text`, on lines of its own if there are several.
+/// Appended to a message: `: text`, on lines of its own if there are several.
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text.trim_end();
         match (text.is_empty(), text.contains('\n')) {
-            (true, _) => f.write_str(", and said nothing")?,
+            (true, _) => f.write_str(", without any output")?,
             (false, false) => write!(f, ": {text}")?,
             (false, true) => write!(f, ":\n{text}")?,
         }
@@ -49,9 +49,9 @@ impl Bounded {
         self.dropped += dropped.len() as u64;
     }
 
-    /// What was written before the program ended is in the pipe by now. Grandchildren
-    /// that hold the other end are not waited for, nor, if they go on writing, read for
-    /// longer than a pipe is deep.
+    /// What was written before the program ended is in the pipe by now. Grandchildren that keep the
+    /// other end open are not waited for, and if they go on writing, no more than the pipe's
+    /// capacity is read.
     pub(super) fn take_what_is_there(&mut self, pipe: &Receiver) {
         const DEPTH: usize = 64 * 1024;
         let mut buffer = [0; 4096];
@@ -72,12 +72,12 @@ impl Bounded {
 }
 
 fn read_now<'a>(pipe: &Receiver, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-    // Not `try_read`: it believes a readiness that may not have been polled yet.
+    // Not `try_read`: it relies on a readiness that may not have been polled yet.
     let n = rustix::io::read(pipe, &mut *buffer)?;
     Ok(buffer.get(..n).unwrap_or_default())
 }
 
-/// Reads to the end of the pipe. Safe to drop at any await.
+/// Reads to the end of the pipe. Cancel-safe.
 pub(super) async fn drain(pipe: &mut Receiver, output: &mut Bounded) {
     let mut buffer = [0; 4096];
     loop {

@@ -1,7 +1,7 @@
 //! A program that runs in the foreground for as long as we do: `run -- nginx …`.
 //!
-//! It gets the signals we pass on, its standard error goes through us to ours (and the
-//! last lines are kept, to say why it left), and its exit code becomes ours.
+//! Signals are passed on to it, its standard error goes through us to ours (the last lines are
+//! kept, to report why it exited), and its exit code becomes ours.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ use super::{CommandError, describe, new, not_started};
 /// Lines kept of a child's standard error, and the length they are cut to.
 const LINES: usize = 50;
 const LINE: usize = 1024;
-/// A grandchild may hold standard error open for ever.
+/// A grandchild may keep standard error open indefinitely.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A child in the foreground. Dropping it while it runs sends it SIGTERM.
@@ -33,12 +33,12 @@ pub struct Supervised {
     group: Option<Pid>,
     name: String,
     stderr: Tail,
-    /// Closes when nobody holds the child's standard error any more.
+    /// Closes when no process has the child's standard error open any more.
     silent: watch::Receiver<()>,
     _ours: orphans::Ours,
 }
 
-/// How a child left.
+/// How a child exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left(ExitStatus);
 
@@ -58,8 +58,8 @@ impl std::fmt::Display for Left {
 }
 
 impl Supervised {
-    /// Starts `argv` in a process group of its own, so that a terminal's Ctrl-C reaches
-    /// it once, through us.
+    /// Starts `argv` in a process group of its own, so that a terminal's Ctrl-C reaches it once,
+    /// through us.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -77,7 +77,7 @@ impl Supervised {
         let stderr = Tail::default();
         let (open, silent) = watch::channel(());
         let tail = stderr.clone();
-        // A thread, because it blocks on our own standard error as well.
+        // A thread, because it also blocks on our own standard error.
         std::thread::spawn(move || {
             pass_on(read, &tail);
             drop(open);
@@ -86,7 +86,7 @@ impl Supervised {
         Ok(Self { child, group, name, stderr, silent, _ours: ours })
     }
 
-    /// Its process number; `None` once it has left and been waited for.
+    /// Its process number; `None` once it has exited and been waited for.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()))
@@ -104,39 +104,39 @@ impl Supervised {
         &self.stderr
     }
 
-    /// Its last lines, for a child that has left: waits a moment for what is still on
-    /// its way to us.
+    /// Its last lines, for a child that has exited: waits a moment for output that is still in the
+    /// pipe.
     pub async fn last_words(&mut self) -> Vec<String> {
         let _ = timeout(LAST_WORDS, self.silent.changed()).await;
         self.stderr.since(0)
     }
 
-    /// Sends it a signal; to one that has left, nothing is sent.
+    /// Sends it a signal, unless it has exited.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        // Not waited for yet, so the number is still its own.
+        // It was not waited for yet, so its number cannot have been reused.
         self.pid().map_or(Ok(()), |pid| kill_process(pid, signal).map_err(io::Error::from))
     }
 
-    /// Waits until it leaves. Safe to drop and to call again.
+    /// Waits until it exits. Cancel-safe, and may be called again.
     ///
-    /// If a signal ended it, what it had started dies with it: workers of an nginx whose
-    /// master was killed would keep the port, and the next nginx out.
+    /// If a signal ended it, its children are killed too: workers of an nginx whose master was
+    /// killed would keep the ports, and the next nginx could not start.
     ///
     /// # Errors
     /// When it cannot be waited for.
     pub async fn wait(&mut self) -> io::Result<Left> {
         let left = self.child.wait().await?;
         if let Some(group) = self.group.take().filter(|_| left.signal().is_some()) {
-            // Most often nobody is left.
+            // Usually the group is empty.
             let _ = kill_process_group(group, Signal::KILL);
         }
         Ok(Left(left))
     }
 
-    /// Asks it to leave by `signal`, and kills its group if it has not after `patience`.
+    /// Stops it with `signal`, and kills its group if it has not exited after `patience`.
     ///
     /// # Errors
     /// When it cannot be signalled or waited for.
@@ -154,7 +154,7 @@ impl Supervised {
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        // It leaves by itself, or cannot be reached; there is nobody to tell.
+        // It exits by itself or cannot be signalled; nothing can be done about an error here.
         let _ = self.signal(Signal::TERM);
     }
 }
@@ -166,7 +166,7 @@ pub struct Tail(Arc<Mutex<Lines>>);
 #[derive(Debug, Default)]
 struct Lines {
     last: VecDeque<String>,
-    /// Lines ever finished, so that a place in the stream has a number.
+    /// The number of lines so far, which identifies a position in the stream.
     seen: u64,
     partial: Vec<u8>,
 }
@@ -176,7 +176,7 @@ impl Tail {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The place where the stream is now, for [`Self::since`].
+    /// The present position in the stream, for [`Self::since`].
     #[must_use]
     pub fn mark(&self) -> u64 {
         self.lock().seen
@@ -230,7 +230,7 @@ fn pass_on(mut pipe: PipeReader, tail: &Tail) {
             Ok(n) => {
                 let bytes = buffer.get(..n).unwrap_or_default();
                 tail.push(bytes);
-                // Our own standard error may be gone; the child is not held up by that.
+                // Our own standard error may be closed; that must not block the child.
                 let _ = io::stderr().write_all(bytes);
             }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}

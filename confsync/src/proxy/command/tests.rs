@@ -36,7 +36,7 @@ async fn output_comes_in_order_and_failures_carry_it() {
     let error = sh("echo why >&2; exit 3").run().await.unwrap_err();
     assert_eq!(error.to_string(), "`echo why >&2; exit 3` failed (exit code 3): why");
     let error = sh("kill -9 $$").run().await.unwrap_err().to_string();
-    assert!(error.ends_with("(killed by signal 9), and said nothing"), "{error}");
+    assert!(error.ends_with("(killed by signal 9), without any output"), "{error}");
 }
 
 #[tokio::test]

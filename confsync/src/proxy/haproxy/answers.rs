@@ -1,21 +1,21 @@
-//! What HAProxy answers on its sockets, read strictly: an answer that is not understood is
-//! never taken for a good one.
+//! Parses what HAProxy answers on its sockets, strictly: an answer that is not understood is never
+//! taken for success.
 
 /// `show proc` of a master.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Processes {
-    /// How often it has read its configuration again.
+    /// How often it has reloaded.
     pub(super) reloads: u64,
     /// How many of the last of these failed.
     pub(super) failed: u64,
     /// The workers of its current configuration.
     pub(super) workers: Vec<i32>,
-    /// Those of before, which finish their requests.
+    /// Workers of earlier configurations, which finish their requests.
     pub(super) old_workers: Vec<i32>,
 }
 
 impl Processes {
-    /// Reads it; `None` if it is something else.
+    /// Parses it; `None` if it is something else.
     #[must_use]
     pub(super) fn read(answer: &str) -> Option<Self> {
         let mut found = Self::default();
@@ -29,7 +29,7 @@ impl Processes {
                 [_, "master", reloads, rest @ ..] => {
                     master = true;
                     found.reloads = reloads.parse().ok()?;
-                    // `[failed: 1]`; before 2.5 it was not said.
+                    // `[failed: 1]`; not reported before 2.5.
                     if let ["[failed:", failed, ..] = rest {
                         found.failed = failed.trim_end_matches(']').parse().ok()?;
                     }
@@ -50,12 +50,12 @@ impl Processes {
 pub(super) struct Info {
     /// Which process answered.
     pub(super) pid: i32,
-    /// It takes no connection any more.
+    /// It accepts no connections any more.
     pub(super) stopping: bool,
 }
 
 impl Info {
-    /// Reads it; `None` if it is something else.
+    /// Parses it; `None` if it is something else.
     #[must_use]
     pub(super) fn read(answer: &str) -> Option<Self> {
         let value = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name));

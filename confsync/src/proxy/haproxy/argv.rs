@@ -1,4 +1,4 @@
-//! What a command line for HAProxy says about it: `haproxy -W -f FILE -p PID -S SOCKET`.
+//! Parses a command line of HAProxy: `haproxy -W -f FILE -p PID -S SOCKET`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -29,18 +29,18 @@ impl Argv {
         if Path::new(program).file_name()? != "haproxy" {
             return None;
         }
-        let mut told = Self { binary: program.into(), ..Self::default() };
+        let mut parsed = Self { binary: program.into(), ..Self::default() };
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             if word == "--" {
-                told.conf.extend(rest.by_ref().map(PathBuf::from));
+                parsed.conf.extend(rest.by_ref().map(PathBuf::from));
             }
-            told.option(word.as_bytes(), &mut rest);
+            parsed.option(word.as_bytes(), &mut rest);
         }
-        Some(told)
+        Some(parsed)
     }
 
-    /// Whether it means the same HAProxy: a reload adds options for itself.
+    /// Whether both mean the same HAProxy: a reload adds options of its own.
     #[must_use]
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let identity = |argv: &Self| (argv.conf.clone(), argv.directory.clone(), argv.has_master);
@@ -55,8 +55,8 @@ impl Argv {
         Self::read(&words.map(|word| OsString::from_vec(word.to_vec())).collect::<Vec<_>>())
     }
 
-    /// HAProxy takes one option in a word, its value in the next. `-sf` and `-st` take
-    /// numbers, which begin no option.
+    /// HAProxy takes one option per argument, and its value from the next. `-sf` and `-st` take
+    /// numbers, which do not begin an option.
     fn option<'a>(&mut self, word: &[u8], rest: &mut impl Iterator<Item = &'a OsString>) {
         let mut path = || rest.next().map(PathBuf::from);
         match word {
@@ -91,13 +91,13 @@ mod tests {
     fn options_as_haproxy_takes_them() {
         let line = "/usr/sbin/haproxy -sf 12 13 -x sockpair@3 -Ws -f a.cfg -C /etc/haproxy \
                     -p /run/h.pid -S unix@/run/m.sock,mode,600 -dM -- b.cfg d";
-        let told = read(line).unwrap();
-        assert_eq!(told.binary, Path::new("/usr/sbin/haproxy"));
-        assert_eq!(told.conf, ["a.cfg", "b.cfg", "d"].map(PathBuf::from));
-        assert_eq!(told.directory.as_deref(), Some(Path::new("/etc/haproxy")));
-        assert_eq!(told.pid_file.as_deref(), Some(Path::new("/run/h.pid")));
-        assert_eq!(told.master_socket.as_deref(), Some(Path::new("/run/m.sock")));
-        assert!(told.has_master);
+        let argv = read(line).unwrap();
+        assert_eq!(argv.binary, Path::new("/usr/sbin/haproxy"));
+        assert_eq!(argv.conf, ["a.cfg", "b.cfg", "d"].map(PathBuf::from));
+        assert_eq!(argv.directory.as_deref(), Some(Path::new("/etc/haproxy")));
+        assert_eq!(argv.pid_file.as_deref(), Some(Path::new("/run/h.pid")));
+        assert_eq!(argv.master_socket.as_deref(), Some(Path::new("/run/m.sock")));
+        assert!(argv.has_master);
         assert!(!read("haproxy -D -f -W").unwrap().has_master);
         assert_eq!(read("haproxy -S 127.0.0.1:99").unwrap().master_socket, None);
         assert_eq!(read("nginx -c x"), None);

@@ -1,13 +1,13 @@
-//! Rendered files as HAProxy reads them. Their form is the same whether or not members are
-//! changed while it runs: what differs is which changes need a reload.
+//! Rendered files in HAProxy's syntax. They are the same whether or not members are changed at run
+//! time; that only decides which changes need a reload.
 
 use super::conf::{SECTIONS, words};
 use crate::install::Candidate;
 use crate::proxy::pools::{Arrangement, Pools, RenderedFile};
 use crate::template::{Piece, UpstreamMembers, haproxy_lines};
 
-/// The files, and the members that a running HAProxy can be given: those of a `backend` or
-/// `listen` that have an address.
+/// The files, and the members that a running HAProxy can be given: those of a `backend` or `listen`
+/// section that are addresses.
 #[must_use]
 pub fn arrange(files: &[RenderedFile]) -> Arrangement {
     let mut pools = Pools::new();
@@ -32,13 +32,13 @@ pub fn arrange(files: &[RenderedFile]) -> Arrangement {
     Arrangement { wanted: crate::install::Wanted::with_structure(plain, &structure), pools }
 }
 
-/// Those with an address, and those with a name, which HAProxy resolves when it starts.
+/// The members that are addresses, and those that are names, which HAProxy resolves when it starts.
 fn split(members: &UpstreamMembers) -> (UpstreamMembers, UpstreamMembers) {
     let all = members.iter().map(|(key, member)| (key.clone(), member.clone()));
     all.partition(|(_, member)| super::member(&member.endpoint, member.weight).is_some())
 }
 
-/// The backend that a line at the end of this text is in.
+/// The section that the end of this text is in.
 fn backend_of(text: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(text);
     for line in text.lines().rev() {

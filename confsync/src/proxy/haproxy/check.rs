@@ -1,4 +1,4 @@
-//! `haproxy -c` on all files, with the staged ones in the place of their dests.
+//! `haproxy -c` on all files, with the staged ones in place of their dests.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,11 +10,11 @@ use crate::proxy::NotPassed;
 use crate::proxy::command::{Command, CommandError};
 
 impl Haproxy {
-    /// Asks HAProxy about the whole configuration as it will be with these files in place.
-    /// Nothing live is touched: it neither binds nor writes.
+    /// Checks the whole configuration as it will be with these files in place. Nothing that runs is
+    /// affected: the check neither binds nor writes.
     ///
     /// # Errors
-    /// In HAProxy's words, when it refuses or cannot be asked.
+    /// HAProxy's message, when it rejects the files or cannot be run.
     pub async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
         let staged_paths = staged.paths();
         let dests: Vec<PathBuf> = staged_paths.iter().map(|stand| stand.dest.clone()).collect();
@@ -26,7 +26,7 @@ impl Haproxy {
         for stand in &staged_paths {
             if !files.iter().filter_map(staged_of).any(|of| of.dest == stand.dest) {
                 tracing::warn!(
-                    "{} is no part of {}: HAProxy would never read it as configuration",
+                    "{} is not part of {}: HAProxy would never read it as configuration",
                     stand.dest.display(),
                     shown(&self.settings.conf)
                 );
@@ -47,7 +47,7 @@ impl Haproxy {
         }
     }
 
-    /// Why HAProxy refuses the files as they are on disk, if it does.
+    /// Why HAProxy rejects the files on disk, if it does.
     pub(super) async fn why_rejected(&self) -> Option<String> {
         match self.ask(conf::files(&self.settings.conf, &[])).await {
             Ok(_) => None,
@@ -69,7 +69,7 @@ impl Haproxy {
     }
 }
 
-/// The file behind the links; for one that is not there yet, by its folder.
+/// The file behind the links; for one that does not exist yet, resolved by its folder.
 fn real(file: &Path) -> PathBuf {
     fs::canonicalize(file).unwrap_or_else(|_| match (file.parent(), file.file_name()) {
         (Some(folder), Some(name)) => {
@@ -90,9 +90,9 @@ fn translate(text: &str, staged_paths: &[StagedPaths]) -> String {
         .fold(text.to_owned(), |text, stand| text.replace(&name(&stand.staged), &name(&stand.dest)))
 }
 
-/// The lines that say why.
+/// The lines with the reason.
 fn reason(text: &str) -> String {
-    // Lines that say only that there were errors, and in which file.
+    // Lines that only say that there were errors, and in which file.
     let empty = |line: &String| {
         line.ends_with("Fatal errors found in configuration.") || line.contains("Error(s) found in")
     };

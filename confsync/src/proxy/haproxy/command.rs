@@ -1,7 +1,7 @@
-//! The commands of a worker's socket that change or show its servers, built of checked words.
+//! The commands of a worker's socket that change or show its servers, built from validated words.
 //!
-//! What must hold: no word can end a command, begin another, or be taken for two. HAProxy
-//! splits a line at `;` and line breaks, words at spaces, and takes `\` for an escape.
+//! The invariant: no word can end a command, begin another, or be split in two. HAProxy splits
+//! lines at `;` and line breaks, words at spaces, and treats `\` as an escape.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -41,12 +41,12 @@ pub(super) struct ServerName {
     pub(super) name: Word,
 }
 
-/// What a server is to do.
+/// The administrative state of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admin {
-    /// Take requests.
+    /// Takes requests.
     Ready,
-    /// Take no new ones, whatever a client's cookie says.
+    /// Takes no new ones, not even for a client whose cookie names it.
     Maintenance,
 }
 
@@ -63,26 +63,26 @@ pub(super) enum RuntimeCommand {
     Counters(Word, u32),
     /// A new server, in maintenance.
     Add {
-        /// Which.
+        /// Its name.
         server: ServerName,
-        /// Where it is.
+        /// Its address.
         address: SocketAddr,
         /// Its number in the backend.
         id: u32,
         /// 0 to 256.
         weight: u16,
-        /// What its `server` line would have beside these.
+        /// The other keywords of its `server` line.
         options: Vec<Word>,
     },
-    /// What it is to do.
+    /// Sets the administrative state.
     Set(ServerName, Admin),
-    /// Its share.
+    /// Sets the weight.
     Weight(ServerName, u16),
-    /// Its health checks are made.
+    /// Enables its health checks.
     Check(ServerName),
-    /// Its agent is asked.
+    /// Enables its agent checks.
     Agent(ServerName),
-    /// It is no more; only in maintenance and without requests.
+    /// Deletes it; only in maintenance and without requests.
     Delete(ServerName),
 }
 
@@ -122,8 +122,8 @@ impl fmt::Display for RuntimeCommand {
 }
 
 impl RuntimeCommand {
-    /// Whether HAProxy's answer says that it was done. It has no codes: what it answers to
-    /// a command that succeeds is known, and all else is a refusal.
+    /// Whether HAProxy's answer means success. There are no status codes: the answers of successful
+    /// commands are known, and any other is a failure.
     #[must_use]
     pub(super) fn is_done(&self, answer: &str) -> bool {
         match self {

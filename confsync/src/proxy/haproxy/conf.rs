@@ -1,22 +1,22 @@
-//! HAProxy's configuration, as far as we must read it: which files it is, its pid file and
-//! its admin socket.
+//! HAProxy's configuration, as far as it has to be read: which files it consists of, its pid file
+//! and its admin socket.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::argv::socket;
 
-/// What the global section says.
+/// The settings of the global section.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Global {
     /// `pidfile`
     pub(super) pid_file: Option<PathBuf>,
-    /// The first `stats socket` that is a file, and whether its level is admin.
+    /// The first `stats socket` that is a file, and whether it has level admin.
     pub(super) socket: Option<(PathBuf, bool)>,
 }
 
-/// The files that HAProxy reads for `-f` of each of these, in its order: of a folder those
-/// that end in `.cfg` and do not begin with a dot. `more` are there in a moment.
+/// The files that HAProxy reads for these `-f` arguments, in its order: of a folder those that end
+/// in `.cfg` and do not begin with a dot. `more` are about to exist.
 #[must_use]
 pub(super) fn files(conf: &[PathBuf], more: &[PathBuf]) -> Vec<PathBuf> {
     let mut all = Vec::new();
@@ -40,7 +40,7 @@ fn is_read(file: &Path) -> bool {
     !hidden && !file.is_dir() && file.extension().is_some_and(|ending| ending == "cfg")
 }
 
-/// Reads the global sections of these files; what cannot be read says nothing.
+/// Reads the global sections of these files; one that cannot be read is skipped.
 #[must_use]
 pub(super) fn global(files: &[PathBuf]) -> Global {
     let mut found = Global::default();
@@ -73,7 +73,7 @@ impl Global {
     }
 }
 
-/// The words that begin a section.
+/// The keywords that begin a section.
 pub(super) const SECTIONS: [&str; 18] = [
     "global",
     "defaults",
@@ -95,7 +95,7 @@ pub(super) const SECTIONS: [&str; 18] = [
     "acme",
 ];
 
-/// The words of a line: quotes and backslashes taken off, the comment left out.
+/// The words of a line, without quotes, backslashes and comment.
 #[must_use]
 pub(super) fn words(line: &str) -> Vec<String> {
     let (mut all, mut word, mut open) = (Vec::new(), String::new(), false);

@@ -1,8 +1,8 @@
-//! A HAProxy that outlived the confsync which had started it.
+//! A HAProxy that outlived the confsync that had started it.
 //!
-//! When confsync is killed, its HAProxy goes on serving. A second one could be started
-//! beside it, for HAProxy shares its ports; but nobody would reload the first, and it would
-//! route by old files for ever. So it is told to finish as soon as the new one serves.
+//! When confsync is killed, its HAProxy keeps serving. A second one can be started beside it, since
+//! HAProxy shares its ports; but the first would never be reloaded again and would route by old
+//! files forever. So it is asked to finish as soon as the new one serves.
 
 use std::fs;
 
@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal};
 
 use super::argv::Argv;
 use super::master::{Master, has_taken_its_signals};
-use crate::proxy::nginx::ProcessId;
-use crate::proxy::nginx::process::Stat;
+use crate::proxy::process::ProcessId;
+use crate::proxy::process::ProcessStat;
 
-/// The masters that were started by this command line, and that no confsync keeps.
+/// The masters that were started by this command line, and that no confsync supervises.
 pub(super) fn leftovers(command: &Argv) -> Vec<Master> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -28,9 +28,9 @@ pub(super) fn leftovers(command: &Argv) -> Vec<Master> {
     pids.filter_map(left).collect()
 }
 
-/// A worker has its master for a parent; a HAProxy that is kept, a confsync.
+/// The parent of a worker is its master; that of a supervised HAProxy is a confsync.
 fn is_kept(pid: i32) -> bool {
-    let Some(parent) = Stat::read(pid).map(|stat| stat.parent) else { return true };
+    let Some(parent) = ProcessStat::read(pid).map(|stat| stat.parent) else { return true };
     let name = |of: &str| fs::read_to_string(format!("/proc/{of}/comm")).ok();
     let of_parent = name(&parent.to_string());
     of_parent.is_some() && [name("self"), name(&pid.to_string())].contains(&of_parent)
@@ -40,7 +40,7 @@ fn cwd(of: &str) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/{of}/cwd")).ok()
 }
 
-/// They finish their requests and end. Their processes, which are waited for.
+/// Lets them finish their requests and end. Returns their processes, to be waited for.
 pub(super) fn finish(masters: &[Master]) -> Vec<ProcessId> {
     let mut old = Vec::new();
     for master in masters {
@@ -49,13 +49,13 @@ pub(super) fn finish(masters: &[Master]) -> Vec<ProcessId> {
         old.extend(master.workers(&[]).unwrap_or_default());
         old.push(master.id());
         if let Err(error) = master.signal(Signal::USR1) {
-            tracing::warn!(pid, %error, "it is left alone");
+            tracing::warn!(pid, %error, "cannot signal the HAProxy that an earlier run left; end it by hand: it routes by old files");
         }
     }
     old
 }
 
-/// Whether all of them have been told.
+/// Whether all of them have taken the signal.
 pub(super) fn are_told(old: &[ProcessId]) -> bool {
     old.iter().all(|process| has_taken_its_signals(*process))
 }

@@ -1,16 +1,16 @@
-//! HAProxy by name: is this candidate good, take it, and is it what you run now?
+//! The HAProxy driver: check a candidate, reload, verify the running generation.
 //!
-//! * [`Haproxy::check`] gives HAProxy all its files with the staged ones in the place of
-//!   their dests, before anything live is touched.
-//! * [`Haproxy::load`] has the master reload and watches its workers until a new one
-//!   serves and no old one takes connections. The old ones are waited for by others.
+//! * [`Haproxy::check`] runs HAProxy's own check on all its files, with the staged ones in place of
+//!   their dests, before anything that runs is affected.
+//! * [`Haproxy::load`] reloads by the master and watches its workers until a new one serves and no
+//!   old one accepts connections. The caller waits for the old ones to end.
 //!
-//! What must hold: an exit code proves nothing, only workers do; no signal goes to a
-//! process that is not proven to be a master; nothing waits without a deadline.
+//! Invariants: an exit code proves nothing, only workers do; no signal goes to a process that is
+//! not proven to be a master; nothing waits without a deadline.
 //!
-//! What proves a reload is asked of the master's socket (`-S`), where it has one: it says
-//! which worker is of which generation, and each worker whether it is stopping. Without
-//! it, the signals that the kernel shows of each process have to do.
+//! A reload is proven by the master's socket (`-S`), where there is one: it reports the generation
+//! of each worker, and each worker whether it is stopping. Without it, the signal masks that the
+//! kernel shows of each process are the proof.
 
 mod answers;
 mod argv;
@@ -37,8 +37,8 @@ use tokio::time::Instant;
 pub use argv::Argv;
 pub use arrange::arrange;
 use master::works;
-pub use master::{Master, MasterError};
-use reload::{HaproxyReloadError, PollPace};
+pub use master::{HaproxyMasterError, Master};
+use reload::HaproxyReloadError;
 pub use runtime::{Backends, DepartedServer, Runtime};
 pub use servers::{Members, member};
 use socket::RuntimeSocket;
@@ -48,16 +48,16 @@ pub use worker::RuntimeError;
 use crate::config::confdir;
 use crate::install::Digest;
 use crate::proxy::child::{Child, Knows, Life};
-use crate::proxy::nginx::ProcessId;
+use crate::proxy::process::{PollInterval, ProcessId};
 use crate::proxy::{NotLoaded, Old, ProvenLoad};
 
-/// Where HAProxy's own pid file is on Debian, and by its manual.
+/// HAProxy's own pid file on Debian, and in its manual.
 const PID_FILE: &str = "/run/haproxy.pid";
 
-/// A name that does not resolve takes its time.
+/// A check resolves names, which may take long.
 const CHECK_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What is known about HAProxy before it runs.
+/// What is configured about HAProxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaproxySettings {
     /// The program; looked for in `PATH` if it is a bare name.
@@ -66,9 +66,9 @@ pub struct HaproxySettings {
     pub conf: Vec<PathBuf>,
     /// The folder that relative names are resolved against (`-C`).
     pub directory: Option<PathBuf>,
-    /// The admin socket; `None`: what the configuration says, else the master's.
+    /// The admin socket; `None`: the one in its configuration, else the master's.
     pub socket: Option<PathBuf>,
-    /// The pid file; `None`: what the configuration says.
+    /// The pid file; `None`: the one in its configuration.
     pub pid_file: Option<PathBuf>,
     /// How long a check may take.
     pub check_deadline: Duration,
@@ -88,18 +88,18 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// HAProxy as a resource knows it. What the command line of a supervised one says wins.
+    /// The HAProxy of a resource. The command line of a supervised one takes precedence.
     #[must_use]
-    pub fn of(group: &str, told: &confdir::HaproxyOptions, child: Option<Child>) -> Self {
+    pub fn of(group: &str, options: &confdir::HaproxyOptions, child: Option<Child>) -> Self {
         let mut settings = HaproxySettings {
-            binary: told.binary.clone(),
-            conf: told.conf.clone(),
+            binary: options.binary.clone(),
+            conf: options.conf.clone(),
             directory: None,
-            socket: told.socket.clone(),
-            pid_file: told.pid_file.clone(),
+            socket: options.socket.clone(),
+            pid_file: options.pid_file.clone(),
             check_deadline: CHECK_DEADLINE,
-            deadline: told.deadline,
-            max_old_generations: told.max_old_generations,
+            deadline: options.deadline,
+            max_old_generations: options.max_old_generations,
         };
         let argv = child.as_ref().and_then(|child| in_command(child.command()));
         if let Some(argv) = &argv {
@@ -113,26 +113,26 @@ impl Haproxy {
         Self { group: group.to_owned(), settings, child: child.filter(|_| argv.is_some()) }
     }
 
-    /// Where the master writes its number, by what its configuration says now.
+    /// The master's pid file, by the present configuration.
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
-        let told = self.settings.pid_file.clone();
+        let configured = self.settings.pid_file.clone();
         let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).pid_file;
-        told.or_else(by_conf).unwrap_or_else(|| PID_FILE.into())
+        configured.or_else(by_conf).unwrap_or_else(|| PID_FILE.into())
     }
 
     /// The master that is our child or that the pid file names, proven to be one.
     ///
     /// # Errors
     /// When there is none.
-    pub fn master(&self) -> Result<Master, MasterError> {
+    pub fn master(&self) -> Result<Master, HaproxyMasterError> {
         match self.child.as_ref().and_then(Child::pid) {
             Some(pid) => Master::from_pid(pid),
             None => Master::from_pid_file(&self.pid_file()),
         }
     }
 
-    /// Where the worker that takes connections is asked and told.
+    /// The admin socket of the worker that accepts connections.
     ///
     /// # Errors
     /// What to do, when there is no such socket.
@@ -146,7 +146,7 @@ impl Haproxy {
         if let Ok(master) = self.master()
             && let Some(path) = master.socket()
         {
-            // A master that has just started is silent while it executes itself anew.
+            // A master that has just started does not answer while it executes itself again.
             let asked = reload::processes(&path).await;
             let socket = asked.and_then(|(socket, processes)| {
                 processes.workers.first().map(|worker| socket.of_worker(*worker))
@@ -169,7 +169,7 @@ impl Haproxy {
         self.master().is_ok()
     }
 
-    /// Whether so many old workers are alive that a reload should wait.
+    /// The number of old workers, if they are so many that a reload should wait.
     #[must_use]
     pub fn crowded(&self) -> Option<usize> {
         let workers = self.master().ok()?.workers(&[]).ok()?;
@@ -177,7 +177,7 @@ impl Haproxy {
         (old > self.settings.max_old_generations).then_some(old)
     }
 
-    /// Has the installed files loaded, and waits for the proof. `files` are those in place.
+    /// Loads the installed files and waits for the proof. `files` is their digest.
     ///
     /// # Errors
     /// [`NotLoaded`].
@@ -193,8 +193,8 @@ impl Haproxy {
         Ok(ProvenLoad { old: Old::Processes(old), master })
     }
 
-    /// Starts the supervised one. If it serves by exactly these files: the processes of one
-    /// that an earlier run has left.
+    /// Starts the supervised one. If it serves by exactly these files: the processes of one that an
+    /// earlier run has left.
     async fn start(
         &self,
         child: &Child,
@@ -209,7 +209,7 @@ impl Haproxy {
             return Err(NotLoaded::Unproven(why));
         }
         let until = Instant::now() + self.settings.deadline;
-        let mut pace = PollPace::new();
+        let mut pace = PollInterval::new();
         loop {
             let workers = self.master().and_then(|master| master.workers(&[]));
             match workers {
@@ -255,7 +255,7 @@ impl Haproxy {
     }
 }
 
-/// Its files, wherever it is started.
+/// Its settings with absolute paths.
 fn absolute(settings: &HaproxySettings) -> Vec<PathBuf> {
     let base = settings.directory.clone().unwrap_or_default();
     let whole = |path: &PathBuf| {
@@ -265,7 +265,7 @@ fn absolute(settings: &HaproxySettings) -> Vec<PathBuf> {
     settings.conf.iter().map(whole).collect()
 }
 
-/// The HAProxy of a command line, which an entry point or `env` may come before.
+/// The HAProxy in a command line that may begin with an entry point or `env`.
 fn in_command(command: &[OsString]) -> Option<Argv> {
     (0..command.len()).find_map(|from| Argv::read(command.get(from..)?))
 }

@@ -1,6 +1,6 @@
-//! The keywords that the servers of a backend have by its `default-server` lines: HAProxy
-//! gives them to the servers of its files alone, and to one that is added only if they are
-//! sent along.
+//! The keywords that the servers of a backend inherit from its `default-server` lines. HAProxy
+//! applies them only to servers in its files: one that is added at run time needs them in the
+//! command.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use super::command::Word;
 use super::conf::{SECTIONS, words};
 
-/// The keywords for a server that is added to this backend, by these files.
+/// The keywords for a server that is added to this backend, according to these files.
 ///
 /// # Errors
-/// When a keyword cannot be known or sent as it is.
+/// When a keyword is unknown or cannot be sent.
 pub(super) fn server_options(files: &[PathBuf], backend: &str) -> Result<Vec<Word>, String> {
     let mut reader = DefaultServerReader::default();
     for file in files {
@@ -69,7 +69,7 @@ impl DefaultServerReader {
         }
     }
 
-    /// What `from NAME` refers to.
+    /// The section that `from NAME` refers to.
     fn parent(&self, rest: &[&str]) -> Option<Vec<String>> {
         let name = rest.iter().skip_while(|word| **word != "from").nth(1)?;
         self.named.get(*name).cloned()

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::model::format_span;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::answers::{Info, Processes};
-use super::master::{Master, MasterError, has_taken_its_signals, works};
+use super::master::{HaproxyMasterError, Master, has_taken_its_signals, works};
 use super::socket::RuntimeSocket;
-use crate::proxy::nginx::{ProcessId, is_alive};
+use crate::proxy::process::{PollInterval, ProcessId, is_alive};
 
 /// Without the master's socket: how long a master must be seen waiting without a new
 /// worker to have refused.
@@ -24,9 +24,9 @@ const IDLE: Duration = Duration::from_millis(300);
 pub(super) enum HaproxyReloadError {
     /// There is no master to signal.
     #[error(transparent)]
-    Master(#[from] MasterError),
+    Master(#[from] HaproxyMasterError),
     /// The master could not use the configuration and keeps its old workers.
-    #[error("HAProxy goes on with its old configuration")]
+    #[error("HAProxy keeps its old configuration")]
     Rejected,
     /// No proof by the deadline.
     #[error("{what} within {}", format_span(*.deadline))]
@@ -62,7 +62,7 @@ pub(super) async fn reload(
     deadline: Duration,
 ) -> Result<Vec<ProcessId>, HaproxyReloadError> {
     let until = Instant::now() + deadline;
-    let mut pace = PollPace::new();
+    let mut pace = PollInterval::new();
     // Somebody else's reload may be under way; what it reads is not what we swapped in.
     while master.is_waiting() == Some(false) && master.is_alive() {
         if Instant::now() >= until {
@@ -180,18 +180,4 @@ pub(super) async fn processes(path: &Path) -> Option<(RuntimeSocket, Processes)>
 async fn info(master: &RuntimeSocket, worker: ProcessId) -> Option<Info> {
     let answer = master.of_worker(worker.pid).ask(&"show info").await.ok()?;
     Info::read(&answer).filter(|info| info.pid == worker.pid)
-}
-
-/// Looks often at first, then ever 20 ms.
-pub(super) struct PollPace(Duration);
-
-impl PollPace {
-    pub(super) fn new() -> Self {
-        Self(Duration::from_millis(2))
-    }
-
-    pub(super) async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 3 / 2).min(Duration::from_millis(20));
-    }
 }

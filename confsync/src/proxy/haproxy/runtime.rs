@@ -1,12 +1,12 @@
-//! HAProxy's members changed while it runs, through its runtime API.
+//! Changes the members of a running HAProxy, through its runtime API.
 //!
-//! A server that comes is added (or taken out of maintenance), one that leaves is put into
-//! maintenance: from then on nothing new is sent to it, and what it has goes on. Afterwards
-//! HAProxy is asked what it has. Only servers whose name is their address are touched: those
-//! that we write.
+//! A new server is added (or taken out of maintenance), one that leaves is put into maintenance:
+//! from then on it gets no new requests, and those in flight are finished. Afterwards HAProxy is
+//! asked for its servers. Only servers whose name is their address are touched: those that we
+//! write.
 //!
-//! What must hold: what one worker said is never taken for another's word, so the number of
-//! the worker is compared before and after.
+//! The invariant: an answer of one worker is never taken for another's, so the worker's pid is
+//! compared before and after.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,17 @@ use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{Members, RunningServer, difference, free_name, in_flight};
 use super::worker::{RuntimeError, RuntimeWorker, word};
 use super::{Haproxy, conf, options};
-use crate::proxy::nginx::{ProcessId, is_alive};
+use crate::proxy::process::{ProcessId, is_alive};
 
 /// The servers of each backend.
 pub type Backends = BTreeMap<String, Members>;
 
-/// A server that left and may have requests.
+/// A server that left and may still have requests.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DepartedServer {
     /// Its backend.
     pub backend: String,
-    /// Each that leaves gets a number of its own: HAProxy gives its numbers away again.
+    /// A number of our own for each departure: HAProxy reuses its own.
     pub number: u32,
 }
 
@@ -32,9 +32,9 @@ pub struct DepartedServer {
 #[derive(Debug)]
 pub struct Runtime {
     haproxy: Haproxy,
-    /// What was published last.
+    /// The members that were published last.
     wanted: Backends,
-    /// Those that left and may have requests.
+    /// Servers that left and may still have requests.
     departed: BTreeMap<DepartedServer, Departed>,
     next: u32,
     /// The worker that confirmed last.
@@ -61,6 +61,7 @@ impl Runtime {
         }
     }
 
+<<<<<<< HEAD
     /// Whose runtime API it is.
     #[must_use]
     pub fn haproxy(&self) -> Haproxy {
@@ -68,6 +69,9 @@ impl Runtime {
     }
 
     /// These are the servers of the files that are loaded next.
+=======
+    /// The servers in the files that are loaded next.
+>>>>>>> main
     pub fn expect(&mut self, backends: &Backends) {
         self.wanted.clone_from(backends);
     }
@@ -94,7 +98,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Asks the worker what it has; it is to be what was published.
+    /// Asks the worker for its servers, which must be those that were published.
     ///
     /// # Errors
     /// [`RuntimeError`].
@@ -119,11 +123,19 @@ impl Runtime {
         }
     }
 
+<<<<<<< HEAD
     /// Whether the running worker has something else than what was published, and what.
     pub async fn read_back(&self) -> Option<String> {
         let (confirmed, worker) = (self.confirmed?, self.worker().await.ok()?);
         if worker.id != confirmed {
             return Some("somebody reloaded it".into());
+=======
+    /// Whether another worker than the one that confirmed last has taken over.
+    pub async fn is_lost(&self) -> bool {
+        match (self.confirmed, self.worker().await) {
+            (Some(confirmed), Ok(worker)) => worker.id != confirmed,
+            _ => false,
+>>>>>>> main
         }
         for (backend, members) in &self.wanted {
             let running = worker.servers(&word(backend).ok()?).await.ok()?;
@@ -134,21 +146,21 @@ impl Runtime {
         None
     }
 
-    /// Those that left and may have requests.
+    /// Servers that left and may still have requests.
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedServer> {
         self.departed.keys().cloned().collect()
     }
 
-    /// What one that left still has. One without is deleted, if HAProxy has no idle
+    /// The requests of a server that left. One without requests is deleted, if HAProxy has no idle
     /// connection to it any more; that attempt also waits until no thread is about to use it.
     ///
-    /// `None` where HAProxy does not say.
+    /// `None` where HAProxy does not report that.
     pub async fn in_flight(&mut self, member: &DepartedServer) -> Option<u64> {
         let Some(gone) = self.departed.get(member).cloned() else { return Some(0) };
         let worker = self.worker().await.ok();
         let Some(worker) = worker.filter(|worker| worker.id == gone.worker) else {
-            // It has its requests from a worker that finishes, or has ended.
+            // Its requests are those of a worker that is finishing, or has ended.
             let ended = !is_alive(gone.worker);
             if ended {
                 self.departed.remove(member);
@@ -171,7 +183,7 @@ impl Runtime {
         Some(there)
     }
 
-    /// The worker that takes connections now.
+    /// The worker that accepts connections now.
     async fn worker(&self) -> Result<RuntimeWorker, RuntimeError> {
         let socket = self.haproxy.runtime_socket().await?;
         let answer = socket.ask(&RuntimeCommand::Info).await;
@@ -180,10 +192,34 @@ impl Runtime {
         let id = info.and_then(|info| ProcessId::of(info.pid));
         match id {
             Some(id) => Ok(RuntimeWorker { socket, id }),
-            None => Err(RuntimeError::Retry("HAProxy is being reloaded by somebody else".into())),
+            None => Err(RuntimeError::Retry("another process is reloading HAProxy".into())),
         }
     }
 
+<<<<<<< HEAD
+=======
+    /// A server that comes back while it still has requests from before could not be counted any
+    /// more: then a new worker, by a reload, is needed to tell them apart.
+    async fn let_come_back(
+        &mut self,
+        backend: &Word,
+        members: &Members,
+    ) -> Result<(), RuntimeError> {
+        let is_back = |gone: &Departed| {
+            gone.server.backend == *backend && members.contains_key(gone.server.name.as_str())
+        };
+        let back = self.departed.iter().filter(|(_, gone)| is_back(gone));
+        let back: Vec<DepartedServer> = back.map(|(member, _)| member.clone()).collect();
+        for member in back {
+            if self.in_flight(&member).await != Some(0) {
+                let why = "a backend has come back before its last requests were done";
+                return Err(RuntimeError::NeedsReload(why.into()));
+            }
+        }
+        Ok(())
+    }
+
+>>>>>>> main
     async fn join(
         &self,
         worker: &RuntimeWorker,
@@ -239,6 +275,7 @@ impl Runtime {
         members: &Members,
         running: &[RunningServer],
     ) -> Result<(), RuntimeError> {
+<<<<<<< HEAD
         let (mut serving, mut unused) = (BTreeSet::new(), Vec::new());
         // As `join` has chosen: of several for one member the first.
         for there in in_order(running) {
@@ -250,6 +287,39 @@ impl Runtime {
             match there.is_out() {
                 true => unused.push(there),
                 false => self.take_out(worker, backend, there).await?,
+=======
+        let leaves = |server: &&RunningServer| {
+            server.is_ours() && !server.is_out() && !members.contains_key(&server.name)
+        };
+        for there in running.iter().filter(leaves) {
+            let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
+            worker.tell(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
+            self.next = self.next.wrapping_add(1);
+            let member = DepartedServer { backend: backend.as_str().to_owned(), number: self.next };
+            let gone = Departed { server, id: there.id, worker: worker.id };
+            self.departed.insert(member, gone);
+        }
+        self.tidy(worker, backend, members, running).await
+    }
+
+    /// Deletes servers without requests. HAProxy refuses while it keeps an idle connection to one;
+    /// then the next change deletes it.
+    async fn tidy(
+        &self,
+        worker: &RuntimeWorker,
+        backend: &Word,
+        members: &Members,
+        running: &[RunningServer],
+    ) -> Result<(), RuntimeError> {
+        let unused = |server: &&RunningServer| {
+            server.is_ours() && server.is_out() && !members.contains_key(&server.name)
+        };
+        for there in running.iter().filter(unused) {
+            let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
+            if !self.departed.values().any(|gone| gone.server == server) {
+                let deleted = worker.socket.ask(&RuntimeCommand::Delete(server)).await;
+                tracing::debug!(?deleted, server = there.name, "an unused server");
+>>>>>>> main
             }
         }
         tidy(worker, backend, &unused).await

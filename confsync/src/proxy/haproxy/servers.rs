@@ -1,4 +1,4 @@
-//! The servers of a running worker, as it shows them.
+//! The servers of a running worker, as it lists them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,7 @@ use common::model::{Endpoint, Host};
 
 pub(super) use crate::template::haproxy_server_name as server_name;
 
-/// The servers that a backend is to have, by their names: where they are, and their weight.
+/// The servers that a backend should have, by name, with address and weight.
 pub type Members = BTreeMap<String, (SocketAddr, u16)>;
 
 /// A server of `show servers state`.
@@ -17,27 +17,27 @@ pub(super) struct RunningServer {
     pub(super) id: u32,
     /// Its name.
     pub(super) name: String,
-    /// Where it is; `None` for a name or a socket.
+    /// Its address; `None` for a name or a socket.
     pub(super) address: Option<SocketAddr>,
-    /// Its state by the operator's word: 0 is ready.
+    /// Its administrative state: 0 is ready.
     pub(super) admin: u32,
-    /// Its share now.
+    /// Its present weight.
     pub(super) weight: u16,
 }
 
 /// The server is in maintenance: by a command, or by the configuration.
 const MAINTENANCE: u32 = 0x01 | 0x02 | 0x04 | 0x20;
-/// A name that was resolved to nothing; not by anybody's word.
+/// The states set by an operator, as opposed to a name that does not resolve.
 const BY_WORD: u32 = 0x01 | 0x04 | 0x08 | 0x10;
 
 impl RunningServer {
-    /// Whether no new request goes to it.
+    /// Whether it gets no new requests.
     #[must_use]
     pub(super) fn is_out(&self) -> bool {
         self.admin & MAINTENANCE != 0
     }
 
-    /// Whether nobody has taken it out, or begun to.
+    /// Whether it has not been taken out of rotation.
     #[must_use]
     pub(super) fn is_ready(&self) -> bool {
         self.admin & (BY_WORD | MAINTENANCE) == 0
@@ -87,7 +87,7 @@ fn endpoint(ip: IpAddr, port: u16) -> Option<Endpoint> {
     Endpoint::new(host, port).ok()
 }
 
-/// Where an endpoint is, if that is an address.
+/// The address of an endpoint, if it is one.
 #[must_use]
 pub(super) fn address(endpoint: &Endpoint) -> Option<SocketAddr> {
     let ip = match endpoint.host() {
@@ -98,8 +98,8 @@ pub(super) fn address(endpoint: &Endpoint) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, endpoint.port()))
 }
 
-/// Reads `show servers state`; `None` if it is something else. The columns are found by
-/// their names: their number differs between versions.
+/// Parses `show servers state`; `None` if it is something else. Columns are found by name: their
+/// number differs between versions.
 #[must_use]
 pub(super) fn servers(answer: &str) -> Option<Vec<RunningServer>> {
     let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
@@ -124,8 +124,8 @@ pub(super) fn servers(answer: &str) -> Option<Vec<RunningServer>> {
     lines.filter(|line| !line.trim().is_empty()).map(read).collect()
 }
 
-/// How many requests a server has and how many wait for it, of `show stat`; `None` if it
-/// does not say that.
+/// The requests that a server has, and those queued for it, from `show stat`; `None` if the answer
+/// does not contain that.
 #[must_use]
 pub(super) fn in_flight(answer: &str, server: &str) -> Option<u64> {
     let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
@@ -142,14 +142,14 @@ pub(super) fn in_flight(answer: &str, server: &str) -> Option<u64> {
     })
 }
 
-/// What the server at an endpoint is called and has; `None` for a name, which HAProxy
+/// The name and address of the server for an endpoint; `None` for a DNS name, which HAProxy
 /// resolves when it starts.
 #[must_use]
 pub fn member(endpoint: &Endpoint, weight: u16) -> Option<(String, (SocketAddr, u16))> {
     Some((server_name(endpoint), (address(endpoint)?, weight)))
 }
 
-/// What a backend has that it should not have, or the other way round.
+/// The first server that a backend lacks or has too many, in words.
 pub(super) fn difference(members: &Members, running: &[RunningServer]) -> Option<String> {
     let mut serving = std::collections::BTreeSet::new();
     for server in running.iter().filter(|server| server.is_ours()) {

@@ -1,5 +1,5 @@
-//! HAProxy's sockets: the one of its master, and the admin socket of a worker. One
-//! connection a request; each has a deadline, and a bound on the answer.
+//! HAProxy's sockets: the one of its master, and the admin socket of a worker. Each request has its
+//! own connection, a deadline, and a bound on the answer.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// `show servers state` has some 100 bytes a server.
 const LONGEST: u64 = 64 * 1024 * 1024;
 
-/// Who is spoken to.
+/// A socket, and which process behind it is addressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RuntimeSocket {
     path: PathBuf,
@@ -25,7 +25,7 @@ pub(super) struct RuntimeSocket {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum To {
-    /// Whoever listens there.
+    /// Any process that listens there.
     Whoever,
     /// The worker with this number, through its master.
     Worker(i32),
@@ -34,7 +34,7 @@ enum To {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
-    /// Nobody listens, or we may not connect.
+    /// Nothing listens, or we may not connect.
     #[error("cannot connect to HAProxy's socket {}: {source}{}", .path.display(), right(.source))]
     Connect {
         /// The socket.
@@ -47,7 +47,7 @@ pub(super) enum SocketError {
     Broken {
         /// The socket.
         path: PathBuf,
-        /// What was asked.
+        /// The command that was sent.
         command: String,
         /// What the system said.
         source: io::Error,
@@ -60,7 +60,7 @@ pub(super) enum SocketError {
     TimedOut {
         /// The socket.
         path: PathBuf,
-        /// What was asked.
+        /// The command that was sent.
         command: String,
     },
 }
@@ -79,13 +79,13 @@ impl RuntimeSocket {
         Self { path: path.to_owned(), to: To::Whoever }
     }
 
-    /// One worker, spoken to through the socket of its master.
+    /// One worker, addressed through the socket of its master.
     #[must_use]
     pub(super) fn of_worker(&self, pid: i32) -> Self {
         Self { path: self.path.clone(), to: To::Worker(pid) }
     }
 
-    /// Asks one thing. The answer is without the empty lines at its end.
+    /// Sends one command. The answer is without the empty lines at its end.
     ///
     /// # Errors
     /// When there is no answer in time.
@@ -108,7 +108,7 @@ impl RuntimeSocket {
         let mut answer = Vec::new();
         let read = async {
             stream.write_all(line.as_bytes()).await?;
-            // The master keeps the connection open for more otherwise.
+            // Otherwise the master keeps the connection open for further commands.
             stream.shutdown().await?;
             let read = stream.take(LONGEST).read_to_end(&mut answer).await?;
             match u64::try_from(read) {

@@ -1,22 +1,22 @@
-//! One worker of HAProxy, spoken to: what it has, and what it is to have.
+//! One worker of HAProxy: lists and changes its servers.
 
 use std::net::SocketAddr;
 
 use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{RunningServer, servers};
 use super::socket::RuntimeSocket;
-use crate::proxy::nginx::ProcessId;
+use crate::proxy::process::ProcessId;
 
-/// Why the running HAProxy is not known to have the servers that are wanted.
+/// Why the running HAProxy may not have the servers that are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuntimeError {
     /// Worth another try.
     Retry(String),
-    /// It cannot be changed while it runs.
+    /// It needs a reload.
     NeedsReload(String),
 }
 
-/// A worker that answers for itself.
+/// A worker that answers commands.
 pub(super) struct RuntimeWorker {
     pub(super) socket: RuntimeSocket,
     pub(super) id: ProcessId,
@@ -59,7 +59,7 @@ impl RuntimeWorker {
     }
 }
 
-/// A running HAProxy that refuses a change gets it by a reload.
+/// A change that the running HAProxy refuses needs a reload.
 fn refused(command: &RuntimeCommand, answer: &str) -> RuntimeError {
     let words: Vec<&str> = answer.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let answer: String = words.join("; ").chars().take(300).collect();

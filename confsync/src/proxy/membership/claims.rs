@@ -1,8 +1,8 @@
-//! Which workers live, and the order of our writes and their reads.
+//! Which workers are alive, and the order between our writes and their reads.
 //!
-//! A worker has a column in every file of counts. It holds a lock on the column's byte in
-//! the file `workers` for its life, so a column whose byte is free counts nothing, however
-//! the worker ended and whatever its number is used for now.
+//! A worker has a column in every file of counts. It locks the column's byte in the file `workers`
+//! for its lifetime, so a column whose byte is not locked counts nothing, however the worker ended
+//! and whatever its pid is reused for.
 
 use std::fs::File;
 use std::io;
@@ -33,10 +33,10 @@ impl WorkerColumns {
         self.columns
     }
 
-    /// Whether the worker with this column lives.
+    /// Whether the worker with this column is alive.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// When the system does not report it.
     pub fn is_alive(&self, column: u32) -> io::Result<bool> {
         let mut lock = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,
@@ -49,7 +49,7 @@ impl WorkerColumns {
         Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
 
-    /// Columns that a worker has ever taken, with what it said of itself.
+    /// Columns that were ever taken, and whether the worker registered for barriers.
     fn taken(&self) -> io::Result<Vec<(u32, bool)>> {
         let mut bytes = vec![0; (u64::from(self.columns) * WORKER) as usize];
         self.file.read_exact_at(&mut bytes, WORKER_DATA)?;
@@ -63,7 +63,7 @@ impl WorkerColumns {
             .collect())
     }
 
-    /// The columns that a living worker may count in.
+    /// The columns of living workers.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -77,8 +77,7 @@ impl WorkerColumns {
         Ok(alive)
     }
 
-    /// Whether every request is counted: no worker was without a column, and no page was
-    /// missing.
+    /// Whether every request is counted: no worker lacked a column, and no page was missing.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -88,7 +87,7 @@ impl WorkerColumns {
         Ok(word == [0; 4])
     }
 
-    /// From now on all requests are counted again: the workers that did not are gone.
+    /// Counting is exact again: the workers that did not count are gone.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -96,16 +95,15 @@ impl WorkerColumns {
         self.file.write_all_at(&[0; 4], UNCOUNTED_AT)
     }
 
-    /// When it returns, every worker has what was written before, and we have what every
-    /// worker counted before it.
+    /// When it returns, every worker sees what was written before, and we see what every worker
+    /// counted before.
     ///
-    /// The workers need no barrier of their own for this: the kernel runs one on every
-    /// processor that is running one of them. Those that could not register for the quick
-    /// form (an old kernel, a system call filter) are waited for in the slow one, which
-    /// takes some milliseconds.
+    /// The workers need no barrier of their own for this: the kernel runs one on every processor
+    /// that is running one of them. For workers that could not register for the fast form (an old
+    /// kernel, a system call filter) the slow one is used, which takes some milliseconds.
     ///
     /// # Errors
-    /// When the kernel refuses: then nothing can be promised.
+    /// When the kernel refuses: then there is no guarantee.
     pub fn barrier(&self) -> io::Result<()> {
         membarrier(MembarrierCommand::GlobalExpedited)?;
         if self.taken()?.iter().any(|(_, registered)| !registered) {

@@ -1,4 +1,4 @@
-//! What is where in the files that nginx's workers map. Pure.
+//! The layout of the files that nginx's workers map. Pure.
 //!
 //! All numbers are little-endian. Three kinds of files, in one folder for each nginx:
 //!
@@ -19,8 +19,9 @@
 //!                         columns × capacity × { u32 in flight, u32 failures, f64 requests }
 //! ```
 //!
-//! A member's class is the power of two in its weight. In flight is `count << 8 | 1`, or 0:
-//! a reader may see bytes of two values, and the lowest byte alone is then still right.
+//! A member's class is the exponent of the highest power of two in its weight. In flight is stored
+//! as `count << 8 | 1`, or 0: a reader may see bytes of two values, and the lowest byte alone is
+//! then still right.
 
 /// Members of one upstream at a time, those that are leaving included.
 pub const CAPACITY: u32 = 16_384;
@@ -49,14 +50,14 @@ pub(super) const WORKER: u64 = 16;
 /// What fits between [`ALLOCATED_AT`] and [`COUNTS_DATA`].
 pub(super) const MAX_COLUMNS: u32 = 2_032;
 
-/// What a slot is.
+/// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotState {
-    /// Nobody's: it may be written.
+    /// Unused: it may be written.
     Free,
-    /// New requests go there.
+    /// It gets new requests.
     Member,
-    /// No new request goes there; some may be in flight.
+    /// It gets no new requests; some may be in flight.
     Leaving,
 }
 
@@ -78,16 +79,16 @@ impl SlotState {
     }
 }
 
-/// Which backend a slot is for: a hash of its key, so that another run of confsync finds
-/// it again.
+/// Identifies the backend of a slot: a hash of its key, so that another run of confsync finds it
+/// again.
 pub type MemberId = [u8; 16];
 
 /// One backend as it is written into a slot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlotRecord {
-    /// What it is now.
+    /// Its state.
     pub state: SlotState,
-    /// Which backend.
+    /// Its backend.
     pub id: MemberId,
     /// An IPv4 address, or an IPv6 address in brackets: what nginx takes for a peer.
     pub host: String,
@@ -95,14 +96,14 @@ pub struct SlotRecord {
     pub port: u16,
     /// 1 to 256.
     pub weight: u16,
-    /// Differs each time the slot is given to another backend.
+    /// Changes each time the slot is given to another backend.
     pub serial: u32,
     /// When it joined, in seconds since 1970, for a slow start; 0 for none.
     pub joined: f64,
 }
 
 impl SlotRecord {
-    /// As it is stored.
+    /// Its bytes in the file.
     #[must_use]
     pub fn encode(&self) -> [u8; SLOT] {
         let weight = u8::try_from(self.weight.clamp(1, 256) - 1).unwrap_or(u8::MAX);
@@ -121,7 +122,7 @@ impl SlotRecord {
         bytes
     }
 
-    /// What is stored.
+    /// Reads it from bytes of the file.
     #[must_use]
     pub fn decode(bytes: &[u8; SLOT]) -> Self {
         let (fixed, host) = bytes.split_at(HOST_AT);
@@ -151,7 +152,7 @@ pub struct ClassHead {
     pub weight: u32,
 }
 
-/// What a worker reads first, and again after it has counted.
+/// The head of a table: a worker reads it first, and again after it has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Head {
     /// Raised by every change.
@@ -163,7 +164,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// As it is stored, with its check.
+    /// Its bytes in the file, with a checksum.
     #[must_use]
     pub fn encode(&self) -> [u8; HEAD_BYTES] {
         let classes = self.classes.iter().flat_map(|class| [class.members, class.weight]);
@@ -176,7 +177,7 @@ impl Head {
         bytes
     }
 
-    /// What is stored; `None` if it is damaged.
+    /// Reads it from bytes of the file; `None` if it is damaged.
     #[must_use]
     pub fn decode(bytes: &[u8; HEAD_BYTES]) -> Option<Self> {
         let words: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
@@ -190,7 +191,7 @@ impl Head {
     }
 }
 
-/// Tells a head that was read while it was written. The Lua side computes the same.
+/// Detects a head that was read while it was written. The Lua side computes the same.
 fn check(words: &[u32]) -> u32 {
     words.iter().fold(0, |check: u32, word| check.rotate_left(5) ^ word)
 }

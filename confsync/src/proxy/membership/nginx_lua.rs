@@ -1,5 +1,5 @@
-//! The driver of an nginx with the Lua module: which upstreams it can change, in which form
-//! they are written, and where their tables are.
+//! The driver of an nginx with the Lua module: which upstreams it can change, how they are written,
+//! and where their tables are.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,29 +23,30 @@ use crate::template::{
 
 /// The balancer; the same text is in the package.
 const LUA: &str = include_str!("../../../lua/membership.lua");
-/// Where the package has it.
+/// Where the package installs it.
 const PACKAGED: &str = "/usr/share/confsync/lua/membership.lua";
 /// How many workers can count at a time, those of old generations included.
 const COLUMNS: u32 = 256;
-/// More backends than this are left to a reload, so that a slot is free while others drain.
+/// With more backends than this, changes need a reload, so that slots stay free for those that
+/// drain.
 const MOST: usize = CAPACITY as usize / 2;
 
 /// nginx with the Lua module.
 #[derive(Debug)]
 pub struct NginxLua {
     upstreams: LiveUpstreams,
-    /// Held for life: the folder has one writer.
+    /// Locked for our lifetime: the folder has one writer.
     _lock: File,
     lua: PathBuf,
     settings: BalancerSettings,
-    /// Upstreams that a template names and that change by reload, and why.
+    /// Upstreams that still need a reload for each change, and why.
     left_out: BTreeMap<String, String>,
     /// Whether nginx has confirmed a table since our start.
     pub is_proven: bool,
 }
 
 impl NginxLua {
-    /// With the tables of one nginx in `folder`, whose workers run as `user` if not as we do.
+    /// For one nginx with its tables in `folder`, whose workers run as `user`, or as we do.
     ///
     /// # Errors
     /// When the folder or the balancer's file cannot be made.
@@ -76,13 +77,13 @@ impl NginxLua {
         BalancerFiles { lua: &self.lua, folder: self.upstreams.folder().path() }
     }
 
-    /// Which upstreams change by reload all the same, and why.
+    /// Upstreams that still need a reload for each change, and why.
     #[must_use]
     pub fn left_out(&self) -> &BTreeMap<String, String> {
         &self.left_out
     }
 
-    /// Puts rendered files into the form that the balancer needs.
+    /// Brings rendered files into the form that the balancer needs.
     pub fn arrange(&mut self, files: &[RenderedFile]) -> Arrangement {
         let left_out = self.find_left_out(files);
         for (name, why) in left_out.iter().filter(|(name, _)| !self.left_out.contains_key(*name)) {
@@ -100,8 +101,8 @@ impl NginxLua {
         Arrangement { wanted: Wanted::with_structure(candidates, &structure), pools }
     }
 
-    /// The files; without `members` the lines that the balancer makes superfluous are left
-    /// out, and what remains is what needs a reload.
+    /// The files. Without `members`, the lines that the balancer replaces are left out: the rest is
+    /// what needs a reload.
     fn write(&self, files: &[RenderedFile], pools: &Pools, members: bool) -> Vec<Candidate> {
         let mut once = (!pools.is_empty()).then(|| http_level(self.files(), self.settings.counted));
         let file = |file: &RenderedFile| {
@@ -162,28 +163,32 @@ impl NginxLua {
         Ok(())
     }
 
-    /// Has a worker confirm them.
+    /// Has a worker confirm the members.
     ///
     /// # Errors
-    /// When none answers, or one goes by something else.
+    /// When none answers, or one uses something else.
     pub async fn confirm(&mut self) -> Result<(), PublishError> {
         self.upstreams.confirm().await.map_err(said)?;
         self.is_proven = true;
         Ok(())
     }
 
+<<<<<<< HEAD
     /// Whether the tables and a worker that was asked say what was published last.
     pub async fn read_back(&mut self) -> ReadBack {
         self.upstreams.read_back().await
     }
 
     /// Those that left and were not seen without requests since.
+=======
+    /// Members that left and may still have requests.
+>>>>>>> main
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         self.upstreams.departed()
     }
 
-    /// What is in flight to one that left, if that is known.
+    /// The requests in flight to a departed member, if known.
     #[must_use]
     pub fn in_flight(&self, departed: &DepartedMember) -> Option<u64> {
         self.upstreams.in_flight(departed).filter(|_| self.settings.counted)
@@ -196,7 +201,11 @@ impl NginxLua {
         }
     }
 
+<<<<<<< HEAD
     /// Where the tables are.
+=======
+    /// The requests of each backend so far and now, by key.
+>>>>>>> main
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.upstreams.folder().path()
@@ -209,7 +218,7 @@ impl NginxLua {
         Ejection { max_fails, fail_timeout }
     }
 
-    /// nginx is not running: sockets that a killed one left would keep it from starting.
+    /// nginx is not running: removes sockets that a killed one left, which would prevent its start.
     pub fn remove_stale_sockets(&self) {
         let folder = self.upstreams.folder().path();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -224,7 +233,7 @@ impl NginxLua {
                 ),
                 Err(error) => tracing::warn!(
                     socket = %path.display(), %error,
-                    "a socket that a killed nginx left cannot be removed; nginx will not start"
+                    "cannot remove a socket that a killed nginx left; nginx will not start before that"
                 ),
             }
         }
@@ -238,7 +247,7 @@ fn said(error: MembershipError) -> PublishError {
     }
 }
 
-/// The upstreams of a text, with what is wanted in them.
+/// The upstreams of a text, with the operator's directives in them.
 fn upstreams_of(text: &RenderedText) -> impl Iterator<Item = (&NamedService, &str)> {
     text.pieces.iter().filter_map(|piece| match piece {
         Piece::Upstream { service, more } => Some((service, more.as_str())),
@@ -253,8 +262,8 @@ fn nameless(members: &UpstreamMembers) -> Option<String> {
     Some(format!("{} is a name and no address", named.endpoint))
 }
 
-/// What of an upstream's directives means something beside a balancer. How one is chosen is
-/// the balancer's; one that promises something else cannot be kept.
+/// The directives of an upstream that also work with a balancer. The choice of a peer is the
+/// balancer's; a directive that promises another one cannot be kept.
 fn kept_directives(more: &str) -> Result<String, String> {
     let directives =
         conf::parse(more.as_bytes()).map_err(|error| format!("what is in it: {error}"))?;
@@ -267,13 +276,13 @@ fn kept_directives(more: &str) -> Result<String, String> {
                 kept.push_str(more.get(directive.span).unwrap_or_default());
                 kept.push('\n');
             }
-            _ => return Err(format!("`{name}` cannot be kept beside changes without a reload")),
+            _ => return Err(format!("`{name}` cannot be combined with changes without a reload")),
         }
     }
     Ok(kept)
 }
 
-/// The balancer's file: the package's if it is the one of this version, else one of ours.
+/// The balancer's file: the packaged one if it has this version, else one of our own.
 fn lua_file(folder: &Path) -> io::Result<PathBuf> {
     if fs::read(PACKAGED).is_ok_and(|text| text == LUA.as_bytes()) {
         return Ok(PACKAGED.into());

@@ -1,12 +1,13 @@
 //! The lines of nginx's configuration that make an upstream use its table. Pure text.
 //!
-//! Names and folders come from us and from the operator's own files; no value from etcd is
-//! written here.
+//! Names and folders come from us and from the operator's own files; no value from etcd is written
+//! here.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+<<<<<<< HEAD
 pub use crate::config::confdir::Balancing;
 
 /// How the balancer works: what nginx takes from `server` lines and has no place for once
@@ -16,6 +17,21 @@ pub struct BalancerSettings {
     /// How requests are spread.
     pub balancing: Balancing,
     /// Whether requests are counted: not where the user's own `log_by_lua*` hides ours.
+=======
+/// The settings of one upstream: what nginx takes from `server` lines, which it ignores when a
+/// balancer in Lua chooses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BalancerSettings {
+    /// This many failures within `fail_timeout` eject a backend; 0 for never.
+    pub max_fails: u32,
+    /// The window for failures, and the time a backend stays ejected.
+    pub fail_timeout: Duration,
+    /// Over this time the weight of a new backend grows; zero for at once.
+    pub slow_start: Duration,
+    /// How long a request waits while there is no backend.
+    pub hold: Duration,
+    /// Whether requests are counted: not where the operator's own `log_by_lua*` replaces ours.
+>>>>>>> main
     pub counted: bool,
 }
 
@@ -33,7 +49,7 @@ impl Default for BalancerSettings {
     }
 }
 
-/// Where the parts are that the configuration names.
+/// The paths that the configuration names.
 #[derive(Debug, Clone, Copy)]
 pub struct BalancerFiles<'a> {
     /// The Lua file.
@@ -68,8 +84,8 @@ fn seconds(span: Duration) -> String {
     span.as_secs_f64().to_string()
 }
 
-/// Where the module is loaded: `m` in what follows. A failure is in the error log, and
-/// nginx goes on with its own `server` lines.
+/// Loads the module as `m`. A failure is in the error log, and nginx falls back to its own `server`
+/// lines.
 fn loaded(files: BalancerFiles<'_>) -> String {
     let lua = quoted(&files.lua.display().to_string());
     format!(
@@ -79,8 +95,8 @@ fn loaded(files: BalancerFiles<'_>) -> String {
     )
 }
 
-/// What is needed once at http level: the key that a request and its subrequests share,
-/// the end of every request, and the socket that we ask.
+/// What is needed once at http level: the variable that a request shares with its subrequests, a
+/// hook at the end of every request, and the socket for queries.
 #[must_use]
 pub fn http_level(files: BalancerFiles<'_>, counted: bool) -> String {
     let folder = files.folder.display().to_string();
@@ -101,8 +117,8 @@ pub fn http_level(files: BalancerFiles<'_>, counted: bool) -> String {
     text
 }
 
-/// One upstream: `servers` are plain `server` lines, for an nginx that finds no table;
-/// `more` is what the operator wants in it (`keepalive 64;`).
+/// One upstream: `servers` are plain `server` lines, for an nginx that finds no table; `more` has
+/// the operator's directives (`keepalive 64;`).
 #[must_use]
 pub fn upstream(
     name: &str,
@@ -136,7 +152,7 @@ pub fn upstream(
     text
 }
 
-/// The server that answers while the upstream has no member.
+/// The server that responds while the upstream has no member.
 fn empty(name: &str, files: BalancerFiles<'_>, settings: &BalancerSettings) -> String {
     let folder = files.folder.display().to_string();
     let hold = format!(
@@ -145,8 +161,8 @@ fn empty(name: &str, files: BalancerFiles<'_>, settings: &BalancerSettings) -> S
         quoted(name),
         seconds(settings.balancing.hold)
     );
-    // Everything of the request and of the answer passes through as it is; the timeouts
-    // that count are those of the operator's own server.
+    // Request and response pass through unchanged; the timeouts that count are those of the
+    // operator's own server.
     format!(
         "server {{\n    listen unix:{folder}/{name}.sock;\n    access_log off;\n    \
          client_max_body_size 0;\n    error_page 599 /;\n    set $confsync_held 1;\n    \

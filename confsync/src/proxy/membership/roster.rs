@@ -1,9 +1,9 @@
-//! The members of one upstream, and the writes that make its table say so. Pure.
+//! The members of one upstream, and the writes that bring its table up to date. Pure.
 //!
-//! Workers read while we write, so every state on the way must be one they may use. New
-//! members are written whole into free slots; only then do the lists of members name them.
-//! A member that leaves is marked first, so that no list that still names it brings it
-//! back. The head comes last, and says how much of the lists counts.
+//! Workers read while we write, so every intermediate state must be usable. New members are written
+//! completely into free slots; only then do the lists of members name them. A member that leaves is
+//! marked first, so that no list that still names it brings it back. The head comes last, and
+//! limits how much of the lists counts.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,22 +12,22 @@ use super::layout::{CLASSES, ClassHead, Head, MemberId, SlotRecord, SlotState, c
 /// One write to the table, or a barrier between writes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TableWrite {
-    /// A whole slot, while it is free. Its failures are forgotten as well.
+    /// A whole slot, while it is free. Its failures are cleared too.
     Record(u32, SlotRecord),
-    /// What a slot is.
+    /// The state of a slot.
     State(u32, SlotState),
     /// A member's weight.
     Weight(u32, u16),
-    /// A place in the list of one class.
+    /// A position in the list of one class.
     Order {
         /// The class.
         class: usize,
-        /// The place.
+        /// The position.
         position: u32,
         /// The member there.
         slot: u32,
     },
-    /// What was written before is seen by every worker that sees anything written after.
+    /// Everything written before is visible to every worker that sees anything written after.
     Barrier,
     /// The head.
     Head(Head),
@@ -36,9 +36,9 @@ pub enum TableWrite {
 /// A backend that is to join.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Joining {
-    /// Which.
+    /// Its id.
     pub id: MemberId,
-    /// Its address, as nginx takes it.
+    /// Its address, in the form that nginx takes.
     pub host: String,
     /// Its port.
     pub port: u16,
@@ -102,7 +102,7 @@ impl Roster {
         }
     }
 
-    /// What an earlier run left in the table. Its last change may be half done: the first
+    /// Takes over a table from an earlier run. That run's last change may be half done: the first
     /// [`Self::commit`] writes all lists again.
     #[must_use]
     pub fn recover(capacity: u32, sequence: u32, records: Vec<SlotRecord>) -> Self {
@@ -116,7 +116,7 @@ impl Roster {
                     roster.enlist(slot, weight);
                 }
                 SlotState::Member => {
-                    // One backend twice; cannot come from us, and one of them is enough.
+                    // One backend twice: we never write that, and one of them is enough.
                     roster.then.push(TableWrite::State(slot, SlotState::Leaving));
                     roster.leaving.insert(slot);
                 }
@@ -131,7 +131,7 @@ impl Roster {
         roster
     }
 
-    /// Takes a backend in. One that is in already gets this weight.
+    /// Adds a backend, or updates the weight of one that is already in.
     ///
     /// # Errors
     /// When all slots are in use.
@@ -164,7 +164,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Lets a backend go: no new request is sent to it after the next commit.
+    /// Removes a backend: after the next commit it gets no new requests.
     pub fn leave(&mut self, id: &MemberId) {
         let Some(slot) = self.members.remove(id) else { return };
         self.then.push(TableWrite::State(slot, SlotState::Leaving));
@@ -175,7 +175,7 @@ impl Roster {
         }
     }
 
-    /// Nothing is in flight to it any more: its slot may be given away.
+    /// Nothing is in flight to it any more: frees its slot.
     pub fn release(&mut self, slot: u32) {
         if self.leaving.remove(&slot) {
             self.free.insert(slot);
@@ -201,7 +201,7 @@ impl Roster {
         writes
     }
 
-    /// What the head says after the last commit.
+    /// The head after the last commit.
     #[must_use]
     pub fn head(&self) -> Head {
         let mut head = Head {
@@ -238,7 +238,7 @@ impl Roster {
         self.members.iter().map(|(id, slot)| (id, *slot))
     }
 
-    /// Those that left and may have requests in flight: their ids and slots.
+    /// Members that left and may have requests in flight: their ids and slots.
     pub fn leaving(&self) -> impl Iterator<Item = (MemberId, u32)> {
         let record = |slot: &u32| Some((self.slots.get(*slot as usize)?.record.id, *slot));
         self.leaving.iter().filter_map(record)
@@ -280,7 +280,7 @@ impl Roster {
         self.then.push(TableWrite::Order { class, position, slot });
     }
 
-    /// Takes a member off its list; the last of the list takes its place.
+    /// Removes a member from its list; the last of the list takes its position.
     fn strike(&mut self, slot: u32) {
         let Some(known) = self.slots.get(slot as usize) else { return };
         let (position, weight) = (known.position, known.record.weight);
@@ -302,193 +302,4 @@ impl Roster {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::proxy::membership::layout::ClassHead;
-
-    const CAPACITY: u32 = 8;
-
-    /// The files, as far as a worker reads them.
-    #[derive(Default)]
-    struct TableReader {
-        head: Head,
-        slots: BTreeMap<u32, SlotRecord>,
-        order: BTreeMap<(usize, u32), u32>,
-    }
-
-    impl TableReader {
-        fn write(&mut self, write: &TableWrite) {
-            match write {
-                TableWrite::Record(slot, record) => {
-                    let old = self.slots.insert(*slot, record.clone());
-                    let was_member = old.is_some_and(|old| old.state == SlotState::Member);
-                    // Above the head's bound no worker looks, whatever a killed run left.
-                    assert!(!was_member || *slot >= self.head.slots, "slot {slot} is in use");
-                }
-                TableWrite::State(slot, state) => self.slots.get_mut(slot).unwrap().state = *state,
-                TableWrite::Weight(slot, weight) => {
-                    self.slots.get_mut(slot).unwrap().weight = *weight;
-                }
-                TableWrite::Order { class, position, slot } => {
-                    self.order.insert((*class, *position), *slot);
-                }
-                TableWrite::Barrier => {}
-                TableWrite::Head(head) => self.head = *head,
-            }
-        }
-
-        /// Everybody whom a worker can choose now.
-        fn choices(&self) -> BTreeSet<MemberId> {
-            let mut ids = BTreeSet::new();
-            for (class, ClassHead { members, .. }) in self.head.classes.iter().enumerate() {
-                for position in 0..*members {
-                    let slot = self.order[&(class, position)];
-                    let record = &self.slots[&slot];
-                    if record.state == SlotState::Member && slot < self.head.slots {
-                        ids.insert(record.id);
-                    }
-                }
-            }
-            ids
-        }
-    }
-
-    #[derive(Debug, Clone)]
-    enum Act {
-        Join(u8, u16),
-        Leave(u8),
-        ReleaseAll,
-        Commit,
-        /// confsync is killed after so many writes of a commit, and starts again.
-        Kill(usize),
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        prop_oneof![
-            4 => (0..6_u8, 1..=256_u16).prop_map(|(who, weight)| Act::Join(who, weight)),
-            3 => (0..6_u8).prop_map(Act::Leave),
-            1 => Just(Act::ReleaseAll),
-            3 => Just(Act::Commit),
-            1 => (0..12_usize).prop_map(Act::Kill),
-        ]
-    }
-
-    fn joining(who: u8, weight: u16) -> Joining {
-        let (host, port) = (format!("10.0.0.{who}"), 80);
-        Joining { id: [who; 16], host, port, weight, joined: 0.0 }
-    }
-
-    /// Performs the writes of a commit; after each of them only members before or after
-    /// it can be chosen, and nobody who is in both is out of reach at the end.
-    fn perform(
-        reader: &mut TableReader,
-        writes: &[TableWrite],
-        wanted: &BTreeMap<u8, u16>,
-        before: &BTreeSet<u8>,
-    ) {
-        for write in writes {
-            reader.write(write);
-            for id in reader.choices() {
-                assert!(wanted.contains_key(&id[0]) || before.contains(&id[0]), "{id:?}");
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_worker_can_choose_members_only_whatever_has_been_written(
-            acts in prop::collection::vec(act(), 1..60),
-        ) {
-            let (mut roster, mut reader) = (Roster::empty(CAPACITY), TableReader::default());
-            let mut wanted: BTreeMap<u8, u16> = BTreeMap::new();
-            let mut before: BTreeSet<u8> = BTreeSet::new();
-            for act in acts {
-                match act {
-                    Act::Join(who, weight) => {
-                        if roster.join(joining(who, weight)).is_ok() {
-                            wanted.insert(who, weight);
-                        }
-                    }
-                    Act::Leave(who) => {
-                        roster.leave(&[who; 16]);
-                        // Until the commit has ended it may be chosen, also if it joined
-                        // a moment ago.
-                        if wanted.remove(&who).is_some() {
-                            before.insert(who);
-                        }
-                    }
-                    Act::ReleaseAll => {
-                        // Nobody counts a request to one that left before the last commit.
-                        let writes = roster.commit();
-                        perform(&mut reader, &writes, &wanted, &before);
-                        let leaving: Vec<_> = roster.leaving().map(|(_, slot)| slot).collect();
-                        leaving.into_iter().for_each(|slot| roster.release(slot));
-                        before = wanted.keys().copied().collect();
-                    }
-                    Act::Commit => {
-                        let writes = roster.commit();
-                        perform(&mut reader, &writes, &wanted, &before);
-                        before = wanted.keys().copied().collect();
-                        let all = before.iter().map(|who| [*who; 16]).collect();
-                        prop_assert_eq!(reader.choices(), all);
-                        let weight: u32 = wanted.values().map(|w| u32::from(*w)).sum();
-                        let sum: u32 = reader.head.classes.iter().map(|c| c.weight).sum();
-                        prop_assert_eq!(weight, sum);
-                    }
-                    Act::Kill(after) => {
-                        let writes = roster.commit();
-                        let done = writes.len().min(after);
-                        perform(&mut reader, &writes[..done], &wanted, &before);
-                        let head = reader.head;
-                        let records = (0..head.slots).map(|slot| reader.slots[&slot].clone());
-                        roster = Roster::recover(CAPACITY, head.sequence, records.collect());
-                        // The new run is told the whole set, as the old one was.
-                        let known: Vec<_> = roster.members().map(|(id, _)| *id).collect();
-                        for id in known.iter().filter(|id| !wanted.contains_key(&id[0])) {
-                            roster.leave(id);
-                        }
-                        wanted.retain(|who, weight| roster.join(joining(*who, *weight)).is_ok());
-                        let writes = roster.commit();
-                        before.extend(known.iter().map(|id| id[0]));
-                        perform(&mut reader, &writes, &wanted, &before);
-                        before = wanted.keys().copied().collect();
-                        let all = before.iter().map(|who| [*who; 16]).collect();
-                        prop_assert_eq!(reader.choices(), all);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_change_writes_as_much_in_a_small_upstream_as_in_a_large_one() {
-        let writes = |size: u16| {
-            let mut roster = Roster::empty(10_000);
-            for who in 0..size {
-                let id = [who.to_le_bytes(); 8].concat().try_into().unwrap();
-                let host = format!("10.0.{}.{}", who / 256, who % 256);
-                roster.join(Joining { id, host, port: 80, weight: 1, joined: 0.0 }).unwrap();
-            }
-            roster.commit();
-            let first = [0_u16.to_le_bytes(); 8].concat().try_into().unwrap();
-            roster.leave(&first);
-            roster.commit().len()
-        };
-        assert_eq!(writes(10), writes(5_000));
-    }
-
-    #[test]
-    fn a_slot_is_not_given_away_before_it_is_released() {
-        let mut roster = Roster::empty(1);
-        roster.join(joining(1, 1)).unwrap();
-        roster.leave(&[1; 16]);
-        roster.commit();
-        assert_eq!(roster.join(joining(2, 1)), Err(TableFull { capacity: 1 }));
-        roster.release(0);
-        assert_eq!(roster.join(joining(2, 1)), Ok(()));
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
-//! The files of one nginx: made, taken over from an earlier run, written, and read back.
+//! The files of one nginx: created, taken over from an earlier run, written, and read back.
 //!
-//! All access is by `pread` and `pwrite`, which work on the same pages that the workers
-//! have mapped. A write may be seen by halves; `layout` and `roster` are made for that.
+//! All access is by `pread` and `pwrite`, which work on the same pages that the workers have
+//! mapped. A write may be seen half done; `layout` and `roster` are designed for that.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,7 +16,7 @@ use super::layout::{
 };
 use super::roster::{Roster, TableWrite};
 
-/// Who runs the workers: they write counts, and connect to our sockets.
+/// The user that the workers run as: they write counts, and connect to our sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerUser {
     /// The user's number.
@@ -25,10 +25,10 @@ pub struct WorkerUser {
     pub gid: u32,
 }
 
-/// How many requests a backend has had, and has.
+/// The requests of a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Traffic {
-    /// In flight in living workers.
+    /// In flight, in living workers.
     pub in_flight: u64,
     /// Sent there since the table was made.
     pub requests: f64,
@@ -42,15 +42,15 @@ pub struct TableFolder {
     path: PathBuf,
     user: Option<WorkerUser>,
     capacity: u32,
-    /// Who lives, and counts.
+    /// Which workers are alive, and count.
     pub workers: WorkerColumns,
 }
 
 impl TableFolder {
-    /// Opens the folder, making what is not there. Without `user` the workers run as we do.
+    /// Opens the folder, creating what is missing. Without `user` the workers run as we do.
     ///
     /// # Errors
-    /// When it cannot be made, or not given to the workers.
+    /// When it cannot be created, or made accessible to the workers.
     pub fn open(
         path: &Path,
         user: Option<WorkerUser>,
@@ -58,7 +58,7 @@ impl TableFolder {
         columns: u32,
     ) -> io::Result<Self> {
         fs::create_dir_all(path)?;
-        // Nobody else gets in: nginx makes its sockets writable for everybody.
+        // No other user may enter: nginx makes its sockets writable for everybody.
         let mode = if user.is_some() { 0o710 } else { 0o700 };
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         if let Some(user) = user {
@@ -164,8 +164,7 @@ impl TableFolder {
         (self.path.join(format!("{name}.members")), self.path.join(format!("{name}.counts")))
     }
 
-    /// Writes what has changed in the roster of `table`. When it returns, every pick that
-    /// begins from now on is by it.
+    /// Writes the changes in the roster of `table`. When it returns, every new pick uses them.
     ///
     /// # Errors
     /// When a write fails: then the table must be opened again.
@@ -179,8 +178,8 @@ impl TableFolder {
         Ok(())
     }
 
-    /// What living workers have in flight to a slot. Exact for one that left before the
-    /// last commit, as long as [`WorkerColumns::is_exact`].
+    /// The requests that living workers have in flight to a slot. Exact for one that left before
+    /// the last commit, as long as [`WorkerColumns::is_exact`].
     ///
     /// # Errors
     /// When the files cannot be read.
@@ -188,7 +187,7 @@ impl TableFolder {
         let mut sum = 0;
         for column in 0..self.workers.columns() {
             let cell = table.cell(column, slot)?;
-            // What a worker that has ended left behind is in flight no more.
+            // The counts of a worker that has ended are no longer in flight.
             if cell.in_flight > 0 && self.workers.is_alive(column)? {
                 sum += cell.in_flight;
             }
@@ -196,7 +195,7 @@ impl TableFolder {
         Ok(sum)
     }
 
-    /// What all workers have done with each of the first slots, in their order.
+    /// The counts of all workers for each of the first slots, in order.
     ///
     /// # Errors
     /// When the files cannot be read.
@@ -256,13 +255,13 @@ impl MemberTable {
         &self.name
     }
 
-    /// Tells this table from one that was made anew.
+    /// Distinguishes this table from one that was created anew.
     #[must_use]
     pub fn instance(&self) -> u64 {
         self.instance
     }
 
-    /// Whether its files are still in the folder: a worker that starts maps the same.
+    /// Whether its files are still in the folder, so that a worker that starts maps the same ones.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
         let linked = |file: &File| file.metadata().is_ok_and(|meta| meta.nlink() > 0);
@@ -273,7 +272,7 @@ impl MemberTable {
         let slot_at = |slot: u32| slot_at(self.capacity, slot);
         match write {
             TableWrite::Record(slot, record) => {
-                // Also gives the workers the page that they write failures to.
+                // Also allocates the page for failures, which the workers write.
                 let health = COUNTS_DATA + u64::from(*slot) * HEALTH;
                 self.counts.write_all_at(&[0; HEALTH as usize], health)?;
                 self.forget_totals(*slot)?;
@@ -318,7 +317,7 @@ impl Traffic {
     fn decode(bytes: &[u8; CELL as usize]) -> Self {
         let [f0, f1, f2, f3, g0, g1, g2, g3, requests @ ..] = bytes;
         let word = u32::from_le_bytes([*f0, *f1, *f2, *f3]);
-        // The lowest byte is never half written; the others may be, while it counts down.
+        // The lowest byte is never half written; the others may be, while the count decreases.
         let in_flight = if *f0 == 0 { 0 } else { u64::from(word >> 8).max(1) };
         let failures = u64::from(u32::from_le_bytes([*g0, *g1, *g2, *g3]));
         Self { in_flight, requests: f64::from_le_bytes(*requests), failures }
@@ -351,8 +350,13 @@ impl Header {
     }
 }
 
+<<<<<<< HEAD
 /// Opens a file of ours; `None` if there is none, or it is of another version.
 pub(super) fn open_known(path: &Path, magic: &[u8]) -> io::Result<Option<(File, Header)>> {
+=======
+/// Opens one of our files; `None` if it is missing, or of another version.
+fn open_known(path: &Path, magic: &[u8]) -> io::Result<Option<(File, Header)>> {
+>>>>>>> main
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -367,7 +371,7 @@ pub(super) fn open_known(path: &Path, magic: &[u8]) -> io::Result<Option<(File, 
     }
 }
 
-/// A new file in the place of any other; workers see it when it is whole.
+/// Replaces any file of that name; workers see the new one only when it is complete.
 fn create(
     path: &Path,
     user: Option<WorkerUser>,

@@ -1,5 +1,5 @@
-//! All upstreams of one nginx that change without a reload: what is wanted in, what was
-//! confirmed and what is still in flight out.
+//! All upstreams of one nginx that change without a reload: wanted members in, confirmation and
+//! requests in flight out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -18,17 +18,17 @@ use super::worker_state::{self, WorkerStateError};
 use crate::proxy::pools::DepartedMember;
 pub use crate::template::{UpstreamMember, UpstreamMembers};
 
-/// How long a worker may take to answer. It does within a turn of its event loop.
+/// The timeout of a worker's answer. It answers within a turn of its event loop.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
-/// How long an address that left stays away at least. A worker may still keep connections
-/// to the process that listened there before; within this time it has noticed their end.
-/// nginx does not repeat a POST that it sent on a dead connection.
+/// The least time for which an address that left stays out. A worker may still keep connections to
+/// the process that listened there before; within this time it notices their end. nginx does not
+/// retry a POST that it sent on a dead connection.
 const REJOIN_PAUSE: Duration = Duration::from_millis(50);
 /// How long an nginx may keep an idle connection: `keepalive_timeout` of an upstream is 60 s
 /// unless it is set.
 const KEPT_CONNECTIONS: Duration = Duration::from_secs(75);
 
-/// Why the members are not known to be what nginx uses.
+/// Why nginx may not use the members that were set.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
     /// More backends than fit.
@@ -39,7 +39,7 @@ pub enum MembershipError {
         /// How many fit.
         source: TableFull,
     },
-    /// A backend that a balancer cannot use.
+    /// A backend that the balancer cannot use.
     #[error(
         "{upstream}: {endpoint} is no IP address and port, which nginx needs for members that \
          change without a reload"
@@ -50,17 +50,17 @@ pub enum MembershipError {
         /// The value.
         endpoint: String,
     },
-    /// The files.
+    /// The table cannot be written.
     #[error("cannot write the members of {upstream} in {}: {source}", .folder.display())]
     Files {
         /// The upstream.
         upstream: String,
         /// Where its table is.
         folder: PathBuf,
-        /// What the system answered.
+        /// The system's error.
         source: io::Error,
     },
-    /// No worker confirms.
+    /// No worker confirms the members.
     #[error(transparent)]
     NotConfirmed(#[from] WorkerStateError),
     /// A worker uses other files.
@@ -91,10 +91,10 @@ pub enum MembershipError {
 pub(super) struct LiveUpstream {
     pub(super) table: MemberTable,
     members: UpstreamMembers,
-    /// Whether [`Self::members`] is what the table says: not before the first change of
-    /// this run, which compares with what an earlier run left.
+    /// Whether [`Self::members`] equals the table: not before the first change of this run, which
+    /// compares with what an earlier run left.
     is_known: bool,
-    /// Addresses that requests went to, and when they left.
+    /// Addresses that have had requests, and when they left.
     left: HashMap<Endpoint, Instant>,
 }
 
@@ -110,18 +110,17 @@ pub struct LiveUpstreams {
 }
 
 impl LiveUpstreams {
-    /// With the tables in `folder`.
+    /// For the tables in `folder`.
     #[must_use]
     pub fn new(folder: TableFolder) -> Self {
         Self { folder, upstreams: BTreeMap::new(), looks: 0, seen_workers: BTreeSet::new() }
     }
 
-    /// Makes `members` those of `upstream`. When it returns, every pick that begins is by
-    /// them, in every worker that has the table. Waits a moment for an address that comes
-    /// back at once.
+    /// Makes `members` those of `upstream`. When it returns, every new pick uses them, in every
+    /// worker that has the table. Waits a moment for an address that comes back at once.
     ///
     /// # Errors
-    /// [`MembershipError`]; the table is then opened anew by the next call.
+    /// [`MembershipError`]; the next call then opens the table again.
     pub async fn set(
         &mut self,
         upstream: &str,
@@ -130,7 +129,7 @@ impl LiveUpstreams {
         check_addresses(upstream, members)?;
         let outcome = self.try_set(upstream, members).await;
         if outcome.is_err() {
-            // What was written is not known: the next call reads it.
+            // The state of the table is unknown: the next call reads it.
             self.upstreams.remove(upstream);
         }
         outcome
@@ -148,7 +147,7 @@ impl LiveUpstreams {
         };
         if self.upstreams.get(upstream).is_some_and(|known| !known.table.is_in_place()) {
             tracing::warn!(upstream, folder = %self.folder.path().display(),
-                "the table of an upstream was removed by somebody else and is made again; nginx \
+                "the table of an upstream was removed by another process and is created again; nginx \
                  uses it after a reload");
             self.upstreams.remove(upstream);
         }
@@ -181,11 +180,10 @@ impl LiveUpstreams {
         Ok(())
     }
 
-    /// Has a worker confirm that it goes by the members that were set last, for each
-    /// upstream.
+    /// Has a worker confirm, for each upstream, the members that were set last.
     ///
     /// # Errors
-    /// When none answers, or one goes by something else.
+    /// When none answers, or one uses something else.
     pub async fn confirm(&self) -> Result<(), MembershipError> {
         let socket = self.folder.path().join("state.sock");
         for (name, known) in &self.upstreams {
@@ -202,7 +200,7 @@ impl LiveUpstreams {
         Ok(())
     }
 
-    /// Those that left and were not seen without requests since.
+    /// Members that left and may still have requests.
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         let slots = |(name, known): (&String, &LiveUpstream)| {
@@ -213,13 +211,12 @@ impl LiveUpstreams {
         self.upstreams.iter().flat_map(slots).collect()
     }
 
-    /// How many requests are in flight to a departed backend; `None` if that is not known
-    /// exactly.
+    /// The number of requests in flight to a departed backend; `None` if it is not known exactly.
     #[must_use]
     pub fn in_flight(&self, departed: &DepartedMember) -> Option<u64> {
         let known = self.upstreams.get(&departed.pool)?;
         if !known.table.roster.leaving().any(|(_, slot)| slot == departed.slot) {
-            // It was released, which needs that nothing is in flight.
+            // Its slot was released, which requires that nothing is in flight.
             return Some(0);
         }
         if !self.folder.workers.is_exact().ok()? {
@@ -228,7 +225,7 @@ impl LiveUpstreams {
         self.folder.in_flight(&known.table, departed.slot).ok()
     }
 
-    /// What each member has had and has, by upstream and key.
+    /// The requests of each member so far and now, by upstream and key.
     ///
     /// # Errors
     /// When the files cannot be read.
@@ -253,7 +250,7 @@ impl LiveUpstreams {
     }
 }
 
-/// Which of the new members join.
+/// Which new members join now.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Joins {
     NotBackAgain,
@@ -261,7 +258,7 @@ enum Joins {
 }
 
 impl LiveUpstream {
-    /// Slots of departed backends without requests may be given away.
+    /// Frees the slots of departed backends without requests.
     fn release_drained(&mut self, folder: &TableFolder) -> io::Result<()> {
         if !folder.workers.is_exact()? {
             return Ok(());
@@ -275,10 +272,10 @@ impl LiveUpstream {
         Ok(())
     }
 
-    /// Lets those go that are not wanted, or not at this address.
+    /// Removes members that are not wanted, or not at this address.
     fn leave(&mut self, wanted: &UpstreamMembers, folder: &TableFolder) -> io::Result<()> {
         if !self.is_known {
-            // Whatever an earlier run had in the table under other keys.
+            // Also those that an earlier run had in the table under other keys.
             let ids: std::collections::HashSet<_> = wanted.keys().map(|key| id_of(key)).collect();
             let gone: Vec<_> = self.table.roster.members().map(|(id, _)| *id).collect();
             gone.iter().filter(|id| !ids.contains(*id)).for_each(|id| self.table.roster.leave(id));
@@ -301,7 +298,7 @@ impl LiveUpstream {
             let id = id_of(&key);
             let slot = self.table.roster.slot_of(&id);
             let used = slot.and_then(|slot| traffic.get(slot as usize));
-            // Where no request went there is no kept connection either.
+            // Without requests there are no kept connections either.
             if used.is_some_and(|traffic| traffic.requests > 0.0) {
                 self.left.insert(endpoint, now);
             }
@@ -311,12 +308,12 @@ impl LiveUpstream {
         Ok(())
     }
 
-    /// Takes in those that are new, or have another weight. Returns whether some were left
-    /// out because they are back again.
+    /// Adds new members and updates weights. Returns whether some were left out because their
+    /// address came back too soon.
     fn join(&mut self, wanted: &UpstreamMembers, joins: Joins) -> Result<bool, TableFull> {
         let now = Instant::now();
         let joined = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        // All that are there at the start have their whole weight.
+        // Members that exist at the start have their full weight.
         let joined = if self.members.is_empty() && !self.is_known { 0.0 } else { joined };
         let mut late = false;
         for (key, member) in wanted {
@@ -355,7 +352,7 @@ fn check_addresses(upstream: &str, members: &UpstreamMembers) -> Result<(), Memb
     }
 }
 
-/// As nginx takes a peer; `None` for names and sockets.
+/// The form that nginx takes for a peer; `None` for names and sockets.
 fn host_and_port(endpoint: &Endpoint) -> Option<(String, u16)> {
     let host = match endpoint.host() {
         Host::V4(address) => address.to_string(),

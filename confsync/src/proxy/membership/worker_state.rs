@@ -1,8 +1,7 @@
-//! What a worker goes by, asked of it on confsync's own socket.
+//! The state of a worker, asked of it on confsync's own socket.
 //!
-//! One answer proves more than any file: the module is there, loads, and has this very
-//! table mapped. All workers of one generation have the same configuration, so one speaks
-//! for them.
+//! One answer proves more than any file: the module is loaded and has this very table mapped. All
+//! workers of one generation have the same configuration, so one answer covers them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,14 +13,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// What a worker answers about one upstream.
+/// A worker's answer about one upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerState {
     /// Its process number, as it sees itself.
     pub pid: i32,
     /// The table that it has mapped.
     pub instance: u64,
-    /// The newest change it has seen.
+    /// The newest sequence number it has seen.
     pub sequence: u32,
     /// How many members it sees.
     pub members: u32,
@@ -32,7 +31,7 @@ pub struct WorkerState {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerStateError {
-    /// Nobody serves the socket, or not as HTTP.
+    /// The socket is not served, or not with HTTP.
     #[error("no answer on {socket}: {why}")]
     NoAnswer {
         /// The socket.
@@ -40,10 +39,10 @@ pub enum WorkerStateError {
         /// What went wrong.
         why: String,
     },
-    /// The worker answers that it cannot use the table.
+    /// The worker reports that it cannot use the table.
     #[error("nginx cannot use the table of its members: {0}")]
     NoTable(String),
-    /// An answer that is not ours.
+    /// The answer is not from our module.
     #[error("an answer that confsync does not understand: {0}")]
     NotOurs(String),
 }

@@ -1,5 +1,5 @@
-//! What a command line for nginx says about it: `nginx -c FILE -p PREFIX -g TEXT`, whatever
-//! starts it: `entrypoint.sh nginx …`, `env A=b nginx …`, `sh -c "exec nginx …"`.
+//! Parses a command line of nginx, `nginx -c FILE -p PREFIX -g TEXT`, whatever starts it:
+//! `entrypoint.sh nginx …`, `env A=b nginx …`, `sh -c "exec nginx …"`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,9 +16,9 @@ pub struct Argv {
     pub prefix: Option<PathBuf>,
     /// `-g`
     pub globals: Option<String>,
-    /// nginx's own words in the command line: the program and its options.
+    /// The arguments of nginx itself: the program and its options.
     pub words: Vec<OsString>,
-    /// Another program comes first, and starts nginx when it has done its own work.
+    /// Another program runs first, and starts nginx when its own work is done.
     pub wrapped: bool,
 }
 
@@ -34,15 +34,15 @@ impl Argv {
         let (program, rest) = words.split_first()?;
         let binary = PathBuf::from(program);
         let wrapped = argv.first() != Some(program);
-        let mut told = Self { binary, wrapped, ..Self::default() };
+        let mut parsed = Self { binary, wrapped, ..Self::default() };
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
-            told.option(word.as_bytes(), &mut rest);
+            parsed.option(word.as_bytes(), &mut rest);
         }
-        Some(Self { words, ..told })
+        Some(Self { words, ..parsed })
     }
 
-    /// nginx takes letters together, and a value in the same word or the next.
+    /// nginx accepts combined letters, and a value in the same argument or the next.
     fn option<'a>(&mut self, word: &[u8], rest: &mut impl Iterator<Item = &'a OsString>) {
         let Some(letters) = word.strip_prefix(b"-") else { return };
         for (at, letter) in letters.iter().enumerate() {
@@ -53,7 +53,7 @@ impl Argv {
                 Some(value) if !value.is_empty() => Some(OsString::from_vec(value.to_vec())),
                 _ => rest.next().cloned(),
             };
-            // What only a shell can put in is asked of the files instead.
+            // A value that only a shell can expand is taken from the files instead.
             let value = value.filter(|value| !value.as_bytes().contains(&b'$'));
             match letter {
                 b'c' => self.conf = value.map(PathBuf::from),
@@ -66,8 +66,8 @@ impl Argv {
     }
 }
 
-/// The words from nginx on. In the arguments of another program a path is nginx only if it is
-/// a file: `/etc/nginx` is none.
+/// The arguments from nginx on. Among the arguments of another program a path counts as nginx only
+/// if it is a file: `/etc/nginx` is not.
 fn own_words(argv: &[OsString]) -> Option<Vec<OsString>> {
     let (program, arguments) = argv.split_first()?;
     if is_nginx(program) {
@@ -80,7 +80,7 @@ fn own_words(argv: &[OsString]) -> Option<Vec<OsString>> {
     arguments.iter().filter_map(|word| word.to_str()).find_map(words_in_script)
 }
 
-/// nginx's words in a text for a shell, which ends in running it.
+/// The arguments of nginx in a shell script that ends by running it.
 fn words_in_script(text: &str) -> Option<Vec<OsString>> {
     const ENDS: [&str; 6] = [";", "&", "&&", "|", "||", ")"];
     let words = shlex::split(text).filter(|words| words.len() > 1)?;
@@ -104,12 +104,12 @@ mod tests {
 
     #[test]
     fn options_as_nginx_takes_them() {
-        let told = read(&["/usr/sbin/nginx", "-g", "daemon off;", "-c/etc/n.conf", "-qp", "/p"]);
-        let told = told.unwrap();
-        assert_eq!(told.binary, Path::new("/usr/sbin/nginx"));
-        assert_eq!(told.globals.as_deref(), Some("daemon off;"));
-        assert_eq!(told.conf.as_deref(), Some(Path::new("/etc/n.conf")));
-        assert_eq!(told.prefix.as_deref(), Some(Path::new("/p")));
+        let parsed = read(&["/usr/sbin/nginx", "-g", "daemon off;", "-c/etc/n.conf", "-qp", "/p"]);
+        let parsed = parsed.unwrap();
+        assert_eq!(parsed.binary, Path::new("/usr/sbin/nginx"));
+        assert_eq!(parsed.globals.as_deref(), Some("daemon off;"));
+        assert_eq!(parsed.conf.as_deref(), Some(Path::new("/etc/n.conf")));
+        assert_eq!(parsed.prefix.as_deref(), Some(Path::new("/p")));
         assert_eq!(read(&["nginx", "-g"]).unwrap().globals, None);
         assert_eq!(read(&["haproxy", "-c", "x"]), None);
         assert_eq!(read(&[]), None);
@@ -124,11 +124,11 @@ mod tests {
             &["sh", "-c", "exec nginx -c /n.conf -g 'daemon off;'"],
             &["sh", "-c", "nginx -t && exec nginx -c /n.conf -g 'daemon off;' ; echo"],
         ] {
-            let told = read(line).unwrap();
-            assert!(told.wrapped, "{line:?}");
-            assert_eq!(told.conf.as_deref(), Some(Path::new("/n.conf")), "{line:?}");
-            assert_eq!(told.globals.as_deref(), Some("daemon off;"), "{line:?}");
-            assert_eq!(told.words, ["nginx", "-c", "/n.conf", "-g", "daemon off;"], "{line:?}");
+            let parsed = read(line).unwrap();
+            assert!(parsed.wrapped, "{line:?}");
+            assert_eq!(parsed.conf.as_deref(), Some(Path::new("/n.conf")), "{line:?}");
+            assert_eq!(parsed.globals.as_deref(), Some("daemon off;"), "{line:?}");
+            assert_eq!(parsed.words, ["nginx", "-c", "/n.conf", "-g", "daemon off;"], "{line:?}");
         }
         assert_eq!(read(&["sh", "-c", "exec nginx -c $CONF"]).unwrap().conf, None);
         for line in [&["tail", "-F", "/etc/nginx"], &["sh", "-c", "exec ./start"]] {

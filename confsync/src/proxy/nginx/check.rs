@@ -13,19 +13,19 @@ use crate::proxy::command::{Command, CommandError, Output};
 /// A check that passed.
 #[derive(Debug)]
 pub struct CheckReport {
-    /// Opens the way to install the set.
+    /// Permits installing the set.
     pub proof: Proof,
-    /// What to tell the operator all the same.
+    /// Warnings for the operator.
     pub warnings: Vec<Warning>,
     /// How long nginx took.
     pub took: Duration,
 }
 
-/// Something an operator should know about a set that passed.
+/// A warning about a set that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// No include of the configuration reaches this file, so the check says nothing
-    /// of it. Right for a key or a password file, else a mistake.
+    /// No include of the configuration reaches this file, so the check does not cover it. That is
+    /// right for a key or a password file, else a mistake.
     NotIncluded {
         /// The file.
         dest: PathBuf,
@@ -53,10 +53,10 @@ impl fmt::Display for Warning {
 /// Why a set did not pass.
 #[derive(Debug, thiserror::Error)]
 pub enum NginxCheckError {
-    /// nginx refuses the configuration; its words, with the names of the dests.
-    #[error("nginx refuses the configuration: {0}")]
+    /// nginx rejects the configuration; its message, with the names of the dests.
+    #[error("nginx rejects the configuration: {0}")]
     RejectedValue(String),
-    /// nginx could not be asked, or did not answer.
+    /// nginx could not be run, or did not finish.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The copy for the check could not be made.
@@ -65,18 +65,18 @@ pub enum NginxCheckError {
 }
 
 impl Nginx {
-    /// Asks nginx about the whole configuration as it will be with this set in place.
-    /// Nothing live is touched, except for what `nginx -t` itself creates: log files,
-    /// folders and sockets that the configuration names. Needs no root.
+    /// Checks the whole configuration as it will be with this set in place. Nothing that runs is
+    /// affected, except for what `nginx -t` itself creates: log files, folders and sockets that the
+    /// configuration names. Needs no root.
     ///
     /// # Errors
-    /// When nginx refuses, cannot be asked, or does not answer by the deadline.
+    /// When nginx rejects the files, cannot be run, or does not finish by the deadline.
     pub async fn check(&self, set: &StagedFiles) -> Result<CheckReport, NginxCheckError> {
         let (warnings, took) = self.ask(set.paths()).await?;
         Ok(CheckReport { proof: Proof::passed(set), warnings, took })
     }
 
-    /// Asks nginx about the configuration as it is on disk.
+    /// Checks the configuration as it is on disk.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -128,7 +128,7 @@ impl Nginx {
     }
 }
 
-/// The copy says where the pid file is; twice is an error.
+/// The copy names the pid file; a second `pid` would be an error.
 fn without_pid(globals: &str) -> String {
     let directives = conf::parse(globals.as_bytes()).unwrap_or_default();
     let pids = directives.iter().filter(|d| d.depth == 0 && d.name.as_ref() == b"pid");
@@ -136,7 +136,7 @@ fn without_pid(globals: &str) -> String {
     String::from_utf8_lossy(&conf::replace(globals.as_bytes(), &edits)).into_owned()
 }
 
-/// The lines that say why, without those that say that the test failed.
+/// The lines with the reason, without those that only say that the test failed.
 fn reason(shadow: &Shadow, output: &Output) -> String {
     let text = shadow.translate(output.text.trim());
     let mut lines = Vec::new();
@@ -148,8 +148,8 @@ fn reason(shadow: &Shadow, output: &Output) -> String {
     if lines.is_empty() { text } else { lines.join("\n") }
 }
 
-/// The lines of one level, from the level on. Before it stands `nginx:` or, where
-/// standard error is the error log as well, the time; after it perhaps `12#12:`.
+/// The lines of one level, from the level on. They begin with `nginx:` or, where standard error is
+/// also the error log, with the time; `12#12:` may follow.
 fn said(text: &str, level: &str) -> Vec<String> {
     let from_level = |line: &str| {
         let (_, rest) = line.split_once(level)?;

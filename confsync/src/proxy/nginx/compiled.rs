@@ -1,4 +1,4 @@
-//! What nginx was built with, as `nginx -V` says.
+//! nginx's build settings, from `nginx -V`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Compiled {
         Ok(Self::read(&outcome.output.text))
     }
 
-    /// What is not said is as nginx's `configure` has it.
+    /// What it does not list has the default of nginx's `configure`.
     fn read(text: &str) -> Self {
         let said = |name: &str| {
             let words = text.split_ascii_whitespace().map(|word| word.trim_matches('\''));
@@ -30,8 +30,9 @@ impl Compiled {
             values.next().map(PathBuf::from)
         };
         let prefix = said("--prefix").unwrap_or_else(|| "/usr/local/nginx".into());
-        let under =
-            |told: Option<PathBuf>, usual: &str| prefix.join(told.unwrap_or_else(|| usual.into()));
+        let under = |built_in: Option<PathBuf>, usual: &str| {
+            prefix.join(built_in.unwrap_or_else(|| usual.into()))
+        };
         Self {
             conf: under(said("--conf-path"), "conf/nginx.conf"),
             pid_file: under(said("--pid-path"), "logs/nginx.pid"),

@@ -1,10 +1,9 @@
 //! nginx's configuration language, as far as it takes to find a directive and to
 //! replace it, leaving every other byte where it was.
 //!
-//! The lexer does as `ngx_conf_read_token` does, plus Lua blocks, whose insides follow
-//! Lua's rules. It works on bytes, since nginx does. It knows nothing of what
-//! directives mean, and holds no opinion on a text that nginx would refuse: it stops
-//! there and says where.
+//! The lexer does what `ngx_conf_read_token` does, plus Lua blocks, whose contents follow Lua's
+//! rules. It works on bytes, as nginx does. It does not know what directives mean, and reports only
+//! the position where nginx would reject the text.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,7 +17,7 @@ pub struct Directive<'a> {
     pub name: Cow<'a, [u8]>,
     /// The other words.
     pub args: Vec<Cow<'a, [u8]>>,
-    /// In how many blocks it stands; 0 is the main context.
+    /// The number of blocks around it; 0 is the main context.
     pub depth: usize,
     /// From the first byte of its name to its `;` or `{`, that one included.
     pub span: Range<usize>,
@@ -26,7 +25,7 @@ pub struct Directive<'a> {
     pub block: bool,
 }
 
-/// The text stops being nginx's language.
+/// The text is not valid in nginx's language from here on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
 pub struct ConfError {
@@ -39,7 +38,7 @@ pub struct ConfError {
 /// All directives, in the order of the text, those inside blocks included.
 ///
 /// # Errors
-/// At the first place where nginx would not go on either.
+/// At the first position where nginx would stop too.
 pub fn parse(text: &[u8]) -> Result<Vec<Directive<'_>>, ConfError> {
     let mut lexer = ConfLexer { text, at: 0 };
     let mut found = Vec::new();
@@ -80,7 +79,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<Directive<'_>>, ConfError> {
     }
 }
 
-/// A word as it must stand in a file to be read back as it is.
+/// Quotes a word so that it is read back unchanged.
 #[must_use]
 pub fn quote(word: &[u8]) -> Vec<u8> {
     let mut out = vec![b'"'];
@@ -94,11 +93,11 @@ pub fn quote(word: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A span of a text and what to put there.
+/// A span of a text and its replacement.
 pub type Edit = (Range<usize>, Vec<u8>);
 
-/// The text with some spans replaced. Spans are in order and do not overlap; one that
-/// breaks this is left as it was.
+/// The text with some spans replaced. Spans must be in order and must not overlap; one that breaks
+/// this is left as it was.
 #[must_use]
 pub fn replace(text: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
@@ -176,7 +175,7 @@ impl<'a> ConfLexer<'a> {
                     None | Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' | b')') => {
                         Ok(Token::Word(decode(word), start))
                     }
-                    Some(_) => Err(self.error("a word goes on after its closing quote")),
+                    Some(_) => Err(self.error("a word continues after its closing quote")),
                 };
             }
         }
@@ -202,7 +201,7 @@ impl<'a> ConfLexer<'a> {
     }
 }
 
-/// Escapes that nginx knows become what they mean; other backslashes stay.
+/// Replaces the escapes that nginx knows; other backslashes stay.
 fn decode(word: &[u8]) -> Cow<'_, [u8]> {
     if !word.contains(&b'\\') {
         return Cow::Borrowed(word);

@@ -1,20 +1,21 @@
 //! What the workers seen before and after a reload prove. Pure.
 
-use super::process::{ProcessId, Role, Worker};
+use super::master::{Role, Worker};
+use crate::proxy::process::ProcessId;
 
 /// How far a reload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Generation {
     /// No new worker serves, or an old one still takes connections.
     Pending,
-    /// A new worker serves, and every old one is gone or titled "shutting down": no
-    /// connection accepted from now on sees the old configuration.
+    /// A new worker serves, and every old one is gone or titled "shutting down": a connection
+    /// accepted from now on never uses the old configuration.
     Applied,
-    /// As applied, and no old worker is left: no request sees the old configuration.
+    /// As applied, and no old worker is left: no request uses the old configuration.
     Quiesced,
 }
 
-/// Judges the workers of now by those that were there when the signal was sent.
+/// Compares the present workers with those that existed when the signal was sent.
 #[must_use]
 pub fn judge(before: &[ProcessId], now: &[Worker]) -> Generation {
     let workers = now.iter().filter(|worker| worker.role != Role::Other);
@@ -29,14 +30,14 @@ pub fn judge(before: &[ProcessId], now: &[Worker]) -> Generation {
     }
 }
 
-/// Whether the master has forked anything since.
+/// Whether the master has forked a worker since.
 pub(super) fn has_new(before: &[ProcessId], now: &[Worker]) -> bool {
     now.iter().any(|worker| !before.contains(&worker.id))
 }
 
-/// How many old generations still finish their requests. The workers of one are forked
-/// together, and two reloads are at least 100 ms apart (nginx waits as long before it
-/// tells the old workers), so a gap in the start times tells them apart.
+/// How many old generations still finish their requests. The workers of one are forked together,
+/// and two reloads are at least 100 ms apart (nginx waits that long before it signals the old
+/// workers), so a gap in the start times separates them.
 #[must_use]
 pub fn old_generations(workers: &[Worker]) -> usize {
     /// In ticks of 10 ms.

@@ -1,5 +1,5 @@
-//! The files that an `include` means: as glob(3) says them to nginx, and those that
-//! are about to exist as well.
+//! The files that an `include` refers to: as glob(3) expands it for nginx, plus files that are
+//! about to exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,16 +10,15 @@ use glob::{MatchOptions, Pattern};
 
 use super::conf::quote;
 
-/// As glob(3) without flags: a star stops at a slash and does not stand for the dot
-/// that a name begins with.
+/// Like glob(3) without flags: a star stops at a slash and does not match a leading dot.
 const AS_NGINX: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
     require_literal_leading_dot: true,
 };
 
-/// The files that `pattern` means once `dests` exist, in nginx's order. A pattern
-/// without wildcards means itself, there or not.
+/// The files that `pattern` matches once `dests` exist, in nginx's order. A pattern without
+/// wildcards stands for itself, existing or not.
 pub(super) fn expand(pattern: &Path, dests: &[PathBuf]) -> Vec<PathBuf> {
     if !has_wildcards(pattern) {
         return vec![pattern.to_owned()];
@@ -28,7 +27,7 @@ pub(super) fn expand(pattern: &Path, dests: &[PathBuf]) -> Vec<PathBuf> {
         return Vec::new();
     };
     let Ok(name) = Pattern::new(&name.to_string_lossy()) else { return Vec::new() };
-    // By bytes, as glob(3) sorts them; a `Path` compares part by part.
+    // Sorted by bytes, as glob(3) does; a `Path` would compare component by component.
     let mut found = BTreeSet::new();
     for folder in folders(folder) {
         let there = fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.file_name());
@@ -54,11 +53,11 @@ fn has_wildcards(path: &Path) -> bool {
     path.as_os_str().as_bytes().iter().any(|byte| b"*?[".contains(byte))
 }
 
-/// `include "…";` for exactly this file.
+/// An `include` directive for exactly this file.
 pub(super) fn directive(file: &Path) -> Vec<u8> {
     let mut word = Vec::new();
     for &byte in file.as_os_str().as_bytes() {
-        // With a wildcard in it nginx takes the name for a pattern; there `\` escapes.
+        // nginx takes a name with a wildcard for a pattern, in which `\` escapes.
         if has_wildcards(file) && b"*?[\\".contains(&byte) {
             word.push(b'\\');
         }

@@ -1,7 +1,7 @@
 //! Where a `*_by_lua_block { … }` ends: its braces are Lua's, and Lua's strings and
 //! comments may hold braces of their own.
 
-/// The place after the `}` that closes the block whose `{` ends before `at`.
+/// The position after the `}` that closes the block whose `{` ends before `at`.
 pub(super) fn end_of_block(text: &[u8], mut at: usize) -> Option<usize> {
     let mut depth = 1usize;
     loop {
@@ -19,7 +19,7 @@ pub(super) fn end_of_block(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The place of the closing quote.
+/// The position of the closing quote.
 fn string(rest: &[u8], mark: u8) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -43,7 +43,7 @@ fn long_bracket(rest: &[u8]) -> Option<usize> {
     Some(level + 2 + end + close.len())
 }
 
-/// The length of a comment less one, its line end not included.
+/// The length of a comment less one, without its line end.
 fn comment(rest: &[u8]) -> Option<usize> {
     let inside = rest.get(2..)?;
     if inside.first() == Some(&b'[') {

@@ -1,20 +1,19 @@
-//! nginx by name: is this candidate good, take it, and is it what you run now?
+//! The nginx driver: check a candidate, reload, verify the running generation.
 //!
-//! * [`Nginx::check`] gives nginx the whole configuration with the staged files in the
-//!   place of their dests, before anything live is touched.
-//! * [`Nginx::reload`] signals the master and watches its workers until a new
-//!   generation serves and no old one takes connections; [`quiesced`] waits until the
-//!   old ones are gone.
+//! * [`Nginx::check`] has nginx check the whole configuration with the staged files in place of
+//!   their dests, before anything that runs is affected.
+//! * [`Nginx::reload`] signals the master and watches its workers until a new generation serves and
+//!   no old one accepts connections; [`quiesced`] waits until the old ones are gone.
 //! * [`Nginx::started`] is the same for a master that we started ourselves.
 //!
-//! What must hold: an exit code proves nothing, only workers do; no signal goes to a
-//! process that is not proven to be the master; nothing waits without a deadline.
+//! Invariants: an exit code proves nothing, only workers do; no signal goes to a process that is
+//! not proven to be the master; nothing waits without a deadline.
 //!
-//! `nginx -s reload` is not used: it reads the configuration once more, and its exit
-//! code says only that a signal was sent.
+//! `nginx -s reload` is not used: it reads the configuration once more, and its exit code only
+//! means that a signal was sent.
 //!
-//! `nginx -t` makes the log files, folders and sockets that a configuration names, so
-//! values from outside must be validated before a check, not by it.
+//! `nginx -t` creates the log files, folders and sockets that a configuration names, so values from
+//! outside must be validated before a check, not by it.
 
 mod argv;
 mod check;
@@ -24,7 +23,7 @@ mod evidence;
 mod include;
 mod log_phase;
 mod lua;
-pub(in crate::proxy) mod process;
+mod master;
 mod reload;
 mod shadow;
 mod start;
@@ -42,29 +41,31 @@ pub use argv::Argv;
 pub use check::{CheckReport, NginxCheckError, Warning};
 use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
-pub use process::{Master, MasterError, ProcessId, Role, Worker, gone, is_alive};
+pub use master::{NginxMaster, NginxMasterError, Role, Worker};
 pub use reload::{NginxReloadError, ProvenReload, Quiesced, quiesced};
 pub use start::{StartError, Started};
+
+pub use crate::proxy::process::{PidFileError, ProcessId, gone, is_alive};
 
 use crate::install::{InstallError, clean_beside};
 use crate::proxy::command::{CommandError, Tail};
 
-/// How long a new generation may take to serve unless told otherwise. Five tries to
-/// bind a port take nginx 2.5 s.
+/// The default of how long a new generation may take to serve. nginx takes 2.5 s for its five
+/// attempts to bind a port.
 pub const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What the operator says about nginx; everything else is asked of nginx itself.
+/// What is configured about nginx; everything else is asked of nginx itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The program; looked for in `PATH` if it is a bare name.
     pub binary: PathBuf,
-    /// The main file (`-c`); without it the one nginx was built for.
+    /// The main file (`-c`); `None`: the one that nginx was built with.
     pub conf: Option<PathBuf>,
-    /// The prefix (`-p`); without it the one nginx was built for.
+    /// The prefix (`-p`); `None`: the one that nginx was built with.
     pub prefix: Option<PathBuf>,
     /// Directives from the command line (`-g`).
     pub globals: Option<String>,
-    /// The pid file; without it what `globals`, the main file, or the build say.
+    /// The pid file; `None`: the one in `globals`, the main file, or the build settings.
     pub pid_file: Option<PathBuf>,
     /// How long a check may take. A name that does not resolve costs nginx 10 s.
     pub check_deadline: Duration,
@@ -84,7 +85,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// For `run -- nginx …`: what its own command line says wins.
+    /// For `run -- nginx …`: the options of its command line take precedence.
     #[must_use]
     pub fn with_argv(mut self, argv: &Argv) -> Self {
         self.binary.clone_from(&argv.binary);
@@ -95,7 +96,7 @@ impl Settings {
     }
 }
 
-/// One nginx: its program, its main file and what they say of pid file and error log.
+/// One nginx: its program, its main file, and the pid file and error log that they name.
 #[derive(Debug, Clone)]
 pub struct Nginx {
     settings: Settings,
@@ -106,7 +107,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Asks the program for what it was built with (`nginx -V`).
+    /// Asks the program for its build settings (`nginx -V`).
     ///
     /// # Errors
     /// When the program cannot be run.
@@ -118,7 +119,7 @@ impl Nginx {
         Ok(Self { settings, conf, prefix, compiled, stderr: None })
     }
 
-    /// Takes the standard error of a child as a second source of nginx's own words.
+    /// Uses the standard error of a child as a second source of nginx's messages.
     pub fn listen_to(&mut self, stderr: Tail) {
         self.stderr = Some(stderr);
     }
@@ -129,35 +130,35 @@ impl Nginx {
         &self.conf
     }
 
-    /// Where the master writes its number, by what the main file says now.
+    /// The master's pid file, by the present main file.
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
-        if let Some(told) = &self.settings.pid_file {
-            return told.clone();
+        if let Some(configured) = &self.settings.pid_file {
+            return configured.clone();
         }
         let globals = self.settings.globals.as_deref().unwrap_or_default();
         let from_globals = first_argument(globals.as_bytes(), b"pid").pop();
-        let told = from_globals.or_else(|| first_argument(&self.main_text(), b"pid").pop());
-        self.prefix.join(told.unwrap_or_else(|| self.compiled.pid_file.clone()))
+        let configured = from_globals.or_else(|| first_argument(&self.main_text(), b"pid").pop());
+        self.prefix.join(configured.unwrap_or_else(|| self.compiled.pid_file.clone()))
     }
 
     /// The master that the pid file names, proven to be one.
     ///
     /// # Errors
-    /// When there is none, or it cannot be told.
-    pub fn master(&self) -> Result<Master, MasterError> {
-        Master::from_pid_file(&self.pid_file())
+    /// When there is none, or that cannot be determined.
+    pub fn master(&self) -> Result<NginxMaster, NginxMasterError> {
+        NginxMaster::from_pid_file(&self.pid_file())
     }
 
-    /// The master that our own child is, or has started. After an upgrade of the binary
-    /// (USR2) the pid file names the new one.
+    /// The master that our child is, or has started. After an upgrade of the binary (USR2) it is
+    /// the new one that the pid file names.
     ///
     /// # Errors
     /// When there is none (yet).
-    pub fn master_of(&self, child: Pid) -> Result<Master, MasterError> {
+    pub fn master_of(&self, child: Pid) -> Result<NginxMaster, NginxMasterError> {
         match self.master() {
             Ok(master) if master.is_below(child) => Ok(master),
-            _ => Master::below(child),
+            _ => NginxMaster::below(child),
         }
     }
 
@@ -177,12 +178,16 @@ impl Nginx {
         }
         let text = self.main_text();
         let directives = conf::parse(&text).unwrap_or_default();
-        let told = directives.iter().find(|d| d.depth == 0 && !d.block && *d.name == *b"user");
-        let words: Vec<_> =
-            told.iter().flat_map(|d| &d.args).map(|word| String::from_utf8_lossy(word)).collect();
+        let configured =
+            directives.iter().find(|d| d.depth == 0 && !d.block && *d.name == *b"user");
+        let words: Vec<_> = configured
+            .iter()
+            .flat_map(|d| &d.args)
+            .map(|word| String::from_utf8_lossy(word))
+            .collect();
         let name = words.first().map_or(self.compiled.user.as_str(), |name| name);
         let user = nix::unistd::User::from_name(name).ok().flatten()?;
-        // Without a group of its own in the directive, nginx takes the one of the user's name.
+        // Without a group in the directive, nginx uses the group that has the user's name.
         let group = words.get(1).map_or(name, |group| group);
         let group = nix::unistd::Group::from_name(group).ok().flatten();
         Some((user.uid.as_raw(), group.map_or(user.gid, |group| group.gid).as_raw()))

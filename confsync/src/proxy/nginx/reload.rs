@@ -1,27 +1,28 @@
-//! A reload, and what it takes to say that it happened.
+//! A reload, and the proof that it happened.
 //!
-//! The order makes the proof: the files are swapped; then the master is seen waiting
-//! for work; then the workers are listed; then the signal goes. A generation that
-//! appears after that was read from the new files, whoever else may have signalled. And
-//! a master that waits again, has taken the signal and has forked nobody, refused.
+//! The order is what makes the proof: the files are swapped; then the master is seen waiting for
+//! work; then the workers are listed; then the signal is sent. A generation that appears after that
+//! has read the new files, even if another process sent a signal too. And a master that waits
+//! again, has taken the signal and has forked no worker, has rejected them.
 //!
-//! While the binary is upgraded, two masters have workers that accept. The old one does not
-//! read its files again, so nothing is applied before its workers take no more connections.
+//! While the binary is upgraded, two masters have workers that accept connections. The old one does
+//! not read its files again, so nothing is applied before its workers stop accepting.
 
 use std::path::Path;
 use std::time::Duration;
 
 use common::model::format_span;
 use rustix::process::Signal;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::evidence::{Generation, has_new, judge, old_generations};
-use super::process::{Master, MasterError, ProcessId, Role, is_alive};
+use super::master::{NginxMaster, NginxMasterError, Role};
 use super::words::{LogPositions, is_final};
 use super::{Nginx, NginxCheckError};
+use crate::proxy::process::{PollInterval, ProcessId, is_alive};
 
-/// How long a master must be seen idle without new workers to have refused. One look
-/// is not enough: between taking a signal and blocking it there is a moment.
+/// How long a master must be seen idle without new workers until that means a rejection. One look
+/// is not enough: there is a moment between taking a signal and blocking it.
 const IDLE: Duration = Duration::from_millis(50);
 
 const SILENT: &str = "it gave no reason";
@@ -29,23 +30,23 @@ const SILENT: &str = "it gave no reason";
 /// A reload that is proven: a new generation serves, and no old worker accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenReload {
-    /// The workers of before; those still there finish their requests.
+    /// The workers of before; those that are left finish their requests.
     pub old: Vec<ProcessId>,
-    /// How many old generations finish their requests now.
+    /// How many old generations are finishing their requests now.
     pub old_generations: usize,
     /// From the signal to the proof.
     pub took: Duration,
 }
 
-/// How waiting for the old workers ended.
+/// How the wait for the old workers ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quiesced {
     /// None is left.
     All {
-        /// How long it was waited for them.
+        /// How long the wait took.
         took: Duration,
     },
-    /// As many were left when time was up; they serve old requests.
+    /// This many were left at the end of the wait; they still serve old requests.
     Left(usize),
 }
 
@@ -54,21 +55,21 @@ pub enum Quiesced {
 pub enum NginxReloadError {
     /// There is no master to signal.
     #[error(transparent)]
-    Master(#[from] MasterError),
-    /// The master read the configuration and went on with the old one. Its words.
-    #[error("nginx went on with its old configuration: {0}")]
+    Master(#[from] NginxMasterError),
+    /// The master read the configuration and kept the old one. Its message.
+    #[error("nginx keeps its old configuration: {0}")]
     RejectedValue(String),
-    /// The master took the configuration, and the workers it started cannot work with
-    /// it. The old ones are on their way out: nothing serves until a configuration
-    /// that works is loaded, so put the previous one back and reload at once.
-    #[error("nginx's new workers cannot work, and NO WORKER SERVES: {0}")]
+    /// The master accepted the configuration, but the workers that it started cannot run with it.
+    /// The old ones are shutting down, so nothing serves until a working configuration is loaded:
+    /// put the previous one back and reload at once.
+    #[error("nginx's new workers cannot run, and NO WORKER SERVES: {0}")]
     NoWorkers(String),
     /// No proof by the deadline: no new worker serves, or an old one still accepts.
     #[error("no new workers took over within {}: {words}", format_span(*.deadline))]
     TimedOut {
         /// The deadline.
         deadline: Duration,
-        /// The master's words.
+        /// The master's messages.
         words: String,
     },
     /// The new generation serves, and so do the workers of another master.
@@ -87,12 +88,12 @@ impl Nginx {
     /// Sends the master SIGHUP and waits for the proof that a new generation serves.
     ///
     /// # Errors
-    /// When the master refuses, ends, or does not get there by `deadline`. The old
-    /// configuration then serves on, except after [`NginxReloadError::Died`] and
+    /// When the master rejects the configuration, ends, or does not finish by `deadline`. The old
+    /// configuration then keeps serving, except after [`NginxReloadError::Died`] and
     /// [`NginxReloadError::NoWorkers`].
     pub async fn reload(
         &self,
-        master: &Master,
+        master: &NginxMaster,
         deadline: Duration,
     ) -> Result<ProvenReload, NginxReloadError> {
         let until = Instant::now() + deadline;
@@ -130,9 +131,9 @@ impl Nginx {
         }
     }
 
-    /// The master's words since the mark, else what a test of the files says, else
+    /// The master's messages since the mark, or else what a check of the files reports, or else
     /// `otherwise`.
-    async fn explain(&self, logs: &LogPositions, master: &Master, otherwise: &str) -> String {
+    async fn explain(&self, logs: &LogPositions, master: &NginxMaster, otherwise: &str) -> String {
         let words = logs.words(master.id().pid);
         if !words.is_empty() {
             return words.join("\n");
@@ -154,23 +155,23 @@ enum ReloadOutcome {
 }
 
 struct Wait<'a> {
-    master: &'a Master,
-    /// The workers that were there when the signal was sent.
+    master: &'a NginxMaster,
+    /// The workers that existed when the signal was sent.
     before: &'a [ProcessId],
     logs: &'a LogPositions,
     pid_file: &'a Path,
 }
 
 impl Wait<'_> {
-    async fn until(&self, until: Instant) -> Result<ReloadOutcome, MasterError> {
+    async fn until(&self, until: Instant) -> Result<ReloadOutcome, NginxMasterError> {
         let (master, before) = (self.master, self.before);
-        let mut pace = Pace::new();
+        let mut pace = PollInterval::new();
         let mut idle_since = None;
         loop {
             pace.wait().await;
             let now = match master.workers(before) {
                 Ok(now) if master.is_alive() => now,
-                Ok(_) | Err(MasterError::NotRunning(_)) => return Ok(ReloadOutcome::Died),
+                Ok(_) | Err(NginxMasterError::NotRunning(_)) => return Ok(ReloadOutcome::Died),
                 Err(e) => return Err(e),
             };
             let late = Instant::now() >= until;
@@ -201,8 +202,8 @@ impl Wait<'_> {
         }
     }
 
-    /// The workers of other masters on these sockets, which finish their requests; or a master
-    /// of which one still accepts.
+    /// The workers of other masters on these sockets, which are finishing their requests; or a
+    /// master with a worker that still accepts.
     fn others(&self) -> Result<Vec<ProcessId>, i32> {
         let mut finishing = Vec::new();
         for other in self.master.others(self.pid_file) {
@@ -221,7 +222,7 @@ impl Wait<'_> {
 /// Waits until none of the old workers is left, for `cap` at the longest.
 pub async fn quiesced(applied: &ProvenReload, cap: Duration) -> Quiesced {
     let begun = Instant::now();
-    let mut pace = Pace::new();
+    let mut pace = PollInterval::new();
     loop {
         let left = applied.old.iter().filter(|id| is_alive(**id)).count();
         if left == 0 {
@@ -234,15 +235,15 @@ pub async fn quiesced(applied: &ProvenReload, cap: Duration) -> Quiesced {
     }
 }
 
-/// A worker that crashed just now and was started again looks like a new generation;
-/// the master's last word then says otherwise.
-fn gave_up(logs: &LogPositions, master: &Master) -> bool {
+/// A worker that crashed and was started again looks like a new generation; the master's last
+/// message then shows that it was not.
+fn gave_up(logs: &LogPositions, master: &NginxMaster) -> bool {
     logs.words(master.id().pid).iter().any(|line| is_final(line))
 }
 
-/// Somebody else's reload may be under way; what it reads is not what we swapped in.
-async fn is_idle_by(master: &Master, until: Instant) -> bool {
-    let mut pace = Pace::new();
+/// Another process may have started a reload, which may not read what we swapped in.
+async fn is_idle_by(master: &NginxMaster, until: Instant) -> bool {
+    let mut pace = PollInterval::new();
     while master.is_alive() && master.is_waiting() == Some(false) {
         if Instant::now() >= until {
             return false;
@@ -250,18 +251,4 @@ async fn is_idle_by(master: &Master, until: Instant) -> bool {
         pace.wait().await;
     }
     true
-}
-
-/// Looks often at first, 2 ms apart, then ever 20 ms: a look costs some 30 µs.
-pub(super) struct Pace(Duration);
-
-impl Pace {
-    pub(super) fn new() -> Self {
-        Self(Duration::from_millis(2))
-    }
-
-    pub(super) async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 3 / 2).min(Duration::from_millis(20));
-    }
 }

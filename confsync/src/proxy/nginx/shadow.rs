@@ -1,15 +1,14 @@
-//! A copy of nginx's configuration in which the staged files stand in for their
-//! dests: what `nginx -t` is given, so that a candidate is checked in the full tree
-//! before anything live is touched.
+//! A copy of nginx's configuration in which the staged files replace their dests. `nginx -t` gets
+//! this copy, so that a candidate is checked in the full tree before anything that runs is
+//! affected.
 //!
-//! Only the files on the way from the main file to a dest are copied, each with its
-//! `include` written out file by file on the same line, so that line numbers hold. The
-//! copy of the main file is a dot-file beside it, because relative names are resolved
-//! against the folder of the main file. Where that folder cannot be written, a private
-//! folder with links to all its entries stands in for it. (There, an `include ../x` is
-//! still found; other directives with `../` are not.)
+//! Only the files on the way from the main file to a dest are copied, each with its `include`
+//! expanded file by file on the same line, so that line numbers are kept. The copy of the main file
+//! is a dot-file beside it, because relative names are resolved against the folder of the main
+//! file. Where that folder cannot be written, a private folder with links to all its entries is
+//! used instead. (There, an `include ../x` is still found; other directives with `../` are not.)
 //!
-//! `pid` leads to a scratch file, since `nginx -t` creates the file it names.
+//! `pid` is redirected to a scratch file, since `nginx -t` creates the file it names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,18 +23,17 @@ use super::conf::{Directive, Edit, parse, quote, replace};
 use super::include;
 use crate::install::{InstallError, StagedPaths, new_beside, real_path};
 
-/// Deeper includes are left as they are; nginx itself would run out of open files on
-/// a circle.
+/// Deeper includes are left as they are; in a circle, nginx itself would run out of open files.
 const MAX_DEPTH: usize = 16;
 
 /// The copy; dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Shadow {
-    /// What to give to `nginx -c`.
+    /// The argument for `nginx -c`.
     pub(super) main: PathBuf,
     /// The dests that no include reaches.
     pub(super) unreached: Vec<PathBuf>,
-    /// Our names in nginx's messages, and what they stand for; longest first.
+    /// Names of the copies in nginx's messages, and the names to show for them; longest first.
     names: Vec<(String, String)>,
     _files: Vec<NamedTempFile>,
     _room: Option<TempDir>,
@@ -76,15 +74,15 @@ impl Shadow {
         Ok(Self { main, unreached, names, _files: files, _room: room.folder })
     }
 
-    /// nginx's message with the names the operator knows.
+    /// nginx's message with the file names that the operator knows.
     pub(super) fn translate(&self, message: &str) -> String {
         self.names.iter().fold(message.to_owned(), |m, (ours, theirs)| m.replace(ours, theirs))
     }
 }
 
-/// Where the copies go.
+/// The folder for the copies.
 struct Room {
-    /// Copies are made beside this name.
+    /// Copies are created beside this path.
     beside: PathBuf,
     pid: NamedTempFile,
     folder: Option<TempDir>,
@@ -136,7 +134,7 @@ impl Walk<'_> {
     fn copy_main(&mut self, conf: &Path) -> Result<PathBuf, InstallError> {
         let (content, shown) = self.stand_in(conf);
         let text = fs::read(&content).map_err(InstallError::io("read", &content))?;
-        // What nginx cannot read it shall refuse itself, as it stands.
+        // A file that nginx cannot parse is left unchanged, so that nginx reports the error itself.
         let new = match parse(&text) {
             Ok(directives) => {
                 let edits = self.edits(&directives, 0, true)?;
@@ -151,7 +149,7 @@ impl Walk<'_> {
         self.write(&new, shown)
     }
 
-    /// The file to read instead of `file`; `None` if it can be read as it is.
+    /// The file to read instead of `file`; `None` if it needs no change.
     fn visit(
         &mut self,
         file: &Path,
@@ -160,7 +158,7 @@ impl Walk<'_> {
     ) -> Result<Option<PathBuf>, InstallError> {
         let (content, shown) = self.stand_in(file);
         let as_it_is = (content != file).then(|| content.clone());
-        // Where it is missing or unreadable, nginx says so better than we.
+        // nginx reports a missing or unreadable file better than we can.
         let Ok(text) = fs::read(&content) else { return Ok(as_it_is) };
         let says = |word: &[u8]| memmem::find(&text, word).is_some();
         if depth >= MAX_DEPTH || !(says(b"include") || (top && says(b"pid"))) {
@@ -202,7 +200,7 @@ impl Walk<'_> {
         Ok(edits)
     }
 
-    /// The include, file by file, if one of them is to be read elsewhere.
+    /// The include, expanded file by file, if one of the files is replaced.
     fn written_out(
         &mut self,
         pattern: &Path,
@@ -219,7 +217,7 @@ impl Walk<'_> {
         Ok(changed.then(|| lines.join(b" ".as_slice())))
     }
 
-    /// Where the content of `file` is to be read, and the name to show for it.
+    /// The path to read instead of `file`, and the name to show for it.
     fn stand_in(&mut self, file: &Path) -> (PathBuf, PathBuf) {
         let real = real_path(file);
         match self.staged.iter().find(|file| file.real == real) {

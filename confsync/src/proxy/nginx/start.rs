@@ -1,4 +1,4 @@
-//! Evidence for an nginx that we started ourselves.
+//! The proof that an nginx which confsync started serves.
 
 use std::io;
 use std::time::Duration;
@@ -7,26 +7,26 @@ use common::model::format_span;
 use tokio::time::{Instant, timeout};
 
 use super::Nginx;
-use super::process::Master;
-use super::reload::Pace;
+use super::master::NginxMaster;
 use crate::proxy::command::{Left, Supervised};
+use crate::proxy::process::PollInterval;
 
-/// A master that is up, with workers that serve.
+/// A running master with workers that serve.
 #[derive(Debug)]
 pub struct Started {
-    /// The child or what it started, proven to be a master.
-    pub master: Master,
+    /// The child or its descendant, proven to be a master.
+    pub master: NginxMaster,
     /// How long it took.
     pub took: Duration,
 }
 
-/// Why a started nginx is not serving.
+/// Why a started nginx does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// It left; with what it said last.
+    /// It exited; with its last messages.
     #[error("nginx ended at once ({left}): {words}")]
     Left {
-        /// How.
+        /// Its exit status.
         left: Left,
         /// The last lines of its standard error, or a hint.
         words: String,
@@ -36,7 +36,7 @@ pub enum StartError {
     TimedOut {
         /// The deadline.
         deadline: Duration,
-        /// What it said meanwhile.
+        /// What it printed meanwhile.
         words: String,
     },
     /// It cannot be watched.
@@ -45,17 +45,17 @@ pub enum StartError {
 }
 
 impl Nginx {
-    /// Waits until `child` is a master with a worker that serves, or has started one.
+    /// Waits until `child` or a descendant of it is a master with a worker that serves.
     ///
     /// # Errors
-    /// When it leaves or does not get there by `deadline`. It is not stopped then.
+    /// When it exits or does not get there by `deadline`. In the latter case it is not stopped.
     pub async fn started(
         &self,
         child: &mut Supervised,
         deadline: Duration,
     ) -> Result<Started, StartError> {
         let begun = Instant::now();
-        let mut pace = Pace::new();
+        let mut pace = PollInterval::new();
         loop {
             if let Some(master) = child.pid().and_then(serving) {
                 return Ok(Started { master, took: begun.elapsed() });
@@ -74,14 +74,14 @@ impl Nginx {
     }
 }
 
-fn serving(pid: rustix::process::Pid) -> Option<Master> {
-    Master::below(pid).ok().filter(Master::serves)
+fn serving(pid: rustix::process::Pid) -> Option<NginxMaster> {
+    NginxMaster::below(pid).ok().filter(NginxMaster::serves)
 }
 
 fn said(left: Left, lines: &[String]) -> String {
     match (left.code(), lines.is_empty()) {
         (0, true) => "it went to the background; start it with -g 'daemon off;'".to_owned(),
-        (_, true) => "it said nothing".to_owned(),
+        (_, true) => "it printed nothing".to_owned(),
         _ => lines.join("\n"),
     }
 }

@@ -1,24 +1,23 @@
-//! An nginx that outlived the confsync which had started it.
+//! An nginx that outlived the confsync that had started it.
 //!
-//! When confsync is killed, its nginx goes on serving, keeps the ports and the pid
-//! file. The next confsync takes it over instead of starting a second one, which
-//! could not bind. Taken over is only what is proven to be ours to keep: the master
-//! that our pid file names, started by the very arguments we would start it by, and
-//! kept by no confsync that is still alive.
+//! When confsync is killed, its nginx keeps serving, with the ports and the pid file. The next
+//! confsync takes it over instead of starting a second one, which could not bind. It must be proven
+//! to be ours: the master that our pid file names, started with the very arguments that we would
+//! use, and not supervised by another confsync that is alive.
 
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use super::process::Master;
+use super::master::NginxMaster;
 use super::{Argv, Nginx};
 
 impl Nginx {
-    /// The master that a former run of `command` has left behind, if there is one.
+    /// The master that an earlier run of `command` has left, if there is one.
     ///
     /// # Errors
-    /// A sentence, when it is there and another confsync keeps it.
-    pub fn survivor(&self, command: &[OsString]) -> Result<Option<Master>, String> {
+    /// A sentence, when it exists but another confsync supervises it.
+    pub fn survivor(&self, command: &[OsString]) -> Result<Option<NginxMaster>, String> {
         let Ok(master) = self.master() else { return Ok(None) };
         let pid = master.id().pid;
         let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -34,7 +33,7 @@ impl Nginx {
         }
         match master.parent().filter(|parent| is_one_of_us(*parent)) {
             Some(keeper) => Err(format!(
-                "another confsync (process {keeper}) already keeps this nginx (process {pid}); stop \
+                "another confsync (process {keeper}) already supervises this nginx (process {pid}); stop \
                  one of the two"
             )),
             None => Ok(Some(master)),
@@ -42,9 +41,9 @@ impl Nginx {
     }
 }
 
-/// Whether a master of this title (`nginx: master process nginx -g daemon off;`) was
-/// started by `command`. The program's own name may differ: a wrapper ends in `exec`.
-/// The title may be cut short, where nginx had hardly an environment.
+/// Whether a master with this title (`nginx: master process nginx -g daemon off;`) was started by
+/// `command`. The program's own name may differ, since a wrapper may end with `exec`. The title may
+/// be truncated, where nginx had hardly any environment.
 fn started_by(title: &[u8], command: &[OsString]) -> bool {
     let text = String::from_utf8_lossy(title);
     let title = text.trim_end_matches(['\0', ' ']);
@@ -52,7 +51,7 @@ fn started_by(title: &[u8], command: &[OsString]) -> bool {
     let arguments: Vec<_> = command.iter().skip(1).map(|word| word.as_bytes()).collect();
     let arguments = String::from_utf8_lossy(&arguments.join(b" ".as_slice())).into_owned();
     match line.split_once(' ') {
-        Some((_, told)) => !told.is_empty() && arguments.trim_end().starts_with(told),
+        Some((_, rest)) => !rest.is_empty() && arguments.trim_end().starts_with(rest),
         None => arguments.is_empty(),
     }
 }

@@ -1,6 +1,6 @@
-//! The master's own words about a configuration it did not take, from its error log.
+//! The master's messages about a configuration that it rejected, from its error log.
 //!
-//! They explain a verdict and do not make it: the log may lie elsewhere, be rotated or
+//! They explain a result and are no part of the proof: the log may be elsewhere, rotated or
 //! unreadable.
 
 use std::fs::{self, File};
@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use super::Nginx;
 use crate::proxy::command::Tail;
 
-/// No more of a log is read, from its end.
+/// At most this much of a log is read, from its end.
 const MOST: u64 = 64 * 1024;
-/// No more lines are told: five tries at twenty ports would be a hundred.
+/// At most this many lines are reported: five attempts at twenty ports would give a hundred.
 const LINES: usize = 8;
 
-/// The places where the logs were before the signal.
+/// The end of each log before the signal.
 #[derive(Debug)]
 pub(super) struct LogPositions {
     files: Vec<(PathBuf, LogPosition)>,
@@ -30,8 +30,8 @@ struct LogPosition {
 }
 
 impl Nginx {
-    /// Notes where the logs are now. Only regular files: a log may be a terminal or a
-    /// pipe, on which one would wait for ever.
+    /// Notes the end of each log. Only of regular files: a log may be a terminal or a pipe, where a
+    /// read would block.
     pub(super) fn mark_logs(&self) -> LogPositions {
         let place = |log: &PathBuf| match fs::metadata(log) {
             Ok(meta) if meta.is_file() => {
@@ -49,12 +49,13 @@ impl Nginx {
 }
 
 impl LogPositions {
-    /// The grave lines that this master wrote since.
+    /// The severe messages that this master has logged since.
     pub(super) fn words(&self, master: i32) -> Vec<String> {
         self.lines(|line| grave(line).filter(|(pid, _)| *pid == master).map(|(_, text)| text))
     }
 
-    /// The grave lines that anybody wrote since, workers that failed to start included.
+    /// The severe messages that any process has logged since, workers that failed to start
+    /// included.
     pub(super) fn words_of_all(&self) -> Vec<String> {
         self.lines(|line| grave(line).map(|(_, text)| text))
     }
@@ -68,7 +69,7 @@ impl LogPositions {
         if let Some((tail, at)) = &self.stderr {
             words.extend(tail.since(*at).iter().filter_map(|line| pick(line)));
         }
-        // Five tries to bind say the same five times.
+        // Five attempts to bind give the same message five times.
         let mut seen = std::collections::BTreeSet::new();
         words.retain(|line| seen.insert(line.clone()));
         words.truncate(LINES);
@@ -87,21 +88,21 @@ fn since(log: &PathBuf, place: LogPosition) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Who wrote a line, and its level and text, if it is grave:
+/// The pid, and level and text of a line, if it is severe:
 /// `2026/01/31 10:00:00 [emerg] 123#123: bind() to …`.
 fn grave(line: &str) -> Option<(i32, String)> {
     let (_, rest) = line.split_once(" [")?;
     let (level, rest) = rest.split_once("] ")?;
     let (who, text) = rest.split_once(": ")?;
     let (pid, _) = who.split_once('#')?;
-    // A worker that dies is alerted too, and says nothing of the configuration.
+    // The end of a worker is an alert too, but is not about the configuration.
     let of_a_worker = text.contains(" process ") && text.contains(" exited ");
     let is_grave = matches!(level, "emerg" | "alert" | "crit") && !of_a_worker;
     is_grave.then_some((pid.parse().ok()?, format!("[{level}] {text}")))
 }
 
-/// Whether a line means that this configuration was given up; a failed bind is tried
-/// again four times, and only the last word counts.
+/// Whether a message means that this configuration was given up; a failed bind is retried four
+/// times, and only the last message counts.
 pub(super) fn is_final(line: &str) -> bool {
     line.starts_with("[emerg]") && !(line.contains("bind() to ") && line.contains(" failed ("))
 }

@@ -32,7 +32,7 @@ function problem(set, doc) {
     add(note, [h("p", "", h("b", "", at.resource), " is not applied: ", line, from)]);
   }
   add(note, [h("p", "reason", rejected ? set.trouble.slice("refused: ".length) : set.trouble)]);
-  const served = set.live ? "Served instead: the configuration of before" + (set.applied ? ", of revision " + set.applied : "") + ". It is tried again at the next change." :
+  const served = set.live ? "Served instead: the previous configuration" + (set.applied ? ", of revision " + set.applied : "") + ". It is tried again at the next change." :
     "Nothing of this group is proven to be served.";
   add(note, [h("p", "", served)]);
   const names = at ? [at.resource] : set.resources.length === 1 ? [set.resources[0].name] : [];
@@ -92,7 +92,7 @@ function headline(doc) {
   if (doc.stuck.length) return ["bad", "Stuck", doc.stuck.join(", ") + " does not answer. Restart this process."];
   if (!sets.length) return ["wait", "Waiting for etcd", doc.words[0].toUpperCase() + doc.words.slice(1) + "."];
   if (any((set) => set.trouble && !set.live)) return ["bad", "Nothing is known to be active", "The proxy does not run, or did not load its files. It is tried again until it does."];
-  if (any((set) => set.trouble)) return ["bad", "The newest change is not applied", "The configuration of before is served, with " + inRotation + "."];
+  if (any((set) => set.trouble)) return ["bad", "The newest change is not applied", "The previous configuration is served, with " + inRotation + "."];
   if (any((set) => !set.live && !set.wanted)) return ["wait", "Waiting for the first keys", doc.words];
   if (any((set) => set.stale)) return ["wait", "Serving what was known last", "etcd cannot be watched just now. " + inRotation + ", as last seen."];
   const held = backends.filter((b) => b.held).length;

@@ -1,4 +1,4 @@
-//! The words `upstream` and `servers`: each writes a mark, at which the output is cut later.
+//! The functions `upstream` and `servers`: each writes a mark, at which the output is cut later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Call, Fault, Function, FunctionResult, Ty, text};
 use crate::template::value::Value;
 
-/// The two words, for both languages.
+/// The two functions, for both languages.
 pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "servers", params: &[Ty::Str], rest: None, call: servers },
     Function { name: "upstream", params: &[Ty::Str], rest: Some(Ty::Str), call: upstream },
 ];
 
-/// What stands in the output while a template runs. No template and no value can know it.
-/// Copies know of each other's use.
+/// The placeholder that stands in the output while a template runs. It is random, so no template
+/// and no value can contain it. Clones share whether it was used.
 #[derive(Debug, Clone)]
 pub struct Mark {
     text: String,
@@ -22,7 +22,7 @@ pub struct Mark {
 
 impl Default for Mark {
     fn default() -> Self {
-        // No letters, so that functions which change their case leave it as it is.
+        // No letters, so that functions which change the case leave it unchanged.
         Self { text: format!("\u{1}{:039}\u{1}", fastrand::u128(..)), used: Arc::default() }
     }
 }
@@ -46,7 +46,7 @@ impl Mark {
         check(service)?;
         if more.contains(&self.text) {
             return Err(Fault::new(
-                "`servers` or `upstream` stands inside an `upstream`",
+                "`servers` or `upstream` is inside an `upstream`",
                 "an `upstream` has its servers by itself; to list servers in an upstream of your \
                  own, write `upstream NAME { … }` out",
             ));
@@ -56,7 +56,8 @@ impl Mark {
     }
 }
 
-/// A name that nginx takes for an upstream, and that leads nowhere as a path.
+/// Checks that a name is valid for an upstream of nginx, and does not lead out of the services'
+/// folder.
 pub(in crate::template) fn check(service: &str) -> Result<(), Fault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let mut parts = service.strip_prefix('/').unwrap_or(service).split('/');

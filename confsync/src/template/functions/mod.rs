@@ -1,9 +1,9 @@
-//! The functions of a template: confd's thirty-nine and its fork's, one table for
-//! both languages.
+//! The functions of templates: confd's thirty-nine and those of its fork, in one table for both
+//! languages.
 //!
-//! A function sees its arguments, the store and a budget; which engine calls it, it
-//! does not know. Arguments arrive checked against the table. The semantics are
-//! confd's to the edge; where they are not, `docs/confd.md` says so.
+//! A function gets its arguments, the keys and a budget, and does not depend on the engine.
+//! Arguments are checked against the table before the call. The semantics are exactly confd's;
+//! `docs/confd.md` lists the exceptions.
 
 mod data;
 mod lists;
@@ -71,26 +71,26 @@ pub(crate) struct Function {
     pub(crate) call: fn(&Call<'_>, &[Value]) -> FunctionResult,
 }
 
-/// What a function sees besides its arguments.
+/// What a function gets besides its arguments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
     /// The keys and values of the resource.
     pub(crate) kv: &'a Texts,
-    /// What the render may still spend.
+    /// What the render may still use.
     pub(crate) budget: &'a Budget,
-    /// What may be asked of the system.
+    /// The system that may be queried.
     pub(crate) system: &'a dyn System,
-    /// What stands for lines that name backends.
+    /// The placeholder for lines that name backends.
     pub(crate) mark: &'a Mark,
 }
 
-/// A function's answer.
+/// A function's result.
 pub(crate) type FunctionResult = Result<Value, Fault>;
 
-/// Why a function has no answer.
+/// Why a function failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// What went wrong, as confd says it.
+    /// What went wrong, worded as confd does.
     pub(crate) what: String,
     /// What the author of the template can do.
     pub(crate) remedy: Option<String>,
@@ -121,7 +121,7 @@ impl From<TooDeep> for Fault {
     }
 }
 
-/// What one render may spend, so that no template runs or grows for ever.
+/// The limits of one render, so that no template runs or grows without bound.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: AtomicU64,
@@ -135,10 +135,10 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Pays for work.
+    /// Charges steps.
     ///
     /// # Errors
-    /// When nothing is left.
+    /// When the budget is used up.
     pub(crate) fn steps(&self, count: usize) -> Result<(), Fault> {
         spend(&self.steps, count as u64).ok_or_else(|| {
             Fault::new(
@@ -148,10 +148,10 @@ impl Budget {
         })
     }
 
-    /// Pays for a value that was made.
+    /// Charges the memory of a value.
     ///
     /// # Errors
-    /// When nothing is left, or the value alone is too large.
+    /// When the budget is used up, or the value alone is too large.
     pub(crate) fn made(&self, value: &Value) -> Result<(), Fault> {
         let bytes = match value {
             Value::Str(s) => s.len(),
@@ -175,13 +175,13 @@ impl Budget {
     }
 }
 
-/// Takes from what is left, if there is enough.
+/// Subtracts from what is left, if there is enough.
 fn spend(left: &AtomicU64, count: u64) -> Option<()> {
     let take = |left: u64| left.checked_sub(count);
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok().map(drop)
 }
 
-/// The fault of a value without bound.
+/// The fault for a value that is too large.
 #[must_use]
 pub(crate) fn too_large() -> Fault {
     Fault::new(
@@ -213,7 +213,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Function> {
     all().find(|f| f.name == name)
 }
 
-/// A name that is longer is no misspelt function, and not worth comparing.
+/// A longer name is not a misspelt function, and not worth comparing.
 const LONGEST_NAME: usize = 40;
 
 /// The name nearest to a misspelt one.
@@ -223,7 +223,7 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
         return None;
     }
     let lower = name.to_lowercase();
-    // In a short name two letters are half of it: what is found is another word.
+    // In a short name, two letters are half of it: the match would be another word.
     let most = if name.chars().count() < 5 { 1 } else { 2 };
     names
         .map(|n| (strsim::osa_distance(&lower, &n.to_lowercase()), n))
@@ -248,7 +248,7 @@ impl Ty {
         }
     }
 
-    /// Takes a value for a parameter, as Go's `validateType` would.
+    /// Converts a value to a parameter's type, as Go's `validateType` would.
     ///
     /// # Errors
     /// When the type is another.

@@ -1,7 +1,7 @@
-//! What a template may ask of the system: environment, names, files, the clock.
+//! The functions that query the system: environment, names, files, the clock.
 //!
-//! Every answer may differ from render to render, so none belongs in a template whose output
-//! should change only with its keys.
+//! Every result may differ from render to render, so none belongs in a template whose output should
+//! change only with its keys.
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
@@ -50,7 +50,7 @@ fn file_exists(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     Ok(Value::Bool(call.system.file_exists(path)))
 }
 
-/// No answer is not the answer "none": that would empty the rendered file.
+/// A failed look-up must not count as "none": that would empty the rendered file.
 fn unsure(name: &str, why: &str) -> Fault {
     let what = format!("looking up `{}`: {why}", name.escape_debug());
     Fault::new(what, "is the name right, and the resolver in /etc/resolv.conf reachable?")
@@ -67,7 +67,9 @@ fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Func
         found.iter().filter(|ip| fits(ip)).map(IpAddr::to_string).collect();
     found.sort_unstable();
     found.dedup();
-    Ok(Value::List(List::strings(found)))
+    // Go's has made no list where it has found nothing, and `toJson` shows it.
+    let none = found.is_empty();
+    Ok(Value::List(if none { List::nil(Elem::Str) } else { List::strings(found) }))
 }
 
 fn lookup_ip(call: &Call<'_>, args: &[Value]) -> FunctionResult {

@@ -40,7 +40,7 @@ fn compile(args: &[Value]) -> Result<Regex, Fault> {
         .map_err(|e| wrong(e.to_string().lines().last().unwrap_or_default().to_owned()))
 }
 
-/// What a look through a text costs.
+/// Charges a search through a text.
 fn pay(call: &Call<'_>, text: &[u8]) -> Result<(), Fault> {
     call.budget.steps(100 + text.len() / 16)
 }

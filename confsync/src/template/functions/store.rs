@@ -59,8 +59,8 @@ fn getv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
 
 type KeyPair<'a> = (&'a Arc<str>, &'a StoredValue);
 
-/// Does something with each key that fits a pattern, in byte order. Only those that
-/// begin with its plain front are looked at.
+/// Calls `each` for every key that matches a pattern, in byte order. Only keys with the pattern's
+/// literal prefix are examined.
 fn fitting(call: &Call<'_>, pattern: &str, mut each: impl FnMut(KeyPair<'_>)) -> Result<(), Fault> {
     if call.kv.is_empty() {
         // confd reads the pattern only when it has a key to match.
@@ -79,7 +79,7 @@ fn fitting(call: &Call<'_>, pattern: &str, mut each: impl FnMut(KeyPair<'_>)) ->
     })
 }
 
-/// Does something with each key that begins with a text. Costs a step each.
+/// Calls `each` for every key with a prefix. Charges one step each.
 fn beginning<'a>(
     call: &Call<'a>,
     text: &str,

@@ -1,4 +1,4 @@
-//! What an expression in a Go template is worth.
+//! Evaluates the expressions of a Go template.
 
 use super::exec::Exec;
 use super::literal::IdealNumber;
@@ -160,7 +160,18 @@ impl Exec<'_> {
             let least = if known.rest.is_some() { "at least " } else { "" };
             let fault =
                 format!("wrong number of args for {}: want {least}{fixed} got {count}", known.name);
-            return Err(self.stop(at, Fault::new(fault, signature(known))));
+            let calls = |arg: &Operand| matches!(arg.kind, OperandKind::Function(_));
+            let mut help = signature(known);
+            // `eq getv "/a" "x"`: each word is an argument of `eq`.
+            if count == 0 {
+                help = format!("{help}; as an argument it needs parentheses: `({} …)`", known.name);
+            } else if args.iter().any(calls) {
+                help = format!(
+                    "{help}; a call that is an argument needs parentheses: `{} (getv \"/key\")`",
+                    known.name
+                );
+            }
+            return Err(self.stop(at, Fault::new(fault, help)));
         }
         let ty = |i: usize| known.params.get(i).copied().or(known.rest).unwrap_or(Ty::Raw);
         let mut values = Vec::with_capacity(count);

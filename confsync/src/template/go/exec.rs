@@ -52,7 +52,7 @@ impl<'a> Exec<'a> {
         self.call.budget
     }
 
-    /// An error at a place of this file.
+    /// An error at a position in this file.
     pub(super) fn stop(&self, at: usize, fault: impl Into<Fault>) -> TemplateError {
         let place = place(&self.program.source, at);
         TemplateError::at(&self.program.file, place, fault.into())
@@ -97,7 +97,7 @@ impl<'a> Exec<'a> {
         printed.map_err(|_| self.stop(pipe.at, too_large()))
     }
 
-    /// One level deeper, if there may be one. Variables of the level end with it.
+    /// Runs one level deeper, within the limit. Variables of the level end with it.
     pub(super) fn nested<T>(
         &mut self,
         at: usize,
@@ -105,7 +105,9 @@ impl<'a> Exec<'a> {
     ) -> Result<T, TemplateError> {
         if self.nesting >= MAX_NESTING {
             let fault = format!("blocks and templates are nested more than {MAX_NESTING} deep");
-            return Err(self.stop(at, Fault::new(fault, "does a template call itself for ever?")));
+            return Err(
+                self.stop(at, Fault::new(fault, "does a template call itself without end?"))
+            );
         }
         self.budget().steps(1).map_err(|fault| self.stop(at, fault))?;
         self.nesting += 1;

@@ -28,7 +28,7 @@ impl<'a> Includes<'a> {
         Self { folder, open: RefCell::new(Vec::new()) }
     }
 
-    /// The file of a name, if it is one inside the folder.
+    /// Reads the file with this name, if it is inside the folder.
     fn read(&self, system: &dyn System, name: &str) -> Result<IncludedFile, Fault> {
         let folder = self.folder.ok_or("there is no folder of templates to include from")?;
         let path = Path::new(name.trim_start_matches('/'));

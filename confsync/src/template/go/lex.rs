@@ -1,8 +1,8 @@
 //! The lexer of Go templates: bytes to lexemes, each with its offset.
 //!
-//! Source: the documentation of Go's `text/template`, and where that is silent what Go does
-//! (`tests/corpus`). Trim markers and comments end here; no later stage knows of them. Text
-//! between actions is passed on as it is, whatever its encoding.
+//! Source: the documentation of Go's `text/template`, and where it is silent, the behaviour of Go
+//! (`tests/corpus`). Trim markers and comments are handled here and invisible to later stages. Text
+//! between actions is passed on unchanged, whatever its encoding.
 
 use super::parse::SyntaxError;
 use crate::template::functions::Fault;
@@ -74,8 +74,8 @@ pub(super) const KEYWORDS: [&str; 11] = [
     "block", "break", "continue", "define", "else", "end", "if", "nil", "range", "template", "with",
 ];
 
-/// Cuts a source into lexemes. What cannot be read ends them, and is returned beside them:
-/// the parser reports it only if it finds nothing wrong before.
+/// Splits a source into lexemes. The first error ends them and is returned beside them: the parser
+/// reports it only if it finds no earlier error.
 pub(super) fn lex(source: &[u8]) -> (Vec<Lexeme<'_>>, Option<SyntaxError>) {
     let mut lexer = Lexer { source, at: 0, found: Vec::new() };
     let error = lexer.run().err();
@@ -306,7 +306,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// Refuses what may not follow a name.
+    /// Rejects a character that may not follow a name.
     fn ends_at(&self, end: usize) -> Lexed {
         let after = self.rest().get(end..).unwrap_or_default();
         let Some((rune, _)) = decode(after) else { return Ok(()) };

@@ -58,7 +58,7 @@ impl GoTemplate {
         Ok(Self { file, source, name, definitions, folder: None })
     }
 
-    /// Whether it calls `lsdir "/"`, which finds nothing in confd and names here.
+    /// Whether it calls `lsdir "/"`, which finds nothing in confd and the top folders here.
     pub(super) fn lists_the_top(&self) -> bool {
         let (lexemes, _) = lex::lex(&self.source);
         lexemes.windows(3).any(|three| match three {

@@ -1,6 +1,6 @@
 //! The methods of Go's `time.Time` that a template can call on `datetime`.
 //!
-//! Each method that Go has and that is missing here is refused by its name.
+//! Every other method of Go's is rejected by name.
 
 use super::exec::Exec;
 use super::tree::Operand;
@@ -53,7 +53,8 @@ const METHODS: &[(&str, MomentCall)] = &[
     ("YearDay", Field(|time| Value::Int(time.civil().year_day))),
 ];
 
-/// What Go has besides: a template can make nothing of these, or has no argument for them.
+/// Methods that Go has too, but that a template cannot use: no useful result, or no argument for
+/// them.
 const MISSING: [&str; 20] = [
     "AppendBinary",
     "AppendFormat",

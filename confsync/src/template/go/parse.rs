@@ -1,15 +1,17 @@
 //! The parser of Go templates: lexemes to trees.
 //!
-//! It reads from front to back and stops at the first thing that Go would not read, so that
-//! the first mistake is the one reported. Names of functions and variables are resolved here,
-//! as in Go. Nesting is bounded, so that no template exhausts the stack.
+//! It reads from front to back and stops at the first error that Go would report, so that the first
+//! mistake is reported. Names of functions and variables are resolved here, as in Go. Nesting is
+//! bounded, so that no template exhausts the stack.
+
+mod definitions;
 
 use std::collections::BTreeMap;
 
 use super::builtins;
 use super::lex::{KEYWORDS, Lexeme, LexemeKind, lex};
 use super::pipeline::Context;
-use super::tree::{BranchNode, Callee, GoNode, Name, TemplateNode, is_empty};
+use super::tree::{BranchNode, Callee, GoNode, Name};
 use crate::template::error::place;
 use crate::template::functions::{self, Fault};
 
@@ -49,7 +51,7 @@ pub(super) fn parse(name: &[u8], source: &[u8]) -> Parsed<Definitions> {
     Ok(parser.definitions)
 }
 
-/// What a name may mean at a place; each definition has its own.
+/// The variables in scope at a position; each definition has its own.
 #[derive(Debug)]
 pub(super) struct VariableScope {
     pub(super) variables: Vec<Name>,
@@ -81,7 +83,7 @@ enum BodyEnd {
     End(usize),
 }
 
-/// What one action is to the block it is in.
+/// The role of an action in the block that contains it.
 enum BlockItem {
     Node(GoNode),
     Else(usize),
@@ -104,12 +106,12 @@ impl<'s> Parser<'s> {
         Ok(lexeme)
     }
 
-    /// Gives the last lexeme back.
+    /// Puts the last lexeme back.
     pub(super) fn back(&mut self) {
         self.next = self.next.saturating_sub(1);
     }
 
-    /// A place to come back to with [`Self::go_back_to`].
+    /// A position to return to with [`Self::go_back_to`].
     pub(super) fn next_place(&self) -> usize {
         self.next
     }
@@ -130,7 +132,7 @@ impl<'s> Parser<'s> {
         self.take()
     }
 
-    /// Does the work one level deeper, if there may be one.
+    /// Runs `work` one level deeper, within the limit.
     pub(super) fn deeper<T>(
         &mut self,
         at: usize,
@@ -314,88 +316,12 @@ impl<'s> Parser<'s> {
         }
         Ok(BranchNode { at, pipe, body, otherwise: Some(otherwise) })
     }
-
-    /// The name behind `template`, `block` or `define`.
-    fn template_name(&mut self, context: &str) -> Parsed<Vec<u8>> {
-        let lexeme = self.take_behind_space()?;
-        match lexeme.kind {
-            LexemeKind::Quoted => super::literal::unquote(lexeme.text)
-                .map_err(|fault| SyntaxError { at: lexeme.at, fault }),
-            _ => {
-                let SyntaxError { at, fault } = unexpected(&lexeme, context);
-                let remedy = format!("write `{{{{{context} \"name\"}}}}` with the name in quotes");
-                Err(SyntaxError { at, fault: Fault::new(fault.what, remedy) })
-            }
-        }
-    }
-
-    fn template(&mut self, at: usize) -> Parsed<TemplateNode> {
-        let name = self.template_name("template")?;
-        let pipe = match self.take_behind_space()?.kind {
-            LexemeKind::RightDelim => None,
-            _ => {
-                self.back();
-                Some(self.pipeline(Context::TemplateClause, LexemeKind::RightDelim)?)
-            }
-        };
-        Ok(TemplateNode { at, name, pipe })
-    }
-
-    /// A body with a scope of its own, and the place of its `end`.
-    fn own_body(&mut self, word: &'static str, open: usize) -> Parsed<(Vec<GoNode>, usize)> {
-        self.open.push((word, open));
-        let outer = std::mem::take(&mut self.scope);
-        let (body, ended) = self.deeper(open, Self::body)?;
-        self.scope = outer;
-        self.open.pop();
-        match ended {
-            BodyEnd::End(at) => Ok((body, at)),
-            BodyEnd::Else(at) => fault(at, "{{else}} outside `if`, `range` or `with`", "remove it"),
-        }
-    }
-
-    /// Defines a template and calls it here.
-    fn block(&mut self, open: usize, at: usize) -> Parsed<TemplateNode> {
-        let name = self.template_name("block")?;
-        let pipe = self.pipeline(Context::Block("block"), LexemeKind::RightDelim)?;
-        let (body, end) = self.own_body("block", open)?;
-        self.define(name.clone(), body, end)?;
-        Ok(TemplateNode { at, name, pipe: Some(pipe) })
-    }
-
-    fn definition(&mut self, open: usize) -> Parsed<()> {
-        let name = self.template_name("define")?;
-        self.close("define clause")?;
-        let (body, end) = self.own_body("define", open)?;
-        self.define(name, body, end)
-    }
-
-    /// An empty definition gives way to one that is not. As in Go a second one is a mistake when
-    /// it has ended.
-    fn define(&mut self, name: Vec<u8>, body: Vec<GoNode>, at: usize) -> Parsed<()> {
-        match self.definitions.get(&name) {
-            Some(known) if !is_empty(known) => {
-                if is_empty(&body) {
-                    return Ok(());
-                }
-                let what = format!(
-                    "multiple definition of template \"{}\"",
-                    String::from_utf8_lossy(&name)
-                );
-                fault(at, what, "rename one of them")
-            }
-            _ => {
-                self.definitions.insert(name, body);
-                Ok(())
-            }
-        }
-    }
 }
 
-/// The function of a name.
+/// Resolves the name of a function.
 ///
 /// # Errors
-/// When there is none, with the nearest name.
+/// An unknown name, with the most similar one.
 pub(super) fn callee(name: &str, at: usize) -> Parsed<Callee> {
     match name {
         "and" => return Ok(Callee::And),
@@ -418,7 +344,7 @@ pub(super) fn callee(name: &str, at: usize) -> Parsed<Callee> {
     fault(at, format!("function \"{name}\" not defined"), remedy)
 }
 
-/// A lexeme that cannot be where it is.
+/// The error for a lexeme that is not allowed here.
 pub(super) fn unexpected(lexeme: &Lexeme<'_>, context: &str) -> SyntaxError {
     let text = String::from_utf8_lossy(lexeme.text);
     let shown = match lexeme.kind {
@@ -427,15 +353,15 @@ pub(super) fn unexpected(lexeme: &Lexeme<'_>, context: &str) -> SyntaxError {
         _ => format!("{:?}", text.chars().take(20).collect::<String>()),
     };
     let remedy = match (lexeme.kind, &*text) {
-        (LexemeKind::Keyword, _) => "a keyword stands first in its braces",
+        (LexemeKind::Keyword, _) => "a keyword must come first in its braces",
         (LexemeKind::Char, ",") => "arguments have spaces between them, no commas",
         (LexemeKind::Char, "&") => "write `and (…) (…)`",
         (LexemeKind::Char, "!") => "write `not (…)` or `ne … …`",
         (LexemeKind::Char, "<" | ">") => "write `lt … …`, `le`, `gt` or `ge`",
         (LexemeKind::Char, "*" | "%") => "write `mul … …`, `div … …` or `mod … …`",
-        (LexemeKind::Char, _) => "text, such as a key, stands in double quotes",
+        (LexemeKind::Char, _) => "text, such as a key, needs double quotes",
         (LexemeKind::Assign, _) => "to compare write `eq … …`; a variable is declared with `:=`",
-        (LexemeKind::Declare, _) => "a variable stands first: `$x := …`, or `range $i, $x := …`",
+        (LexemeKind::Declare, _) => "a variable must come first: `$x := …`, or `range $i, $x := …`",
         (LexemeKind::RightParen | LexemeKind::RightDelim | LexemeKind::Pipe, _) => {
             "a value is missing before it"
         }

@@ -229,7 +229,7 @@ fn check(commands: &[CommandNode], context: Context, at: usize) -> Parsed<()> {
     for (stage, command) in commands.iter().enumerate().skip(1) {
         if command.first.kind.is_literal() {
             let what = format!("non executable command in pipeline stage {}", stage + 1);
-            return fault(command.first.at, what, "behind a `|` stands a function");
+            return fault(command.first.at, what, "a function must follow `|`");
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The tree of a Go template: what the parser makes and the evaluator walks.
 //!
-//! Knows nothing of values. Every part that can fail names its place, as bytes from the start
-//! of the source. What `Display` writes of an expression reads as the same expression.
+//! Knows nothing of values. Every part that can fail has its position, in bytes from the start of
+//! the source. The `Display` form of an expression parses as the same expression.
 
 use std::fmt;
 use std::sync::Arc;
@@ -88,10 +88,10 @@ pub(super) enum OperandKind {
     Parenthesized(Box<PipeNode>),
 }
 
-/// Which function a name stands for.
+/// The function that a name refers to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Callee {
-    /// These two do not evaluate what they do not need.
+    /// `and` and `or` do not evaluate arguments that they do not need.
     And,
     Or,
     /// Renders a file of the same folder.
@@ -118,7 +118,7 @@ impl Callee {
 }
 
 impl OperandKind {
-    /// Whether it is no command: a value that nothing could be piped into.
+    /// Whether it is a constant, which nothing can be piped into.
     pub(super) fn is_literal(&self) -> bool {
         matches!(self, Self::Dot | Self::Nil | Self::Bool(_) | Self::Number(_) | Self::Text(_))
     }

@@ -1,18 +1,18 @@
-//! What templates ask of the backends. To know it saves making what nobody looks at.
+//! Which backend data templates use, so that unused data need not be built.
 //!
-//! Rather too much is made than too little: any name that could lead to them counts.
+//! When in doubt, data counts as used: any name that could lead to it does.
 
-/// What is asked of the backends.
+/// The backend data that a template uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Asks {
-    /// Anything at all.
+    /// Any backend data.
     pub(super) any: bool,
-    /// More than to walk them one by one: all of them as one value.
+    /// More than iterating: all backends as one value.
     pub(super) whole: bool,
 }
 
 impl Asks {
-    /// Notes a name that a template looks up, in the context of an item or outside.
+    /// Notes a name that a template refers to, inside or outside of a loop's item.
     pub(super) fn name(&mut self, name: &str, of_item: bool) {
         let leaves = name.contains("..") || name.starts_with("@root");
         let everything = is_everything(name) && (leaves || !of_item);
@@ -22,7 +22,7 @@ impl Asks {
     }
 }
 
-/// A name that may stand for all there is in the outermost context.
+/// Whether a name may refer to the whole outermost context.
 fn is_everything(name: &str) -> bool {
     let nowhere = |step: &str| matches!(step.trim_matches(['[', ']']), "" | "this" | "@root");
     name.split(['.', '/']).all(nowhere)

@@ -1,5 +1,5 @@
-//! The helpers that `tree` puts around every expression: what is written is there, is
-//! safe where it must be, and is paid for.
+//! The helpers that `tree` wraps around every expression: they check that a value exists and is
+//! safe to write, and charge the budget.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use crate::template::functions::Fault;
 
 /// The helper that every `{{x}}` passes; no template can name it.
 pub(super) const SAFE: &str = " safe";
-/// The helper that `{{{x}}}` passes, and what is quoted already.
+/// The helper for `{{{x}}}`, and for values that are quoted already.
 pub(super) const RAW: &str = " raw";
 /// The helper that counts steps.
 pub(super) const TICK: &str = " tick";
 
-/// Puts them into a registry.
+/// Registers them.
 pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
     registry.register_helper(SAFE, Box::new(Safe { state: Arc::clone(state) }));
     registry.register_helper(RAW, Box::new(Raw));
     registry.register_helper(TICK, Box::new(Tick { state: Arc::clone(state) }));
 }
 
-/// `{{x}}`: the value, if who reads the file takes it for text wherever it stands.
+/// `{{x}}`: writes the value, if it is plain text wherever it is in the file.
 struct Safe<'a> {
     state: Arc<RenderState<'a>>,
 }
@@ -49,7 +49,7 @@ impl HelperDef for Safe<'_> {
     }
 }
 
-/// Whether a value may be written as it is.
+/// The value as text, if it is safe to write unquoted.
 pub(super) fn safe_text(
     value: &Leaf<'_>,
     expression: &str,
@@ -66,7 +66,7 @@ pub(super) fn safe_text(
     }
 }
 
-/// Counts a run of a body, and writes nothing.
+/// Charges one run of a body, and writes nothing.
 struct Tick<'a> {
     state: Arc<RenderState<'a>>,
 }

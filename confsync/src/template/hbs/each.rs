@@ -1,5 +1,5 @@
-//! Turns loops, while a template is read, into those of `loops`, where that changes
-//! nothing but the cost.
+//! Replaces loops by those of `loops` when a template is compiled, where that changes nothing but
+//! the cost.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::plain::{Names, PlainBody};
 
 /// `{{#each backends}}` in the outermost context. No template can name these five.
 pub(super) const BACKENDS: &str = " each backend";
-/// `backends` where only its emptiness is asked for.
+/// `backends`, where only whether there are any matters.
 pub(super) const ANY: &str = " any backend";
 /// A plain loop over JSON.
 pub(super) const PLAIN: &str = " each plainly";
@@ -20,21 +20,21 @@ pub(super) const OF: &str = " each of";
 /// The same with a plain body.
 pub(super) const PLAIN_OF: &str = " each plainly of";
 
-/// Whether a call is about all backends and nothing else.
+/// Whether a call has `backends` as its only argument.
 pub(super) fn is_of_backends(call: &HelperTemplate) -> bool {
     matches!(call.params.as_slice(), [Parameter::Path(_)])
         && call.params.first().and_then(Parameter::as_name) == Some("backends")
         && call.hash.is_empty()
 }
 
-/// Makes a block ask whether there are backends, instead of for all of them.
+/// Makes a block test whether there are backends, instead of building all of them.
 pub(super) fn ask_for_any(call: &mut HelperTemplate) {
     let ask = Subexpression::new(Parameter::Name(ANY.into()), Vec::new(), HashMap::new());
     call.params = vec![Parameter::Subexpression(ask)];
 }
 
-/// Makes a loop over backends ask for them one by one, if that is no dearer: a body that
-/// names the items would be given a copy of each.
+/// Makes a loop over backends take them one by one, if that is no more expensive: a body that names
+/// the items would get a copy of each.
 pub(super) fn lend_backends(call: &mut HelperTemplate) -> bool {
     let lent = call.block_param.is_none() || is_plain(call);
     if lent {
@@ -44,8 +44,8 @@ pub(super) fn lend_backends(call: &mut HelperTemplate) -> bool {
     lent
 }
 
-/// Makes a loop one of ours. It can be plain if nothing outside it has a name for a
-/// value, which would go before the items' fields.
+/// Replaces a loop by one of ours. It can be a plain one if no outer block has named a value, since
+/// such names take precedence over the items' fields.
 pub(super) fn lighten(call: &mut HelperTemplate, helpers: &Helpers, may_be_plain: bool) {
     if !call.hash.is_empty() {
         return;
@@ -66,7 +66,7 @@ pub(super) fn lighten(call: &mut HelperTemplate, helpers: &Helpers, may_be_plain
 
 type ListCall = (String, Vec<Parameter>, HashMap<String, Parameter>);
 
-/// The helper that makes the list, if it is one of ours.
+/// The helper that builds the list, if it is one of ours.
 fn source(call: &HelperTemplate, helpers: &Helpers) -> Option<ListCall> {
     let [Parameter::Subexpression(made)] = call.params.as_slice() else { return None };
     let TemplateElement::Expression(made) = made.as_element() else { return None };

@@ -1,4 +1,4 @@
-//! The functions of `functions`, Go's own, and those of `own`, as helpers.
+//! Registers the functions of `functions`, some of Go's, and those of `own` as helpers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -43,13 +43,13 @@ impl Helpers {
         self.names.iter().copied()
     }
 
-    /// Whether a bare name is this helper and not a field.
+    /// Whether a bare name means this helper and not a field.
     #[expect(clippy::unused_self, reason = "asked beside the others")]
     pub(super) fn stands_alone(&self, name: &str) -> bool {
         matches!(name, "hostname" | "datetime")
     }
 
-    /// Whether we make what it returns, and not handlebars.
+    /// Whether its result comes from us, not from handlebars.
     #[expect(clippy::unused_self, reason = "asked beside the others")]
     pub(super) fn is_ours(&self, name: &str) -> bool {
         own(name).is_some() || functions::find(name).is_some()
@@ -70,13 +70,13 @@ pub(super) struct RenderState<'a> {
 }
 
 impl RenderState<'_> {
-    /// Pays for a run of a body: an iteration here costs what five do in a Go template.
+    /// Charges one run of a body: an iteration here costs as much as five in a Go template.
     pub(super) fn tick(&self) -> Result<(), Fault> {
         self.budget.steps(5)
     }
 }
 
-/// Puts all helpers into a registry.
+/// Registers all helpers.
 pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
     let go = builtins::FUNCTIONS.iter().filter(|f| FROM_GO.contains(&f.name));
     for function in functions::all().chain(go) {
@@ -93,7 +93,7 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderStat
     checks::register(registry, state);
 }
 
-/// A fault as handlebars carries it; `super` unpacks it again.
+/// A fault wrapped for handlebars; `super` unwraps it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.what)]
 pub(super) struct Carried(pub(super) Fault);
@@ -116,7 +116,7 @@ struct FunctionHelper<'a> {
     state: Arc<RenderState<'a>>,
 }
 
-/// What a helper of ours returned, as it came.
+/// The result of one of our helpers, unconverted.
 pub(super) enum Made {
     Json(Json),
     Value(Value),
@@ -126,13 +126,13 @@ fn own(name: &str) -> Option<own::HelperFunction> {
     own::HELPERS.iter().find(|(own, _)| *own == name).map(|(_, call)| *call)
 }
 
-/// Calls the helper of ours that the first argument names with the others.
+/// Calls the helper that the first argument names, with the other arguments.
 pub(super) fn call_ours(helper: &Helper<'_>, state: &RenderState<'_>) -> Result<Made, RenderError> {
     let (name, params) = match helper.params().split_first() {
         Some((name, params)) => (name.value().as_str().unwrap_or_default(), params),
         None => return Err(RenderErrorReason::ParamNotFoundForIndex("each", 0).into()),
     };
-    // As they are registered: the helper's own meaning before the function's.
+    // As registered: a helper takes precedence over a function of the same name.
     match (own(name), functions::find(name)) {
         (Some(call), _) => call_own(name, call, params, helper, state).map(Made::Json),
         (None, Some(function)) => call_function(function, params, state).map(Made::Value),
@@ -152,7 +152,7 @@ fn call_own(
     let size: usize = args.iter().map(|arg| arg.as_array().map_or(1, Vec::len)).sum();
     let paid = state.budget.steps(1 + size);
     let make = || match name {
-        // The one whose result depends on what reads the file.
+        // The one whose result depends on the syntax of the file.
         "quote" => own::quote_for(state.escape, &args, &hash),
         _ => call(&args, &hash, &*state.input.system),
     };
@@ -165,7 +165,7 @@ fn call_function(
     params: &[PathAndJson<'_>],
     state: &RenderState<'_>,
 ) -> Result<Value, RenderError> {
-    // These three exist to ask after what may be missing.
+    // These three accept missing arguments.
     let args = if matches!(function.name, "default" | "coalesce" | "empty") {
         params.iter().map(PathAndJson::value).collect()
     } else {
@@ -250,7 +250,7 @@ impl HelperDef for UpstreamHelper<'_> {
     }
 }
 
-/// The fault with the helper's name and its first text, which may be a key.
+/// Adds the helper's name and its first text argument, which may be a key, to the fault.
 fn named(name: &str, args: &[&Json], fault: Fault) -> Fault {
     let what = match args.first() {
         Some(Json::String(s)) => {

@@ -1,8 +1,7 @@
-//! What a loop runs over: JSON, a function's values, or backends, asked for one field at
-//! a time.
+//! The items of a loop: JSON, a function's values, or backends, queried field by field.
 //!
-//! All three answer as the JSON of the whole item would, which is then never made: with
-//! thousands of backends it is ten times their own size. Pure.
+//! All three give the same results as the JSON of the whole item, which need not be built then:
+//! with thousands of backends it would be ten times their own size. Pure.
 
 use std::borrow::Cow;
 
@@ -36,7 +35,7 @@ impl<'a> Leaf<'a> {
         }
     }
 
-    /// Whether `if` takes it for true.
+    /// Whether it counts as true in `if`.
     pub(super) fn is_true(&self) -> bool {
         match self {
             Self::Text(text) => !text.is_empty(),
@@ -53,7 +52,7 @@ impl<'a> Leaf<'a> {
     }
 }
 
-/// What a path leads to; nothing where there is no such field.
+/// The value at a path; `None` where there is no such field.
 pub(super) type FieldResult<'a> = Result<Option<Leaf<'a>>, RenderError>;
 
 /// An item of a loop.
@@ -65,7 +64,7 @@ pub(super) trait Item {
     fn at(&self, path: &[&str]) -> FieldResult<'_>;
 }
 
-/// An item when its turn in a loop has come.
+/// An item during its iteration.
 pub(super) struct Turn<'i, I> {
     pub(super) item: &'i I,
     /// The name of a field of an object.
@@ -74,7 +73,7 @@ pub(super) struct Turn<'i, I> {
     pub(super) last: bool,
 }
 
-/// What a body can ask of a turn.
+/// What a body can query of an iteration.
 pub(super) enum Ask<'t> {
     Field(Vec<&'t str>),
     First,
@@ -86,7 +85,7 @@ pub(super) enum Ask<'t> {
 }
 
 impl<I: Item> Turn<'_, I> {
-    /// The value that is asked for.
+    /// The value of a query.
     ///
     /// # Errors
     /// When a list is asked for what is not a number.

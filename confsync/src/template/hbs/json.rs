@@ -1,4 +1,4 @@
-//! Handlebars computes with JSON, the functions with Go's values: there and back.
+//! Conversion between JSON, which handlebars uses, and Go's values, which the functions use.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::template::functions::{Fault, Ty};
 use crate::template::runes::to_str;
 use crate::template::value::{Elem, List, Map, Value};
 
-/// A whole number larger than this is not exact as a float.
+/// The largest float up to which whole numbers are exact.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A value as JSON. A whole float is a whole number: nothing here is `1e+06`.

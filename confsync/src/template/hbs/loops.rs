@@ -1,7 +1,7 @@
-//! `{{#each}}` where handlebars' own would make far more than it needs.
+//! `{{#each}}` where handlebars' own loop would be too expensive.
 //!
-//! Handlebars' loop over what a helper returned copies the list, then each item. These
-//! make an item when its turn comes, and with a plain body not even that.
+//! Handlebars' loop over a helper's result copies the list, then each item. These loops create an
+//! item when its iteration comes, and with a plain body not even that.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::json;
 use super::plain::{LastWritten, Names, PlainBody};
 use crate::template::value::Value;
 
-/// Puts the loops into a registry.
+/// Registers the loops.
 pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
     let state = || Arc::clone(state);
     registry.register_helper(ANY, Box::new(AnyBackend { state: state() }));
@@ -50,7 +50,7 @@ struct Each<'a> {
     state: Arc<RenderState<'a>>,
 }
 
-/// Where the items come from.
+/// The source of the items.
 #[derive(Clone, Copy)]
 enum Over {
     Backends,
@@ -187,7 +187,7 @@ impl<'reg: 'rc, 'rc> LoopRun<'_, '_, 'reg, 'rc> {
         Ok(())
     }
 
-    /// A loop with any body: each item is the body's context.
+    /// A loop with any body: each item becomes the body's context.
     fn walk(
         self,
         count: usize,
@@ -213,7 +213,7 @@ impl<'reg: 'rc, 'rc> LoopRun<'_, '_, 'reg, 'rc> {
         Ok(())
     }
 
-    /// What is written where there is nothing to loop over.
+    /// Writes the `else` branch of an empty loop.
     fn nothing(self, path: Option<&String>) -> HelperResult {
         match self.helper.inverse() {
             Some(inverse) => inverse.render(self.registry, self.data, self.context, self.out),
@@ -226,7 +226,7 @@ fn unnamed<I>(item: &I) -> (Option<&str>, &I) {
     (None, item)
 }
 
-/// Sets what `as |item place|` names.
+/// Sets the names in `as |item place|`.
 fn name_item<'rc>(
     helper: &Helper<'rc>,
     block: &mut BlockContext<'rc>,

@@ -1,8 +1,8 @@
 //! Handlebars: strict, and safe for nginx.
 //!
-//! A name that nobody defined is an error, found before the first render where that
-//! can be. `{{x}}` writes only what nginx takes for text both inside and outside
-//! quotes, and refuses the rest; `{{{x}}}` writes anything.
+//! An undefined name is an error, found before the first render where possible. `{{x}}` writes only
+//! values that are plain text to nginx both inside and outside quotes, and rejects others;
+//! `{{{x}}}` writes anything.
 
 mod asks;
 mod checks;
@@ -51,7 +51,7 @@ pub(super) fn names() -> Vec<&'static str> {
     Helpers::new().names().collect()
 }
 
-/// What the outermost template sees.
+/// The names in the outermost context.
 const NAMES: [&str; 1] = ["backends"];
 
 impl HandlebarsTemplate {
@@ -68,7 +68,7 @@ impl HandlebarsTemplate {
         Self::read(file, text, sources, true)
     }
 
-    /// With `light`, loops are turned into cheaper ones; the output is the same.
+    /// With `light`, loops are replaced by cheaper ones; the output is the same.
     fn read(
         file: &Path,
         text: &str,
@@ -103,7 +103,7 @@ impl HandlebarsTemplate {
         &self.file
     }
 
-    /// Whether it looks at the backends at all.
+    /// Whether it uses backend data at all.
     pub(super) fn asks_for_backends(&self) -> bool {
         self.asks.any
     }
@@ -163,7 +163,7 @@ fn missing(path: Option<&str>) -> Fault {
     Fault::new(format!("`{path}` is not there"), remedy)
 }
 
-/// Reads files, one after the other, and notes what they use.
+/// Compiles files, one after the other, and notes what they use.
 struct TemplateReader<'a> {
     sources: &'a TemplateSources,
     light: bool,
@@ -212,7 +212,7 @@ impl TemplateReader<'_> {
     }
 }
 
-/// A partial that leads back to itself: rendering it would not end.
+/// A partial that includes itself, directly or not: rendering it would not end.
 fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<&str> {
     uses.keys().map(String::as_str).find(|start| {
         let mut seen = BTreeSet::new();

@@ -1,15 +1,15 @@
-//! How deep a template is nested, before anything reads it, and which block is left open where
-//! it cannot be read.
+//! How deeply a template is nested, checked before it is parsed; and which block is left open, when
+//! it cannot be parsed.
 
 use crate::template::functions::Fault;
 
 /// How many of these may be open inside each other.
 const MAX_NESTING: usize = 64;
 
-/// Refuses what is nested so deep that reading it could exhaust the stack.
+/// Rejects a template whose nesting could exhaust the stack of the parser.
 ///
 /// # Errors
-/// At the place where the bound is passed.
+/// At the position where the limit is exceeded.
 pub(super) fn check(source: &str) -> Result<(), (usize, Fault)> {
     let (mut blocks, mut brackets) = (0usize, 0usize);
     let mut rest = source;
@@ -35,7 +35,7 @@ pub(super) fn check(source: &str) -> Result<(), (usize, Fault)> {
     Ok(())
 }
 
-/// The block that a template which cannot be read leaves open, or closes without an opening.
+/// The block that is left open, or closed without an opening, in a template that cannot be parsed.
 pub(super) fn unclosed(source: &str) -> Option<(usize, Fault)> {
     let mut open: Vec<(&str, usize)> = Vec::new();
     let mut rest = source;

@@ -1,7 +1,6 @@
 //! The helpers that confd does not have: sorting, grouping, choosing, quoting.
 //!
-//! Where a name is also a function's, this one is the helper's meaning; the
-//! documentation says which.
+//! Where a function has the same name, the helper takes precedence; the documentation says which.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -66,7 +65,7 @@ fn quote(args: &[&Json], hash: Hash<'_>, _: &dyn System) -> Result<Json, Fault> 
     quote_for(Escape::Nginx, args, hash)
 }
 
-/// A quoted string, as what reads the file has it.
+/// A quoted string, in the syntax of the file.
 pub(super) fn quote_for(escape: Escape, args: &[&Json], hash: Hash<'_>) -> Result<Json, Fault> {
     let dollar = hash("dollar").and_then(|d| d.as_str().map(str::to_owned));
     safe::quoted(escape, &text(args, 0)?, dollar.as_deref()).map(Json::String)
@@ -76,7 +75,7 @@ fn go_quote(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> 
     Ok(sprintf::quote(text(args, 0)?.as_bytes()).into())
 }
 
-/// Any text as a name that nginx takes for an upstream or a zone.
+/// Converts any text to a valid name of an nginx upstream or zone.
 fn nginx_name(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
     let plain =
         |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' };

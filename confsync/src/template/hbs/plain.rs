@@ -1,8 +1,8 @@
-//! Bodies of loops that are text, fields and `if` alone, written without handlebars.
+//! Loop bodies that are only text, fields and `if`, written without handlebars.
 //!
-//! Most of a config is one such loop. For each field of each item handlebars copies a
-//! path, looks a helper up, and copies the value twice; here it is found and written.
-//! What must hold: output, faults with their places, and what is paid are the same.
+//! Most of a configuration is one such loop. For each field of each item, handlebars copies a path,
+//! looks up a helper, and copies the value twice; here the field is looked up and written. The
+//! invariant: output, faults with their positions, and costs are the same.
 
 use handlebars::template::{HelperTemplate, Parameter, Template, TemplateElement};
 use handlebars::{Output, Path, PathSeg, RenderContext, RenderError};
@@ -41,7 +41,7 @@ enum PlainPiece<'t> {
     },
 }
 
-/// What was written last, as handlebars wants to know it.
+/// The end of the last output, which handlebars needs to know.
 #[derive(Default)]
 pub(super) struct LastWritten {
     ends_line: Option<bool>,
@@ -56,7 +56,7 @@ impl LastWritten {
         Ok(())
     }
 
-    /// Tells whoever indents partials what handlebars itself would have told.
+    /// Updates handlebars' own state, which it uses to indent partials.
     pub(super) fn tell(&self, context: &mut RenderContext<'_, '_>) {
         if let Some(ends_line) = self.ends_line {
             context.set_content_produced(true);
@@ -67,7 +67,7 @@ impl LastWritten {
 }
 
 impl<'t> PlainBody<'t> {
-    /// Takes a body apart, if it is plain.
+    /// Splits a body, if it is plain.
     pub(super) fn of(body: &'t Template, names: Names<'_>) -> Option<Self> {
         let mut pieces = Vec::with_capacity(body.elements.len());
         for (place, element) in body.elements.iter().enumerate() {
@@ -174,7 +174,7 @@ impl<'t> PlainPiece<'t> {
     }
 }
 
-/// What a parameter asks of a turn, if it is about nothing else.
+/// The query that a parameter makes, if it is one.
 fn ask<'t>(parameter: &'t Parameter, names: Names<'_>) -> Option<Ask<'t>> {
     let path = match parameter {
         Parameter::Path(Path::Relative((path, _))) => path,

@@ -1,5 +1,5 @@
-//! What nginx, HAProxy, JSON and shells take for text wherever it stands, and how to write the
-//! rest.
+//! Which characters nginx, HAProxy, JSON and shells take for plain text, and how other values are
+//! quoted.
 //!
 //! Pure. Facts by experiment with nginx 1.22: outside quotes a space, `;`, `{`, `}`,
 //! a quote, `\` and `#` change the structure; inside quotes the quote and `\` do; `$`
@@ -16,13 +16,13 @@ const MAX_TOKEN: usize = 4094;
 /// The longest line that HAProxy reads.
 const MAX_LINE: usize = 2047;
 
-/// Why a character cannot stand for itself both inside and outside quotes.
+/// Why a character is not plain text both inside and outside quotes.
 fn trouble(escape: Escape, c: char) -> Option<&'static str> {
     let is = |set: &str| set.contains(c);
     match escape {
         Escape::None => None,
         _ if c.is_control() && !is("\t\n\r") => Some("is a control character"),
-        Escape::Json if is("\t\n\r") => Some("cannot stand in a string"),
+        Escape::Json if is("\t\n\r") => Some("is not allowed in a string"),
         Escape::Json => match c {
             '"' => Some("ends a string"),
             '\\' => Some("escapes what follows"),
@@ -40,10 +40,10 @@ fn trouble(escape: Escape, c: char) -> Option<&'static str> {
     }
 }
 
-/// Refuses a text that could be more than a text to who reads the file.
+/// Rejects a text that could be more than plain text in the file.
 ///
 /// # Errors
-/// The first character that could, with the helper to use instead.
+/// The first such character, with the helper to use instead.
 pub(super) fn plain(escape: Escape, text: &str, expression: &str) -> Result<(), Fault> {
     let found = text.chars().find_map(|c| trouble(escape, c).map(|why| (c, why)));
     if let Some((c, why)) = found {
@@ -96,10 +96,10 @@ fn fits(escape: Escape, length: usize, expression: &str) -> Result<(), Fault> {
     Err(Fault::new(what, "shorten the value of the key"))
 }
 
-/// A quoted string for who reads the file.
+/// A quoted string in the syntax of the file.
 ///
 /// # Errors
-/// For what no quoting can carry.
+/// When no quoting can represent it.
 pub(super) fn quoted(escape: Escape, text: &str, dollar: Option<&str>) -> Result<String, Fault> {
     match escape {
         Escape::Nginx | Escape::None => nginx_string(text, dollar),
@@ -133,7 +133,7 @@ fn double_quoted(escape: Escape, text: &str) -> Result<String, Fault> {
 /// A quoted string of nginx. `dollar` is what to write for `$`.
 ///
 /// # Errors
-/// For what no quoting can carry: NUL, `$` without a `dollar`, too many bytes.
+/// When no quoting can represent it: NUL, `$` without a `dollar`, too many bytes.
 fn nginx_string(text: &str, dollar: Option<&str>) -> Result<String, Fault> {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');

@@ -1,7 +1,7 @@
-//! Reads a template's tree before it runs: finds names that nobody defined, and
-//! makes every `{{x}}` pass the check of `safe`.
+//! Checks a template's tree before it runs: finds undefined names, and wraps every `{{x}}` in the
+//! check of `safe`.
 //!
-//! A tick is put at the head of every body, so that loops can be counted.
+//! A tick is inserted at the start of every body, so that iterations are counted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,12 +19,12 @@ use crate::template::functions::{Fault, nearest};
 /// Line and column, and what is wrong there.
 pub(super) type LocatedFault = ((usize, usize), Fault);
 
-/// One template being read.
+/// One template being compiled.
 pub(super) struct TemplateTree<'a> {
     /// The lines of its source.
     pub(super) lines: Vec<&'a str>,
     pub(super) helpers: &'a Helpers,
-    /// Whether loops become cheaper ones.
+    /// Whether loops are replaced by cheaper ones.
     pub(super) light: bool,
     /// Partials that exist, by name.
     pub(super) partials: BTreeSet<String>,
@@ -43,7 +43,7 @@ pub(super) struct TemplateTree<'a> {
     pub(super) shadowed: usize,
     /// Whether names are fields of one backend.
     pub(super) in_backend: bool,
-    /// What is asked of the backends.
+    /// The backend data that is used.
     pub(super) asks: Asks,
 }
 
@@ -286,7 +286,7 @@ impl TemplateTree<'_> {
     }
 }
 
-/// A backend has no such field, whatever its value says.
+/// A backend has no such field, whatever its value contains.
 fn no_field(name: &str) -> Fault {
     let remedy = match nearest(name, item::FIELDS.into_iter()) {
         Some(near) => format!("did you mean `{near}`?"),

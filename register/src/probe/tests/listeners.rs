@@ -19,7 +19,7 @@ pub(super) enum Answer {
     Silence,
     /// The first at once, the second a byte a second, then silence.
     Drip(&'static str, &'static str),
-    /// The first once, the second for ever.
+    /// The first once, the second from then on.
     Endless(&'static str, &'static str),
     /// RST.
     Reset,

@@ -144,14 +144,14 @@ async fn silence_and_dripping_end_at_the_deadline() {
     let said = why(plain(&format!("h2c://{}", server.address())).await);
     assert!(said.starts_with("no answer within 10s while "), "{said}");
     let said = why(plain(&format!("https://{}", server.address())).await);
-    assert_eq!(said, "no answer within 10s while agreeing on TLS");
+    assert_eq!(said, "no answer within 10s while negotiating TLS");
 }
 
 #[tokio::test]
 async fn what_is_not_http_or_too_long_is_a_failure_with_words() {
     let server = serve(Answer::Text("SSH-2.0-OpenSSH_9.2\r\n")).await;
     let said = why(plain(&format!("http://{}", server.address())).await);
-    assert!(said.starts_with("the answer is not HTTP as asked for"), "{said}");
+    assert!(said.starts_with("the response is not HTTP of the expected version"), "{said}");
     let server = serve(Answer::Endless("HTTP/1.1 200 OK\r\nX: ", "zzzzzzzz")).await;
     let said = why(plain(&format!("http://{}", server.address())).await);
     assert!(said.contains("too large"), "{said}");

@@ -258,7 +258,7 @@ impl<S: Store> Departure<S> {
         self.unconfirmed("drain unconfirmed: etcd has regressed, and the keys may be back")
     }
 
-    /// With `--drain-quiet`: the connections to the backends themselves have the last word.
+    /// With `--drain-quiet`: the connections to the backends themselves decide.
     async fn wait_until_quiet(&self, backends: &[Endpoint], result: DrainResult) -> DrainResult {
         let Some(span) = self.process.drain.quiet else { return result };
         let bound = self.process.drain.quiesced;

@@ -1,4 +1,4 @@
-//! What is said of a drain: whom it waits for, and why it is unconfirmed.
+//! The wording of a drain's state: which load balancers it waits for, and why it is unconfirmed.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) fn blame(result: &mut HandshakeResult, error: &StoreError) {
     let silent = LoadBalancerState::Silent.to_string();
     if matches!(error, StoreError::Rejected(_) | StoreError::NoSpace(_)) {
         for (_, why) in result.unconfirmed.iter_mut().filter(|(_, why)| *why == silent) {
-            "cannot say what it has applied while etcd takes no writes".clone_into(why);
+            "cannot acknowledge while etcd accepts no writes".clone_into(why);
         }
     }
     result.unconfirmed.push(("etcd".to_owned(), error.to_string()));
@@ -62,7 +62,7 @@ mod tests {
         blame(&mut result, &StoreError::Rejected("database space exceeded".into()));
         assert_eq!(
             result.to_string(),
-            "unconfirmed (lb: cannot say what it has applied while etcd takes no writes; etcd: \
+            "unconfirmed (lb: cannot acknowledge while etcd accepts no writes; etcd: \
              etcd rejects the request: database space exceeded)"
         );
     }

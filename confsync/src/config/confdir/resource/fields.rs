@@ -1,5 +1,5 @@
-//! The fields of a resource file, each given its meaning. A mistake is noted and reading goes
-//! on, so that all are told at once.
+//! The fields of a resource file, interpreted. A mistake is noted and reading continues, so that
+//! all are reported at once.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::confdir::raw::{self, RawTemplate};
 use crate::config::substitute::check_line;
 use crate::template::{self, ESCAPES, Escape};
 
-/// As good as no limit: nothing may wait for ever.
+/// Stands for "no limit", since every wait has to be bounded.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl ResourceReader<'_> {
@@ -27,8 +27,8 @@ impl ResourceReader<'_> {
         value
     }
 
-    /// Below `templates`, also with a `/` in front, as confd joins it; a path that is absolute
-    /// and there stands for itself, as confd's documentation has it.
+    /// Relative to `templates`, also with a leading `/`, as confd joins it; an absolute path that
+    /// exists is used as it is, as confd's documentation has it.
     pub(super) fn src(&mut self, raw: &RawTemplate) -> Option<PathBuf> {
         let src = self.required(raw.src.as_deref(), "src")?;
         let below = self.confdir.join("templates").join(src.trim_start_matches('/'));
@@ -45,20 +45,27 @@ impl ResourceReader<'_> {
 
     /// A relative one is taken from the working directory, as in confd.
     pub(super) fn dest(&mut self, raw: &RawTemplate) -> Option<PathBuf> {
-        let told = self.required(raw.dest.as_deref(), "dest")?;
-        let dest = std::path::absolute(told);
-        let dest = dest.map_err(|e| self.mistakes.push(format!("dest = \"{told}\": {e}"))).ok()?;
-        if dest.is_dir() || told.ends_with('/') {
-            self.mistakes.push(format!("dest = \"{told}\" is a folder; name the file in it"));
+        let written = self.required(raw.dest.as_deref(), "dest")?;
+        let dest = std::path::absolute(written);
+        let dest =
+            dest.map_err(|e| self.mistakes.push(format!("dest = \"{written}\": {e}"))).ok()?;
+        if dest.is_dir() || written.ends_with('/') {
+            self.mistakes.push(format!("dest = \"{written}\" is a folder; name the file in it"));
         }
         Some(dest)
     }
 
-    /// Octal, with or without the leading zero: nobody means decimal.
+    /// As Go reads a number whose prefix names its base, but octal without a prefix too: nobody
+    /// means decimal.
     pub(super) fn mode(&mut self, mode: Option<&str>) -> Option<u32> {
         let text = mode.filter(|m| !m.is_empty())?;
-        let digits = text.strip_prefix("0o").unwrap_or(text);
-        match u32::from_str_radix(digits, 8) {
+        let (radix, digits) = match text.split_at_checked(2) {
+            Some(("0x" | "0X", digits)) => (16, digits),
+            Some(("0b" | "0B", digits)) => (2, digits),
+            Some(("0o" | "0O", digits)) => (8, digits),
+            _ => (8, text),
+        };
+        match u32::from_str_radix(digits, radix) {
             Ok(mode) if mode <= 0o7777 && !digits.starts_with('+') => {
                 if !text.starts_with('0') {
                     self.advise(format!(
@@ -110,7 +117,7 @@ impl ResourceReader<'_> {
             Some(global) => (global.to_string(), global.clone()),
             None => {
                 let joined = format!("/{own}");
-                // Keys are fetched by their clean names; only a prefix that is one vanishes
+                // Keys are requested by their cleaned names, but only a cleaned prefix is removed
                 // from them, as in confd.
                 let prefix = if template::is_clean(&joined) { &*joined } else { "/" };
                 let prefix = self.path_in_etcd(prefix, "prefix");
@@ -118,7 +125,7 @@ impl ResourceReader<'_> {
             }
         };
         let keys = raw.keys.clone().unwrap_or_default();
-        // confd reads nothing without keys; a template may still need none.
+        // confd reads nothing without keys; yet a template may need none.
         let trees = keys.iter().filter_map(|key| self.tree(&joined, key)).collect();
         let values = match raw.values.as_deref() {
             None if nginx => Values::Typed,
@@ -254,7 +261,7 @@ impl ResourceReader<'_> {
         Some(ShellCommand { text, timeout })
     }
 
-    /// `check_cmd`, which is a Go template: one that confd could not read either is a mistake.
+    /// `check_cmd`, which is a Go template: a syntax error in it is a mistake.
     pub(super) fn check(&mut self, raw: &RawTemplate) -> Option<ShellCommand> {
         let timeout = raw.check_cmd_timeout.as_ref();
         let check = self.command(raw.check_cmd.as_deref(), timeout, "check_cmd_timeout", 30)?;
