@@ -78,14 +78,10 @@ impl Driver {
         }
         let user = nginx.worker_user().map(|(uid, gid)| WorkerUser { uid, gid });
         match NginxLua::open(folder, user) {
-<<<<<<< HEAD
             Ok(lua) => {
-                let lua = Box::new(lua.with_balancing(told.balancing));
-                Self::NginxLua { lua, live: told.live }
+                let lua = Box::new(lua.with_balancing(options.balancing));
+                Self::NginxLua { lua, live: options.live }
             }
-=======
-            Ok(lua) => Self::NginxLua { lua: Box::new(lua), live: options.live },
->>>>>>> main
             Err(error) => Self::reload(format!("{}: {error}", folder.display())),
         }
     }
@@ -109,7 +105,6 @@ impl Driver {
         }
     }
 
-<<<<<<< HEAD
     /// Where what its members have had and have is read, if it knows that.
     #[must_use]
     pub fn traffic_reader(&self) -> Option<TrafficReader> {
@@ -124,9 +119,6 @@ impl Driver {
     }
 
     /// Puts rendered files into the form that it needs.
-=======
-    /// Brings rendered files into the form that it needs.
->>>>>>> main
     #[must_use]
     pub fn arrange(&mut self, files: &[RenderedFile]) -> Arrangement {
         match self {
@@ -211,7 +203,6 @@ impl Driver {
         true
     }
 
-<<<<<<< HEAD
     /// Whether what was published outlives a reload of the proxy: if not, the file has to say it
     /// before it counts as applied.
     #[must_use]
@@ -237,10 +228,6 @@ impl Driver {
 
     /// Compares what the running proxy has with what was published last.
     pub async fn read_back(&mut self) -> ReadBack {
-=======
-    /// Whether the published members are lost, because the proxy was reloaded by others.
-    pub async fn has_lost_members(&self) -> bool {
->>>>>>> main
         match self {
             Self::Haproxy(runtime) => {
                 runtime.read_back().await.map_or(ReadBack::Same, ReadBack::Other)

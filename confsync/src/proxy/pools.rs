@@ -22,7 +22,6 @@ pub struct DepartedMember {
     pub slot: u32,
 }
 
-<<<<<<< HEAD
 /// What one member of one pool has had and has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemberTraffic {
@@ -52,9 +51,6 @@ pub struct Ejection {
 }
 
 /// Files in the form of a driver.
-=======
-/// Files in the form that a driver needs.
->>>>>>> main
 #[derive(Debug, Clone)]
 pub struct Arrangement {
     /// The files; their structure is what the driver cannot change.

@@ -29,7 +29,6 @@ struct Document<'a> {
     draining: Option<Vec<DrainState>>,
 }
 
-<<<<<<< HEAD
 /// A group, and what its backends have had and have, where its driver knows that.
 #[derive(Serialize)]
 struct Group<'a> {
@@ -39,9 +38,6 @@ struct Group<'a> {
 }
 
 /// Everything now; the load balancers only for who follows them.
-=======
-/// The present state; with the load balancers only for clients that follow them.
->>>>>>> main
 pub(super) fn of(sources: &Sources, followed: Option<&Followed>) -> String {
     let (ready, words) = sources.ready();
     let (about, states) = (sources.about.borrow(), sources.states.borrow());

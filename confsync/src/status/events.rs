@@ -23,13 +23,9 @@ const APART: Duration = Duration::from_millis(250);
 /// An event is sent at least this often: by it the page detects a dead connection, and we detect a
 /// dead client.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-<<<<<<< HEAD
 /// How often it is looked what backends have had and have.
 const LOOK_AT_TRAFFIC: Duration = Duration::from_secs(1);
 /// Who does not read for this long has gone.
-=======
-/// A client that does not read for this long is disconnected.
->>>>>>> main
 const STALLED: Duration = Duration::from_secs(30);
 
 /// The streams of all pages, which share each event.

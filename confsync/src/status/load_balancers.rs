@@ -28,15 +28,11 @@ pub struct LoadBalancerStatus {
     pub applied: Option<u64>,
     /// The revision of which no older worker is left.
     pub quiesced: Option<u64>,
-<<<<<<< HEAD
     /// Who changes backends in its proxy, once it says so.
     pub driver: Option<String>,
     /// Why every change of backends is a reload.
     pub driver_reason: Option<String>,
     /// Good, passing, or in need of somebody.
-=======
-    /// How severe its state is.
->>>>>>> main
     pub mood: Severity,
     /// Its state in words.
     pub words: String,
@@ -270,20 +266,12 @@ mod tests {
         assert_eq!(
             table(&fleet(), 9, false),
             "\
-<<<<<<< HEAD
 LOAD BALANCER  HOST      RESOURCE  APPLIED  QUIESCED  DRIVER     STATE
 lb-1           edge-1    web       8        8         nginx-lua  ok
 lb-2           edge-2    web       8        7         nginx-lua  old workers finish requests
-lb-3           e\\u{1b}3  web       7        7         reload     refused revision 9: no `upstream`\\nhere
+lb-3           e\\u{1b}3  web       7        7         reload     rejected revision 9: no `upstream`\\nhere
 lb-4           edge-4    web       -        -         -          has not applied anything yet
 lb-3: every change of backends is a reload: nginx has no Lua module
-=======
-LOAD BALANCER  HOST      RESOURCE  APPLIED  QUIESCED  STATE
-lb-1           edge-1    web       8        8         ok
-lb-2           edge-2    web       8        7         old workers finish requests
-lb-3           e\\u{1b}3  web       7        7         rejected revision 9: no `upstream`\\nhere
-lb-4           edge-4    web       -        -         has not applied anything yet
->>>>>>> main
 etcd is at revision 9
 "
         );

@@ -198,7 +198,6 @@ fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {
     registry.register_collector(Box::new(Durations(all.collect())));
 }
 
-<<<<<<< HEAD
 /// Of groups whose driver knows it.
 fn traffic(registry: &mut Registry, states: &States, all: &TrafficByGroup) {
     let driver = Family::<ByDriver, Gauge>::default();
@@ -236,9 +235,6 @@ fn traffic(registry: &mut Registry, states: &States, all: &TrafficByGroup) {
 }
 
 /// The histograms that the pipelines keep, one a set.
-=======
-/// The histograms of the pipelines, one per reload group.
->>>>>>> main
 #[derive(Debug)]
 struct Durations(Vec<(BySet, Histogram)>);
 

@@ -61,7 +61,6 @@ impl Runtime {
         }
     }
 
-<<<<<<< HEAD
     /// Whose runtime API it is.
     #[must_use]
     pub fn haproxy(&self) -> Haproxy {
@@ -69,9 +68,6 @@ impl Runtime {
     }
 
     /// These are the servers of the files that are loaded next.
-=======
-    /// The servers in the files that are loaded next.
->>>>>>> main
     pub fn expect(&mut self, backends: &Backends) {
         self.wanted.clone_from(backends);
     }
@@ -123,19 +119,11 @@ impl Runtime {
         }
     }
 
-<<<<<<< HEAD
     /// Whether the running worker has something else than what was published, and what.
     pub async fn read_back(&self) -> Option<String> {
         let (confirmed, worker) = (self.confirmed?, self.worker().await.ok()?);
         if worker.id != confirmed {
             return Some("somebody reloaded it".into());
-=======
-    /// Whether another worker than the one that confirmed last has taken over.
-    pub async fn is_lost(&self) -> bool {
-        match (self.confirmed, self.worker().await) {
-            (Some(confirmed), Ok(worker)) => worker.id != confirmed,
-            _ => false,
->>>>>>> main
         }
         for (backend, members) in &self.wanted {
             let running = worker.servers(&word(backend).ok()?).await.ok()?;
@@ -196,30 +184,6 @@ impl Runtime {
         }
     }
 
-<<<<<<< HEAD
-=======
-    /// A server that comes back while it still has requests from before could not be counted any
-    /// more: then a new worker, by a reload, is needed to tell them apart.
-    async fn let_come_back(
-        &mut self,
-        backend: &Word,
-        members: &Members,
-    ) -> Result<(), RuntimeError> {
-        let is_back = |gone: &Departed| {
-            gone.server.backend == *backend && members.contains_key(gone.server.name.as_str())
-        };
-        let back = self.departed.iter().filter(|(_, gone)| is_back(gone));
-        let back: Vec<DepartedServer> = back.map(|(member, _)| member.clone()).collect();
-        for member in back {
-            if self.in_flight(&member).await != Some(0) {
-                let why = "a backend has come back before its last requests were done";
-                return Err(RuntimeError::NeedsReload(why.into()));
-            }
-        }
-        Ok(())
-    }
-
->>>>>>> main
     async fn join(
         &self,
         worker: &RuntimeWorker,
@@ -275,7 +239,6 @@ impl Runtime {
         members: &Members,
         running: &[RunningServer],
     ) -> Result<(), RuntimeError> {
-<<<<<<< HEAD
         let (mut serving, mut unused) = (BTreeSet::new(), Vec::new());
         // As `join` has chosen: of several for one member the first.
         for there in in_order(running) {
@@ -287,39 +250,6 @@ impl Runtime {
             match there.is_out() {
                 true => unused.push(there),
                 false => self.take_out(worker, backend, there).await?,
-=======
-        let leaves = |server: &&RunningServer| {
-            server.is_ours() && !server.is_out() && !members.contains_key(&server.name)
-        };
-        for there in running.iter().filter(leaves) {
-            let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
-            worker.tell(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
-            self.next = self.next.wrapping_add(1);
-            let member = DepartedServer { backend: backend.as_str().to_owned(), number: self.next };
-            let gone = Departed { server, id: there.id, worker: worker.id };
-            self.departed.insert(member, gone);
-        }
-        self.tidy(worker, backend, members, running).await
-    }
-
-    /// Deletes servers without requests. HAProxy refuses while it keeps an idle connection to one;
-    /// then the next change deletes it.
-    async fn tidy(
-        &self,
-        worker: &RuntimeWorker,
-        backend: &Word,
-        members: &Members,
-        running: &[RunningServer],
-    ) -> Result<(), RuntimeError> {
-        let unused = |server: &&RunningServer| {
-            server.is_ours() && server.is_out() && !members.contains_key(&server.name)
-        };
-        for there in running.iter().filter(unused) {
-            let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
-            if !self.departed.values().any(|gone| gone.server == server) {
-                let deleted = worker.socket.ask(&RuntimeCommand::Delete(server)).await;
-                tracing::debug!(?deleted, server = there.name, "an unused server");
->>>>>>> main
             }
         }
         tidy(worker, backend, &unused).await

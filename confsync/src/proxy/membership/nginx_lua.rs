@@ -173,16 +173,12 @@ impl NginxLua {
         Ok(())
     }
 
-<<<<<<< HEAD
     /// Whether the tables and a worker that was asked say what was published last.
     pub async fn read_back(&mut self) -> ReadBack {
         self.upstreams.read_back().await
     }
 
     /// Those that left and were not seen without requests since.
-=======
-    /// Members that left and may still have requests.
->>>>>>> main
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         self.upstreams.departed()
@@ -201,11 +197,7 @@ impl NginxLua {
         }
     }
 
-<<<<<<< HEAD
     /// Where the tables are.
-=======
-    /// The requests of each backend so far and now, by key.
->>>>>>> main
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.upstreams.folder().path()

@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-<<<<<<< HEAD
 pub use crate::config::confdir::Balancing;
 
 /// How the balancer works: what nginx takes from `server` lines and has no place for once
@@ -17,21 +16,6 @@ pub struct BalancerSettings {
     /// How requests are spread.
     pub balancing: Balancing,
     /// Whether requests are counted: not where the user's own `log_by_lua*` hides ours.
-=======
-/// The settings of one upstream: what nginx takes from `server` lines, which it ignores when a
-/// balancer in Lua chooses.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BalancerSettings {
-    /// This many failures within `fail_timeout` eject a backend; 0 for never.
-    pub max_fails: u32,
-    /// The window for failures, and the time a backend stays ejected.
-    pub fail_timeout: Duration,
-    /// Over this time the weight of a new backend grows; zero for at once.
-    pub slow_start: Duration,
-    /// How long a request waits while there is no backend.
-    pub hold: Duration,
-    /// Whether requests are counted: not where the operator's own `log_by_lua*` replaces ours.
->>>>>>> main
     pub counted: bool,
 }
 

@@ -350,13 +350,8 @@ impl Header {
     }
 }
 
-<<<<<<< HEAD
 /// Opens a file of ours; `None` if there is none, or it is of another version.
 pub(super) fn open_known(path: &Path, magic: &[u8]) -> io::Result<Option<(File, Header)>> {
-=======
-/// Opens one of our files; `None` if it is missing, or of another version.
-fn open_known(path: &Path, magic: &[u8]) -> io::Result<Option<(File, Header)>> {
->>>>>>> main
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

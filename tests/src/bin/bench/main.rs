@@ -50,7 +50,6 @@ enum Question {
     Render(render::Args),
     /// A backend gets SIGTERM: how long until every load balancer has drained it?
     Drain(drain::Args),
-<<<<<<< HEAD
     /// Many changes under load: what is lost, cut and reloaded, with and without a driver?
     Changes(changes::Args),
     /// What does one change cost in processor time?
@@ -59,10 +58,8 @@ enum Question {
     Rolling(rolling::Args),
     /// How many requests a second pass an upstream that changes without a reload?
     Throughput(throughput::Args),
-=======
     /// A whole fleet against three members of etcd: what does it ask, how soon is a change seen?
     Fleet(fleet::Args),
->>>>>>> main
 }
 
 #[tokio::main]
@@ -77,13 +74,10 @@ async fn main() -> anyhow::Result<()> {
         Question::Detection(args) => detection::run(&args).await,
         Question::Render(args) => render::run(&args).await,
         Question::Drain(args) => drain::run(&args).await,
-<<<<<<< HEAD
         Question::Changes(args) => changes::run(&args).await,
         Question::ChangeCost(args) => change_cost::run(&args).await,
         Question::Rolling(args) => rolling::run(&args).await,
         Question::Throughput(args) => throughput::run(&args).await,
-=======
         Question::Fleet(args) => fleet::run(&args).await,
->>>>>>> main
     }
 }
