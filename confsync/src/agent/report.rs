@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use common::handshake::Rejection;
+use common::handshake::{DriverInUse, Rejection};
 use common::model::Revision;
 use common::watch::StaleReason;
 
@@ -101,6 +101,7 @@ impl ReportFacts<'_> {
             revision: load.revision.0,
             cause: load.cause.clone(),
             failed: load.failed.clone(),
+            reload: load.is_reload,
         });
         let mut loads: Vec<LoadState> = before.iter().cloned().chain(loads).collect();
         loads.drain(..loads.len().saturating_sub(HISTORY));
@@ -147,7 +148,15 @@ impl ReportFacts<'_> {
             assumed: is_assumed,
             held: lingering.into_iter().filter(is_read).cloned().collect(),
             refused: self.rejection(),
+            driver: self.progress.applied.map(|_| self.driver_in_use()),
         }
+    }
+
+    fn driver_in_use(&self) -> DriverInUse {
+        let (name, reason) = self.pipeline.driver;
+        // Templates without such a word need no reason.
+        let reason = reason.filter(|_| self.pipeline.names_members).map(str::to_owned);
+        DriverInUse { name: name.to_owned(), reason }
     }
 
     fn rejection(&self) -> Option<Rejection> {

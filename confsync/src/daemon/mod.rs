@@ -46,6 +46,7 @@ use crate::config::run::RunConfig;
 use crate::proxy::child::Child;
 use crate::proxy::nginx::Argv;
 use crate::status::state::States;
+use crate::status::traffic::TrafficMonitor;
 use crate::status::{self, About, PageClients};
 
 /// A round of the main loop, a new confdir or the end included: agents finish what
@@ -96,6 +97,7 @@ struct Surroundings {
     publication: ProcessPublication,
     liveness: Liveness,
     page_clients: PageClients,
+    traffic: TrafficMonitor,
 }
 
 impl Surroundings {
@@ -106,6 +108,7 @@ impl Surroundings {
         let (about, published_about) =
             channel::channel(About::new(config.name.clone(), config.confdir.clone()));
         let (liveness, page_clients) = (Liveness::default(), PageClients::default());
+        let traffic = TrafficMonitor::default();
         let certificate = follow_expiry(&config.connection.tls, signals.abort.clone());
         if let Some(server) = config.status.clone() {
             let sources = status::Sources {
@@ -116,13 +119,14 @@ impl Surroundings {
                 manager: manager.clone(),
                 stopping: signals.drain.clone(),
                 page_clients: page_clients.clone(),
+                traffic: traffic.clone(),
             };
             status::serve(server, sources, signals.abort.clone())?;
         }
         let (ready, reminder) = (Gate::default(), Reminder::default());
         tokio::spawn(end_start(manager.clone(), config.start_within, ready.clone()));
         let publication = ProcessPublication { manager, states, about, ready, reminder };
-        Ok(Self { publication, liveness, page_clients })
+        Ok(Self { publication, liveness, page_clients, traffic })
     }
 }
 
@@ -132,7 +136,7 @@ impl Daemon {
         signals: Signals,
         child: Option<Child>,
     ) -> anyhow::Result<Self> {
-        let Surroundings { publication, liveness, page_clients } =
+        let Surroundings { publication, liveness, page_clients, traffic } =
             Surroundings::start(&config, &signals)?;
         let manager = &publication.manager;
         let argv = Argv::read(&config.command);
@@ -171,6 +175,7 @@ impl Daemon {
             resync: config.reconcile,
             liveness: liveness.clone(),
             about: publication.about.clone(),
+            traffic,
         });
         let mut daemon = Self {
             _instance: instance,

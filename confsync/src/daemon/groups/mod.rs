@@ -37,6 +37,7 @@ use crate::proxy::nginx::Argv;
 use crate::status::About;
 use crate::status::state::{GroupState, States};
 use crate::status::totals::Totals;
+use crate::status::traffic::{Monitored, TrafficMonitor};
 
 /// What all groups work with.
 pub(super) struct GroupEnvironment {
@@ -53,6 +54,8 @@ pub(super) struct GroupEnvironment {
     pub(super) liveness: Liveness,
     /// Where the counters of groups that have ended are kept.
     pub(super) about: channel::Sender<About>,
+    /// Reads what the proxies count, while somebody watches.
+    pub(super) traffic: TrafficMonitor,
 }
 
 /// The reload groups.
@@ -68,6 +71,8 @@ struct RunningGroup {
     stop: CancellationToken,
     again: Arc<Notify>,
     state: channel::Receiver<GroupState>,
+    /// Its traffic is read for as long as this exists.
+    _monitored: Option<Monitored>,
 }
 
 impl ReloadGroups {
@@ -101,7 +106,7 @@ impl ReloadGroups {
         patience: Duration,
     ) -> anyhow::Result<()> {
         let NewGroup { group, predecessor } = new;
-        let pipeline = self.environment.pipeline(&group, patience).await?;
+        let (pipeline, monitored) = self.environment.pipeline(&group, patience).await?;
         let stop = CancellationToken::new();
         let view = self.environment.follow(&group, joined, &stop);
         self.environment.look_elsewhere(&group, view.clone());
@@ -120,7 +125,7 @@ impl ReloadGroups {
             predecessor,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
-        self.running.push(RunningGroup { group, agent, stop, again, state });
+        self.running.push(RunningGroup { group, agent, stop, again, state, _monitored: monitored });
         Ok(())
     }
 
@@ -200,19 +205,26 @@ impl ReloadGroups {
 }
 
 impl GroupEnvironment {
-    async fn pipeline(&self, group: &ReloadGroup, patience: Duration) -> anyhow::Result<Pipeline> {
+    /// The pipeline of a group, and what keeps its proxy's traffic being read.
+    async fn pipeline(
+        &self,
+        group: &ReloadGroup,
+        patience: Duration,
+    ) -> anyhow::Result<(Pipeline, Option<Monitored>)> {
         let proxy = Proxy::of(group, self.child.as_ref(), self.argv.as_ref()).await?;
         let targets: Vec<Target> = group.programs.iter().map(CompiledResource::target).collect();
         let locks = lock_dests(&targets, patience).await?;
         let limits = LoadLimits { min_interval: group.min_reload_interval(), splay: group.splay() };
         let driver = Driver::of(group, &proxy);
+        let monitored = self.traffic.of(&group.name, driver.traffic_reader());
         let pipeline = Pipeline::new(group.name.clone(), proxy, targets, locks, limits)?;
         let pipeline = pipeline.with_driver(driver);
         // A group that was here before goes on counting.
-        Ok(match self.about.borrow().ended.get(&group.name).cloned() {
+        let pipeline = match self.about.borrow().ended.get(&group.name).cloned() {
             Some(ended) => pipeline.counting_on(ended.counts, ended.load_seconds),
             None => pipeline,
-        })
+        };
+        Ok((pipeline, monitored))
     }
 
     fn follow(
