@@ -5,6 +5,7 @@
 //! wanted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::claim::{Aim, Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
-use crate::model::{Entry, Key, Tree, Ttl, format_span};
+use crate::model::{Entry, Key, Snapshot, Tree, Ttl, format_span};
 use crate::request_time::RequestTime;
 use crate::runtime::OutageLog;
 use crate::store::{
@@ -31,6 +32,8 @@ pub struct RegistrarReport {
     pub keys: BTreeMap<Key, KeyStatus>,
     /// Until when the store keeps our keys if it is not asked again.
     pub lease_until: Option<Instant>,
+    /// What was read in the transaction that removed a key last.
+    pub read_with: Option<Arc<Snapshot>>,
     /// The present failure, if the last request failed.
     pub failure: Option<RequestFailure>,
     /// Requests since the start.
@@ -80,24 +83,29 @@ pub fn start<S: Store>(
 }
 
 /// Removes a key, and writes its marker with it. A marker that etcd refuses (for want of space or
-/// of a right) does not keep the key there.
+/// of a right) does not keep the key there, nor does a tree that may not be read.
 async fn remove<S: Store>(
     store: &S,
     delete: &Delete,
     lease: Option<Lease>,
     deadline: Instant,
-) -> Result<DeleteOutcome, StoreError> {
+) -> Result<(DeleteOutcome, Option<Snapshot>), StoreError> {
     let (key, guard) = (&delete.key, &delete.guard);
     if let (Some(marker), Some(lease)) = (&delete.marker, lease) {
         let written = (&marker.key, marker.value.as_slice());
-        match store.leave(key, guard, written, lease, deadline).await {
-            Err(error) if !error.is_transient() => {
-                tracing::warn!("cannot write the leave marker: {error}");
+        let mut trees = marker.reads.as_slice();
+        loop {
+            match store.leave(key, guard, written, lease, trees, deadline).await {
+                Err(StoreError::Denied(_)) if !trees.is_empty() => trees = &[],
+                Err(error) if !error.is_transient() => {
+                    tracing::warn!("cannot write the leave marker: {error}");
+                    break;
+                }
+                answer => return answer,
             }
-            answer => return answer,
         }
     }
-    store.delete(key, guard, deadline).await
+    Ok((store.delete(key, guard, deadline).await?, None))
 }
 
 struct Registrar<S> {
@@ -270,11 +278,16 @@ impl<S: Store> Registrar<S> {
             let deadline = self.begin_request();
             remove(&self.store, delete, lease, deadline)
         });
-        let answers: Vec<Result<DeleteOutcome, StoreError>> = join_all(calls).await;
+        let answers = join_all(calls).await;
         let mut outcome = Ok(());
         for (delete, answer) in deletes.iter().zip(answers) {
             match answer {
-                Ok(deleted) => self.claim.record_delete(&delete.key, deleted, Instant::now()),
+                Ok((deleted, read)) => {
+                    self.claim.record_delete(&delete.key, deleted, Instant::now());
+                    if let Some(read) = read {
+                        self.report.send_modify(|report| report.read_with = Some(Arc::new(read)));
+                    }
+                }
                 Err(error) => outcome = Err(error),
             }
         }

@@ -355,6 +355,29 @@ async fn a_dest_has_one_writer_and_the_second_is_told_who_it_is() {
     setup.live(&[1, 2, 3]).await;
 }
 
+/// A file that cannot be written yet keeps no other from being written.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_group_that_cannot_begin_keeps_no_other_back() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    setup.put(1).await;
+    let (other, below) = (setup.file("other"), setup.file("other/app.conf"));
+    fs::create_dir(&other).unwrap();
+    let writer = fs::File::create(other.join(".app.conf.confsync-lock")).unwrap();
+    writer.lock().unwrap();
+    let dest = below.display();
+    let keys = "keys = [\"/services/apache\"]";
+    let text = format!("[template]\nsrc = \"app.tmpl\"\ndest = \"{dest}\"\n{keys}\n");
+    setup.confdir.toml("other", &text);
+    let confsync = setup.confsync(&lab).start();
+    setup.live(&[1]).await;
+    confsync.logged("cannot begin, and tries again").await;
+    assert!(!confsync.notified().iter().any(|line| line == "READY=1"));
+    drop(writer);
+    confsync.ready().await;
+    assert_eq!(fs::read_to_string(&below).unwrap(), rendered(&[1]));
+}
+
 /// As with confd, what `check_cmd` makes of the candidate is what is installed, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_may_run_lock_and_edit_the_candidate() {

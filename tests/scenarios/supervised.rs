@@ -156,6 +156,7 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
 
     let confsync = confsync().supervising(&nginx).start();
     confsync.logged("cannot begin, and tries again").await;
+    eventually("nginx serves", || async { nginx.get("/").await.map(drop) }).await;
     let load = Load::on(nginx.address()).start();
     load.answered("one").await;
     assert!(!confsync.notified().iter().any(|line| line == "READY=1"));
@@ -176,7 +177,12 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
         ),
     );
     confsync.signal(tests::process::Signal::HUP);
-    confsync.logged("set=\"more\"").await;
+    eventually("the new group cannot begin", || async {
+        let log = confsync.log();
+        let said = log.lines().any(|l| l.contains("cannot ") && l.contains("set=\"more\""));
+        tests::eventually::check(said, || log.clone())
+    })
+    .await;
     ctl.del("/services/apache/one").await;
     load.forget_answers();
     load.answered("two").await;

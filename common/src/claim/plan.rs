@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::model::{Key, Revision};
+use crate::model::{Key, Revision, Tree};
 use crate::store::{Guard, Lease, Ownership};
 
 /// What is wanted of one key.
@@ -40,6 +40,8 @@ pub struct Marker {
     pub key: Key,
     /// Its value.
     pub value: Vec<u8>,
+    /// What is read in that transaction, for whoever waits for the consequences.
+    pub reads: Vec<Tree>,
 }
 
 /// Which existing key counts as that of an earlier instance of this process.

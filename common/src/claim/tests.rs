@@ -157,7 +157,7 @@ async fn what_an_earlier_instance_left_is_removed_once_and_only_with_our_value()
 
     // Whoever leaves says so with it.
     let (claim, _) = owning(now);
-    let marker = Marker { key: key("leaving"), value: "m".into() };
+    let marker = Marker { key: key("leaving"), value: "m".into(), reads: Vec::new() };
     let aim = Aim::Left(marker.clone());
     let want = Want { value: "x".into(), takeover: Takeover::SameValue, aim };
     let left: Wants = Wants::new([(key("a"), want)].into());

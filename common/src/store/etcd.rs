@@ -152,11 +152,12 @@ impl Store for Etcd {
         guard: &Guard,
         marker: (&Key, &[u8]),
         lease: Lease,
+        trees: &[Tree],
         deadline: Instant,
-    ) -> Result<DeleteOutcome, StoreError> {
+    ) -> Result<(DeleteOutcome, Option<Snapshot>), StoreError> {
         match self {
-            Self::V3(store) => store.leave(key, guard, marker, lease, deadline).await,
-            Self::V2(store) => store.leave(key, guard, marker, lease, deadline).await,
+            Self::V3(store) => store.leave(key, guard, marker, lease, trees, deadline).await,
+            Self::V2(store) => store.leave(key, guard, marker, lease, trees, deadline).await,
         }
     }
 

@@ -315,17 +315,22 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Deletes a key if the guard holds, and with it writes `marker`, bound to a lease: in one
     /// transaction, so that nobody sees the one without the other. Without transactions (v2)
     /// the marker comes first, whether the guard holds or not.
+    ///
+    /// What `trees` hold at the revision of the deletion is read in the same transaction, if
+    /// there are transactions and the key was deleted.
     fn leave(
         &self,
         key: &Key,
         guard: &Guard,
         marker: (&Key, &[u8]),
         lease: Lease,
+        trees: &[Tree],
         deadline: Instant,
-    ) -> impl Future<Output = Result<DeleteOutcome, StoreError>> + Send {
+    ) -> impl Future<Output = Result<(DeleteOutcome, Option<Snapshot>), StoreError>> + Send {
+        let _ = trees;
         async move {
             self.put(marker.0, marker.1, lease, &Guard::Absent, deadline).await?;
-            self.delete(key, guard, deadline).await
+            Ok((self.delete(key, guard, deadline).await?, None))
         }
     }
 

@@ -28,6 +28,7 @@ pub fn follow<S: Store>(
     let follower = Follower {
         store,
         trees,
+        known: options.known,
         ignored: options.ignored,
         resync: options.resync,
         backoff: options.backoff,
@@ -45,6 +46,7 @@ pub fn follow<S: Store>(
 struct Follower<S> {
     store: S,
     trees: Vec<Tree>,
+    known: Option<Arc<Snapshot>>,
     ignored: Option<Ignored>,
     resync: Duration,
     backoff: Backoff,
@@ -127,7 +129,10 @@ impl<S: Store> Follower<S> {
     }
 
     async fn read(&mut self, after: ReadAfter) -> Result<(), StoreError> {
-        let snapshot = self.store.read(&self.trees, read_deadline()).await?;
+        let snapshot = match self.known.take() {
+            Some(known) => Arc::unwrap_or_clone(known),
+            None => self.store.read(&self.trees, read_deadline()).await?,
+        };
         self.take(snapshot, after);
         Ok(())
     }

@@ -65,6 +65,8 @@ pub struct Options {
     pub backoff: Backoff,
     /// What the first read waits for; `None`: nothing.
     pub start: Option<Start>,
+    /// What the trees were a moment ago: taken for the first read.
+    pub known: Option<Arc<Snapshot>>,
     /// These keys are in no view, and their changes wake no reader: what a reader writes because
     /// of a view must not make the next view.
     pub ignored: Option<Ignored>,
@@ -132,6 +134,7 @@ impl Default for Options {
             resync: Duration::from_secs(300),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             start: None,
+            known: None,
             ignored: None,
         }
     }

@@ -54,15 +54,22 @@ pub(crate) async fn a_key_goes_with_its_marker_or_stays<B: Bench>(bench: &mut B)
     let (_, mark) = create(store, "/web/a", "1", lease).await;
     let marker = key("/leaving/web/a");
     let leave = async |guard: &Guard| {
-        store.leave(&key("/web/a"), guard, (&marker, b"m"), lease, soon()).await.unwrap()
+        let trees = [tree("/web"), tree("/leaving")];
+        store.leave(&key("/web/a"), guard, (&marker, b"m"), lease, &trees, soon()).await.unwrap()
     };
     let other = Guard::Value(b"2".to_vec());
-    assert!(matches!(leave(&other).await, DeleteOutcome::Taken { .. }));
-    let DeleteOutcome::Deleted(at) = leave(&Guard::Ours(mark)).await else { panic!("it is ours") };
+    assert!(matches!(leave(&other).await, (DeleteOutcome::Taken { .. }, None)));
+    let (outcome, read) = leave(&Guard::Ours(mark)).await;
+    let DeleteOutcome::Deleted(at) = outcome else { panic!("it is ours") };
     let found = store.read(&[tree("/web"), tree("/leaving")], soon()).await.unwrap();
+    // Where it is read in the same transaction, it is as it was then.
+    if let Some(read) = read {
+        assert_eq!((read.revision, plain(&read)), (at, plain(&found)));
+        assert_eq!(read.cluster, found.cluster);
+    }
     assert_eq!(plain(&found), BTreeMap::from([("/leaving/web/a", "m")]));
     assert!(found.entries["/leaving/web/a"].modified <= at);
-    assert!(matches!(leave(&Guard::Ours(mark)).await, DeleteOutcome::Missing(_)));
+    assert!(matches!(leave(&Guard::Ours(mark)).await, (DeleteOutcome::Missing(_), None)));
 }
 
 pub(crate) async fn a_late_leaver_does_not_delete_a_successors_key<B: Bench>(bench: &mut B) {

@@ -34,9 +34,8 @@ use tokio::time::{Instant, interval_at, sleep_until};
 
 pub(crate) use early::explain;
 use early::{EndedEarly, end_start, start_without_etcd, wait_for_confdir};
-use groups::{GroupEnvironment, NewGroup, ReloadGroups};
+use groups::{GroupEnvironment, ReloadGroups};
 use instance::Instance;
-use locks::HANDED_OVER;
 use publication::{ProcessPublication, is_all_quiesced};
 use registration::{Registration, consumed_by};
 
@@ -197,15 +196,7 @@ impl Daemon {
         let consumed: Vec<Consumes> = loaded.sets.iter().flat_map(consumed_by).collect();
         let joined = self.registration.join(consumed).await;
         self.groups.expect(&loaded.sets).await;
-        for group in loaded.sets {
-            let new = NewGroup::of(group);
-            // Without a program of ours that serves, the service manager tries again.
-            match self.child {
-                Some(_) => self.groups.begin_or_wait(new, &joined).await,
-                None => self.groups.begin(new, &joined, HANDED_OVER).await?,
-            }
-        }
-        Ok(())
+        self.groups.begin_all(loaded.sets, &joined).await
     }
 
     async fn work(mut self) -> anyhow::Result<Exit> {

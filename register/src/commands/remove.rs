@@ -107,7 +107,7 @@ async fn wait(
                 last = missing;
             }
         };
-        match wait_for_all(store, bookkeeping, vec![wait], report, abort).await {
+        match wait_for_all(store, bookkeeping, vec![wait], None, report, abort).await {
             WaitsEnd::Results(results) => {
                 results.iter().for_each(|result| print(format_args!("{result}\n")));
                 let worst = results.iter().map(HandshakeResult::summary).max();

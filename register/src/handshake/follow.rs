@@ -2,10 +2,11 @@
 //! waits as there are. Never polls; always ends.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::handshake::Bookkeeping;
-use common::model::{Revision, Tree};
+use common::model::{Key, Revision, Snapshot, Tree};
 use common::store::Store;
 use common::watch::{Options, View, follow};
 use tokio::sync::watch;
@@ -30,21 +31,21 @@ pub enum WaitsEnd {
 /// `report` is called at least this often.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// Waits for all `waits`, which begin with a linearizable read. `report` gets, whenever
+/// Waits for all `waits`, which begin with a linearizable read, or with what is `known` of it by
+/// the transaction that made the change. `report` gets, whenever
 /// something is learnt and every few seconds, who is still missing.
 pub async fn wait_for_all<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
     mut waits: Vec<LoadBalancerWait>,
+    known: Option<Arc<Snapshot>>,
     mut report: impl FnMut(&[String]),
     abort: &CancellationToken,
 ) -> WaitsEnd {
     let end = CancellationToken::new();
     let _end = end.clone().drop_guard();
-    let mut trees = vec![bookkeeping.members(), bookkeeping.acks()];
-    // The keys themselves: a restored store may have them again at any revision.
-    trees.extend(waits.iter().map(|wait| Tree::from(wait.key())));
-    let mut view = follow(store.clone(), trees, Options::default(), end);
+    let trees = trees_of(bookkeeping, waits.iter().map(LoadBalancerWait::key));
+    let mut view = follow(store.clone(), trees, Options { known, ..Options::default() }, end);
     let newest = waits.iter().map(LoadBalancerWait::change).max().unwrap_or_default();
     loop {
         if let Some(back) = look(&mut view, &mut waits, bookkeeping, newest) {
@@ -66,6 +67,13 @@ pub async fn wait_for_all<S: Store>(
             }
         }
     }
+}
+
+/// What a wait about these keys reads.
+pub fn trees_of<'k>(bookkeeping: &Bookkeeping, keys: impl Iterator<Item = &'k Key>) -> Vec<Tree> {
+    let ours = [bookkeeping.members(), bookkeeping.acks()];
+    // The keys themselves: a restored store may have them again at any revision.
+    ours.into_iter().chain(keys.map(Tree::from)).collect()
 }
 
 /// Takes in the newest snapshot. `Some`: the store went back, the change may be undone.

@@ -11,6 +11,6 @@ pub mod follow;
 pub mod result;
 pub mod wait;
 
-pub use follow::{WaitsEnd, names_or_all, wait_for_all};
+pub use follow::{WaitsEnd, names_or_all, trees_of, wait_for_all};
 pub use result::{DrainResult, HandshakeResult};
 pub use wait::{Goal, LoadBalancerWait, Progress, WaitBounds};

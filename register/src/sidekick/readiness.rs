@@ -188,7 +188,7 @@ impl ServedWait {
             };
             // It is aborted with its task.
             let never = CancellationToken::new();
-            wait_for_all(&store, &bookkeeping, waits, report, &never).await
+            wait_for_all(&store, &bookkeeping, waits, None, report, &never).await
         });
         Self { registered, missing, task: AbortOnDropHandle::new(task) }
     }

@@ -4,10 +4,11 @@
 //! It knows nothing of health or of load balancers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::claim::{KeyStatus, Want, Wants};
 use common::leases;
-use common::model::{Key, Revision, Ttl};
+use common::model::{Key, Revision, Snapshot, Ttl};
 use common::registrar::RegistrarReport;
 use common::store::{DeleteOutcome, Guard, Store, StoreError};
 use tokio::sync::watch;
@@ -182,6 +183,16 @@ impl<S: Store> Registration<S> {
             all.insert(key.clone(), found);
         }
         all
+    }
+
+    /// What was read with the removal of the one key that is `removed`.
+    pub(super) fn read_with_removal(
+        &self,
+        removed: &BTreeMap<Key, Revision>,
+    ) -> Option<Arc<Snapshot>> {
+        let read = self.report.borrow().read_with.clone()?;
+        let same = removed.len() == 1 && removed.values().all(|at| *at == read.revision);
+        same.then_some(read)
     }
 
     /// Until when etcd keeps our keys if it hears nothing more from us.

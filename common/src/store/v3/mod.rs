@@ -110,14 +110,14 @@ impl V3 {
         self.call(&link.endpoint, deadline, kv.txn(txn)).await
     }
 
-    /// Deletes a key if the guard holds, and does `also` in the same transaction.
+    /// Deletes a key if the guard holds, and does `also` in the same transaction, after it.
     async fn delete_with(
         &self,
         key: &Key,
         guard: &Guard,
-        also: Option<TxnOp>,
+        also: Vec<TxnOp>,
         deadline: Instant,
-    ) -> Result<DeleteOutcome, Failure> {
+    ) -> Result<TxnResponse, Failure> {
         let link = self.link(deadline).await.map_err(Failure::Store)?;
         let mut compares = compares(key, guard);
         // Without it, deleting a missing key would succeed.
@@ -128,7 +128,7 @@ impl V3 {
             .when(compares)
             .and_then(operations)
             .or_else([TxnOp::get(key.as_str(), None)]);
-        Ok(deleted(&self.txn(&link, txn, deadline).await?))
+        self.txn(&link, txn, deadline).await
     }
 
     /// The store's revision, from a quorum. Asks for no more permission than a reader of the
@@ -243,7 +243,7 @@ impl Store for V3 {
         guard: &Guard,
         deadline: Instant,
     ) -> Result<DeleteOutcome, StoreError> {
-        Ok(self.delete_with(key, guard, None, deadline).await?)
+        Ok(deleted(&self.delete_with(key, guard, Vec::new(), deadline).await?))
     }
 
     async fn leave(
@@ -252,14 +252,19 @@ impl Store for V3 {
         guard: &Guard,
         (marker, value): (&Key, &[u8]),
         lease: Lease,
+        trees: &[Tree],
         deadline: Instant,
-    ) -> Result<DeleteOutcome, StoreError> {
+    ) -> Result<(DeleteOutcome, Option<Snapshot>), StoreError> {
         let options = PutOptions::new().with_lease(lease.id);
         let marker = TxnOp::put(marker.as_str(), value, Some(options));
-        match self.delete_with(key, guard, Some(marker), deadline).await {
+        let also = [marker].into_iter().chain(read::whole(trees)).collect();
+        match self.delete_with(key, guard, also, deadline).await {
             // With the lease went all that was bound to it; another's key may be there.
-            Err(Failure::LeaseUnknown) => self.delete(key, guard, deadline).await,
-            answer => Ok(answer?),
+            Err(Failure::LeaseUnknown) => Ok((self.delete(key, guard, deadline).await?, None)),
+            answer => {
+                let answer = answer?;
+                Ok((deleted(&answer), read::of_answer(&answer, trees)))
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{
+    GetOptions, GetResponse, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
 
 use tokio::time::Instant;
 
@@ -209,6 +211,30 @@ fn set_revision(snapshot: &mut Snapshot, header: Option<&ResponseHeader>) {
         snapshot.revision = revision(header.revision());
         snapshot.cluster = header.cluster_id();
     }
+}
+
+/// Operations that read trees to their end, for a transaction that does more.
+pub(super) fn whole(trees: &[Tree]) -> impl Iterator<Item = TxnOp> {
+    let get = |range: KeyRange| TxnOp::get(range.from.clone(), Some(range.options()));
+    trees.iter().flat_map(ranges).map(get)
+}
+
+/// What the last operations of a transaction, those of [`whole`], have read.
+pub(super) fn of_answer(answer: &TxnResponse, trees: &[Tree]) -> Option<Snapshot> {
+    let all: Vec<KeyRange> = trees.iter().flat_map(ranges).collect();
+    let parts = answer.op_responses();
+    if all.is_empty() || !answer.succeeded() || parts.len() < all.len() {
+        return None;
+    }
+    let mut snapshot = Snapshot::default();
+    set_revision(&mut snapshot, answer.header());
+    for (range, part) in all.iter().rev().zip(parts.into_iter().rev()) {
+        let TxnOpResponse::Get(part) = part else { return None };
+        if take(&mut snapshot, part, range).is_some() {
+            return None;
+        }
+    }
+    Some(snapshot)
 }
 
 /// Takes the keys of one page; returns what is left of its range.

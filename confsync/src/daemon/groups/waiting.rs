@@ -53,6 +53,32 @@ impl WaitingGroup {
 }
 
 impl ReloadGroups {
+    /// Begins all groups at the start. Those that cannot are tried again later.
+    ///
+    /// # Errors
+    /// When none can, and no program of ours serves: then the service manager tries again.
+    pub(in crate::daemon) async fn begin_all(
+        &mut self,
+        groups: Vec<ReloadGroup>,
+        joined: &Gate,
+    ) -> anyhow::Result<()> {
+        let mut failed = Vec::new();
+        for group in groups {
+            let new = NewGroup::of(group);
+            if let Err(error) = self.begin(new.clone(), joined, HANDED_OVER).await {
+                failed.push((new, error));
+            }
+        }
+        let is_useless = self.environment.child.is_none() && self.running() == 0;
+        if is_useless && !failed.is_empty() {
+            return Err(failed.swap_remove(0).1);
+        }
+        for (new, error) in failed {
+            self.wait_to_begin(new, joined.clone(), &error).await;
+        }
+        Ok(())
+    }
+
     /// Begins `new`, or has it tried again later.
     pub(in crate::daemon) async fn begin_or_wait(&mut self, new: NewGroup, joined: &Gate) {
         if let Err(error) = self.begin(new.clone(), joined, HANDED_OVER).await {

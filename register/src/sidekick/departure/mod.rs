@@ -24,7 +24,7 @@ use super::registration::Registration;
 use super::services::StoppedService;
 use crate::config::Process;
 use crate::handshake::{
-    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, wait_for_all,
+    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, trees_of, wait_for_all,
 };
 use crate::health::HealthState;
 use crate::quiet::{self, QuietEnd};
@@ -162,9 +162,14 @@ impl<S: Store> Departure<S> {
         let mut wants = BTreeMap::new();
         for (key, value) in keys {
             let marker = self.bookkeeping.leave_marker(key, self.times);
-            let marker = marker.map(|(key, value)| Marker { key, value });
+            // One key alone: what its load balancers say is read with its removal.
+            let reads = match keys.len() {
+                1 => trees_of(&self.bookkeeping, keys.keys()),
+                _ => Vec::new(),
+            };
+            let marker = marker.map(|(key, value)| Marker { key, value, reads });
             // The markers stay as long as we do.
-            wants.extend(marker.clone().map(|Marker { key, value }| {
+            wants.extend(marker.clone().map(|Marker { key, value, .. }| {
                 (key, Want { value, takeover: Takeover::Any, aim: Aim::Present })
             }));
             let aim = marker.map_or(Aim::Absent, Aim::Left);
@@ -231,6 +236,7 @@ impl<S: Store> Departure<S> {
         &mut self,
         mut removed: BTreeMap<Key, Revision>,
     ) -> DrainResult {
+        let mut known = self.registration.read_with_removal(&removed);
         // Twice: once more if the store is restored meanwhile and the keys come back.
         for _ in 0..2 {
             let now = Instant::now();
@@ -241,9 +247,8 @@ impl<S: Store> Departure<S> {
             let waits = removed.iter().map(wait).collect();
             let store = self.registration.store().clone();
             let report = DrainReport::new(self.manager.clone(), self.publish.clone());
-            match wait_for_all(&store, &self.bookkeeping, waits, report.into_fn(), &self.abort)
-                .await
-            {
+            let (known, report) = (known.take(), report.into_fn());
+            match wait_for_all(&store, &self.bookkeeping, waits, known, report, &self.abort).await {
                 WaitsEnd::Results(results) => return self.results(results),
                 WaitsEnd::Aborted => {
                     return self.unconfirmed("drain unconfirmed: a second signal came");
