@@ -73,6 +73,19 @@ pub struct Ack {
     /// The newest revision that was considered, and why it is not applied.
     #[serde(default, rename = "refused", skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejection>,
+    /// Who changes backends in the proxy; not in those of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<DriverInUse>,
+}
+
+/// Who changes backends in the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverInUse {
+    /// Its name; `reload` if every change is a reload.
+    pub name: String,
+    /// Why it is not a better one, for an operator whose templates could use one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Why a revision is not applied, for good: waiting longer does not help unless something

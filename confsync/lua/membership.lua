@@ -586,9 +586,24 @@ local function take(pool, entry, max_fails, fail_timeout, slow_start)
     return nil
 end
 
--- balancer_by_lua of the upstream `name`. `counted` is false where the user's own
--- log_by_lua hides ours: then nothing is counted that would never be taken back.
-function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted)
+-- As many tries as there are backends: what the last one answers goes to the client. nginx
+-- begins with as many as there are `server` lines, which `lines` says, or with the limit of
+-- proxy_next_upstream_tries if that is lower; this is what is to be found out before any
+-- may be taken away.
+local function set_tries(backends, lines)
+    if backends >= lines then
+        balancer.set_more_tries(backends - lines)
+        return
+    end
+    local _, limited = balancer.set_more_tries(1)
+    if not pcall(balancer.set_more_tries, limited and 0 or backends - lines) then
+        balancer.set_more_tries(0)
+    end
+end
+
+-- balancer_by_lua of the upstream `name`, which has so many usable `server` lines. `counted` is
+-- false where the user's own log_by_lua hides ours: then nothing is counted that would never be taken back.
+function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted, lines)
     local pool = pools[name]
     if not pool then
         local why, absent
@@ -620,8 +635,9 @@ function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted)
     take_back(entry)
     entry.slot = nil
     local slot = take(pool, entry, max_fails, fail_timeout, slow_start)
-    if not slot and #entry.tried == 1 and pool.count == 1 then
-        -- A kept connection that the only backend has closed gives one more try.
+    if not slot and #entry.tried >= pool.count then
+        -- A kept connection that its backend has closed gives one try more than there are
+        -- backends.
         entry.tried = {}
         slot = take(pool, entry, max_fails, fail_timeout, slow_start)
     end
@@ -642,7 +658,7 @@ function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted)
         pool.own_totals[slot * 2 + 1] = pool.own_totals[slot * 2 + 1] + 1
     end
     if not state then
-        balancer.set_more_tries(pool.count)
+        set_tries(pool.count, lines)
     end
     local done, why = balancer.set_current_peer(pool.host[slot], pool.port[slot])
     if not done then

@@ -15,6 +15,8 @@
 
 mod automaton;
 mod balancer;
+mod exhaustive;
+mod haproxy;
 mod membership;
 mod minimise;
 mod search;

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use confsync::proxy::membership::layout::{Head, MemberId, SlotRecord, SlotState};
 use confsync::proxy::membership::roster::{Joining, Roster, TableWrite};
-use foldhash::{HashMap, HashMapExt};
+
+use crate::exhaustive::{self, Explore};
 
 const LEAVER: MemberId = [1; 16];
 const STAYER: MemberId = [2; 16];
@@ -176,7 +177,7 @@ impl Exploration {
     }
 
     /// Everything that may happen next.
-    fn steps(&mut self, moment: &Moment) -> Vec<(String, Moment)> {
+    fn all_steps(&mut self, moment: &Moment) -> Vec<(String, Moment)> {
         let mut steps = Vec::new();
         for worker in 0..WORKERS {
             self.of_worker(moment, worker, &mut steps);
@@ -338,7 +339,7 @@ impl Exploration {
     }
 
     /// What must not be.
-    fn judge(&self, moment: &Moment) -> Result<(), String> {
+    fn must_not_be(&self, moment: &Moment) -> Result<(), String> {
         let sent = moment.workers.contains(&Worker::Sent);
         if moment.writer == Writer::Acknowledged && sent {
             return Err("the leaver is dead, and has a request".to_owned());
@@ -347,56 +348,25 @@ impl Exploration {
     }
 }
 
-/// All moments that can be, or the way to one that must not be.
+impl Explore for Exploration {
+    type Moment = Moment;
+
+    fn steps(&mut self, moment: &Moment) -> Vec<(String, Moment)> {
+        self.all_steps(moment)
+    }
+
+    fn judge(&self, moment: &Moment) -> Result<(), String> {
+        self.must_not_be(moment)
+    }
+
+    fn has_ended(&self, moment: &Moment) -> bool {
+        moment.writer == Writer::Acknowledged
+    }
+}
+
 fn explore(broken: Option<MembershipRule>) -> Result<usize, String> {
-    let (mut all, first) = Exploration::new(broken);
-    let mut numbers = HashMap::new();
-    let mut moments = vec![first.clone()];
-    let mut from: Vec<(usize, String)> = vec![(0, String::new())];
-    let mut edges: Vec<(usize, usize)> = Vec::new();
-    numbers.insert(first, 0);
-    let mut at = 0;
-    while at < moments.len() {
-        let moment = moments[at].clone();
-        all.judge(&moment).map_err(|why| format!("{why}\n{}", trace(&from, at)))?;
-        for (what, next) in all.steps(&moment) {
-            let number = *numbers.entry(next.clone()).or_insert_with(|| {
-                moments.push(next);
-                from.push((at, what));
-                moments.len() - 1
-            });
-            edges.push((at, number));
-        }
-        at += 1;
-    }
-    ends(&moments, &edges).map_err(|at| format!("the drain is stuck\n{}", trace(&from, at)))?;
-    Ok(moments.len())
-}
-
-/// From everywhere the drain can still end.
-fn ends(moments: &[Moment], edges: &[(usize, usize)]) -> Result<(), usize> {
-    let mut before: Vec<Vec<usize>> = vec![Vec::new(); moments.len()];
-    edges.iter().for_each(|(from, to)| before[*to].push(*from));
-    let mut good: Vec<bool> = moments.iter().map(|m| m.writer == Writer::Acknowledged).collect();
-    let mut open: Vec<usize> = (0..moments.len()).filter(|at| good[*at]).collect();
-    while let Some(at) = open.pop() {
-        for from in &before[at] {
-            if !std::mem::replace(&mut good[*from], true) {
-                open.push(*from);
-            }
-        }
-    }
-    good.iter().position(|good| !good).map_or(Ok(()), Err)
-}
-
-fn trace(from: &[(usize, String)], mut at: usize) -> String {
-    let mut steps = Vec::new();
-    while at != 0 {
-        steps.push(from[at].1.as_str());
-        at = from[at].0;
-    }
-    steps.reverse();
-    steps.join("\n")
+    let (all, first) = Exploration::new(broken);
+    exhaustive::explore(all, first)
 }
 
 #[track_caller]

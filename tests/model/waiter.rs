@@ -126,6 +126,7 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
                     reason: "no backend is registered".into(),
                     too_few_backends: true,
                 }),
+                driver: None,
             };
             add(&mut snapshot, format!("/confsync/acks/web/{}", name_of(which)), &ack);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use confsync::proxy::membership::nginx_text::BalancerSettings;
+use confsync::proxy::membership::nginx_text::{BalancerSettings, Balancing};
 use tests::eventually::check;
 use tests::{Backend, Behaviour, Load, eventually};
 
@@ -108,7 +108,10 @@ async fn the_less_loaded_of_two_is_chosen_across_workers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_backend_starts_slowly() {
-    let settings = BalancerSettings { slow_start: Duration::from_secs(3600), ..Default::default() };
+    let settings = BalancerSettings::with(Balancing {
+        slow_start: Duration::from_secs(3600),
+        ..Balancing::default()
+    });
     let Some((scene, _nginx)) = Scene::start(&Conf { settings, ..Conf::default() }).await else {
         return;
     };
@@ -142,8 +145,10 @@ async fn a_dead_backend_is_left_out_for_fail_timeout() {
 
 #[tokio::test]
 async fn it_is_let_in_again_and_forgiven_when_it_answers() {
-    let settings =
-        BalancerSettings { fail_timeout: Duration::from_millis(200), ..Default::default() };
+    let settings = BalancerSettings::with(Balancing {
+        fail_timeout: Duration::from_millis(200),
+        ..Balancing::default()
+    });
     let Some((scene, _nginx)) = Scene::start(&Conf { settings, ..Conf::default() }).await else {
         return;
     };
@@ -238,7 +243,8 @@ async fn an_empty_set_answers_503_and_when_to_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_hold_requests_wait_for_the_only_backend_to_come_back() {
-    let settings = BalancerSettings { hold: Duration::from_secs(30), ..Default::default() };
+    let settings =
+        BalancerSettings::with(Balancing { hold: Duration::from_secs(30), ..Balancing::default() });
     let conf = Conf { settings, site: SITE, ..Conf::default() };
     let Some((scene, _nginx)) = Scene::start(&conf).await else { return };
     let only = Backend::start(&scene.lab, "only").await;
@@ -272,7 +278,10 @@ async fn with_hold_requests_wait_for_the_only_backend_to_come_back() {
 
 #[tokio::test]
 async fn a_hold_that_ends_answers_503() {
-    let settings = BalancerSettings { hold: Duration::from_millis(50), ..Default::default() };
+    let settings = BalancerSettings::with(Balancing {
+        hold: Duration::from_millis(50),
+        ..Balancing::default()
+    });
     let Some((scene, _nginx)) = Scene::start(&Conf { settings, ..Conf::default() }).await else {
         return;
     };

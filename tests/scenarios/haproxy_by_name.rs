@@ -32,17 +32,17 @@ backend apache
 {{ end }}"#;
 
 /// HAProxy with a master, of a file of its own and one that confsync writes.
-struct Site {
-    lab: Lab,
-    etcd: Etcd,
+pub(crate) struct Site {
+    pub(crate) lab: Lab,
+    pub(crate) etcd: Etcd,
     backends: [Backend; 2],
     sidekicks: [Running; 2],
-    listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     confdir: Confdir,
 }
 
 impl Site {
-    async fn prepare() -> Self {
+    pub(crate) async fn prepare() -> Self {
         let lab = Lab::new();
         let etcd = Etcd::start(&lab).await;
         let backends = [Backend::start(&lab, "one").await, Backend::start(&lab, "two").await];
@@ -70,25 +70,47 @@ impl Site {
         Self { lab, etcd, backends, sidekicks, listen, confdir }
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    /// The template has the word whose lines a running HAProxy can be given.
+    pub(crate) fn name_servers(&self) {
+        self.confdir.edit("templates/web.tmpl", |text| {
+            let (head, _) = text.split_once("{{ range gets \"/services").unwrap();
+            format!("{head}    {{{{servers \"apache\"}}}}\n")
+        });
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.lab.folder("haproxy").join(name)
     }
 
     /// HAProxy runs, with these options more; then confsync, until it is ready.
-    async fn start(&self, more: &[&str]) -> (Process, Running) {
+    pub(crate) async fn start(&self, more: &[&str]) -> (Process, Running) {
         let first = format!("listen first\n    bind {}\n", self.lab.free());
         fs::write(self.at("web.cfg"), first).unwrap();
+        let process = self.haproxy(more).await;
+        let confsync = self.confsync();
+        confsync.ready().await;
+        (process, confsync)
+    }
+
+    /// With the files as they are.
+    pub(crate) async fn haproxy(&self, more: &[&str]) -> Process {
         let path = |name: &str| self.at(name).display().to_string();
         let line = ["-W", "-db", "-f", &path(""), "-p", &path("pid")].map(str::to_owned);
         let more = more.iter().map(|word| word.replace("HERE", &path("")));
         let spec = Spec::new("haproxy", "haproxy", self.lab.path());
         let process = self.lab.spawn(spec.args(line.into_iter().chain(more)));
-        let pid = self.at("pid");
-        eventually("HAProxy runs", || async { check(pid.exists(), || "no pid file".into()) }).await;
+        let (pid, own) = (self.at("pid"), process.pid().to_string());
+        eventually("HAProxy runs", || async {
+            let text = fs::read_to_string(&pid).unwrap_or_default();
+            check(text.trim() == own, || format!("pid file: {text}"))
+        })
+        .await;
+        process
+    }
+
+    pub(crate) fn confsync(&self) -> Running {
         let confsync = Daemon::confsync(&self.lab).etcd(&self.etcd, Api::V3);
-        let confsync = confsync.flag("--name", "lb-1").confdir(&self.confdir).start();
-        confsync.ready().await;
-        (process, confsync)
+        confsync.flag("--name", "lb-1").flag("--ttl", "2s").confdir(&self.confdir).start()
     }
 }
 
@@ -196,10 +218,7 @@ async fn a_supervised_haproxy_is_started_reloaded_and_ended_gently() {
 #[tokio::test(flavor = "multi_thread")]
 async fn backends_change_without_a_reload() {
     let site = Site::prepare().await;
-    site.confdir.edit("templates/web.tmpl", |text| {
-        let (head, _) = text.split_once("{{ range gets \"/services").unwrap();
-        format!("{head}    {{{{servers \"apache\"}}}}\n")
-    });
+    site.name_servers();
     let (process, confsync) = site.start(&[]).await;
     let workers = || {
         let pid = process.pid();

@@ -22,17 +22,17 @@ server {
 }
 ";
 
-struct Scene {
+pub(crate) struct Scene {
     // Fields are dropped in this order.
-    nginx: Nginx,
-    confdir: Confdir,
-    etcd: Etcd,
-    lab: Lab,
+    pub(crate) nginx: Nginx,
+    pub(crate) confdir: Confdir,
+    pub(crate) etcd: Etcd,
+    pub(crate) lab: Lab,
 }
 
 impl Scene {
     /// An nginx with the Lua module; `None`, and says so, where there is none.
-    async fn new(more: &str) -> Option<Self> {
+    pub(crate) async fn new(more: &str) -> Option<Self> {
         let Some(load) = load_lua() else {
             tests::skip::skip("there is no libnginx-mod-http-lua here");
             return None;
@@ -43,7 +43,7 @@ impl Scene {
     }
 
     /// An nginx as it comes, and a resource with `more` in its `[nginx]` table.
-    async fn plain(more: &str) -> Self {
+    pub(crate) async fn plain(more: &str) -> Self {
         let lab = Lab::new();
         let etcd = Etcd::start(&lab).await;
         let nginx = Nginx::prepare(&lab);
@@ -65,12 +65,12 @@ impl Scene {
         Self { nginx, confdir, etcd, lab }
     }
 
-    fn confsync(&self) -> Daemon {
+    pub(crate) fn confsync(&self) -> Daemon {
         let confsync = Daemon::confsync(&self.lab).etcd(&self.etcd, Api::V3);
         confsync.confdir(&self.confdir)
     }
 
-    async fn join(&self, name: &str) -> (Backend, Running) {
+    pub(crate) async fn join(&self, name: &str) -> (Backend, Running) {
         let at = (self.lab.another_ip(), 8080).into();
         let backend = Backend::start_at(at, name).await;
         let sidekick = Daemon::register(&self.lab).named(&format!("sidekick of {name}"));
@@ -79,7 +79,7 @@ impl Scene {
         (backend, sidekick)
     }
 
-    async fn answers(&self, body: &str) {
+    pub(crate) async fn answers(&self, body: &str) {
         eventually(format!("{body} answers"), || async {
             let answer = self.nginx.get("/").await?;
             check(answer.body.trim() == body, || format!("{} {}", answer.status, answer.body))
@@ -87,7 +87,7 @@ impl Scene {
         .await;
     }
 
-    fn workers(&self) -> Vec<i32> {
+    pub(crate) fn workers(&self) -> Vec<i32> {
         let mut pids: Vec<i32> = self.nginx.workers().iter().map(|worker| worker.pid).collect();
         pids.sort_unstable();
         pids

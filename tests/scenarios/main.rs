@@ -97,6 +97,12 @@ mod hazards_store;
 mod least_rights;
 /// Backends that change without a reload, end to end.
 mod live;
+/// Changes without a reload, while somebody else touches nginx, its files, its processes.
+mod live_disturbed;
+/// Processes are killed at random moments while backends come and go without a reload.
+mod live_kill;
+/// Changes without a reload, seen from outside.
+mod live_seen;
 /// The tutorial on machines with a real systemd.
 mod machines;
 /// The load balancer's unit when confsync is killed.

@@ -23,8 +23,8 @@ pub use process_metrics::process_metrics;
 pub use reminder::{OutageLog, Reminder};
 pub use signals::{Forwarded, Hangups, Signals};
 pub use status_server::{
-    AllowedHosts, Body, DocumentSource, Handler, HtmlPage, ListenAddress, SharedDocument,
-    StatusResponse, StatusServer, health, plain,
+    AllowedHosts, Body, DocumentSource, Handler, HtmlPage, ListenAddress, Preparation,
+    SharedDocument, StatusResponse, StatusServer, health, plain,
 };
 
 /// Environment variables that children do not inherit: secrets, and the connection to the

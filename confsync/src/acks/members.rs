@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use common::claim::{Aim, Takeover, Want, Wants, instance_of};
-use common::handshake::{Ack, Bookkeeping, Consumes, Member, Rejection};
+use common::handshake::{Ack, Bookkeeping, Consumes, DriverInUse, Member, Rejection};
 use common::model::{Key, KeyError, Revision};
 use tokio::sync::watch;
 
@@ -60,6 +60,8 @@ pub struct Applied {
     pub held: Vec<String>,
     /// Why the newest revision is not applied.
     pub refused: Option<Rejection>,
+    /// Who changes backends in the proxy, once that is proven.
+    pub driver: Option<DriverInUse>,
 }
 
 impl LoadBalancerKeys {
@@ -176,6 +178,7 @@ impl LoadBalancerKeys {
                 retained: said.held,
                 assumed: said.assumed,
                 rejected: said.refused,
+                driver: said.driver,
             };
             state.acks.insert(resource.to_owned(), ack);
         });
@@ -237,6 +240,7 @@ mod tests {
             assumed: false,
             held: vec![],
             refused: None,
+            driver: None,
         }
     }
 

@@ -1,18 +1,29 @@
-//! The loop of one set: a new picture of the keys, a signal or a due time in; one
-//! decision, the steps it owes, and what can be said of them out.
+//! The loop of one reload group.
 //!
-//! `select!` only chooses what happened. What follows is awaited outside of it and
-//! finished, also when the end was asked for meanwhile.
+//! ```text
+//! a new view, a signal, a due time ─► LastDecision ─Decision─► GroupRenderer ─files─► Pipeline
+//!                                                                                        │ steps
+//!               the status page, etcd ◄─ Publication ◄─ report ◄─ Progress, Routing ◄────┘
+//! ```
+//!
+//! `select!` only chooses what happened. What follows is awaited outside of it and finished, also
+//! when the end was asked for meanwhile.
 
-mod decide;
+mod backend_list;
+mod decision;
+mod group;
 mod probing;
-mod remember;
-mod resources;
-mod tell;
+mod publication;
+pub(crate) mod render;
+mod report;
+mod routing;
+#[cfg(test)]
+mod tests;
+mod timing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use common::handshake::Bookkeeping;
 use common::model::{Revision, Snapshot};
@@ -23,267 +34,345 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::decide::Withheld;
+use self::decision::{Decision, LastDecision};
+use self::group::{Circumstances, GroupRenderer};
 use self::probing::Probing;
-use self::tell::Standing;
+use self::publication::Publication;
+use self::render::Verdict;
+use self::report::{Progress, ReportFacts};
+use self::routing::Routing;
+use self::timing::{Debounce, Waits};
 use crate::acks::members::LoadBalancerKeys;
 use crate::apply::ledger::PendingStep;
 use crate::apply::pipeline::Pipeline;
 use crate::apply::step::StepOutcome;
-use crate::backends::RejectedValue;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
-use crate::status::audit;
-use crate::status::change_summary::Routes;
-use crate::status::resources::ServiceCounts;
-use crate::status::state::{BackendState, GroupState};
+use crate::status::audit::Changes;
+use crate::status::state::GroupState;
 
-/// How often it is looked whether old workers are gone: soon after a load, later.
-const RETIRING_SOON: Duration = Duration::from_millis(10);
-const RETIRING_LATER: Duration = Duration::from_millis(200);
-/// A round of the loop with all its steps: each is bounded by a deadline of seconds,
-/// a slow command by what its resource allows.
-const STEP: Duration = Duration::from_secs(300);
-/// How often it is looked whether somebody else has touched the files.
-const LOOK_AT_DISK: Duration = Duration::from_secs(5);
+/// A turn of the loop with all its steps: each is bounded by a deadline of seconds, a slow command
+/// by what its resource allows.
+const TURN: Duration = Duration::from_secs(300);
 /// How much later than it meant to a busy machine lets the loop look again.
 const LATE: Duration = Duration::from_secs(30);
 
 /// What an agent works with.
-pub struct Parts<S> {
-    /// Its files.
-    pub set: ReloadGroup,
-    /// How they get where they belong.
-    pub pipeline: Pipeline,
-    /// What the store says of its trees.
-    pub view: watch::Receiver<View>,
-    /// For evidence.
-    pub store: S,
-    /// Where the evidence is.
-    pub bookkeeping: Bookkeeping,
-    /// Who is told what is applied; `None` without a handshake.
-    pub members: Option<LoadBalancerKeys>,
-    /// Where what stands is published.
-    pub publish: watch::Sender<GroupState>,
-    /// Where it shows that it goes on.
-    pub liveness: Liveness,
-    /// Rung when the operator asks for another try.
-    pub again: Arc<Notify>,
-    /// Beliefs of a set that this one replaces, by resource.
-    pub known_backends: BTreeMap<String, KnownBackends>,
-    /// What was said last of a set that the same nginx ran before this one. It is shown
-    /// until the first load; nothing is acknowledged by it.
-    pub before: Option<GroupState>,
+pub(crate) struct AgentParts<S> {
+    pub(crate) group: ReloadGroup,
+    pub(crate) pipeline: Pipeline,
+    /// What the store has below the group's trees.
+    pub(crate) view: watch::Receiver<View>,
+    /// Where leave markers and acceptances are.
+    pub(crate) store: S,
+    pub(crate) bookkeeping: Bookkeeping,
+    /// What acknowledges; `None` without a handshake.
+    pub(crate) members: Option<LoadBalancerKeys>,
+    /// Where the state goes.
+    pub(crate) publish: watch::Sender<GroupState>,
+    pub(crate) liveness: Liveness,
+    /// Notified when the operator asks for another try.
+    pub(crate) again: Arc<Notify>,
+    pub(crate) predecessor: Predecessor,
 }
 
-/// The agent of one set.
-pub struct Agent<S> {
-    parts: Parts<S>,
-    /// The newest picture that was decided on.
-    decided: Revision,
-    regressions: u32,
-    /// The oldest change that waits for the debounce.
-    first_change: Option<Instant>,
-    /// Why the newest picture is not rendered.
-    withheld: Option<Withheld>,
-    refused: Vec<RejectedValue>,
-    /// The backends as they were shown last.
-    shown: BTreeMap<Arc<str>, Arc<BackendState>>,
-    /// The services of each resource, as they were counted last.
-    services: ServiceCounts,
-    owed_since: Option<SystemTime>,
-    doubting: bool,
-    /// Keys that etcd has no more and that requests may still be routed by, those of old
-    /// workers among them.
-    lingering: BTreeSet<String>,
-    /// There was a decision or a step since the state was told last.
-    has_worked: bool,
-    /// What was told last.
-    told: Option<Standing>,
-    /// Who refuses connections while etcd is away.
+/// What a group takes over from one that it replaces.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Predecessor {
+    /// The backends that each resource routed to.
+    pub(crate) known_backends: BTreeMap<String, KnownBackends>,
+    /// Its last state, if the same proxy runs by it. It is shown until the first load; nothing is
+    /// acknowledged by it.
+    pub(crate) state: Option<GroupState>,
+}
+
+/// The agent of one reload group.
+pub(crate) struct Agent<S> {
+    view: watch::Receiver<View>,
+    again: Arc<Notify>,
+    renderer: GroupRenderer<S>,
+    pipeline: Pipeline,
+    decided: LastDecision,
+    debounce: Debounce,
     probing: Probing,
-    /// When to decide again although nothing changed.
-    look_again: Option<Instant>,
-    /// The picture that was last decided on.
-    seen: Option<Arc<Snapshot>>,
-    /// When it was found that the store went backwards before our start.
-    went_back: Option<Instant>,
-    /// The revision whose backends are kept for the next start.
-    remembered: Option<Revision>,
+    routing: Routing,
+    publication: Publication,
+    /// The revision whose backends are saved for the next start.
+    saved: Option<Revision>,
     last_load: Option<Instant>,
-    /// What was routed to when everything was live last.
-    served: Option<Routes>,
-    /// The keys that it was made from.
-    served_by: Option<Arc<Snapshot>>,
     heartbeat: Heartbeat,
 }
 
 impl<S: Store> Agent<S> {
     /// An agent that has not looked at anything yet.
-    #[must_use]
-    pub fn new(parts: Parts<S>) -> Self {
-        let live = |b: &&Arc<BackendState>| b.live;
-        let served = parts.before.as_ref().filter(|before| before.live.is_some()).map(|before| {
-            let routes = before.backends.iter().filter(live);
-            routes.map(|b| (Arc::clone(&b.key), (Arc::clone(&b.addr), b.weight))).collect()
-        });
-        let shown = parts.before.iter().flat_map(|before| &before.backends);
+    pub(crate) fn new(parts: AgentParts<S>) -> Self {
+        let AgentParts { group, predecessor, store, bookkeeping, .. } = parts;
+        let Predecessor { known_backends, state } = predecessor;
+        let heartbeat = parts.liveness.heartbeat(&format!("the agent of {}", group.name), TURN);
         Self {
-            decided: Revision::default(),
-            regressions: 0,
-            first_change: None,
-            withheld: None,
-            refused: Vec::new(),
-            shown: shown.map(|b| (Arc::clone(&b.key), Arc::clone(b))).collect(),
-            services: resources::services_before(&parts),
-            owed_since: None,
-            doubting: false,
-            lingering: BTreeSet::new(),
-            has_worked: true,
-            told: None,
+            view: parts.view,
+            again: parts.again,
+            pipeline: parts.pipeline,
+            decided: LastDecision::default(),
+            debounce: Debounce::new(group.debounce()),
             probing: Probing::default(),
-            look_again: None,
-            seen: None,
-            went_back: None,
-            remembered: None,
+            routing: Routing::after(state.as_ref()),
+            publication: Publication::new(&group, parts.publish, parts.members, state),
+            renderer: GroupRenderer::new(group, store, bookkeeping, known_backends),
+            saved: None,
             last_load: None,
-            served,
-            served_by: None,
-            heartbeat: parts.liveness.heartbeat(&format!("the agent of {}", parts.set.name), STEP),
-            parts,
+            heartbeat,
         }
     }
 
-    /// Works until `shutdown`, and then once more if a load is owed by an install.
-    /// Returns what it believes, for a successor.
-    pub async fn run(mut self, shutdown: CancellationToken) -> BTreeMap<String, KnownBackends> {
-        let mut now_due = true;
+    /// Works until `shutdown`, and then once more if files in place are to be loaded. Returns the
+    /// backends that are routed to, for a successor.
+    pub(crate) async fn run(
+        mut self,
+        shutdown: CancellationToken,
+    ) -> BTreeMap<String, KnownBackends> {
+        let mut must_decide = true;
         loop {
-            self.heartbeat.beat(STEP);
-            now_due |= self.look_again.is_some_and(|at| Instant::now() >= at);
-            now_due |= self.probe_while_stale().await;
-            if now_due || self.is_due() {
-                self.decide().await;
-            }
-            self.parts.pipeline.look_at_files().await;
-            self.parts.pipeline.look_for_lost_members().await;
-            loop {
-                let outcome = self.parts.pipeline.step(Instant::now()).await;
-                if outcome == StepOutcome::Idle {
-                    break;
-                }
-                self.has_worked = true;
-                if outcome.is_active() {
-                    self.last_load = Some(Instant::now());
-                    self.note_what_is_served();
-                }
-                // Members are active before they are written: nobody waits for the disk.
-                if outcome == StepOutcome::MembersChanged {
-                    self.parts.pipeline.look_at_departed().await;
-                    self.tell();
-                }
-                if shutdown.is_cancelled() {
-                    break;
-                }
-                // What came in meanwhile is better than what is owed.
-                if self.is_due() {
-                    self.decide().await;
-                }
-            }
-            self.parts.pipeline.look_at_departed().await;
-            self.tell();
-            self.remember().await;
+            self.turn(must_decide, &shutdown).await;
             if shutdown.is_cancelled() {
                 return self.end().await;
             }
-            let until = self.next_look();
-            self.heartbeat.beat(until.saturating_duration_since(Instant::now()) + LATE);
-            now_due = tokio::select! {
-                () = shutdown.cancelled() => continue,
-                () = sleep_until(until) => false,
-                () = self.parts.pipeline.master_gone() => {
-                    self.parts.pipeline.note_master_gone();
-                    self.has_worked = true;
-                    false
-                }
-                () = self.parts.again.notified() => {
-                    self.parts.pipeline.try_again();
-                    self.decided != Revision::default()
-                }
-                changed = self.parts.view.changed() => {
-                    if changed.is_err() { shutdown.cancelled().await }
-                    false
-                }
-            };
+            must_decide = self.wait(&shutdown).await;
         }
     }
 
-    /// What is wanted is live: what that changed is logged.
-    fn note_what_is_served(&mut self) {
-        let routes = self.routes();
-        let seen = self.seen.clone().unwrap_or_default();
-        let none = Snapshot::default();
-        let before = self.served.as_ref();
-        let before = before.map(|routes| (routes, self.served_by.as_deref().unwrap_or(&none)));
-        let audit::Changes { added, removed, changed } = audit::changes(before, (&routes, &seen));
+    /// One turn: a decision if one is due, the steps that are pending, a report.
+    async fn turn(&mut self, must_decide: bool, shutdown: &CancellationToken) {
+        self.heartbeat.beat(TURN);
+        let again = self.decided.again();
+        let is_due = must_decide || again.is_some_and(|at| Instant::now() >= at);
+        if self.probe().await || is_due || self.has_news() {
+            self.decide().await;
+        }
+        self.pipeline.look_at_files().await;
+        self.pipeline.look_for_lost_members().await;
+        self.perform_steps(shutdown).await;
+        self.pipeline.look_at_departed().await;
+        self.report();
+        self.save_backends().await;
+    }
+
+    /// Waits for the next event. Whether it is to be decided again, whatever the keys are.
+    async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
+        let until = self.waits().first_end(Instant::now());
+        self.heartbeat.beat(until.saturating_duration_since(Instant::now()) + LATE);
+        tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = sleep_until(until) => false,
+            () = self.pipeline.master_gone() => {
+                self.pipeline.note_master_gone();
+                self.publication.outdate();
+                false
+            }
+            () = self.again.notified() => {
+                self.pipeline.try_again();
+                !self.decided.is_none()
+            }
+            changed = self.view.changed() => {
+                if changed.is_err() { shutdown.cancelled().await }
+                false
+            }
+        }
+    }
+
+    fn waits(&self) -> Waits {
+        Waits {
+            pending: self.pipeline.pending(Instant::now()),
+            debounce_ends: self.debounce.ends(),
+            decide_again: self.decided.again(),
+            probe_again: self.probing.next(),
+            has_old_generations: self.pipeline.status().old_generations > 0,
+            last_load: self.last_load,
+        }
+    }
+
+    /// Asks backends whether they answer, if etcd cannot.
+    async fn probe(&mut self) -> bool {
+        let away_since = self.view.borrow().stale.as_ref().map(|stale| stale.since);
+        let away_since = away_since.filter(|_| !self.decided.is_none());
+        self.probing.probe(&self.renderer.group, self.renderer.known(), away_since).await
+    }
+
+    /// Whether there are keys that were not decided on, and their debounce is over.
+    fn has_news(&mut self) -> bool {
+        let view = self.view.borrow();
+        if !self.decided.is_outdated_by(&view) {
+            return false;
+        }
+        // What is known at the start, without any keys, waits for nothing.
+        view.snapshot.is_none() || self.debounce.is_over(Instant::now())
+    }
+
+    /// Makes of the newest keys what is wanted.
+    async fn decide(&mut self) {
+        self.debounce.reset();
+        self.decided.begin();
+        self.publication.outdate();
+        let view = self.view.borrow_and_update().clone();
+        let decision = self.decided.next(&view, self.probing.take_news());
+        tracing::trace!(set = self.renderer.group.name, "{decision}");
+        match decision {
+            Decision::Wait => {}
+            Decision::KeepFilesInPlace => self.pipeline.want_what_is_in_place(),
+            Decision::SameFiles(snapshot) => {
+                self.pipeline.want_same_at(snapshot.revision);
+                self.decided.take(snapshot);
+            }
+            Decision::Render(snapshot, _) => self.render(snapshot, &view).await,
+        }
+    }
+
+    async fn render(&mut self, snapshot: Arc<Snapshot>, view: &View) {
+        if self.decided.take_regressions(view.regressions) {
+            self.pipeline.forget_revisions();
+        }
+        if self.decided.is_none() && self.renderer.recall(&snapshot) {
+            self.decided.note_regressed_before_start(Instant::now());
+        }
+        let grace = self.renderer.group.grace();
+        let circumstances = Circumstances {
+            regressed: self.decided.is_within_grace(view, grace, Instant::now()),
+            in_place: self.pipeline.has_files_in_place(),
+            left_out: self.probing.left_out(),
+        };
+        let rendered = self.renderer.render(&snapshot, circumstances).await;
+        let revision = snapshot.revision;
+        self.decided.take(snapshot);
+        match rendered.files {
+            Some(files) => {
+                let routes = self.renderer.routes(self.probing.left_out());
+                let cause = self.routing.cause_of(&routes);
+                self.pipeline.want_rendered(files, revision, cause);
+            }
+            None => self.pipeline.want_what_is_in_place(),
+        }
+        self.log_withheld(&rendered.verdict);
+        self.decided.conclude(rendered.verdict, Instant::now());
+    }
+
+    fn log_withheld(&self, verdict: &Verdict) {
+        let withheld = verdict.withheld();
+        if let Some(withheld) = withheld.filter(|_| withheld != self.decided.verdict().withheld()) {
+            tracing::warn!(set = self.renderer.group.name, "{}; the last files stay", withheld.why);
+        }
+    }
+
+    /// Performs the steps that are pending. What comes in meanwhile is better than what is.
+    async fn perform_steps(&mut self, shutdown: &CancellationToken) {
+        loop {
+            let outcome = self.pipeline.step(Instant::now()).await;
+            if outcome == StepOutcome::Idle {
+                return;
+            }
+            self.publication.outdate();
+            if outcome.is_active() {
+                self.last_load = Some(Instant::now());
+                self.note_routes();
+            }
+            // Members are active before they are written: nobody waits for the disk.
+            if outcome == StepOutcome::MembersChanged {
+                self.pipeline.look_at_departed().await;
+                self.report();
+            }
+            if shutdown.is_cancelled() {
+                return;
+            }
+            if self.has_news() {
+                self.decide().await;
+            }
+        }
+    }
+
+    /// What is wanted is active: what that changed is logged.
+    fn note_routes(&mut self) {
+        let routes = self.renderer.routes(self.probing.left_out());
+        let keys = self.decided.snapshot().cloned().unwrap_or_default();
+        let Changes { added, removed, changed } = self.routing.serve(routes, keys);
         tracing::info!(
-            set = self.parts.set.name,
-            revision = %self.decided,
-            cause = self.parts.pipeline.status().cause,
+            set = self.renderer.group.name,
+            revision = %self.decided.revision(),
+            cause = self.pipeline.status().cause,
             added,
             removed,
             changed,
             "applied"
         );
-        (self.served, self.served_by) = (Some(routes), Some(seen));
     }
 
-    /// A load that an install owes is carried out; nothing new is installed.
+    /// The newest revision that is active; nothing while the newest is withheld.
+    fn applied(&self) -> Option<Revision> {
+        let is_withheld = self.decided.verdict().withheld().is_some();
+        let is_applied = !is_withheld && !self.decided.is_none();
+        self.pipeline.applied().filter(|_| is_applied)
+    }
+
+    /// Publishes how far the group is, and acknowledges it.
+    fn report(&mut self) {
+        let progress = self.progress();
+        if !self.publication.is_due(&progress) {
+            return;
+        }
+        let pipeline = self.pipeline.status();
+        let facts = ReportFacts {
+            group: &self.renderer.group,
+            progress: &progress,
+            pipeline,
+            withheld: self.decided.verdict().withheld(),
+            rejected: self.renderer.rejected(),
+        };
+        let (lingering, regressions) = (self.routing.lingering(), self.decided.regressions());
+        let is_assumed = self.pipeline.proxy().is_assumed();
+        self.publication.acknowledge(&facts, lingering, is_assumed, regressions);
+        // What was routed to last is routed to only while that is still proven.
+        let is_proven = pipeline.active.is_some() || progress.active_before.is_some();
+        let served = self.routing.served().filter(|_| is_proven);
+        self.publication.show(&facts, self.renderer.known(), served);
+    }
+
+    fn progress(&mut self) -> Progress {
+        let quiesced = self.pipeline.quiesced(Instant::now());
+        let pipeline = self.pipeline.status();
+        let is_nothing_older_active = pipeline.in_sync && pipeline.old_generations == 0;
+        let retained = self.renderer.known().values().flat_map(KnownBackends::still_routed);
+        self.routing.linger(retained, is_nothing_older_active);
+        let is_withheld = self.decided.verdict().withheld().is_some();
+        let active_before = self.publication.active_before().filter(|_| pipeline.is_untouched);
+        Progress {
+            decided: (!self.decided.is_none()).then(|| self.decided.revision()),
+            applied: self.applied(),
+            quiesced,
+            in_sync: pipeline.in_sync && !is_withheld,
+            old_generations: pipeline.old_generations,
+            lingering: self.routing.lingering().len(),
+            active_before: active_before.map(str::to_owned),
+            stale: self.view.borrow().stale.as_ref().map(|stale| stale.reason.clone()),
+        }
+    }
+
+    /// Saves what is proven for the next start; not while any loss is uncertain.
+    async fn save_backends(&mut self) {
+        let Some(snapshot) = self.view.borrow().snapshot.clone() else { return };
+        let applied = self.applied();
+        let is_settled = *self.decided.verdict() == Verdict::Settled;
+        if is_settled && applied == Some(snapshot.revision) && applied != self.saved {
+            self.saved = applied;
+            self.renderer.save(&snapshot).await;
+        }
+    }
+
+    /// Files in place that are not loaded are; nothing new is installed.
     async fn end(mut self) -> BTreeMap<String, KnownBackends> {
-        if self.parts.pipeline.pending(Instant::now()) == PendingStep::Reload {
-            self.parts.pipeline.step(Instant::now()).await;
-            self.tell();
+        if self.pipeline.pending(Instant::now()) == PendingStep::Reload {
+            self.pipeline.step(Instant::now()).await;
+            self.publication.outdate();
+            self.report();
         }
         self.heartbeat.end();
-        self.parts.known_backends
-    }
-
-    /// Whether there is a picture to decide on, and its debounce is over.
-    fn is_due(&mut self) -> bool {
-        let view = self.parts.view.borrow();
-        let Some(snapshot) = &view.snapshot else {
-            return view.stale.as_ref().is_some_and(|_| self.decided == Revision::default());
-        };
-        // Not by its revision: another history may have one of the same.
-        let known = self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, snapshot));
-        let news = !known || view.regressions != self.regressions;
-        let debounce = self.parts.set.debounce();
-        drop(view);
-        if !news {
-            return false;
-        }
-        let first = *self.first_change.get_or_insert_with(Instant::now);
-        Instant::now() >= first + debounce
-    }
-
-    fn next_look(&self) -> Instant {
-        let now = Instant::now();
-        let mut next = now + LOOK_AT_DISK;
-        // A pause may have ended since the last step: what is owed is owed now.
-        match self.parts.pipeline.pending(now) {
-            PendingStep::Nothing => {}
-            PendingStep::NotBefore(until) => next = next.min(until),
-            _ => next = now,
-        }
-        if let Some(first) = self.first_change {
-            next = next.min(first + self.parts.set.debounce());
-        }
-        next = self.look_again.map_or(next, |at| next.min(at));
-        next = self.probing.next.map_or(next, |at| next.min(at));
-        if self.parts.pipeline.status().old_generations > 0 {
-            let soon = self.last_load.is_none_or(|at| now < at + Duration::from_secs(1));
-            next = next.min(now + if soon { RETIRING_SOON } else { RETIRING_LATER });
-        }
-        next
+        self.renderer.into_known()
     }
 }

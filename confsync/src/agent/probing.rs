@@ -1,20 +1,19 @@
-//! While etcd is away nobody can be told that a backend died. A resource may have its backends
+//! While etcd is away nobody can report that a backend died. A resource may have its backends
 //! asked then (`probe_when_stale`): who refuses connections is left out until it answers again,
 //! or etcd is back, which is right about everybody.
 //!
 //! Only a refusal counts. Silence may as well be our own lost network, like that of etcd.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::model::Endpoint;
-use common::store::Store;
 use tokio::time::Instant;
 
-use super::Agent;
 use crate::backends::known::KnownBackends;
-use crate::backends::{ParsedKeys, loss_check};
+use crate::backends::loss_check;
+use crate::config::reload_group::ReloadGroup;
 
 /// How often in a row a backend refuses before it is left out.
 const REFUSALS: u8 = 2;
@@ -26,18 +25,55 @@ type Services = BTreeMap<Arc<str>, Arc<str>>;
 #[derive(Debug, Default)]
 pub(super) struct Probing {
     /// When to ask next; `None` while etcd is followed.
-    pub(super) next: Option<Instant>,
+    next: Option<Instant>,
     /// How often in a row each has refused.
     refusals: BTreeMap<Arc<str>, u8>,
-    /// Those that are left out of the files.
-    out: BTreeSet<Arc<str>>,
+    left_out: BTreeSet<Arc<str>>,
     /// Others are to be left out than in what was rendered last.
-    pub(super) is_news: bool,
+    is_news: bool,
 }
 
 impl Probing {
-    /// Counts answers, `true` for a refusal, of backends of these services. Whether others are
-    /// left out than before.
+    /// Asks the backends if etcd has been away for long enough. Whether others are to be left out
+    /// than before.
+    pub(super) async fn probe(
+        &mut self,
+        group: &ReloadGroup,
+        known: &BTreeMap<String, KnownBackends>,
+        away_since: Option<Instant>,
+    ) -> bool {
+        let Some(span) = interval(group) else { return false };
+        let Some(since) = away_since else { return self.end() };
+        if Instant::now() < *self.next.get_or_insert(since + span) {
+            return false;
+        }
+        let (asked, services) = to_ask(group, known);
+        let answers = loss_check::refusing(asked).await;
+        self.next = Some(Instant::now() + span);
+        let is_changed = self.count(&answers, &services);
+        if is_changed && self.left_out.is_empty() {
+            tracing::info!(set = group.name, "no backend is left out any more");
+        } else if is_changed {
+            let out = self.left_out.iter().map(|key| &**key).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                set = group.name,
+                out,
+                "etcd is away; backends that refuse connections are left out"
+            );
+        }
+        self.is_news |= is_changed;
+        is_changed
+    }
+
+    /// etcd is followed, and right about everybody.
+    fn end(&mut self) -> bool {
+        let had = !self.left_out.is_empty();
+        *self = Self { is_news: had, ..Self::default() };
+        had
+    }
+
+    /// Counts answers, `true` for a refusal, of backends of these services. Of a service whose
+    /// backends all refuse, all stay.
     fn count(&mut self, answers: &BTreeMap<Arc<str>, bool>, services: &Services) -> bool {
         for (key, refuses) in answers {
             let times = self.refusals.entry(Arc::clone(key)).or_default();
@@ -48,80 +84,44 @@ impl Probing {
             services.iter().filter(|(key, _)| !refuses(key)).map(|(_, name)| &**name).collect();
         let out = services.iter().filter(|(key, name)| refuses(key) && served.contains(&***name));
         let out: BTreeSet<Arc<str>> = out.map(|(key, _)| Arc::clone(key)).collect();
-        let changed = out != self.out;
-        self.out = out;
-        changed
+        let is_changed = out != self.left_out;
+        self.left_out = out;
+        is_changed
     }
 
-    /// Whether a backend is left out.
-    pub(super) fn is_out(&self, key: &str) -> bool {
-        self.out.contains(key)
+    /// Whether others are left out than in what was rendered last; asked by whoever renders.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
     }
 
-    /// What is to be rendered of `seen`.
-    pub(super) fn without<'s>(&self, seen: &'s ParsedKeys) -> Cow<'s, ParsedKeys> {
-        if self.out.is_empty() {
-            return Cow::Borrowed(seen);
-        }
-        let mut shown = seen.clone();
-        for key in &self.out {
-            shown.backends.remove(key);
-            Arc::make_mut(&mut shown.entries).remove(key);
-        }
-        Cow::Owned(shown)
+    pub(super) fn left_out(&self) -> &BTreeSet<Arc<str>> {
+        &self.left_out
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
     }
 }
 
-impl<S: Store> Agent<S> {
-    /// Asks the backends if etcd has been away for long enough. `true`: others are to be left
-    /// out than before, so the files are to be made again.
-    pub(super) async fn probe_while_stale(&mut self) -> bool {
-        let spans = self.parts.set.programs.iter().map(|p| p.resource.policy.probe_when_stale);
-        let Some(span) = spans.filter(|span| !span.is_zero()).min() else { return false };
-        let away = self.parts.view.borrow().stale.as_ref().map(|stale| stale.since);
-        let Some(since) = away.filter(|_| self.decided.0 > 0) else {
-            return self.end_probing();
-        };
-        let now = Instant::now();
-        if now < *self.probing.next.get_or_insert(since + span) {
-            return false;
-        }
-        let (asked, services) = self.probed();
-        let answers = loss_check::refusing(asked).await;
-        self.probing.next = Some(Instant::now() + span);
-        let changed = self.probing.count(&answers, &services);
-        if changed && self.probing.out.is_empty() {
-            tracing::info!(set = self.parts.set.name, "no backend is left out any more");
-        } else if changed {
-            let out = self.probing.out.iter().map(|key| &**key).collect::<Vec<_>>().join(", ");
-            tracing::warn!(
-                set = self.parts.set.name,
-                out,
-                "etcd is away; backends that refuse connections are left out"
-            );
-        }
-        self.probing.is_news |= changed;
-        changed
-    }
+/// The shortest that any resource asks for; `None` where none does.
+fn interval(group: &ReloadGroup) -> Option<Duration> {
+    let spans = group.programs.iter().map(|program| program.resource.policy.probe_when_stale);
+    spans.filter(|span| !span.is_zero()).min()
+}
 
-    /// etcd is right about everybody.
-    fn end_probing(&mut self) -> bool {
-        let had = !self.probing.out.is_empty();
-        self.probing = Probing { is_news: had, ..Probing::default() };
-        had
+fn to_ask(
+    group: &ReloadGroup,
+    known: &BTreeMap<String, KnownBackends>,
+) -> (Vec<(Arc<str>, Endpoint)>, Services) {
+    let programs = group.programs.iter();
+    let probed = programs.filter(|program| !program.resource.policy.probe_when_stale.is_zero());
+    let known = probed.filter_map(|program| known.get(&program.resource.name));
+    let (mut asked, mut services) = (Vec::new(), Services::new());
+    for (key, registered) in known.flat_map(KnownBackends::backends) {
+        asked.push((Arc::clone(key), registered.backend.addr.clone()));
+        services.insert(Arc::clone(key), Arc::clone(&registered.service));
     }
-
-    fn probed(&self) -> (Vec<(Arc<str>, Endpoint)>, Services) {
-        let programs = self.parts.set.programs.iter();
-        let probed = programs.filter(|p| !p.resource.policy.probe_when_stale.is_zero());
-        let beliefs = probed.filter_map(|p| self.parts.known_backends.get(&p.resource.name));
-        let (mut asked, mut services) = (Vec::new(), Services::new());
-        for (key, registered) in beliefs.flat_map(KnownBackends::backends) {
-            asked.push((Arc::clone(key), registered.backend.addr.clone()));
-            services.insert(Arc::clone(key), Arc::clone(&registered.service));
-        }
-        (asked, services)
-    }
+    (asked, services)
 }
 
 #[cfg(test)]
@@ -129,18 +129,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_refuses_twice_is_out_until_it_answers() {
+    fn a_backend_that_refuses_twice_is_left_out_until_it_answers() {
         let keys: [Arc<str>; 2] = ["/services/apache/1".into(), "/services/apache/2".into()];
         let [one, two] = keys.each_ref();
         let services = keys.iter().map(|key| (Arc::clone(key), "apache".into())).collect();
         let answer = |key: &Arc<str>, refuses| BTreeMap::from([(Arc::clone(key), refuses)]);
         let mut probing = Probing::default();
         assert!(!probing.count(&answer(one, true), &services));
-        assert!(probing.count(&answer(one, true), &services) && probing.is_out(one));
+        assert!(probing.count(&answer(one, true), &services));
+        assert!(probing.left_out().contains(one));
         assert!(!probing.count(&BTreeMap::new(), &services), "silence changes nothing");
         // Of a service whose backends all refuse, all stay.
         assert!(!probing.count(&answer(two, true), &services));
-        assert!(probing.count(&answer(two, true), &services) && !probing.is_out(one));
-        assert!(probing.count(&answer(one, false), &services) && probing.is_out(two));
+        assert!(probing.count(&answer(two, true), &services));
+        assert!(!probing.left_out().contains(one));
+        assert!(probing.count(&answer(one, false), &services));
+        assert!(probing.left_out().contains(two));
     }
 }

@@ -147,6 +147,12 @@ impl Ledger {
         self.is_file_behind = true;
     }
 
+    /// Whether what is live is not in the files yet.
+    #[must_use]
+    pub fn is_file_behind(&self) -> bool {
+        self.is_file_behind
+    }
+
     /// What runs is not known any more: a reload failed or timed out, the process
     /// was replaced.
     pub fn note_active_unknown(&mut self) {

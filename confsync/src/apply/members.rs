@@ -1,10 +1,17 @@
 //! The members of one reload group in the running proxy: what its driver is to give it, and
 //! whether it has.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::install::Wanted;
 use crate::proxy::driver::{
-    Arrangement, DepartedMember, Driver, Pools, PublishError, RenderedFile,
+    Arrangement, DepartedMember, Driver, Pools, PublishError, ReadBack, RenderedFile,
 };
+
+/// How often it is looked what the running proxy really has.
+const READ_BACK: Duration = Duration::from_secs(5);
 
 /// The members of one reload group, and who changes them.
 #[derive(Debug)]
@@ -15,6 +22,8 @@ pub(super) struct ActiveMembers {
     pools: Pools,
     is_published: bool,
     counting: Counting,
+    /// When it is looked again what the running proxy has.
+    read_back_at: Option<Instant>,
     /// The driver that the log has named.
     logged_driver: Option<&'static str>,
 }
@@ -37,6 +46,7 @@ impl ActiveMembers {
             pools: Pools::new(),
             is_published: true,
             counting: Counting::Exact,
+            read_back_at: None,
             logged_driver: None,
         }
     }
@@ -154,9 +164,42 @@ impl ActiveMembers {
         self.is_published = false;
     }
 
-    /// Whether somebody else has reloaded the proxy, so that it has lost them.
-    pub(super) async fn are_lost(&self) -> bool {
-        self.driver.has_lost_members().await
+    /// Looks what the running proxy really has, unless that was done a moment ago.
+    pub(super) async fn read_back(&mut self) -> ReadBack {
+        let began = Instant::now();
+        if self.read_back_at.is_some_and(|at| began < at) {
+            return ReadBack::Same;
+        }
+        let found = self.driver.read_back().await;
+        // A look at thousands of members takes its time.
+        self.read_back_at = Some(Instant::now() + READ_BACK.max(began.elapsed() * 50));
+        found
+    }
+
+    /// Looks whether the proxy was reloaded before the files that it reads were written.
+    pub(super) async fn look_for_reload(&mut self) -> ReadBack {
+        match self.driver.outlives_reload() {
+            true => ReadBack::Same,
+            false => self.driver.read_back().await,
+        }
+    }
+
+    /// Whether what was published outlives a reload of the proxy.
+    #[must_use]
+    pub(super) fn outlive_reload(&self) -> bool {
+        self.driver.outlives_reload()
+    }
+
+    /// Whether they are counted in nginx's log phase.
+    #[must_use]
+    pub(super) fn need_log_phase(&self) -> bool {
+        self.driver.needs_log_phase() && !self.pools.is_empty()
+    }
+
+    /// Requests cannot be counted any more: a reload is the driver from now on. `false`: the
+    /// operator wants no other.
+    pub(super) fn demote_driver(&mut self, why: &str) -> bool {
+        self.driver.demote(why)
     }
 
     /// The members that left; `None` where requests to one of them cannot be counted: then only

@@ -46,6 +46,12 @@ impl OldGenerations {
         }
     }
 
+    /// Requests to members that left are not counted any more: their workers are waited for,
+    /// which the next load retires.
+    pub(super) fn wait_for_next_load(&mut self) {
+        self.quiescence.wait_for_next_load();
+    }
+
     /// The members that left and are waited for, each once.
     #[must_use]
     pub(super) fn departed(&self) -> Vec<DepartedMember> {

@@ -36,6 +36,8 @@ pub enum RetiredUntil {
     Instant(Instant),
     /// RetiredUntil a command has confirmed it for the load of this number, or a later one.
     Confirmed(u64),
+    /// As long as those that the next load retires.
+    NextLoad,
 }
 
 impl Quiescence {
@@ -46,6 +48,10 @@ impl Quiescence {
 
     /// A load retired workers.
     pub fn retire(&mut self, until: RetiredUntil) {
+        if !matches!(until, RetiredUntil::Drained(_)) {
+            let waiting = self.retiring.iter_mut().filter(|r| r.until == RetiredUntil::NextLoad);
+            waiting.for_each(|waiting| waiting.until = until.clone());
+        }
         self.retiring.push(Retiring { knows: self.active, until });
     }
 
@@ -69,7 +75,7 @@ impl Quiescence {
             }
             RetiredUntil::Drained(members) => !members.is_empty(),
             RetiredUntil::Instant(at) => *at > now,
-            RetiredUntil::Confirmed(_) => true,
+            RetiredUntil::Confirmed(_) | RetiredUntil::NextLoad => true,
         });
         if let Some(applied) = applied {
             let bound = self.retiring.iter().map(|retiring| retiring.knows).min();
@@ -83,7 +89,7 @@ impl Quiescence {
     pub fn departed(&self) -> impl Iterator<Item = &DepartedMember> {
         self.retiring.iter().flat_map(|retiring| match &retiring.until {
             RetiredUntil::Drained(members) => members.as_slice(),
-            RetiredUntil::Gone(_) | RetiredUntil::Instant(_) | RetiredUntil::Confirmed(_) => &[],
+            _ => &[],
         })
     }
 
@@ -91,6 +97,16 @@ impl Quiescence {
     #[must_use]
     pub fn waits_for_workers(&self) -> bool {
         self.retiring.iter().any(|retiring| matches!(retiring.until, RetiredUntil::Gone(_)))
+    }
+
+    /// What members that left have in flight is not counted any more: the workers that may have
+    /// it are waited for, which the next load retires.
+    pub fn wait_for_next_load(&mut self) {
+        for retiring in &mut self.retiring {
+            if matches!(retiring.until, RetiredUntil::Drained(_)) {
+                retiring.until = RetiredUntil::NextLoad;
+            }
+        }
     }
 
     /// Nothing is in flight to this one any more.
@@ -156,6 +172,23 @@ mod tests {
         assert_eq!(quiescence.departed().collect::<Vec<_>>(), [&b]);
         quiescence.drained(&b);
         assert_eq!(look(&mut quiescence), Revision(7));
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_not_counted_any_more_is_waited_for_with_its_workers() {
+        let now = Instant::now();
+        let mut quiescence = Quiescence::default();
+        quiescence.note_active(Revision(5));
+        let member = DepartedMember { pool: "app".into(), slot: 1 };
+        quiescence.retire(RetiredUntil::Drained(vec![member.clone()]));
+        quiescence.note_active(Revision(6));
+        quiescence.wait_for_next_load();
+        quiescence.drained(&member);
+        let look = |q: &mut Quiescence, old| q.look(Some(Revision(6)), now, |_| old);
+        assert_eq!(look(&mut quiescence, false), Revision(5));
+        quiescence.retire(RetiredUntil::Gone(vec![pid(1)]));
+        assert_eq!(look(&mut quiescence, true), Revision(5));
+        assert_eq!(look(&mut quiescence, false), Revision(6));
     }
 
     #[tokio::test]

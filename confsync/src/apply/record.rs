@@ -36,6 +36,8 @@ pub struct Load {
     pub cause: String,
     /// `None` for success, else why not.
     pub failed: Option<String>,
+    /// Whether the proxy was made to reload.
+    pub is_reload: bool,
 }
 
 /// An empty histogram of load durations: 10 ms, where nginx is at best, to the 41 s
@@ -203,7 +205,14 @@ mod tests {
         let mut record = StepRecord::new("web".into());
         for n in 0..=HISTORY as u64 {
             let (at, took, cause) = (SystemTime::now(), Duration::ZERO, "start".to_owned());
-            record.keep(Load { at, took, revision: Revision(n), cause, failed: None });
+            record.keep(Load {
+                at,
+                took,
+                revision: Revision(n),
+                cause,
+                failed: None,
+                is_reload: true,
+            });
         }
         assert_eq!(record.loads().len(), HISTORY);
         assert_eq!(record.loads().front().map(|load| load.revision), Some(Revision(1)));

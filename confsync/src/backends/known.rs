@@ -116,7 +116,7 @@ impl KnownBackends {
         }
         self.last_acceptance = Some(word.id.clone());
         self.left.extend(missing);
-        self.accepted = Some(seen.backends.len());
+        self.accepted = Some(seen.backend_count());
         true
     }
 

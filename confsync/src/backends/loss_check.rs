@@ -45,6 +45,8 @@ pub struct LossCheck<'a, S> {
     pub policy: &'a LossPolicy,
     /// The store has regressed less than the grace ago.
     pub regressed: bool,
+    /// The losses are checked again when the grace is over; a single run has no later, and renders.
+    pub may_wait: bool,
     /// A file is in place that can be kept.
     pub in_place: bool,
     /// The resource's file exists only for its backends, so that having none at all is a loss.
@@ -64,7 +66,7 @@ impl<S: Store> LossCheck<'_, S> {
     /// Verifies the losses of `seen`, and adds the retained backends to it.
     pub async fn look(&self, known: &mut KnownBackends, seen: &mut ParsedKeys) -> LossOutcome {
         let losses = known.unverified_losses(self.policy, seen, self.regressed);
-        if losses.is_none() && self.too_few(known, seen.backends.len()).is_none() {
+        if losses.is_none() && self.too_few(known, seen.backend_count()).is_none() {
             return LossOutcome::default();
         }
         let statements = self.read_statements().await;
@@ -79,7 +81,7 @@ impl<S: Store> LossCheck<'_, S> {
             Some(losses) => self.verify(known, seen, &losses).await,
             None => BTreeSet::new(),
         };
-        let too_few = self.too_few(known, seen.backends.len());
+        let too_few = self.too_few(known, seen.backend_count());
         let retained = if too_few.is_some() { known.retain_all_lost(seen) } else { retained };
         LossOutcome { retained, too_few }
     }
@@ -89,7 +91,7 @@ impl<S: Store> LossCheck<'_, S> {
         let had = known.backends().next().is_some();
         // Without a file in place there is nothing to keep.
         let may_keep = self.in_place && (had || count > 0 || self.is_about_backends);
-        match self.policy.weigh(count, self.regressed) {
+        match self.policy.weigh(count, self.regressed && self.may_wait) {
             RenderDecision::Render => {
                 known.end_acceptance();
                 None

@@ -80,6 +80,16 @@ pub struct ParsedKeys {
     pub entries: Arc<Texts>,
     /// Values that are not used.
     pub refused: Vec<RejectedValue>,
+    /// Backends beside those above, of which no record was kept.
+    pub unrecorded_backends: usize,
+}
+
+impl ParsedKeys {
+    /// How many backends there are.
+    #[must_use]
+    pub fn backend_count(&self) -> usize {
+        self.backends.len() + self.unrecorded_backends
+    }
 }
 
 /// One entry, classified.

@@ -80,6 +80,8 @@ impl CompiledResource {
     /// The template's error, with its position.
     pub fn render(&self, seen: &ParsedKeys) -> Result<RenderedFile, String> {
         let text = self.template.render_pieces(&self.input(seen)).map_err(|e| e.to_string())?;
+        let balancing = self.resource.nginx.as_ref().map(|nginx| nginx.balancing);
+        let text = text.with_server_options(&balancing.unwrap_or_default().server_options());
         self.check_covered(&text)?;
         if let Some(format) = &self.resource.output_format {
             crate::config::output_format::validate(format, &text.plain()).map_err(|why| {

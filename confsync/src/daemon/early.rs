@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use common::model::format_span;
-use common::runtime::{Exit, ServiceManager, Signals};
-use tokio_util::sync::CancellationToken;
+use common::runtime::{Exit, Gate, ServiceManager, Signals};
 
 use crate::config::confdir::ConfdirError;
 use crate::config::load::{Loaded, load};
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a confdir that cannot be used is read again.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 
-/// Told to end before there was anything to take apart.
+/// SIGTERM came before there was anything to take apart.
 #[derive(Debug, thiserror::Error)]
 #[error("ended before etcd was reached")]
 pub(super) struct EndedEarly;
@@ -69,15 +68,11 @@ pub(super) async fn start_without_etcd(
 
 /// A boot is not held up for ever: after `within` the start is over for the service manager,
 /// though nothing is proven to be live yet. `/readyz` goes on saying so.
-pub(super) async fn end_start(
-    manager: ServiceManager,
-    within: Duration,
-    started: CancellationToken,
-) {
+pub(super) async fn end_start(manager: ServiceManager, within: Duration, ready: Gate) {
     if within.is_zero() {
         return;
     }
-    let waited = tokio::time::timeout(within, started.cancelled()).await;
+    let waited = tokio::time::timeout(within, ready.opened()).await;
     if waited.is_err() {
         tracing::warn!(
             "not ready after {}, and the start is over all the same, so that no boot waits for it: {}",

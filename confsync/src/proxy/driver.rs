@@ -18,7 +18,10 @@ use crate::proxy::Proxy;
 use crate::proxy::haproxy::{self, Backends, DepartedServer, Runtime, RuntimeError};
 use crate::proxy::membership::nginx_lua::NginxLua;
 use crate::proxy::membership::table::WorkerUser;
-pub use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
+pub use crate::proxy::pools::{
+    Arrangement, DepartedMember, Pools, PublishError, ReadBack, RenderedFile,
+};
+use crate::proxy::traffic::TrafficReader;
 
 /// How members are changed.
 #[derive(Debug)]
@@ -75,7 +78,10 @@ impl Driver {
         }
         let user = nginx.worker_user().map(|(uid, gid)| WorkerUser { uid, gid });
         match NginxLua::open(folder, user) {
-            Ok(lua) => Self::NginxLua { lua: Box::new(lua), live: options.live },
+            Ok(lua) => {
+                let lua = Box::new(lua.with_balancing(options.balancing));
+                Self::NginxLua { lua, live: options.live }
+            }
             Err(error) => Self::reload(format!("{}: {error}", folder.display())),
         }
     }
@@ -99,7 +105,20 @@ impl Driver {
         }
     }
 
-    /// Brings rendered files into the form that it needs.
+    /// Where what its members have had and have is read, if it knows that.
+    #[must_use]
+    pub fn traffic_reader(&self) -> Option<TrafficReader> {
+        match self {
+            Self::Reload { .. } => None,
+            Self::NginxLua { lua, .. } => Some(TrafficReader::NginxLua {
+                folder: lua.folder().to_owned(),
+                ejection: lua.ejection(),
+            }),
+            Self::Haproxy(runtime) => Some(TrafficReader::Haproxy(Box::new(runtime.haproxy()))),
+        }
+    }
+
+    /// Puts rendered files into the form that it needs.
     #[must_use]
     pub fn arrange(&mut self, files: &[RenderedFile]) -> Arrangement {
         match self {
@@ -184,11 +203,37 @@ impl Driver {
         true
     }
 
-    /// Whether the published members are lost, because the proxy was reloaded by others.
-    pub async fn has_lost_members(&self) -> bool {
+    /// Whether what was published outlives a reload of the proxy: if not, the file has to say it
+    /// before it counts as applied.
+    #[must_use]
+    pub fn outlives_reload(&self) -> bool {
+        matches!(self, Self::NginxLua { .. })
+    }
+
+    /// Whether it counts requests at their end, in nginx's log phase.
+    #[must_use]
+    pub fn needs_log_phase(&self) -> bool {
+        matches!(self, Self::NginxLua { .. })
+    }
+
+    /// Requests cannot be counted: a reload does from now on, unless the operator wants no
+    /// other.
+    pub fn demote(&mut self, why: &str) -> bool {
+        if matches!(self, Self::NginxLua { live: LiveMembership::Lua, .. }) {
+            return false;
+        }
+        *self = Self::reload(why);
+        true
+    }
+
+    /// Compares what the running proxy has with what was published last.
+    pub async fn read_back(&mut self) -> ReadBack {
         match self {
-            Self::Haproxy(runtime) => runtime.is_lost().await,
-            Self::Reload { .. } | Self::NginxLua { .. } => false,
+            Self::Haproxy(runtime) => {
+                runtime.read_back().await.map_or(ReadBack::Same, ReadBack::Other)
+            }
+            Self::NginxLua { lua, .. } => lua.read_back().await,
+            Self::Reload { .. } => ReadBack::Same,
         }
     }
 

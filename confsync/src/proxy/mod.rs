@@ -10,6 +10,7 @@ pub mod membership;
 pub mod nginx;
 pub mod pools;
 pub mod process;
+pub mod traffic;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::Sources;
+use crate::proxy::traffic::MemberTraffic;
 use crate::status::load_balancers::{self, DrainState, Followed, LoadBalancerStatus};
 use crate::status::state::{GroupState, unix};
 
@@ -23,16 +24,26 @@ struct Document<'a> {
     joined: bool,
     confdir: String,
     stuck: Vec<String>,
-    sets: Vec<&'a GroupState>,
+    sets: Vec<Group<'a>>,
     load_balancers: Option<Vec<LoadBalancerStatus>>,
     draining: Option<Vec<DrainState>>,
 }
 
-/// The present state; with the load balancers only for clients that follow them.
+/// A group, and what its backends have had and have, where its driver knows that.
+#[derive(Serialize)]
+struct Group<'a> {
+    #[serde(flatten)]
+    state: &'a GroupState,
+    traffic: &'a [MemberTraffic],
+}
+
+/// Everything now; the load balancers only for who follows them.
 pub(super) fn of(sources: &Sources, followed: Option<&Followed>) -> String {
     let (ready, words) = sources.ready();
     let (about, states) = (sources.about.borrow(), sources.states.borrow());
     let late = sources.liveness.late(tokio::time::Instant::now());
+    let traffic = sources.traffic.newest();
+    let traffic = traffic.borrow();
     let document = Document {
         now: unix(SystemTime::now()),
         name: &about.name,
@@ -44,7 +55,10 @@ pub(super) fn of(sources: &Sources, followed: Option<&Followed>) -> String {
         joined: about.joined,
         confdir: about.confdir.display().to_string(),
         stuck: late.into_iter().map(|late| late.name).collect(),
-        sets: states.values().collect(),
+        sets: states
+            .values()
+            .map(|state| Group { state, traffic: state.traffic(&traffic) })
+            .collect(),
         load_balancers: followed.map(|followed| load_balancers::standings(&followed.fleet)),
         draining: followed.map(|followed| followed.draining.clone()),
     };

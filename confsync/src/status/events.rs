@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::load_balancers::Followed;
 use super::page_clients::PageClient;
+use super::traffic::{TrafficByGroup, TrafficMonitor};
 use super::{Sources, TEXT, document};
 
 /// The least time between two events.
@@ -22,7 +23,9 @@ const APART: Duration = Duration::from_millis(250);
 /// An event is sent at least this often: by it the page detects a dead connection, and we detect a
 /// dead client.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-/// A client that does not read for this long is disconnected.
+/// How often it is looked what backends have had and have.
+const LOOK_AT_TRAFFIC: Duration = Duration::from_secs(1);
+/// Who does not read for this long has gone.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// The streams of all pages, which share each event.
@@ -33,12 +36,13 @@ pub(super) struct EventStreams {
 /// What an event is made of.
 struct EventSource {
     sources: Sources,
+    traffic: watch::Receiver<Arc<TrafficByGroup>>,
     fleet: watch::Receiver<Option<Followed>>,
 }
 
 impl DocumentSource for EventSource {
     fn has_changed(&mut self) -> bool {
-        let sources = self.sources.has_changed();
+        let sources = self.sources.has_changed() | DocumentSource::has_changed(&mut self.traffic);
         DocumentSource::has_changed(&mut self.fleet) || sources
     }
 }
@@ -46,7 +50,8 @@ impl DocumentSource for EventSource {
 impl EventStreams {
     pub(super) fn new(sources: &Sources) -> Self {
         let fleet = sources.page_clients.fleet();
-        let source = EventSource { sources: sources.clone(), fleet };
+        let traffic = sources.traffic.newest();
+        let source = EventSource { sources: sources.clone(), traffic, fleet };
         Self { event: Arc::new(SharedDocument::new(source)) }
     }
 
@@ -89,12 +94,15 @@ async fn send_events(
     mut page_client: PageClient,
     sender: mpsc::Sender<Bytes>,
 ) {
+    let monitor = sources.traffic.clone();
+    let mut traffic = monitor.newest();
     loop {
         let sent = Instant::now();
+        traffic.mark_unchanged();
         page_client.fleet.mark_unchanged();
         sources.states.mark_unchanged();
         sources.about.mark_unchanged();
-        let text = event.get(|EventSource { sources, fleet }| {
+        let text = event.get(|EventSource { sources, fleet, .. }| {
             format!("data: {}\n\n", document::of(sources, fleet.borrow().as_ref()))
         });
         if !matches!(timeout(STALLED, sender.send(text)).await, Ok(Ok(()))) {
@@ -105,10 +113,25 @@ async fn send_events(
             () = sleep_until(sent + SIGN_OF_LIFE) => {}
             changed = sources.states.changed() => if changed.is_err() { return },
             changed = sources.about.changed() => if changed.is_err() { return },
+            changed = new_traffic(&monitor, &mut traffic) => if changed.is_err() { return },
             changed = page_client.fleet.changed() => if changed.is_err() { return },
             () = sources.stopping.cancelled(), if !stopping => {}
             () = sender.closed() => return,
         }
         sleep_until(sent + APART).await;
+    }
+}
+
+/// Reads the traffic again and again, until it is another.
+async fn new_traffic(
+    monitor: &TrafficMonitor,
+    traffic: &mut watch::Receiver<Arc<TrafficByGroup>>,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        monitor.refresh().await;
+        if watch::Receiver::has_changed(traffic)? {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_AT_TRAFFIC).await;
     }
 }

@@ -28,7 +28,11 @@ pub struct LoadBalancerStatus {
     pub applied: Option<u64>,
     /// The revision of which no older worker is left.
     pub quiesced: Option<u64>,
-    /// How severe its state is.
+    /// Who changes backends in its proxy, once it says so.
+    pub driver: Option<String>,
+    /// Why every change of backends is a reload.
+    pub driver_reason: Option<String>,
+    /// Good, passing, or in need of somebody.
     pub mood: Severity,
     /// Its state in words.
     pub words: String,
@@ -111,6 +115,7 @@ pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
             let ack = acks.get(&resource.name).filter(|ack| ack.instance_id == member.instance_id);
             let (mood, words) = words(member, ack);
             let known = ack.filter(|ack| ack.applied.0 > 0);
+            let driver = known.and_then(|ack| ack.driver.as_ref());
             LoadBalancerStatus {
                 lb: lb.clone(),
                 host: member.host.clone(),
@@ -118,6 +123,8 @@ pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
                 resource: resource.name.clone(),
                 applied: known.map(|ack| ack.applied.0),
                 quiesced: known.map(|ack| ack.quiesced.0),
+                driver: driver.map(|driver| driver.name.clone()),
+                driver_reason: driver.and_then(|driver| driver.reason.clone()),
                 mood,
                 words,
             }
@@ -162,7 +169,7 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
     }
 }
 
-const HEADINGS: [&str; 5] = ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED"];
+const HEADINGS: [&str; 6] = ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED", "DRIVER"];
 
 /// An aligned table; `colours` for a terminal.
 #[must_use]
@@ -173,23 +180,46 @@ pub fn table(fleet: &Fleet, revision: u64, colours: bool) -> String {
     let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
     let headings = HEADINGS.map(str::to_owned).to_vec();
     let mut lines = vec![Line { cells: headings, note: "STATE".to_owned(), paint: Paint::Bold }];
-    lines.extend(standings(fleet).iter().map(|s| {
+    let standings = standings(fleet);
+    lines.extend(standings.iter().map(|s| {
         let paint = match s.mood {
             Severity::Good => Paint::Plain,
             Severity::Wait => Paint::Yellow,
             Severity::Bad => Paint::Red,
         };
         let (applied, quiesced) = (number(s.applied), number(s.quiesced));
-        let cells = vec![escaped(&s.lb), escaped(&s.host), escaped(&s.resource), applied, quiesced];
+        let driver = s.driver.as_deref().map_or("-".to_owned(), escaped);
+        let (lb, host, resource) = (escaped(&s.lb), escaped(&s.host), escaped(&s.resource));
+        let cells = vec![lb, host, resource, applied, quiesced, driver];
         Line { cells, note: escaped(&s.words), paint }
     }));
-    table::table(&lines, colours) + &format!("etcd is at revision {revision}\n")
+    table::table(&lines, colours)
+        + &reasons(&standings)
+        + &format!("etcd is at revision {revision}\n")
+}
+
+/// Why changes are reloads: one line a reason.
+fn reasons(standings: &[LoadBalancerStatus]) -> String {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for standing in standings {
+        if let Some(reason) = &standing.driver_reason {
+            let lbs = reasons.entry(reason).or_default();
+            if !lbs.contains(&standing.lb.as_str()) {
+                lbs.push(&standing.lb);
+            }
+        }
+    }
+    let line = |(reason, lbs): (&str, Vec<&str>)| {
+        let lbs = lbs.into_iter().map(escaped).collect::<Vec<_>>().join(", ");
+        format!("{lbs}: every change of backends is a reload: {}\n", escaped(reason))
+    };
+    reasons.into_iter().map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::handshake::{Consumes, Rejection};
+    use common::handshake::{Consumes, DriverInUse, Rejection};
     use common::model::Revision;
 
     fn fleet() -> Fleet {
@@ -213,6 +243,10 @@ mod tests {
                 reason: reason.into(),
                 too_few_backends: false,
             }),
+            driver: (instance == "b").then(|| DriverInUse {
+                name: if applied == 7 { "reload" } else { "nginx-lua" }.into(),
+                reason: (applied == 7).then(|| "nginx has no Lua module".into()),
+            }),
         };
         let all = [
             ("lb-1", "edge-1", Some(ack("b", 8, 8, None))),
@@ -232,11 +266,12 @@ mod tests {
         assert_eq!(
             table(&fleet(), 9, false),
             "\
-LOAD BALANCER  HOST      RESOURCE  APPLIED  QUIESCED  STATE
-lb-1           edge-1    web       8        8         ok
-lb-2           edge-2    web       8        7         old workers finish requests
-lb-3           e\\u{1b}3  web       7        7         rejected revision 9: no `upstream`\\nhere
-lb-4           edge-4    web       -        -         has not applied anything yet
+LOAD BALANCER  HOST      RESOURCE  APPLIED  QUIESCED  DRIVER     STATE
+lb-1           edge-1    web       8        8         nginx-lua  ok
+lb-2           edge-2    web       8        7         nginx-lua  old workers finish requests
+lb-3           e\\u{1b}3  web       7        7         reload     rejected revision 9: no `upstream`\\nhere
+lb-4           edge-4    web       -        -         -          has not applied anything yet
+lb-3: every change of backends is a reload: nginx has no Lua module
 etcd is at revision 9
 "
         );

@@ -20,6 +20,7 @@ use crate::apply::record::Counts;
 use crate::status::resources::ServiceState;
 use crate::status::state::{GroupState, States};
 use crate::status::totals::{self, TotalsByGroup};
+use crate::status::traffic::TrafficByGroup;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BySet {
@@ -31,6 +32,19 @@ struct ByService {
     set: String,
     resource: String,
     service: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDriver {
+    set: String,
+    driver: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByMember {
+    set: String,
+    pool: String,
+    addr: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -56,6 +70,7 @@ pub(super) fn text(sources: &Sources) -> String {
     backends(own, &states);
     revisions(own, &states);
     loads(own, &states, &totals);
+    traffic(own, &states, &sources.traffic.newest().borrow());
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -183,7 +198,43 @@ fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {
     registry.register_collector(Box::new(Durations(all.collect())));
 }
 
-/// The histograms of the pipelines, one per reload group.
+/// Of groups whose driver knows it.
+fn traffic(registry: &mut Registry, states: &States, all: &TrafficByGroup) {
+    let driver = Family::<ByDriver, Gauge>::default();
+    for state in states.values() {
+        let label = ByDriver { set: state.name.clone(), driver: state.driver };
+        driver.get_or_create(&label).set(1);
+    }
+    registry.register("driver", "Who changes backends in the running proxy", driver);
+    let (requests, failures) = (Family::<ByMember, Counter>::default(), Family::default());
+    let (in_flight, ejected) = (Family::<ByMember, Gauge>::default(), Family::default());
+    for state in states.values() {
+        for member in state.traffic(all) {
+            let label = ByMember {
+                set: state.name.clone(),
+                pool: member.pool.clone(),
+                addr: member.addr.clone(),
+            };
+            let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            // One that left and comes back is there twice until its last request has ended.
+            requests.get_or_create(&label).inc_by(member.requests);
+            Family::<ByMember, Counter>::get_or_create(&failures, &label).inc_by(member.failures);
+            if let Some(count) = member.in_flight {
+                in_flight.get_or_create(&label).inc_by(number(count));
+            }
+            let ejected = Family::<ByMember, Gauge>::get_or_create(&ejected, &label);
+            ejected.set(i64::from(member.ejected));
+        }
+    }
+    registry.register("backend_requests", "Requests that a backend has had", requests);
+    registry.register("backend_failures", "Tries at a backend that failed", failures);
+    let help = "Requests that a backend has and has not answered";
+    registry.register("backend_in_flight", help, in_flight);
+    let help = "Whether a backend is left out because it failed";
+    registry.register("backend_ejected", help, ejected);
+}
+
+/// The histograms that the pipelines keep, one a set.
 #[derive(Debug)]
 struct Durations(Vec<(BySet, Histogram)>);
 

@@ -16,13 +16,14 @@ mod page_clients;
 pub mod resources;
 pub mod state;
 pub mod totals;
+pub mod traffic;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::runtime::{
-    DocumentSource, Handler, Liveness, ServiceManager, SharedDocument, SharedMetrics,
+    DocumentSource, Handler, Liveness, Preparation, ServiceManager, SharedDocument, SharedMetrics,
     StatusResponse, StatusServer, health, plain,
 };
 use common::tls::CertificateExpiry;
@@ -35,6 +36,7 @@ pub use page_clients::PageClients;
 
 use crate::status::state::{GroupState, States};
 use crate::status::totals::TotalsByGroup;
+use crate::status::traffic::TrafficMonitor;
 
 /// How long a change may be pending before the process counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -106,6 +108,8 @@ pub struct Sources {
     pub page_clients: PageClients,
     /// When our certificate expires.
     pub certificate: CertificateExpiry,
+    /// What backends have had and have.
+    pub traffic: TrafficMonitor,
 }
 
 /// Serves the status until `shutdown`.
@@ -142,6 +146,12 @@ impl StatusHandler {
 }
 
 impl Handler for StatusHandler {
+    fn before(&self, path: &str) -> Option<Preparation> {
+        let traffic = self.sources.traffic.clone();
+        let shows_traffic = ["/metrics", "/status", "/events"].contains(&path);
+        shows_traffic.then(|| Box::pin(async move { traffic.refresh().await }) as Preparation)
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> StatusResponse {
         match request.uri().path() {
             "/" => self.page.answer(),

@@ -10,7 +10,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use serde::{Serialize, Serializer};
 
 use crate::apply::record::load_seconds;
+use crate::proxy::traffic::MemberTraffic;
 use crate::status::resources::{ResourceState, TroublePlace};
+use crate::status::traffic::TrafficByGroup;
 
 /// The state of one reload group.
 #[derive(Debug, Clone, Serialize)]
@@ -56,7 +58,7 @@ pub struct GroupState {
     pub member_changes_total: u64,
     /// Old generations that still finish requests.
     pub old_generations: usize,
-    /// The last loads, newest last.
+    /// The last changes, those without a reload among them, newest last.
     pub loads: Vec<LoadState>,
     /// Loads proven since the start.
     pub loads_total: u64,
@@ -102,7 +104,7 @@ pub struct RefusedState {
     pub why: String,
 }
 
-/// One load.
+/// One change of what the proxy runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LoadState {
     /// When it ended, in milliseconds of Unix time.
@@ -116,6 +118,8 @@ pub struct LoadState {
     pub revision: u64,
     /// Why it failed.
     pub failed: Option<String>,
+    /// Whether the proxy was reloaded; else its driver changed the backends.
+    pub reload: bool,
 }
 
 /// All reload groups, by name.
@@ -152,6 +156,13 @@ impl GroupState {
             failures_total: 0,
             load_seconds: load_seconds(),
         }
+    }
+
+    /// What was read of its backends, while a driver is in use.
+    #[must_use]
+    pub fn traffic<'a>(&self, all: &'a TrafficByGroup) -> &'a [MemberTraffic] {
+        let own = all.get(&self.name).filter(|_| self.driver != "reload");
+        own.map_or(&[], Vec::as_slice)
     }
 
     /// In words, for `STATUS=` and `/readyz`.

@@ -33,6 +33,8 @@ pub struct NamedService {
     pub path: String,
     /// Its backends now.
     pub members: UpstreamMembers,
+    /// What each `server` line of nginx ends with.
+    pub server_options: String,
 }
 
 impl NamedService {
@@ -117,6 +119,17 @@ impl RenderedText {
         self.services().next().is_some()
     }
 
+    /// Each `server` line of nginx ends with this.
+    #[must_use]
+    pub fn with_server_options(mut self, options: &str) -> Self {
+        for piece in &mut self.pieces {
+            if let Piece::Servers(service) | Piece::Upstream { service, .. } = piece {
+                options.clone_into(&mut service.server_options);
+            }
+        }
+        self
+    }
+
     /// The services that it names.
     pub fn services(&self) -> impl Iterator<Item = &NamedService> {
         self.pieces.iter().filter_map(|piece| match piece {
@@ -132,9 +145,10 @@ pub fn server_lines(service: &NamedService) -> String {
     if service.members.is_empty() {
         return "server 127.0.0.1:1 down;".to_owned();
     }
+    let options = &service.server_options;
     let line = |UpstreamMember { endpoint, weight }: &UpstreamMember| match weight {
-        1 => format!("server {endpoint};"),
-        weight => format!("server {endpoint} weight={weight};"),
+        1 => format!("server {endpoint}{options};"),
+        weight => format!("server {endpoint} weight={weight}{options};"),
     };
     service.members.values().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -231,7 +245,11 @@ fn changed() -> Fault {
 fn read(word: &str, backends: &[NamedBackend]) -> Result<Piece, Fault> {
     let (path, more) = word.split_once('\n').ok_or_else(changed)?;
     check(path)?;
-    let service = NamedService { path: path.to_owned(), members: members(path, backends) };
+    let service = NamedService {
+        path: path.to_owned(),
+        members: members(path, backends),
+        server_options: String::new(),
+    };
     match more.strip_prefix('\u{1}') {
         Some(more) => Ok(Piece::Upstream { service, more: more.to_owned() }),
         None if more.is_empty() => Ok(Piece::Servers(service)),

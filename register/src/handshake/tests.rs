@@ -44,6 +44,7 @@ fn ack(lb: &str, applied: u64, quiesced: u64) -> Ack {
         retained: vec![],
         assumed: false,
         rejected: None,
+        driver: None,
     }
 }
 

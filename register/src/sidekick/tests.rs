@@ -97,6 +97,7 @@ impl Rig {
             retained: vec![],
             assumed: false,
             rejected: None,
+            driver: None,
         };
         more(&mut ack);
         self.set(self.bookkeeping.ack("web", lb).unwrap(), &ack);
@@ -198,6 +199,7 @@ async fn a_load_balancer_confirms_assumes_or_is_silent() {
                     retained: vec![],
                     assumed,
                     rejected: None,
+                    driver: None,
                 };
                 let name = bookkeeping.ack("web", "lb-1").unwrap();
                 store.set(&name, serde_json::to_vec(&ack).unwrap());

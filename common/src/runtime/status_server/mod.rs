@@ -17,6 +17,7 @@ mod write_deadline;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -49,8 +50,16 @@ pub type Body = BoxBody<Bytes, Infallible>;
 /// An answer.
 pub type StatusResponse = Response<Body>;
 
+/// What is done before an answer is made. It is bounded in time.
+pub type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Answers requests. Must not wait for anything: it reads a published state.
 pub trait Handler: Send + Sync + 'static {
+    /// What has to be read first for the answer at this path. Others are answered meanwhile.
+    fn before(&self, _path: &str) -> Option<Preparation> {
+        None
+    }
+
     /// The answer to a request; only its head matters.
     fn answer(&self, request: &Request<Incoming>) -> StatusResponse;
 
@@ -204,12 +213,19 @@ impl Served {
         let served = AtomicUsize::new(0);
         let service = service_fn(|request: Request<Incoming>| {
             place.busy();
-            let mut answer = self.answer(&request, by_name);
-            if served.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            let last = served.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS;
+            let place = Arc::clone(&place);
+            async move {
+                if let Some(preparation) = self.handler.before(request.uri().path()) {
+                    preparation.await;
+                }
+                let mut answer = self.answer(&request, by_name);
+                if last {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                place.idle();
+                Ok::<_, Infallible>(answer)
             }
-            place.idle();
-            async move { Ok::<_, Infallible>(answer) }
         });
         let stream = TokioIo::new(WriteDeadline::new(stream, WRITE_DEADLINE));
         let serving = hyper::server::conn::http1::Builder::new()

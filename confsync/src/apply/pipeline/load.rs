@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use super::publish::uncountable;
 use super::{LOOK_AGAIN, Pipeline};
 use crate::apply::record::{Load, rejection_text};
 use crate::apply::step::StepOutcome;
@@ -43,6 +44,15 @@ impl Pipeline {
             }
             Err(NotPassed::Unknown(why)) => return Err(self.failed(why)),
         };
+        if self.members.need_log_phase()
+            && let Some(found) = self.proxy.nginx().and_then(|n| n.hidden_log_phase(Some(&staged)))
+        {
+            let why = uncountable(&found);
+            return Err(match self.demote(&why) {
+                true => StepOutcome::Changed(why),
+                false => self.rejected(digest, why),
+            });
+        }
         if let Err(why) = self.files.install(staged, proof).await {
             self.ledger.note_installed(self.files.in_place());
             return Err(self.failed(why));
@@ -171,12 +181,22 @@ impl Pipeline {
     }
 
     pub(super) fn keep_load(&mut self, began: Instant, failed: Option<String>) {
+        self.keep(began, failed, true);
+    }
+
+    /// A change that needed no reload.
+    pub(super) fn keep_change(&mut self, began: Instant) {
+        self.keep(began, None, false);
+    }
+
+    fn keep(&mut self, began: Instant, failed: Option<String>, is_reload: bool) {
         self.record.keep(Load {
             at: SystemTime::now(),
             took: began.elapsed(),
             revision: self.wanted.revision,
             cause: self.wanted.cause.clone(),
             failed,
+            is_reload,
         });
     }
 }

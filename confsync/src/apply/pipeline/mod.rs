@@ -248,9 +248,13 @@ impl Pipeline {
     }
 
     /// The revision that is proven to be active: that of the wanted files, if they are.
+    ///
+    /// Where a reload makes the proxy forget what its driver published, the files have to say it
+    /// as well: somebody else may reload it at any time.
     #[must_use]
     pub fn applied(&self) -> Option<Revision> {
-        self.ledger.in_sync().then_some(self.wanted.revision)
+        let is_lasting = self.members.outlive_reload() || !self.ledger.is_file_behind();
+        (self.ledger.in_sync() && is_lasting).then_some(self.wanted.revision)
     }
 
     fn note_applied(&mut self) {

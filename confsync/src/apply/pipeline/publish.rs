@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::Pipeline;
 use crate::apply::ledger::PendingStep;
 use crate::apply::step::StepOutcome;
-use crate::proxy::driver::PublishError;
+use crate::proxy::driver::{PublishError, ReadBack};
 
 /// Why a reload is needed where requests are not counted.
 const UNCOUNTED: &str = "requests to a backend that left cannot be counted";
@@ -59,7 +59,7 @@ impl Pipeline {
             driver = self.members.driver().0,
             "members changed without a reload"
         );
-        self.keep_load(began, None);
+        self.keep_change(began);
         outcome
     }
 
@@ -77,6 +77,11 @@ impl Pipeline {
         match self.files.write_active(wanted).await {
             Ok(()) => {
                 self.ledger.note_installed(Some(digest));
+                // Somebody may have reloaded the proxy by the files of before.
+                if let ReadBack::Other(why) = self.members.look_for_reload().await {
+                    self.give_members_again(&why).await;
+                }
+                self.note_applied();
                 StepOutcome::Written
             }
             Err(error) => {
@@ -85,22 +90,59 @@ impl Pipeline {
         }
     }
 
-    /// Somebody else has reloaded the proxy, perhaps by files that were not written yet: it is
-    /// given the members again.
+    /// Looks what the running proxy really has. Somebody may have reloaded it, by files that
+    /// were not written yet, or changed its members: it is given them again.
     pub async fn look_for_lost_members(&mut self) {
-        if !self.ledger.in_sync() || self.members.is_empty() || !self.members.are_lost().await {
+        if !self.ledger.in_sync() || self.members.is_empty() {
             return;
         }
+        match self.members.read_back().await {
+            ReadBack::Same => {}
+            ReadBack::NewWorker => self.look_for_log_phase(),
+            ReadBack::Other(why) => self.give_members_again(&why).await,
+        }
+    }
+
+    async fn give_members_again(&mut self, why: &str) {
         self.members.publish_again();
         match self.members.publish_and_confirm().await {
-            Ok(()) => tracing::info!(
-                set = self.name,
-                "somebody reloaded the proxy; it has its members again"
-            ),
+            Ok(()) => {
+                tracing::warn!(
+                    set = self.name,
+                    "the proxy had other members ({why}); it has the right ones again"
+                );
+                match self.members.departed().await {
+                    Some(departed) => self.old.retire_members(departed),
+                    None => drop(self.needs_reload(UNCOUNTED)),
+                }
+            }
             Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) => {
                 self.needs_reload(&why);
             }
         }
+    }
+
+    /// A worker is new: by its configuration, requests may not be counted any more.
+    fn look_for_log_phase(&mut self) {
+        let found = self.proxy.nginx().and_then(|nginx| nginx.hidden_log_phase(None));
+        if let Some(found) = found {
+            let why = uncountable(&found);
+            if !self.demote(&why) {
+                self.record.report_trouble(why);
+            }
+        }
+    }
+
+    /// Requests cannot be counted from now on. Those that are in flight to members that left are
+    /// waited for with their workers, which the next load retires.
+    pub(super) fn demote(&mut self, why: &str) -> bool {
+        if !self.members.demote_driver(why) {
+            return false;
+        }
+        tracing::warn!(set = self.name, "every change of backends is a reload from now on: {why}");
+        self.old.wait_for_next_load();
+        self.arrange();
+        true
     }
 
     /// Asks the driver about the members that left and are waited for.
@@ -119,4 +161,11 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Why the driver's counts would not be true.
+pub(super) fn uncountable(found: &str) -> String {
+    format!(
+        "requests cannot be counted: {found} takes the place of confsync's own log_by_lua_block"
+    )
 }

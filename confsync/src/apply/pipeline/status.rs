@@ -28,6 +28,8 @@ pub struct PipelineStatus<'p> {
     pub cause: &'p str,
     /// Who changes members, and why it is no better one.
     pub driver: (&'static str, Option<&'p str>),
+    /// Whether a template has a word whose lines a driver could change.
+    pub names_members: bool,
     /// Older generations that are still at work.
     pub old_generations: usize,
     /// Whether whoever runs the files has been left alone so far, and runs.
@@ -55,6 +57,7 @@ impl Pipeline {
             trouble: self.record.trouble(),
             cause: &self.wanted.cause,
             driver: self.members.driver(),
+            names_members: self.wanted.rendered.iter().any(|file| file.text.names_members()),
             old_generations: self.old.count(),
             is_untouched: !self.pacing.has_loaded() && self.proxy.is_running(),
             loads: self.record.loads(),

@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
-pub use resource::{HaproxyOptions, LiveMembership, NginxOptions, Resource, ShellCommand};
+pub use resource::{
+    Balancing, HaproxyOptions, LiveMembership, NginxOptions, Resource, ShellCommand,
+};
 pub use schema::SCHEMA;
 
 use common::model::Prefix;

@@ -66,6 +66,10 @@ pub(super) struct RawNginx {
     pub max_old_generations: Option<i64>,
     pub live: Option<String>,
     pub live_dir: Option<String>,
+    pub max_fails: Option<i64>,
+    pub fail_timeout: Option<toml::Value>,
+    pub slow_start: Option<toml::Value>,
+    pub hold: Option<toml::Value>,
 }
 
 /// `[haproxy]`.
@@ -145,8 +149,19 @@ pub(super) const TEMPLATE: &[&str] = &[
     "grace",
     "probe_when_stale",
 ];
-pub(super) const NGINX: &[&str] =
-    &["conf", "pid_file", "binary", "deadline", "max_old_generations", "live", "live_dir"];
+pub(super) const NGINX: &[&str] = &[
+    "conf",
+    "pid_file",
+    "binary",
+    "deadline",
+    "max_old_generations",
+    "live",
+    "live_dir",
+    "max_fails",
+    "fail_timeout",
+    "slow_start",
+    "hold",
+];
 
 pub(super) const HAPROXY: &[&str] =
     &["conf", "socket", "live", "pid_file", "binary", "deadline", "max_old_generations"];

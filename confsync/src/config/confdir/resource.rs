@@ -105,6 +105,50 @@ pub struct NginxOptions {
     pub live: LiveMembership,
     /// The folder for what that needs.
     pub live_dir: PathBuf,
+    /// How requests are spread over members.
+    pub balancing: Balancing,
+}
+
+/// How requests are spread over the members of an `upstream` that a template names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Balancing {
+    /// So many failures within `fail_timeout` leave a member out; 0 for never.
+    pub max_fails: u32,
+    /// And for how long.
+    pub fail_timeout: Duration,
+    /// Over this time the share of a new member grows; zero for at once.
+    pub slow_start: Duration,
+    /// How long a request waits while there is no member.
+    pub hold: Duration,
+}
+
+impl Default for Balancing {
+    /// nginx's own, and no wait.
+    fn default() -> Self {
+        Self {
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            slow_start: Duration::ZERO,
+            hold: Duration::ZERO,
+        }
+    }
+}
+
+impl Balancing {
+    /// What of it nginx takes on its own `server` lines, where it is not the default.
+    #[must_use]
+    pub fn server_options(&self) -> String {
+        let (default, mut options) = (Self::default(), String::new());
+        if self.max_fails != default.max_fails {
+            options.push_str(&format!(" max_fails={}", self.max_fails));
+        }
+        if self.fail_timeout != default.fail_timeout {
+            // nginx takes whole seconds here.
+            let seconds = self.fail_timeout.as_millis().div_ceil(1000);
+            options.push_str(&format!(" fail_timeout={seconds}s"));
+        }
+        options
+    }
 }
 
 /// Whether nginx changes its members without a reload.

@@ -1,10 +1,10 @@
 //! `run --once` and `run --dry-run`: one read, one decision, and an exit code that
 //! tells. No member key and no supervision.
 
-mod picture;
+mod keys;
 mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use tokio::time::Instant;
 
 use super::locks::{LOCK_PACE, lock_dests};
 use super::nothing_found::say_where_keys_are;
+use crate::agent::render::{RenderRules, RenderedResource, Withheld, log_rejected};
 use crate::apply::LoadLimits;
 use crate::apply::ledger::PendingStep;
 use crate::apply::pipeline::Pipeline;
 use crate::apply::step::StepOutcome;
-use crate::backends::loss_policy::RenderDecision;
 use crate::backends::saved::SavedBackends;
 use crate::config::load::{has_no_resources, load_usable};
 use crate::config::program::CompiledResource;
@@ -31,7 +31,7 @@ use crate::config::reload_group::ReloadGroup;
 use crate::config::run::{RunConfig, SingleRun};
 use crate::install::{Candidate, DestLock, Digest, InstallError, Target, Wanted, current};
 use crate::proxy::Proxy;
-use picture::look;
+use keys::KeysOnce;
 use show::show;
 
 struct Run<'r> {
@@ -96,42 +96,50 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Each picture is judged by itself, but for a store that went backwards since the
-/// files were last live. The last to look at the snapshot takes it apart: with
-/// thousands of backends each copy of them is most of the memory of the run.
+/// Renders all files, by the rules of the agent. There is no earlier decision to compare with, but
+/// for what was saved if etcd regressed since the files were last active. The last to look at the
+/// snapshot takes it apart: with thousands of backends each copy of them is most of the memory of
+/// the run.
 async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Rendered> {
     let mut rendered = Rendered::default();
+    let in_place = run.set.programs.iter().all(|program| program.resource.dest.exists());
     let mut left = run.set.programs.len();
     for program in &run.set.programs {
         let resource = &program.resource;
-        let memory = SavedBackends::load_if_ahead(&resource.dest, snapshot);
-        let mut belief = memory.map(|m| m.belief(&resource.reading)).unwrap_or_default();
+        let saved = SavedBackends::load_if_ahead(&resource.dest, snapshot);
+        let regressed = saved.is_some();
+        let mut known = saved.map(|saved| saved.belief(&resource.reading)).unwrap_or_default();
         left -= 1;
-        let picture = match left {
+        let mut keys = match left {
             0 => {
                 let entries = std::mem::take(&mut snapshot.entries);
-                let entries = entries.into_iter().map(|(_, entry)| entry);
-                look(run, program, &mut belief, entries).await
+                KeysOnce::read(program, entries.into_iter().map(|(_, entry)| entry), regressed)
             }
-            _ => look(run, program, &mut belief, snapshot.entries.values()).await,
+            _ => KeysOnce::read(program, snapshot.entries.values(), regressed),
         };
-        let had = belief.backends().next().is_some();
-        // With nothing in place there is nothing to keep.
-        if resource.dest.exists()
-            && (had || picture.count > 0 || resource.reading.is_about_backends())
-            && let RenderDecision::Keep { why } = resource.policy.weigh(picture.count, false)
-        {
-            anyhow::bail!("{}: {why}; the last file stays", resource.name);
-        }
-        let file = program.render(&picture.seen).map_err(anyhow::Error::msg)?;
-        rendered.candidates.push(file.plain());
-        if let Some(routed) = picture.routed {
+        log_rejected(&[], &keys.seen.refused);
+        let (store, bookkeeping) = (run.store, run.bookkeeping);
+        let (may_wait, left_out) = (false, &BTreeSet::new());
+        let rules = RenderRules { store, bookkeeping, regressed, may_wait, in_place, left_out };
+        let result = rules.render(program, &mut known, &mut keys.seen).await;
+        let one = result.and_then(RenderedResource::or_withheld);
+        let one = one.map_err(|withheld| not_rendered(program, withheld))?;
+        rendered.candidates.push(one.file.plain());
+        if let Some(backends) = keys.to_save(&one.retained) {
             let (cluster, revision) = (snapshot.cluster, snapshot.revision);
-            let memory = SavedBackends { cluster, revision, backends: routed };
-            rendered.memories.push((resource.dest.clone(), memory));
+            let saved = SavedBackends { cluster, revision, backends };
+            rendered.memories.push((resource.dest.clone(), saved));
         }
     }
     Ok(rendered)
+}
+
+fn not_rendered(program: &CompiledResource, withheld: Withheld) -> anyhow::Error {
+    let Withheld { why, too_few_backends } = withheld;
+    match too_few_backends {
+        true => anyhow::anyhow!("{}: {why}; the last file stays", program.resource.name),
+        false => anyhow::anyhow!(why),
+    }
 }
 
 async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: SingleRun) -> anyhow::Result<Exit> {

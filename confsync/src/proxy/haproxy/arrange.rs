@@ -67,7 +67,7 @@ mod tests {
             (key, UpstreamMember { endpoint, weight: 1 })
         };
         let members = members.iter().map(member).collect();
-        let service = NamedService { path: "web".into(), members };
+        let service = NamedService { path: "web".into(), members, server_options: String::new() };
         let pieces = vec![Piece::Text(text.as_bytes().to_vec()), Piece::Servers(service)];
         RenderedFile {
             target: Target::new("/x"),

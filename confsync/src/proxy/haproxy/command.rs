@@ -57,6 +57,8 @@ pub(super) enum RuntimeCommand {
     Info,
     /// All servers of a backend.
     Servers(Word),
+    /// The counters of all servers.
+    AllCounters,
     /// The counters of one server.
     Counters(Word, u32),
     /// A new server, in maintenance.
@@ -102,6 +104,7 @@ impl fmt::Display for RuntimeCommand {
             Self::Info => f.write_str("show info"),
             Self::Servers(backend) => write!(f, "show servers state {backend}"),
             // 4: servers.
+            Self::AllCounters => f.write_str("show stat -1 4 -1"),
             Self::Counters(backend, id) => write!(f, "show stat {backend} 4 {id}"),
             Self::Add { server, address, id, weight, options } => {
                 write!(f, "add server {server} {address} id {id}")?;
@@ -124,9 +127,12 @@ impl RuntimeCommand {
     #[must_use]
     pub(super) fn is_done(&self, answer: &str) -> bool {
         match self {
-            Self::Add { .. } => answer.trim() == "New server registered.",
+            // Warnings about its options may come first.
+            Self::Add { .. } => answer.lines().any(|line| line.trim() == "New server registered."),
             Self::Delete(_) => answer.trim() == "Server deleted.",
-            Self::Info | Self::Servers(_) | Self::Counters(..) => !answer.is_empty(),
+            Self::Info | Self::Servers(_) | Self::AllCounters | Self::Counters(..) => {
+                !answer.is_empty()
+            }
             _ => answer.trim().is_empty(),
         }
     }
@@ -192,6 +198,37 @@ mod tests {
         let weight = RuntimeCommand::Weight(server, 300);
         assert!(weight.is_done("\n"));
         assert!(!weight.is_done("Absolute weight can only be between 0 and 256 inclusive."));
+    }
+
+    /// What HAProxy's own tests (reg-tests/server, 3.5) expect.
+    #[test]
+    fn answers_of_newer_versions() {
+        let server = ServerName { backend: word("test"), name: word("s1") };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let (id, weight) = (1, 1);
+        let add =
+            RuntimeCommand::Add { server: server.clone(), address, id, weight, options: vec![] };
+        for refused in [
+            "No such backend.",
+            "'server' expects <name> and <addr>[:<port>] as arguments.",
+            "backend 'other' uses a non dynamic load balancing method",
+            "MUX protocol is not usable for server.",
+            "Already exists a server with the same name in backend.",
+        ] {
+            assert!(!add.is_done(refused), "{refused}");
+        }
+        assert!(add.is_done("[WARNING] a keyword is deprecated\nNew server registered.\n"));
+        let delete = RuntimeCommand::Delete(server);
+        for refused in [
+            "No such backend.",
+            "No such server.",
+            "This server cannot be removed at runtime due to other configuration elements pointing \
+             to it.",
+            "Only servers in maintenance mode can be deleted.",
+        ] {
+            assert!(!delete.is_done(refused), "{refused}");
+        }
+        assert!(delete.is_done("Server deleted.\n"));
     }
 
     proptest! {

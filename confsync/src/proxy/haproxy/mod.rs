@@ -25,6 +25,7 @@ mod reload;
 mod runtime;
 mod servers;
 mod socket;
+mod statistics;
 mod worker;
 
 use std::ffi::OsString;
@@ -41,6 +42,7 @@ use reload::HaproxyReloadError;
 pub use runtime::{Backends, DepartedServer, Runtime};
 pub use servers::{Members, member};
 use socket::RuntimeSocket;
+pub use statistics::traffic;
 pub use worker::RuntimeError;
 
 use crate::config::confdir;

@@ -8,10 +8,10 @@
 //! The invariant: an answer of one worker is never taken for another's, so the worker's pid is
 //! compared before and after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::{Admin, RuntimeCommand, ServerName, Word};
-use super::servers::{Members, RunningServer, difference, in_flight};
+use super::servers::{Members, RunningServer, difference, free_name, in_flight};
 use super::worker::{RuntimeError, RuntimeWorker, word};
 use super::{Haproxy, conf, options};
 use crate::proxy::process::{ProcessId, is_alive};
@@ -61,7 +61,13 @@ impl Runtime {
         }
     }
 
-    /// The servers in the files that are loaded next.
+    /// Whose runtime API it is.
+    #[must_use]
+    pub fn haproxy(&self) -> Haproxy {
+        self.haproxy.clone()
+    }
+
+    /// These are the servers of the files that are loaded next.
     pub fn expect(&mut self, backends: &Backends) {
         self.wanted.clone_from(backends);
     }
@@ -81,7 +87,6 @@ impl Runtime {
         let worker = self.worker().await?;
         for (backend, members) in backends {
             let backend = word(backend)?;
-            self.let_come_back(&backend, members).await?;
             let running = worker.servers(&backend).await?;
             self.join(&worker, &backend, members, &running).await?;
             self.leave(&worker, &backend, members, &running).await?;
@@ -114,12 +119,19 @@ impl Runtime {
         }
     }
 
-    /// Whether another worker than the one that confirmed last has taken over.
-    pub async fn is_lost(&self) -> bool {
-        match (self.confirmed, self.worker().await) {
-            (Some(confirmed), Ok(worker)) => worker.id != confirmed,
-            _ => false,
+    /// Whether the running worker has something else than what was published, and what.
+    pub async fn read_back(&self) -> Option<String> {
+        let (confirmed, worker) = (self.confirmed?, self.worker().await.ok()?);
+        if worker.id != confirmed {
+            return Some("somebody reloaded it".into());
         }
+        for (backend, members) in &self.wanted {
+            let running = worker.servers(&word(backend).ok()?).await.ok()?;
+            if let Some(why) = difference(members, &running) {
+                return Some(format!("somebody changed its backend {backend}: {why}"));
+            }
+        }
+        None
     }
 
     /// Servers that left and may still have requests.
@@ -172,27 +184,6 @@ impl Runtime {
         }
     }
 
-    /// A server that comes back while it still has requests from before could not be counted any
-    /// more: then a new worker, by a reload, is needed to tell them apart.
-    async fn let_come_back(
-        &mut self,
-        backend: &Word,
-        members: &Members,
-    ) -> Result<(), RuntimeError> {
-        let is_back = |gone: &Departed| {
-            gone.server.backend == *backend && members.contains_key(gone.server.name.as_str())
-        };
-        let back = self.departed.iter().filter(|(_, gone)| is_back(gone));
-        let back: Vec<DepartedServer> = back.map(|(member, _)| member.clone()).collect();
-        for member in back {
-            if self.in_flight(&member).await != Some(0) {
-                let why = "a backend has come back before its last requests were done";
-                return Err(RuntimeError::NeedsReload(why.into()));
-            }
-        }
-        Ok(())
-    }
-
     async fn join(
         &self,
         worker: &RuntimeWorker,
@@ -202,10 +193,17 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         let mut next = running.iter().map(|server| server.id).max().unwrap_or(0);
         let mut options = None;
+        // One whose last requests are waited for stays out: they could not be told from new
+        // ones. The member comes back as another server.
+        let mut usable: BTreeMap<&str, &RunningServer> = BTreeMap::new();
+        for there in in_order(running) {
+            if !self.is_waited_for(worker, backend, there) {
+                usable.entry(there.member_name()).or_insert(there);
+            }
+        }
         for (name, (address, weight)) in members {
-            let server = ServerName { backend: backend.clone(), name: word(name)? };
-            let there = running.iter().find(|running| running.name == *name);
-            if let Some(there) = there {
+            if let Some(there) = usable.get(name.as_str()) {
+                let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
                 if there.weight != *weight {
                     worker.tell(&RuntimeCommand::Weight(server.clone(), *weight)).await?;
                 }
@@ -219,9 +217,19 @@ impl Runtime {
                 None => options.insert(self.options(backend)?),
             };
             next += 1;
+            let name = word(&free_name(name, running))?;
+            let server = ServerName { backend: backend.clone(), name };
             worker.add(server, *address, next, *weight, options).await?;
         }
         Ok(())
+    }
+
+    fn is_waited_for(&self, worker: &RuntimeWorker, backend: &Word, there: &RunningServer) -> bool {
+        let is = |gone: &Departed| {
+            let ServerName { backend: of, name } = &gone.server;
+            gone.worker == worker.id && of == backend && name.as_str() == there.name
+        };
+        self.departed.values().any(is)
     }
 
     async fn leave(
@@ -231,39 +239,34 @@ impl Runtime {
         members: &Members,
         running: &[RunningServer],
     ) -> Result<(), RuntimeError> {
-        let leaves = |server: &&RunningServer| {
-            server.is_ours() && !server.is_out() && !members.contains_key(&server.name)
-        };
-        for there in running.iter().filter(leaves) {
-            let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
-            worker.tell(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
-            self.next = self.next.wrapping_add(1);
-            let member = DepartedServer { backend: backend.as_str().to_owned(), number: self.next };
-            let gone = Departed { server, id: there.id, worker: worker.id };
-            self.departed.insert(member, gone);
-        }
-        self.tidy(worker, backend, members, running).await
-    }
-
-    /// Deletes servers without requests. HAProxy refuses while it keeps an idle connection to one;
-    /// then the next change deletes it.
-    async fn tidy(
-        &self,
-        worker: &RuntimeWorker,
-        backend: &Word,
-        members: &Members,
-        running: &[RunningServer],
-    ) -> Result<(), RuntimeError> {
-        let unused = |server: &&RunningServer| {
-            server.is_ours() && server.is_out() && !members.contains_key(&server.name)
-        };
-        for there in running.iter().filter(unused) {
-            let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
-            if !self.departed.values().any(|gone| gone.server == server) {
-                let deleted = worker.socket.ask(&RuntimeCommand::Delete(server)).await;
-                tracing::debug!(?deleted, server = there.name, "an unused server");
+        let (mut serving, mut unused) = (BTreeSet::new(), Vec::new());
+        // As `join` has chosen: of several for one member the first.
+        for there in in_order(running) {
+            let name = there.member_name();
+            let is_waited_for = self.is_waited_for(worker, backend, there);
+            if is_waited_for || members.contains_key(name) && serving.insert(name) {
+                continue;
+            }
+            match there.is_out() {
+                true => unused.push(there),
+                false => self.take_out(worker, backend, there).await?,
             }
         }
+        tidy(worker, backend, &unused).await
+    }
+
+    async fn take_out(
+        &mut self,
+        worker: &RuntimeWorker,
+        backend: &Word,
+        there: &RunningServer,
+    ) -> Result<(), RuntimeError> {
+        let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
+        worker.tell(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
+        self.next = self.next.wrapping_add(1);
+        let member = DepartedServer { backend: backend.as_str().to_owned(), number: self.next };
+        let gone = Departed { server, id: there.id, worker: worker.id };
+        self.departed.insert(member, gone);
         Ok(())
     }
 
@@ -271,4 +274,26 @@ impl Runtime {
         let files = conf::files(&self.haproxy.settings.conf, &[]);
         options::server_options(&files, backend.as_str()).map_err(RuntimeError::NeedsReload)
     }
+}
+
+/// Our servers, those first that are not out.
+fn in_order(running: &[RunningServer]) -> Vec<&RunningServer> {
+    let mut ours: Vec<&RunningServer> = running.iter().filter(|server| server.is_ours()).collect();
+    ours.sort_by(|a, b| (a.is_out(), &a.name).cmp(&(b.is_out(), &b.name)));
+    ours
+}
+
+/// Deletes servers that nobody waits for any more. HAProxy refuses while it keeps an idle
+/// connection to one; then the next change does it.
+async fn tidy(
+    worker: &RuntimeWorker,
+    backend: &Word,
+    unused: &[&RunningServer],
+) -> Result<(), RuntimeError> {
+    for there in unused {
+        let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
+        let deleted = worker.socket.ask(&RuntimeCommand::Delete(server)).await;
+        tracing::debug!(?deleted, server = there.name, "an unused server");
+    }
+    Ok(())
 }

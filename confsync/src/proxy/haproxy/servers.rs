@@ -43,12 +43,40 @@ impl RunningServer {
         self.admin & (BY_WORD | MAINTENANCE) == 0
     }
 
-    /// Whether it is one of those that we write: its name is its address.
+    /// The name of the member that it is for: its own, or what that begins with where the
+    /// member came back before the requests of before were done.
+    #[must_use]
+    pub(super) fn member_name(&self) -> &str {
+        self.name.split_once(AGAIN).map_or(&self.name, |(name, _)| name)
+    }
+
+    /// Whether it is one of those that we write: it is named by its address.
     #[must_use]
     pub(super) fn is_ours(&self) -> bool {
         let endpoint = self.address.and_then(|address| endpoint(address.ip(), address.port()));
-        endpoint.is_some_and(|endpoint| server_name(&endpoint) == self.name)
+        endpoint.is_some_and(|endpoint| server_name(&endpoint) == self.member_name())
     }
+
+    /// Whether it serves this member as it is to be.
+    fn is_serving(&self, name: &str, (address, weight): &(SocketAddr, u16)) -> bool {
+        self.member_name() == name
+            && self.address == Some(*address)
+            && self.is_ready()
+            && self.weight == *weight
+    }
+}
+
+/// What stands between a member's name and a number, in the name of a server for a member that
+/// came back before the requests of before were done. No address has it, and HAProxy takes it.
+pub(super) const AGAIN: char = '_';
+
+/// A name that none of these servers has, for a member of this name.
+#[must_use]
+pub(super) fn free_name(name: &str, running: &[RunningServer]) -> String {
+    let is_free = |candidate: &String| running.iter().all(|server| server.name != *candidate);
+    let numbered = (1_u32..).map(|number| format!("{name}{AGAIN}{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(is_free).unwrap_or_default()
 }
 
 fn endpoint(ip: IpAddr, port: u16) -> Option<Endpoint> {
@@ -123,25 +151,23 @@ pub fn member(endpoint: &Endpoint, weight: u16) -> Option<(String, (SocketAddr, 
 
 /// The first server that a backend lacks or has too many, in words.
 pub(super) fn difference(members: &Members, running: &[RunningServer]) -> Option<String> {
-    for (name, (address, weight)) in members {
-        match running.iter().find(|server| server.name == *name) {
-            None => return Some(format!("server {name} is missing")),
-            Some(server) if server.address != Some(*address) => {
-                return Some(format!("server {name} has another address"));
+    let mut serving = std::collections::BTreeSet::new();
+    for server in running.iter().filter(|server| server.is_ours()) {
+        let name = server.member_name();
+        match members.get(name) {
+            Some(member) if server.is_serving(name, member) && serving.insert(name) => {}
+            _ if server.is_out() => {}
+            Some(member) if server.weight != member.1 => {
+                return Some(format!("server {} has weight {}", server.name, server.weight));
             }
-            Some(server) if !server.is_ready() => {
-                return Some(format!("server {name} is not ready"));
+            Some(_) if !server.is_ready() => {
+                return Some(format!("server {} is not ready", server.name));
             }
-            Some(server) if server.weight != *weight => {
-                return Some(format!("server {name} has weight {}", server.weight));
-            }
-            Some(_) => {}
+            _ => return Some(format!("server {} is still used", server.name)),
         }
     }
-    let stays = |server: &&RunningServer| {
-        server.is_ours() && !server.is_out() && !members.contains_key(&server.name)
-    };
-    running.iter().find(stays).map(|server| format!("server {} is still used", server.name))
+    let missing = members.keys().find(|name| !serving.contains(name.as_str()));
+    missing.map(|name| format!("server {name} is missing or not ready"))
 }
 
 #[cfg(test)]
@@ -214,6 +240,13 @@ mod tests {
         let with = |more: RunningServer| good().into_iter().chain([more]).collect::<Vec<_>>();
         assert_eq!(difference(&members, &with(foreign)), None);
         assert_eq!(difference(&members, &with(server("9.9.9.9:9", 1, 1))), None, "in maintenance");
+        let again = RunningServer { name: "10.0.0.1:80_1".into(), ..server("10.0.0.1:80", 0, 1) };
+        let gone = vec![server("10.0.0.1:80", 1, 1), server("::1:80", 0, 3), again.clone()];
+        assert_eq!(difference(&members, &gone), None, "it came back as another server");
+        assert_eq!(free_name("10.0.0.1:80", &gone), "10.0.0.1:80_2");
+        assert_eq!(free_name("10.0.0.2:80", &gone), "10.0.0.2:80");
+        let twice = difference(&members, &with(again)).unwrap();
+        assert_eq!(twice, "server 10.0.0.1:80_1 is still used");
         let stays = difference(&members, &with(server("9.9.9.9:9", 0, 1))).unwrap();
         assert_eq!(stays, "server 9.9.9.9:9 is still used");
         for (change, words) in [
@@ -224,5 +257,7 @@ mod tests {
             assert!(difference(&members, &running).unwrap().contains(words));
         }
         assert!(difference(&members, &good()[..1]).unwrap().contains("::1:80 is missing"));
+        let out = vec![server("10.0.0.1:80", 1, 1), server("::1:80", 0, 3)];
+        assert!(difference(&members, &out).unwrap().contains("10.0.0.1:80 is missing"));
     }
 }

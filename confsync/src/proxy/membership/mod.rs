@@ -6,9 +6,11 @@
 //! * [`table`] carries them out, and counts the requests in flight.
 //! * [`claims`] knows which workers are alive, and orders our writes before their reads.
 //! * [`nginx_text`] writes the lines of nginx's configuration that use a table.
-//! * [`worker_state`] asks a worker which table it uses.
-//! * [`nginx_lua`] is the driver: files and members in, requests in flight out.
-//! * [`upstreams`] combines this for one nginx: set members, confirm them, count what is in flight.
+//! * [`readings`] says what members have had and have, for whoever watches.
+//! * [`worker_state`] asks a worker what it goes by.
+//! * [`nginx_lua`] is the driver: files in, members in, what is in flight out.
+//! * [`read_back`] compares what was set with what nginx has.
+//! * [`upstreams`] is all of it for one nginx: set, confirm, and what is still in flight.
 //!
 //! This module knows nothing of etcd, templates or reloads.
 //!
@@ -24,6 +26,8 @@ pub mod claims;
 pub mod layout;
 pub mod nginx_lua;
 pub mod nginx_text;
+mod read_back;
+pub mod readings;
 pub mod roster;
 pub mod table;
 pub mod upstreams;

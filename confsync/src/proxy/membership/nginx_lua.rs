@@ -6,15 +6,16 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::layout::CAPACITY;
-use super::nginx_text::{BalancerFiles, BalancerSettings, http_level, upstream};
-use super::table::{TableFolder, Traffic, WorkerUser};
+use super::nginx_text::{BalancerFiles, BalancerSettings, Balancing, http_level, upstream};
+use super::table::{TableFolder, WorkerUser};
 use super::upstreams::{LiveUpstreams, MembershipError};
 use crate::install::{Candidate, Wanted};
 use crate::proxy::nginx::conf;
-use crate::proxy::pools::{Arrangement, DepartedMember, Pools, PublishError, RenderedFile};
+use crate::proxy::pools::{
+    Arrangement, DepartedMember, Ejection, Pools, PublishError, ReadBack, RenderedFile,
+};
 use crate::template::{
     NamedService, Piece, RenderedText, UpstreamMember, UpstreamMembers, server_lines,
     upstream_block,
@@ -63,6 +64,13 @@ impl NginxLua {
             left_out: BTreeMap::new(),
             is_proven: false,
         })
+    }
+
+    /// Requests are spread in this way.
+    #[must_use]
+    pub fn with_balancing(mut self, balancing: Balancing) -> Self {
+        self.settings.balancing = balancing;
+        self
     }
 
     fn files(&self) -> BalancerFiles<'_> {
@@ -165,7 +173,12 @@ impl NginxLua {
         Ok(())
     }
 
-    /// Members that left and may still have requests.
+    /// Whether the tables and a worker that was asked say what was published last.
+    pub async fn read_back(&mut self) -> ReadBack {
+        self.upstreams.read_back().await
+    }
+
+    /// Those that left and were not seen without requests since.
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         self.upstreams.departed()
@@ -184,10 +197,17 @@ impl NginxLua {
         }
     }
 
-    /// The requests of each backend so far and now, by key.
+    /// Where the tables are.
     #[must_use]
-    pub fn traffic(&self) -> BTreeMap<Arc<str>, Traffic> {
-        self.upstreams.traffic().unwrap_or_default()
+    pub fn folder(&self) -> &Path {
+        self.upstreams.folder().path()
+    }
+
+    /// When failures leave a backend out.
+    #[must_use]
+    pub fn ejection(&self) -> Ejection {
+        let Balancing { max_fails, fail_timeout, .. } = self.settings.balancing;
+        Ejection { max_fails, fail_timeout }
     }
 
     /// nginx is not running: removes sockets that a killed one left, which would prevent its start.
@@ -271,6 +291,8 @@ fn lua_file(folder: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::install::Target;
 
@@ -280,7 +302,7 @@ mod tests {
             (Arc::from(*text), member)
         };
         let members = endpoints.iter().map(member).collect();
-        let service = NamedService { path: "app".into(), members };
+        let service = NamedService { path: "app".into(), members, server_options: String::new() };
         let pieces = vec![
             Piece::Text(b"# begin\n".to_vec()),
             Piece::Upstream { service, more: more.into() },

@@ -7,32 +7,29 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// The settings of one upstream: what nginx takes from `server` lines, which it ignores when a
-/// balancer in Lua chooses.
-#[derive(Debug, Clone, PartialEq)]
+pub use crate::config::confdir::Balancing;
+
+/// How the balancer works: what nginx takes from `server` lines and has no place for once
+/// Lua chooses.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BalancerSettings {
-    /// This many failures within `fail_timeout` eject a backend; 0 for never.
-    pub max_fails: u32,
-    /// The window for failures, and the time a backend stays ejected.
-    pub fail_timeout: Duration,
-    /// Over this time the weight of a new backend grows; zero for at once.
-    pub slow_start: Duration,
-    /// How long a request waits while there is no backend.
-    pub hold: Duration,
-    /// Whether requests are counted: not where the operator's own `log_by_lua*` replaces ours.
+    /// How requests are spread.
+    pub balancing: Balancing,
+    /// Whether requests are counted: not where the user's own `log_by_lua*` hides ours.
     pub counted: bool,
 }
 
+impl BalancerSettings {
+    /// Requests are spread in this way, and counted.
+    #[must_use]
+    pub fn with(balancing: Balancing) -> Self {
+        Self { balancing, counted: true }
+    }
+}
+
 impl Default for BalancerSettings {
-    /// nginx's own, and no wait.
     fn default() -> Self {
-        Self {
-            max_fails: 1,
-            fail_timeout: Duration::from_secs(10),
-            slow_start: Duration::ZERO,
-            hold: Duration::ZERO,
-            counted: true,
-        }
+        Self::with(Balancing::default())
     }
 }
 
@@ -115,11 +112,12 @@ pub fn upstream(
     settings: &BalancerSettings,
 ) -> String {
     let folder = quoted(&files.folder.display().to_string());
-    let (fail_timeout, slow_start) = (seconds(settings.fail_timeout), seconds(settings.slow_start));
+    let Balancing { max_fails, fail_timeout, slow_start, .. } = settings.balancing;
+    let (fail_timeout, slow_start) = (seconds(fail_timeout), seconds(slow_start));
+    let lines = servers.lines().filter(|line| !line.contains(" down;")).count();
     let pick = format!(
-        "m.pick({folder}, {}, {}, {fail_timeout}, {slow_start}, {})",
+        "m.pick({folder}, {}, {max_fails}, {fail_timeout}, {slow_start}, {}, {lines})",
         quoted(name),
-        settings.max_fails,
         settings.counted
     );
     let mut text = format!("upstream {name} {{\n");
@@ -145,7 +143,7 @@ fn empty(name: &str, files: BalancerFiles<'_>, settings: &BalancerSettings) -> S
         "m.hold({}, {}, {}, {RETRY_AFTER})",
         quoted(&folder),
         quoted(name),
-        seconds(settings.hold)
+        seconds(settings.balancing.hold)
     );
     // Request and response pass through unchanged; the timeouts that count are those of the
     // operator's own server.

@@ -217,6 +217,16 @@ impl Roster {
         head
     }
 
+    /// What each slot in use says after the last commit.
+    pub fn records(&self) -> impl Iterator<Item = &SlotRecord> {
+        self.slots.iter().map(|slot| &slot.record)
+    }
+
+    /// The slots of the members of each class, as they are listed after the last commit.
+    pub fn order(&self) -> impl Iterator<Item = &[u32]> {
+        self.order.iter().map(Vec::as_slice)
+    }
+
     /// The slot of a member.
     #[must_use]
     pub fn slot_of(&self, id: &MemberId) -> Option<u32> {

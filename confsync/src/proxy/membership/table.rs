@@ -128,6 +128,7 @@ impl TableFolder {
             members,
             counts,
             capacity: self.capacity,
+            columns: self.workers.columns(),
             instance: of_members.instance(),
         }))
     }
@@ -156,7 +157,7 @@ impl TableFolder {
             file.set_len(slot_at(self.capacity, self.capacity))
         })?;
         let (name, capacity) = (name.into(), self.capacity);
-        Ok(MemberTable { name, roster, members, counts, capacity, instance })
+        Ok(MemberTable { name, roster, members, counts, capacity, columns, instance })
     }
 
     fn files_of(&self, name: &str) -> (PathBuf, PathBuf) {
@@ -199,27 +200,39 @@ impl TableFolder {
     /// # Errors
     /// When the files cannot be read.
     pub fn traffic(&self, table: &MemberTable) -> io::Result<Vec<Traffic>> {
-        let slots = table.roster.head().slots;
-        let mut all = vec![Traffic::default(); slots as usize];
-        for column in 0..self.workers.columns() {
-            let mut allocated = [0; 4];
-            table.counts.read_exact_at(&mut allocated, ALLOCATED_AT + 4 * u64::from(column))?;
-            let known = u32::from_le_bytes(allocated).min(slots);
-            if known == 0 {
-                continue;
-            }
-            let mut bytes = vec![0; (u64::from(known) * CELL) as usize];
-            table.counts.read_exact_at(&mut bytes, cell_at(table.capacity, column, 0))?;
-            let alive = self.workers.is_alive(column)?;
-            for (sum, cell) in all.iter_mut().zip(bytes.as_chunks().0) {
-                let cell = Traffic::decode(cell);
-                sum.in_flight += if alive { cell.in_flight } else { 0 };
-                sum.requests += cell.requests;
-                sum.failures += cell.failures;
-            }
-        }
-        Ok(all)
+        traffic_of(&table.counts, table.capacity, table.roster.head().slots, &self.workers)
     }
+}
+
+/// What all workers have done with each of the first slots of a file of counts.
+pub(super) fn traffic_of(
+    counts: &File,
+    capacity: u32,
+    slots: u32,
+    workers: &WorkerColumns,
+) -> io::Result<Vec<Traffic>> {
+    let mut all = vec![Traffic::default(); slots as usize];
+    for (column, known) in allocated(counts, workers.columns())? {
+        let known = known.min(slots);
+        let mut bytes = vec![0; (u64::from(known) * CELL) as usize];
+        counts.read_exact_at(&mut bytes, cell_at(capacity, column, 0))?;
+        let alive = workers.is_alive(column)?;
+        for (sum, cell) in all.iter_mut().zip(bytes.as_chunks().0) {
+            let cell = Traffic::decode(cell);
+            sum.in_flight += if alive { cell.in_flight } else { 0 };
+            sum.requests += cell.requests;
+            sum.failures += cell.failures;
+        }
+    }
+    Ok(all)
+}
+
+/// The columns that were ever counted in, and how many of their slots have pages.
+fn allocated(counts: &File, columns: u32) -> io::Result<Vec<(u32, u32)>> {
+    let mut bytes = vec![0; 4 * columns as usize];
+    counts.read_exact_at(&mut bytes, ALLOCATED_AT)?;
+    let known = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+    Ok((0..).zip(known).filter(|(_, known)| *known > 0).collect())
 }
 
 /// The table of one upstream.
@@ -228,9 +241,10 @@ pub struct MemberTable {
     name: String,
     /// Its members.
     pub roster: Roster,
-    members: File,
+    pub(super) members: File,
     counts: File,
-    capacity: u32,
+    pub(super) capacity: u32,
+    columns: u32,
     instance: u64,
 }
 
@@ -261,6 +275,7 @@ impl MemberTable {
                 // Also allocates the page for failures, which the workers write.
                 let health = COUNTS_DATA + u64::from(*slot) * HEALTH;
                 self.counts.write_all_at(&[0; HEALTH as usize], health)?;
+                self.forget_totals(*slot)?;
                 self.members.write_all_at(&record.encode(), slot_at(*slot))
             }
             TableWrite::State(slot, state) => {
@@ -277,6 +292,18 @@ impl MemberTable {
             TableWrite::Head(head) => self.members.write_all_at(&head.encode(), HEAD_AT),
             TableWrite::Barrier => Ok(()),
         }
+    }
+
+    /// What the slot's last backend has had is not the new one's. Nobody counts there: the
+    /// slot was released.
+    fn forget_totals(&self, slot: u32) -> io::Result<()> {
+        for (column, known) in allocated(&self.counts, self.columns)? {
+            if slot < known {
+                let totals = cell_at(self.capacity, column, slot) + 4;
+                self.counts.write_all_at(&[0; CELL as usize - 4], totals)?;
+            }
+        }
+        Ok(())
     }
 
     fn cell(&self, column: u32, slot: u32) -> io::Result<Traffic> {
@@ -298,7 +325,7 @@ impl Traffic {
 }
 
 /// The first words of a file.
-struct Header([u8; 24]);
+pub(super) struct Header([u8; 24]);
 
 impl Header {
     fn word(&self, at: usize) -> u32 {
@@ -306,25 +333,25 @@ impl Header {
         u32::from_le_bytes(bytes.unwrap_or_default())
     }
 
-    fn capacity(&self) -> u32 {
+    pub(super) fn capacity(&self) -> u32 {
         self.word(8)
     }
 
-    fn columns_of_workers(&self) -> u32 {
+    pub(super) fn columns_of_workers(&self) -> u32 {
         self.word(8)
     }
 
-    fn columns(&self) -> u32 {
+    pub(super) fn columns(&self) -> u32 {
         self.word(12)
     }
 
-    fn instance(&self) -> u64 {
+    pub(super) fn instance(&self) -> u64 {
         u64::from(self.word(16)) | u64::from(self.word(20)) << 32
     }
 }
 
-/// Opens one of our files; `None` if it is missing, or of another version.
-fn open_known(path: &Path, magic: &[u8]) -> io::Result<Option<(File, Header)>> {
+/// Opens a file of ours; `None` if there is none, or it is of another version.
+pub(super) fn open_known(path: &Path, magic: &[u8]) -> io::Result<Option<(File, Header)>> {
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,7 +1,7 @@
 //! All upstreams of one nginx that change without a reload: wanted members in, confirmation and
 //! requests in flight out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -88,8 +88,8 @@ pub enum MembershipError {
 
 /// One upstream.
 #[derive(Debug)]
-struct LiveUpstream {
-    table: MemberTable,
+pub(super) struct LiveUpstream {
+    pub(super) table: MemberTable,
     members: UpstreamMembers,
     /// Whether [`Self::members`] equals the table: not before the first change of this run, which
     /// compares with what an earlier run left.
@@ -101,15 +101,19 @@ struct LiveUpstream {
 /// The upstreams of one nginx.
 #[derive(Debug)]
 pub struct LiveUpstreams {
-    folder: TableFolder,
-    upstreams: BTreeMap<String, LiveUpstream>,
+    pub(super) folder: TableFolder,
+    pub(super) upstreams: BTreeMap<String, LiveUpstream>,
+    /// How often it was looked what nginx has.
+    pub(super) looks: u64,
+    /// The workers that have answered such a look.
+    pub(super) seen_workers: BTreeSet<i32>,
 }
 
 impl LiveUpstreams {
     /// For the tables in `folder`.
     #[must_use]
     pub fn new(folder: TableFolder) -> Self {
-        Self { folder, upstreams: BTreeMap::new() }
+        Self { folder, upstreams: BTreeMap::new(), looks: 0, seen_workers: BTreeSet::new() }
     }
 
     /// Makes `members` those of `upstream`. When it returns, every new pick uses them, in every

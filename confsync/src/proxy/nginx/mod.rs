@@ -21,6 +21,7 @@ mod compiled;
 pub mod conf;
 mod evidence;
 mod include;
+mod log_phase;
 mod lua;
 mod master;
 mod reload;

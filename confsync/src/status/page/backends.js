@@ -58,12 +58,27 @@ function departed(set, at) {
   known.set(set.name, { there, gone: before.gone, first: false });
   return { gone: [...before.gone.values()], fresh };
 }
-function row(b, fresh) {
+// What it has had and has, in all pools it is in; null where nobody counts.
+function trafficOf(set) {
+  const all = new Map();
+  for (const t of set.traffic) {
+    if (t.leaving) continue;
+    const sum = all.get(t.addr) || { in_flight: 0, requests: 0, failures: 0, ejected: false };
+    all.set(t.addr, { in_flight: t.in_flight === null || sum.in_flight === null ? null : sum.in_flight + t.in_flight,
+      requests: sum.requests + t.requests, failures: sum.failures + t.failures, ejected: sum.ejected || t.ejected });
+  }
+  return all;
+}
+function trafficWords(t) {
+  return [plural(t.requests, "request"), t.in_flight ? t.in_flight + " in flight" : null, t.failures ? t.failures + " failed" : null];
+}
+function row(b, fresh, traffic) {
   const state = stateOf(b), [, mood, words] = STATES.find(([name]) => name === state);
   const id = b.key.split("/").pop();
-  const more = [b.addr.startsWith(id) ? null : id, b.weight === 1 ? null : "weight " + b.weight, b.zone ? "zone " + b.zone : null];
+  const t = b.left ? null : traffic.get(b.addr);
+  const more = [b.addr.startsWith(id) ? null : id, b.weight === 1 ? null : "weight " + b.weight, b.zone ? "zone " + b.zone : null].concat(t ? trafficWords(t) : []);
   const made = h("li", mood + (b.left ? " left" : "") + (fresh ? " fresh" : ""), h("span", "state", dot(), words), h("b", "", b.addr),
-    h("span", "more", more.filter(Boolean).join(" · ")), h("span", "when", age(b.since, b.left ? "% ago" : "%")));
+    h("span", "more", t && t.ejected ? tag("bad", "ejected") : null, t && t.ejected ? " " : null, more.filter(Boolean).join(" · ")), h("span", "when", age(b.since, b.left ? "% ago" : "%")));
   made.title = b.key + ": " + TITLES[state];
   if (b.left) made.dataset.left = b.addr;
   else [made.dataset.addr, made.dataset.state] = [b.addr, words];
@@ -71,7 +86,7 @@ function row(b, fresh) {
 }
 // What a person has opened or closed stays so.
 const opened = new Map(), all = new Set();
-function service(set, name, backends, fresh, many) {
+function service(set, name, backends, fresh, many, traffic) {
   const shown = backends.filter(passes), id = set.name + "/" + name;
   if (filtered() && !shown.length) return null;
   const counts = new Map(STATES.map(([state]) => [state, 0]));
@@ -90,7 +105,7 @@ function service(set, name, backends, fresh, many) {
   const fill = () => {
     if (!made.open || made.querySelector("ul")) return;
     const some = all.has(id) ? shown : filtered() || opened.get(id) || !many ? shown.slice(0, ROWS) : shown.filter((b) => stateOf(b) !== "in-rotation");
-    made.append(h("ul", "backends", some.map((b) => row(b, fresh.has(b.key)))));
+    made.append(h("ul", "backends", some.map((b) => row(b, fresh.has(b.key), traffic))));
     if (some.length < shown.length) {
       const more = h("button", "rest", "Show all " + shown.length);
       more.type = "button";
@@ -113,10 +128,11 @@ function services(set, many) {
     if (!names.has(b.service)) names.set(b.service, []);
     names.get(b.service).push(b);
   }
+  const traffic = trafficOf(set);
   const rank = (b) => b.left ? 2 : b.live && !b.held && !b.leaving ? 1 : 0;
   const sorted = [...names].sort((a, b) => order(a[0], b[0]));
   for (const [, list] of sorted) list.sort((a, b) => rank(a) - rank(b) || order(a.addr, b.addr));
-  const made = sorted.map(([name, list]) => service(set, name, list, fresh, many)).filter(Boolean);
+  const made = sorted.map(([name, list]) => service(set, name, list, fresh, many, traffic)).filter(Boolean);
   if (made.length) return made;
   if (names.size) return h("p", "empty", "No backend of this group passes the filter.");
   return h("p", "empty", "No service: the files are made of settings, or no backend has registered yet.");

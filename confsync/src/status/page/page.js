@@ -13,20 +13,15 @@ function stages(set) {
 function picture(shown) {
   const most = Math.max(50, ...shown.map((l) => l.took_ms));
   const bad = shown.filter((l) => l.failed).length;
-  const words = "The last " + plural(shown.length, "reload") + ": " + (shown.length - bad) + " proven, " + bad +
-    " failed; the slowest took " + took(Math.max(...shown.map((l) => l.took_ms)));
+  const words = "The last " + plural(shown.length, "change") + ": " + (shown.length - bad) + " proven, " + bad +
+    " failed; the slowest took " + took(Math.max(...shown.map((l) => l.took_ms))) + "; " + plural(shown.filter((l) => l.reload).length, "reload");
   const bars = shown.map((l, i) => {
     const high = Math.max(3, 54 * Math.sqrt(l.took_ms / most));
     const x = 720 - (shown.length - i) * 18 + 5;
-    return s("rect", { x, y: 56 - high, width: 12, height: high, class: l.failed ? "no" : "ok" },
-      s("title", {}, took(l.took_ms) + ", " + l.cause + (l.failed ? ", " + l.failed : "")));
+    return s("rect", { x, y: 56 - high, width: 12, height: high, class: l.failed ? "no" : l.reload ? "ok reload" : "ok" },
+      s("title", {}, took(l.took_ms) + (l.reload ? ", reload, " : ", ") + l.cause + (l.failed ? ", " + l.failed : "")));
   });
   return s("svg", { viewBox: "0 0 720 56", preserveAspectRatio: "none", role: "img", "aria-label": words }, bars);
-}
-function reload(l) {
-  return h("li", "", h("span", "at", age(l.at, "% ago")),
-    h("span", "what", l.cause, l.failed ? h("small", "", l.failed) : null),
-    h("span", "when", l.failed ? tag("bad", "failed") : null, l.failed ? " " : null, took(l.took_ms)));
 }
 function problem(set, doc) {
   const at = set.trouble_at, rejected = set.trouble.startsWith("refused: ");
@@ -51,10 +46,16 @@ function retained(set) {
     command("confsync accept " + quoted(name)));
   return named.map(note);
 }
-function reload(l) {
+function change(l) {
+  const kind = l.failed ? tag("bad", "failed") : l.reload ? tag("", "reload") : null;
   return h("li", "", h("span", "at", age(l.at, "% ago")),
     h("span", "what", l.cause, l.failed ? h("small", "", l.failed) : null),
-    h("span", "when", l.failed ? tag("bad", "failed") : null, l.failed ? " " : null, took(l.took_ms)));
+    h("span", "when", kind, kind ? " " : null, took(l.took_ms)));
+}
+// Who changes backends. Whoever uses no word for it is not told why.
+function driver(set) {
+  if (set.driver !== "reload") return h("p", "soft driver", "Backends change without a reload (" + set.driver + "): " + set.member_changes_total + " so far.");
+  return set.driver_reason ? h("p", "soft driver", "Every change of backends is a reload: " + set.driver_reason + ".") : null;
 }
 function one(set, doc, many) {
   const mood = moodOf(set);
@@ -69,9 +70,10 @@ function one(set, doc, many) {
   }
   add(card, [h("h3", "", "Services"), services(set, many)]);
   const shown = set.loads.slice(-40), slowest = Math.max(...shown.map((l) => l.took_ms));
-  add(card, [h("h3", "", "Reloads", shown.length ? h("span", "", " · newest on the right, the slowest took " + took(slowest)) : null)]);
-  if (shown.length) add(card, [picture(shown), h("ol", "rows times", shown.slice(-5).reverse().map(reload))]);
+  add(card, [h("h3", "", "Changes", shown.length ? h("span", "", " · newest on the right, the slowest took " + took(slowest)) : null)]);
+  if (shown.length) add(card, [picture(shown), h("ol", "rows times", shown.slice(-5).reverse().map(change))]);
   else add(card, [h("p", "empty", "None yet.")]);
+  add(card, [driver(set)]);
   return add(card, [h("p", "soft files", "Writes ", set.files.map((f, i) => [i ? ", " : "", h("code", "", f)]), ".")]);
 }
 function moodOf(set) {
@@ -104,7 +106,10 @@ function headline(doc) {
   return [join || but ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + but + join];
 }
 function drains(doc) {
-  if (!doc.draining || !doc.draining.length) return null;
+  const waits = doc.sets.flatMap((set) => set.traffic.filter((t) => t.leaving));
+  if (!(doc.draining || []).length && !waits.length) return null;
+  const wait = (t) => h("li", "", h("span", "", tag("wait", "waiting")), h("span", "what", h("b", "", t.addr), " of " + t.pool),
+    h("span", "when", t.in_flight === null ? "requests are not counted" : plural(t.in_flight, "request") + " here"));
   const old = (doc.load_balancers || []).filter((b) => b.mood === "wait").map((b) => b.lb + " (" + b.resource + "): " + b.words);
   const drain = (d) => {
     const [id, name] = d.key.split("/").reverse();
@@ -113,7 +118,7 @@ function drains(doc) {
       h("span", "when", d.since ? age(d.since, "since %") : null, until));
   };
   const made = h("section", "", h("div", "top", h("h2", "", "Drains"), h("span", "soft", old.length ? old.join(", ") : "no load balancer has requests of before")),
-    h("ul", "rows", doc.draining.map(drain)));
+    h("ul", "rows", (doc.draining || []).map(drain)), waits.length ? h("ul", "rows", waits.map(wait)) : null);
   made.setAttribute("aria-label", "Drains");
   return made;
 }
@@ -125,7 +130,7 @@ function others(doc) {
     return link;
   };
   const row = (b) => h("li", "", h("span", "", tag(b.mood, { good: "applied", wait: "waiting", bad: "trouble" }[b.mood])),
-    h("span", "what", name(b), b.lb === doc.name ? " (this one)" : "", h("small", "", b.resource + " on " + b.host + (b.words === "ok" ? "" : " · " + b.words))),
+    h("span", "what", name(b), b.lb === doc.name ? " (this one)" : "", h("small", "", b.resource + " on " + b.host + (b.driver && b.driver !== "reload" ? " · " + b.driver : "") + (b.words === "ok" ? "" : " · " + b.words))),
     h("span", "when", b.applied === null ? "nothing yet" : "revision " + b.applied));
   const list = doc.load_balancers;
   return h("section", "", h("div", "top", h("h2", "", "Load balancers"), h("span", "soft", "and the last revision that each applied")),
@@ -160,7 +165,7 @@ function redraw() {
   const total = doc.sets.reduce((n, set) => n + set.backends.length, 0), many = total > MANY;
   byId("filter").hidden = !total && !filtered();
   draw("states", [filter.state, doc.sets.map((set) => set.backends)], () => stateButtons(doc));
-  draw("drains", [doc.draining, doc.load_balancers], () => drains(doc));
+  draw("drains", [doc.draining, doc.load_balancers, doc.sets.map((set) => set.traffic)], () => drains(doc));
   draw("sets", [filter, [...all], doc.sets], () => doc.sets.map((set) => one(set, doc, many)));
   draw("others", [doc.load_balancers, doc.sets.length], () => doc.sets.length ? others(doc) : null);
 }

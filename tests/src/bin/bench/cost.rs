@@ -87,6 +87,16 @@ fn own(pid: i32) -> anyhow::Result<Duration> {
     Ok(sum)
 }
 
+/// The processor time of a process, of those below it, and of those that have ended.
+pub(crate) fn tree(pid: i32) -> anyhow::Result<Duration> {
+    let mut sum = own(pid)? + children(pid)?;
+    for child in running_children(pid) {
+        // It may be gone by now; then its parent has its time.
+        sum += tree(child).unwrap_or_default();
+    }
+    Ok(sum)
+}
+
 /// Those that ended and were waited for.
 fn children(pid: i32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;

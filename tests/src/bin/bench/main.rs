@@ -3,7 +3,10 @@
 
 use clap::{Parser, Subcommand};
 
+mod balancers;
 mod bash_loop;
+mod change_cost;
+mod changes;
 mod cost;
 mod detection;
 mod drain;
@@ -14,7 +17,10 @@ mod register_many;
 mod register_one;
 mod reload_as_check;
 mod render;
+mod rolling;
+mod sockets;
 mod storm;
+mod throughput;
 mod times;
 
 #[derive(Parser)]
@@ -44,6 +50,14 @@ enum Question {
     Render(render::Args),
     /// A backend gets SIGTERM: how long until every load balancer has drained it?
     Drain(drain::Args),
+    /// Many changes under load: what is lost, cut and reloaded, with and without a driver?
+    Changes(changes::Args),
+    /// What does one change cost in processor time?
+    ChangeCost(change_cost::Args),
+    /// A rolling deploy without a pause: what is lost, and how long does it take?
+    Rolling(rolling::Args),
+    /// How many requests a second pass an upstream that changes without a reload?
+    Throughput(throughput::Args),
     /// A whole fleet against three members of etcd: what does it ask, how soon is a change seen?
     Fleet(fleet::Args),
 }
@@ -60,6 +74,10 @@ async fn main() -> anyhow::Result<()> {
         Question::Detection(args) => detection::run(&args).await,
         Question::Render(args) => render::run(&args).await,
         Question::Drain(args) => drain::run(&args).await,
+        Question::Changes(args) => changes::run(&args).await,
+        Question::ChangeCost(args) => change_cost::run(&args).await,
+        Question::Rolling(args) => rolling::run(&args).await,
+        Question::Throughput(args) => throughput::run(&args).await,
         Question::Fleet(args) => fleet::run(&args).await,
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use common::model::{Prefix, Tree, parse_span};
 
-use super::{HaproxyOptions, LiveMembership, NginxOptions, ResourceReader, ShellCommand};
+use super::{
+    Balancing, HaproxyOptions, LiveMembership, NginxOptions, ResourceReader, ShellCommand,
+};
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
 use crate::backends::{KeySelection, Values};
 use crate::config::confdir::raw::{self, RawTemplate};
@@ -177,6 +179,7 @@ impl ResourceReader<'_> {
         let path = |text: Option<String>, default: &str| {
             PathBuf::from(text.unwrap_or_else(|| default.into()))
         };
+        let seconds = Duration::from_secs;
         NginxOptions {
             conf: path(raw.conf, "/etc/nginx/nginx.conf"),
             pid_file: raw.pid_file.map(PathBuf::from),
@@ -185,6 +188,13 @@ impl ResourceReader<'_> {
             max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
             live: self.live(raw.live.as_deref()),
             live_dir: path(raw.live_dir, "/run/confsync"),
+            balancing: Balancing {
+                max_fails: u32::try_from(self.count(raw.max_fails, "max_fails", 1))
+                    .unwrap_or(u32::MAX),
+                fail_timeout: self.span(raw.fail_timeout.as_ref(), "fail_timeout", seconds(10)),
+                slow_start: self.span(raw.slow_start.as_ref(), "slow_start", Duration::ZERO),
+                hold: self.span(raw.hold.as_ref(), "hold", Duration::ZERO),
+            },
         }
     }
 

@@ -2,16 +2,15 @@
 //! nginx cannot be asked what it is. Each is tried again until it can; meanwhile a supervised
 //! program runs by the files in place.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::runtime::Gate;
 use tokio::time::Instant;
 
-use super::Daemon;
-use super::early::nginx_of;
-use super::locks::HANDED_OVER;
-use crate::backends::known::KnownBackends;
+use super::super::early::nginx_of;
+use super::super::locks::HANDED_OVER;
+use super::ReloadGroups;
+use crate::agent::Predecessor;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::install::{Target, current};
@@ -23,12 +22,9 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// A reload group that is to begin.
 #[derive(Clone)]
-pub(super) struct NewGroup {
-    pub(super) set: ReloadGroup,
-    /// What was known of its backends before, by resource.
-    pub(super) known_backends: BTreeMap<String, KnownBackends>,
-    /// The last state of the group that it replaces.
-    pub(super) before: Option<GroupState>,
+pub(in crate::daemon) struct NewGroup {
+    pub(in crate::daemon) group: ReloadGroup,
+    pub(in crate::daemon) predecessor: Predecessor,
 }
 
 /// One that could not begin.
@@ -40,40 +36,41 @@ pub(super) struct WaitingGroup {
 }
 
 impl NewGroup {
-    pub(super) fn of(set: ReloadGroup) -> Self {
-        Self { set, known_backends: BTreeMap::new(), before: None }
+    pub(in crate::daemon) fn of(group: ReloadGroup) -> Self {
+        Self { group, predecessor: Predecessor::default() }
     }
 }
 
 impl WaitingGroup {
     /// Nothing of it is live, as far as we know.
     pub(super) fn state(&self) -> GroupState {
-        let empty = || GroupState::empty(&self.new.set.name);
-        let before = self.new.before.clone().unwrap_or_else(empty);
+        let empty = || GroupState::empty(&self.new.group.name);
+        let before = self.new.predecessor.state.clone().unwrap_or_else(empty);
         let trouble = Some(format!("cannot begin: {}", self.why));
-        let name = self.new.set.name.clone();
+        let name = self.new.group.name.clone();
         GroupState { name, live: None, in_sync: false, trouble, trouble_at: None, ..before }
     }
 }
 
-impl Daemon {
+impl ReloadGroups {
     /// Begins all groups at the start. Those that cannot are tried again later.
     ///
     /// # Errors
     /// When none can, and no program of ours serves: then the service manager tries again.
-    pub(super) async fn begin_all(
+    pub(in crate::daemon) async fn begin_all(
         &mut self,
-        sets: Vec<ReloadGroup>,
+        groups: Vec<ReloadGroup>,
         joined: &Gate,
     ) -> anyhow::Result<()> {
         let mut failed = Vec::new();
-        for set in sets {
-            let new = NewGroup::of(set);
+        for group in groups {
+            let new = NewGroup::of(group);
             if let Err(error) = self.begin(new.clone(), joined, HANDED_OVER).await {
                 failed.push((new, error));
             }
         }
-        if self.child.is_none() && self.running.is_empty() && !failed.is_empty() {
+        let is_useless = self.environment.child.is_none() && self.running() == 0;
+        if is_useless && !failed.is_empty() {
             return Err(failed.swap_remove(0).1);
         }
         for (new, error) in failed {
@@ -83,7 +80,7 @@ impl Daemon {
     }
 
     /// Begins `new`, or has it tried again later.
-    pub(super) async fn begin_or_wait(&mut self, new: NewGroup, joined: &Gate) {
+    pub(in crate::daemon) async fn begin_or_wait(&mut self, new: NewGroup, joined: &Gate) {
         if let Err(error) = self.begin(new.clone(), joined, HANDED_OVER).await {
             self.wait_to_begin(new, joined.clone(), &error).await;
         }
@@ -91,23 +88,23 @@ impl Daemon {
 
     async fn wait_to_begin(&mut self, new: NewGroup, joined: Gate, error: &anyhow::Error) {
         let why = format!("{error:#}");
-        tracing::error!(set = new.set.name, "cannot begin, and tries again: {why}");
-        self.serve_what_is_in_place(&new.set).await;
+        tracing::error!(set = new.group.name, "cannot begin, and tries again: {why}");
+        self.serve_what_is_in_place(&new.group).await;
         self.waiting.push(WaitingGroup { new, joined, why, again: Instant::now() + AGAIN });
     }
 
     /// When the next group is to be tried again.
-    pub(super) fn next_begin(&self) -> Option<Instant> {
+    pub(in crate::daemon) fn next_begin(&self) -> Option<Instant> {
         self.waiting.iter().map(|waiting| waiting.again).min()
     }
 
     /// Tries the groups whose time it is.
-    pub(super) async fn begin_again(&mut self) {
+    pub(in crate::daemon) async fn begin_again(&mut self) {
         let now = Instant::now();
         let due = |waiting: &mut WaitingGroup| waiting.again <= now;
         let due: Vec<_> = self.waiting.extract_if(.., due).collect();
         for mut waiting in due {
-            let name = waiting.new.set.name.clone();
+            let name = waiting.new.group.name.clone();
             let begun = self.begin(waiting.new.clone(), &waiting.joined, Duration::ZERO).await;
             let Err(error) = begun else {
                 tracing::info!(set = name, "could begin now");
@@ -117,27 +114,30 @@ impl Daemon {
             if why != waiting.why {
                 tracing::error!(set = name, "cannot begin, and tries again: {why}");
             }
-            self.serve_what_is_in_place(&waiting.new.set).await;
+            self.serve_what_is_in_place(&waiting.new.group).await;
             (waiting.why, waiting.again) = (why, Instant::now() + AGAIN);
             self.waiting.push(waiting);
         }
     }
 
     /// A supervised program does not wait for a group that cannot begin, if its files are there.
-    async fn serve_what_is_in_place(&self, set: &ReloadGroup) {
-        let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting) else {
+    async fn serve_what_is_in_place(&self, group: &ReloadGroup) {
+        let environment = &self.environment;
+        let Some(child) = environment.child.as_ref().filter(|child| child.life() == Life::Waiting)
+        else {
             return;
         };
-        if !set.programs.iter().all(|program| program.resource.dest.exists()) {
+        if !group.programs.iter().all(|program| program.resource.dest.exists()) {
             return;
         }
         // Without an nginx that answers there is nothing to start.
-        let Ok(nginx) = nginx_of(std::slice::from_ref(set), self.argv.as_ref()).await else {
+        let Ok(nginx) = nginx_of(std::slice::from_ref(group), environment.argv.as_ref()).await
+        else {
             return;
         };
-        let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
+        let targets: Vec<Target> = group.programs.iter().map(CompiledResource::target).collect();
         let files = current(&targets).ok().flatten();
-        if let Err(why) = child.placed(&set.name, files, nginx).await {
+        if let Err(why) = child.placed(&group.name, files, nginx).await {
             tracing::error!("cannot start {}: {why}", child.name());
         }
     }

@@ -1,0 +1,164 @@
+//! The resources of one reload group, and the backends that each is known to have: rendered as
+//! one, for the files of one proxy change together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use common::handshake::Bookkeeping;
+use common::model::{Backend, Snapshot};
+use common::store::Store;
+
+use super::render::{RenderRules, RenderedResource, Verdict, Withheld, log_rejected};
+use crate::backends::RejectedValue;
+use crate::backends::known::KnownBackends;
+use crate::backends::saved::SavedBackends;
+use crate::config::program::CompiledResource;
+use crate::config::reload_group::ReloadGroup;
+use crate::config::rendered::RenderedFile;
+use crate::status::change_summary::Routes;
+
+/// One reload group from keys to rendered files.
+#[derive(Debug)]
+pub(super) struct GroupRenderer<S> {
+    pub(super) group: ReloadGroup,
+    store: S,
+    bookkeeping: Bookkeeping,
+    /// What each resource routes to, by its name.
+    known: BTreeMap<String, KnownBackends>,
+    rejected: Vec<RejectedValue>,
+}
+
+/// What a render depends on besides the keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances<'a> {
+    /// etcd regressed less than the grace ago.
+    pub(super) regressed: bool,
+    /// There are files that can be kept.
+    pub(super) in_place: bool,
+    /// Backends that refuse connections while etcd is away.
+    pub(super) left_out: &'a BTreeSet<Arc<str>>,
+}
+
+/// The files of all resources.
+#[derive(Debug)]
+pub(super) struct GroupRender {
+    /// `None`: those of before stay.
+    pub(super) files: Option<Vec<RenderedFile>>,
+    pub(super) verdict: Verdict,
+}
+
+impl<S: Store> GroupRenderer<S> {
+    pub(super) fn new(
+        group: ReloadGroup,
+        store: S,
+        bookkeeping: Bookkeeping,
+        known: BTreeMap<String, KnownBackends>,
+    ) -> Self {
+        Self { group, store, bookkeeping, known, rejected: Vec::new() }
+    }
+
+    /// Renders all resources, or none: what is wrong with one speaks for all.
+    pub(super) async fn render(
+        &mut self,
+        snapshot: &Snapshot,
+        circumstances: Circumstances<'_>,
+    ) -> GroupRender {
+        let Circumstances { regressed, in_place, left_out } = circumstances;
+        let (store, bookkeeping) = (&self.store, &self.bookkeeping);
+        let rules =
+            RenderRules { store, bookkeeping, regressed, may_wait: true, in_place, left_out };
+        let (mut files, mut rejected, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut withheld, mut is_unverified) = (None, regressed);
+        for program in &self.group.programs {
+            let name = &program.resource.name;
+            let known = self.known.entry(name.clone()).or_default();
+            let mut seen = program.resource.reading.see(snapshot.entries.values());
+            let rendered = match rules.render(program, known, &mut seen).await {
+                Ok(rendered) => rendered,
+                Err(cause) => {
+                    if cause.too_few_backends {
+                        self.rejected = seen.refused;
+                    }
+                    let cause = self.named(program, cause);
+                    return GroupRender {
+                        files: None,
+                        verdict: Verdict::new(Some(cause), is_unverified),
+                    };
+                }
+            };
+            is_unverified |= rendered.is_unverified();
+            let RenderedResource { file, retained, withheld: cause } = rendered;
+            withheld = cause.map(|cause| self.named(program, cause)).or(withheld);
+            files.push(file);
+            rejected.extend(seen.refused.clone());
+            adopted.push((name.clone(), seen, retained));
+        }
+        log_rejected(&self.rejected, &rejected);
+        self.rejected = rejected;
+        for (name, seen, retained) in adopted {
+            self.known.entry(name).or_default().adopt(&seen, retained);
+        }
+        GroupRender { files: Some(files), verdict: Verdict::new(withheld, is_unverified) }
+    }
+
+    /// A loss is of one resource. Alone, it has the group's name, which leads every line anyway.
+    fn named(&self, program: &CompiledResource, cause: Withheld) -> Withheld {
+        if self.group.programs.len() == 1 || !cause.too_few_backends {
+            return cause;
+        }
+        Withheld { why: format!("{}: {}", program.resource.name, cause.why), ..cause }
+    }
+
+    /// At the start: whether etcd regressed while nobody looked. What was known before then is
+    /// known again, and so verified. What a predecessor hands over is newer.
+    pub(super) fn recall(&mut self, now: &Snapshot) -> bool {
+        let mut is_ahead = false;
+        for program in &self.group.programs {
+            let resource = &program.resource;
+            let Some(saved) = SavedBackends::load_if_ahead(&resource.dest, now) else { continue };
+            if !self.known.contains_key(&resource.name) {
+                tracing::warn!(
+                    resource = resource.name,
+                    "etcd went backwards while we were away: it was wiped, or restored from a \
+                     backup"
+                );
+                self.known.insert(resource.name.clone(), saved.belief(&resource.reading));
+                is_ahead = true;
+            }
+        }
+        is_ahead
+    }
+
+    /// Keeps what is proven for the next start. A failure is logged, and costs nothing else.
+    pub(super) async fn save(&self, now: &Snapshot) {
+        let saved = |program: &CompiledResource| {
+            let known = self.known.get(&program.resource.name)?;
+            Some((program.resource.dest.clone(), SavedBackends::of(now, known)))
+        };
+        let all: Vec<_> = self.group.programs.iter().filter_map(saved).collect();
+        let save = move || all.iter().try_for_each(|(dest, saved)| saved.save(dest));
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(save).await {
+            tracing::warn!(%error, "what is routed to is not remembered for the next start");
+        }
+    }
+
+    pub(super) fn known(&self) -> &BTreeMap<String, KnownBackends> {
+        &self.known
+    }
+
+    pub(super) fn into_known(self) -> BTreeMap<String, KnownBackends> {
+        self.known
+    }
+
+    pub(super) fn rejected(&self) -> &[RejectedValue] {
+        &self.rejected
+    }
+
+    /// Where requests are to go.
+    pub(super) fn routes(&self, left_out: &BTreeSet<Arc<str>>) -> Routes {
+        let all = self.known.values().flat_map(KnownBackends::backends);
+        let route = |backend: &Backend| (backend.addr.to_string().into(), backend.weight);
+        let routed = all.filter(|(key, _)| !left_out.contains(&**key));
+        routed.map(|(key, registered)| (Arc::clone(key), route(&registered.backend))).collect()
+    }
+}

@@ -1,0 +1,307 @@
+//! The agent on a store in memory: with paused time where no command has to run.
+
+use std::fs::OpenOptions;
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
+
+use common::handshake::Ack;
+use common::model::Key;
+use common::store::Memory;
+use common::watch::{Options, follow};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::apply::LoadLimits;
+use crate::config::sample::SampleConfdir;
+use crate::install::{DestLock, Target};
+use crate::proxy::Proxy;
+
+/// Lists the addresses.
+const LIST: &str = "{{range gets \"/services/web/*\"}}{{.Value}} {{end}}";
+/// Backends are declared, and only the last file can be wrong.
+const BACKENDS: &str = "keys = [\"/services\"]\nvalues = \"endpoint\"\n";
+
+struct Rig {
+    store: Memory,
+    sample: SampleConfdir,
+    state: watch::Receiver<GroupState>,
+    members: LoadBalancerKeys,
+    again: Arc<Notify>,
+    stop: CancellationToken,
+    agent: JoinHandle<BTreeMap<String, KnownBackends>>,
+}
+
+impl Rig {
+    async fn start(store: &Memory, sample: SampleConfdir) -> Self {
+        let group = sample.group();
+        let proxy = Proxy::of(&group, None, None).await.unwrap();
+        let targets: Vec<Target> = group.programs.iter().map(|program| program.target()).collect();
+        let mut locks = Vec::new();
+        DestLock::take_all(&targets, &mut locks).unwrap();
+        let limits = LoadLimits::default();
+        let bookkeeping = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
+        let members = LoadBalancerKeys::new("lb-1".into(), "i1".into(), None, bookkeeping.clone());
+        let (publish, state) = watch::channel(GroupState::empty(&group.name));
+        let (again, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let following = CancellationToken::new();
+        let parts = AgentParts {
+            pipeline: Pipeline::new(group.name.clone(), proxy, targets, locks, limits).unwrap(),
+            view: follow(store.clone(), group.trees(), Options::default(), following),
+            store: store.clone(),
+            bookkeeping,
+            members: Some(members.clone()),
+            publish,
+            liveness: Liveness::default(),
+            again: Arc::clone(&again),
+            predecessor: Predecessor::default(),
+            group,
+        };
+        let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
+        Self { store: store.clone(), sample, state, members, again, stop, agent }
+    }
+
+    fn set(&self, key: &str, value: &str) -> Revision {
+        self.store.set(&path(key), value)
+    }
+
+    async fn until(&mut self, reached: impl Fn(&GroupState) -> bool) -> GroupState {
+        let wait = self.state.wait_for(|state| reached(state));
+        let state = timeout(Duration::from_secs(3_600), wait).await.expect("it comes to that");
+        state.unwrap().clone()
+    }
+
+    async fn applied(&mut self, revision: Revision) -> GroupState {
+        self.until(|state| state.in_sync && state.applied >= revision.0).await
+    }
+
+    /// What is acknowledged.
+    fn ack(&self) -> Option<Ack> {
+        let key = self.members.bookkeeping().ack("app", "lb-1").unwrap();
+        let wants = self.members.wants();
+        let want = wants.borrow().get(&key)?.value.clone();
+        Some(serde_json::from_slice(&want).unwrap())
+    }
+
+    async fn stopped(self) -> BTreeMap<String, KnownBackends> {
+        self.stop.cancel();
+        timeout(Duration::from_secs(3_600), self.agent).await.expect("it ends").unwrap()
+    }
+}
+
+fn path(key: &str) -> Key {
+    key.parse().unwrap()
+}
+
+fn web(id: u8) -> String {
+    format!("/services/web/{id}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_is_rendered_applied_and_acknowledged() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "10.0.0.1:80");
+    let mut rig = Rig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    rig.applied(store.revision()).await;
+    assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 "));
+    let joined = rig.set(&web(2), "10.0.0.2:80");
+    let state = rig.applied(joined).await;
+    assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 10.0.0.2:80 "));
+    assert!(state.backends.iter().all(|backend| backend.live) && state.backends.len() == 2);
+    assert_eq!(state.loads.last().unwrap().cause, "10.0.0.2:80 joined");
+    assert_eq!(rig.ack().unwrap().applied, joined);
+    // No value changes: the revision is applied without a load.
+    let other = rig.set(&web(1), "10.0.0.1:80");
+    let state = rig.applied(other).await;
+    assert_eq!(state.loads_total, 2);
+    let known = rig.stopped().await;
+    assert_eq!(known["app"].backends().count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_value_is_named_and_the_others_are_applied() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "10.0.0.1:80");
+    let mut rig = Rig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    rig.applied(store.revision()).await;
+    let bad = rig.set(&web(2), "x; }");
+    let state = rig.applied(bad).await;
+    assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 "));
+    assert_eq!(state.refused.iter().map(|r| r.key.as_str()).collect::<Vec<_>>(), [web(2)]);
+    let good = rig.set(&web(2), "10.0.0.2:80");
+    assert!(rig.applied(good).await.refused.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_template_that_fails_keeps_the_last_file_until_it_renders() {
+    let store = Memory::new();
+    let title = store.set(&path("/config/title"), "one");
+    let toml = "keys = [\"/config\"]\n";
+    let sample = SampleConfdir::new(toml, "{{getv \"/config/title\"}}");
+    let mut rig = Rig::start(&store, sample).await;
+    rig.applied(title).await;
+    store.remove(&path("/config/title"));
+    let removed = store.revision().0;
+    let state = rig.until(|state| state.revision == removed && state.trouble.is_some()).await;
+    assert_eq!((rig.sample.dest().as_deref(), state.in_sync), (Some("one"), false));
+    assert_eq!(state.applied, 0, "the newest revision is not applied");
+    let ack = rig.ack().unwrap();
+    assert!(ack.applied == title && !ack.rejected.unwrap().too_few_backends);
+    let again = rig.set("/config/title", "two");
+    rig.applied(again).await;
+    assert_eq!(rig.sample.dest().as_deref(), Some("two"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_collected_for_as_long_as_the_debounce() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "10.0.0.1:80");
+    let sample = SampleConfdir::new(&format!("{BACKENDS}debounce = \"5s\"\n"), LIST);
+    let mut rig = Rig::start(&store, sample).await;
+    rig.applied(store.revision()).await;
+    let began = Instant::now();
+    rig.set(&web(2), "10.0.0.2:80");
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 "));
+    let last = rig.set(&web(3), "10.0.0.3:80");
+    let state = rig.applied(last).await;
+    let waited = began.elapsed().as_secs();
+    assert_eq!((waited, state.loads_total), (5, 2), "from the first change on, in one load");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_backend_stays_and_who_waits_hears_that_too_few_are_left() {
+    let store = Memory::new();
+    let first = store.set(&path(&web(1)), "127.0.0.1:9");
+    let mut rig = Rig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    rig.applied(first).await;
+    store.remove(&path(&web(1)));
+    let removed = store.revision();
+    let state = rig.until(|state| state.revision == removed.0 && state.trouble.is_some()).await;
+    assert!(state.trouble.unwrap().contains("no backend is registered"));
+    assert_eq!(rig.sample.dest().as_deref(), Some("127.0.0.1:9 "));
+    let ack = rig.ack().unwrap();
+    assert!(ack.applied == first && ack.rejected.unwrap().too_few_backends);
+    let second = rig.set(&web(2), "127.0.0.1:10");
+    rig.applied(second).await;
+    assert_eq!(rig.sample.dest().as_deref(), Some("127.0.0.1:10 "));
+    assert!(rig.ack().unwrap().rejected.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_a_restored_store_does_not_have_is_retained_while_it_answers() {
+    let store = Memory::new();
+    let older = store.save();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    store.set(&path(&web(1)), addr.as_str());
+    store.set(&path(&web(2)), "127.0.0.1:9");
+    let mut rig = Rig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    rig.applied(store.revision()).await;
+    store.restore(&older);
+    rig.set(&web(3), "127.0.0.1:10");
+    let is_retained = |state: &GroupState| state.backends.iter().any(|backend| backend.held);
+    let state = rig.until(|state| state.in_sync && is_retained(state)).await;
+    let listed: Vec<&str> = state.backends.iter().map(|backend| &*backend.addr).collect();
+    assert_eq!(listed, [addr.as_str(), "127.0.0.1:10"], "the one that refuses is gone");
+    assert_eq!(rig.ack().unwrap().retained, [web(1)]);
+    drop(listener);
+    let state = rig.until(|state| state.in_sync && !is_retained(state)).await;
+    assert_eq!(state.backends.len(), 1);
+    rig.until(|state| state.old_generations == 0).await;
+    assert!(rig.ack().unwrap().retained.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_etcd_at_the_start_the_files_in_place_are_loaded() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "10.0.0.1:80");
+    store.cut();
+    let sample = SampleConfdir::new(BACKENDS, LIST);
+    sample.write("app.conf", "of an earlier run");
+    let mut rig = Rig::start(&store, sample).await;
+    let state = rig.until(|state| state.live.is_some()).await;
+    assert!(state.stale.is_some() && state.applied == 0 && rig.ack().is_none());
+    assert_eq!(rig.sample.dest().as_deref(), Some("of an earlier run"));
+    store.heal();
+    rig.applied(store.revision()).await;
+    assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 "));
+}
+
+#[tokio::test]
+async fn a_load_that_fails_is_retried_until_it_succeeds() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "10.0.0.1:80");
+    let toml = format!("{BACKENDS}reload_cmd = \"test -e FOLDER/up\"\n");
+    let mut rig = Rig::start(&store, SampleConfdir::new(&toml, LIST)).await;
+    let state = rig.until(|state| state.failures_total > 1).await;
+    assert!(state.trouble.unwrap().contains("trying again in"));
+    assert_eq!((state.live, state.applied), (None, 0), "not proven");
+    rig.sample.write("up", "");
+    let state = rig.applied(store.revision()).await;
+    assert_eq!((state.trouble, state.loads_total), (None, 1));
+}
+
+#[tokio::test]
+async fn a_rejected_file_is_tried_again_when_the_operator_asks() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "10.0.0.1:80");
+    let toml = format!("{BACKENDS}check_cmd = \"test -e FOLDER/up -a -e {{{{.src}}}}\"\n");
+    let mut rig = Rig::start(&store, SampleConfdir::new(&toml, LIST)).await;
+    let state = rig.until(|state| state.refusals_total > 0).await;
+    assert_eq!((rig.sample.dest(), state.installed), (None, None));
+    rig.sample.write("up", "");
+    rig.again.notify_one();
+    rig.applied(store.revision()).await;
+}
+
+/// A named pipe at which whoever reads waits until [`open_gate`].
+fn gate(sample: &SampleConfdir, name: &str) {
+    mkfifoat(CWD, sample.path(name), Mode::RUSR | Mode::WUSR).unwrap();
+}
+
+/// Waits until somebody reads at the gate; dropping what is returned lets them go on.
+async fn reader_at_gate(sample: &SampleConfdir, name: &str) -> std::fs::File {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    loop {
+        match options.open(sample.path(name)) {
+            Ok(file) => return file,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_load_at_hand_is_finished_when_the_end_is_asked_for() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "10.0.0.1:80");
+    let toml = format!("{BACKENDS}reload_cmd = \"cat FOLDER/gate\"\n");
+    let sample = SampleConfdir::new(&toml, LIST);
+    gate(&sample, "gate");
+    let rig = Rig::start(&store, sample).await;
+    let reading = reader_at_gate(&rig.sample, "gate").await;
+    rig.stop.cancel();
+    drop(reading);
+    let state = rig.state.clone();
+    let known = rig.stopped().await;
+    assert!(state.borrow().in_sync, "{:?}", state.borrow().trouble);
+    assert_eq!(known["app"].backends().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn rendering_never_blocks_a_worker_of_the_runtime() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "10.0.0.1:80");
+    let sample = SampleConfdir::new(BACKENDS, "{{include \"slow\"}}");
+    gate(&sample, "templates/slow");
+    let mut rig = Rig::start(&store, sample).await;
+    let rendering = reader_at_gate(&rig.sample, "templates/slow").await;
+    // The only worker takes on other work, though the render is not over.
+    tokio::spawn(async {}).await.unwrap();
+    assert_eq!(rig.sample.dest(), None);
+    drop(rendering);
+    rig.applied(store.revision()).await;
+    assert_eq!(rig.sample.dest().as_deref(), Some(""));
+}

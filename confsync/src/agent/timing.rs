@@ -1,0 +1,133 @@
+//! When the loop looks again though nothing happened. Pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::apply::ledger::PendingStep;
+
+/// How often it is looked whether old generations are gone: soon after a load, later.
+const OLD_GENERATIONS_SOON: Duration = Duration::from_millis(10);
+const OLD_GENERATIONS_LATER: Duration = Duration::from_millis(200);
+/// What is soon after a load.
+const JUST_LOADED: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody else has touched the files.
+pub(super) const LOOK_AT_FILES: Duration = Duration::from_secs(5);
+
+/// Changes are collected for a while before the first is applied.
+#[derive(Debug, Default)]
+pub(super) struct Debounce {
+    /// The oldest change that waits.
+    first_change: Option<Instant>,
+    span: Duration,
+}
+
+impl Debounce {
+    pub(super) fn new(span: Duration) -> Self {
+        Self { first_change: None, span }
+    }
+
+    /// There is a change. Whether it is to be applied now.
+    pub(super) fn is_over(&mut self, now: Instant) -> bool {
+        now >= *self.first_change.get_or_insert(now) + self.span
+    }
+
+    /// All changes are being applied.
+    pub(super) fn reset(&mut self) {
+        self.first_change = None;
+    }
+
+    pub(super) fn ends(&self) -> Option<Instant> {
+        self.first_change.map(|first| first + self.span)
+    }
+}
+
+/// What the loop waits for.
+#[derive(Debug)]
+pub(super) struct Waits {
+    pub(super) pending: PendingStep,
+    pub(super) debounce_ends: Option<Instant>,
+    pub(super) decide_again: Option<Instant>,
+    pub(super) probe_again: Option<Instant>,
+    pub(super) has_old_generations: bool,
+    pub(super) last_load: Option<Instant>,
+}
+
+impl Waits {
+    /// When the first of them is over.
+    pub(super) fn first_end(&self, now: Instant) -> Instant {
+        let step = match self.pending {
+            PendingStep::Nothing => None,
+            PendingStep::NotBefore(until) => Some(until),
+            // A pause may have ended since the last step.
+            _ => Some(now),
+        };
+        let ends = [step, self.debounce_ends, self.decide_again, self.probe_again];
+        let ends = ends.into_iter().flatten().chain(self.old_generations(now));
+        ends.fold(now + LOOK_AT_FILES, Instant::min)
+    }
+
+    /// A drain waits for the end of an old generation, and most end soon.
+    fn old_generations(&self, now: Instant) -> Option<Instant> {
+        let is_soon = self.last_load.is_none_or(|at| now < at + JUST_LOADED);
+        let pace = if is_soon { OLD_GENERATIONS_SOON } else { OLD_GENERATIONS_LATER };
+        self.has_old_generations.then(|| now + pace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing() -> Waits {
+        Waits {
+            pending: PendingStep::Nothing,
+            debounce_ends: None,
+            decide_again: None,
+            probe_again: None,
+            has_old_generations: false,
+            last_load: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_loop_looks_again_when_the_first_wait_is_over() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(nothing().first_end(now), now + LOOK_AT_FILES);
+        for waits in [
+            Waits { pending: PendingStep::NotBefore(at(2)), ..nothing() },
+            Waits { debounce_ends: Some(at(2)), decide_again: Some(at(3)), ..nothing() },
+            Waits { decide_again: Some(at(2)), probe_again: Some(at(4)), ..nothing() },
+            Waits { probe_again: Some(at(2)), ..nothing() },
+        ] {
+            assert_eq!(waits.first_end(now), at(2), "{waits:?}");
+        }
+        let pending = Waits { pending: PendingStep::Reload, ..nothing() };
+        assert_eq!(pending.first_end(now), now);
+        let far = Waits { decide_again: Some(at(60)), ..nothing() };
+        assert_eq!(far.first_end(now), now + LOOK_AT_FILES, "the files are looked at");
+    }
+
+    #[tokio::test]
+    async fn old_generations_are_looked_at_often_right_after_a_load() {
+        let now = Instant::now();
+        let old = Waits { has_old_generations: true, last_load: Some(now), ..nothing() };
+        assert_eq!(old.first_end(now), now + OLD_GENERATIONS_SOON);
+        let later = now + JUST_LOADED;
+        assert_eq!(old.first_end(later), later + OLD_GENERATIONS_LATER);
+    }
+
+    #[tokio::test]
+    async fn changes_are_collected_from_the_first_on() {
+        let now = Instant::now();
+        let mut debounce = Debounce::new(Duration::from_secs(3));
+        assert!(!debounce.is_over(now));
+        assert!(!debounce.is_over(now + Duration::from_secs(2)));
+        assert_eq!(debounce.ends(), Some(now + Duration::from_secs(3)));
+        assert!(debounce.is_over(now + Duration::from_secs(3)));
+        debounce.reset();
+        assert!(!debounce.is_over(now + Duration::from_secs(9)));
+        assert!(Debounce::default().is_over(now), "by default at once");
+    }
+}

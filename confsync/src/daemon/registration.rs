@@ -1,0 +1,237 @@
+//! This load balancer in etcd: its member key is there before anything is read, true to what is
+//! read, and says at the end that nothing is routed any more.
+
+use std::time::Duration;
+
+use common::claim::KeyStatus;
+use common::handshake::Consumes;
+use common::model::Key;
+use common::registrar::{self, RegistrarReport};
+use common::rights::{Right, warn_until_granted};
+use common::runtime::{Gate, ListenAddress};
+use common::store::Etcd;
+use tokio::sync::watch as channel;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::name::{self, NameOwner};
+use crate::acks::members::{Introduction, LoadBalancerKeys};
+use crate::acks::pace::paced;
+use crate::config::program::CompiledResource;
+use crate::config::reload_group::ReloadGroup;
+use crate::config::run::RunConfig;
+use crate::status::EtcdUse;
+
+/// How long the member key may keep the first read waiting, once etcd answers.
+const JOIN: Duration = Duration::from_secs(3);
+/// How long etcd may take to confirm that we leave.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// The member key and the acknowledgements, and what etcd has confirmed of them.
+pub(super) struct Registration {
+    store: Etcd,
+    members: LoadBalancerKeys,
+    introduction: Introduction,
+    registrar: JoinHandle<()>,
+    report: channel::Receiver<RegistrarReport>,
+    name_owner: channel::Receiver<NameOwner>,
+    /// What the member key is to name once the files of the new confdir are active.
+    consumed_next: Option<Vec<Consumes>>,
+}
+
+/// What is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RegistrationStatus {
+    /// etcd has confirmed the member key.
+    pub(super) joined: bool,
+    /// Another load balancer has our name, in the operator's words.
+    pub(super) rival: Option<String>,
+    pub(super) etcd: EtcdUse,
+}
+
+impl Registration {
+    pub(super) fn start(store: Etcd, members: LoadBalancerKeys, config: &RunConfig) -> Self {
+        let tree = members.bookkeeping().members();
+        let wants = paced(members.wants(), store.clone(), tree);
+        let (report, registrar) =
+            registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
+        let (owner, name_owner) = channel::channel(NameOwner::default());
+        tokio::spawn(name::keep(members.clone(), report.clone(), owner));
+        let introduction = introduction(config);
+        Self { store, members, introduction, registrar, report, name_owner, consumed_next: None }
+    }
+
+    /// The member key is there before anything is read, so that who leaves either left before our
+    /// read or waits for us. The gate is opened then, or when etcd definitely refuses: that does
+    /// not stop us from reading.
+    pub(super) async fn join(&self, resources: Vec<Consumes>) -> Gate {
+        let joined = Gate::default();
+        self.members.join(self.introduction.clone(), resources.clone());
+        tokio::spawn(warn_until_granted(self.store.clone(), self.rights(&resources)));
+        let joining =
+            tokio::spawn(see_joined(self.members.clone(), self.report.clone(), joined.clone()));
+        // In order, if etcd answers; else the reading waits, and we go on.
+        let _ = timeout(JOIN, joining).await;
+        joined
+    }
+
+    /// As [`Self::join`], with another confdir. What was read `before` is routed by until the new
+    /// files are active.
+    pub(super) async fn join_anew(&mut self, before: &[Consumes], now: Vec<Consumes>) -> Gate {
+        let routed = with_trees_of(now.clone(), before);
+        self.consumed_next = (routed != now).then_some(now);
+        self.join(routed).await
+    }
+
+    /// All files are active, and nothing works by those of before.
+    pub(super) fn all_quiesced(&mut self) {
+        if let Some(consumed) = self.consumed_next.take() {
+            self.members.consume(consumed);
+        }
+    }
+
+    /// Beside those to read what is rendered, which is read at once.
+    fn rights(&self, resources: &[Consumes]) -> Vec<Right> {
+        let (bookkeeping, name) = (self.members.bookkeeping(), self.members.name());
+        let acks = resources.iter().filter_map(|one| bookkeeping.ack(&one.name, name).ok());
+        let own = self.members.key().into_iter().chain(acks).map(Right::Write);
+        let read = [bookkeeping.leave_markers(), bookkeeping.acceptances()].map(Right::Read);
+        own.chain(read).collect()
+    }
+
+    /// What is known now.
+    pub(super) fn status(&mut self) -> RegistrationStatus {
+        let report = self.report.borrow_and_update().clone();
+        let key = self.members.key().ok();
+        let status = key.and_then(|key| report.keys.get(&key));
+        let rival = match &*self.name_owner.borrow_and_update() {
+            NameOwner::Rival(why) => Some(why.clone()),
+            NameOwner::Unknown | NameOwner::Us => None,
+        };
+        let etcd = EtcdUse {
+            api: self.store.api(),
+            endpoint: self.store.endpoint(),
+            requests: report.requests,
+            failures: report.failures,
+        };
+        let joined = matches!(status, Some(KeyStatus::Owned { .. }));
+        RegistrationStatus { joined, rival, etcd }
+    }
+
+    /// Resolves when etcd has confirmed or refused something.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.report.changed() => {}
+            Ok(()) = self.name_owner.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Only who routes nothing any more says so. A proxy that goes on without us still does, and
+    /// who drains must know: the member key then stays as it is until its lease ends or somebody
+    /// takes over. A word of leaving stays as long: deleted at once, it would not be seen.
+    pub(super) async fn leave(mut self, routes_nothing: bool) {
+        if routes_nothing {
+            self.members.left();
+            if let Some((key, value)) = self.members.member_as_wanted() {
+                let confirmed = self.report.wait_for(|report| holds(report, &key, &value));
+                let _ = timeout(LEAVE, confirmed).await;
+            }
+        } else {
+            tracing::info!(
+                "the proxy goes on; backends that leave wait for it until the lease ends"
+            );
+        }
+        // Ended without its own end, which would take the keys away.
+        self.registrar.abort();
+    }
+}
+
+fn introduction(config: &RunConfig) -> Introduction {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let advertise = config.advertise.clone();
+    let listen = config.status.as_ref().map(|server| &server.address);
+    let status = listen.and_then(|at| status_address(at, advertise.as_deref(), &host));
+    Introduction { host, advertise, status }
+}
+
+/// Where others find the status page. One that listens on all addresses is found at the host
+/// that clients use, or by the name of the machine.
+fn status_address(listen: &ListenAddress, advertise: Option<&str>, host: &str) -> Option<String> {
+    let ListenAddress::Tcp(addr) = listen else { return None };
+    if !addr.ip().is_unspecified() {
+        return Some(addr.to_string());
+    }
+    let advertised = advertise.map(|at| at.rsplit_once(':').map_or(at, |(host, _)| host));
+    Some(format!("{}:{}", advertised.unwrap_or(host), addr.port()))
+}
+
+/// Waits for a member key of ours in etcd, be it the alias, or for a definite no; then opens
+/// `joined`.
+async fn see_joined(
+    members: LoadBalancerKeys,
+    mut report: channel::Receiver<RegistrarReport>,
+    joined: Gate,
+) {
+    let confirmed = |report: &RegistrarReport| {
+        members.member_as_wanted().is_some_and(|(key, value)| holds(report, &key, &value))
+    };
+    let refused = |report: &RegistrarReport| {
+        report.failure.as_ref().is_some_and(|failure| !failure.error.is_transient())
+    };
+    let ended = report.wait_for(|report| confirmed(report) || refused(report)).await;
+    let Ok(confirmed) = ended.map(|report| confirmed(&report)) else { return };
+    if !confirmed {
+        tracing::warn!(
+            name = members.name(),
+            "not joined: backends that leave do not wait for this load balancer. Is writing below \
+             --bookkeeping not allowed?"
+        );
+    }
+    joined.open();
+}
+
+fn holds(report: &RegistrarReport, key: &Key, value: &[u8]) -> bool {
+    matches!(report.keys.get(key), Some(KeyStatus::Owned { value: confirmed, .. }) if confirmed == value)
+}
+
+/// What the resources of a group are rendered from.
+pub(super) fn consumed_by(group: &ReloadGroup) -> impl Iterator<Item = Consumes> {
+    group.programs.iter().map(|program: &CompiledResource| Consumes {
+        name: program.resource.name.clone(),
+        trees: program.resource.reading.trees.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// `now`, each with the trees that it had `before` as well.
+fn with_trees_of(mut now: Vec<Consumes>, before: &[Consumes]) -> Vec<Consumes> {
+    for resource in &mut now {
+        let old = before.iter().filter(|old| old.name == resource.name);
+        for tree in old.flat_map(|old| &old.trees) {
+            if !resource.trees.contains(tree) {
+                resource.trees.push(tree.clone());
+            }
+        }
+    }
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_page_is_found_where_it_can_be_reached() {
+        let at = |listen: &str, advertise: Option<&str>| {
+            status_address(&ListenAddress::Tcp(listen.parse().unwrap()), advertise, "edge-1")
+        };
+        assert_eq!(at("10.0.0.1:9181", None).as_deref(), Some("10.0.0.1:9181"));
+        assert_eq!(at("0.0.0.0:9181", None).as_deref(), Some("edge-1:9181"));
+        assert_eq!(
+            at("[::]:9181", Some("[2001:db8::1]:80")).as_deref(),
+            Some("[2001:db8::1]:9181")
+        );
+        assert_eq!(at("0.0.0.0:9181", Some("lb.example")).as_deref(), Some("lb.example:9181"));
+    }
+}
