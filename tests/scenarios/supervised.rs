@@ -156,11 +156,15 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
 
     let confsync = confsync().supervising(&nginx).start();
     confsync.logged("cannot begin, and tries again").await;
+    // Reported when nginx has been started with the files in place.
+    eventually("the group is shown to wait", || async {
+        let status = confsync.status().unwrap_or_default();
+        tests::eventually::check(status.contains("cannot begin"), || status.clone())
+    })
+    .await;
     let load = Load::on(nginx.address()).start();
     load.answered("one").await;
     assert!(!confsync.notified().iter().any(|line| line == "READY=1"));
-    let status = confsync.status().unwrap_or_default();
-    assert!(status.contains("cannot begin"), "{status}");
     ctl.put("/services/apache/two", &two.address().to_string()).await;
     drop(writer);
     confsync.logged("could begin now").await;
