@@ -68,7 +68,9 @@ impl Rig {
 
     async fn until(&mut self, reached: impl Fn(&GroupState) -> bool) -> GroupState {
         let wait = self.state.wait_for(|state| reached(state));
-        let state = timeout(Duration::from_secs(3_600), wait).await.expect("it comes to that");
+        let state = timeout(Duration::from_secs(3_600), wait).await.unwrap_or_else(|_| {
+            panic!("it does not come to that; it is {:?}", self.state.borrow())
+        });
         state.unwrap().clone()
     }
 

@@ -131,7 +131,7 @@ async fn the_ca_file_is_read_again_when_it_changes() {
     let probe = Probe::prepare(check, Duration::from_secs(10), &mut Trust::default()).unwrap();
     assert!(why(probe.ask().await).contains("now.pem: No such file"));
     std::fs::write(&file, "no certificate").unwrap();
-    assert!(why(probe.ask().await).contains("holds no PEM certificate"));
+    assert!(why(probe.ask().await).contains("contains no PEM certificate"));
     std::fs::copy(&ca, &file).unwrap();
     assert_eq!(probe.ask().await, Verdict::Pass);
     std::fs::write(&file, "-----BEGIN CERTIFICATE-----").unwrap();
