@@ -67,10 +67,10 @@ impl Rig {
     }
 
     async fn until(&mut self, reached: impl Fn(&GroupState) -> bool) -> GroupState {
+        let seen = self.state.clone();
         let wait = self.state.wait_for(|state| reached(state));
-        let state = timeout(Duration::from_secs(3_600), wait).await.unwrap_or_else(|_| {
-            panic!("it does not come to that; it is {:?}", self.state.borrow())
-        });
+        let state = timeout(Duration::from_secs(3_600), wait).await;
+        let state = state.unwrap_or_else(|_| panic!("it stays at {:?}", seen.borrow()));
         state.unwrap().clone()
     }
 
@@ -113,10 +113,10 @@ async fn a_newcomer_is_rendered_applied_and_acknowledged() {
     assert!(state.backends.iter().all(|backend| backend.live) && state.backends.len() == 2);
     assert_eq!(state.loads.last().unwrap().cause, "10.0.0.2:80 joined");
     assert_eq!(rig.ack().unwrap().applied, joined);
-    // No value changes: the revision is applied without a load.
-    let other = rig.set(&web(1), "10.0.0.1:80");
-    let state = rig.applied(other).await;
-    assert_eq!(state.loads_total, 2);
+    // A value that is put again unchanged is no load; the next change is one.
+    rig.set(&web(1), "10.0.0.1:80");
+    let moved = rig.set(&web(2), "10.0.0.3:80");
+    assert_eq!(rig.applied(moved).await.loads_total, 3);
     let known = rig.stopped().await;
     assert_eq!(known["app"].backends().count(), 2);
 }
