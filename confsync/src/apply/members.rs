@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::install::Wanted;
+use crate::install::{Wanted, write_pause};
+use crate::template::UpstreamMembers;
 use crate::proxy::driver::{
     Arrangement, DepartedMember, Driver, Pools, PublishError, ReadBack, RenderedFile,
 };
@@ -188,6 +189,12 @@ impl ActiveMembers {
     #[must_use]
     pub(super) fn outlive_reload(&self) -> bool {
         self.driver.outlives_reload()
+    }
+
+    /// How long the files may stay behind what is active.
+    #[must_use]
+    pub(super) fn write_pause(&self) -> Duration {
+        write_pause(self.pools.values().map(UpstreamMembers::len).sum())
     }
 
     /// Whether they are counted in nginx's log phase.

@@ -119,8 +119,8 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
         let snapshot = once::from_file(&data)?;
         for program in loaded.sets.iter().flat_map(|set| &set.programs) {
             let seen = program.resource.reading.see(snapshot.entries.values());
-            for refused in &seen.refused {
-                print_error(format_args!("{}: value rejected: {}", refused.key, refused.why));
+            for (key, why) in &seen.rejected {
+                print_error(format_args!("{key}: value rejected: {why}"));
             }
             if let Err(error) = program.render(&seen) {
                 print_error(&error);
@@ -161,8 +161,8 @@ async fn render(matches: &ArgMatches) -> anyhow::Result<Exit> {
         }
     };
     let seen = program.resource.reading.see(snapshot.entries.values());
-    for refused in &seen.refused {
-        print_error(format_args!("{}: value rejected: {}", refused.key, refused.why));
+    for (key, why) in &seen.rejected {
+        print_error(format_args!("{key}: value rejected: {why}"));
     }
     let candidate = program.render(&seen).map_err(anyhow::Error::msg)?.plain();
     print_bytes(&candidate.bytes);

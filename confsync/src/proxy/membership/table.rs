@@ -185,14 +185,38 @@ impl TableFolder {
     /// When the files cannot be read.
     pub fn in_flight(&self, table: &MemberTable, slot: u32) -> io::Result<u64> {
         let mut sum = 0;
-        for column in 0..self.workers.columns() {
-            let cell = table.cell(column, slot)?;
+        for cell in self.cells(table, slot)? {
+            let (column, cell) = cell?;
             // The counts of a worker that has ended are no longer in flight.
             if cell.in_flight > 0 && self.workers.is_alive(column)? {
                 sum += cell.in_flight;
             }
         }
         Ok(sum)
+    }
+
+    /// Whether any worker has ever sent a request to the backend in this slot.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn has_had_requests(&self, table: &MemberTable, slot: u32) -> io::Result<bool> {
+        for cell in self.cells(table, slot)? {
+            if cell?.1.requests > 0.0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The counts of a slot, and the columns that they are in.
+    fn cells<'t>(
+        &self,
+        table: &'t MemberTable,
+        slot: u32,
+    ) -> io::Result<impl Iterator<Item = io::Result<(u32, Traffic)>> + 't> {
+        let columns = allocated(&table.counts, self.workers.columns())?;
+        let columns = columns.into_iter().filter(move |(_, known)| slot < *known);
+        Ok(columns.map(move |(column, _)| Ok((column, table.cell(column, slot)?))))
     }
 
     /// The counts of all workers for each of the first slots, in order.

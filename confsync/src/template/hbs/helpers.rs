@@ -154,7 +154,7 @@ fn call_own(
     let make = || match name {
         // The one whose result depends on the syntax of the file.
         "quote" => own::quote_for(state.escape, &args, &hash),
-        _ => call(&args, &hash, &*state.input.system),
+        _ => call(&args, &hash, state.input),
     };
     paid.and_then(|()| make()).map_err(|fault| fail(named(name, &args, fault)))
 }
@@ -187,8 +187,7 @@ fn result(function: &Function, args: &[&Json], state: &RenderState<'_>) -> Resul
     let values = args.iter().enumerate().map(|(i, arg)| json::to_value(arg, ty(i)));
     let values = values.collect::<Result<Vec<_>, _>>()?;
     let budget = &state.budget;
-    let Input { kv, system, mark, .. } = state.input;
-    let value = call(&Call { kv, budget, system: &**system, mark }, &values)?;
+    let value = call(&Call::new(state.input, budget), &values)?;
     budget.made(&value)?;
     Ok(value)
 }

@@ -41,7 +41,7 @@ impl HelperDef for AnyBackend<'_> {
         _: &'rc Context,
         _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
-        Ok(ScopedJson::Derived(Json::Bool(!self.state.input.backends.is_empty())))
+        Ok(ScopedJson::Derived(Json::Bool(!self.state.input.backends().is_empty())))
     }
 }
 
@@ -106,7 +106,7 @@ struct LoopRun<'l, 'a, 'reg, 'rc> {
 
 impl<'reg: 'rc, 'rc> LoopRun<'_, '_, 'reg, 'rc> {
     fn backends(self, plain: Option<&PlainBody<'_>>) -> HelperResult {
-        let backends = &self.state.input.backends;
+        let backends = self.state.input.backends();
         if backends.is_empty() && self.helper.inverse().is_some() {
             return self.nothing(None);
         }
