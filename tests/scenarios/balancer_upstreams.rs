@@ -123,7 +123,7 @@ async fn what_a_balancer_cannot_use_is_refused_whole() {
     let Some(scene) = Scene::prepare(&Conf::default()) else { return };
     let mut live = live(&scene);
     let member = UpstreamMember { endpoint: "name.example:80".parse().unwrap(), weight: 1 };
-    let members = [(Arc::from("/services/app/a"), member)].into();
+    let members = [(Arc::from("/services/app/a"), member)].into_iter().collect();
     let error = live.set("app", &members).await.unwrap_err();
     assert!(error.to_string().contains("name.example:80 is no IP address"), "{error}");
     let error = tokio::time::timeout(Duration::from_secs(30), live.confirm()).await.unwrap();

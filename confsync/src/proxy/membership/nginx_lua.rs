@@ -98,9 +98,16 @@ impl NginxLua {
             live: pools.keys().cloned().collect(),
         };
         let structure = writer.write(files, Members::LeftOut);
-        let files = files.to_vec();
-        let all = move || writer.write(&files, Members::Written);
-        Arrangement { wanted: Wanted::in_parts(&structure, &members, all), pools }
+        let wanted = match pools.is_empty() {
+            true => structure.into(),
+            false => {
+                let files = files.to_vec();
+                Wanted::in_parts(&structure, &members, move || {
+                    writer.write(&files, Members::Written)
+                })
+            }
+        };
+        Arrangement { wanted, pools }
     }
 
     fn find_left_out(&self, files: &[RenderedFile]) -> BTreeMap<String, String> {
