@@ -8,11 +8,11 @@ use common::handshake::Bookkeeping;
 use common::model::Snapshot;
 use common::store::Store;
 
-use super::route_table::RouteTable;
 use super::render::{RenderRules, RenderedResource, Verdict, Withheld, log_rejected};
-use crate::backends::{Entries, KeySelection, ParsedKeys, RejectedValues};
+use super::route_table::RouteTable;
 use crate::backends::known::KnownBackends;
 use crate::backends::saved::SavedBackends;
+use crate::backends::{Entries, KeySelection, ParsedKeys, RejectedValues};
 use crate::config::last_render::LastRender;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;

@@ -63,13 +63,7 @@ impl Waits {
             // A pause may have ended since the last step.
             _ => Some(now),
         };
-        let ends = [
-            step,
-            self.debounce_ends,
-            self.decide_again,
-            self.probe_again,
-            self.save_again,
-        ];
+        let ends = [step, self.debounce_ends, self.decide_again, self.probe_again, self.save_again];
         let ends = ends.into_iter().flatten().chain(self.old_generations(now));
         ends.fold(now + LOOK_AT_FILES, Instant::min)
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::install::{Wanted, write_pause};
-use crate::template::UpstreamMembers;
 use crate::proxy::driver::{
     Arrangement, DepartedMember, Driver, Pools, PublishError, ReadBack, RenderedFile,
 };
+use crate::template::UpstreamMembers;
 
 /// How often it is looked what the running proxy really has.
 const READ_BACK: Duration = Duration::from_secs(5);

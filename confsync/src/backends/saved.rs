@@ -16,10 +16,10 @@ use std::sync::Arc;
 use common::model::{Entry, Revision, Snapshot, StoredValue};
 use serde::{Deserialize, Serialize};
 
-use crate::backends::known::KnownBackends;
 use crate::backends::KeySelection;
-use crate::template::Texts;
+use crate::backends::known::KnownBackends;
 use crate::install::{InstallError, new_beside, note};
+use crate::template::Texts;
 
 /// The part of the file's name that identifies it.
 const WORD: &str = "believed";

@@ -117,10 +117,7 @@ impl RenderedText {
     ///
     /// # Errors
     /// When there would be too many lines.
-    pub fn fill(
-        &mut self,
-        mut members: impl FnMut(&str) -> UpstreamMembers,
-    ) -> Result<(), String> {
+    pub fn fill(&mut self, mut members: impl FnMut(&str) -> UpstreamMembers) -> Result<(), String> {
         let mut named = 0;
         for service in self.services_mut() {
             service.members = members(&service.path);

@@ -123,7 +123,8 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
         let (store, bookkeeping) = (run.store, run.bookkeeping);
         let (may_wait, left_out) = (false, &BTreeSet::new());
         let rules = RenderRules { store, bookkeeping, regressed, may_wait, in_place, left_out };
-        let result = rules.render(program, &mut LastRender::default(), &mut known, &mut keys.seen).await;
+        let result =
+            rules.render(program, &mut LastRender::default(), &mut known, &mut keys.seen).await;
         let one = result.and_then(RenderedResource::or_withheld);
         let one = one.map_err(|withheld| not_rendered(program, withheld))?;
         rendered.candidates.push(one.file.plain());

@@ -39,7 +39,8 @@ type Member = (Arc<str>, UpstreamMember);
 /// The members that are addresses, and those that are names, which HAProxy resolves when it starts.
 fn split(members: &UpstreamMembers) -> (Vec<Member>, UpstreamMembers) {
     let all = members.iter().map(|(key, member)| (Arc::clone(key), member.clone()));
-    let is_address = |(_, member): &Member| super::member(&member.endpoint, member.weight).is_some();
+    let is_address =
+        |(_, member): &Member| super::member(&member.endpoint, member.weight).is_some();
     let (live, fixed): (Vec<_>, Vec<_>) = all.partition(is_address);
     (live, fixed.into_iter().collect())
 }

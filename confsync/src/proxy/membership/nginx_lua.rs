@@ -7,8 +7,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::layout::CAPACITY;
 use super::file_writer::{FileWriter, Members, kept_directives};
+use super::layout::{CAPACITY, MAX_CAPACITY};
 use super::nginx_text::{BalancerSettings, Balancing};
 use super::table::{TableFolder, WorkerUser};
 use super::upstreams::{LiveUpstreams, MembershipError};
@@ -26,7 +26,7 @@ const PACKAGED: &str = "/usr/share/confsync/lua/membership.lua";
 const COLUMNS: u32 = 256;
 /// With more backends than this, changes need a reload, so that slots stay free for those that
 /// drain.
-const MOST: usize = CAPACITY as usize / 2;
+const MOST: usize = MAX_CAPACITY as usize / 2;
 
 /// nginx with the Lua module.
 #[derive(Debug)]

@@ -152,8 +152,19 @@ impl LiveUpstreams {
                  uses it after a reload");
             self.upstreams.remove(upstream);
         }
+        let capacity = self.folder.capacity_for(members.len());
+        if self.upstreams.get(upstream).is_some_and(|known| known.table.capacity < capacity) {
+            tracing::info!(
+                upstream,
+                capacity,
+                "a table with more room is made for an upstream; nginx \
+                uses it after a reload"
+            );
+            self.upstreams.remove(upstream);
+        }
         if !self.upstreams.contains_key(upstream) {
-            let table = self.folder.table(upstream).map_err(|e| files(&self.folder, e))?;
+            let table =
+                self.folder.table(upstream, members.len()).map_err(|e| files(&self.folder, e))?;
             let new = LiveUpstream {
                 table,
                 members: UpstreamMembers::default(),

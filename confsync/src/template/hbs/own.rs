@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::{json, safe};
+use crate::template::Input;
 use crate::template::escape::Escape;
 use crate::template::functions::{Fault, MAX_TEXT, Ty, too_large};
 use crate::template::runes::to_str;
 use crate::template::sprintf;
-use crate::template::Input;
 use crate::template::time::Time;
 
 /// A helper: arguments, a way to ask for `name=value`, and what is rendered.
