@@ -42,43 +42,39 @@ pub(super) fn value(
 fn composite(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
     match arg {
         Value::List(list) => {
-            out.put("[")?;
-            for (i, item) in list.items().iter().enumerate() {
-                if i > 0 {
-                    out.put(" ")?;
-                }
-                element(out, spec, verb, item)?;
-            }
-            out.put("]")
+            spaced(out, ["[", "]"], list.items(), |out, item| element(out, spec, verb, item))
         }
-        Value::Map(map) => {
-            out.put("map[")?;
-            for (i, (key, item)) in map.entries().iter().enumerate() {
-                if i > 0 {
-                    out.put(" ")?;
-                }
-                value(out, spec, verb, &Value::Str(key.clone()))?;
+        Value::Map(map) => spaced(out, ["map[", "]"], map.entries(), |out, (key, item)| {
+            value(out, spec, verb, &Value::Str(key.clone()))?;
+            out.put(":")?;
+            element(out, spec, verb, item)
+        }),
+        Value::Record(record) => spaced(out, ["{", "}"], &record.fields, |out, (name, field)| {
+            if spec.names {
+                out.put(name)?;
                 out.put(":")?;
-                element(out, spec, verb, item)?;
             }
-            out.put("]")
-        }
-        Value::Record(record) => {
-            out.put("{")?;
-            for (i, (name, field)) in record.fields.iter().enumerate() {
-                if i > 0 {
-                    out.put(" ")?;
-                }
-                if spec.names {
-                    out.put(name)?;
-                    out.put(":")?;
-                }
-                element(out, spec, verb, field)?;
-            }
-            out.put("}")
-        }
+            element(out, spec, verb, field)
+        }),
         _ => Ok(()),
     }
+}
+
+/// Items with a space between them, inside of brackets.
+fn spaced<I>(
+    out: &mut BoundedText,
+    [open, close]: [&str; 2],
+    items: impl IntoIterator<Item = I>,
+    mut write: impl FnMut(&mut BoundedText, I) -> Result<(), Full>,
+) -> Result<(), Full> {
+    out.put(open)?;
+    for (i, item) in items.into_iter().enumerate() {
+        if i > 0 {
+            out.put(" ")?;
+        }
+        write(out, item)?;
+    }
+    out.put(close)
 }
 
 fn leaf(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
@@ -132,31 +128,14 @@ fn integer(out: &mut BoundedText, spec: Spec, verb: char, n: i64) -> Result<bool
         'o' | 'O' => format!("{size:o}"),
         'x' => format!("{size:x}"),
         'X' => format!("{size:X}"),
-        'c' | 'q' => {
-            let c = u32::try_from(n).ok().and_then(char::from_u32).unwrap_or('\u{FFFD}');
-            let text = if verb == 'c' { c.to_string() } else { quoted_char(c, spec.plus) };
-            pad(out, spec, text)?;
-            return Ok(true);
-        }
-        'U' => {
-            let least = spec.precision.unwrap_or(0).max(4);
-            // Of a negative number the bits.
-            let code = n.cast_unsigned();
-            let known = u32::try_from(code).ok().and_then(char::from_u32).filter(|c| is_print(*c));
-            let shown = known.filter(|_| spec.sharp).map(|c| format!(" '{c}'")).unwrap_or_default();
-            let digits = format!("{code:X}");
-            let zeros = "0".repeat(least.saturating_sub(digits.len()));
-            let text = format!("U+{zeros}{digits}{shown}");
-            pad(out, Spec { zero: false, ..spec }, &text)?;
-            return Ok(true);
-        }
-        _ => return Ok(false),
+        _ => return character(out, spec, verb, n),
     };
+    let unfilled = Spec { zero: false, ..spec };
     let sign = sign(spec, n < 0);
     // Zeros come from the precision, else from the flag, which leaves room for the sign.
     let least = match (spec.precision, spec.width) {
         (Some(0), _) if n == 0 => {
-            pad(out, Spec { zero: false, ..spec }, "")?;
+            pad(out, unfilled, "")?;
             return Ok(true);
         }
         (Some(least), _) => least,
@@ -173,7 +152,26 @@ fn integer(out: &mut BoundedText, spec: Spec, verb: char, n: i64) -> Result<bool
         'X' if spec.sharp => "0X",
         _ => "",
     };
-    pad(out, Spec { zero: false, ..spec }, format!("{sign}{prefix}{digits}"))?;
+    pad(out, unfilled, format!("{sign}{prefix}{digits}"))?;
+    Ok(true)
+}
+
+/// A number as the character that it is the code of.
+fn character(out: &mut BoundedText, spec: Spec, verb: char, n: i64) -> Result<bool, Full> {
+    let known = u32::try_from(n).ok().and_then(char::from_u32);
+    match verb {
+        'c' => pad(out, spec, known.unwrap_or('\u{FFFD}').to_string())?,
+        'q' => pad(out, spec, quoted_char(known.unwrap_or('\u{FFFD}'), spec.plus))?,
+        'U' => {
+            // Of a negative number the bits.
+            let digits = format!("{:X}", n.cast_unsigned());
+            let zeros = "0".repeat(spec.precision.unwrap_or(0).max(4).saturating_sub(digits.len()));
+            let shown = known.filter(|c| spec.sharp && is_print(*c)).map(|c| format!(" '{c}'"));
+            let text = format!("U+{zeros}{digits}{}", shown.unwrap_or_default());
+            pad(out, Spec { zero: false, ..spec }, &text)?;
+        }
+        _ => return Ok(false),
+    }
     Ok(true)
 }
 
