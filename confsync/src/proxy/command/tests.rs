@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use rustix::process::{getpid, set_child_subreaper};
+use common::runtime::orphans;
+use rustix::process::{Pid, getpid, set_child_subreaper};
 
 use super::*;
 use crate::skip::skip;

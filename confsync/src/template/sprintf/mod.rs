@@ -4,6 +4,8 @@
 //! Here the format is read; `verbs` writes the values, `real` the floats, `quote` the
 //! quoted ones. Not had: complex numbers and pointers.
 
+mod integer;
+mod padding;
 mod quote;
 mod real;
 mod verbs;
