@@ -8,7 +8,7 @@ use common::handshake::Bookkeeping;
 use common::model::Snapshot;
 use common::store::Store;
 
-use super::render::{RenderRules, RenderedResource, Verdict, Withheld, log_rejected};
+use super::render::{RenderRules, RenderVerdict, RenderedResource, Withheld, log_rejected};
 use super::route_table::RouteTable;
 use crate::backends::known::KnownBackends;
 use crate::backends::saved::SavedBackends;
@@ -61,12 +61,19 @@ pub(super) struct Circumstances<'a> {
     pub(super) left_out: &'a BTreeSet<Arc<str>>,
 }
 
+impl<'a> Circumstances<'a> {
+    fn rules<S>(&self, store: &'a S, bookkeeping: &'a Bookkeeping) -> RenderRules<'a, S> {
+        let Self { regressed, in_place, left_out } = *self;
+        RenderRules { store, bookkeeping, regressed, may_wait: true, in_place, left_out }
+    }
+}
+
 /// The files of all resources.
 #[derive(Debug)]
 pub(super) struct GroupRender {
     /// `None`: those of before stay.
     pub(super) files: Option<Vec<RenderedFile>>,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: RenderVerdict,
 }
 
 impl<S: Store> GroupRenderer<S> {
@@ -86,13 +93,10 @@ impl<S: Store> GroupRenderer<S> {
         snapshot: &Snapshot,
         circumstances: Circumstances<'_>,
     ) -> GroupRender {
-        let Circumstances { regressed, in_place, left_out } = circumstances;
-        let (store, bookkeeping) = (&self.store, &self.bookkeeping);
-        let rules =
-            RenderRules { store, bookkeeping, regressed, may_wait: true, in_place, left_out };
+        let rules = circumstances.rules(&self.store, &self.bookkeeping);
         let (mut files, mut rejected) = (Vec::new(), RejectedValues::new());
         let mut adopted = Vec::new();
-        let (mut withheld, mut is_unverified) = (None, regressed);
+        let (mut withheld, mut is_unverified) = (None, circumstances.regressed);
         for program in &self.group.programs {
             let name = &program.resource.name;
             let known = self.known.entry(name.clone()).or_default();
@@ -106,10 +110,8 @@ impl<S: Store> GroupRenderer<S> {
                         self.rejected = seen.rejected;
                     }
                     let cause = self.named(program, cause);
-                    return GroupRender {
-                        files: None,
-                        verdict: Verdict::new(Some(cause), is_unverified),
-                    };
+                    let verdict = RenderVerdict::new(Some(cause), is_unverified);
+                    return GroupRender { files: None, verdict };
                 }
             };
             is_unverified |= rendered.is_unverified();
@@ -124,7 +126,7 @@ impl<S: Store> GroupRenderer<S> {
         for (name, seen, retained) in adopted {
             self.known.entry(name).or_default().adopt(&seen, retained);
         }
-        GroupRender { files: Some(files), verdict: Verdict::new(withheld, is_unverified) }
+        GroupRender { files: Some(files), verdict: RenderVerdict::new(withheld, is_unverified) }
     }
 
     /// A loss is of one resource. Alone, it has the group's name, which leads every line anyway.
@@ -145,10 +147,10 @@ impl<S: Store> GroupRenderer<S> {
             if !self.known.contains_key(&resource.name) {
                 tracing::warn!(
                     resource = resource.name,
-                    "etcd went backwards while we were away: it was wiped, or restored from a \
-                     backup"
+                    "etcd regressed while confsync was not running: it was wiped, or restored \
+                     from a backup"
                 );
-                self.known.insert(resource.name.clone(), saved.belief(&resource.reading));
+                self.known.insert(resource.name.clone(), saved.known(&resource.reading));
                 is_ahead = true;
             }
         }

@@ -140,7 +140,7 @@ pub(crate) fn log_rejected(before: &RejectedValues, now: &RejectedValues) {
 
 /// What the newest render came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RenderVerdict {
     /// The files are what etcd asks for.
     #[default]
     Settled,
@@ -161,7 +161,7 @@ const LOSS_AGAIN: Duration = Duration::from_secs(2);
 /// looked at a file.
 const RENDER_AGAIN: Duration = Duration::from_secs(10);
 
-impl Verdict {
+impl RenderVerdict {
     pub(super) fn new(withheld: Option<Withheld>, is_unverified: bool) -> Self {
         match withheld {
             Some(cause) => {

@@ -229,10 +229,7 @@ pub(super) fn cut(mark: &Mark, output: Vec<u8>) -> Result<RenderedText, Fault> {
         pieces.push(Piece::Text(rest.to_owned()));
     }
     let is_torn = |piece: &Piece| matches!(piece, Piece::Text(text) if text.contains(&1));
-    if pieces.iter().any(is_torn) {
-        return Err(changed());
-    }
-    Ok(RenderedText { pieces })
+    if pieces.iter().any(is_torn) { Err(changed()) } else { Ok(RenderedText { pieces }) }
 }
 
 fn changed() -> Fault {
