@@ -123,6 +123,9 @@ async fn another_table_than_ours_is_no_confirmation() {
 #[tokio::test]
 async fn an_upstream_that_outgrows_its_table_gets_a_larger_one() {
     let Some((scene, _nginx)) = Scene::start(&Conf::default()).await else { return };
+    for file in ["app.members", "app.counts"] {
+        std::fs::remove_file(scene.folder.path().join(file)).unwrap();
+    }
     let small = || TableFolder::open(scene.folder.path(), None, 4, 64).unwrap();
     let mut live = LiveUpstreams::new(small());
     let a = Backend::start(&scene.lab, "a").await;

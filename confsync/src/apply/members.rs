@@ -9,7 +9,7 @@ use crate::install::{Wanted, write_pause};
 use crate::proxy::driver::{
     Arrangement, DepartedMember, Driver, Pools, PublishError, ReadBack, RenderedFile,
 };
-use crate::template::UpstreamMembers;
+use crate::proxy::pools::count_members;
 
 /// How often it is looked what the running proxy really has.
 const READ_BACK: Duration = Duration::from_secs(5);
@@ -194,7 +194,7 @@ impl ActiveMembers {
     /// How long the files may stay behind what is active.
     #[must_use]
     pub(super) fn write_pause(&self) -> Duration {
-        write_pause(self.pools.values().map(UpstreamMembers::len).sum())
+        write_pause(count_members(&self.pools))
     }
 
     /// Whether they are counted in nginx's log phase.
