@@ -26,6 +26,7 @@ fn operator(command: &str) -> Option<String> {
     if let Some(first) = command.split_whitespace().next().filter(|word| is_assignment(word)) {
         return Some(first.to_owned());
     }
+    let is_shell = command.split_whitespace().next().is_some_and(|word| word.ends_with("sh"));
     let (mut rest, mut quote, mut at_start) = (command, None, true);
     while let Some(next) = rest.chars().next() {
         let after = rest.get(next.len_utf8()..).unwrap_or_default();
@@ -39,9 +40,9 @@ fn operator(command: &str) -> Option<String> {
             }
             (None, '\'' | '"') => quote = Some(next),
             (Some(open), close) if open == close => quote = None,
-            // A shell looks into these quotes.
-            (Some('"'), '`') => return Some("`".to_owned()),
-            (Some('"'), '$') => {
+            // A shell looks into these quotes; if it is a shell that we start, this one does.
+            (Some('"'), '`') if !is_shell => return Some("`".to_owned()),
+            (Some('"'), '$') if !is_shell => {
                 if let Some(found) = expansion(after) {
                     return Some(found);
                 }
@@ -139,6 +140,7 @@ mod tests {
         for command in [
             "sh -c 'ps aux | grep nginx'",
             "sh -c \"test -e $HOME/x && exit 0\"",
+            "/bin/bash -c \"test `cat /run/x` = 1\"",
             r"grep a\|b /run/x",
             "grep 'a|b' /run/x",
             "curl -fsS http://127.0.0.1/health?a=b&c=d",

@@ -346,5 +346,5 @@ fn a_name_that_is_made_of_a_path_is_no_other_files_stem() {
     all.extend(files.iter().map(|(file, text)| (file.as_str(), text.as_str())));
     let confdir = Folder::with(&all).load().unwrap();
     let names: Vec<&str> = confdir.resources.iter().map(|one| one.name.as_str()).collect();
-    assert_eq!(names, ["app", "x-app", "x--app"]);
+    assert_eq!(names, ["app", "x--app", "x-app"]);
 }
