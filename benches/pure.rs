@@ -3,12 +3,13 @@
 
 #![expect(missing_docs, reason = "the functions that criterion's macro makes have none")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 
 use common::model::{Backend, Change, Entry, Prefix, Revision, Snapshot, Tree};
+use confsync::backends::known::KnownBackends;
 use confsync::backends::loss_policy::LossPolicy;
 use confsync::backends::{KeySelection, Values};
 use confsync::proxy::nginx::conf;
@@ -66,7 +67,7 @@ fn input() -> Input {
         Some(NamedBackend { key: key(i).into(), service: "web".into(), backend })
     };
     let keys = (0..BACKENDS).map(|i| (key(i), value(i)));
-    Input { backends: (0..BACKENDS).filter_map(named).collect(), ..Input::of_keys(keys) }
+    Input::of_keys(keys).with_backends((0..BACKENDS).filter_map(named).collect())
 }
 
 fn compile(name: &str, text: &str) -> Option<Template> {
@@ -78,6 +79,16 @@ fn parse(criterion: &mut Criterion) {
     let (one, all, selection) = (value(7), snapshot(), selection());
     criterion.bench_function("parse/backend", |b| b.iter(|| Backend::parse(one.as_bytes())));
     criterion.bench_function("parse/keys", |b| b.iter(|| selection.see(all.entries.values())));
+    criterion.bench_function("parse/one_changed_key", |b| {
+        let mut later = all.entries.clone();
+        later.insert(key(7).into(), entry(8, 6));
+        let seen = selection.see(all.entries.values());
+        b.iter(|| {
+            let mut seen = seen.clone();
+            selection.see_changes(&mut seen, &all.entries, &later);
+            seen
+        });
+    });
     let servers: String = (0..BACKENDS).map(|i| format!("  server 10.0.0.1:{i};\n")).collect();
     let text = format!("http {{\n upstream web {{\n{servers} }}\n}}\n");
     criterion
@@ -122,12 +133,16 @@ fn render(criterion: &mut Criterion) {
 }
 
 fn evaluate(criterion: &mut Criterion) {
-    let known = (0..BACKENDS).map(key).collect();
-    let now = (0..BACKENDS).filter(|i| i % 3 > 0).map(key).collect();
-    let policy = LossPolicy::default();
-    criterion.bench_function("evaluate/judge", |b| b.iter(|| policy.judge(&known, &now, false)));
-    let evidence = BTreeMap::new();
-    criterion.bench_function("evaluate/hold", |b| b.iter(|| LossPolicy::hold(&known, &evidence)));
+    let (all, selection, policy) = (snapshot(), selection(), LossPolicy::default());
+    let mut known = KnownBackends::default();
+    known.adopt(&selection.see(all.entries.values()), BTreeSet::new());
+    let third = all.entries.values().enumerate().filter(|(i, _)| i % 3 > 0).map(|(_, entry)| entry);
+    let now = selection.see(third);
+    criterion.bench_function("evaluate/losses", |b| {
+        b.iter(|| known.unverified_losses(&policy, &now, true));
+    });
+    let (missing, evidence) = (known.missing(&now), BTreeMap::new());
+    criterion.bench_function("evaluate/hold", |b| b.iter(|| LossPolicy::hold(&missing, &evidence)));
 }
 
 criterion_group!(pure, parse, snapshot_apply, render, evaluate);
