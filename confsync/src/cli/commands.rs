@@ -113,6 +113,9 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
                 print_error(format_args!("{file}: on this machine: {problem}"));
                 wrong += 1;
             }
+            if let Some(note) = host::note(&program.resource) {
+                print_error(format_args!("{file}: note: on this machine: {note}"));
+            }
         }
     }
     if let Some(data) = data(matches) {

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use common::model::format_span;
-use common::runtime::{Exit, Gate, ServiceManager, Signals};
+use common::runtime::{Exit, Gate, ServiceManager, Signals, Usage};
 
 use crate::config::confdir::ConfdirError;
 use crate::config::load::{Loaded, load};
@@ -83,9 +82,10 @@ pub(super) async fn end_start(manager: ServiceManager, within: Duration, ready: 
     }
 }
 
-/// The confdir cannot be used at the start: a supervised nginx is started with what is in place,
-/// as far as it accepts that, and the confdir is read again until it can be used. Without one
-/// that is an error: nothing of ours serves, and the service manager tries again.
+/// The confdir cannot be used at the start: it is read again until it can, because files are
+/// corrected by people. A supervised nginx is started with what is in place meanwhile, as far as it
+/// accepts that. A folder that is not there is a mistake of the command line, unless an nginx
+/// depends on us.
 pub(super) async fn wait_for_confdir(
     config: &RunConfig,
     manager: &ServiceManager,
@@ -93,25 +93,44 @@ pub(super) async fn wait_for_confdir(
     kept: Option<(&Child, &Argv)>,
     error: ConfdirError,
 ) -> anyhow::Result<Loaded> {
-    let Some((child, argv)) = kept else { return Err(error.into()) };
-    let nginx = Nginx::discover(Settings::default().with_argv(argv)).await?;
+    if kept.is_none() && !config.confdir.join("conf.d").is_dir() {
+        return Err(Usage(error.to_string()).into());
+    }
+    let kept = match kept {
+        Some((child, argv)) => {
+            Some((child, Nginx::discover(Settings::default().with_argv(argv)).await?))
+        }
+        None => None,
+    };
+    let child_left = || async {
+        match &kept {
+            Some((child, _)) => child.left().await,
+            None => std::future::pending().await,
+        }
+    };
     let mut hangups = signals.hangups.clone();
     let mut known = String::new();
     let mut error = error.to_string();
     loop {
         if error != known {
-            tracing::error!("the confdir cannot be used; it is read again until it can:\n{error}");
+            for mistake in error.lines() {
+                tracing::error!(
+                    "the confdir cannot be used; it is read again until it can: {mistake}"
+                );
+            }
             known = error;
         }
         let first = known.lines().next().unwrap_or_default();
         manager.status(&format!("waiting for a confdir that can be used: {first}"));
-        if child.life() == Life::Waiting {
-            start_as_it_is(child, &nginx).await?;
+        if let Some((child, nginx)) = &kept
+            && child.life() == Life::Waiting
+        {
+            start_as_it_is(child, nginx).await?;
         }
         tokio::select! {
             () = signals.drain.cancelled() => return Err(EndedEarly.into()),
-            code = child.left() => {
-                let why = format!("{} ended with code {code}", child.name());
+            code = child_left() => {
+                let why = format!("the supervised command ended with code {code}");
                 return Err(anyhow::anyhow!(why).context(ChildLeft(code)));
             }
             Ok(()) = hangups.changed() => {}
@@ -169,5 +188,5 @@ pub(crate) fn explain(error: anyhow::Error) -> anyhow::Result<Exit> {
     if let Some(ChildLeft(code)) = error.downcast_ref() {
         return Ok(Exit::Child(*code));
     }
-    Err(error).context("cannot run")
+    Err(error)
 }

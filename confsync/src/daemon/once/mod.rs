@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use common::handshake::Bookkeeping;
 use common::model::{Entry, Revision, Snapshot};
-use common::runtime::Exit;
+use common::runtime::{Exit, Usage};
 use common::startup::connect_within;
 use common::store::{Etcd, Store, read_deadline};
 use tokio::time::Instant;
@@ -198,10 +198,7 @@ async fn apply(
     match outcome.failure() {
         None => Ok(Exit::Done),
         // The files are right and whoever starts will read them.
-        Some(why) if in_place && !pipeline.proxy().is_running() => {
-            tracing::warn!(set = set.name, "{why}");
-            Ok(Exit::Done)
-        }
+        Some(_) if in_place && !pipeline.proxy().is_running() => Ok(Exit::Done),
         // Who starts the proxy after this has succeeded, in a loop as confd's users have
         // it, would wait for ever: until then its reload_cmd fails. The run that wrote the
         // file has failed; the reload stays owed.
@@ -284,10 +281,14 @@ async fn write_only(set: &ReloadGroup, wanted: &Wanted) -> anyhow::Result<()> {
 /// # Errors
 /// When the file is not such an object.
 pub fn from_file(path: &Path) -> anyhow::Result<Snapshot> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("--data {}", path.display()))?;
-    let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text)
-        .with_context(|| format!("--data {}: not an object of key to value", path.display()))?;
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Usage(format!("--data {name}: cannot be read: {error}")))?;
+    let values: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(&text).map_err(|error| {
+            let example = r#"{"/services/web/a": "10.0.0.1:80"}"#;
+            Usage(format!("--data {name}: not an object of key to value, {example}: {error}"))
+        })?;
     let entry = |(key, value): (String, serde_json::Value)| {
         let text = match value {
             serde_json::Value::String(text) => text,
