@@ -110,7 +110,6 @@ async fn the_page_can_be_read_in_every_state() {
     let (first, second) = (sidekick(&backends[0]), sidekick(&backends[1]));
     first.ready().await;
     second.ready().await;
-    ctl.put("/services/spare/a", "10.9.9.9:80").await;
     let nginx = Nginx::prepare(&lab);
     let confdir = Confdir::tutorial(&lab, &nginx);
     let listen = nginx.address().to_string();
@@ -127,9 +126,11 @@ async fn the_page_can_be_read_in_every_state() {
     let mut scene = Scene { browser, axe: axe_core() };
     scene.browser.open(&format!("http://{status}/")).await;
     scene.shows("2 backends in rotation").await;
-    // Nobody waits for a backend that the template does not write.
+    // Nothing is going to be done for a backend that the template does not write.
+    ctl.put("/services/spare/a", "10.9.9.9:80").await;
     scene.shows("1 not used").await;
     scene.looks_right("three").await;
+    ctl.del("/services/spare/a").await;
 
     register(&etcd, 300).await;
     scene.shows("302 backends in rotation").await;

@@ -87,7 +87,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     // etcd keeps the keys of its two APIs apart.
     let other = if api == Api::V3 { Api::V2 } else { Api::V3 };
     setup.etcd.ctl(other).put("/services/apache/10.0.0.1", "10.0.0.1:80").await;
-    let there = format!("there are some in {0}: --etcd-api {0}", other.flag());
+    let there = format!("its {0} API has keys there: --etcd-api {0}", other.flag());
     assert_ended(&list().run().await, 0, &[&there]);
     let _sidekick = setup.started(setup.with_ttl("10m")).await;
     setup.etcd.ctl(api).put("/services/web/broken", "no address").await;

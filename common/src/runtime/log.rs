@@ -167,13 +167,12 @@ where
 /// The lines of a text one after the other, each once: nginx tries five times to bind.
 fn on_one_line(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
-    let lines = text.lines().map(str::trim);
-    for line in lines.filter(|line| !line.is_empty()) {
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if !parts.contains(&line) {
             parts.push(line);
         }
     }
-    parts.join(" | ")
+    parts.join(" | ").replace(": | ", ": ")
 }
 
 /// journald takes a line's level from a `<N>` in front (`sd-daemon(3)`) and adds
@@ -230,6 +229,7 @@ mod tests {
         let text = "INFO refused: nginx: no\nstill no\n\nstill no\n set=\"web\"\n";
         assert_eq!(on_one_line(text), "INFO refused: nginx: no | still no | set=\"web\"");
         assert_eq!(on_one_line("INFO ready\n"), "INFO ready");
+        assert_eq!(on_one_line("WARN kept:\na: no\nb: no\n"), "WARN kept: a: no | b: no");
     }
 
     #[test]

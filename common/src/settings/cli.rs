@@ -195,7 +195,8 @@ mod tests {
     fn a_mistake_is_one_line() {
         let said = |line: &str| {
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            let error = program().try_get_matches_from(&words).unwrap_err();
+            let mut error = program().try_get_matches_from(&words).unwrap_err();
+            error.remove(ContextKind::Suggested);
             mistake(&program(), &words, &error)
         };
         for (line, text) in [

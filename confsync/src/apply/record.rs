@@ -138,11 +138,13 @@ impl StepRecord {
     pub fn not_running(&mut self, why: &str) {
         let text = format!("the proxy is not running: {why}");
         if self.retries {
-            self.report(&text, &text, text.clone());
-        } else {
-            tracing::warn!(set = self.group, "{text}; it reads the files in place when it starts");
-            self.trouble = Some(text);
+            return self.report_trouble(text);
         }
+        tracing::warn!(
+            set = self.group,
+            "the proxy is not running: {why}; it reads the files in place when it starts"
+        );
+        self.trouble = Some(text);
     }
 
     /// Shows why nothing goes on.

@@ -161,7 +161,7 @@ fn each_mistake_is_refused_with_a_remedy() {
 #[test]
 fn all_mistakes_are_said_at_once() {
     let said = run("--service a/b --port 0 --ttl 1s --check exec: --rise x").unwrap_err();
-    let places: Vec<_> = said.lines().filter_map(|line| line.split(": ").next()).collect();
+    let places: Vec<_> = said.lines().filter_map(|line| line.split([':', ' ']).next()).collect();
     assert_eq!(places, ["--service", "--host", "--port", "--check", "--rise", "--ttl"]);
 }
 
