@@ -181,7 +181,7 @@ impl StepRecord {
     pub fn recovered(&mut self) {
         let logged = self.logged.take();
         if let Some(trouble) = self.trouble.take() {
-            tracing::info!(set = self.group, from = logged.unwrap_or(trouble), "recovered");
+            tracing::info!(set = self.group, "recovered from: {}", logged.unwrap_or(trouble));
         }
     }
 

@@ -34,7 +34,7 @@ impl System for LocalSystem {
     }
 
     fn hostname(&self) -> String {
-        rustix::system::uname().nodename().to_string_lossy().into_owned()
+        common::runtime::hostname()
     }
 
     fn file_exists(&self, path: &Path) -> bool {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use common::handshake::{Ack, Bookkeeping, LeaveMarker, Member};
 use common::model::{Snapshot, plural};
+use common::runtime::hostname;
 use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
 use serde_json::json;
@@ -147,8 +148,7 @@ pub fn json(fleet: &Fleet, revision: u64) -> serde_json::Value {
 fn page(member: &Member) -> Option<String> {
     let at = member.status.as_ref()?;
     let loopback = at.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
-    let ours = || rustix::system::uname().nodename().to_string_lossy() == *member.host;
-    (!loopback || ours()).then(|| format!("http://{at}/"))
+    (!loopback || hostname() == member.host).then(|| format!("http://{at}/"))
 }
 
 fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {

@@ -82,7 +82,7 @@ impl Pipeline {
         self.pacing.load_tried(Instant::now());
         let outcome = match loaded {
             Ok(loaded) => self.prove(loaded).await,
-            Err(NotLoaded::NobodyThere(why)) => return self.not_running(why),
+            Err(NotLoaded::Deferred(why)) => return self.not_running(why),
             Err(NotLoaded::Unproven(why)) => {
                 self.ledger.note_active_unknown();
                 self.failed(why)

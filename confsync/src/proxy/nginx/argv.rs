@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The options of a command line that matter for a check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Argv {
+pub struct NginxArgv {
     /// The program.
     pub binary: PathBuf,
     /// `-c`
@@ -25,7 +25,7 @@ pub struct Argv {
 /// nginx, and what is nginx under another name.
 const NAMES: [&str; 5] = ["nginx", "nginx-debug", "openresty", "angie", "tengine"];
 
-impl Argv {
+impl NginxArgv {
     /// Reads a command line; `None` if no program in it is called nginx (or openresty,
     /// angie, tengine, which are nginx under other names).
     #[must_use]
@@ -98,8 +98,8 @@ fn is_nginx(word: impl AsRef<Path>) -> bool {
 mod tests {
     use super::*;
 
-    fn read(line: &[&str]) -> Option<Argv> {
-        Argv::read(&line.iter().map(OsString::from).collect::<Vec<_>>())
+    fn read(line: &[&str]) -> Option<NginxArgv> {
+        NginxArgv::read(&line.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]

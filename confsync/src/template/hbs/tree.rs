@@ -130,7 +130,7 @@ impl TemplateTree<'_> {
         if is_each && of_backends {
             self.asks.whole |= !each::lend_backends(call);
         } else if is_each && self.light {
-            each::lighten(call, self.helpers, self.shadowed == 0);
+            each::lighten(call, self.shadowed == 0);
         }
         Ok(())
     }
