@@ -37,7 +37,7 @@ lint:
 # with the tests: alone they get a tokio without what unit tests need of it, and half of all
 # dependencies would be built a second time for the tests.
 #
-# Three tests to a core, because most of them wait: for a lease to end, a loss to be believed.
+# Two tests to a core, because most of them wait: for a lease to end, a loss to be verified.
 # One that works counts as two (.config/nextest.toml).
 test: setup
 	$(CARGO) build --workspace --bins --tests

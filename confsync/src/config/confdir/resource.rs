@@ -1,6 +1,7 @@
 //! One resource, validated: its file, interpreted.
 
 mod fields;
+mod loading;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

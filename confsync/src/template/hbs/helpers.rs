@@ -42,18 +42,16 @@ impl Helpers {
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.names.iter().copied()
     }
+}
 
-    /// Whether a bare name means this helper and not a field.
-    #[expect(clippy::unused_self, reason = "asked beside the others")]
-    pub(super) fn stands_alone(&self, name: &str) -> bool {
-        matches!(name, "hostname" | "datetime")
-    }
+/// Whether a bare name means this helper and not a field.
+pub(super) fn stands_alone(name: &str) -> bool {
+    matches!(name, "hostname" | "datetime")
+}
 
-    /// Whether a helper's result is quoted already and needs no check.
-    #[expect(clippy::unused_self, reason = "asked beside the others")]
-    pub(super) fn quotes(&self, name: &str) -> bool {
-        matches!(name, "quote" | "servers" | "upstream")
-    }
+/// Whether a helper's result is quoted already and needs no check.
+pub(super) fn quotes(name: &str) -> bool {
+    matches!(name, "quote" | "servers" | "upstream")
 }
 
 /// Registers all helpers.
