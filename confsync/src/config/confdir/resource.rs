@@ -10,6 +10,7 @@ use super::raw::{self, ResourceFile};
 use super::{Globals, Note, users};
 use crate::backends::KeySelection;
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
+use crate::local::read_text_file;
 use crate::template::{Engine, Escape};
 
 /// One template: what is rendered, from which keys, to which file, and how that is checked and
@@ -212,7 +213,7 @@ pub(super) fn read(
     name: String,
     globals: &Globals,
 ) -> (Option<Resource>, Vec<Note>, Vec<String>) {
-    let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+    let text = read_text_file(path).map_err(|e| e.to_string());
     read_text(confdir, path, name, globals, text)
 }
 

@@ -82,6 +82,7 @@ impl<S: Store> Departure<S> {
                 let result = self.drain().await;
                 self.publish_drain(DrainStatus::Over(result));
                 match self.stop_backend().await {
+                    None | Some(0) if self.process.drain_exit_zero => Exit::Done,
                     None | Some(0) => result.exit(),
                     Some(code) => Exit::Child(code),
                 }

@@ -151,12 +151,13 @@ impl ResourceReader<'_> {
         if has_dots(key) || has_dots(prefix) || key.contains("//") {
             self.ignored(format!("keys = \"{key}\" is read as {cleaned}"));
         }
-        if key.contains('*') {
+        if let Some(at) = cleaned.find(['*', '?', '[']) {
+            let (before, pattern) = cleaned.split_at(at);
+            let sign = pattern.chars().take(1).collect::<String>();
+            let above = template::dir(&format!("{before}x"));
             self.ignored(format!(
-                "keys = \"{key}\": a `*` is no pattern here but a part of the name; the keys \
-                 below {} are read with keys = \"{}\"",
-                template::dir(&cleaned),
-                template::dir(&cleaned)
+                "keys = \"{key}\": a `{sign}` is no pattern here but a part of the name; the keys \
+                 below {above} are read with keys = \"{above}\""
             ));
         }
         if Tree::from(self.globals.bookkeeping.clone()).covers(&cleaned) {
