@@ -70,7 +70,9 @@ impl Scene {
 
     async fn shows(&mut self, text: &str) {
         let text = serde_json::to_string(text).unwrap();
-        self.browser.shows(&format!("document.body.innerText.includes({text})")).await;
+        // There is no body before the page has come.
+        let shown = format!("!!document.body && document.body.innerText.includes({text})");
+        self.browser.shows(&shown).await;
     }
 
     async fn rows(&mut self) -> u64 {
