@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use common::runtime::{Exit, ServiceManager, Signals, Usage};
 
 use crate::config::confdir::ConfdirError;
