@@ -5,6 +5,7 @@
 # make packages   Debian packages of both daemons, in target/debian
 # make dist       everything a release has, in target/dist (SIGN_KEY=FILE signs it)
 # make fuzz-confd CONFD=PATH   random confdirs, rendered by both (SECONDS=60, FORK=1, SEED=N)
+# make advisories   known faults of our dependencies, by the copy of RustSec's list that is here
 # make soak   random faults for MINUTES=60, with SEED=N the same ones again
 # make bench   what it costs and how fast it is (BENCH="--help" lists the questions)
 
@@ -13,7 +14,7 @@ CARGO ?= cargo
 BENCH ?= put-to-served
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo packages dist bench fuzz-confd soak
+.PHONY: help setup lint test demo packages dist bench fuzz-confd advisories soak
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -37,7 +38,7 @@ lint:
 # with the tests: alone they get a tokio without what unit tests need of it, and half of all
 # dependencies would be built a second time for the tests.
 #
-# Three tests to a core, because most of them wait: for a lease to end, a loss to be believed.
+# Two tests to a core, because most of them wait: for a lease to end, a loss to be verified.
 # One that works counts as two (.config/nextest.toml).
 test: setup
 	$(CARGO) build --workspace --bins --tests
@@ -73,6 +74,9 @@ dist: setup
 fuzz-confd: setup
 	@$(CARGO) build --quiet --workspace --bins
 	@$(CARGO) run --quiet -p tests --bin fuzz_confd -- --confd "$(CONFD)" --seconds $(or $(SECONDS),60) $(if $(FORK),--fork) $(if $(SEED),--seed $(SEED))
+
+advisories:
+	$(CARGO) deny --offline check advisories
 
 soak: setup
 	@$(CARGO) build --quiet --workspace --bins

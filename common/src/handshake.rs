@@ -159,7 +159,7 @@ pub fn is_bookkeeping(key: &str, value: &[u8]) -> bool {
     }
 }
 
-/// Whether a key stands where bookkeeping may be: of its value nothing is known.
+/// Whether a key is where bookkeeping may be: of its value nothing is known.
 #[must_use]
 pub fn may_be_bookkeeping(key: &str) -> bool {
     folder_of(key).is_some()

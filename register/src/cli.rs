@@ -137,6 +137,7 @@ mod tests {
                 "drain_quiesced",
                 "bookkeeping",
                 "drain_quiet",
+                "drain_exit",
                 "wait_applied",
                 "ready_within",
                 "listen",

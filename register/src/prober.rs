@@ -155,10 +155,10 @@ pub fn start(
     spread: Duration,
 ) -> ServiceProbe {
     let begin = Instant::now() + spread.mul_f64(fastrand::f64());
-    let (tell, report) = watch::channel(ProbeReport::new(Instant::now()));
+    let (publish, report) = watch::channel(ProbeReport::new(Instant::now()));
     let probes = Arc::new(probes);
     let ask = move || round(Arc::clone(&probes), limits.clone());
-    let task = tokio::spawn(follow(ask, policy, begin, fastrand::f64, tell, bell));
+    let task = tokio::spawn(follow(ask, policy, begin, fastrand::f64, publish, bell));
     ServiceProbe { report, _task: AbortOnDropHandle::new(task) }
 }
 
@@ -229,18 +229,18 @@ async fn follow<A: Future<Output = Verdict>>(
     policy: HealthPolicy,
     begin: Instant,
     chance: impl Fn() -> f64,
-    tell: watch::Sender<ProbeReport>,
+    publish: watch::Sender<ProbeReport>,
     bell: Arc<Notify>,
 ) {
     let mut health = Health::new(policy, begin.into_std());
     let mut next = begin;
-    while !tell.is_closed() {
+    while !publish.is_closed() {
         sleep_until(next).await;
         let began = Instant::now();
         let verdict = ask().await;
         let ended = Instant::now();
         let outcome = ProbeOutcome { verdict, at: ended, took: ended - began };
-        if tell.send_if_modified(|report| report.take(outcome, &mut health)) {
+        if publish.send_if_modified(|report| report.take(outcome, &mut health)) {
             bell.notify_one();
         }
         next = Instant::from_std(health.next(began.into_std(), ended.into_std(), chance()));

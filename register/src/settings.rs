@@ -277,10 +277,24 @@ pub static READY_WITHIN: Setting = Setting::new(
     "Report READY to the service manager after this long, registered or not, so that a boot never blocks on it",
 );
 
+/// Whether the exit code says how a drain ended.
+pub static DRAIN_EXIT: Setting = Setting::new(
+    "drain_exit",
+    "REGISTER_DRAIN_EXIT",
+    "WORD",
+    "Exit code after a drain: by its result (0, 2, 3), or always zero",
+)
+.choices(&["result", "zero"])
+.default("result")
+.details(
+    "For a service manager that cannot be told which codes are no failure, or forgets it, as \
+     systemd does when fleet removes the unit. The log says how the drain ended either way.",
+);
+
 /// How to join, and how to leave others than our load balancers.
 pub static JOIN: Group = Group {
     heading: "Joining and leaving",
-    settings: &[&DRAIN_QUIET, &WAIT_APPLIED, &READY_WITHIN],
+    settings: &[&DRAIN_QUIET, &DRAIN_EXIT, &WAIT_APPLIED, &READY_WITHIN],
 };
 
 /// Where status is served.

@@ -7,54 +7,11 @@
 //!
 //! This module knows nothing of health or keys: when to stop is decided elsewhere.
 
-use std::fmt;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::time::Duration;
 
-use common::runtime::orphans;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::process::{Child, Command};
-
-/// How a child ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackendExit {
-    /// With this code.
-    Code(u8),
-    /// By this signal.
-    Signal(u8),
-}
-
-impl BackendExit {
-    /// The exit code to hand on: the child's own, or 128 and the signal, as shells
-    /// have it.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Code(code) => code,
-            Self::Signal(signal) => signal.saturating_add(128),
-        }
-    }
-}
-
-impl From<ExitStatus> for BackendExit {
-    fn from(status: ExitStatus) -> Self {
-        let byte = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
-        match (status.code(), status.signal()) {
-            (Some(code), _) => Self::Code(byte(code)),
-            (None, signal) => Self::Signal(byte(signal.unwrap_or(0))),
-        }
-    }
-}
-
-impl fmt::Display for BackendExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
-        }
-    }
-}
+use common::runtime::{ProcessExit, ProcessGroup, group_leader, pid_of};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
 
 /// Why there is no child.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +36,8 @@ pub enum SuperviseError {
 #[derive(Debug)]
 pub struct BackendProcess {
     child: Child,
-    pid: Option<Pid>,
-    exit: Option<BackendExit>,
-    _ours: orphans::Ours,
+    group: ProcessGroup,
+    exit: Option<ProcessExit>,
 }
 
 impl BackendProcess {
@@ -92,43 +48,39 @@ impl BackendProcess {
     /// When it cannot be started.
     pub fn start(argv: &[String]) -> Result<Self, SuperviseError> {
         let (name, arguments) = argv.split_first().ok_or(SuperviseError::NoCommand)?;
-        #[expect(clippy::disallowed_methods, reason = "it runs until it is stopped, here")]
-        let mut command = Command::new(name);
-        command.args(arguments).process_group(0).kill_on_drop(true);
-        for name in common::runtime::PRIVATE {
-            command.env_remove(name);
-        }
-        let (child, ours) = orphans::spawn(&mut command)
+        let mut command = group_leader(name);
+        command.args(arguments).kill_on_drop(true);
+        let (child, group) = ProcessGroup::start(&mut command)
             .map_err(|cause| SuperviseError::Start { command: name.clone(), cause })?;
-        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Self { child, pid, exit: None, _ours: ours })
+        Ok(Self { child, group, exit: None })
     }
 
     /// Its process id, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
-        self.pid.filter(|_| self.exit.is_none()).map(Pid::as_raw_pid)
+        pid_of(&self.child).map(Pid::as_raw_pid)
     }
 
     /// Waits for its end, and kills what is left of its group then. May be dropped and called again, also after the end.
     ///
     /// # Errors
     /// [`SuperviseError::Wait`].
-    pub async fn ended(&mut self) -> Result<BackendExit, SuperviseError> {
+    pub async fn ended(&mut self) -> Result<ProcessExit, SuperviseError> {
         if let Some(exit) = self.exit {
             return Ok(exit);
         }
         let exit = self.child.wait().await.map_err(SuperviseError::Wait)?.into();
         // What it left behind goes now: later, the number of the group may be
         // somebody else's.
-        self.kill_group();
+        self.group.signal(Signal::KILL);
+        self.group.forget();
         self.exit = Some(exit);
         Ok(exit)
     }
 
     /// Forwards a signal to the child, as long as it runs.
     pub fn signal(&self, signal: Signal) {
-        if let (Some(pid), None) = (self.pid, self.exit) {
+        if let Some(pid) = pid_of(&self.child) {
             // It may have ended just now, unnoticed; its pid is ours until waited for.
             let _ = kill_process(pid, signal);
         }
@@ -138,26 +90,19 @@ impl BackendProcess {
     ///
     /// # Errors
     /// [`SuperviseError::Wait`].
-    pub async fn stop(&mut self, bound: Duration) -> Result<BackendExit, SuperviseError> {
+    pub async fn stop(&mut self, bound: Duration) -> Result<ProcessExit, SuperviseError> {
         self.signal(Signal::TERM);
         if let Ok(exit) = tokio::time::timeout(bound, self.ended()).await {
             return exit;
         }
-        self.kill_group();
+        self.group.signal(Signal::KILL);
         self.ended().await
-    }
-
-    fn kill_group(&self) {
-        if let (Some(pid), None) = (self.pid, self.exit) {
-            // No such group: there is nothing to kill.
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
     }
 }
 
 impl Drop for BackendProcess {
     fn drop(&mut self) {
-        self.kill_group();
+        self.group.signal(Signal::KILL);
     }
 }
 
@@ -188,16 +133,15 @@ mod tests {
     #[tokio::test]
     async fn the_exit_is_handed_on() {
         for (script, exit, code) in [
-            ("exit 0", BackendExit::Code(0), 0),
-            ("exit 7", BackendExit::Code(7), 7),
-            ("kill -TERM $$", BackendExit::Signal(15), 143),
+            ("exit 0", "exit code 0", 0),
+            ("exit 7", "exit code 7", 7),
+            ("kill -TERM $$", "killed by signal 15", 143),
         ] {
             let mut backend = sh(script);
-            assert_eq!(backend.ended().await.unwrap(), exit);
+            assert_eq!(backend.ended().await.unwrap().to_string(), exit);
             assert_eq!(backend.ended().await.unwrap().code(), code);
             assert_eq!(backend.pid(), None);
         }
-        assert_eq!(BackendExit::Signal(15).to_string(), "killed by signal 15");
     }
 
     #[tokio::test]
@@ -216,7 +160,7 @@ mod tests {
             tokio::time::timeout(LONG, told.read_exact(&mut byte)).await.unwrap().unwrap();
             assert_eq!(byte[0], answer);
         }
-        assert_eq!(backend.stop(LONG).await.unwrap(), BackendExit::Code(5));
+        assert_eq!(backend.stop(LONG).await.unwrap().code(), 5);
         backend.signal(Signal::TERM);
     }
 
@@ -230,7 +174,7 @@ mod tests {
         let mut byte = [0; 1];
         tokio::time::timeout(LONG, told.read_exact(&mut byte)).await.unwrap().unwrap();
         let exit = backend.stop(Duration::from_millis(100)).await.unwrap();
-        assert_eq!(exit, BackendExit::Signal(9));
+        assert_eq!(exit.to_string(), "killed by signal 9");
         // The pipe ends when nobody holds it any more.
         assert_eq!(tokio::time::timeout(LONG, told.read(&mut byte)).await.unwrap().unwrap(), 0);
     }
@@ -240,7 +184,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut told, path) = fifo(folder.path());
         let mut backend = sh(&format!("exec 3>{path}; printf r >&3; sleep 300 & exit 4"));
-        assert_eq!(backend.ended().await.unwrap(), BackendExit::Code(4));
+        assert_eq!(backend.ended().await.unwrap().code(), 4);
         let mut all = Vec::new();
         tokio::time::timeout(LONG, told.read_to_end(&mut all)).await.unwrap().unwrap();
         assert_eq!(all, b"r");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use common::handshake::{self, Bookkeeping, Consumes, Rejection};
 use common::model::{Entry, Revision, Snapshot};
 use register::handshake::{
-    DrainResult, Goal, HandshakeResult, LoadBalancerWait, Progress, WaitBounds,
+    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitBounds, WaitProgress,
 };
 use tokio::time::Instant;
 
@@ -54,7 +54,7 @@ impl Waiting {
 
     /// The clock jumps to the next bound.
     pub(crate) fn time_passes(&mut self) -> Option<HandshakeResult> {
-        if let Progress::Waiting { until } = self.wait.progress(self.now) {
+        if let WaitProgress::Waiting { until } = self.wait.progress(self.now) {
             self.now = until;
         }
         self.verdict()
@@ -62,15 +62,17 @@ impl Waiting {
 
     fn verdict(&self) -> Option<HandshakeResult> {
         match self.wait.progress(self.now) {
-            Progress::Over(verdict) => Some(verdict),
-            Progress::Waiting { .. } => None,
+            WaitProgress::Over(verdict) => Some(verdict),
+            WaitProgress::Waiting { .. } => None,
         }
     }
 
     /// No wait is without a bound, and nobody is given up at once.
     pub(crate) fn judge(&self) -> Result<(), String> {
         match self.wait.progress(self.now) {
-            Progress::Waiting { until } if until <= self.now || until > self.wait.deadline() => {
+            WaitProgress::Waiting { until }
+                if until <= self.now || until > self.wait.deadline() =>
+            {
                 Err("a wait without bound".to_owned())
             }
             _ => Ok(()),

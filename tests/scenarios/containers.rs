@@ -57,8 +57,10 @@ fn the_tutorials_units_lose_nothing_in_containers() {
         let load = Load::on(balancer.at(80)).clients(2).think(Duration::from_millis(20)).start();
         load.answered("<h1>Running").await;
         both_serve(&balancer).await;
+        // One after the other with nothing in between, as everybody does it.
         first.systemctl(&["restart", "apache@7777"]).await;
-        eventually("web1 is back", || async {
+        second.systemctl(&["restart", "apache@8888"]).await;
+        eventually("both are back", || async {
             let keys = ctl.ls("/services").await;
             check(keys.len() == 2, || format!("{keys:?}"))
         })
@@ -70,9 +72,28 @@ fn the_tutorials_units_lose_nothing_in_containers() {
         balancer.systemctl(&["reload", "nginx_lb"]).await;
         first.systemctl(&["reload", "apache@7777"]).await;
         both_serve(&balancer).await;
+        for (machine, unit, container, file, bad) in [
+            (
+                &first,
+                "apache@7777",
+                "apache.7777",
+                "/etc/apache2/conf-enabled/bad.conf",
+                "Headre x",
+            ),
+            (&balancer, "nginx_lb", "nginx_lb", "/etc/nginx/sites-enabled/bad.conf", "add_hedaer;"),
+            (&balancer, "nginx_lb", "nginx_lb", "/etc/confsync/conf.d/bad.toml", "spoilt"),
+        ] {
+            let inside = |script: &str| format!("docker exec -u 0 {container} sh -c '{script}'");
+            machine.sh(&inside(&format!("echo \"{bad}\" >{file}"))).await;
+            let answer = machine.ask(&["systemctl", "reload", unit]).await.unwrap();
+            assert!(answer.contains("failed"), "{file}: {answer}");
+            machine.sh(&inside(&format!("rm {file}"))).await;
+            machine.systemctl(&["reload", unit]).await;
+        }
+        both_serve(&balancer).await;
         assert_eq!(started().await, before);
         let summary = load.stop().await;
-        eprintln!("web1 restarted: {summary}");
+        eprintln!("both restarted and reloaded: {summary}");
         summary.assert_none_failed();
         for (machine, container) in
             [(&first, "apache.7777"), (&second, "apache.8888"), (&balancer, "nginx_lb")]

@@ -111,6 +111,53 @@ fn inner(span: &str) -> &str {
     span.split_once('/').map_or(span, |(_, rest)| rest)
 }
 
+/// The lines that a list of the page explains: the spans that its items begin with.
+fn explained(page: &str) -> Vec<String> {
+    let (_, rest) = page.split_once("\n## Status lines\n").unwrap();
+    let (status, rest) = rest.split_once("\n## In the log\n").unwrap();
+    let log = rest.split_once("\n## ").map_or(rest, |(log, _)| log);
+    let mut lines = Vec::new();
+    for item in [status, log].iter().flat_map(|section| section.split("\n* ").skip(1)) {
+        let mut item = item.split_whitespace().collect::<Vec<_>>().join(" ");
+        while item.starts_with('`') {
+            let fence: String = item.chars().take_while(|c| *c == '`').collect();
+            let (line, rest) = item[fence.len()..].split_once(&fence).unwrap();
+            lines.push(line.to_owned());
+            item = rest.strip_prefix(", ").unwrap_or(rest).to_owned();
+        }
+    }
+    lines.retain(|line| line.contains(' '));
+    lines
+}
+
+/// Whether a source has the longest part of a line that is always the same: all but a word of it,
+/// or three words in a row. Names and counted nouns are put in by the sources.
+fn is_written(line: &str, sources: &str) -> bool {
+    let varies = |c: char| c.is_ascii_digit() || "…`\"():;".contains(c);
+    let longest = line.split(varies).max_by_key(|part| part.len()).unwrap_or_default();
+    let words: Vec<&str> = longest.trim_matches([' ', ',', '.']).split(' ').collect();
+    let run = (words.len() - 1).clamp(1, 3).min(words.len());
+    words.windows(run).any(|run| sources.contains(&run.join(" ")))
+}
+
+#[test]
+fn every_line_that_is_explained_can_be_met() {
+    let mut files = Vec::new();
+    for part in ["register/src", "confsync/src", "common/src"] {
+        sources(&workspace().join(part), &mut files);
+    }
+    // A literal may go on behind a backslash at the end of a line.
+    let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let text = text.replace("\\\n", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(is_written("…: 2 backends in rotation", "{} in rotation"));
+    assert!(!is_written("…: the set is empty …", "no backend is registered"));
+    let page = fs::read_to_string(workspace().join("docs/operations.md")).unwrap();
+    let lines = explained(&page);
+    assert!(lines.len() > 80, "the page was read: {lines:#?}");
+    let gone: Vec<_> = lines.iter().filter(|line| !is_written(line, &text)).collect();
+    assert!(gone.is_empty(), "docs/operations.md explains what is never reported: {gone:#?}");
+}
+
 #[test]
 fn every_line_that_an_operator_can_meet_is_explained() {
     let page = fs::read_to_string(workspace().join("docs/operations.md")).unwrap();

@@ -12,6 +12,7 @@ async fn faults_lose_nothing() {
     let seed = times("FAULTS_SEED", fastrand::usize(..1_000_000)) as u64;
     let rounds = times("FAULTS_ROUNDS", 4);
     let tally = faults::run(seed, |round| round >= rounds).await;
-    let seen = tally.requests > 100 && tally.observations > 10 * rounds;
+    // A round may change little: one sidekick that is killed, and its key outlives that.
+    let seen = tally.requests > 100 && tally.observations > rounds;
     assert!(tally.faults >= rounds && seen, "seed {seed}: {tally:?}");
 }

@@ -126,6 +126,16 @@ fn a_real_fleet_walks_the_tutorial() {
             check(keys.is_empty(), || format!("{keys:?}"))
         })
         .await;
+        // The last ones wait for others in vain, and systemd has forgotten their units meanwhile.
+        for machine in &machines {
+            within(MOVE, "all of them have ended", || async {
+                let list =
+                    ["systemctl", "list-units", "--all", "--plain", "--no-legend", "apache*"];
+                let list = machine.ask(&list).await?;
+                check(list.is_empty(), || list.clone())
+            })
+            .await;
+        }
     });
 }
 

@@ -102,6 +102,16 @@ impl Setup {
         self.text("loads").lines().count()
     }
 
+    /// Waits until a file of the folder has exactly this text.
+    #[track_caller]
+    pub(crate) fn is(&self, file: &'static str, wanted: &str) -> impl Future<Output = ()> {
+        let wanted = wanted.to_owned();
+        eventually(format!("{file} is {wanted:?}"), move || {
+            let (text, wanted) = (self.text(file), wanted.clone());
+            async move { check(text == wanted, || text) }
+        })
+    }
+
     /// Waits until the service runs with exactly these.
     #[track_caller]
     pub(crate) fn live(&self, backends: &[u8]) -> impl Future<Output = ()> {

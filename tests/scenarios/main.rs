@@ -85,6 +85,8 @@ mod hazards_daemon;
 mod hazards_files;
 /// Losses that are not certain: the guard.
 mod hazards_guard;
+/// Which keys are backends, settings, or our own.
+mod hazards_keys;
 /// confd's hazards about an nginx that is reloaded: what it runs is proven.
 mod hazards_nginx;
 /// confd's hazards about checks and reloads: pending until proven, bounded, together.
@@ -93,6 +95,8 @@ mod hazards_reload;
 mod hazards_setup;
 /// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
 mod hazards_store;
+/// Files that somebody else writes, too.
+mod hazards_writers;
 /// Both daemons with the rights of the manual, and with one too few.
 mod least_rights;
 /// Backends that change without a reload, end to end.

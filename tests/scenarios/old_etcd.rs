@@ -147,3 +147,19 @@ async fn who_never_has_history_is_not_flooded() {
     assert!(reads < 40, "{reads} reads");
     assert!(confsync.log().contains("reading the keys again"), "{}", confsync.log());
 }
+
+/// What the bytes of such a server look like to gRPC helps nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_v3_where_there_is_none_is_led_to_v2() {
+    for age in [Age::V0_4, Age::V2_2] {
+        let world = Old::start(age).await;
+        let list = Daemon::new(&world.lab, "list", tests::bins::register()).arg("list");
+        let list = list.flag("--etcd", world.old.url()).flag("--etcd-api", "v3").run().await;
+        assert_eq!(list.exit, Exit::Code(1), "{}", list.log);
+        assert!(
+            list.log.contains("has the v2 API alone; choose it: --etcd-api v2"),
+            "{}",
+            list.log
+        );
+    }
+}

@@ -53,6 +53,7 @@ async fn an_nginx_is_found_whatever_starts_it() {
         words(&[&script(&lab, "without-exec.sh", "\"$@\"")]),
         words(&["env", "A=b"]),
         ["sh", "-c", &format!("exec {own}")].map(str::to_owned).to_vec(),
+        ["sh", "-c", &format!("{own}; exit $?")].map(str::to_owned).to_vec(),
     ] {
         follows(&etcd, &lab, &nginx, &confdir, &command).await;
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::backend::Backend;
 use crate::confdir::Confdir;
-use crate::daemon::{Daemon, Running};
+use crate::daemon::{Daemon, QUICK_TTL, Running};
 use crate::etcd::{Api, Etcd};
 use crate::eventually::{check, eventually};
 use crate::lab::Lab;
@@ -129,6 +129,11 @@ impl Cluster {
 async fn join(lab: &Lab, etcd: &Etcd, api: Api, name: &str) -> Instance {
     let backend = Backend::start_at((lab.another_ip(), 8080).into(), name).await;
     let sidekick = Daemon::register(lab).named(&format!("sidekick of {name}"));
-    let sidekick = sidekick.backend("apache", backend.address()).etcd(etcd, api).quick().start();
+    let sidekick = sidekick.backend("apache", backend.address()).etcd(etcd, api);
+    // As quick as the lifetime allows: a probe has three quarters of its interval, and an answer
+    // that a busy machine delays is no sick backend.
+    let sidekick = sidekick.flag("--ttl", format!("{}s", QUICK_TTL.as_secs()));
+    let sidekick = sidekick.flag("--interval", "600ms").flag("--fast-interval", "200ms");
+    let sidekick = sidekick.flag("--rise", "1").flag("--fall", "1").start();
     Instance { backend, sidekick }
 }

@@ -21,7 +21,7 @@ mod watcher;
 pub use ctl::Ctl;
 pub use watcher::Watcher;
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
 
 /// The two faces of one etcd. Their key spaces are apart.
@@ -152,19 +152,13 @@ impl Etcd {
     /// Starts it (again), on the same port, with the data that is there.
     ///
     /// # Panics
-    /// When it does not answer within 20 s.
+    /// When it does not answer within 30 s.
     pub async fn up(&self) {
         let process = self.shared.spawn(self.spec());
         *self.process.lock().unwrap() = Some(process.clone());
-        within(START, "etcd answers", || {
-            let process = process.clone();
-            async move {
-                if let Some(exit) = process.exit() {
-                    return Err(format!("etcd ended with {exit}:\n{}", process.log()));
-                }
-                let answer = http::get(self.client, "/health").await?;
-                check(answer.body.contains("\"true\""), || answer.body.clone())
-            }
+        answers(&process, || async {
+            let answer = http::get(self.client, "/health").await?;
+            check(answer.body.contains("\"true\""), || answer.body.clone())
         })
         .await;
     }
@@ -266,4 +260,21 @@ fn copy_folder(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).expect("a copied file");
         }
     }
+}
+
+/// Waits until an etcd that was started answers as it is `asked` to.
+///
+/// # Panics
+/// When it ends, or does not answer in time.
+pub(crate) async fn answers<A>(process: &Process, asked: impl Fn() -> A)
+where
+    A: Future<Output = Result<(), String>>,
+{
+    within(START, "etcd answers", || async {
+        match process.exit() {
+            Some(exit) => Err(format!("etcd ended with {exit}:\n{}", process.log())),
+            None => asked().await,
+        }
+    })
+    .await;
 }

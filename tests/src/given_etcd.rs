@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::eventually::within;
+use crate::etcd::answers;
 use crate::http;
 use crate::lab::{Lab, Shared};
 use crate::process::{Process, Spec};
@@ -86,16 +86,7 @@ impl GivenEtcd {
     pub async fn up(&self) {
         let process = self.shared.spawn(self.spec());
         *self.process.lock().unwrap() = Some(process.clone());
-        within(START, "etcd answers", || {
-            let process = process.clone();
-            async move {
-                if let Some(exit) = process.exit() {
-                    return Err(format!("etcd ended with {exit}:\n{}", process.log()));
-                }
-                http::get(self.client, "/version").await.map(drop)
-            }
-        })
-        .await;
+        answers(&process, || async { http::get(self.client, "/version").await.map(drop) }).await;
     }
 
     /// SIGKILL.

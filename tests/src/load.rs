@@ -14,7 +14,7 @@ use hyper::{Method, Request};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::eventually::{check, eventually};
+use crate::eventually::{check, eventually, patience};
 
 mod client;
 mod summary;
@@ -135,7 +135,7 @@ impl Profile {
         self
     }
 
-    /// How long a client waits for a whole answer.
+    /// How long a client waits for a whole answer (times the patience).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -181,8 +181,9 @@ async fn ask_on(
                 None => client.ask(profile.request()).await,
             }
         };
-        let outcome =
-            tokio::time::timeout(profile.deadline, asked).await.unwrap_or(Outcome::TimedOut);
+        let outcome = tokio::time::timeout(patience(profile.deadline), asked)
+            .await
+            .unwrap_or(Outcome::TimedOut);
         if !profile.keep_alive || outcome == Outcome::TimedOut {
             client.disconnect();
         }

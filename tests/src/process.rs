@@ -24,7 +24,7 @@ mod command;
 mod exit;
 mod log;
 
-pub use command::{Output, run};
+pub use command::{Output, run, try_run};
 pub use exit::Exit;
 pub use rustix::process::Signal;
 

@@ -44,7 +44,7 @@ pub enum EndpointError {
     #[error("no port: `host:port` is needed (IPv6 as `[address]:port`)")]
     NoPort,
     /// The port is not 1–65535 in plain decimal.
-    #[error("port `{}` is not a number from 1 to 65535{}", .0.escape_debug(), line_break(.0))]
+    #[error("port `{}` is not a number from 1 to 65535{}", .0.escape_debug(), port_advice(.0))]
     Port(String),
     /// The host is not one.
     #[error(transparent)]
@@ -84,9 +84,16 @@ fn advice(text: &str) -> &'static str {
     }
 }
 
-/// An address with a line break at its end, as `echo` writes it, shows it in the port.
-fn line_break(text: &str) -> &'static str {
-    if text.contains(['\n', '\r']) { "; there is a line break in it" } else { "" }
+/// What follows an address, such as the line break that `echo` writes, shows in the port.
+fn port_advice(text: &str) -> &'static str {
+    match text {
+        _ if text.contains(['\n', '\r']) => "; there is a line break in it",
+        _ if text.trim() != text => "; there is a space at its end or beginning",
+        _ if text.contains('/') => "; leave out the path",
+        _ if text.contains(' ') => "; a weight and more are said in the JSON form",
+        _ if text.starts_with('0') && text.len() > 1 => "; leave out the zero before it",
+        _ => "",
+    }
 }
 
 /// RFC 1123 labels; the last must not be all digits, which removes `127.1` and
@@ -170,6 +177,9 @@ impl Endpoint {
 impl FromStr for Endpoint {
     type Err = EndpointError;
     fn from_str(text: &str) -> Result<Self, EndpointError> {
+        if text.contains("://") {
+            return Err(HostError::Neither(text.chars().take(80).collect()).into());
+        }
         let (host, digits) = text.rsplit_once(':').ok_or(EndpointError::NoPort)?;
         if host.contains(':') && !host.starts_with('[') {
             return Err(EndpointError::Brackets);

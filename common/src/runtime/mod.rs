@@ -8,6 +8,7 @@ mod liveness;
 mod log;
 mod notify;
 pub mod orphans;
+mod process;
 mod process_metrics;
 mod reminder;
 mod signals;
@@ -19,6 +20,7 @@ pub use gate::Gate;
 pub use liveness::{Heartbeat, Liveness, Overdue};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
+pub use process::{PRIVATE, ProcessExit, ProcessGroup, group_leader, pid_of};
 pub use process_metrics::process_metrics;
 pub use reminder::{OutageLog, Reminder};
 pub use signals::{Forwarded, Hangups, Signals};
@@ -27,14 +29,8 @@ pub use status_server::{
     SharedDocument, StatusResponse, StatusServer, health, plain,
 };
 
-/// Environment variables that children do not inherit: secrets, and the connection to the
-/// service manager, which would take a child's READY=1 for ours.
-pub const PRIVATE: [&str; 6] = [
-    "ETCD_PASSWORD",
-    "ETCDCTL_PASSWORD",
-    // `name:password`, if its owner writes it so.
-    "ETCDCTL_USER",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
+/// The name of this machine.
+#[must_use]
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

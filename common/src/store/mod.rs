@@ -18,6 +18,7 @@ mod discovery;
 mod elsewhere;
 mod endpoints;
 mod etcd;
+#[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod reason;
 mod v2;
@@ -29,6 +30,7 @@ pub use connect::{
 };
 pub use elsewhere::{Elsewhere, look_elsewhere};
 pub use etcd::{Etcd, EtcdWatch};
+#[cfg(any(test, feature = "memory"))]
 pub use memory::Memory;
 pub(crate) use v2::v2_answer;
 pub use v2::{V2, V2Watch};

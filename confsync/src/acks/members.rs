@@ -57,9 +57,9 @@ pub struct Applied {
     /// Both rest on the success of commands or on a span of time, not on evidence.
     pub assumed: bool,
     /// Keys that are absent from etcd and still routed to.
-    pub held: Vec<String>,
+    pub retained: Vec<String>,
     /// Why the newest revision is not applied.
-    pub refused: Option<Rejection>,
+    pub rejected: Option<Rejection>,
     /// Who changes backends in the proxy, once that is proven.
     pub driver: Option<DriverInUse>,
 }
@@ -162,7 +162,7 @@ impl LoadBalancerKeys {
 
     /// Acknowledges what a resource has applied. The revisions never decrease, unless the store
     /// itself has regressed, which `regressions` counts.
-    pub fn acknowledge(&self, resource: &str, said: Applied, regressions: u32) {
+    pub fn acknowledge(&self, resource: &str, now: Applied, regressions: u32) {
         self.change(|state| {
             if state.regressions != regressions {
                 state.regressions = regressions;
@@ -173,12 +173,12 @@ impl LoadBalancerKeys {
                 |new: Revision, old: fn(&Ack) -> Revision| before.map_or(new, |b| old(b).max(new));
             let ack = Ack {
                 instance_id: self.instance_id.clone(),
-                applied: floor(said.applied, |ack| ack.applied),
-                quiesced: floor(said.quiesced, |ack| ack.quiesced),
-                retained: said.held,
-                assumed: said.assumed,
-                rejected: said.refused,
-                driver: said.driver,
+                applied: floor(now.applied, |ack| ack.applied),
+                quiesced: floor(now.quiesced, |ack| ack.quiesced),
+                retained: now.retained,
+                assumed: now.assumed,
+                rejected: now.rejected,
+                driver: now.driver,
             };
             state.acks.insert(resource.to_owned(), ack);
         });
@@ -233,13 +233,13 @@ mod tests {
         LoadBalancerKeys::new("lb-1".into(), "now-boot".into(), [], bookkeeping)
     }
 
-    fn said(applied: u64, quiesced: u64) -> Applied {
+    fn applied(applied: u64, quiesced: u64) -> Applied {
         Applied {
             applied: Revision(applied),
             quiesced: Revision(quiesced),
             assumed: false,
-            held: vec![],
-            refused: None,
+            retained: vec![],
+            rejected: None,
             driver: None,
         }
     }
@@ -253,10 +253,10 @@ mod tests {
     #[test]
     fn an_acknowledgement_never_goes_backwards_unless_the_store_did() {
         let members = members();
-        members.acknowledge("web", said(7, 5), 0);
-        members.acknowledge("web", said(6, 6), 0);
+        members.acknowledge("web", applied(7, 5), 0);
+        members.acknowledge("web", applied(6, 6), 0);
         assert_eq!((ack(&members).applied, ack(&members).quiesced), (Revision(7), Revision(6)));
-        members.acknowledge("web", said(2, 2), 1);
+        members.acknowledge("web", applied(2, 2), 1);
         assert_eq!(ack(&members).applied, Revision(2));
     }
 
@@ -264,10 +264,10 @@ mod tests {
     fn saying_the_same_again_wakes_nobody() {
         let members = members();
         let mut wants = members.wants();
-        members.acknowledge("web", said(1, 1), 0);
+        members.acknowledge("web", applied(1, 1), 0);
         assert!(wants.has_changed().unwrap());
         wants.mark_unchanged();
-        members.acknowledge("web", said(1, 1), 0);
+        members.acknowledge("web", applied(1, 1), 0);
         assert!(!wants.has_changed().unwrap());
     }
 
@@ -285,7 +285,7 @@ mod tests {
     fn under_an_alias_the_acknowledgements_move_and_the_name_is_still_wanted() {
         let members = members();
         members.join(Introduction::default(), vec![]);
-        members.acknowledge("web", said(1, 1), 0);
+        members.acknowledge("web", applied(1, 1), 0);
         members.use_alias(true);
         let wants = members.wants().borrow().clone();
         let keys: Vec<_> = wants.keys().map(Key::as_str).collect();

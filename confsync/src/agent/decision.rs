@@ -8,7 +8,7 @@ use common::model::{Revision, Snapshot};
 use common::watch::{StaleReason, View};
 use tokio::time::Instant;
 
-use super::render::Verdict;
+use super::render::RenderVerdict;
 
 /// What is to be done about the newest view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(super) struct LastDecision {
     regressions: u32,
     /// When it was found that etcd regressed before our start.
     regressed_before_start: Option<Instant>,
-    verdict: Verdict,
+    verdict: RenderVerdict,
     /// When to decide again although nothing changed.
     again: Option<Instant>,
 }
@@ -79,7 +79,7 @@ impl LastDecision {
             None => RenderCause::FirstRead,
             Some(_) if view.regressions != self.regressions => RenderCause::Regressed,
             Some(seen) if !seen.same_values(&snapshot) => RenderCause::Changed,
-            Some(_) if self.verdict != Verdict::Settled => RenderCause::NotSettled,
+            Some(_) if self.verdict != RenderVerdict::Settled => RenderCause::NotSettled,
             Some(_) if is_probed => RenderCause::Probed,
             // Others wrote. A template that looks at the clock is not rendered for that.
             Some(_) => return Decision::SameFiles(snapshot),
@@ -129,7 +129,7 @@ impl LastDecision {
     }
 
     /// What the render came to.
-    pub(super) fn conclude(&mut self, verdict: Verdict, now: Instant) {
+    pub(super) fn conclude(&mut self, verdict: RenderVerdict, now: Instant) {
         self.again = verdict.pause().map(|pause| now + pause);
         self.verdict = verdict;
     }
@@ -147,7 +147,7 @@ impl LastDecision {
         self.regressions
     }
 
-    pub(super) fn verdict(&self) -> &Verdict {
+    pub(super) fn verdict(&self) -> &RenderVerdict {
         &self.verdict
     }
 
@@ -227,12 +227,12 @@ mod tests {
             (Some("no such key".to_owned().into()), false, 10),
             (Some(Withheld { why: "too few".into(), too_few_backends: true }), false, 2),
         ] {
-            last.conclude(Verdict::new(withheld, is_unverified), now);
+            last.conclude(RenderVerdict::new(withheld, is_unverified), now);
             assert_eq!(last.again(), Some(now + Duration::from_secs(pause)));
             let next = last.next(&view(6, "a:1"), false);
             assert_eq!(cause(&next), Some(RenderCause::NotSettled), "{next}");
         }
-        last.conclude(Verdict::new(None, false), now);
+        last.conclude(RenderVerdict::new(None, false), now);
         assert_eq!(last.again(), None);
     }
 

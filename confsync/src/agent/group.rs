@@ -8,7 +8,7 @@ use common::handshake::Bookkeeping;
 use common::model::{Backend, Snapshot};
 use common::store::Store;
 
-use super::render::{RenderRules, RenderedResource, Verdict, Withheld, log_rejected};
+use super::render::{RenderRules, RenderVerdict, RenderedResource, Withheld, log_rejected};
 use crate::backends::RejectedValue;
 use crate::backends::known::KnownBackends;
 use crate::backends::saved::SavedBackends;
@@ -39,12 +39,19 @@ pub(super) struct Circumstances<'a> {
     pub(super) left_out: &'a BTreeSet<Arc<str>>,
 }
 
+impl<'a> Circumstances<'a> {
+    fn rules<S>(&self, store: &'a S, bookkeeping: &'a Bookkeeping) -> RenderRules<'a, S> {
+        let Self { regressed, in_place, left_out } = *self;
+        RenderRules { store, bookkeeping, regressed, may_wait: true, in_place, left_out }
+    }
+}
+
 /// The files of all resources.
 #[derive(Debug)]
 pub(super) struct GroupRender {
     /// `None`: those of before stay.
     pub(super) files: Option<Vec<RenderedFile>>,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: RenderVerdict,
 }
 
 impl<S: Store> GroupRenderer<S> {
@@ -63,12 +70,9 @@ impl<S: Store> GroupRenderer<S> {
         snapshot: &Snapshot,
         circumstances: Circumstances<'_>,
     ) -> GroupRender {
-        let Circumstances { regressed, in_place, left_out } = circumstances;
-        let (store, bookkeeping) = (&self.store, &self.bookkeeping);
-        let rules =
-            RenderRules { store, bookkeeping, regressed, may_wait: true, in_place, left_out };
+        let rules = circumstances.rules(&self.store, &self.bookkeeping);
         let (mut files, mut rejected, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut withheld, mut is_unverified) = (None, regressed);
+        let (mut withheld, mut is_unverified) = (None, circumstances.regressed);
         for program in &self.group.programs {
             let name = &program.resource.name;
             let known = self.known.entry(name.clone()).or_default();
@@ -80,10 +84,8 @@ impl<S: Store> GroupRenderer<S> {
                         self.rejected = seen.refused;
                     }
                     let cause = self.named(program, cause);
-                    return GroupRender {
-                        files: None,
-                        verdict: Verdict::new(Some(cause), is_unverified),
-                    };
+                    let verdict = RenderVerdict::new(Some(cause), is_unverified);
+                    return GroupRender { files: None, verdict };
                 }
             };
             is_unverified |= rendered.is_unverified();
@@ -98,7 +100,7 @@ impl<S: Store> GroupRenderer<S> {
         for (name, seen, retained) in adopted {
             self.known.entry(name).or_default().adopt(&seen, retained);
         }
-        GroupRender { files: Some(files), verdict: Verdict::new(withheld, is_unverified) }
+        GroupRender { files: Some(files), verdict: RenderVerdict::new(withheld, is_unverified) }
     }
 
     /// A loss is of one resource. Alone, it has the group's name, which leads every line anyway.
@@ -119,10 +121,10 @@ impl<S: Store> GroupRenderer<S> {
             if !self.known.contains_key(&resource.name) {
                 tracing::warn!(
                     resource = resource.name,
-                    "etcd went backwards while we were away: it was wiped, or restored from a \
-                     backup"
+                    "etcd regressed while confsync was not running: it was wiped, or restored \
+                     from a backup"
                 );
-                self.known.insert(resource.name.clone(), saved.belief(&resource.reading));
+                self.known.insert(resource.name.clone(), saved.known(&resource.reading));
                 is_ahead = true;
             }
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! a new view, a signal, a due time ─► LastDecision ─Decision─► GroupRenderer ─files─► Pipeline
 //!                                                                                        │ steps
-//!               the status page, etcd ◄─ Publication ◄─ report ◄─ Progress, Routing ◄────┘
+//!          the status page, etcd ◄─ Publication ◄─ report ◄─ GroupProgress, Routing ◄────┘
 //! ```
 //!
 //! `select!` only chooses what happened. What follows is awaited outside of it and finished, also
@@ -38,8 +38,8 @@ use self::decision::{Decision, LastDecision};
 use self::group::{Circumstances, GroupRenderer};
 use self::probing::Probing;
 use self::publication::Publication;
-use self::render::Verdict;
-use self::report::{Progress, ReportFacts};
+use self::render::RenderVerdict;
+use self::report::{GroupProgress, ReportFacts};
 use self::routing::Routing;
 use self::timing::{Debounce, Waits};
 use crate::acks::members::LoadBalancerKeys;
@@ -255,7 +255,7 @@ impl<S: Store> Agent<S> {
         self.decided.conclude(rendered.verdict, Instant::now());
     }
 
-    fn log_withheld(&self, verdict: &Verdict) {
+    fn log_withheld(&self, verdict: &RenderVerdict) {
         let withheld = verdict.withheld();
         if let Some(withheld) = withheld.filter(|_| withheld != self.decided.verdict().withheld()) {
             tracing::warn!(set = self.renderer.group.name, "{}; the last files stay", withheld.why);
@@ -334,7 +334,7 @@ impl<S: Store> Agent<S> {
         self.publication.show(&facts, self.renderer.known(), served);
     }
 
-    fn progress(&mut self) -> Progress {
+    fn progress(&mut self) -> GroupProgress {
         let quiesced = self.pipeline.quiesced(Instant::now());
         let pipeline = self.pipeline.status();
         let is_nothing_older_active = pipeline.in_sync && pipeline.old_generations == 0;
@@ -342,7 +342,7 @@ impl<S: Store> Agent<S> {
         self.routing.linger(retained, is_nothing_older_active);
         let is_withheld = self.decided.verdict().withheld().is_some();
         let active_before = self.publication.active_before().filter(|_| pipeline.is_untouched);
-        Progress {
+        GroupProgress {
             decided: (!self.decided.is_none()).then(|| self.decided.revision()),
             applied: self.applied(),
             quiesced,
@@ -358,7 +358,7 @@ impl<S: Store> Agent<S> {
     async fn save_backends(&mut self) {
         let Some(snapshot) = self.view.borrow().snapshot.clone() else { return };
         let applied = self.applied();
-        let is_settled = *self.decided.verdict() == Verdict::Settled;
+        let is_settled = *self.decided.verdict() == RenderVerdict::Settled;
         if is_settled && applied == Some(snapshot.revision) && applied != self.saved {
             self.saved = applied;
             self.renderer.save(&snapshot).await;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::backend_list::BackendList;
-use super::report::{Progress, ReportFacts, resource_state};
+use super::report::{GroupProgress, ReportFacts, resource_state};
 use crate::acks::members::LoadBalancerKeys;
 use crate::backends::known::KnownBackends;
 use crate::config::program::CompiledResource;
@@ -27,7 +27,7 @@ pub(super) struct Publication {
     pending_since: Option<SystemTime>,
     /// What was published last. A state of thousands of backends is not made anew at each look
     /// whether old generations are gone.
-    published: Option<Progress>,
+    published: Option<GroupProgress>,
     /// There was a decision or a step since.
     is_outdated: bool,
 }
@@ -55,7 +55,7 @@ impl Publication {
     }
 
     /// Whether anything may be different from what was published.
-    pub(super) fn is_due(&mut self, progress: &Progress) -> bool {
+    pub(super) fn is_due(&mut self, progress: &GroupProgress) -> bool {
         let is_outdated = std::mem::take(&mut self.is_outdated);
         if !is_outdated && self.published.as_ref() == Some(progress) {
             return false;

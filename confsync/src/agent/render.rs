@@ -136,7 +136,7 @@ pub(crate) fn log_rejected(before: &[RejectedValue], now: &[RejectedValue]) {
 
 /// What the newest render came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RenderVerdict {
     /// The files are what etcd asks for.
     #[default]
     Settled,
@@ -157,7 +157,7 @@ const LOSS_AGAIN: Duration = Duration::from_secs(2);
 /// looked at a file.
 const RENDER_AGAIN: Duration = Duration::from_secs(10);
 
-impl Verdict {
+impl RenderVerdict {
     pub(super) fn new(withheld: Option<Withheld>, is_unverified: bool) -> Self {
         match withheld {
             Some(cause) => {

@@ -26,7 +26,7 @@ const LONGEST_REASON: usize = 500;
 
 /// How far a reload group is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct GroupProgress {
     /// The revision that was decided on last; none before the first.
     pub(super) decided: Option<Revision>,
     /// The newest revision that is active; nothing while the newest is withheld.
@@ -44,7 +44,7 @@ pub(super) struct Progress {
 /// What a report is made of.
 pub(super) struct ReportFacts<'a> {
     pub(super) group: &'a ReloadGroup,
-    pub(super) progress: &'a Progress,
+    pub(super) progress: &'a GroupProgress,
     pub(super) pipeline: PipelineStatus<'a>,
     pub(super) withheld: Option<&'a Withheld>,
     pub(super) rejected: &'a [RejectedValue],
@@ -146,8 +146,8 @@ impl ReportFacts<'_> {
             applied: self.progress.applied.unwrap_or_default(),
             quiesced: if is_withheld { Revision::default() } else { self.progress.quiesced },
             assumed: is_assumed,
-            held: lingering.into_iter().filter(is_read).cloned().collect(),
-            refused: self.rejection(),
+            retained: lingering.into_iter().filter(is_read).cloned().collect(),
+            rejected: self.rejection(),
             driver: self.progress.applied.map(|_| self.driver_in_use()),
         }
     }

@@ -23,7 +23,7 @@ const LIST: &str = "{{range gets \"/services/web/*\"}}{{.Value}} {{end}}";
 /// Backends are declared, and only the last file can be wrong.
 const BACKENDS: &str = "keys = [\"/services\"]\nvalues = \"endpoint\"\n";
 
-struct Rig {
+struct AgentRig {
     store: Memory,
     sample: SampleConfdir,
     state: watch::Receiver<GroupState>,
@@ -33,7 +33,7 @@ struct Rig {
     agent: JoinHandle<BTreeMap<String, KnownBackends>>,
 }
 
-impl Rig {
+impl AgentRig {
     async fn start(store: &Memory, sample: SampleConfdir) -> Self {
         let group = sample.group();
         let proxy = Proxy::of(&group, None, None).await.unwrap();
@@ -104,7 +104,7 @@ fn web(id: u8) -> String {
 async fn a_newcomer_is_rendered_applied_and_acknowledged() {
     let store = Memory::new();
     store.set(&path(&web(1)), "10.0.0.1:80");
-    let mut rig = Rig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
     rig.applied(store.revision()).await;
     assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 "));
     let joined = rig.set(&web(2), "10.0.0.2:80");
@@ -125,7 +125,7 @@ async fn a_newcomer_is_rendered_applied_and_acknowledged() {
 async fn a_rejected_value_is_named_and_the_others_are_applied() {
     let store = Memory::new();
     store.set(&path(&web(1)), "10.0.0.1:80");
-    let mut rig = Rig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
     rig.applied(store.revision()).await;
     let bad = rig.set(&web(2), "x; }");
     let state = rig.applied(bad).await;
@@ -141,7 +141,7 @@ async fn a_template_that_fails_keeps_the_last_file_until_it_renders() {
     let title = store.set(&path("/config/title"), "one");
     let toml = "keys = [\"/config\"]\n";
     let sample = SampleConfdir::new(toml, "{{getv \"/config/title\"}}");
-    let mut rig = Rig::start(&store, sample).await;
+    let mut rig = AgentRig::start(&store, sample).await;
     rig.applied(title).await;
     store.remove(&path("/config/title"));
     let removed = store.revision().0;
@@ -160,7 +160,7 @@ async fn changes_are_collected_for_as_long_as_the_debounce() {
     let store = Memory::new();
     store.set(&path(&web(1)), "10.0.0.1:80");
     let sample = SampleConfdir::new(&format!("{BACKENDS}debounce = \"5s\"\n"), LIST);
-    let mut rig = Rig::start(&store, sample).await;
+    let mut rig = AgentRig::start(&store, sample).await;
     rig.applied(store.revision()).await;
     let began = Instant::now();
     rig.set(&web(2), "10.0.0.2:80");
@@ -176,7 +176,7 @@ async fn changes_are_collected_for_as_long_as_the_debounce() {
 async fn the_last_backend_stays_and_who_waits_hears_that_too_few_are_left() {
     let store = Memory::new();
     let first = store.set(&path(&web(1)), "127.0.0.1:9");
-    let mut rig = Rig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
     rig.applied(first).await;
     store.remove(&path(&web(1)));
     let removed = store.revision();
@@ -199,7 +199,7 @@ async fn a_backend_that_a_restored_store_does_not_have_is_retained_while_it_answ
     let addr = listener.local_addr().unwrap().to_string();
     store.set(&path(&web(1)), addr.as_str());
     store.set(&path(&web(2)), "127.0.0.1:9");
-    let mut rig = Rig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
     rig.applied(store.revision()).await;
     store.restore(&older);
     rig.set(&web(3), "127.0.0.1:10");
@@ -222,7 +222,7 @@ async fn without_etcd_at_the_start_the_files_in_place_are_loaded() {
     store.cut();
     let sample = SampleConfdir::new(BACKENDS, LIST);
     sample.write("app.conf", "of an earlier run");
-    let mut rig = Rig::start(&store, sample).await;
+    let mut rig = AgentRig::start(&store, sample).await;
     let state = rig.until(|state| state.live.is_some()).await;
     assert!(state.stale.is_some() && state.applied == 0 && rig.ack().is_none());
     assert_eq!(rig.sample.dest().as_deref(), Some("of an earlier run"));
@@ -236,7 +236,7 @@ async fn a_load_that_fails_is_retried_until_it_succeeds() {
     let store = Memory::new();
     store.set(&path(&web(1)), "10.0.0.1:80");
     let toml = format!("{BACKENDS}reload_cmd = \"test -e FOLDER/up\"\n");
-    let mut rig = Rig::start(&store, SampleConfdir::new(&toml, LIST)).await;
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(&toml, LIST)).await;
     let state = rig.until(|state| state.failures_total > 1).await;
     assert!(state.trouble.unwrap().contains("trying again in"));
     assert_eq!((state.live, state.applied), (None, 0), "not proven");
@@ -250,7 +250,7 @@ async fn a_rejected_file_is_tried_again_when_the_operator_asks() {
     let store = Memory::new();
     store.set(&path(&web(1)), "10.0.0.1:80");
     let toml = format!("{BACKENDS}check_cmd = \"test -e FOLDER/up -a -e {{{{.src}}}}\"\n");
-    let mut rig = Rig::start(&store, SampleConfdir::new(&toml, LIST)).await;
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(&toml, LIST)).await;
     let state = rig.until(|state| state.refusals_total > 0).await;
     assert_eq!((rig.sample.dest(), state.installed), (None, None));
     rig.sample.write("up", "");
@@ -282,7 +282,7 @@ async fn a_load_at_hand_is_finished_when_the_end_is_asked_for() {
     let toml = format!("{BACKENDS}reload_cmd = \"cat FOLDER/gate\"\n");
     let sample = SampleConfdir::new(&toml, LIST);
     gate(&sample, "gate");
-    let rig = Rig::start(&store, sample).await;
+    let rig = AgentRig::start(&store, sample).await;
     let reading = reader_at_gate(&rig.sample, "gate").await;
     rig.stop.cancel();
     drop(reading);
@@ -298,7 +298,7 @@ async fn rendering_never_blocks_a_worker_of_the_runtime() {
     store.set(&path(&web(1)), "10.0.0.1:80");
     let sample = SampleConfdir::new(BACKENDS, "{{include \"slow\"}}");
     gate(&sample, "templates/slow");
-    let mut rig = Rig::start(&store, sample).await;
+    let mut rig = AgentRig::start(&store, sample).await;
     let rendering = reader_at_gate(&rig.sample, "templates/slow").await;
     // The only worker takes on other work, though the render is not over.
     tokio::spawn(async {}).await.unwrap();

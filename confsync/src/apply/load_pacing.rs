@@ -1,5 +1,6 @@
 //! When the next load may begin: the minimum interval between loads, the random delay of a change
-//! (`splay`) and the backoff after failures. Each delays a load; none drops one.
+//! (`splay`), the backoff after failures, and that of files which others change again and again.
+//! Each delays a load; none drops one.
 //!
 //! Pure: the clock and the random numbers come from the caller.
 
@@ -10,6 +11,9 @@ use tokio::time::Instant;
 
 /// The pauses between two tries of a step that failed: at first, and at the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Files that nobody else changed for so long are written again at once when somebody does.
+const UNDISPUTED: Duration = Duration::from_secs(120);
 
 /// What an operator asks for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,14 +32,24 @@ pub(super) struct LoadPacing {
     splay_ends: Option<Instant>,
     last_load: Option<Instant>,
     backoff: Backoff,
+    /// When others changed the files last, and how long they are left so the next time.
+    last_dispute: Option<Instant>,
+    dispute: Backoff,
 }
 
 impl LoadPacing {
     /// Nothing has been loaded yet.
     #[must_use]
     pub(super) fn new(limits: LoadLimits) -> Self {
-        let backoff = Backoff::new(RETRY.0, RETRY.1);
-        Self { limits, splay_ends: None, last_load: None, backoff }
+        let backoff = || Backoff::new(RETRY.0, RETRY.1);
+        Self {
+            limits,
+            splay_ends: None,
+            last_load: None,
+            backoff: backoff(),
+            last_dispute: None,
+            dispute: backoff(),
+        }
     }
 
     /// Whether a load was tried since the start.
@@ -76,6 +90,18 @@ impl LoadPacing {
         self.backoff.after_failure(random)
     }
 
+    /// Somebody else changed the files: how long to leave them so. If it is a command of our own
+    /// that changes them, writing them at once would never end.
+    pub(super) fn changed_by_others(&mut self, now: Instant, random: f64) -> Option<Duration> {
+        let before = self.last_dispute.replace(now);
+        let is_soon = |last: Instant| now.saturating_duration_since(last) < UNDISPUTED;
+        if before.is_some_and(is_soon) {
+            return Some(self.dispute.after_failure(random));
+        }
+        self.dispute.reset();
+        None
+    }
+
     /// A step succeeded, or the operator asks for another try: the next pause is short again.
     pub(super) fn reset_backoff(&mut self) {
         self.backoff.reset();
@@ -113,6 +139,21 @@ mod tests {
         assert_eq!(pacing.files_changed(later, 0.9), Some(now + 5 * SECOND), "not delayed anew");
         pacing.apply_begins();
         assert_eq!(pacing.files_changed(later, 0.1), Some(later + SECOND));
+    }
+
+    #[tokio::test]
+    async fn files_that_others_change_again_and_again_are_written_ever_later() {
+        let (mut now, mut pacing) = (Instant::now(), pacing(Duration::ZERO, Duration::ZERO));
+        assert_eq!(pacing.changed_by_others(now, 1.0), None, "the first time at once");
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            now += SECOND;
+            pauses.push(pacing.changed_by_others(now, 1.0).unwrap().as_millis());
+        }
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        now += UNDISPUTED;
+        assert_eq!(pacing.changed_by_others(now, 1.0), None);
+        assert_eq!(pacing.changed_by_others(now, 1.0), Some(SECOND / 2));
     }
 
     #[tokio::test]

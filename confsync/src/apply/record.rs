@@ -156,7 +156,7 @@ impl StepRecord {
     pub fn recovered(&mut self) {
         self.logged = None;
         if let Some(trouble) = self.trouble.take() {
-            tracing::info!(set = self.group, "mended: {trouble}");
+            tracing::info!(set = self.group, "recovered from: {trouble}");
         }
     }
 

@@ -18,7 +18,8 @@ pub enum StepOutcome {
     Rejected(String),
     /// The step failed, and is pending still.
     Failed(String),
-    /// Nothing runs that could load the files; whoever starts the proxy makes it read them.
+    /// The files cannot be loaded now, most often because the proxy is not running: it reads them
+    /// when it is started.
     NotRunning(String),
 }
 

@@ -140,16 +140,16 @@ impl<S: Store> LossCheck<'_, S> {
             );
             return Statements::default();
         };
-        let mut said = Statements::default();
+        let mut statements = Statements::default();
         for entry in found.entries.values() {
             if let Some(resource) = self.bookkeeping.accepted_resource(&entry.key) {
                 let word = serde_json::from_slice(&entry.value);
-                said.accepted.extend(word.ok().map(|word| (resource.to_owned(), word)));
+                statements.accepted.extend(word.ok().map(|word| (resource.to_owned(), word)));
             } else if let Ok(LeaveMarker { key, .. }) = serde_json::from_slice(&entry.value) {
-                said.leaving.insert(key);
+                statements.leaving.insert(key);
             }
         }
-        said
+        statements
     }
 }
 

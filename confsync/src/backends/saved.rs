@@ -104,7 +104,7 @@ impl SavedBackends {
 
     /// The saved backends that a resource would still route to.
     #[must_use]
-    pub fn belief(&self, reading: &KeySelection) -> KnownBackends {
+    pub fn known(&self, reading: &KeySelection) -> KnownBackends {
         let entry = |(key, value): (&Arc<str>, &StoredValue)| Entry {
             key: Arc::clone(key),
             value: value.clone(),
@@ -165,8 +165,8 @@ mod tests {
         let found = SavedBackends::load_if_ahead(&dest, &wiped).unwrap();
         assert_eq!(found, memory);
 
-        assert_eq!(found.belief(&reading("/services")).backends().count(), 1);
-        assert_eq!(found.belief(&reading("/other")).backends().count(), 0);
+        assert_eq!(found.known(&reading("/services")).backends().count(), 1);
+        assert_eq!(found.known(&reading("/other")).backends().count(), 0);
         for (cluster, revision, ahead) in [(1, 7, false), (1, 8, false), (1, 6, true), (2, 9, true)]
         {
             let now = snapshot(cluster, revision);

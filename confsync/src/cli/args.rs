@@ -147,7 +147,7 @@ pub static START_WITHIN: Setting = Setting::new(
     "CONFSYNC_START_WITHIN",
     "SPAN",
     "READY=1 is sent to the service manager after this long at the latest, so that no boot waits \
-     for etcd or a first backend; /readyz tells what is so. 0s: only when all is live",
+     for etcd or a first backend; /readyz goes on reporting it. 0s: only when all is live",
 )
 .default("30s");
 
@@ -235,12 +235,13 @@ pub fn command() -> Command {
     with_common_commands(subcommands().into_iter().fold(program, Command::subcommand))
 }
 
-fn subcommands() -> [Command; 7] {
-    let subcommand = |name: &'static str, about: &'static str, examples: &'static str| {
-        Command::new(name).about(about).after_help(format!("Examples:\n{examples}"))
-    };
+fn subcommand(name: &'static str, about: &'static str, examples: &'static str) -> Command {
+    Command::new(name).about(about).after_help(format!("Examples:\n{examples}"))
+}
+
+fn run_command() -> Command {
     let run = subcommand("run", "Follow the keys, keep the files and the proxy in line", RUNS);
-    let run = with_settings(run, &[&RESOURCES, &RUNNING, &etcd::GROUP, &log::GROUP]).arg(
+    with_settings(run, &[&RESOURCES, &RUNNING, &etcd::GROUP, &log::GROUP]).arg(
         Arg::new("command")
             .value_name("COMMAND")
             .last(true)
@@ -250,7 +251,10 @@ fn subcommands() -> [Command; 7] {
                 "Supervise this command: started with the first good configuration, stopped at \
                  the end; its exit is ours",
             ),
-    );
+    )
+}
+
+fn subcommands() -> [Command; 7] {
     let check = subcommand(
         "check",
         "Validate resources and templates without etcd; what is merely ignored or misspelt is an \
@@ -272,7 +276,7 @@ fn subcommands() -> [Command; 7] {
         subcommand("status", "Every load balancer: what it has applied, what it waits for", SHOWS);
     let init = subcommand("init", "Write a working confdir to start from", INITS);
     [
-        run,
+        run_command(),
         with_settings(check, &[&RESOURCES, &CHECKING]),
         with_settings(render, &[&RESOURCES, &RENDERING, &etcd::GROUP, &log::GROUP]),
         with_settings(status, &[&SHOWING, &etcd::GROUP, &log::GROUP]),

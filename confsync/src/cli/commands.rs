@@ -14,6 +14,7 @@ use common::runtime::{
 use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
 use common::store::{Connection, Store, connect, read_deadline};
 
+use crate::backends::ParsedKeys;
 use crate::cli::args::{
     ACCEPTING, BOOKKEEPING, CONFDIR, DATA, DRY_RUN, HOST, JSON, ONCE, OUTPUT, PROXY, SHOWING,
     STARTING,
@@ -22,6 +23,7 @@ use crate::cli::host;
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
 use crate::config::confdir::SCHEMA;
 use crate::config::load::{self, load};
+use crate::config::program::CompiledResource;
 use crate::daemon;
 use crate::daemon::once;
 use crate::status::load_balancers;
@@ -101,39 +103,53 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
         print_error(format_args!("{}: {kind}{}", note.file.display(), note.text));
         wrong += usize::from(note.ignored);
     }
-    for program in loaded.sets.iter().flat_map(|set| &set.programs) {
+    let programs: Vec<_> = loaded.sets.iter().flat_map(|set| &set.programs).collect();
+    for program in &programs {
         if let Some(guarded) = program.resource.guarded() {
             print_error(format_args!("{}: note: {guarded}", program.resource.file.display()));
         }
     }
     if matches.get_flag(HOST.name) {
-        for program in loaded.sets.iter().flat_map(|set| &set.programs) {
-            let file = program.resource.file.display();
-            for problem in host::problems(&program.resource) {
-                print_error(format_args!("{file}: on this machine: {problem}"));
-                wrong += 1;
-            }
-        }
+        wrong += programs.iter().map(|program| check_host(program)).sum::<usize>();
     }
     if let Some(data) = data(matches) {
         let snapshot = once::from_file(&data)?;
-        for program in loaded.sets.iter().flat_map(|set| &set.programs) {
-            let seen = program.resource.reading.see(snapshot.entries.values());
-            for refused in &seen.refused {
-                print_error(format_args!("{}: value rejected: {}", refused.key, refused.why));
-            }
-            if let Err(error) = program.render(&seen) {
-                print_error(&error);
-                wrong += 1;
-            }
-        }
+        wrong += programs.iter().filter(|program| !renders(program, &snapshot)).count();
     }
     if wrong > 0 {
         return Ok(Exit::Failed);
     }
-    let resources: usize = loaded.sets.iter().map(|set| set.programs.len()).sum();
-    print(format_args!("{}: {}, no mistakes\n", confdir.display(), plural(resources, "resource")));
+    let resources = plural(programs.len(), "resource");
+    print(format_args!("{}: {resources}, no mistakes\n", confdir.display()));
     Ok(Exit::Done)
+}
+
+/// Prints what is missing on this machine for a resource; how much that is.
+fn check_host(program: &CompiledResource) -> usize {
+    let file = program.resource.file.display();
+    let problems = host::problems(&program.resource);
+    for problem in &problems {
+        print_error(format_args!("{file}: on this machine: {problem}"));
+    }
+    problems.len()
+}
+
+/// Whether a resource renders from these keys; prints why not.
+fn renders(program: &CompiledResource, snapshot: &Snapshot) -> bool {
+    let rendered = program.render(&see(program, snapshot));
+    if let Err(error) = &rendered {
+        print_error(error);
+    }
+    rendered.is_ok()
+}
+
+/// The keys as the resource sees them; prints which values are rejected.
+fn see(program: &CompiledResource, snapshot: &Snapshot) -> ParsedKeys {
+    let seen = program.resource.reading.see(snapshot.entries.values());
+    for rejected in &seen.refused {
+        print_error(format_args!("{}: value rejected: {}", rejected.key, rejected.why));
+    }
+    seen
 }
 
 /// The file with keys, if one is named.
@@ -160,11 +176,7 @@ async fn render(matches: &ArgMatches) -> anyhow::Result<Exit> {
             read_keys(&connection, &program.resource.reading.trees).await?
         }
     };
-    let seen = program.resource.reading.see(snapshot.entries.values());
-    for refused in &seen.refused {
-        print_error(format_args!("{}: value rejected: {}", refused.key, refused.why));
-    }
-    let candidate = program.render(&seen).map_err(anyhow::Error::msg)?.plain();
+    let candidate = program.render(&see(program, &snapshot)).map_err(anyhow::Error::msg)?.plain();
     print_bytes(&candidate.bytes);
     Ok(Exit::Done)
 }

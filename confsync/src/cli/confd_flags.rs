@@ -6,6 +6,8 @@
 //! supported is rejected by name, and a command line of our own is left as it is.
 
 use std::ffi::OsString;
+use std::iter::Peekable;
+use std::vec;
 
 /// How a flag of confd is translated.
 enum FlagMeaning {
@@ -168,72 +170,93 @@ fn rewrite(program: OsString, rest: Vec<OsString>) -> Result<Vec<OsString>, Stri
     if !rest.iter().any(names_confdir) && std::env::var_os("CONFSYNC_CONFDIR").is_none() {
         out.extend(["--confdir".into(), "/etc/confd".into()]);
     }
-    let mut words = rest.into_iter().peekable();
-    while let Some(word) = words.next() {
+    let mut rewriting = Rewriting { words: rest.into_iter().peekable(), out, has_api };
+    while let Some(word) = rewriting.words.next() {
         let text = word.to_string_lossy().into_owned();
-        if text == "etcd" {
+        match text.as_str() {
             // The fork names the store by a subcommand.
-            continue;
+            "etcd" => {}
+            other if OTHER_STORES.contains(&other) => {
+                return Err(format!("{text}: only etcd is read here"));
+            }
+            flag if flag.starts_with('-') && flag != "--" => rewriting.flag(word, flag)?,
+            _ => {
+                rewriting.out.push(word);
+                rewriting.out.extend(rewriting.words.by_ref());
+            }
         }
-        if OTHER_STORES.contains(&&*text) {
-            return Err(format!("{text}: only etcd is read here"));
-        }
-        if text == "--" || !text.starts_with('-') {
-            out.push(word);
-            out.extend(words);
-            break;
-        }
+    }
+    Ok(rewriting.out)
+}
+
+/// A command line of which a part is rewritten.
+struct Rewriting {
+    words: Peekable<vec::IntoIter<OsString>>,
+    out: Vec<OsString>,
+    /// The API of etcd is named by a flag of ours.
+    has_api: bool,
+}
+
+impl Rewriting {
+    /// Rewrites one flag. Its value may be glued to it by `=`, or be the next word.
+    fn flag(&mut self, word: OsString, text: &str) -> Result<(), String> {
         let bare = text.trim_start_matches('-');
         let (name, glued) = match bare.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
+            Some((name, value)) => (name, Some(value)),
             None => (bare, None),
         };
         let Some((_, becomes)) = FLAGS.iter().find(|(known, _)| *known == name) else {
             if !text.starts_with("--") {
-                return Err(format!(
-                    "-{name}: this flag is not known here; see `confsync run --help`"
-                ));
+                let why = "this flag is not known here; see `confsync run --help`";
+                return Err(format!("-{name}: {why}"));
             }
             // One of ours; clap knows whether the next word is its value.
-            out.push(word);
-            out.extend(words.next_if(|next| glued.is_none() && !is_flag(next)));
-            continue;
-        };
-        let mut value = || {
-            let text = |word: OsString| word.to_string_lossy().into_owned();
-            let value = glued.clone().or_else(|| words.next().map(text));
-            value.ok_or_else(|| format!("-{name}: its value is missing"))
+            self.out.push(word);
+            self.out.extend(self.words.next_if(|next| glued.is_none() && !is_flag(next)));
+            return Ok(());
         };
         match becomes {
-            Switch(_) | Nothing if glued.as_deref() == Some("false") => {}
-            Switch(ours) => out.push((*ours).into()),
+            Switch(_) | Nothing if glued == Some("false") => {}
+            Switch(ours) => self.out.push((*ours).into()),
             Nothing => {}
-            Value("--etcd-api") if has_api => drop(value()?),
-            Value(ours) => match value()? {
-                // An empty value is as good as none.
-                value if value.is_empty() => {}
-                value => {
-                    // Each pass of confd reads its confdir.
-                    out.extend((name == "interval").then(|| "--reread".into()));
-                    let value = meant(name, value)?;
-                    out.extend(value.into_iter().flat_map(|value| [(*ours).into(), value.into()]));
-                }
-            },
+            Value("--etcd-api") if self.has_api => drop(self.value(name, glued)?),
+            Value(ours) => {
+                let value = self.value(name, glued)?;
+                self.give(name, ours, value)?;
+            }
             NothingOf => {
-                let value = value()?;
-                if name == "failure-mode" && value == "fail-fast" {
+                if self.value(name, glued)? == "fail-fast" && name == "failure-mode" {
                     let why = "a resource that fails never keeps the others from being written";
                     return Err(refused("--failure-mode fail-fast", why));
                 }
             }
-            Unsupported(_) if glued.as_deref() == Some("") => {}
+            Unsupported(_) if glued == Some("") => {}
             Unsupported(why) => {
-                let flag = text.split('=').next().unwrap_or(&text);
+                let flag = text.split('=').next().unwrap_or(text);
                 return Err(refused(flag, why));
             }
         }
+        Ok(())
     }
-    Ok(out)
+
+    fn value(&mut self, name: &str, glued: Option<&str>) -> Result<String, String> {
+        let next = |word: OsString| word.to_string_lossy().into_owned();
+        let value = glued.map(str::to_owned).or_else(|| self.words.next().map(next));
+        value.ok_or_else(|| format!("-{name}: its value is missing"))
+    }
+
+    /// Writes our flag for one of confd's. An empty value is as good as none.
+    fn give(&mut self, name: &str, ours: &str, value: String) -> Result<(), String> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        // Each pass of confd reads its confdir.
+        self.out.extend((name == "interval").then(|| "--reread".into()));
+        if let Some(value) = meant(name, value)? {
+            self.out.extend([ours.into(), value.into()]);
+        }
+        Ok(())
+    }
 }
 
 /// Whether this is a flag that only confd writes: several letters behind a single dash.

@@ -19,7 +19,7 @@ use crate::cli::args::{
 use crate::cli::confd_toml::ConfdToml;
 use crate::config::confdir::{Globals, Note};
 use crate::config::run::{RunConfig, SingleRun};
-use crate::proxy::nginx::Argv;
+use crate::proxy::nginx::NginxArgv;
 
 /// The confdir, and the settings that apply to all its resources.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ fn rooted(prefix: &str) -> String {
 
 fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
     let ResourceSettings { confdir, mut globals } = resources(from);
-    globals.nginx_is_our_child = Argv::read(&command).is_some();
+    globals.nginx_is_our_child = NginxArgv::read(&command).is_some();
     let once = once(from);
     globals.sync_only = once.is_none() && from.yes(&SYNC_ONLY);
     let bookkeeping = globals.bookkeeping.clone();

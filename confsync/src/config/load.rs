@@ -81,6 +81,11 @@ pub(crate) fn read(
 }
 
 impl Loaded {
+    /// The files of all resources.
+    pub fn dests(&self) -> impl Iterator<Item = &Path> {
+        self.sets.iter().flat_map(|set| &set.programs).map(|program| &*program.resource.dest)
+    }
+
     /// Logs the notes.
     pub fn say_notes(&self) {
         for note in &self.notes {

@@ -13,7 +13,7 @@ use crate::backends::{ParsedKeys, RegisteredBackend};
 use crate::config::confdir::{ConfdirMistake, Resource};
 use crate::config::rendered::RenderedFile;
 use crate::install::Target;
-use crate::local::LocalSystem;
+use crate::local::{LocalSystem, read_file, read_text_file};
 use crate::template::{Engine, Input, NamedBackend, RenderedText, Template, TemplateSources, keys};
 
 /// A resource ready to render.
@@ -34,7 +34,7 @@ impl CompiledResource {
     pub fn compile(resource: Resource, confdir: &Path) -> Result<Self, ConfdirMistake> {
         let src = resource.src.clone();
         let mistake = |file: &Path, text: String| ConfdirMistake { file: file.to_owned(), text };
-        let text = std::fs::read(&src).map_err(|e| mistake(&src, e.to_string()))?;
+        let text = read_file(&src).map_err(|e| mistake(&src, e.to_string()))?;
         let templates = confdir.join("templates");
         let partials = match resource.engine {
             Engine::Handlebars => partials(&templates.join("partials"))
@@ -178,7 +178,7 @@ fn partials(folder: &Path) -> Result<BTreeMap<String, String>, (PathBuf, std::io
         if path.extension().is_some_and(|e| e == "hbs")
             && let Some(stem) = path.file_stem()
         {
-            let text = std::fs::read_to_string(&path).map_err(|e| (path.clone(), e))?;
+            let text = read_text_file(&path).map_err(|e| (path.clone(), e))?;
             partials.insert(stem.to_string_lossy().into_owned(), text);
         }
     }

@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use common::model::format_span;
-use common::runtime::{Exit, Gate, ServiceManager, Signals};
+use common::runtime::{Exit, ServiceManager, Signals};
 
 use crate::config::confdir::ConfdirError;
 use crate::config::load::{Loaded, load};
@@ -14,8 +13,8 @@ use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::config::run::RunConfig;
 use crate::install::current;
 use crate::proxy::Proxy;
-use crate::proxy::child::{Child, Life, START};
-use crate::proxy::nginx::{Argv, Nginx, Settings};
+use crate::proxy::child::{Child, START};
+use crate::proxy::nginx::{Nginx, NginxArgv, Settings};
 
 /// How long etcd may take before we go on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,98 +32,94 @@ pub(super) struct EndedEarly;
 #[error("the supervised command ended")]
 struct ChildLeft(u8);
 
-/// etcd is away at the start: with all files in place, the child is started with
-/// them. Resolves only when that went wrong for good.
-pub(super) async fn start_without_etcd(
-    manager: &ServiceManager,
-    signals: &Signals,
-    child: Option<&Child>,
-    argv: Option<&Argv>,
-    loaded: &Loaded,
-) -> anyhow::Error {
-    let Some(child) = child else { return std::future::pending().await };
-    if signals.drain.run_until_cancelled(tokio::time::sleep(PATIENCE)).await.is_none() {
-        return std::future::pending().await;
-    }
-    let there = |set: &ReloadGroup| set.programs.iter().all(|p| p.resource.dest.exists());
-    if !loaded.sets.iter().all(there) {
-        tracing::info!("no files in place: waiting for etcd before {} is started", child.name());
-        return std::future::pending().await;
-    }
-    tracing::warn!("etcd is away: starting {} with the files in place", child.name());
-    let nginx = match nginx_of(&loaded.sets, argv).await {
-        Ok(nginx) => nginx,
-        Err(error) => return error,
-    };
-    note_files(child, &loaded.sets).await;
-    match child.start(nginx, START).await {
-        Ok(_) => manager.status("serving with the files in place; waiting for etcd"),
-        Err(why) => return anyhow::anyhow!("cannot start {}: {why}", child.name()),
-    }
-    let code = child.left().await;
-    anyhow::anyhow!("{} ended with code {code} while etcd was away", child.name())
-        .context(ChildLeft(code))
+/// The supervised program, while nothing else of the daemon works.
+pub(super) struct EarlyChild<'c> {
+    pub(super) child: Option<&'c Child>,
+    /// The nginx of its command line.
+    pub(super) argv: Option<NginxArgv>,
 }
 
-/// A boot is not held up for ever: after `within` the start is over for the service manager,
-/// though nothing is proven to be live yet. `/readyz` goes on saying so.
-pub(super) async fn end_start(manager: ServiceManager, within: Duration, ready: Gate) {
-    if within.is_zero() {
-        return;
+impl EarlyChild<'_> {
+    /// etcd is away at the start: with all files in place, the child is started with them.
+    /// Resolves only when that went wrong for good.
+    pub(super) async fn start_without_etcd(
+        &self,
+        manager: &ServiceManager,
+        signals: &Signals,
+        loaded: &Loaded,
+    ) -> anyhow::Error {
+        let Some(child) = self.child else { return std::future::pending().await };
+        if signals.drain.run_until_cancelled(tokio::time::sleep(PATIENCE)).await.is_none() {
+            return std::future::pending().await;
+        }
+        let there = |set: &ReloadGroup| set.programs.iter().all(|p| p.resource.dest.exists());
+        if !loaded.sets.iter().all(there) {
+            let name = child.name();
+            tracing::info!("no files in place: waiting for etcd before {name} is started");
+            return std::future::pending().await;
+        }
+        tracing::warn!("etcd is away: starting {} with the files in place", child.name());
+        let nginx = match nginx_of(&loaded.sets, self.argv.as_ref()).await {
+            Ok(nginx) => nginx,
+            Err(error) => return error,
+        };
+        note_files(child, &loaded.sets).await;
+        match child.start(nginx, START).await {
+            Ok(_) => manager.status("serving with the files in place; waiting for etcd"),
+            Err(why) => return anyhow::anyhow!("cannot start {}: {why}", child.name()),
+        }
+        let code = child.exited().await;
+        anyhow::anyhow!("{} ended with code {code} while etcd was away", child.name())
+            .context(ChildLeft(code))
     }
-    let waited = tokio::time::timeout(within, ready.opened()).await;
-    if waited.is_err() {
-        tracing::warn!(
-            "not ready after {}, and the start is over all the same, so that no boot waits for it: {}",
-            format_span(within),
-            manager.last_status()
-        );
-        manager.ready();
+
+    /// The confdir cannot be used at the start: a supervised nginx is started with what is in
+    /// place, as far as it accepts that, and the confdir is read again until it can be used.
+    /// Without one that is an error: nothing of ours serves, and the service manager tries again.
+    pub(super) async fn wait_for_confdir(
+        &self,
+        config: &RunConfig,
+        manager: &ServiceManager,
+        signals: &Signals,
+        error: ConfdirError,
+    ) -> anyhow::Result<Loaded> {
+        let (Some(child), Some(argv)) = (self.child, &self.argv) else { return Err(error.into()) };
+        let nginx = Nginx::discover(Settings::default().with_argv(argv)).await?;
+        let mut hangups = signals.hangups.clone();
+        let mut logged = String::new();
+        let mut error = error.to_string();
+        loop {
+            if error != logged {
+                report_confdir_error(manager, &error);
+                logged = error;
+            }
+            if child.is_to_start() {
+                start_as_it_is(child, &nginx).await?;
+            }
+            tokio::select! {
+                () = signals.drain.cancelled() => return Err(EndedEarly.into()),
+                code = child.exited() => {
+                    let why = format!("{} ended with code {code}", child.name());
+                    return Err(anyhow::anyhow!(why).context(ChildLeft(code)));
+                }
+                Ok(()) = hangups.changed() => {}
+                () = tokio::time::sleep(READ_AGAIN) => {}
+            }
+            match load(&config.confdir, &config.globals) {
+                Ok(loaded) => {
+                    tracing::info!("the confdir can be used now");
+                    return Ok(loaded);
+                }
+                Err(again) => error = again.to_string(),
+            }
+        }
     }
 }
 
-/// The confdir cannot be used at the start: a supervised nginx is started with what is in place,
-/// as far as it accepts that, and the confdir is read again until it can be used. Without one
-/// that is an error: nothing of ours serves, and the service manager tries again.
-pub(super) async fn wait_for_confdir(
-    config: &RunConfig,
-    manager: &ServiceManager,
-    signals: &Signals,
-    kept: Option<(&Child, &Argv)>,
-    error: ConfdirError,
-) -> anyhow::Result<Loaded> {
-    let Some((child, argv)) = kept else { return Err(error.into()) };
-    let nginx = Nginx::discover(Settings::default().with_argv(argv)).await?;
-    let mut hangups = signals.hangups.clone();
-    let mut known = String::new();
-    let mut error = error.to_string();
-    loop {
-        if error != known {
-            tracing::error!("the confdir cannot be used; it is read again until it can:\n{error}");
-            known = error;
-        }
-        let first = known.lines().next().unwrap_or_default();
-        manager.status(&format!("waiting for a confdir that can be used: {first}"));
-        if child.life() == Life::Waiting {
-            start_as_it_is(child, &nginx).await?;
-        }
-        tokio::select! {
-            () = signals.drain.cancelled() => return Err(EndedEarly.into()),
-            code = child.left() => {
-                let why = format!("{} ended with code {code}", child.name());
-                return Err(anyhow::anyhow!(why).context(ChildLeft(code)));
-            }
-            Ok(()) = hangups.changed() => {}
-            () = tokio::time::sleep(READ_AGAIN) => {}
-        }
-        match load(&config.confdir, &config.globals) {
-            Ok(loaded) => {
-                tracing::info!("the confdir can be used now");
-                return Ok(loaded);
-            }
-            Err(again) => error = again.to_string(),
-        }
-    }
+fn report_confdir_error(manager: &ServiceManager, error: &str) {
+    tracing::error!("the confdir cannot be used; it is read again until it can:\n{error}");
+    let first = error.lines().next().unwrap_or_default();
+    manager.status(&format!("waiting for a confdir that can be used: {first}"));
 }
 
 /// nginx with the files as they are, unless it would not accept them.
@@ -151,7 +146,7 @@ async fn note_files(child: &Child, sets: &[ReloadGroup]) {
 
 pub(super) async fn nginx_of(
     sets: &[ReloadGroup],
-    argv: Option<&Argv>,
+    argv: Option<&NginxArgv>,
 ) -> anyhow::Result<Option<Nginx>> {
     let by_name = |set: &&ReloadGroup| matches!(set.loader, Loader::Nginx(_));
     match (sets.iter().find(by_name), argv) {

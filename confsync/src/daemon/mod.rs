@@ -18,35 +18,30 @@ pub mod once;
 mod publication;
 mod registration;
 mod reload;
+mod startup;
 
 use std::time::Duration;
 
 use common::handshake::{Bookkeeping, Consumes};
 use common::model::format_span;
-use common::runtime::{
-    Exit, Gate, Heartbeat, Liveness, Reminder, ServiceManager, Signals, orphans,
-};
-use common::startup::wait_for_etcd;
-use common::tls::follow_expiry;
+use common::runtime::{Exit, Heartbeat, Liveness, Signals, orphans};
+use common::store::Etcd;
 use rustix::process::Signal;
-use tokio::sync::watch as channel;
 use tokio::time::{Instant, interval_at, sleep_until};
 
 pub(crate) use early::explain;
-use early::{EndedEarly, end_start, start_without_etcd, wait_for_confdir};
+use early::{EarlyChild, EndedEarly};
 use groups::{GroupEnvironment, ReloadGroups};
 use instance::Instance;
 use publication::{ProcessPublication, is_all_quiesced};
 use registration::{Registration, consumed_by};
+use startup::Startup;
 
 use crate::acks::members::LoadBalancerKeys;
-use crate::config::load::{Loaded, load};
+use crate::config::load::Loaded;
 use crate::config::run::RunConfig;
 use crate::proxy::child::Child;
-use crate::proxy::nginx::Argv;
-use crate::status::state::States;
-use crate::status::traffic::TrafficMonitor;
-use crate::status::{self, About, PageClients};
+use crate::proxy::nginx::NginxArgv;
 
 /// A round of the main loop, a new confdir or the end included: agents finish what
 /// they are at.
@@ -91,75 +86,37 @@ struct Daemon {
     confdir_error: Option<String>,
 }
 
-/// What is there before etcd answers.
-struct Surroundings {
-    publication: ProcessPublication,
-    liveness: Liveness,
-    page_clients: PageClients,
-    traffic: TrafficMonitor,
-}
-
-impl Surroundings {
-    /// Serves the status page from the first moment on.
-    fn start(config: &RunConfig, signals: &Signals) -> anyhow::Result<Self> {
-        let manager = ServiceManager::default();
-        let (states, published) = channel::channel(States::new());
-        let (about, published_about) =
-            channel::channel(About::new(config.name.clone(), config.confdir.clone()));
-        let (liveness, page_clients) = (Liveness::default(), PageClients::default());
-        let traffic = TrafficMonitor::default();
-        let certificate = follow_expiry(&config.connection.tls, signals.abort.clone());
-        if let Some(server) = config.status.clone() {
-            let sources = status::Sources {
-                certificate,
-                states: published,
-                about: published_about,
-                liveness: liveness.clone(),
-                manager: manager.clone(),
-                stopping: signals.drain.clone(),
-                page_clients: page_clients.clone(),
-                traffic: traffic.clone(),
-            };
-            status::serve(server, sources, signals.abort.clone())?;
-        }
-        let (ready, reminder) = (Gate::default(), Reminder::default());
-        tokio::spawn(end_start(manager.clone(), config.start_within, ready.clone()));
-        let publication = ProcessPublication { manager, states, about, ready, reminder };
-        Ok(Self { publication, liveness, page_clients, traffic })
-    }
-}
-
 impl Daemon {
     async fn start(
         mut config: RunConfig,
         signals: Signals,
         child: Option<Child>,
     ) -> anyhow::Result<Self> {
-        let Surroundings { publication, liveness, page_clients, traffic } =
-            Surroundings::start(&config, &signals)?;
-        let manager = &publication.manager;
-        let argv = Argv::read(&config.command);
-        let loaded = match load(&config.confdir, &config.globals) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                let supervised = child.as_ref().zip(argv.as_ref());
-                wait_for_confdir(&config, manager, &signals, supervised, error).await?
-            }
-        };
-        loaded.say_notes();
+        let startup = Startup::begin(&config, &signals)?;
+        let early = EarlyChild { child: child.as_ref(), argv: NginxArgv::read(&config.command) };
+        let loaded = startup.load(&config, &signals, &early).await?;
         if config.name.is_empty() {
-            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-            config.name = name::default_name(&host, &loaded.sets);
-            publication.about.send_modify(|about| about.name.clone_from(&config.name));
+            config.name = name::default_name(&loaded.sets);
+            startup.publication.about.send_modify(|about| about.name.clone_from(&config.name));
         }
-        let early = start_without_etcd(manager, &signals, child.as_ref(), argv.as_ref(), &loaded);
-        let store = tokio::select! {
-            store = wait_for_etcd(&config.connection, manager, &signals.drain, &liveness) => store,
-            error = early => return Err(error),
-        };
-        let Some(store) = store else { anyhow::bail!(EndedEarly) };
-        let dests = loaded.sets.iter().flat_map(|group| &group.programs);
-        let instance = Instance::begin(dests.map(|program| &*program.resource.dest));
+        let store = startup.reach_etcd(&config, &signals, &early, &loaded).await?;
+        let argv = early.argv;
+        let mut daemon = Self::assemble(startup, store, config, signals, child, argv, &loaded)?;
+        daemon.begin(loaded).await?;
+        Ok(daemon)
+    }
+
+    fn assemble(
+        startup: Startup,
+        store: Etcd,
+        config: RunConfig,
+        signals: Signals,
+        child: Option<Child>,
+        argv: Option<NginxArgv>,
+        loaded: &Loaded,
+    ) -> anyhow::Result<Self> {
+        let Startup { publication, liveness, page_clients, traffic } = startup;
+        let instance = Instance::begin(loaded.dests());
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
         let (name, id, ended) = (config.name.clone(), instance.id.clone(), instance.ended.clone());
         let members = LoadBalancerKeys::new(name, id, ended, bookkeeping.clone());
@@ -176,7 +133,7 @@ impl Daemon {
             about: publication.about.clone(),
             traffic,
         });
-        let mut daemon = Self {
+        Ok(Self {
             _instance: instance,
             registration: Registration::start(store, members, &config),
             config,
@@ -187,9 +144,7 @@ impl Daemon {
             heartbeat: liveness.heartbeat("the main loop", CHORE),
             liveness,
             confdir_error: None,
-        };
-        daemon.begin(loaded).await?;
-        Ok(daemon)
+        })
     }
 
     async fn begin(&mut self, loaded: Loaded) -> anyhow::Result<()> {
@@ -212,7 +167,7 @@ impl Daemon {
             let child = self.child.clone();
             let left = async {
                 match &child {
-                    Some(child) => child.left().await,
+                    Some(child) => child.exited().await,
                     None => std::future::pending().await,
                 }
             };
@@ -238,8 +193,8 @@ impl Daemon {
         self.publication.publish(states, self.registration.status());
     }
 
-    /// One stuck agent is as bad as a stuck process: then the service manager is no
-    /// longer told that all is well.
+    /// One stuck agent is as bad as a stuck process: then no
+    /// WATCHDOG=1 is sent.
     fn watchdog(&self) {
         let late = self.liveness.late(Instant::now());
         if late.is_empty() {

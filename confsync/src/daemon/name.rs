@@ -1,11 +1,12 @@
 //! One name, one living owner: what becomes of the name of this load balancer.
 //!
-//! While another one has it, we are known by an alias, so that whoever leaves waits for us all
-//! the same. The name is taken as soon as it is free.
+//! While another one has it, we are known by an alias, so that a backend that leaves
+//! waits for us all the same. The name is taken as soon as it is free.
 
 use common::claim::KeyStatus;
 use common::handshake::Member;
 use common::registrar::RegistrarReport;
+use common::runtime::hostname;
 use tokio::sync::watch;
 
 use crate::acks::members::LoadBalancerKeys;
@@ -80,11 +81,11 @@ fn announce(members: &LoadBalancerKeys, before: &NameOwner, now: &NameOwner) {
 
 /// `HOST-RESOURCES`: two load balancers on one machine, for nginx and for HAProxy, have two
 /// names.
-pub(super) fn default_name(host: &str, sets: &[ReloadGroup]) -> String {
+pub(super) fn default_name(sets: &[ReloadGroup]) -> String {
     let of = |program: &CompiledResource| program.resource.name.replace('/', "_");
     let mut names: Vec<String> = sets.iter().flat_map(|set| set.programs.iter().map(of)).collect();
     names.sort();
-    join(host, &names)
+    join(&hostname(), &names)
 }
 
 /// At most so many resources are named.

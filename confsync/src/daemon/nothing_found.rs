@@ -1,4 +1,4 @@
-//! An empty picture at the start is often a wrong API or a wrong name: then it is said where the
+//! An empty snapshot at the start is often a wrong API or a wrong name: then it is logged where the
 //! keys are.
 
 use common::model::{Tree, plural};

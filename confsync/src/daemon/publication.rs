@@ -12,7 +12,7 @@ pub(super) struct ProcessPublication {
     pub(super) manager: ServiceManager,
     pub(super) states: watch::Sender<States>,
     pub(super) about: watch::Sender<About>,
-    /// Opened when the service manager is told that we are ready.
+    /// Opened when READY=1 is sent.
     pub(super) ready: Gate,
     pub(super) reminder: Reminder,
 }

@@ -8,7 +8,7 @@ use common::handshake::Consumes;
 use common::model::Key;
 use common::registrar::{self, RegistrarReport};
 use common::rights::{Right, warn_until_granted};
-use common::runtime::{Gate, ListenAddress};
+use common::runtime::{Gate, ListenAddress, hostname};
 use common::store::Etcd;
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
@@ -62,7 +62,7 @@ impl Registration {
         Self { store, members, introduction, registrar, report, name_owner, consumed_next: None }
     }
 
-    /// The member key is there before anything is read, so that who leaves either left before our
+    /// The member key is there before anything is read, so that a backend that leaves either left before our
     /// read or waits for us. The gate is opened then, or when etcd definitely refuses: that does
     /// not stop us from reading.
     pub(super) async fn join(&self, resources: Vec<Consumes>) -> Gate {
@@ -149,7 +149,7 @@ impl Registration {
 }
 
 fn introduction(config: &RunConfig) -> Introduction {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = hostname();
     let advertise = config.advertise.clone();
     let listen = config.status.as_ref().map(|server| &server.address);
     let status = listen.and_then(|at| status_address(at, advertise.as_deref(), &host));

@@ -13,7 +13,7 @@ pub enum InstallError {
         doing: &'static str,
         /// The file or folder of the step.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The folder of dest does not exist, and `make_directories` is not set.

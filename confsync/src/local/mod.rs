@@ -2,7 +2,7 @@
 
 mod dns;
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -15,6 +15,28 @@ use crate::template::{IncludeError, IncludedFile, ServiceRecord, System};
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
 /// The largest file worth including, in bytes.
 const MAX_INCLUDED: u64 = 4 << 20;
+
+/// Reads a file of a confdir. A pipe or a device in its place would be read without an end, or never
+/// answer.
+///
+/// # Errors
+/// When it cannot be read, or is no file.
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is a pipe, socket or device"));
+    }
+    std::fs::read(path)
+}
+
+/// [`read_file`] of a text.
+///
+/// # Errors
+/// As there, and when it is not UTF-8.
+pub(crate) fn read_text_file(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_file(path)?)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+}
 
 /// The system that this process runs on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,7 +56,7 @@ impl System for LocalSystem {
     }
 
     fn hostname(&self) -> String {
-        rustix::system::uname().nodename().to_string_lossy().into_owned()
+        common::runtime::hostname()
     }
 
     fn file_exists(&self, path: &Path) -> bool {
@@ -84,7 +106,7 @@ impl System for LocalSystem {
         if size > MAX_INCLUDED {
             return Err(IncludeError::TooLarge(size));
         }
-        let text = std::fs::read(&path)?;
+        let text = read_file(&path)?;
         Ok(IncludedFile { path, text })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::child::{Child, Knows, Life};
+use super::child::{Child, FilesRead};
 use super::command::{Command, CommandError};
 use super::nginx::Nginx;
 use super::{NotLoaded, NotPassed, Old};
@@ -98,7 +98,7 @@ impl ByCommand {
 
     /// Whether the program that loads the files runs, as far as that is known.
     pub(super) fn is_running(&self) -> bool {
-        !self.child.as_ref().is_some_and(|child| child.life() == Life::Waiting)
+        !self.child.as_ref().is_some_and(|child| child.is_to_start())
     }
 
     pub(super) fn is_assumed(&self) -> bool {
@@ -108,15 +108,14 @@ impl ByCommand {
     /// A reload command must not prevent the start of a program that confsync has yet to start: the
     /// command may be for it. `files` are those in place.
     pub(super) async fn load(&self, files: Option<Digest>) -> Result<Old, NotLoaded> {
-        let waiting = self.child.as_ref().filter(|child| child.life() == Life::Waiting);
+        let waiting = self.child.as_ref().filter(|child| child.is_to_start());
         let loaded = self.run_all(waiting.map(|_| BEFORE_START)).await;
         if let Some(child) = &self.child
             && (waiting.is_some() || self.reloads.is_empty())
         {
             let (group, nginx) = (&self.group, self.nginx.clone());
-            let knows =
-                child.placed(group, files, nginx).await.map_err(NotLoaded::RejectedValue)?;
-            self.judge(child, knows, loaded.as_ref().err())?;
+            let read = child.placed(group, files, nginx).await.map_err(NotLoaded::RejectedValue)?;
+            self.judge(child, read, loaded.as_ref().err())?;
         }
         loaded.map_err(NotLoaded::Unproven)?;
         Ok(match self.quiesces.is_empty() {
@@ -125,24 +124,30 @@ impl ByCommand {
         })
     }
 
-    fn judge(&self, child: &Child, knows: Knows, error: Option<&String>) -> Result<(), NotLoaded> {
+    /// What the commands have done, beside what the child has read at its start.
+    fn judge(
+        &self,
+        child: &Child,
+        read: FilesRead,
+        error: Option<&String>,
+    ) -> Result<(), NotLoaded> {
         let name = child.name();
-        let untold = self.reloads.is_empty() && self.verifies.is_empty();
-        let why = match (knows, error) {
-            (Knows::NotStarted, Some(error)) => return Err(NotLoaded::Unproven(error.clone())),
-            (Knows::NotStarted, None) if untold => {
+        let no_command = self.reloads.is_empty() && self.verifies.is_empty();
+        let why = match (read, error) {
+            (FilesRead::NotStarted, Some(error)) => return Err(NotLoaded::Unproven(error.clone())),
+            (FilesRead::NotStarted, None) if no_command => {
                 format!("{name} is started when all files are in place")
             }
-            (Knows::ReadThem | Knows::Others, Some(error)) => {
+            (FilesRead::These | FilesRead::Others, Some(error)) => {
                 format!("{error}; {name} was started meanwhile, and the command is run again")
             }
-            (Knows::Others, None) if untold => format!(
+            (FilesRead::Others, None) if no_command => format!(
                 "no command reloads {name}; set a reload_cmd (`true` if it reads the file \
                  by itself), or an [nginx] table if it is an nginx"
             ),
             (_, None) => return Ok(()),
         };
-        Err(NotLoaded::NobodyThere(why))
+        Err(NotLoaded::Deferred(why))
     }
 
     async fn run_all(&self, most: Option<Duration>) -> Result<(), String> {

@@ -2,6 +2,7 @@
 //! or by the operator's commands. The pipeline uses this and nothing below it.
 
 mod by_command;
+mod by_name;
 pub mod child;
 pub mod command;
 pub mod driver;
@@ -14,43 +15,25 @@ pub mod traffic;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 pub use by_command::ByCommand;
+pub use by_name::NginxByName;
 
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::install::{Digest, Proof, StagedFiles};
-use crate::proxy::child::{Begun, Child, Knows, Life};
+use crate::proxy::child::Child;
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::haproxy::Haproxy;
-use crate::proxy::nginx::{
-    Argv, Nginx, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError, ProcessId,
-    ProvenReload, Settings,
-};
+use crate::proxy::nginx::{Nginx, NginxArgv, ProcessId, Settings};
 
 /// What checks and loads a reload group.
 #[derive(Debug)]
 pub enum Proxy {
     /// nginx, which confsync knows.
-    Nginx(Box<ByName>),
+    Nginx(Box<NginxByName>),
     /// HAProxy, which confsync knows.
     Haproxy(Box<Haproxy>),
     /// The operator's commands.
     Commands(Box<ByCommand>),
-}
-
-/// nginx, checked, signalled and observed by confsync.
-#[derive(Debug)]
-pub struct ByName {
-    group: String,
-    nginx: Nginx,
-    /// The supervised program, if it is this nginx.
-    child: Option<Child>,
-    /// The supervised program, if it may be this nginx: its command line does not tell.
-    unknown: Option<Child>,
-    deadline: Duration,
-    /// With more old generations than this, the next reload waits.
-    pub max_old_generations: usize,
 }
 
 /// Why a candidate was not accepted.
@@ -72,8 +55,9 @@ pub enum NotLoaded {
     Broken(String),
     /// It may still succeed: the reload stays pending.
     Unproven(String),
-    /// The program is not running; when it is started, it reads the files anyway.
-    NobodyThere(String),
+    /// It cannot be loaded now: the program is not running, and reads the files when it is started; or
+    /// it is not known how it reads them.
+    Deferred(String),
 }
 
 /// A load that is proven.
@@ -105,47 +89,32 @@ impl Proxy {
     pub async fn of(
         set: &ReloadGroup,
         child: Option<&Child>,
-        argv: Option<&Argv>,
+        argv: Option<&NginxArgv>,
     ) -> Result<Self, CommandError> {
-        let (child, unknown) = match argv {
-            Some(_) => (child.cloned(), None),
-            None => (None, child.cloned()),
-        };
-        if let Loader::Haproxy(options) = &set.loader {
-            return Ok(Self::Haproxy(Box::new(Haproxy::of(&set.name, options, unknown))));
+        match &set.loader {
+            Loader::Nginx(options) => {
+                let nginx = NginxByName::of(&set.name, options, child, argv).await?;
+                Ok(Self::Nginx(Box::new(nginx)))
+            }
+            Loader::Haproxy(options) => {
+                let child = child.filter(|_| argv.is_none()).cloned();
+                Ok(Self::Haproxy(Box::new(Haproxy::of(&set.name, options, child))))
+            }
+            Loader::Command(_) | Loader::Nobody(_) => {
+                let nginx = match argv.filter(|_| child.is_some()) {
+                    Some(argv) => Some(Nginx::discover(Settings::default().with_argv(argv)).await?),
+                    None => None,
+                };
+                Ok(Self::Commands(Box::new(ByCommand::of(set, child.cloned(), nginx))))
+            }
         }
-        let Loader::Nginx(options) = &set.loader else {
-            let nginx = match argv {
-                Some(argv) if child.is_some() => {
-                    Some(Nginx::discover(Settings::default().with_argv(argv)).await?)
-                }
-                _ => None,
-            };
-            return Ok(Self::Commands(Box::new(ByCommand::of(set, child.or(unknown), nginx))));
-        };
-        let settings = Settings {
-            binary: options.binary.clone(),
-            conf: Some(options.conf.clone()),
-            pid_file: options.pid_file.clone(),
-            ..Settings::default()
-        };
-        let settings = argv.map_or(settings.clone(), |argv| settings.with_argv(argv));
-        let nginx = Nginx::discover(settings).await?;
-        Ok(Self::Nginx(Box::new(ByName {
-            group: set.name.clone(),
-            nginx,
-            child,
-            unknown,
-            deadline: options.deadline,
-            max_old_generations: options.max_old_generations,
-        })))
     }
 
     /// The nginx, if it is one.
     #[must_use]
     pub fn nginx(&self) -> Option<&Nginx> {
         match self {
-            Self::Nginx(by_name) => Some(&by_name.nginx),
+            Self::Nginx(by_name) => Some(by_name.nginx()),
             Self::Haproxy(_) | Self::Commands(_) => None,
         }
     }
@@ -153,14 +122,12 @@ impl Proxy {
     /// Whether confsync starts the proxy itself.
     #[must_use]
     pub fn is_child(&self) -> bool {
-        matches!(self, Self::Nginx(by_name) if by_name.child.is_some() || by_name.unknown.is_some())
+        matches!(self, Self::Nginx(by_name) if by_name.is_child())
     }
 
     /// Removes what an earlier run of ours left beside nginx's files.
     pub fn clean_stale(&self) {
-        if let Self::Nginx(by_name) = self
-            && let Err(error) = by_name.nginx.clean_stale()
-        {
+        if let Some(Err(error)) = self.nginx().map(Nginx::clean_stale) {
             tracing::warn!(%error, "cannot remove files of an earlier run");
         }
     }
@@ -205,21 +172,18 @@ impl Proxy {
     /// The number of old generations, if they are so many that a reload should wait.
     #[must_use]
     pub fn crowded(&self) -> Option<usize> {
-        let by_name = match self {
-            Self::Nginx(by_name) => by_name,
-            Self::Haproxy(haproxy) => return haproxy.crowded(),
-            Self::Commands(_) => return None,
-        };
-        let workers = by_name.master().ok()?.workers(&[]).ok()?;
-        let old = crate::proxy::nginx::old_generations(&workers);
-        (old > by_name.max_old_generations).then_some(old)
+        match self {
+            Self::Nginx(by_name) => by_name.crowded(),
+            Self::Haproxy(haproxy) => haproxy.crowded(),
+            Self::Commands(_) => None,
+        }
     }
 
     /// Whether the program that loads the files runs: `false` only if it is known not to.
     #[must_use]
     pub fn is_running(&self) -> bool {
         match self {
-            Self::Nginx(by_name) => by_name.master().is_ok(),
+            Self::Nginx(by_name) => by_name.is_running(),
             Self::Haproxy(haproxy) => haproxy.is_running(),
             Self::Commands(commands) => commands.is_running(),
         }
@@ -229,102 +193,5 @@ impl Proxy {
     #[must_use]
     pub fn is_assumed(&self) -> bool {
         matches!(self, Self::Commands(commands) if commands.is_assumed())
-    }
-}
-
-impl ByName {
-    async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
-        match self.nginx.check(staged).await {
-            Ok(report) => {
-                for warning in &report.warnings {
-                    tracing::warn!("{warning}");
-                }
-                Ok(report.proof)
-            }
-            Err(NginxCheckError::RejectedValue(words)) => Err(NotPassed::RejectedValue(words)),
-            Err(error) => Err(NotPassed::Unknown(error.to_string())),
-        }
-    }
-
-    fn master(&self) -> Result<NginxMaster, NginxMasterError> {
-        if let Some(pid) = self.child.as_ref().and_then(Child::pid) {
-            return self.nginx.master_of(pid);
-        }
-        let by_file = self.nginx.master();
-        match self.unknown.as_ref().and_then(Child::pid) {
-            Some(pid) if by_file.is_err() => self.nginx.master_of(pid).or(by_file),
-            _ => by_file,
-        }
-    }
-
-    /// Starts the supervised program, unless it was started before. It then serves by the files in
-    /// place.
-    async fn start(&self, files: Option<Digest>) -> Result<Option<ProvenLoad>, NotLoaded> {
-        let live = |master| ProvenLoad { old: Old::Processes(Vec::new()), master };
-        if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting) {
-            return match child.start(Some(self.nginx.clone()), self.deadline).await {
-                Ok(Begun::Now) => Ok(Some(live(None))),
-                Ok(Begun::Before) => Ok(None),
-                Err(why) => Err(NotLoaded::RejectedValue(why)),
-            };
-        }
-        let Some(child) = self.unknown.as_ref().filter(|child| child.life() == Life::Waiting)
-        else {
-            return Ok(None);
-        };
-        let ran = self.master().is_ok();
-        let knows = child.placed(&self.group, files, None).await;
-        match knows.map_err(NotLoaded::RejectedValue)? {
-            Knows::ReadThem if !ran => {
-                let master = self.serving(child.name()).await.map_err(NotLoaded::NobodyThere)?;
-                Ok(Some(live(Some(master.id()))))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Waits until the program that was started has become an nginx that serves, or has started
-    /// one.
-    async fn serving(&self, name: &str) -> Result<NginxMaster, String> {
-        let until = Instant::now() + self.deadline;
-        loop {
-            match self.master() {
-                Ok(master) if master.serves() => return Ok(master),
-                Err(error) if Instant::now() >= until => {
-                    return Err(format!("{name} was started, but is not an nginx yet: {error}"));
-                }
-                Ok(_) if Instant::now() >= until => {
-                    return Err(format!("{name} was started, but no worker of its nginx serves"));
-                }
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    }
-
-    async fn load(&self, files: Option<Digest>) -> Result<ProvenLoad, NotLoaded> {
-        if let Some(live) = self.start(files).await? {
-            return Ok(live);
-        }
-        let master = match self.master() {
-            Ok(master) => master,
-            Err(error) if self.child.is_none() => {
-                return Err(NotLoaded::NobodyThere(error.to_string()));
-            }
-            Err(error) => return Err(NotLoaded::Unproven(error.to_string())),
-        };
-        match self.nginx.reload(&master, self.deadline).await {
-            Ok(ProvenReload { old, .. }) => {
-                let master = self.child.is_none().then(|| master.id());
-                Ok(ProvenLoad { old: Old::Processes(old), master })
-            }
-            Err(error @ NginxReloadError::RejectedValue(_)) => {
-                Err(NotLoaded::RejectedValue(error.to_string()))
-            }
-            // Even without a proof in time, the new configuration may still become active.
-            Err(error @ (NginxReloadError::NoWorkers(_) | NginxReloadError::TimedOut { .. })) => {
-                Err(NotLoaded::Broken(error.to_string()))
-            }
-            Err(error) => Err(NotLoaded::Unproven(error.to_string())),
-        }
     }
 }

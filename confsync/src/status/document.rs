@@ -24,14 +24,14 @@ struct Document<'a> {
     joined: bool,
     confdir: String,
     stuck: Vec<String>,
-    sets: Vec<Group<'a>>,
+    sets: Vec<GroupDocument<'a>>,
     load_balancers: Option<Vec<LoadBalancerStatus>>,
     draining: Option<Vec<DrainState>>,
 }
 
 /// A group, and what its backends have had and have, where its driver knows that.
 #[derive(Serialize)]
-struct Group<'a> {
+struct GroupDocument<'a> {
     #[serde(flatten)]
     state: &'a GroupState,
     traffic: &'a [MemberTraffic],
@@ -57,7 +57,7 @@ pub(super) fn of(sources: &Sources, followed: Option<&Followed>) -> String {
         stuck: late.into_iter().map(|late| late.name).collect(),
         sets: states
             .values()
-            .map(|state| Group { state, traffic: state.traffic(&traffic) })
+            .map(|state| GroupDocument { state, traffic: state.traffic(&traffic) })
             .collect(),
         load_balancers: followed.map(|followed| load_balancers::standings(&followed.fleet)),
         draining: followed.map(|followed| followed.draining.clone()),

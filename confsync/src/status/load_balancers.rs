@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use common::handshake::{Ack, Bookkeeping, LeaveMarker, Member};
 use common::model::{Snapshot, plural};
+use common::runtime::hostname;
 use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
 use serde_json::json;
@@ -147,14 +148,15 @@ pub fn json(fleet: &Fleet, revision: u64) -> serde_json::Value {
 fn page(member: &Member) -> Option<String> {
     let at = member.status.as_ref()?;
     let loopback = at.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
-    let ours = || rustix::system::uname().nodename().to_string_lossy() == *member.host;
-    (!loopback || ours()).then(|| format!("http://{at}/"))
+    (!loopback || hostname() == member.host).then(|| format!("http://{at}/"))
 }
+
+const NOTHING_YET: &str = "has not applied anything yet";
 
 fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
     match ack {
         _ if member.left => (Severity::Wait, "left".into()),
-        None => (Severity::Wait, "has not applied anything yet".into()),
+        None => (Severity::Wait, NOTHING_YET.into()),
         Some(Ack { rejected: Some(refusal), .. }) => {
             (Severity::Bad, format!("rejected revision {}: {}", refusal.revision, refusal.reason))
         }
@@ -164,6 +166,10 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
         ),
         Some(ack) if ack.quiesced < ack.applied => {
             (Severity::Wait, "old workers finish requests".into())
+        }
+        Some(ack) if ack.applied.0 == 0 => (Severity::Wait, NOTHING_YET.into()),
+        Some(ack) if ack.assumed => {
+            (Severity::Good, "ok, assumed: only commands say that it is loaded".into())
         }
         Some(_) => (Severity::Good, "ok".into()),
     }
@@ -253,6 +259,8 @@ mod tests {
             ("lb-2", "edge-2", Some(ack("b", 8, 7, None))),
             ("lb-3", "e\u{1b}3", Some(ack("b", 7, 7, Some("no `upstream`\nhere")))),
             ("lb-4", "edge-4", Some(ack("earlier", 8, 8, None))),
+            ("lb-5", "edge-5", Some(ack("b", 0, 0, None))),
+            ("lb-6", "edge-6", Some(Ack { assumed: true, ..ack("b", 8, 8, None) })),
         ];
         let entry = |(lb, host, ack): (&str, &str, Option<Ack>)| {
             let acks = ack.into_iter().map(|ack| ("web".to_owned(), ack)).collect();
@@ -271,6 +279,8 @@ lb-1           edge-1    web       8        8         nginx-lua  ok
 lb-2           edge-2    web       8        7         nginx-lua  old workers finish requests
 lb-3           e\\u{1b}3  web       7        7         reload     rejected revision 9: no `upstream`\\nhere
 lb-4           edge-4    web       -        -         -          has not applied anything yet
+lb-5           edge-5    web       -        -         -          has not applied anything yet
+lb-6           edge-6    web       8        8         nginx-lua  ok, assumed: only commands say that it is loaded
 lb-3: every change of backends is a reload: nginx has no Lua module
 etcd is at revision 9
 "

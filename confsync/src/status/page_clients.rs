@@ -21,11 +21,11 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Shared by all clients. Clones refer to the same state.
 #[derive(Debug, Clone)]
 pub struct PageClients {
-    inner: Arc<Inner>,
+    inner: Arc<ClientState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ClientState {
     count: AtomicUsize,
     changed: Notify,
     fleet: channel::Sender<Option<Followed>>,
@@ -34,7 +34,7 @@ struct Inner {
 /// One client, until this is dropped.
 #[derive(Debug)]
 pub(super) struct PageClient {
-    inner: Arc<Inner>,
+    inner: Arc<ClientState>,
     /// The load balancers; `None` until they were read from etcd.
     pub(super) fleet: channel::Receiver<Option<Followed>>,
 }
@@ -42,7 +42,7 @@ pub(super) struct PageClient {
 impl Default for PageClients {
     fn default() -> Self {
         let (fleet, _) = channel::channel(None);
-        let inner = Inner { count: AtomicUsize::new(0), changed: Notify::new(), fleet };
+        let inner = ClientState { count: AtomicUsize::new(0), changed: Notify::new(), fleet };
         Self { inner: Arc::new(inner) }
     }
 }

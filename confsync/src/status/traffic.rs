@@ -23,11 +23,11 @@ pub type TrafficByGroup = BTreeMap<String, Vec<MemberTraffic>>;
 /// Where traffic is read, and what was read last. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct TrafficMonitor {
-    inner: Arc<Inner>,
+    inner: Arc<MonitorState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct MonitorState {
     readers: Mutex<Readers>,
     /// When it is read again; one reads for all who wait.
     next: AsyncMutex<Option<Instant>>,
@@ -50,7 +50,7 @@ pub struct Monitored {
 impl Default for TrafficMonitor {
     fn default() -> Self {
         let (newest, _) = watch::channel(Arc::default());
-        let inner = Inner { readers: Mutex::default(), next: AsyncMutex::default(), newest };
+        let inner = MonitorState { readers: Mutex::default(), next: AsyncMutex::default(), newest };
         Self { inner: Arc::new(inner) }
     }
 }

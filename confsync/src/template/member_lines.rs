@@ -216,10 +216,8 @@ pub(super) fn cut(
             named += service.members.len();
         }
         if named > MAX_ITEMS {
-            return Err(Fault::new(
-                format!("more than {MAX_ITEMS} lines of servers"),
-                "write `servers` and `upstream` outside of loops",
-            ));
+            let remedy = "write `servers` and `upstream` outside of loops";
+            return Err(Fault::new(format!("more than {MAX_ITEMS} lines of servers"), remedy));
         }
         pieces.push(piece);
         rest = after.get(mark.len()..).unwrap_or_default();
@@ -228,10 +226,7 @@ pub(super) fn cut(
         pieces.push(Piece::Text(rest.to_owned()));
     }
     let is_torn = |piece: &Piece| matches!(piece, Piece::Text(text) if text.contains(&1));
-    if pieces.iter().any(is_torn) {
-        return Err(changed());
-    }
-    Ok(RenderedText { pieces })
+    if pieces.iter().any(is_torn) { Err(changed()) } else { Ok(RenderedText { pieces }) }
 }
 
 fn changed() -> Fault {

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use confsync::proxy::command::{Left, Supervised};
+use confsync::proxy::command::Supervised;
 use confsync::proxy::nginx::{
     NginxMaster, NginxMasterError, NginxReloadError, PidFileError, Quiesced, Role, StartError,
     quiesced,
@@ -223,7 +223,7 @@ async fn a_start_that_fails_says_why() {
     assert!(error.to_string().contains("still could not bind()"), "{error}");
     drop(taken);
     let _ = free_port();
-    let left: Left = child.wait().await.unwrap();
+    let left = child.wait().await.unwrap();
     assert_eq!(left.code(), 1);
 }
 

@@ -7,17 +7,20 @@ use clap::ArgMatches;
 use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::format_span;
 use common::rights::{Right, warn_until_granted};
-use common::runtime::{Exit, Forwarded, Liveness, ServiceManager, Signals, Usage, orphans};
+use common::runtime::{
+    Exit, Forwarded, Liveness, ProcessExit, ServiceManager, Signals, Usage, orphans,
+};
 use common::startup::wait_for_etcd;
-use common::tls::follow_expiry;
+use common::tls::{CertificateExpiry, follow_expiry};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::setup::{sources, start};
 use crate::config::{RegisterConfig, prepare};
 use crate::probe::is_left_over;
 use crate::sidekick::{self, SidekickParts, SupervisedBackend};
-use crate::status::{self, SidekickStatus, StatusSources};
-use crate::supervise::{self, BackendProcess};
+use crate::status::{self, SidekickStatus, StatusSources, WeightChange};
+use crate::supervise::BackendProcess;
 
 /// Probes the backends and keeps their keys, until a signal ends it.
 ///
@@ -34,36 +37,26 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let services = config.services.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
     let probes = prepare(&config.services).map_err(Usage::from)?;
-    tokio::spawn(async {
-        if let Err(error) = orphans::reap_below(is_left_over).await {
-            tracing::warn!(%error, "orphans are not reaped");
-        }
-    });
+    tokio::spawn(reap_orphans());
     let mut backend = start_backend(&config.command)?;
-    let (publish, published) = tokio::sync::watch::channel(SidekickStatus::default());
     let liveness = Liveness::default();
-    let (weights, weight_changes) = tokio::sync::mpsc::channel(8);
     let certificate = follow_expiry(&connection.tls, signals.abort.clone());
-    if let Some(server) = config.process.status.clone() {
-        let (liveness, manager) = (liveness.clone(), manager.clone());
-        let commands = weights.clone();
-        let sources = StatusSources { published, liveness, manager, certificate, commands };
-        status::serve(server, sources, signals.abort.clone())?;
-    }
+    let (publish, weight_changes) = serve(&config, &manager, &liveness, &signals, certificate)?;
     if let Some(within) = config.process.ready_within {
         tokio::spawn(ready_within(within, manager.clone(), signals.drain.clone()));
     }
-    let store = tokio::select! {
-        store = wait_for_etcd(&connection, &manager, &signals.drain, &liveness) => store,
-        exit = ended(&mut backend) => {
-            tracing::warn!(code = exit.code(), "the backend ended by itself");
-            return Ok(Exit::Child(exit.code()));
-        }
-        () = signs_of_life(&manager) => None,
+    let reached = tokio::select! {
+        store = wait_for_etcd(&connection, &manager, &signals.drain, &liveness) => Ok(store),
+        code = ended(&mut backend) => Err(code),
+        () = signs_of_life(&manager) => Ok(None),
     };
-    let Some(store) = store else {
-        tracing::info!("ended before etcd was reached");
-        return stop_early(backend).await;
+    let store = match reached {
+        Ok(Some(store)) => store,
+        Ok(None) => return stop_early(backend).await,
+        Err(code) => {
+            tracing::warn!(code, "the backend ended by itself");
+            return Ok(Exit::Child(code));
+        }
     };
     tokio::spawn(warn_until_granted(store.clone(), rights(&config)?));
     let parts = SidekickParts {
@@ -79,6 +72,30 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         weight_changes,
     };
     sidekick::run(parts).await
+}
+
+async fn reap_orphans() {
+    if let Err(error) = orphans::reap_below(is_left_over).await {
+        tracing::warn!(%error, "orphans are not reaped");
+    }
+}
+
+/// Serves the status page, if one is wanted: where to publish for it, and what it orders.
+fn serve(
+    config: &RegisterConfig,
+    manager: &ServiceManager,
+    liveness: &Liveness,
+    signals: &Signals,
+    certificate: CertificateExpiry,
+) -> anyhow::Result<(watch::Sender<SidekickStatus>, mpsc::Receiver<WeightChange>)> {
+    let (publish, published) = watch::channel(SidekickStatus::default());
+    let (commands, weight_changes) = mpsc::channel(8);
+    if let Some(server) = config.process.status.clone() {
+        let (liveness, manager) = (liveness.clone(), manager.clone());
+        let sources = StatusSources { published, liveness, manager, certificate, commands };
+        status::serve(server, sources, signals.abort.clone())?;
+    }
+    Ok((publish, weight_changes))
 }
 
 /// A boot must not block on an etcd or a backend that is not there.
@@ -128,13 +145,13 @@ fn start_backend(argv: &[String]) -> anyhow::Result<Option<SupervisedBackend>> {
 }
 
 /// The end of the backend while etcd is still waited for. Signals reach it meanwhile.
-async fn ended(backend: &mut Option<SupervisedBackend>) -> supervise::BackendExit {
+async fn ended(backend: &mut Option<SupervisedBackend>) -> u8 {
     let Some(SupervisedBackend { process, signals }) = backend else {
         return std::future::pending().await;
     };
     loop {
         tokio::select! {
-            exit = process.ended() => return exit.unwrap_or(supervise::BackendExit::Code(1)),
+            exit = process.ended() => return exit.map_or(1, ProcessExit::code),
             signal = signals.next() => process.signal(signal),
         }
     }
@@ -142,6 +159,7 @@ async fn ended(backend: &mut Option<SupervisedBackend>) -> supervise::BackendExi
 
 /// A signal came while nothing was registered yet.
 async fn stop_early(backend: Option<SupervisedBackend>) -> anyhow::Result<Exit> {
+    tracing::info!("ended before etcd was reached");
     match backend {
         None => Ok(Exit::Done),
         Some(SupervisedBackend { mut process, .. }) => {

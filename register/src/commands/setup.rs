@@ -1,7 +1,7 @@
 //! What every subcommand begins with: its settings, the log, how etcd is reached.
 
 use clap::ArgMatches;
-use common::runtime::{Usage, start_log};
+use common::runtime::{Usage, hostname, start_log};
 use common::settings::{Layer, Mistakes, both, etcd, log};
 use common::store::Connection;
 
@@ -28,9 +28,4 @@ pub(super) fn start<T>(
 
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-/// What `{hostname}` means.
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -57,6 +57,7 @@ fn differing(old: &RegisterConfig, new: &RegisterConfig) -> Vec<&'static str> {
         ("drain_applied", a.drain.applied == b.drain.applied),
         ("drain_quiesced", a.drain.quiesced == b.drain.quiesced),
         ("drain_quiet", a.drain.quiet == b.drain.quiet),
+        ("drain_exit", a.drain_exit_zero == b.drain_exit_zero),
     ];
     pairs.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }

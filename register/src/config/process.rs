@@ -11,8 +11,8 @@ use common::settings::{Reader, status};
 use super::service::Service;
 use crate::handshake::WaitBounds;
 use crate::settings::{
-    ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_MIN, DRAIN_QUIESCED, DRAIN_QUIET, LISTEN,
-    MIN_LBS, READY_WITHIN, TTL, WAIT_APPLIED,
+    ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_EXIT, DRAIN_MIN, DRAIN_QUIESCED, DRAIN_QUIET,
+    LISTEN, MIN_LBS, READY_WITHIN, TTL, WAIT_APPLIED,
 };
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -35,6 +35,8 @@ pub struct Process {
     pub min_lbs: u32,
     /// How to leave.
     pub drain: DrainSpans,
+    /// The exit code is zero, however the drain ended.
+    pub drain_exit_zero: bool,
 }
 
 impl Process {
@@ -110,7 +112,16 @@ pub fn process(from: &mut Reader<'_>) -> Option<Process> {
         ready_within,
         min_lbs: from.number(&MIN_LBS, 0..=10_000),
         drain,
+        drain_exit_zero: from.get(&DRAIN_EXIT, drain_exit)?,
     })
+}
+
+fn drain_exit(text: &str) -> Result<bool, String> {
+    match text {
+        "result" => Ok(false),
+        "zero" => Ok(true),
+        _ => Err("it is result or zero".to_owned()),
+    }
 }
 
 fn wait_applied(text: &str) -> Result<Option<Duration>, String> {

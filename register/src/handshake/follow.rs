@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::result::HandshakeResult;
-use super::wait::{LoadBalancerWait, Progress};
+use super::wait::{LoadBalancerWait, WaitProgress};
 
 /// How all waits ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +51,11 @@ pub async fn wait_for_all<S: Store>(
         if let Some(back) = look(&mut view, &mut waits, bookkeeping, newest) {
             return WaitsEnd::Regressed(back);
         }
-        let progress: Vec<Progress> = waits.iter().map(|w| w.progress(Instant::now())).collect();
+        let progress: Vec<WaitProgress> =
+            waits.iter().map(|w| w.progress(Instant::now())).collect();
         let next = progress.iter().filter_map(|p| match p {
-            Progress::Waiting { until } => Some(*until),
-            Progress::Over(_) => None,
+            WaitProgress::Waiting { until } => Some(*until),
+            WaitProgress::Over(_) => None,
         });
         let Some(next) = next.min() else { return WaitsEnd::Results(results(progress)) };
         report(&missing(&waits));
@@ -100,10 +101,10 @@ fn look(
     None
 }
 
-fn results(progress: Vec<Progress>) -> Vec<HandshakeResult> {
+fn results(progress: Vec<WaitProgress>) -> Vec<HandshakeResult> {
     let result = |progress| match progress {
-        Progress::Over(result) => Some(result),
-        Progress::Waiting { .. } => None,
+        WaitProgress::Over(result) => Some(result),
+        WaitProgress::Waiting { .. } => None,
     };
     progress.into_iter().filter_map(result).collect()
 }

@@ -13,4 +13,4 @@ pub mod wait;
 
 pub use follow::{WaitsEnd, names_or_all, trees_of, wait_for_all};
 pub use result::{DrainResult, HandshakeResult};
-pub use wait::{Goal, LoadBalancerWait, Progress, WaitBounds};
+pub use wait::{Goal, LoadBalancerWait, WaitBounds, WaitProgress};

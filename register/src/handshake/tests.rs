@@ -73,8 +73,8 @@ fn confirmed(wait: &LoadBalancerWait, now: Instant) -> bool {
 
 fn over(wait: &LoadBalancerWait, now: Instant) -> Option<HandshakeResult> {
     match wait.progress(now) {
-        Progress::Over(result) => Some(result),
-        Progress::Waiting { until } => {
+        WaitProgress::Over(result) => Some(result),
+        WaitProgress::Waiting { until } => {
             assert!(until > now, "a wait must end");
             None
         }
@@ -316,9 +316,9 @@ mod bounded {
                 state.insert(lb, entries);
                 wait.observe(&snapshot(state.values().flatten().cloned()), &book(), now);
             }
-            let over = matches!(wait.progress(wait.deadline().max(now)), Progress::Over(_));
+            let over = matches!(wait.progress(wait.deadline().max(now)), WaitProgress::Over(_));
             prop_assert!(now < wait.deadline() || over);
-            prop_assert!(matches!(wait.progress(wait.deadline()), Progress::Over(_)));
+            prop_assert!(matches!(wait.progress(wait.deadline()), WaitProgress::Over(_)));
         }
     }
 }

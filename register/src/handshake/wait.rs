@@ -85,7 +85,7 @@ pub struct LoadBalancerWait {
 
 /// How far a wait is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub enum WaitProgress {
     /// Not over; look again at a new snapshot, or at this instant.
     Waiting {
         /// When a bound is next reached.
@@ -191,7 +191,7 @@ impl LoadBalancerWait {
 
     /// How far the wait is. Never `Waiting` past its bounds.
     #[must_use]
-    pub fn progress(&self, now: Instant) -> Progress {
+    pub fn progress(&self, now: Instant) -> WaitProgress {
         let bounds = self.load_balancers.values().filter_map(|state| self.bound_of(state));
         let least = Some(self.began + self.bounds.least);
         // No member yet may mean that they are just coming back, or that etcd could not
@@ -199,8 +199,8 @@ impl LoadBalancerWait {
         let few = self.load_balancers.len() < self.bounds.min_lbs || self.unread.is_some();
         let few = few.then(|| self.began + self.bounds.applied);
         match bounds.chain(least).chain(few).filter(|bound| *bound > now).min() {
-            Some(until) => Progress::Waiting { until },
-            None => Progress::Over(self.result()),
+            Some(until) => WaitProgress::Waiting { until },
+            None => WaitProgress::Over(self.result()),
         }
     }
 

@@ -21,8 +21,12 @@ pub(super) fn split(command: &str) -> Result<Vec<String>, CheckError> {
     }
 }
 
-/// The first operator of a shell outside of quotes.
+/// The first operator of a shell outside of quotes, or what it would put in the place of a word.
 fn operator(command: &str) -> Option<String> {
+    if let Some(first) = command.split_whitespace().next().filter(|word| is_assignment(word)) {
+        return Some(first.to_owned());
+    }
+    let is_shell = command.split_whitespace().next().is_some_and(|word| word.ends_with("sh"));
     let (mut rest, mut quote, mut at_start) = (command, None, true);
     while let Some(next) = rest.chars().next() {
         let after = rest.get(next.len_utf8()..).unwrap_or_default();
@@ -36,6 +40,13 @@ fn operator(command: &str) -> Option<String> {
             }
             (None, '\'' | '"') => quote = Some(next),
             (Some(open), close) if open == close => quote = None,
+            // A shell looks into these quotes; if it is a shell that we start, this one does.
+            (Some('"'), '`') if !is_shell => return Some("`".to_owned()),
+            (Some('"'), '$') if !is_shell => {
+                if let Some(found) = expansion(after) {
+                    return Some(found);
+                }
+            }
             (None, _) => {
                 if let Some(found) = operator_at(rest, after, at_start) {
                     return Some(found);
@@ -59,14 +70,31 @@ fn operator_at(rest: &str, after: &str, at_start: bool) -> Option<String> {
     if rest.starts_with('&') && (at_start || next.is_none_or(char::is_whitespace)) {
         return Some("&".to_owned());
     }
-    let expands = |c: char| c.is_ascii_alphabetic() || "_({".contains(c);
-    if rest.starts_with('$') && next.is_some_and(expands) {
-        let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let name: String = after.chars().take_while(|c| named(*c)).collect();
-        let name = if name.is_empty() { next.map(String::from).unwrap_or_default() } else { name };
-        return Some(format!("${name}"));
+    if rest.starts_with("~/") && at_start {
+        return Some("~/".to_owned());
     }
-    None
+    rest.starts_with('$').then(|| expansion(after)).flatten()
+}
+
+/// What a shell would replace, if `after` is what follows a `$`.
+fn expansion(after: &str) -> Option<String> {
+    let expands = |c: &char| c.is_ascii_alphabetic() || "_({".contains(*c);
+    let next = after.chars().next().filter(expands)?;
+    let name: String = after.chars().take_while(|c| is_of_name(*c)).collect();
+    Some(if name.is_empty() { format!("${next}") } else { format!("${name}") })
+}
+
+/// `A=b` before a command, which only a shell takes for a variable.
+fn is_assignment(word: &str) -> bool {
+    let name = word.split_once('=').map(|(name, _)| name);
+    let is_name = |name: &str| {
+        name.chars().all(is_of_name) && name.starts_with(|c: char| !c.is_ascii_digit())
+    };
+    name.is_some_and(is_name)
+}
+
+fn is_of_name(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '_'
 }
 
 fn short(text: &str) -> String {
@@ -93,6 +121,11 @@ mod tests {
             ("test `cat /run/x` = 1", "`"),
             ("test -e $HOME/x", "$HOME"),
             ("test -e ${HOME}/x", "${"),
+            ("test \"$(cat /run/x)\" = 1", "$("),
+            ("test -e \"$HOME/x\"", "$HOME"),
+            ("test \"`cat /run/x`\" = 1", "`"),
+            ("PGPASSWORD=x psql -c 1", "PGPASSWORD=x"),
+            ("~/check", "~/"),
         ] {
             let said = split(command).unwrap_err().to_string();
             assert!(said.contains(&format!("`{operator}`")), "{command}: {said}");
@@ -107,10 +140,14 @@ mod tests {
         for command in [
             "sh -c 'ps aux | grep nginx'",
             "sh -c \"test -e $HOME/x && exit 0\"",
+            "/bin/bash -c \"test `cat /run/x` = 1\"",
             r"grep a\|b /run/x",
             "grep 'a|b' /run/x",
             "curl -fsS http://127.0.0.1/health?a=b&c=d",
             "test 5 = $5",
+            "env A=b ./check --level=3 ~",
+            "grep '$HOME' /run/x~/y",
+            r#"grep "\$HOME" /run/x"#,
         ] {
             assert!(split(command).is_ok(), "{command}");
         }

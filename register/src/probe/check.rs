@@ -163,11 +163,7 @@ impl Check {
             let command = fill(command, own.host().to_string(), own);
             return argv::split(&command).map(Self::Exec);
         }
-        let host = match own.host() {
-            Host::V6(ip) => format!("[{ip}]"),
-            other => other.to_string(),
-        };
-        let text = &fill(text, host, own);
+        let text = &fill(text, bracketed(own.host()), own);
         let word = text.to_ascii_lowercase();
         match word.as_str() {
             "none" => return Ok(Self::None),
@@ -183,33 +179,36 @@ impl Check {
         if let Some(path) = text.strip_prefix("unix:").or(text.strip_prefix("tcp://unix:")) {
             return socket(path).map(Self::Tcp);
         }
-        let (scheme, rest) = match text.strip_prefix("tcp:") {
-            // As `exec:` and `unix:` are written.
-            Some(rest) => ("tcp".to_owned(), rest.trim_start_matches('/')),
-            None => {
-                let parts = text.split_once("://");
-                let (scheme, rest) = parts.ok_or_else(|| CheckError::Unknown(short(text)))?;
-                (scheme.to_ascii_lowercase(), rest)
-            }
-        };
-        let scheme = match scheme.as_str() {
+        // As `exec:` and `unix:` are written.
+        if let Some(rest) = text.strip_prefix("tcp:") {
+            return tcp(text, rest.trim_start_matches('/')).map(Self::Tcp);
+        }
+        let unknown = || CheckError::Unknown(short(text));
+        let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
             "tcp" => return tcp(text, rest).map(Self::Tcp),
             "http" => Scheme::Http,
             "https" => Scheme::Https,
             "h2c" => Scheme::H2c,
-            _ => return Err(CheckError::Unknown(short(text))),
+            _ => return Err(unknown()),
         };
         let target =
             if rest.starts_with("unix:") { by_socket(rest) } else { by_url(scheme, rest) }?;
         Ok(Self::Http(Box::new(target.check(scheme, options))))
     }
-}
 
-impl Check {
     /// Whether it needs TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Http(http) if http.scheme == Scheme::Https)
+    }
+}
+
+/// A host as URLs have it.
+fn bracketed(host: &Host) -> String {
+    match host {
+        Host::V6(ip) => format!("[{ip}]"),
+        other => other.to_string(),
     }
 }
 

@@ -8,18 +8,17 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::runtime::orphans;
+use common::runtime::{ProcessExit, ProcessGroup, group_leader, orphans};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::deadline::{ProbeDeadline, ProbeFailure, one_line};
 
@@ -101,22 +100,19 @@ pub fn is_left_over(pid: u32) -> bool {
 }
 
 /// The command's process group, killed when this goes.
-struct ProcessGroup(Option<Pid>);
+struct KilledGroup(ProcessGroup);
 
-impl Drop for ProcessGroup {
+impl Drop for KilledGroup {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // The group may be empty already, which is just as well.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        self.0.signal(Signal::KILL);
     }
 }
 
 pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(), ProbeFailure> {
     // Dropped last: the group is gone by then.
     let run = CommandRun::begin();
-    let (mut child, _ours) = start(argv, &run)?;
-    let group = ProcessGroup(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+    let (mut child, group) = start(argv, &run)?;
+    let group = KilledGroup(group);
     let out = child.stdout.take();
     let err = child.stderr.take();
     let mut output = Vec::new();
@@ -142,26 +138,21 @@ pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(),
         }
         status
     };
-    if status.success() { Ok(()) } else { Err(reason(status, &output).into()) }
+    if status.success() { Ok(()) } else { Err(reason(status.into(), &output).into()) }
 }
 
-fn start(argv: &[String], run: &CommandRun) -> Result<(Child, orphans::Ours), ProbeFailure> {
+fn start(argv: &[String], run: &CommandRun) -> Result<(Child, ProcessGroup), ProbeFailure> {
     let (name, arguments) =
         argv.split_first().ok_or_else(|| "there is no command to run".to_owned())?;
-    #[expect(clippy::disallowed_methods, reason = "own process group, killed at the deadline")]
-    let mut command = Command::new(name);
+    let mut command = group_leader(name);
     command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
         .env(RUN, CommandRun::name(run.0))
         .kill_on_drop(true);
-    for name in common::runtime::PRIVATE {
-        command.env_remove(name);
-    }
-    orphans::spawn(&mut command).map_err(|error| {
+    ProcessGroup::start(&mut command).map_err(|error| {
         let doing = format!("cannot run `{name}`");
         // No more processes; of a connection the same error would be the backend's.
         if Errno::from_io_error(&error) == Some(Errno::AGAIN) {
@@ -193,18 +184,13 @@ async fn read(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     }
 }
 
-fn reason(status: ExitStatus, output: &[u8]) -> String {
-    let how = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => "it ended in an unknown way".to_owned(),
-    };
+fn reason(exit: ProcessExit, output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     match text.lines().map(str::trim).find(|line| !line.is_empty()) {
         Some(line) => {
             let line: String = line.chars().take(SHOWN).collect();
-            format!("{how}: {}", line.escape_debug())
+            format!("{exit}: {}", line.escape_debug())
         }
-        None => how,
+        None => exit.to_string(),
     }
 }

@@ -2,7 +2,7 @@
 //! confirmed becomes readiness and status.
 //!
 //! ```text
-//! probers ─reports─► Services ─wants─► Registration ─► etcd
+//! probers ─reports─► Services ─wants─► KeyRegistration ─► etcd
 //!                       ▲                   │
 //!                       └─────statuses──────┤
 //!            READY=1 ◄── Readiness ◄────────┘            a signal ─► Departure ─► exit
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use common::handshake::{Bookkeeping, DrainTimes};
 use common::runtime::{
-    Exit, Forwarded, Hangups, Heartbeat, Liveness, Reminder, ServiceManager, Signals,
+    Exit, Forwarded, Hangups, Heartbeat, Liveness, ProcessExit, Reminder, ServiceManager, Signals,
 };
 use common::store::Store;
 use rustix::process::Signal;
@@ -36,11 +36,11 @@ use crate::config::{ConfigSources, RegisterConfig};
 use crate::handshake::WaitsEnd;
 use crate::probe::Probe;
 use crate::status::{SidekickStatus, WeightChange};
-use crate::supervise::{self, BackendProcess};
+use crate::supervise::BackendProcess;
 
 use departure::{Departure, EndReason};
 use readiness::Readiness;
-use registration::Registration;
+use registration::KeyRegistration;
 use services::RunningServices;
 
 /// What `register run` is given.
@@ -120,7 +120,7 @@ struct Sidekick<S> {
     publish: watch::Sender<SidekickStatus>,
     weight_changes: mpsc::Receiver<WeightChange>,
     services: RunningServices,
-    registration: Registration<S>,
+    registration: KeyRegistration<S>,
     readiness: Readiness,
     not_ready: Reminder,
 }
@@ -131,7 +131,7 @@ impl<S: Store> Sidekick<S> {
         let interval = parts.manager.watchdog_interval().unwrap_or(BEAT).min(BEAT);
         Ok(Self {
             bookkeeping: Bookkeeping::below(&process.bookkeeping)?,
-            registration: Registration::start(parts.store, process.ttl),
+            registration: KeyRegistration::start(parts.store, process.ttl),
             services: RunningServices::start(parts.config.services.clone(), parts.probes),
             readiness: Readiness::new(process.wait_applied),
             heartbeat: parts.liveness.heartbeat("the main loop", LATE),
@@ -247,7 +247,7 @@ async fn event_of(backend: &mut Option<SupervisedBackend>) -> SidekickEvent {
     };
     tokio::select! {
         exit = process.ended() => {
-            let code = exit.map_or(1, supervise::BackendExit::code);
+            let code = exit.map_or(1, ProcessExit::code);
             SidekickEvent::End(EndReason::BackendEnded(code))
         }
         signal = signals.next() => SidekickEvent::Forward(signal),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::registration::Registration;
+use super::registration::KeyRegistration;
 use crate::config::RegisterConfig;
 use crate::handshake::{
     DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitBounds, WaitsEnd, wait_for_all,
@@ -84,7 +84,7 @@ impl Readiness {
     pub(super) fn update<S: Store>(
         &mut self,
         registered: Option<Registered>,
-        registration: &Registration<S>,
+        registration: &KeyRegistration<S>,
         bookkeeping: &Bookkeeping,
         config: &RegisterConfig,
     ) -> bool {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) type KeyStatuses = BTreeMap<Key, KeyStatus>;
 
 /// The registrar's task and the channels to it.
-pub(super) struct Registration<S> {
+pub(super) struct KeyRegistration<S> {
     store: S,
     ttl: Ttl,
     wants: watch::Sender<Wants>,
@@ -40,7 +40,7 @@ enum RemovalResult {
     Another,
 }
 
-impl<S: Store> Registration<S> {
+impl<S: Store> KeyRegistration<S> {
     pub(super) fn start(store: S, ttl: Ttl) -> Self {
         let (wants, wanted) = watch::channel(Wants::default());
         let end = CancellationToken::new();

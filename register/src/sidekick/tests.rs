@@ -15,7 +15,7 @@ use crate::status::DrainStatus;
 
 const APACHE: &str = "--service apache --host 10.0.0.1 --port 80 --check none";
 
-struct Rig {
+struct SidekickRig {
     store: Memory,
     bookkeeping: Bookkeeping,
     signals: Signals,
@@ -25,7 +25,7 @@ struct Rig {
     weights: mpsc::Sender<WeightChange>,
 }
 
-impl Rig {
+impl SidekickRig {
     fn start(store: &Memory, more: &str) -> Self {
         let line = format!("register run {APACHE} {more}");
         let matches = cli::command().try_get_matches_from(line.split_whitespace()).unwrap();
@@ -114,7 +114,7 @@ fn key() -> Key {
 
 #[tokio::test(start_paused = true)]
 async fn healthy_is_registered_and_then_ready() {
-    let mut rig = Rig::start(&Memory::new(), "");
+    let mut rig = SidekickRig::start(&Memory::new(), "");
     rig.ready().await;
     assert_eq!(rig.store.value(&key()).as_deref(), Some(&b"10.0.0.1:80"[..]));
     assert_eq!(rig.manager.last_status(), "/services/apache/10.0.0.1: registered");
@@ -123,7 +123,7 @@ async fn healthy_is_registered_and_then_ready() {
 /// In place: nobody sees the key go.
 #[tokio::test(start_paused = true)]
 async fn another_weight_changes_the_value_in_place() {
-    let mut rig = Rig::start(&Memory::new(), "--value json --weight 2");
+    let mut rig = SidekickRig::start(&Memory::new(), "--value json --weight 2");
     rig.ready().await;
     let created = created(&rig).await;
     rig.weights.send(WeightChange { key: key(), weight: 9 }).await.unwrap();
@@ -141,7 +141,7 @@ async fn another_weight_changes_the_value_in_place() {
     assert_eq!(self::created(&rig).await, created);
 }
 
-async fn created(rig: &Rig) -> Revision {
+async fn created(rig: &SidekickRig) -> Revision {
     let trees = [common::model::Tree::from(&key())];
     let found = rig.store.read(&trees, Instant::now() + Duration::from_secs(1)).await.unwrap();
     found.entries.values().next().unwrap().created
@@ -151,7 +151,7 @@ async fn created(rig: &Rig) -> Revision {
 async fn an_etcd_that_is_away_changes_no_health_and_is_waited_for() {
     let store = Memory::new();
     store.cut();
-    let mut rig = Rig::start(&store, "");
+    let mut rig = SidekickRig::start(&store, "");
     rig.until(|status| status.registrar.failures > 3).await;
     assert!(rig.manager.last_status().contains("healthy, registering"));
     store.heal();
@@ -167,7 +167,7 @@ async fn an_etcd_that_is_away_changes_no_health_and_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_load_balancer_nothing_is_waited_for() {
-    let mut rig = Rig::start(&Memory::new(), "");
+    let mut rig = SidekickRig::start(&Memory::new(), "");
     rig.ready().await;
     let (store, began) = (rig.store.clone(), Instant::now());
     assert_eq!(rig.stopped().await, (Exit::Done, DrainResult::NoLoadBalancer));
@@ -182,7 +182,7 @@ async fn a_load_balancer_confirms_assumes_or_is_silent() {
         (Some(true), (Exit::Assumed, DrainResult::Assumed)),
         (None, (Exit::Unconfirmed, DrainResult::Unconfirmed)),
     ] {
-        let mut rig = Rig::start(&Memory::new(), "");
+        let mut rig = SidekickRig::start(&Memory::new(), "");
         rig.join("lb-1");
         rig.ready().await;
         let (store, bookkeeping) = (rig.store.clone(), rig.bookkeeping.clone());
@@ -220,7 +220,7 @@ async fn the_last_backend_waits_for_another_one_within_a_bound() {
         (ack.applied, ack.quiesced) = (Revision(1), Revision(1));
     };
     for another_comes in [true, false] {
-        let mut rig = Rig::start(&Memory::new(), "");
+        let mut rig = SidekickRig::start(&Memory::new(), "");
         rig.join("lb-1");
         rig.ready().await;
         rig.signals.drain.cancel();
@@ -246,7 +246,7 @@ async fn the_last_backend_waits_for_another_one_within_a_bound() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_cannot_be_read_leaves_a_drain_unconfirmed() {
-    let mut rig = Rig::start(&Memory::new(), "");
+    let mut rig = SidekickRig::start(&Memory::new(), "");
     rig.store.set(&rig.bookkeeping.member("lb-1").unwrap(), "");
     rig.ready().await;
     assert_eq!(rig.stopped().await, (Exit::Unconfirmed, DrainResult::Unconfirmed));
@@ -254,7 +254,7 @@ async fn a_member_that_cannot_be_read_leaves_a_drain_unconfirmed() {
 
 #[tokio::test(start_paused = true)]
 async fn readiness_is_held_back_until_load_balancers_serve_it_and_no_longer_than_that() {
-    let mut rig = Rig::start(&Memory::new(), "--wait-applied 20s");
+    let mut rig = SidekickRig::start(&Memory::new(), "--wait-applied 20s");
     rig.join("lb-1");
     let began = Instant::now();
     rig.until(|status| {
@@ -268,7 +268,7 @@ async fn readiness_is_held_back_until_load_balancers_serve_it_and_no_longer_than
     rig.ready().await;
     assert!(began.elapsed() < Duration::from_secs(8));
 
-    let mut late = Rig::start(&Memory::new(), "--wait-applied 20s");
+    let mut late = SidekickRig::start(&Memory::new(), "--wait-applied 20s");
     late.join("lb-1");
     let began = Instant::now();
     late.ready().await;
@@ -277,7 +277,7 @@ async fn readiness_is_held_back_until_load_balancers_serve_it_and_no_longer_than
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_without_etcd_ends_with_the_lease() {
-    let mut rig = Rig::start(&Memory::new(), "--ttl 30s");
+    let mut rig = SidekickRig::start(&Memory::new(), "--ttl 30s");
     rig.join("lb-1");
     rig.ready().await;
     rig.store.cut();
@@ -288,7 +288,7 @@ async fn a_drain_without_etcd_ends_with_the_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_signal_ends_the_waiting() {
-    let mut rig = Rig::start(&Memory::new(), "--drain-applied 10m");
+    let mut rig = SidekickRig::start(&Memory::new(), "--drain-applied 10m");
     rig.join("lb-1");
     rig.ready().await;
     rig.signals.drain.cancel();
@@ -299,7 +299,7 @@ async fn a_second_signal_ends_the_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_a_restored_store_has_again_are_removed_again() {
-    let mut rig = Rig::start(&Memory::new(), "");
+    let mut rig = SidekickRig::start(&Memory::new(), "");
     rig.join("lb-1");
     rig.ready().await;
     let saved = rig.store.save();

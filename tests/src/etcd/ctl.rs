@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::etcd::Api;
-use crate::eventually::patience;
-use crate::process::{Output, Process, Spec, run};
+use crate::eventually::{check, patience};
+use crate::process::{Output, Process, Spec, run, try_run};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -37,6 +37,16 @@ impl Ctl {
     /// Any command.
     pub async fn run(&self, args: &[&str]) -> Output {
         run(self.spec(args), patience(DEADLINE)).await
+    }
+
+    /// What a command prints that succeeds, or why it does not: the server may stand still.
+    ///
+    /// # Errors
+    /// When it fails or does not end.
+    pub async fn attempt(&self, args: &[&str]) -> Result<String, String> {
+        let output = try_run(self.spec(args), patience(DEADLINE)).await?;
+        check(output.exit.success(), || output.stderr())?;
+        Ok(output.stdout())
     }
 
     /// The keys below `prefix`, sorted; in v2 folders as well, as `ls --recursive` prints

@@ -133,9 +133,8 @@ impl<'a> World<'a> {
     async fn stored(&self) -> Result<BTreeSet<String>, String> {
         let member = self.members.first().ok_or("no member")?;
         let args = ["get", "--prefix", "--print-value-only", "/services/apache/"];
-        let output = member.ctl(Api::V3).run(&args).await;
-        check(output.exit.success(), || output.stderr())?;
-        Ok(output.stdout().lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        let text = member.ctl(Api::V3).attempt(&args).await?;
+        Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
 }
 

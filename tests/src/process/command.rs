@@ -9,12 +9,21 @@ use super::{Exit, Process, Spec};
 /// # Panics
 /// When it cannot be started or does not end within `bound`; it is killed then.
 pub async fn run(spec: Spec, bound: Duration) -> Output {
+    try_run(spec, bound).await.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// As [`run`], where a command that does not end is one answer among others: of a server that
+/// stands still, for example.
+///
+/// # Errors
+/// When it does not end within `bound`; it is killed then.
+pub async fn try_run(spec: Spec, bound: Duration) -> Result<Output, String> {
     let process = Process::spawn(spec);
     match process.ended(bound).await {
-        Ok(exit) => Output { exit, process },
+        Ok(exit) => Ok(Output { exit, process }),
         Err(why) => {
             process.kill().await;
-            panic!("{why}: `{}`\n{}", process.line(), process.log());
+            Err(format!("{why}: `{}`\n{}", process.line(), process.log()))
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::net::IpAddr;
 
+use crate::runtime::hostname;
+
 /// Domains that nobody can register.
 const PRIVATE: [&str; 4] = ["localhost", "local", "internal", "home.arpa"];
 
@@ -15,8 +17,7 @@ impl AllowedHosts {
     /// The name of this machine, and those that the operator gives.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self(names.into_iter().chain([own]).map(|name| plain(&name)).collect())
+        Self(names.into_iter().chain([hostname()]).map(|name| plain(&name)).collect())
     }
 
     /// Whether a `Host` header calls us by an address or by a name that is ours. A name

@@ -40,6 +40,12 @@ fn shown(text: &str) -> String {
     format!("{hidden}{}{cut}", text.escape_debug())
 }
 
+/// User, host and port of a URL, as they are written.
+fn authority_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
 /// The URL to ask; two when no port is given and v2 may be on either. Without a scheme it is
 /// `scheme`.
 pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, AddressError> {
@@ -48,8 +54,7 @@ pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, Addr
         return Err(AddressError::Empty);
     }
     let full = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
-    let authority = full.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority_of(&full);
     if let Some((_, host)) = authority.rsplit_once('@') {
         return Err(AddressError::User(host.to_owned()));
     }
@@ -58,7 +63,7 @@ pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, Addr
     }
     let form =
         |reason: &str| AddressError::Form { text: text.to_owned(), reason: reason.to_owned() };
-    let mut url: Url = full.parse().map_err(|e: url::ParseError| form(&e.to_string()))?;
+    let url: Url = full.parse().map_err(|e: url::ParseError| form(&e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(AddressError::Scheme(text.to_owned()));
     }
@@ -78,14 +83,15 @@ pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, Addr
         Some(_) => Ok(vec![url]),
         None => {
             let ports: &[u16] = if api == Api::V3 { &[PORT] } else { &[PORT, OLD_PORT] };
-            let mut urls = Vec::new();
-            for port in ports {
-                url.set_port(Some(*port)).map_err(|()| form("it takes no port"))?;
-                urls.push(url.clone());
-            }
-            Ok(urls)
+            let urls = ports.iter().map(|port| with_port(&url, *port));
+            urls.collect::<Option<_>>().ok_or_else(|| form("it takes no port"))
         }
     }
+}
+
+fn with_port(url: &Url, port: u16) -> Option<Url> {
+    let mut url = url.clone();
+    url.set_port(Some(port)).ok().map(|()| url)
 }
 
 #[cfg(test)]

@@ -232,12 +232,13 @@ impl Dialer {
             Err(error) => at_first(error),
         };
         let silent = matches!(error, StoreError::Unreachable(_) | StoreError::Unsupported(_));
-        if self.api == Api::V3 || !silent {
+        if !silent {
             return Err(error);
         }
         match ServerVersion::ask(&self.http()?, url, self.timeouts.request).await {
             // The error of v3 is the useful one: no etcd listens there, or nothing does.
             Err(_) => Err(error),
+            Ok(version) if self.api == Api::V3 => Err(without_v3(url, &version).unwrap_or(error)),
             Ok(version) if version.major.is_some_and(|major| major >= 3) => {
                 Err(StoreError::Unreachable(format!(
                     "{}: etcd {} answers HTTP but not gRPC ({error}); if a proxy in between passes \
@@ -256,6 +257,14 @@ impl Dialer {
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeouts.request
     }
+}
+
+/// v3 is asked for, and the server is older than that: its own error is about bytes.
+fn without_v3(url: &Url, version: &ServerVersion) -> Option<StoreError> {
+    version.major.filter(|major| *major < 3)?;
+    let (server, version) = (host_and_port(url), &version.text);
+    let text = format!("{server}: etcd {version} has the v2 API alone; choose it: --etcd-api v2");
+    Some(StoreError::Unsupported(text))
 }
 
 /// HTTP is answered, and neither `/version` nor the keys of v2 are.

@@ -7,9 +7,11 @@
 //! server. Reads are quorum reads; with etcd 0.4, whose quorum reads lack the store's index, reads
 //! from the leader.
 
+mod guarded;
 mod http;
 mod member;
 mod refresh;
+mod request;
 mod watch;
 mod wire;
 
@@ -22,19 +24,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::{Client, Method, RequestBuilder};
-use tokio::time::{Instant, timeout};
-use url::Url;
+use reqwest::{Client, Method};
+use tokio::time::Instant;
 
-use self::http::{key_url, receive};
+use self::guarded::{Obstacle, text};
 use self::member::PresentMember;
-use self::wire::{HttpReply, KeyReply, NOT_A_DIRECTORY};
+use self::wire::KeyReply;
 use super::connect::User;
-use super::endpoints::{EndpointChoice, Endpoints};
-use super::version::ServerVersion;
+use super::endpoints::Endpoints;
 use super::{
-    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, REQUEST_TIMEOUT, RefreshOutcome, Store,
-    StoreError,
+    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
 };
 use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
@@ -66,20 +65,6 @@ struct V2Shared {
     written: Mutex<BTreeMap<Key, Vec<u8>>>,
 }
 
-/// The headers of an answer that are about the store.
-struct StoreHeaders {
-    index: Revision,
-    cluster: u64,
-}
-
-/// What a guarded write found in place of what its guard asks for.
-struct Obstacle {
-    entry: Option<Entry>,
-    revision: Revision,
-}
-
-type Params<'p> = Vec<(&'static str, &'p str)>;
-
 impl V2 {
     pub(super) fn new(endpoints: Endpoints, settings: V2Settings) -> Self {
         let shared = V2Shared {
@@ -99,140 +84,6 @@ impl V2 {
     /// `host:port` of the endpoint that is asked now.
     pub(super) fn endpoint(&self) -> String {
         self.shared.endpoints.current()
-    }
-
-    /// Whether the server offers v2. Asks for something that needs no permission.
-    pub(super) async fn probe(&self, deadline: Instant) -> Result<(), StoreError> {
-        let endpoint = self.shared.endpoints.choose().await?;
-        let mut url = endpoint.url.clone();
-        url.set_path("/v2/machines");
-        let request = receive(self.request(Method::GET, url)?);
-        let reply = self.shared.endpoints.bounded(&endpoint, deadline, request).await?;
-        match reply.status {
-            // `http://127.0.0.1:4001, http://…`: many a server answers 200 to anything.
-            200 if reply.body.starts_with(b"http") || reply.body.is_empty() => Ok(()),
-            200 => Err(StoreError::Unreachable(format!(
-                "{}: the server there does not answer as etcd does; is the port right?",
-                endpoint.name()
-            ))),
-            _ => reply.read().map(|_| ()),
-        }
-    }
-
-    fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, StoreError> {
-        let request = self.shared.settings.client.request(method, url);
-        Ok(match &self.shared.settings.user {
-            Some(user) => request.basic_auth(&user.name, Some(user.password()?)),
-            None => request,
-        })
-    }
-
-    /// What makes a read linearizable.
-    async fn linearizable(
-        &self,
-        endpoint: &EndpointChoice,
-        deadline: Instant,
-    ) -> (&'static str, &'static str) {
-        let member = &self.shared.member;
-        let old = match member.old_reads(endpoint) {
-            Some(old) => old,
-            None => {
-                let limit = deadline.saturating_duration_since(Instant::now()) / 2;
-                let client = &self.shared.settings.client;
-                let version = ServerVersion::ask(client, &endpoint.url, limit).await;
-                // Without an answer, the read itself reports what is wrong.
-                let old = version.as_ref().is_ok_and(|version| version.major == Some(0));
-                if version.is_ok() {
-                    member.record_old_reads(endpoint, old);
-                }
-                old
-            }
-        };
-        // To the leader, or by quorum.
-        if old { ("consistent", "true") } else { ("quorum", "true") }
-    }
-
-    /// One request to the current endpoint; a GET reads linearizably.
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        params: &Params<'_>,
-        deadline: Instant,
-    ) -> Result<(KeyReply, StoreHeaders), StoreError> {
-        let endpoint = self.shared.endpoints.choose().await?;
-        let url = key_url(&endpoint.url, path);
-        let linearizable = match method {
-            Method::GET => Some(self.linearizable(&endpoint, deadline).await),
-            _ => None,
-        };
-        let form = method == Method::PUT;
-        let request = self.request(method, url)?.query(linearizable.as_slice());
-        let request = if form { request.form(params) } else { request.query(params) };
-        let answer = async {
-            let reply = receive(request).await?;
-            let read = reply.read()?;
-            Ok((read, StoreHeaders { index: reply.index()?, cluster: reply.cluster }))
-        };
-        let answer = self.shared.endpoints.bounded(&endpoint, deadline, answer).await?;
-        self.shared.last_index.store(answer.1.index.0, Ordering::Relaxed);
-        self.learn_members(&endpoint);
-        Ok(answer)
-    }
-
-    /// Asks for the members once in a while, where that is wanted. Nobody waits for it.
-    fn learn_members(&self, endpoint: &EndpointChoice) {
-        let endpoints = self.shared.endpoints.clone();
-        if !endpoints.is_due_to_learn() {
-            return;
-        }
-        let mut url = endpoint.url.clone();
-        // All ages of v2 have it: `http://10.0.0.1:4001, http://10.0.0.2:4001`.
-        url.set_path("/v2/machines");
-        let Ok(request) = self.request(Method::GET, url) else { return };
-        tokio::spawn(async move {
-            let reply = timeout(REQUEST_TIMEOUT, receive(request)).await;
-            let Ok(Ok(HttpReply { status: 200, body, .. })) = reply else { return };
-            let text = String::from_utf8_lossy(&body);
-            endpoints.learn(&text.split(',').map(|url| url.trim().to_owned()).collect::<Vec<_>>());
-        });
-    }
-
-    async fn get(
-        &self,
-        path: &str,
-        deadline: Instant,
-    ) -> Result<(KeyReply, StoreHeaders), StoreError> {
-        self.ask(Method::GET, path, &Vec::new(), deadline).await
-    }
-
-    /// The entry at a key, if there is one, and the store's index.
-    async fn entry(
-        &self,
-        path: &str,
-        deadline: Instant,
-    ) -> Result<(Option<Entry>, Revision), StoreError> {
-        let (reply, headers) = self.get(path, deadline).await?;
-        let entry = match reply {
-            KeyReply::Done(event) => event.node.entry(),
-            KeyReply::Failed(_) => None,
-        };
-        Ok((entry, headers.index))
-    }
-
-    /// What stands in a write's way.
-    async fn obstacle(&self, key: &Key, deadline: Instant) -> Result<Obstacle, StoreError> {
-        let (reply, headers) = self.get(key.as_str(), deadline).await?;
-        match reply {
-            // No entry, and no write ever gets past it.
-            KeyReply::Done(event) if event.node.is_directory() => Err(StoreError::Rejected(
-                format!("{key} is a directory in etcd, so no key can have this name; remove it"),
-            )),
-            KeyReply::Done(event) => {
-                Ok(Obstacle { entry: event.node.entry(), revision: headers.index })
-            }
-            KeyReply::Failed(_) => Ok(Obstacle { entry: None, revision: headers.index }),
-        }
     }
 
     /// The store's index by quorum, from a key that nobody has. Asks for no more permission
@@ -255,51 +106,6 @@ impl V2 {
         }
         into.cluster = headers.cluster;
         Ok(headers.index)
-    }
-
-    /// A write that a guard may stop; the index of the write, or what stopped it.
-    async fn guarded(
-        &self,
-        method: Method,
-        key: &Key,
-        params: Params<'_>,
-        guard: &Guard,
-        deadline: Instant,
-    ) -> Result<Result<Revision, Obstacle>, StoreError> {
-        let mut params = params;
-        let index;
-        match guard {
-            Guard::Absent if method == Method::PUT => params.push(("prevExist", "false")),
-            Guard::Value(value) if !value.is_empty() => params.push(("prevValue", text(value)?)),
-            // The server ignores a `prevIndex` of 0 and rejects an empty `prevValue`.
-            Guard::Ours(Ownership { modified, .. }) if modified.0 > 0 => {
-                index = modified.to_string();
-                params.push(("prevIndex", &index));
-            }
-            Guard::Value(_) => {
-                let found = self.obstacle(key, deadline).await?;
-                let Some(empty) = found.entry.as_ref().filter(|entry| entry.value.is_empty())
-                else {
-                    return Ok(Err(found));
-                };
-                index = empty.modified.to_string();
-                params.push(("prevIndex", &index));
-            }
-            Guard::Absent | Guard::Ours(_) => return self.obstacle(key, deadline).await.map(Err),
-        }
-        match self.ask(method, key.as_str(), &params, deadline).await?.0 {
-            KeyReply::Done(event) => {
-                let sent = params.iter().find(|(name, _)| *name == "value");
-                if sent.is_some_and(|(_, value)| *value != event.node.value()) {
-                    return Err(StoreError::Unreachable(format!(
-                        "{key}: etcd has stored another value than was sent"
-                    )));
-                }
-                Ok(Ok(Revision(event.node.modified_index)))
-            }
-            KeyReply::Failed(error) if error.error_code == NOT_A_DIRECTORY => Err(error.into()),
-            KeyReply::Failed(_) => self.obstacle(key, deadline).await.map(Err),
-        }
     }
 }
 
@@ -409,11 +215,4 @@ impl Store for V2 {
             None => Some(Duration::ZERO),
         })
     }
-}
-
-/// v2 keeps values in JSON.
-fn text(value: &[u8]) -> Result<&str, StoreError> {
-    std::str::from_utf8(value).map_err(|_| {
-        StoreError::Rejected("the v2 API keeps text only, and this value is not UTF-8".to_owned())
-    })
 }

@@ -11,10 +11,12 @@ use std::time::Duration;
 use reqwest::Method;
 use tokio::time::Instant;
 
+use super::V2;
+use super::guarded::text;
+use super::request::StoreHeaders;
 use super::wire::{
     COMPARE_FAILED, KeyEvent, KeyReply, NOT_A_DIRECTORY, NOT_FOUND, VALUE_ON_REFRESH,
 };
-use super::{StoreHeaders, V2, text};
 use crate::model::{Key, Revision};
 use crate::store::endpoints::EndpointChoice;
 use crate::store::version::ServerVersion;

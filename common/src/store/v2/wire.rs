@@ -134,16 +134,18 @@ impl HttpReply {
         // In one line, and without the HTML of an error page.
         let words: Vec<&str> =
             text.split_whitespace().take_while(|w| !w.starts_with('<')).collect();
-        let text: String = words.join(" ").chars().take(200).collect();
+        let words: String = words.join(" ").chars().take(200).collect();
+        let between = if words.is_empty() { "" } else { ": " };
+        let text = format!("HTTP {}{between}{words}", self.status);
         match self.status {
             404 if !self.json => StoreError::Unsupported(
                 "this etcd does not offer the v2 API: start etcd (3.0 to 3.5) with `--enable-v2`, \
                  or use the v3 API"
                     .to_owned(),
             ),
-            401 | 403 => StoreError::Denied(format!("HTTP {}: {text}", self.status)),
-            400..500 => StoreError::Rejected(format!("HTTP {}: {text}", self.status)),
-            status => StoreError::Unreachable(format!("HTTP {status}: {text}")),
+            401 | 403 => StoreError::Denied(text),
+            400..500 => StoreError::Rejected(text),
+            _ => StoreError::Unreachable(text),
         }
     }
 }

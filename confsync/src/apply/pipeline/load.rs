@@ -82,7 +82,7 @@ impl Pipeline {
         self.pacing.load_tried(Instant::now());
         let outcome = match loaded {
             Ok(loaded) => self.prove(loaded).await,
-            Err(NotLoaded::NobodyThere(why)) => return self.not_running(why),
+            Err(NotLoaded::Deferred(why)) => return self.not_running(why),
             Err(NotLoaded::Unproven(why)) => {
                 self.ledger.note_active_unknown();
                 self.failed(why)
@@ -126,7 +126,7 @@ impl Pipeline {
     fn not_running(&mut self, why: String) -> StepOutcome {
         self.ledger.note_active_unknown();
         self.ledger.pause(Instant::now() + LOOK_AGAIN);
-        self.record.report_trouble(format!("nobody is there to load it: {why}"));
+        self.record.report_trouble(format!("the reload is deferred: {why}"));
         StepOutcome::NotRunning(why)
     }
 

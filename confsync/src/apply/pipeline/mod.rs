@@ -23,7 +23,7 @@ mod tests;
 
 use std::time::Duration;
 
-use common::model::Revision;
+use common::model::{Revision, format_span};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
@@ -172,13 +172,25 @@ impl Pipeline {
         }
         let FilesInPlace::Read(in_place) = self.files.look().await else { return };
         if in_place != self.ledger.installed() {
-            tracing::warn!(
-                set = self.name,
-                "the files in place were changed by somebody else and are written again (to keep a \
-                 change, make it in the template)"
-            );
             self.wanted.cause = "changed by somebody else".to_owned();
             self.ledger.note_installed(in_place);
+            let now = Instant::now();
+            match self.pacing.changed_by_others(now, fastrand::f64()) {
+                None => tracing::warn!(
+                    set = self.name,
+                    "the files in place were changed by somebody else and are written again (to \
+                     keep a change, make it in the template)"
+                ),
+                Some(pause) => {
+                    self.ledger.pause(now + pause);
+                    tracing::warn!(
+                        set = self.name,
+                        "the files in place were changed again, soon after they were written; does \
+                         a command of the resource change them? Written again in {}",
+                        format_span(pause)
+                    );
+                }
+            }
         }
     }
 

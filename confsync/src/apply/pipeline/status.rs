@@ -1,4 +1,4 @@
-//! What a pipeline knows, for whoever reports it.
+//! The status of a pipeline.
 
 use std::collections::VecDeque;
 

@@ -174,6 +174,19 @@ async fn files_changed_by_somebody_else_are_written_again() {
     assert_eq!(step(&mut pipeline).await, StepOutcome::Loaded);
     assert_eq!(sample.dest().as_deref(), Some("one"));
     assert_eq!(pipeline.status().cause, "changed by somebody else");
+    // Again, and so soon: perhaps a command of ours did it, and will do it each time.
+    sample.write("app.conf", "another hand");
+    pipeline.look_at_files().await;
+    let now = Instant::now();
+    let PendingStep::NotBefore(until) = pipeline.pending(now) else { panic!("not delayed") };
+    assert_eq!(pipeline.step(now).await, StepOutcome::Idle);
+    assert_eq!(pipeline.step(until).await, StepOutcome::Loaded);
+    // What is wanted anew is not delayed.
+    sample.write("app.conf", "another hand");
+    pipeline.look_at_files().await;
+    want(&mut pipeline, &sample, "two", 6);
+    assert_eq!(step(&mut pipeline).await, StepOutcome::Loaded);
+    assert_eq!(sample.dest().as_deref(), Some("two"));
 }
 
 #[tokio::test]

@@ -212,7 +212,8 @@ fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The stems of the files; where several are equal, files in subfolders are named by their path.
+/// The stems of the files; where several are equal, files in subfolders are named by their path, and
+/// never as another file's stem.
 fn names(folder: &Path, files: &[PathBuf]) -> Vec<String> {
     let stem = |file: &Path| {
         file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
@@ -223,7 +224,9 @@ fn names(folder: &Path, files: &[PathBuf]) -> Vec<String> {
         let below = file.parent().and_then(|parent| parent.strip_prefix(folder).ok());
         let folders = below.filter(|_| meets).into_iter().flat_map(Path::iter);
         let parts = folders.map(|part| part.to_string_lossy().into_owned());
-        parts.chain([own.clone()]).collect::<Vec<_>>().join("-")
+        let parts: Vec<String> = parts.chain([own.clone()]).collect();
+        let joined = (1..=MAX_DEPTH).map(|dashes| parts.join(&"-".repeat(dashes)));
+        joined.into_iter().find(|name| name == own || !stems.contains(name)).unwrap_or_default()
     };
     files.iter().zip(&stems).map(name).collect()
 }

@@ -197,25 +197,35 @@ pub(super) fn parse(text: &str) -> Result<(ResourceFile, Vec<String>), String> {
         };
         let target = if lower == "guard" { "template" } else { &lower };
         let merged = file.entry(target).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        let Some(merged) = merged.as_table_mut() else { continue };
-        for (key, value) in inner {
-            let lower = key.to_lowercase();
-            if known.contains(&lower.as_str()) {
-                // Upper case sorts first, so the lower-case spelling wins.
-                if merged.insert(lower.clone(), value).is_some() {
-                    notes.push(format!(
-                        "`{lower}` is given twice; `{key}` counts (in confd chance decides)"
-                    ));
-                }
-            } else {
-                notes.push(ignored(&key, known, text));
-            }
+        if let Some(merged) = merged.as_table_mut() {
+            merge(merged, inner, known, text, &mut notes);
         }
     }
     let mut file =
         ResourceFile::deserialize(file).map_err(|error| mistyped(&error.to_string(), text))?;
     file.guard = guard;
     Ok((file, notes))
+}
+
+/// Adds the known keys of one table, in lower case.
+fn merge(
+    into: &mut toml::Table,
+    table: toml::Table,
+    known: &[&str],
+    text: &str,
+    notes: &mut Vec<String>,
+) {
+    for (key, value) in table {
+        let lower = key.to_lowercase();
+        if !known.contains(&lower.as_str()) {
+            notes.push(ignored(&key, known, text));
+        } else if into.insert(lower.clone(), value).is_some() {
+            // Upper case sorts first, so the lower-case spelling wins.
+            let what =
+                format!("`{lower}` is given twice; `{key}` counts (in confd chance decides)");
+            notes.push(what);
+        }
+    }
 }
 
 /// Adds key and line to an error about a wrong type: the parser appends the key as ``in

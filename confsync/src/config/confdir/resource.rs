@@ -1,6 +1,7 @@
 //! One resource, validated: its file, interpreted.
 
 mod fields;
+mod loading;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use super::raw::{self, ResourceFile};
 use super::{Globals, Note, users};
 use crate::backends::KeySelection;
 use crate::backends::loss_policy::{LossPolicy, OnEmpty};
+use crate::local::read_text_file;
 use crate::template::{Engine, Escape};
 
 /// One template: what is rendered, from which keys, to which file, and how that is checked and
@@ -70,6 +72,12 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// The same resource, of which only the file is written: nothing is checked or loaded.
+    fn only_written(self) -> Self {
+        let (nginx, haproxy, check, reload, verify) = Default::default();
+        Self { nginx, haproxy, check, reload, verify, ..self }
+    }
+
     /// The services whose loss is guarded, in words; `None`: all keys are settings, whose removal
     /// is rendered at once, as confd does it.
     #[must_use]
@@ -205,7 +213,7 @@ pub(super) fn read(
     name: String,
     globals: &Globals,
 ) -> (Option<Resource>, Vec<Note>, Vec<String>) {
-    let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+    let text = read_text_file(path).map_err(|e| e.to_string());
     read_text(confdir, path, name, globals, text)
 }
 
@@ -255,54 +263,38 @@ impl ResourceReader<'_> {
             self.mistakes.push("there is no [template] table".into());
             return None;
         };
-        let commands = raw.check_cmd.is_some() || raw.reload_cmd.is_some();
-        let implied = self.globals.nginx_is_our_child && !commands && file.haproxy.is_none();
-        let nginx = file.nginx.or_else(|| implied.then(raw::RawNginx::default));
-        let nginx = nginx.map(|nginx| self.nginx(nginx));
-        let haproxy = file.haproxy.map(|haproxy| self.haproxy(haproxy));
-        if nginx.is_some() && haproxy.is_some() {
-            self.mistakes.push("[nginx] and [haproxy]: one resource has one of them".into());
-        }
+        let (nginx, haproxy) = self.proxies(file.nginx, file.haproxy, &raw);
+        let (src, dest) = (self.src(&raw), self.dest(&raw));
+        let policy = self.policy(&raw);
+        let (mode, uid, gid) = self.access(&raw, is_ours);
+        let reading = self.reading(&raw, nginx.is_some() || haproxy.is_some(), declared);
+        let [check, reload, verify, quiesce] = self.commands(&raw);
+        let [quiesce_after, splay, min_reload_interval, debounce] = self.spans(&raw);
+        let output_format = self.output_format(raw.output_format.as_deref());
         let by_name = match (&nginx, &haproxy) {
             (Some(_), _) => Some(Escape::Nginx),
             (None, Some(_)) => Some(Escape::Haproxy),
             (None, None) => None,
         };
-        let src = self.src(&raw);
-        let dest = self.dest(&raw);
-        let policy = self.policy(&raw);
-        let mut resource = Resource {
+        let resource = Resource {
             name: self.name.clone(),
             file: self.path.to_owned(),
             engine: Engine::of(src.as_deref().unwrap_or(Path::new(""))),
-            mode: self.mode(raw.mode.as_deref()),
-            uid: self.owner(raw.owner.as_deref(), raw.uid, "uid", is_ours, users::uid),
-            gid: self.owner(raw.group.as_deref(), raw.gid, "gid", is_ours, users::gid),
+            mode,
+            uid,
+            gid,
             make_directories: raw.make_directories.unwrap_or(false),
             allow_in_place: raw.allow_in_place.unwrap_or(false),
-            reading: self.reading(&raw, nginx.is_some() || haproxy.is_some(), declared),
-            check: self.check(&raw),
-            reload: self.command(
-                raw.reload_cmd.as_deref(),
-                raw.reload_cmd_timeout.as_ref(),
-                "reload_cmd_timeout",
-                60,
-            ),
-            verify: self.command(raw.verify_cmd.as_deref(), None, "verify_cmd", 30),
-            quiesce: self.command(raw.quiesce_cmd.as_deref(), None, "quiesce_cmd", 30),
-            quiesce_after: self.span(
-                raw.quiesce_after.as_ref(),
-                "quiesce_after",
-                Duration::from_secs(1),
-            ),
-            splay: self.span(raw.splay.as_ref(), "splay", Duration::ZERO),
-            min_reload_interval: self.span(
-                raw.min_reload_interval.as_ref(),
-                "min_reload_interval",
-                self.globals.min_reload_interval,
-            ),
-            debounce: self.span(raw.debounce.as_ref(), "debounce", Duration::ZERO),
-            output_format: self.output_format(raw.output_format.as_deref()),
+            reading,
+            check,
+            reload,
+            verify,
+            quiesce,
+            quiesce_after,
+            splay,
+            min_reload_interval,
+            debounce,
+            output_format,
             escape: self.escape(raw.escape.as_deref(), by_name, dest.as_deref()),
             policy,
             nginx,
@@ -312,11 +304,60 @@ impl ResourceReader<'_> {
             dest: dest.unwrap_or_default(),
         };
         self.note(&resource, raw.dest.as_deref());
-        if self.globals.sync_only {
-            (resource.nginx, resource.haproxy) = (None, None);
-            (resource.check, resource.reload, resource.verify) = (None, None, None);
+        Some(if self.globals.sync_only { resource.only_written() } else { resource })
+    }
+
+    /// Mode, owner and group of the file.
+    fn access(
+        &mut self,
+        raw: &raw::RawTemplate,
+        is_ours: bool,
+    ) -> (Option<u32>, Option<u32>, Option<u32>) {
+        let mode = self.mode(raw.mode.as_deref());
+        let uid = self.owner(raw.owner.as_deref(), raw.uid, "uid", is_ours, users::uid);
+        let gid = self.owner(raw.group.as_deref(), raw.gid, "gid", is_ours, users::gid);
+        (mode, uid, gid)
+    }
+
+    /// The commands that check, reload, verify, and wait for old requests.
+    fn commands(&mut self, raw: &raw::RawTemplate) -> [Option<ShellCommand>; 4] {
+        let reload_timeout = raw.reload_cmd_timeout.as_ref();
+        [
+            self.check(raw),
+            self.command(raw.reload_cmd.as_deref(), reload_timeout, "reload_cmd_timeout", 60),
+            self.command(raw.verify_cmd.as_deref(), None, "verify_cmd", 30),
+            self.command(raw.quiesce_cmd.as_deref(), None, "quiesce_cmd", 30),
+        ]
+    }
+
+    /// `quiesce_after`, `splay`, `min_reload_interval` and `debounce`.
+    fn spans(&mut self, raw: &raw::RawTemplate) -> [Duration; 4] {
+        let (second, interval) = (Duration::from_secs(1), self.globals.min_reload_interval);
+        [
+            self.span(raw.quiesce_after.as_ref(), "quiesce_after", second),
+            self.span(raw.splay.as_ref(), "splay", Duration::ZERO),
+            self.span(raw.min_reload_interval.as_ref(), "min_reload_interval", interval),
+            self.span(raw.debounce.as_ref(), "debounce", Duration::ZERO),
+        ]
+    }
+
+    /// The proxy that a resource names. Without one, and without commands, it is the nginx that is
+    /// our child.
+    fn proxies(
+        &mut self,
+        nginx: Option<raw::RawNginx>,
+        haproxy: Option<raw::RawHaproxy>,
+        raw: &raw::RawTemplate,
+    ) -> (Option<NginxOptions>, Option<HaproxyOptions>) {
+        let commands = raw.check_cmd.is_some() || raw.reload_cmd.is_some();
+        let implied = self.globals.nginx_is_our_child && !commands && haproxy.is_none();
+        let nginx = nginx.or_else(|| implied.then(raw::RawNginx::default));
+        let nginx = nginx.map(|nginx| self.nginx(nginx));
+        let haproxy = haproxy.map(|haproxy| self.haproxy(haproxy));
+        if nginx.is_some() && haproxy.is_some() {
+            self.mistakes.push("[nginx] and [haproxy]: one resource has one of them".into());
         }
-        Some(resource)
+        (nginx, haproxy)
     }
 
     /// The fork lets a resource name another store; confsync supports etcd alone.

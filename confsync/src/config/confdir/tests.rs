@@ -194,6 +194,8 @@ fn keys_are_joined_to_the_prefix_and_cleaned_as_confd_does_it() {
         ("keys=[\"/a//b/./c\"]", "/a/b/c", "/", "is read as /a/b/c"),
         ("keys=[\"x\"]\nprefix=\"/a/../b\"", "/b/x", "/", "is read as /b/x"),
         ("keys=[\"/app/*\"]", "/app/*", "/", "a `*` is no pattern here"),
+        ("keys=[\"/app/*/x\"]", "/app/*/x", "/", "are read with keys = \"/app\""),
+        ("keys=[\"/app/web[12]\"]", "/app/web[12]", "/", "a `[` is no pattern here"),
     ] {
         let (resource, notes) = with(lines);
         let read: Vec<_> = resource.reading.trees.iter().map(ToString::to_string).collect();
@@ -321,4 +323,28 @@ fn one_dest_by_two_names_is_a_mistake() {
     }
     let error = folder.load().unwrap_err().to_string();
     assert!(error.contains("is written by") && error.contains("a.toml"), "{error}");
+}
+
+#[test]
+fn a_pipe_among_the_files_is_named_and_not_waited_for() {
+    let folder = Folder::with(&[("conf.d/a.toml", TUTORIAL), ("templates/nginx.tmpl", "x")]);
+    let pipe = folder.0.path().join("conf.d/pipe.toml");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let (confdir, mistakes) = read(folder.0.path(), &Globals::default()).unwrap();
+    assert_eq!(confdir.resources.len(), 1);
+    assert_eq!(mistakes.iter().map(|wrong| wrong.file.clone()).collect::<Vec<_>>(), [pipe]);
+    assert!(mistakes[0].text.contains("pipe"), "{}", mistakes[0].text);
+}
+
+#[test]
+fn a_name_that_is_made_of_a_path_is_no_other_files_stem() {
+    let toml = |dest: &str| format!("[template]\nsrc=\"t\"\ndest=\"/{dest}\"\nkeys=[\"/a\"]\n");
+    let files = ["app", "x/app", "x-app"]
+        .map(|stem| (format!("conf.d/{stem}.toml"), toml(&stem.replace('/', "."))));
+    let mut all: Vec<(&str, &str)> = vec![("templates/t", "")];
+    all.extend(files.iter().map(|(file, text)| (file.as_str(), text.as_str())));
+    let confdir = Folder::with(&all).load().unwrap();
+    let names: Vec<&str> = confdir.resources.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["app", "x--app", "x-app"]);
 }

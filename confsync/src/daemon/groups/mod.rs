@@ -33,7 +33,7 @@ use crate::install::Target;
 use crate::proxy::Proxy;
 use crate::proxy::child::Child;
 use crate::proxy::driver::Driver;
-use crate::proxy::nginx::Argv;
+use crate::proxy::nginx::NginxArgv;
 use crate::status::About;
 use crate::status::state::{GroupState, States};
 use crate::status::totals::Totals;
@@ -43,7 +43,7 @@ use crate::status::traffic::{Monitored, TrafficMonitor};
 pub(super) struct GroupEnvironment {
     pub(super) child: Option<Child>,
     /// The nginx of the child's command line.
-    pub(super) argv: Option<Argv>,
+    pub(super) argv: Option<NginxArgv>,
     pub(super) store: Etcd,
     pub(super) connection: Connection,
     pub(super) members: LoadBalancerKeys,

@@ -14,7 +14,6 @@ use crate::agent::Predecessor;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::install::{Target, current};
-use crate::proxy::child::Life;
 use crate::status::state::GroupState;
 
 /// How often a group that could not begin is tried again.
@@ -123,8 +122,7 @@ impl ReloadGroups {
     /// A supervised program does not wait for a group that cannot begin, if its files are there.
     async fn serve_what_is_in_place(&self, group: &ReloadGroup) {
         let environment = &self.environment;
-        let Some(child) = environment.child.as_ref().filter(|child| child.life() == Life::Waiting)
-        else {
+        let Some(child) = environment.child.as_ref().filter(|child| child.is_to_start()) else {
             return;
         };
         if !group.programs.iter().all(|program| program.resource.dest.exists()) {

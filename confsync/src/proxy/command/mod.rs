@@ -21,18 +21,18 @@ mod supervise;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use common::runtime::Forwarded;
-use common::runtime::orphans;
+pub use common::runtime::{Forwarded, ProcessExit};
+use common::runtime::{ProcessGroup, group_leader};
 pub use output::Output;
 use output::{Bounded, drain};
-pub use supervise::{Left, Supervised, Tail};
+pub use supervise::{Supervised, Tail};
 
 /// The time between SIGTERM and SIGKILL once the deadline has passed.
 pub const GRACE: Duration = Duration::from_millis(250);
@@ -61,12 +61,12 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// It ended by itself with another code, or by a signal.
-    #[error("`{command}` failed ({}){output}", describe(*.status))]
+    #[error("`{command}` failed ({}){output}", *.exit)]
     RejectedValue {
         /// The command as written.
         command: String,
         /// How it ended.
-        status: ExitStatus,
+        exit: ProcessExit,
         /// Its output.
         output: Output,
     },
@@ -153,14 +153,14 @@ impl Command {
         .await;
         match ended {
             Ok(status) => {
-                running.over();
+                running.group.forget();
                 output.take_what_is_there(&pipe);
                 let status = status.map_err(|source| self.lost(source))?;
                 let (output, command) = (output.finish(), self.shown.clone());
                 if status.success() {
                     Ok(Outcome { output, took: begun.elapsed() })
                 } else {
-                    Err(CommandError::RejectedValue { command, status, output })
+                    Err(CommandError::RejectedValue { command, exit: status.into(), output })
                 }
             }
             Err(_) => {
@@ -175,18 +175,16 @@ impl Command {
     fn spawn(&self) -> io::Result<(Running, tokio::net::unix::pipe::Receiver)> {
         let (program, arguments) = self.argv.split_first().ok_or(ErrorKind::InvalidInput)?;
         let (read, write) = io::pipe()?;
-        let mut command = new(program);
+        let mut command = group_leader(program);
         command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(write.try_clone()?)
             .stderr(write)
-            .process_group(0)
             .kill_on_drop(true);
-        let (child, ours) = orphans::spawn(&mut command)?;
+        let (child, group) = ProcessGroup::start(&mut command)?;
         let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(read.into())?;
-        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        Ok((Running { child, group, _ours: ours }, pipe))
+        Ok((Running { child, group }, pipe))
     }
 
     fn not_started(&self, source: io::Error) -> CommandError {
@@ -207,39 +205,25 @@ impl fmt::Display for Command {
 /// A started program. If it is dropped before its end, its group is killed.
 struct Running {
     child: Child,
-    group: Option<Pid>,
-    _ours: orphans::Ours,
+    group: ProcessGroup,
 }
 
 impl Running {
-    /// The leader has ended by itself and is reaped: the number of its group may be reused, so no
-    /// signal may be sent to it any more.
-    fn over(&mut self) {
-        self.group = None;
-    }
-
     /// The leader is not reaped before its group is killed, so that the number of the group cannot
     /// be reused.
     async fn end(&mut self) {
-        self.kill(Signal::TERM);
+        self.group.signal(Signal::TERM);
         sleep(GRACE).await;
-        self.kill(Signal::KILL);
-        self.over();
+        self.group.signal(Signal::KILL);
+        self.group.forget();
         // It was killed, so this returns; the only error would be that another part reaped it.
         let _ = self.child.wait().await;
-    }
-
-    fn kill(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            // The only error is that the group is empty.
-            let _ = kill_process_group(group, signal);
-        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.kill(Signal::KILL);
+        self.group.signal(Signal::KILL);
     }
 }
 
@@ -250,25 +234,6 @@ fn not_started(argv: &[OsString], command: &str, source: io::Error) -> CommandEr
         // For a bare name it means that one folder of `PATH` is not readable for us.
         ErrorKind::PermissionDenied if !program.contains('/') => CommandError::NotFound(program),
         _ => CommandError::Spawn { command: command.to_owned(), source },
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "this module gives deadline and group")]
-fn new(program: &OsStr) -> tokio::process::Command {
-    let mut command = tokio::process::Command::new(program);
-    for name in common::runtime::PRIVATE {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// `exit code 1`, `killed by signal 9`.
-fn describe(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => status.to_string(),
     }
 }
 

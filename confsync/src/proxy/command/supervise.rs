@@ -6,18 +6,17 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, PipeReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::runtime::orphans;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use common::runtime::{ProcessExit, ProcessGroup, group_leader, pid_of};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{CommandError, describe, new, not_started};
+use super::{CommandError, not_started};
 
 /// Lines kept of a child's standard error, and the length they are cut to.
 const LINES: usize = 50;
@@ -29,32 +28,11 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Supervised {
     child: Child,
-    /// Its process group, until it has left.
-    group: Option<Pid>,
+    group: ProcessGroup,
     name: String,
     stderr: Tail,
     /// Closes when no process has the child's standard error open any more.
     silent: watch::Receiver<()>,
-    _ours: orphans::Ours,
-}
-
-/// How a child exited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left(ExitStatus);
-
-impl Left {
-    /// The code to exit with: the child's own, or 128 and the signal, as shells do.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        let code = self.0.code().or_else(|| self.0.signal().map(|signal| 128 + signal));
-        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-    }
-}
-
-impl std::fmt::Display for Left {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&describe(self.0))
-    }
 }
 
 impl Supervised {
@@ -68,12 +46,12 @@ impl Supervised {
         let start = || -> io::Result<_> {
             let (program, arguments) = argv.split_first().ok_or(ErrorKind::InvalidInput)?;
             let (read, write) = io::pipe()?;
-            let mut command = new(program);
-            command.args(arguments).stdin(Stdio::null()).stderr(write).process_group(0);
-            let (child, ours) = orphans::spawn(&mut command)?;
-            Ok((child, ours, read))
+            let mut command = group_leader(program);
+            command.args(arguments).stdin(Stdio::null()).stderr(write);
+            let (child, group) = ProcessGroup::start(&mut command)?;
+            Ok((child, group, read))
         };
-        let (child, ours, read) = start().map_err(|e| not_started(argv, &name, e))?;
+        let (child, group, read) = start().map_err(|e| not_started(argv, &name, e))?;
         let stderr = Tail::default();
         let (open, silent) = watch::channel(());
         let tail = stderr.clone();
@@ -82,14 +60,13 @@ impl Supervised {
             pass_on(read, &tail);
             drop(open);
         });
-        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        Ok(Self { child, group, name, stderr, silent, _ours: ours })
+        Ok(Self { child, group, name, stderr, silent })
     }
 
     /// Its process number; `None` once it has exited and been waited for.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
-        self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()))
+        pid_of(&self.child)
     }
 
     /// The program, as it was called.
@@ -127,27 +104,25 @@ impl Supervised {
     ///
     /// # Errors
     /// When it cannot be waited for.
-    pub async fn wait(&mut self) -> io::Result<Left> {
-        let left = self.child.wait().await?;
-        if let Some(group) = self.group.take().filter(|_| left.signal().is_some()) {
-            // Usually the group is empty.
-            let _ = kill_process_group(group, Signal::KILL);
+    pub async fn wait(&mut self) -> io::Result<ProcessExit> {
+        let exit = ProcessExit::from(self.child.wait().await?);
+        if exit.is_by_signal() {
+            self.group.signal(Signal::KILL);
         }
-        Ok(Left(left))
+        self.group.forget();
+        Ok(exit)
     }
 
     /// Stops it with `signal`, and kills its group if it has not exited after `patience`.
     ///
     /// # Errors
     /// When it cannot be signalled or waited for.
-    pub async fn stop(&mut self, signal: Signal, patience: Duration) -> io::Result<Left> {
+    pub async fn stop(&mut self, signal: Signal, patience: Duration) -> io::Result<ProcessExit> {
         self.signal(signal)?;
-        if let Ok(left) = timeout(patience, self.wait()).await {
-            return left;
+        if let Ok(exit) = timeout(patience, self.wait()).await {
+            return exit;
         }
-        if let Some(pid) = self.pid() {
-            kill_process_group(pid, Signal::KILL)?;
-        }
+        self.group.signal(Signal::KILL);
         self.wait().await
     }
 }

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use rustix::process::{getpid, set_child_subreaper};
+use common::runtime::orphans;
+use rustix::process::{Pid, getpid, set_child_subreaper};
 
 use super::*;
 use crate::skip::skip;
@@ -78,9 +79,7 @@ async fn a_grandchild_with_the_pipe_does_not_hold_the_call() {
 #[tokio::test]
 async fn a_command_that_closes_its_output_is_still_waited_for() {
     let error = sh("exec >&- 2>&-; exit 4").run().await.unwrap_err();
-    assert!(
-        matches!(error, CommandError::RejectedValue { status, .. } if status.code() == Some(4))
-    );
+    assert!(matches!(error, CommandError::RejectedValue { exit, .. } if exit.code() == 4));
 }
 
 #[tokio::test]

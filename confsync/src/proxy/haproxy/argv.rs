@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The options of a command line that matter for a check and a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Argv {
+pub struct HaproxyArgv {
     /// The program.
     pub binary: PathBuf,
     /// `-f` and what follows `--`: files and folders, in order.
@@ -21,7 +21,7 @@ pub struct Argv {
     pub has_master: bool,
 }
 
-impl Argv {
+impl HaproxyArgv {
     /// Reads a command line; `None` if its program is not called haproxy.
     #[must_use]
     pub fn read(argv: &[OsString]) -> Option<Self> {
@@ -83,8 +83,8 @@ pub(super) fn socket(address: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Option<Argv> {
-        Argv::read(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+    fn read(line: &str) -> Option<HaproxyArgv> {
+        HaproxyArgv::read(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
@@ -101,6 +101,6 @@ mod tests {
         assert!(!read("haproxy -D -f -W").unwrap().has_master);
         assert_eq!(read("haproxy -S 127.0.0.1:99").unwrap().master_socket, None);
         assert_eq!(read("nginx -c x"), None);
-        assert_eq!(Argv::read(&[]), None);
+        assert_eq!(HaproxyArgv::read(&[]), None);
     }
 }

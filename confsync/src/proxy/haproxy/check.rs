@@ -17,25 +17,25 @@ impl Haproxy {
     /// HAProxy's message, when it rejects the files or cannot be run.
     pub async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
         let staged_paths = staged.paths();
-        let dests: Vec<PathBuf> = staged_paths.iter().map(|stand| stand.dest.clone()).collect();
+        let dests: Vec<PathBuf> = staged_paths.iter().map(|paths| paths.dest.clone()).collect();
         let files = conf::files(&self.settings.conf, &dests);
         let staged_of = |file: &PathBuf| {
             let real = real(file);
-            staged_paths.iter().find(|stand| stand.real == real || &stand.dest == file)
+            staged_paths.iter().find(|paths| paths.real == real || &paths.dest == file)
         };
-        for stand in &staged_paths {
-            if !files.iter().filter_map(staged_of).any(|of| of.dest == stand.dest) {
+        for paths in &staged_paths {
+            if !files.iter().filter_map(staged_of).any(|of| of.dest == paths.dest) {
                 tracing::warn!(
                     "{} is not part of {}: HAProxy would never read it as configuration",
-                    stand.dest.display(),
+                    paths.dest.display(),
                     shown(&self.settings.conf)
                 );
             }
         }
-        let read = |file: &PathBuf| staged_of(file).map_or(file, |stand| &stand.staged).clone();
+        let read = |file: &PathBuf| staged_of(file).map_or(file, |paths| &paths.staged).clone();
         match self.ask(files.iter().map(read)).await {
             Ok(text) => {
-                for line in said(&text, &["[WARNING]"]) {
+                for line in lines_of(&text, &["[WARNING]"]) {
                     tracing::warn!("{}", translate(&line, &staged_paths));
                 }
                 Ok(Proof::passed(staged))
@@ -87,7 +87,7 @@ fn translate(text: &str, staged_paths: &[StagedPaths]) -> String {
     let name = |path: &Path| path.display().to_string();
     staged_paths
         .iter()
-        .fold(text.to_owned(), |text, stand| text.replace(&name(&stand.staged), &name(&stand.dest)))
+        .fold(text.to_owned(), |text, paths| text.replace(&name(&paths.staged), &name(&paths.dest)))
 }
 
 /// The lines with the reason.
@@ -96,7 +96,7 @@ fn reason(text: &str) -> String {
     let empty = |line: &String| {
         line.ends_with("Fatal errors found in configuration.") || line.contains("Error(s) found in")
     };
-    let mut lines = said(text, &["[ALERT]"]);
+    let mut lines = lines_of(text, &["[ALERT]"]);
     if lines.iter().any(|line| !empty(line)) {
         lines.retain(|line| !empty(line));
     }
@@ -104,7 +104,7 @@ fn reason(text: &str) -> String {
 }
 
 /// The lines of these levels, without the number of the process: `[ALERT]    (12) : text`.
-fn said(text: &str, levels: &[&str]) -> Vec<String> {
+fn lines_of(text: &str, levels: &[&str]) -> Vec<String> {
     let line = |line: &str| {
         let level = levels.iter().find(|level| line.starts_with(**level))?;
         let rest = line.strip_prefix(level)?.trim_start();
@@ -128,17 +128,17 @@ mod tests {
 
     #[test]
     fn the_reason_is_what_an_operator_can_use() {
-        let stand = StagedPaths {
+        let paths = StagedPaths {
             dest: "/x/a.cfg".into(),
             real: "/x/a.cfg".into(),
             staged: "/x/.a.cfg.confsync-1".into(),
         };
         assert_eq!(
-            translate(&reason(REFUSED), &[stand]),
+            translate(&reason(REFUSED), &[paths]),
             "[ALERT] config : parsing [/x/a.cfg:16] : unknown keyword 'bogus' in 'backend' section"
         );
         assert_eq!(reason("out of memory\n"), "out of memory");
-        let warnings = said(REFUSED, &["[WARNING]"]);
+        let warnings = lines_of(REFUSED, &["[WARNING]"]);
         assert_eq!(warnings, ["[WARNING] config : missing timeouts for backend 'b'."]);
     }
 }

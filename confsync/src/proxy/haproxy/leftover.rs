@@ -8,18 +8,18 @@ use std::fs;
 
 use rustix::process::{Pid, Signal};
 
-use super::argv::Argv;
+use super::argv::HaproxyArgv;
 use super::master::{Master, has_taken_its_signals};
 use crate::proxy::process::ProcessId;
 use crate::proxy::process::ProcessStat;
 
 /// The masters that were started by this command line, and that no confsync supervises.
-pub(super) fn leftovers(command: &Argv) -> Vec<Master> {
+pub(super) fn leftovers(command: &HaproxyArgv) -> Vec<Master> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let here = cwd("self");
     let left = |pid: i32| {
-        let same = Argv::of_process(pid).is_some_and(|argv| argv.is_same(command));
+        let same = HaproxyArgv::of_process(pid).is_some_and(|argv| argv.is_same(command));
         if !same || here.is_none() || cwd(&pid.to_string()) != here || is_kept(pid) {
             return None;
         }

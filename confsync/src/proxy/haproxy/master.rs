@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal};
 
-use super::argv::Argv;
+use super::argv::HaproxyArgv;
 use crate::proxy::process::{
     PidFileError, ProcessError, ProcessHandle, ProcessId, ProcessStat, SignalMasks, is_alive,
     pid_in_file,
@@ -84,7 +84,7 @@ impl Master {
         if !name.starts_with("haproxy") {
             return Err(HaproxyMasterError::NotHaproxy { pid, name });
         }
-        let has_master = Argv::of_process(pid).is_some_and(|argv| argv.has_master);
+        let has_master = HaproxyArgv::of_process(pid).is_some_and(|argv| argv.has_master);
         // While it reads its configuration it catches nothing yet, and blocks all.
         let catches =
             SignalMasks::of(pid).is_some_and(|masks| (masks.caught | masks.blocked) & USR2 != 0);
@@ -147,7 +147,7 @@ impl Master {
     /// The socket that `-S` of its command line names.
     #[must_use]
     pub fn socket(&self) -> Option<PathBuf> {
-        Argv::of_process(self.id().pid)?.master_socket
+        HaproxyArgv::of_process(self.id().pid)?.master_socket
     }
 }
 

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use argv::Argv;
+pub use argv::HaproxyArgv;
 pub use arrange::arrange;
 use master::works;
 pub use master::{HaproxyMasterError, Master};
@@ -47,7 +47,7 @@ pub use worker::RuntimeError;
 
 use crate::config::confdir;
 use crate::install::Digest;
-use crate::proxy::child::{Child, Knows, Life};
+use crate::proxy::child::{Child, ChildState, FilesRead};
 use crate::proxy::process::{PollInterval, ProcessId};
 use crate::proxy::{NotLoaded, Old, ProvenLoad};
 
@@ -182,12 +182,12 @@ impl Haproxy {
     /// # Errors
     /// [`NotLoaded`].
     pub async fn load(&self, files: Option<Digest>) -> Result<ProvenLoad, NotLoaded> {
-        if let Some(child) = self.child.as_ref().filter(|child| child.life() == Life::Waiting)
+        if let Some(child) = self.child.as_ref().filter(|child| child.is_to_start())
             && let Some(old) = self.start(child, files).await?
         {
             return Ok(ProvenLoad { old: Old::Processes(old), master: None });
         }
-        let master = self.master().map_err(|error| NotLoaded::NobodyThere(error.to_string()))?;
+        let master = self.master().map_err(|error| NotLoaded::Deferred(error.to_string()))?;
         let old = self.reload(&master).await?;
         let master = self.child.is_none().then(|| master.id());
         Ok(ProvenLoad { old: Old::Processes(old), master })
@@ -202,40 +202,39 @@ impl Haproxy {
     ) -> Result<Option<Vec<ProcessId>>, NotLoaded> {
         let argv = in_command(child.command()).unwrap_or_default();
         let left = leftover::leftovers(&argv);
-        let knows = child.placed(&self.group, files, None).await;
-        let knows = knows.map_err(NotLoaded::RejectedValue)?;
-        if knows == Knows::NotStarted {
+        let read = child.placed(&self.group, files, None).await;
+        let read = read.map_err(NotLoaded::RejectedValue)?;
+        if read == FilesRead::NotStarted {
             let why = format!("{} is started when all files are in place", child.name());
             return Err(NotLoaded::Unproven(why));
         }
         let until = Instant::now() + self.settings.deadline;
+        self.wait_until_served(child, until).await?;
+        let old = leftover::finish(&left);
+        let mut pace = PollInterval::new();
+        while !leftover::are_told(&old) && Instant::now() < until {
+            pace.wait().await;
+        }
+        Ok((read == FilesRead::These).then_some(old))
+    }
+
+    async fn wait_until_served(&self, child: &Child, until: Instant) -> Result<(), NotLoaded> {
+        let name = child.name();
         let mut pace = PollInterval::new();
         loop {
-            let workers = self.master().and_then(|master| master.workers(&[]));
-            match workers {
-                Ok(workers) if workers.iter().any(|worker| works(*worker)) => {
-                    let old = leftover::finish(&left);
-                    while !leftover::are_told(&old) && Instant::now() < until {
-                        pace.wait().await;
-                    }
-                    return Ok((knows == Knows::ReadThem).then_some(old));
-                }
-                _ if matches!(child.life(), Life::Left(_)) => {
-                    return Err(NotLoaded::RejectedValue(format!(
-                        "{} ended at once",
-                        child.name()
-                    )));
-                }
-                Err(error) if Instant::now() >= until => {
-                    return Err(NotLoaded::NobodyThere(error.to_string()));
-                }
-                Ok(_) if Instant::now() >= until => {
-                    let why =
-                        format!("{} was started, and none of its workers serves", child.name());
-                    return Err(NotLoaded::NobodyThere(why));
-                }
-                _ => pace.wait().await,
+            let is_late = Instant::now() >= until;
+            let why = match self.master().and_then(|master| master.workers(&[])) {
+                Ok(workers) if workers.iter().any(|worker| works(*worker)) => return Ok(()),
+                Ok(_) => format!("{name} was started, and none of its workers serves"),
+                Err(error) => error.to_string(),
+            };
+            if matches!(child.state(), ChildState::Exited(_)) {
+                return Err(NotLoaded::RejectedValue(format!("{name} ended at once")));
             }
+            if is_late {
+                return Err(NotLoaded::Deferred(why));
+            }
+            pace.wait().await;
         }
     }
 
@@ -266,6 +265,6 @@ fn absolute(settings: &HaproxySettings) -> Vec<PathBuf> {
 }
 
 /// The HAProxy in a command line that may begin with an entry point or `env`.
-fn in_command(command: &[OsString]) -> Option<Argv> {
-    (0..command.len()).find_map(|from| Argv::read(command.get(from..)?))
+fn in_command(command: &[OsString]) -> Option<HaproxyArgv> {
+    (0..command.len()).find_map(|from| HaproxyArgv::read(command.get(from..)?))
 }

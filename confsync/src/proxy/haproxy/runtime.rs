@@ -205,10 +205,10 @@ impl Runtime {
             if let Some(there) = usable.get(name.as_str()) {
                 let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
                 if there.weight != *weight {
-                    worker.tell(&RuntimeCommand::Weight(server.clone(), *weight)).await?;
+                    worker.send(&RuntimeCommand::Weight(server.clone(), *weight)).await?;
                 }
                 if !there.is_ready() {
-                    worker.tell(&RuntimeCommand::Set(server.clone(), Admin::Ready)).await?;
+                    worker.send(&RuntimeCommand::Set(server.clone(), Admin::Ready)).await?;
                 }
                 continue;
             }
@@ -262,7 +262,7 @@ impl Runtime {
         there: &RunningServer,
     ) -> Result<(), RuntimeError> {
         let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
-        worker.tell(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
+        worker.send(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
         self.next = self.next.wrapping_add(1);
         let member = DepartedServer { backend: backend.as_str().to_owned(), number: self.next };
         let gone = Departed { server, id: there.id, worker: worker.id };

@@ -39,7 +39,7 @@ pub(super) enum SocketError {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The connection broke.
@@ -49,7 +49,7 @@ pub(super) enum SocketError {
         path: PathBuf,
         /// The command that was sent.
         command: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// No answer in time.

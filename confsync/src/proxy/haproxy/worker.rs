@@ -30,7 +30,7 @@ impl RuntimeWorker {
         servers(&answer).ok_or_else(|| refused(&command, &answer))
     }
 
-    pub(super) async fn tell(&self, command: &RuntimeCommand) -> Result<(), RuntimeError> {
+    pub(super) async fn send(&self, command: &RuntimeCommand) -> Result<(), RuntimeError> {
         let answer = self.socket.ask(command).await;
         let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
         if command.is_done(&answer) { Ok(()) } else { Err(refused(command, &answer)) }
@@ -48,14 +48,14 @@ impl RuntimeWorker {
         let (check, agent) = (has("check"), has("agent-check"));
         let options = options.to_vec();
         let add = RuntimeCommand::Add { server: server.clone(), address, id, weight, options };
-        self.tell(&add).await?;
+        self.send(&add).await?;
         if check {
-            self.tell(&RuntimeCommand::Check(server.clone())).await?;
+            self.send(&RuntimeCommand::Check(server.clone())).await?;
         }
         if agent {
-            self.tell(&RuntimeCommand::Agent(server.clone())).await?;
+            self.send(&RuntimeCommand::Agent(server.clone())).await?;
         }
-        self.tell(&RuntimeCommand::Set(server, Admin::Ready)).await
+        self.send(&RuntimeCommand::Set(server, Admin::Ready)).await
     }
 }
 

@@ -158,7 +158,7 @@ impl NginxLua {
     /// When a table cannot be written.
     pub async fn publish(&mut self, pools: &Pools) -> Result<(), PublishError> {
         for (name, members) in pools {
-            self.upstreams.set(name, members).await.map_err(said)?;
+            self.upstreams.set(name, members).await.map_err(publish_error)?;
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl NginxLua {
     /// # Errors
     /// When none answers, or one uses something else.
     pub async fn confirm(&mut self) -> Result<(), PublishError> {
-        self.upstreams.confirm().await.map_err(said)?;
+        self.upstreams.confirm().await.map_err(publish_error)?;
         self.is_proven = true;
         Ok(())
     }
@@ -232,7 +232,7 @@ impl NginxLua {
     }
 }
 
-fn said(error: MembershipError) -> PublishError {
+fn publish_error(error: MembershipError) -> PublishError {
     match error {
         MembershipError::OtherTable { .. } => PublishError::NeedsReload(error.to_string()),
         _ => PublishError::Retry(error.to_string()),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The options of a command line that matter for a check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Argv {
+pub struct NginxArgv {
     /// The program.
     pub binary: PathBuf,
     /// `-c`
@@ -25,7 +25,7 @@ pub struct Argv {
 /// nginx, and what is nginx under another name.
 const NAMES: [&str; 5] = ["nginx", "nginx-debug", "openresty", "angie", "tengine"];
 
-impl Argv {
+impl NginxArgv {
     /// Reads a command line; `None` if no program in it is called nginx (or openresty,
     /// angie, tengine, which are nginx under other names).
     #[must_use]
@@ -80,13 +80,59 @@ fn own_words(argv: &[OsString]) -> Option<Vec<OsString>> {
     arguments.iter().filter_map(|word| word.to_str()).find_map(words_in_script)
 }
 
-/// The arguments of nginx in a shell script that ends by running it.
+/// The arguments of nginx in a shell script: of its last command that serves, and not only checks
+/// files or sends a signal.
 fn words_in_script(text: &str) -> Option<Vec<OsString>> {
-    const ENDS: [&str; 6] = [";", "&", "&&", "|", "||", ")"];
-    let words = shlex::split(text).filter(|words| words.len() > 1)?;
-    let at = words.iter().rposition(is_nginx)?;
-    let own = words.into_iter().skip(at).take_while(|word| !ENDS.contains(&word.as_str()));
-    Some(own.map(OsString::from).collect())
+    let words = shlex::split(&operators_apart(text)).filter(|words| words.len() > 1)?;
+    let commands = words.rsplit(|word| OPERATORS.contains(&word.as_str()));
+    let own = commands.filter_map(|command| {
+        let at = command.iter().rposition(is_nginx)?;
+        command.get(at..).filter(|own| serves(own))
+    });
+    own.map(|own| own.iter().map(OsString::from).collect()).next()
+}
+
+/// Whether nginx goes on to serve with these arguments: it only answers with `-t -T -v -V -h`, and
+/// only sends a signal with `-s`.
+fn serves(words: &[String]) -> bool {
+    let is_other = |word: &String| {
+        let letters = word.strip_prefix('-').unwrap_or_default();
+        letters.trim_start_matches('q').starts_with(['t', 'T', 'v', 'V', 'h', '?', 's'])
+    };
+    !words.iter().any(is_other)
+}
+
+/// What ends a command in a shell script.
+const OPERATORS: [&str; 7] = [";", "&", "|", "(", ")", "<", ">"];
+
+/// A script with its operators as words of their own, which `shlex` leaves at their neighbours. A
+/// line's end is one as well.
+fn operators_apart(text: &str) -> String {
+    let mut apart = String::with_capacity(text.len());
+    let (mut quote, mut escaped) = (None, false);
+    for letter in text.chars() {
+        let is_quoted = escaped || quote.is_some();
+        match letter {
+            '\n' if !is_quoted => apart.push_str("\n;\n"),
+            ';' | '&' | '|' | '(' | ')' | '<' | '>' if !is_quoted => {
+                // The number of a redirected file belongs to the operator.
+                let kept = apart.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+                if "<>".contains(letter) && apart.get(..kept).is_some_and(|t| t.ends_with(' ')) {
+                    apart.truncate(kept);
+                }
+                apart.extend([' ', letter, ' ']);
+            }
+            _ => apart.push(letter),
+        }
+        quote = match (letter, quote) {
+            _ if escaped => quote,
+            ('\'' | '"', None) => Some(letter),
+            (_, Some(open)) if open == letter => None,
+            _ => quote,
+        };
+        escaped = !escaped && letter == '\\' && quote != Some('\'');
+    }
+    apart
 }
 
 fn is_nginx(word: impl AsRef<Path>) -> bool {
@@ -98,8 +144,8 @@ fn is_nginx(word: impl AsRef<Path>) -> bool {
 mod tests {
     use super::*;
 
-    fn read(line: &[&str]) -> Option<Argv> {
-        Argv::read(&line.iter().map(OsString::from).collect::<Vec<_>>())
+    fn read(line: &[&str]) -> Option<NginxArgv> {
+        NginxArgv::read(&line.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
@@ -123,6 +169,11 @@ mod tests {
             &["tini", "--", "nginx", "-c", "/n.conf", "-g", "daemon off;"],
             &["sh", "-c", "exec nginx -c /n.conf -g 'daemon off;'"],
             &["sh", "-c", "nginx -t && exec nginx -c /n.conf -g 'daemon off;' ; echo"],
+            &["sh", "-c", "nginx -c /n.conf -g 'daemon off;'; exit $?"],
+            &["sh", "-c", "nginx -c /n.conf -g \"daemon off;\"& wait $!; nginx -s quit"],
+            &["sh", "-c", "trap 'nginx -s quit' TERM\nnginx -c /n.conf -g daemon\\ off\\;\nexit 1"],
+            &["sh", "-c", "(nginx -c /n.conf -g 'daemon off;') 2>&1|tee /log"],
+            &["sh", "-c", "exec nginx -c /n.conf -g 'daemon off;' 2>/dev/null"],
         ] {
             let parsed = read(line).unwrap();
             assert!(parsed.wrapped, "{line:?}");

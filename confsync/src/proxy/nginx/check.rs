@@ -123,8 +123,9 @@ impl Nginx {
     fn warnings(&self, shadow: &Shadow, output: &Output) -> Vec<Warning> {
         let not_included =
             |dest: &PathBuf| Warning::NotIncluded { dest: dest.clone(), conf: self.conf.clone() };
-        let said = said(&shadow.translate(&output.text), "[warn]").into_iter().map(Warning::Nginx);
-        shadow.unreached.iter().map(not_included).chain(said).collect()
+        let warnings =
+            lines_of(&shadow.translate(&output.text), "[warn]").into_iter().map(Warning::Nginx);
+        shadow.unreached.iter().map(not_included).chain(warnings).collect()
     }
 }
 
@@ -140,7 +141,7 @@ fn without_pid(globals: &str) -> String {
 fn reason(shadow: &Shadow, output: &Output) -> String {
     let text = shadow.translate(output.text.trim());
     let mut lines = Vec::new();
-    for line in ["[emerg]", "[alert]", "[crit]"].iter().flat_map(|level| said(&text, level)) {
+    for line in ["[emerg]", "[alert]", "[crit]"].iter().flat_map(|level| lines_of(&text, level)) {
         if !lines.contains(&line) {
             lines.push(line);
         }
@@ -150,7 +151,7 @@ fn reason(shadow: &Shadow, output: &Output) -> String {
 
 /// The lines of one level, from the level on. They begin with `nginx:` or, where standard error is
 /// also the error log, with the time; `12#12:` may follow.
-fn said(text: &str, level: &str) -> Vec<String> {
+fn lines_of(text: &str, level: &str) -> Vec<String> {
     let from_level = |line: &str| {
         let (_, rest) = line.split_once(level)?;
         let rest = rest.trim_start();
@@ -169,9 +170,9 @@ mod tests {
     fn lines_of_a_level_with_and_without_a_time() {
         let text = "nginx: [emerg] oops in /x:1\n2026/01/31 10:00:00 [emerg] 12#12: a: b\n\
                     2026/01/31 10:00:00 [warn] 12#12: c\nnginx: configuration file test failed";
-        assert_eq!(said(text, "[emerg]"), ["[emerg] oops in /x:1", "[emerg] a: b"]);
-        assert_eq!(said(text, "[warn]"), ["[warn] c"]);
-        assert!(said("", "[warn]").is_empty());
+        assert_eq!(lines_of(text, "[emerg]"), ["[emerg] oops in /x:1", "[emerg] a: b"]);
+        assert_eq!(lines_of(text, "[warn]"), ["[warn] c"]);
+        assert!(lines_of("", "[warn]").is_empty());
     }
 
     #[test]

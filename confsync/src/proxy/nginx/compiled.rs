@@ -24,20 +24,20 @@ impl Compiled {
 
     /// What it does not list has the default of nginx's `configure`.
     fn read(text: &str) -> Self {
-        let said = |name: &str| {
+        let configured = |name: &str| {
             let words = text.split_ascii_whitespace().map(|word| word.trim_matches('\''));
             let mut values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             values.next().map(PathBuf::from)
         };
-        let prefix = said("--prefix").unwrap_or_else(|| "/usr/local/nginx".into());
+        let prefix = configured("--prefix").unwrap_or_else(|| "/usr/local/nginx".into());
         let under = |built_in: Option<PathBuf>, usual: &str| {
             prefix.join(built_in.unwrap_or_else(|| usual.into()))
         };
         Self {
-            conf: under(said("--conf-path"), "conf/nginx.conf"),
-            pid_file: under(said("--pid-path"), "logs/nginx.pid"),
-            error_log: under(said("--error-log-path"), "logs/error.log"),
-            user: said("--user")
+            conf: under(configured("--conf-path"), "conf/nginx.conf"),
+            pid_file: under(configured("--pid-path"), "logs/nginx.pid"),
+            error_log: under(configured("--error-log-path"), "logs/error.log"),
+            user: configured("--user")
                 .map_or_else(|| "nobody".to_owned(), |user| user.to_string_lossy().into_owned()),
             prefix,
         }

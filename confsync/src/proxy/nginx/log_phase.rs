@@ -18,29 +18,29 @@ impl Nginx {
     /// files in the places of their dests.
     #[must_use]
     pub fn hidden_log_phase(&self, staged: Option<&StagedFiles>) -> Option<String> {
-        let stands = staged.map(StagedFiles::paths).unwrap_or_default();
-        let walk = Walk {
+        let staged = staged.map(StagedFiles::paths).unwrap_or_default();
+        let walk = LogPhaseSearch {
             base: self.conf.parent().unwrap_or(Path::new("/")),
-            reals: stands.iter().map(|stand| stand.real.clone()).collect(),
-            stands: &stands,
+            reals: staged.iter().map(|paths| paths.real.clone()).collect(),
+            staged: &staged,
         };
         walk.look(&self.conf, &[], 0)
     }
 }
 
-struct Walk<'a> {
+struct LogPhaseSearch<'a> {
     /// Relative names are resolved against it.
     base: &'a Path,
-    stands: &'a [StagedPaths],
+    staged: &'a [StagedPaths],
     reals: Vec<PathBuf>,
 }
 
-impl Walk<'_> {
-    /// Looks into a file that stands inside of these blocks.
+impl LogPhaseSearch<'_> {
+    /// Looks into a file that is included in these blocks.
     fn look(&self, file: &Path, outer: &[Vec<u8>], depth: usize) -> Option<String> {
         let real = real_path(file);
-        let stand = self.stands.iter().find(|stand| stand.real == real);
-        let text = fs::read(stand.map_or(file, |stand| &stand.staged)).ok()?;
+        let paths = self.staged.iter().find(|paths| paths.real == real);
+        let text = fs::read(paths.map_or(file, |paths| &paths.staged)).ok()?;
         // What nginx cannot read is not in use.
         let directives = parse(&text).ok()?;
         let mut blocks = outer.to_vec();
@@ -50,7 +50,7 @@ impl Walk<'_> {
                 let before = text.get(..directive.span.start).unwrap_or_default();
                 let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
                 let name = String::from_utf8_lossy(&directive.name).into_owned();
-                let file = stand.map_or(file, |stand| &stand.dest);
+                let file = paths.map_or(file, |paths| &paths.dest);
                 return Some(format!("{name} in {}:{line}", file.display()));
             }
             if *directive.name == *b"include" && depth < MAX_DEPTH {
@@ -82,7 +82,7 @@ mod tests {
         for (name, text) in files {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let walk = Walk { base: folder.path(), stands: &[], reals: Vec::new() };
+        let walk = LogPhaseSearch { base: folder.path(), staged: &[], reals: Vec::new() };
         let found = walk.look(&folder.path().join("nginx.conf"), &[], 0);
         found.map(|found| found.replace(&format!("{}/", folder.path().display()), ""))
     }

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-pub use argv::Argv;
+pub use argv::NginxArgv;
 pub use check::{CheckReport, NginxCheckError, Warning};
 use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
@@ -87,7 +87,7 @@ impl Default for Settings {
 impl Settings {
     /// For `run -- nginx …`: the options of its command line take precedence.
     #[must_use]
-    pub fn with_argv(mut self, argv: &Argv) -> Self {
+    pub fn with_argv(mut self, argv: &NginxArgv) -> Self {
         self.binary.clone_from(&argv.binary);
         self.conf = argv.conf.clone().or(self.conf);
         self.prefix = argv.prefix.clone().or(self.prefix);

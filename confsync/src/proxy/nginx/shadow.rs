@@ -46,7 +46,7 @@ impl Shadow {
     /// When the main file cannot be read, or the copy not written.
     pub(super) fn build(conf: &Path, staged: &[StagedPaths]) -> Result<Self, InstallError> {
         let room = Room::find(conf)?;
-        let mut walk = Walk {
+        let mut walk = IncludeWalk {
             base: conf.parent().unwrap_or(Path::new("/")).to_owned(),
             reals: staged.iter().map(|s| s.real.clone()).collect(),
             staged,
@@ -117,7 +117,7 @@ impl Room {
     }
 }
 
-struct Walk<'a> {
+struct IncludeWalk<'a> {
     /// Relative names are resolved against it: the folder of the main file.
     base: PathBuf,
     staged: &'a [StagedPaths],
@@ -130,7 +130,7 @@ struct Walk<'a> {
     names: Vec<(PathBuf, PathBuf)>,
 }
 
-impl Walk<'_> {
+impl IncludeWalk<'_> {
     fn copy_main(&mut self, conf: &Path) -> Result<PathBuf, InstallError> {
         let (content, shown) = self.stand_in(conf);
         let text = fs::read(&content).map_err(InstallError::io("read", &content))?;
@@ -221,9 +221,9 @@ impl Walk<'_> {
     fn stand_in(&mut self, file: &Path) -> (PathBuf, PathBuf) {
         let real = real_path(file);
         match self.staged.iter().find(|file| file.real == real) {
-            Some(stand) => {
+            Some(paths) => {
                 self.reached.insert(real);
-                (stand.staged.clone(), stand.dest.clone())
+                (paths.staged.clone(), paths.dest.clone())
             }
             None => (file.into(), file.into()),
         }

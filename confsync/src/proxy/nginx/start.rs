@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Nginx;
 use super::master::NginxMaster;
-use crate::proxy::command::{Left, Supervised};
+use crate::proxy::command::{ProcessExit, Supervised};
 use crate::proxy::process::PollInterval;
 
 /// A running master with workers that serve.
@@ -27,7 +27,7 @@ pub enum StartError {
     #[error("nginx ended at once ({left}): {words}")]
     Left {
         /// Its exit status.
-        left: Left,
+        left: ProcessExit,
         /// The last lines of its standard error, or a hint.
         words: String,
     },
@@ -66,7 +66,7 @@ impl Nginx {
             }
             if let Ok(left) = timeout(Duration::ZERO, child.wait()).await {
                 let left = left?;
-                let words = said(left, &child.last_words().await);
+                let words = reason(left, &child.last_words().await);
                 return Err(StartError::Left { left, words });
             }
             pace.wait().await;
@@ -78,7 +78,7 @@ fn serving(pid: rustix::process::Pid) -> Option<NginxMaster> {
     NginxMaster::below(pid).ok().filter(NginxMaster::serves)
 }
 
-fn said(left: Left, lines: &[String]) -> String {
+fn reason(left: ProcessExit, lines: &[String]) -> String {
     match (left.code(), lines.is_empty()) {
         (0, true) => "it went to the background; start it with -g 'daemon off;'".to_owned(),
         (_, true) => "it printed nothing".to_owned(),

@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::master::NginxMaster;
-use super::{Argv, Nginx};
+use super::{Nginx, NginxArgv};
 
 impl Nginx {
     /// The master that an earlier run of `command` has left, if there is one.
@@ -21,7 +21,7 @@ impl Nginx {
         let Ok(master) = self.master() else { return Ok(None) };
         let pid = master.id().pid;
         let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words = Argv::read(command).map_or_else(|| command.to_vec(), |argv| argv.words);
+        let words = NginxArgv::read(command).map_or_else(|| command.to_vec(), |argv| argv.words);
         if !started_by(&title, &words) {
             tracing::warn!(
                 pid,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::GoTemplate;
-use super::include::Includes;
+use super::included_files::Includes;
 use super::tree::{BranchNode, GoNode, Name, PipeNode, TemplateNode};
 use crate::template::error::{TemplateError, place};
 use crate::template::functions::{Budget, Call, Fault, MAX_TEXT, too_large};

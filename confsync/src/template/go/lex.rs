@@ -4,8 +4,7 @@
 //! (`tests/corpus`). Trim markers and comments are handled here and invisible to later stages. Text
 //! between actions is passed on unchanged, whatever its encoding.
 
-use super::parse::SyntaxError;
-use crate::template::functions::Fault;
+use super::syntax_error::{SyntaxError, fault};
 use crate::template::runes::{decode, is_name, is_print};
 
 /// What a lexeme is.
@@ -374,10 +373,6 @@ fn number_length(text: &[u8]) -> (usize, bool) {
 fn shown(rune: char) -> String {
     let code = u32::from(rune);
     if is_print(rune) { format!("U+{code:04X} '{rune}'") } else { format!("U+{code:04X}") }
-}
-
-fn fault<T>(at: usize, what: impl Into<String>, remedy: &str) -> Result<T, SyntaxError> {
-    Err(SyntaxError { at, fault: Fault::new(what, remedy) })
 }
 
 fn trimmed_end(text: &[u8]) -> usize {

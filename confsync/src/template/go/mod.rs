@@ -7,11 +7,13 @@ pub(crate) mod builtins;
 mod eval;
 mod exec;
 mod include;
+mod included_files;
 mod lex;
 mod literal;
 mod moment;
 mod parse;
 mod pipeline;
+mod syntax_error;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -25,8 +27,9 @@ use super::functions::{Budget, Call};
 use super::value::{Map, Value};
 use super::{Input, TemplateSources};
 use exec::Exec;
-use include::Includes;
-use parse::{Definitions, SyntaxError};
+use included_files::Includes;
+use parse::Definitions;
+use syntax_error::SyntaxError;
 
 /// A Go template, read and checked.
 #[derive(Debug)]

@@ -23,6 +23,18 @@ enum MomentCall {
 
 use MomentCall::{AddDate, Field, Format, Other, Span};
 
+impl MomentCall {
+    fn params(&self) -> &'static [Ty] {
+        match self {
+            Field(_) => &[],
+            Span(_) => &[Ty::Int],
+            Other(_) => &[Ty::Raw],
+            Format => &[Ty::Str],
+            AddDate => &[Ty::Int, Ty::Int, Ty::Int],
+        }
+    }
+}
+
 const METHODS: &[(&str, MomentCall)] = &[
     ("Add", Span(|time, nanos| Value::Time(time.plus(nanos)))),
     ("AddDate", AddDate),
@@ -91,19 +103,10 @@ impl Exec<'_> {
         let Some((_, method)) = METHODS.iter().find(|(known, _)| *known == name) else {
             return Err(self.stop(at, unknown(name)));
         };
-        let params: &[Ty] = match method {
-            Field(_) => &[],
-            Span(_) => &[Ty::Int],
-            Other(_) => &[Ty::Raw],
-            Format => &[Ty::Str],
-            AddDate => &[Ty::Int, Ty::Int, Ty::Int],
-        };
+        let params = method.params();
         let count = args.len() + usize::from(piped.is_some());
         if count != params.len() {
-            let what =
-                format!("wrong number of args for {name}: want {} got {count}", params.len());
-            let remedy = "as in `datetime.Format \"2006-01-02\"`";
-            return Err(self.stop(at, Fault::new(what, remedy)));
+            return Err(self.stop(at, wrong_count(name, params.len(), count)));
         }
         let mut values = Vec::with_capacity(count);
         for (ty, arg) in params.iter().zip(args) {
@@ -127,6 +130,11 @@ impl Exec<'_> {
             }
         }
     }
+}
+
+fn wrong_count(name: &str, want: usize, got: usize) -> Fault {
+    let what = format!("wrong number of args for {name}: want {want} got {got}");
+    Fault::new(what, "as in `datetime.Format \"2006-01-02\"`")
 }
 
 fn unknown(name: &str) -> Fault {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::builtins;
 use super::lex::{KEYWORDS, Lexeme, LexemeKind, lex};
-use super::pipeline::Context;
+use super::syntax_error::{Parsed, SyntaxError, fault};
 use super::tree::{BranchNode, Callee, GoNode, Name};
 use crate::template::error::place;
 use crate::template::functions::{self, Fault};
@@ -18,14 +18,26 @@ use crate::template::functions::{self, Fault};
 /// How deep blocks and parentheses may be nested.
 const MAX_NESTING: usize = 1000;
 
-/// What is wrong with a template, and where: bytes from its start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SyntaxError {
-    pub(super) at: usize,
-    pub(super) fault: Fault,
+/// Where a pipeline is, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Context {
+    Command,
+    /// `if`, `with`, `range`, `block`
+    Block(&'static str),
+    TemplateClause,
+    Parentheses,
 }
 
-pub(super) type Parsed<T> = Result<T, SyntaxError>;
+impl Context {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Block(word) => word,
+            Self::TemplateClause => "template clause",
+            Self::Parentheses => "parenthesized pipeline",
+        }
+    }
+}
 
 /// The bodies of a file by name: that of the file itself, and those it defines.
 pub(super) type Definitions = BTreeMap<Vec<u8>, Vec<GoNode>>;
@@ -369,8 +381,4 @@ pub(super) fn unexpected(lexeme: &Lexeme<'_>, context: &str) -> SyntaxError {
     };
     let fault = Fault::new(format!("unexpected {shown} in {context}"), remedy);
     SyntaxError { at: lexeme.at, fault }
-}
-
-pub(super) fn fault<T>(at: usize, what: impl Into<String>, remedy: impl Into<String>) -> Parsed<T> {
-    Err(SyntaxError { at, fault: Fault::new(what, remedy) })
 }

@@ -6,29 +6,9 @@ use common::model::StoredValue;
 
 use super::lex::{Lexeme, LexemeKind};
 use super::literal::{self, NumberLiteral};
-use super::parse::{Parsed, Parser, SyntaxError, callee, fault, unexpected};
+use super::parse::{Context, Parser, callee, unexpected};
+use super::syntax_error::{Parsed, SyntaxError, fault};
 use super::tree::{CommandNode, Name, Operand, OperandKind, PipeNode};
-
-/// Where a pipeline stands, for messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Context {
-    Command,
-    /// `if`, `with`, `range`, `block`
-    Block(&'static str),
-    TemplateClause,
-    Parentheses,
-}
-
-impl Context {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Command => "command",
-            Self::Block(word) => word,
-            Self::TemplateClause => "template clause",
-            Self::Parentheses => "parenthesized pipeline",
-        }
-    }
-}
 
 impl<'s> Parser<'s> {
     /// A pipeline up to `end`, which is taken.

@@ -9,7 +9,7 @@ use handlebars::{
 };
 use serde_json::Value as Json;
 
-use super::helpers::{RenderState, arguments, fail};
+use super::definition::{RenderState, arguments, fail, register_value};
 use super::item::Leaf;
 use super::safe;
 use crate::template::functions::Fault;
@@ -23,30 +23,22 @@ pub(super) const TICK: &str = " tick";
 
 /// Registers them.
 pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
-    registry.register_helper(SAFE, Box::new(Safe { state: Arc::clone(state) }));
-    registry.register_helper(RAW, Box::new(Raw));
+    let of_safe = Arc::clone(state);
+    register_value(registry, SAFE, move |helper| safe_value(helper, &of_safe));
+    register_value(registry, RAW, |helper| arguments(helper.params()).map(|_| first(helper)));
     registry.register_helper(TICK, Box::new(Tick { state: Arc::clone(state) }));
 }
 
-/// `{{x}}`: writes the value, if it is plain text wherever it is in the file.
-struct Safe<'a> {
-    state: Arc<RenderState<'a>>,
-}
-
-impl HelperDef for Safe<'_> {
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        let args = arguments(helper.params())?;
-        let expression = args.get(1).and_then(|e| e.as_str()).unwrap_or_default();
-        let value = args.first().copied().unwrap_or(&Json::Null);
-        safe_text(&Leaf::of(value), expression, &self.state).map_err(fail)?;
-        Ok(first(helper))
-    }
+/// `{{x}}`: the value, if it is plain text wherever it is in the file.
+fn safe_value<'rc>(
+    helper: &Helper<'rc>,
+    state: &RenderState<'_>,
+) -> Result<ScopedJson<'rc>, RenderError> {
+    let args = arguments(helper.params())?;
+    let expression = args.get(1).and_then(|e| e.as_str()).unwrap_or_default();
+    let value = args.first().copied().unwrap_or(&Json::Null);
+    safe_text(&Leaf::of(value), expression, state).map_err(fail)?;
+    Ok(first(helper))
 }
 
 /// The value as text, if it is safe to write unquoted.
@@ -81,22 +73,6 @@ impl HelperDef for Tick<'_> {
         _: &mut dyn Output,
     ) -> HelperResult {
         self.state.tick().map_err(fail)
-    }
-}
-
-/// `{{{x}}}`: the value as it is, if there is one.
-struct Raw;
-
-impl HelperDef for Raw {
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        arguments(helper.params())?;
-        Ok(first(helper))
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use handlebars::template::{BlockParam, HelperTemplate, Parameter, Subexpression, TemplateElement};
 use serde_json::Value as Json;
 
-use super::helpers::Helpers;
+use super::invoke::is_ours;
 use super::plain::{Names, PlainBody};
 
 /// `{{#each backends}}` in the outermost context. No template can name these five.
@@ -46,12 +46,12 @@ pub(super) fn lend_backends(call: &mut HelperTemplate) -> bool {
 
 /// Replaces a loop by one of ours. It can be a plain one if no outer block has named a value, since
 /// such names take precedence over the items' fields.
-pub(super) fn lighten(call: &mut HelperTemplate, helpers: &Helpers, may_be_plain: bool) {
+pub(super) fn lighten(call: &mut HelperTemplate, may_be_plain: bool) {
     if !call.hash.is_empty() {
         return;
     }
     let plain = may_be_plain && is_plain(call);
-    let name = match source(call, helpers) {
+    let name = match source(call) {
         Some((name, params, hash)) => {
             call.params = vec![Parameter::Literal(Json::String(name))];
             call.params.extend(params);
@@ -67,10 +67,10 @@ pub(super) fn lighten(call: &mut HelperTemplate, helpers: &Helpers, may_be_plain
 type ListCall = (String, Vec<Parameter>, HashMap<String, Parameter>);
 
 /// The helper that builds the list, if it is one of ours.
-fn source(call: &HelperTemplate, helpers: &Helpers) -> Option<ListCall> {
+fn source(call: &HelperTemplate) -> Option<ListCall> {
     let [Parameter::Subexpression(made)] = call.params.as_slice() else { return None };
     let TemplateElement::Expression(made) = made.as_element() else { return None };
-    let name = made.name.as_name().filter(|name| helpers.is_ours(name))?;
+    let name = made.name.as_name().filter(|name| is_ours(name))?;
     Some((name.to_owned(), made.params.clone(), made.hash.clone()))
 }
 

@@ -11,8 +11,9 @@ use handlebars::{
 };
 use serde_json::Value as Json;
 
+use super::definition::{RenderState, register_value};
 use super::each::{ANY, BACKENDS, OF, PLAIN, PLAIN_OF};
-use super::helpers::{Made, RenderState, call_ours};
+use super::invoke::{Made, call_ours};
 use super::item::{self, Item, Turn};
 use super::json;
 use super::plain::{LastWritten, Names, PlainBody};
@@ -20,29 +21,15 @@ use crate::template::value::Value;
 
 /// Registers the loops.
 pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
-    let state = || Arc::clone(state);
-    registry.register_helper(ANY, Box::new(AnyBackend { state: state() }));
-    let each = |over| Box::new(Each { over, state: state() });
+    let of_any = Arc::clone(state);
+    register_value(registry, ANY, move |_| {
+        Ok(ScopedJson::Derived(Json::Bool(!of_any.input.backends.is_empty())))
+    });
+    let each = |over| Box::new(Each { over, state: Arc::clone(state) });
     registry.register_helper(BACKENDS, each(Over::Backends));
     registry.register_helper(PLAIN, each(Over::Json));
     registry.register_helper(OF, each(Over::Made { plain: false }));
     registry.register_helper(PLAIN_OF, each(Over::Made { plain: true }));
-}
-
-struct AnyBackend<'a> {
-    state: Arc<RenderState<'a>>,
-}
-
-impl HelperDef for AnyBackend<'_> {
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        _: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        Ok(ScopedJson::Derived(Json::Bool(!self.state.input.backends.is_empty())))
-    }
 }
 
 struct Each<'a> {

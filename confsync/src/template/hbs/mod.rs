@@ -6,8 +6,10 @@
 
 mod asks;
 mod checks;
+mod definition;
 mod each;
 mod helpers;
+mod invoke;
 mod item;
 mod json;
 mod loops;
@@ -33,7 +35,8 @@ use super::functions::{Budget, Fault, MAX_TEXT, nearest, too_large};
 use super::print::BoundedText;
 use super::{Input, TemplateSources};
 use asks::Asks;
-use helpers::{Carried, Helpers, RenderState};
+use definition::{Carried, RenderState};
+use helpers::Helpers;
 use tree::TemplateTree;
 
 /// A handlebars template with its partials, read and checked.

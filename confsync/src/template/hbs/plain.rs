@@ -9,7 +9,7 @@ use handlebars::{Output, Path, PathSeg, RenderContext, RenderError};
 use serde_json::Value as Json;
 
 use super::checks::{RAW, SAFE, TICK, safe_text};
-use super::helpers::{RenderState, fail};
+use super::definition::{RenderState, fail};
 use super::item::{Ask, Item, Turn};
 
 /// A body of text, fields and `if`.

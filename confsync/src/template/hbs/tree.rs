@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::asks::Asks;
 use super::checks::{RAW, SAFE, TICK};
-use super::helpers::Helpers;
+use super::helpers::{Helpers, quotes, stands_alone};
 use super::{NAMES, each, item, missing};
 use crate::template::functions::{Fault, nearest};
 
@@ -130,7 +130,7 @@ impl TemplateTree<'_> {
         if is_each && of_backends {
             self.asks.whole |= !each::lend_backends(call);
         } else if is_each && self.light {
-            each::lighten(call, self.helpers, self.shadowed == 0);
+            each::lighten(call, self.shadowed == 0);
         }
         Ok(())
     }
@@ -175,7 +175,7 @@ impl TemplateTree<'_> {
         self.asks.any |= matches!(name, Some("upstream" | "servers"));
         match name {
             Some(name) if has_arguments(call) => self.known(name)?,
-            Some(name) if !call.block && !self.helpers.stands_alone(name) => self.field(name)?,
+            Some(name) if !call.block && !stands_alone(name) => self.field(name)?,
             _ => {}
         }
         let mut arguments = call.params.iter().chain(call.hash.values());
@@ -274,7 +274,7 @@ impl TemplateTree<'_> {
     fn checked(&self, call: &HelperTemplate, at: (usize, usize), check: &str) -> HelperTemplate {
         let mut checked = call.clone();
         let name = call.name.as_name().unwrap_or_default();
-        let is_call = has_arguments(call) || self.helpers.stands_alone(name);
+        let is_call = has_arguments(call) || stands_alone(name);
         let value = if is_call {
             let element = Box::new(TemplateElement::Expression(Box::new(call.clone())));
             let mut inner = Subexpression::new(call.name.clone(), Vec::new(), HashMap::new());
@@ -286,7 +286,7 @@ impl TemplateTree<'_> {
                 _ => call.name.clone(),
             }
         };
-        let check = if is_call && self.helpers.quotes(name) { RAW } else { check };
+        let check = if is_call && quotes(name) { RAW } else { check };
         checked.name = Parameter::Name(check.into());
         checked.params = vec![value, Parameter::Literal(Json::String(self.shown(at)))];
         checked.hash = HashMap::new();

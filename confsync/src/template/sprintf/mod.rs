@@ -4,6 +4,8 @@
 //! Here the format is read; `verbs` writes the values, `real` the floats, `quote` the
 //! quoted ones. Not had: complex numbers and pointers.
 
+mod integer;
+mod padding;
 mod quote;
 mod real;
 mod verbs;
@@ -148,11 +150,20 @@ fn directive<'f>(
         out.put("%!(NOVERB)")?;
         return Ok(b"");
     };
-    let rest = rest.get(length..).unwrap_or_default();
+    verb_of(out, spec, verb, args)?;
+    Ok(rest.get(length..).unwrap_or_default())
+}
+
+fn verb_of(
+    out: &mut BoundedText,
+    mut spec: Spec,
+    verb: char,
+    args: &mut Args<'_>,
+) -> Result<(), Full> {
     if verb == '%' {
-        out.put("%")?;
+        out.put("%")
     } else if !args.good {
-        out.put(format!("%!{verb}(BADINDEX)"))?;
+        out.put(format!("%!{verb}(BADINDEX)"))
     } else if let Some(arg) = args.take() {
         let other = if args.loose { other_number(verb, arg) } else { None };
         // `%w` is for errors, of which a template has none: it is refused, and shown as `%v`.
@@ -160,11 +171,10 @@ fn directive<'f>(
             (spec.syntax, spec.sharp) = (spec.sharp, false);
             (spec.names, spec.plus) = (spec.plus, false);
         }
-        verbs::value(out, spec, verb, other.as_ref().unwrap_or(arg))?;
+        verbs::value(out, spec, verb, other.as_ref().unwrap_or(arg))
     } else {
-        out.put(format!("%!{verb}(MISSING)"))?;
+        out.put(format!("%!{verb}(MISSING)"))
     }
-    Ok(rest)
 }
 
 /// An int for a verb of floats as a float, and the reverse.

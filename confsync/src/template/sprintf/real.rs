@@ -1,7 +1,7 @@
 //! Floats, as their verb wants them.
 
 use super::Spec;
-use super::verbs::{pad, sign};
+use super::padding::{pad, sign};
 use crate::template::print::{self, BoundedText, Full};
 
 /// Writes a float; false for a verb that is not one of floats.

@@ -1,10 +1,12 @@
 //! One value, as its verb wants it.
 
 use super::Spec;
-use super::quote::{quoted, quoted_char};
+use super::integer::integer;
+use super::padding::pad;
+use super::quote::quoted;
 use super::real::real;
 use crate::template::print::{BoundedText, Full};
-use crate::template::runes::{is_print, runes};
+use crate::template::runes::runes;
 use crate::template::value::Value;
 
 /// An element of a list, a map or a struct. Nothing is `<nil>` for every verb.
@@ -42,43 +44,39 @@ pub(super) fn value(
 fn composite(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
     match arg {
         Value::List(list) => {
-            out.put("[")?;
-            for (i, item) in list.items().iter().enumerate() {
-                if i > 0 {
-                    out.put(" ")?;
-                }
-                element(out, spec, verb, item)?;
-            }
-            out.put("]")
+            spaced(out, ["[", "]"], list.items(), |out, item| element(out, spec, verb, item))
         }
-        Value::Map(map) => {
-            out.put("map[")?;
-            for (i, (key, item)) in map.entries().iter().enumerate() {
-                if i > 0 {
-                    out.put(" ")?;
-                }
-                value(out, spec, verb, &Value::Str(key.clone()))?;
+        Value::Map(map) => spaced(out, ["map[", "]"], map.entries(), |out, (key, item)| {
+            value(out, spec, verb, &Value::Str(key.clone()))?;
+            out.put(":")?;
+            element(out, spec, verb, item)
+        }),
+        Value::Record(record) => spaced(out, ["{", "}"], &record.fields, |out, (name, field)| {
+            if spec.names {
+                out.put(name)?;
                 out.put(":")?;
-                element(out, spec, verb, item)?;
             }
-            out.put("]")
-        }
-        Value::Record(record) => {
-            out.put("{")?;
-            for (i, (name, field)) in record.fields.iter().enumerate() {
-                if i > 0 {
-                    out.put(" ")?;
-                }
-                if spec.names {
-                    out.put(name)?;
-                    out.put(":")?;
-                }
-                element(out, spec, verb, field)?;
-            }
-            out.put("}")
-        }
+            element(out, spec, verb, field)
+        }),
         _ => Ok(()),
     }
+}
+
+/// Items with a space between them, inside of brackets.
+fn spaced<I>(
+    out: &mut BoundedText,
+    [open, close]: [&str; 2],
+    items: impl IntoIterator<Item = I>,
+    mut write: impl FnMut(&mut BoundedText, I) -> Result<(), Full>,
+) -> Result<(), Full> {
+    out.put(open)?;
+    for (i, item) in items.into_iter().enumerate() {
+        if i > 0 {
+            out.put(" ")?;
+        }
+        write(out, item)?;
+    }
+    out.put(close)
 }
 
 fn leaf(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<(), Full> {
@@ -107,79 +105,6 @@ fn leaf(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<()
         out.put(")")?;
     }
     Ok(())
-}
-
-/// Fills up to the width, on the left unless `-` says right.
-pub(super) fn pad(out: &mut BoundedText, spec: Spec, text: impl AsRef<[u8]>) -> Result<(), Full> {
-    let text = text.as_ref();
-    let missing = spec.width.unwrap_or(0).saturating_sub(runes(text).count());
-    let fill = if spec.zero && !spec.minus { "0" } else { " " }.repeat(missing);
-    let fill = fill.as_bytes();
-    let (before, after) = if spec.minus { (&b""[..], fill) } else { (fill, &b""[..]) };
-    [before, text, after].iter().try_for_each(|part| out.put(part))
-}
-
-/// The sign of a number, if it shows.
-pub(super) fn sign(spec: Spec, negative: bool) -> &'static str {
-    match (negative, spec.plus, spec.space) {
-        (true, ..) => "-",
-        (_, true, _) => "+",
-        (_, _, true) => " ",
-        _ => "",
-    }
-}
-
-fn integer(out: &mut BoundedText, spec: Spec, verb: char, n: i64) -> Result<bool, Full> {
-    let size = n.unsigned_abs();
-    let mut digits = match verb {
-        'd' | 'v' => size.to_string(),
-        'b' => format!("{size:b}"),
-        'o' | 'O' => format!("{size:o}"),
-        'x' => format!("{size:x}"),
-        'X' => format!("{size:X}"),
-        'c' | 'q' => {
-            let c = u32::try_from(n).ok().and_then(char::from_u32).unwrap_or('\u{FFFD}');
-            let text = if verb == 'c' { c.to_string() } else { quoted_char(c, spec.plus) };
-            pad(out, spec, text)?;
-            return Ok(true);
-        }
-        'U' => {
-            let least = spec.precision.unwrap_or(0).max(4);
-            // Of a negative number the bits.
-            let code = n.cast_unsigned();
-            let known = u32::try_from(code).ok().and_then(char::from_u32).filter(|c| is_print(*c));
-            let shown = known.filter(|_| spec.sharp).map(|c| format!(" '{c}'")).unwrap_or_default();
-            let digits = format!("{code:X}");
-            let zeros = "0".repeat(least.saturating_sub(digits.len()));
-            let text = format!("U+{zeros}{digits}{shown}");
-            pad(out, Spec { zero: false, ..spec }, &text)?;
-            return Ok(true);
-        }
-        _ => return Ok(false),
-    };
-    let sign = sign(spec, n < 0);
-    // Zeros come from the precision, else from the flag, which leaves room for the sign.
-    let least = match (spec.precision, spec.width) {
-        (Some(0), _) if n == 0 => {
-            pad(out, Spec { zero: false, ..spec }, "")?;
-            return Ok(true);
-        }
-        (Some(least), _) => least,
-        (None, Some(width)) if spec.zero && !spec.minus => width.saturating_sub(sign.len()),
-        _ => 0,
-    };
-    digits.insert_str(0, &"0".repeat(least.saturating_sub(digits.len())));
-    let prefix = match verb {
-        'O' if spec.sharp && !digits.starts_with('0') => "0o0",
-        'O' => "0o",
-        'b' if spec.sharp => "0b",
-        'o' if spec.sharp && !digits.starts_with('0') => "0",
-        'x' if spec.sharp => "0x",
-        'X' if spec.sharp => "0X",
-        _ => "",
-    };
-    pad(out, Spec { zero: false, ..spec }, format!("{sign}{prefix}{digits}"))?;
-    Ok(true)
 }
 
 /// As many characters as the precision says.

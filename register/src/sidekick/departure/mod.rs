@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::claim::{Aim, Marker, Takeover, Want};
 use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::{Endpoint, Key, Revision, format_span};
-use common::runtime::{Exit, ServiceManager};
+use common::runtime::{Exit, ProcessExit, ServiceManager};
 use common::store::Store;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +20,7 @@ use plan::DeparturePlan;
 use report::{DrainReport, EXTENSION, blame};
 
 use super::SupervisedBackend;
-use super::registration::Registration;
+use super::registration::KeyRegistration;
 use super::services::StoppedService;
 use crate::config::Process;
 use crate::handshake::{
@@ -45,7 +45,7 @@ pub(super) enum EndReason {
 /// Everything that leaving takes.
 pub(super) struct Departure<S> {
     pub(super) instances: BTreeMap<Key, StoppedService>,
-    pub(super) registration: Registration<S>,
+    pub(super) registration: KeyRegistration<S>,
     pub(super) process: Process,
     pub(super) bookkeeping: Bookkeeping,
     /// When it began, for the leave markers.
@@ -82,6 +82,7 @@ impl<S: Store> Departure<S> {
                 let result = self.drain().await;
                 self.publish_drain(DrainStatus::Over(result));
                 match self.stop_backend().await {
+                    None | Some(0) if self.process.drain_exit_zero => Exit::Done,
                     None | Some(0) => result.exit(),
                     Some(code) => Exit::Child(code),
                 }
@@ -111,7 +112,7 @@ impl<S: Store> Departure<S> {
             ended = backend.stop(BACKEND_STOP) => ended,
             () = self.abort.cancelled() => backend.stop(Duration::ZERO).await,
         };
-        let code = ended.map(crate::supervise::BackendExit::code);
+        let code = ended.map(ProcessExit::code);
         Some(code.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot determine the backend's exit status");
             1

@@ -7,11 +7,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use etcd_client::Client;
 use tests::daemon::Running;
 use tests::eventually::check;
 use tests::nginx::load_lua;
 use tests::process::{Process, Spec};
-use tests::{Api, Confdir, Daemon, Etcd, Lab, Nginx, bins, eventually};
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Nginx, bins, eventually};
 
 use crate::cost::tree;
 
@@ -39,13 +40,48 @@ impl fmt::Display for Way {
     }
 }
 
-impl Way {
-    /// Those of these that can be tried here.
-    pub(crate) fn possible(of: &[Self]) -> Vec<Self> {
-        of.iter().copied().filter(|way| way.is_possible()).collect()
-    }
+/// The ways that a question is asked about.
+#[derive(clap::Args)]
+pub(crate) struct Ways {
+    /// How backends change
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_enum,
+        default_value = "nginx-reload,nginx-lua,haproxy-reload,haproxy"
+    )]
+    ways: Vec<Way>,
+}
 
-    fn is_possible(self) -> bool {
+impl Ways {
+    /// Those that can be tried here.
+    pub(crate) fn possible(&self) -> impl Iterator<Item = Way> {
+        self.ways.iter().copied().filter(|way| way.is_possible())
+    }
+}
+
+/// Starts backends and registers each without a sidekick: `/services/apache/b0` and so on.
+pub(crate) async fn registered_backends(
+    lab: &Lab,
+    client: &mut Client,
+    count: u64,
+) -> anyhow::Result<Vec<Backend>> {
+    let mut backends = Vec::new();
+    for nth in 0..count {
+        let backend = Backend::start(lab, &format!("b{nth}")).await;
+        client.put(key(nth), backend.address().to_string(), None).await?;
+        backends.push(backend);
+    }
+    Ok(backends)
+}
+
+/// The key of such a backend.
+pub(crate) fn key(nth: u64) -> String {
+    format!("/services/apache/b{nth}")
+}
+
+impl Way {
+    pub(crate) fn is_possible(self) -> bool {
         match self {
             Self::NginxReload => true,
             Self::NginxLua => load_lua().is_some(),

@@ -7,7 +7,7 @@ use etcd_client::Client;
 use tests::eventually::check;
 use tests::{Etcd, Lab, eventually};
 
-use crate::balancers::{Balancer, Way};
+use crate::balancers::{Balancer, Way, Ways};
 use crate::put_to_served::fill;
 
 #[derive(clap::Args)]
@@ -18,20 +18,14 @@ pub(crate) struct Args {
     /// Changes for each size
     #[arg(long, default_value_t = 40)]
     changes: u32,
-    /// How backends change
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_enum,
-        default_value = "nginx-reload,nginx-lua,haproxy-reload,haproxy"
-    )]
-    ways: Vec<Way>,
+    #[command(flatten)]
+    ways: Ways,
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     println!("{:<22} {:>9} {:>22}", "", "backends", "processor, a change");
     for &size in &args.sizes {
-        for way in Way::possible(&args.ways) {
+        for way in args.ways.possible() {
             let cost = one(args, size, way).await?;
             println!("{way:<22} {size:>9} {:>19.2} ms", cost.as_secs_f64() * 1000.0);
         }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use etcd_client::Client;
-use tests::{Backend, Etcd, Lab, Load};
+use tests::{Etcd, Lab, Load};
 use tokio::net::TcpListener;
 
-use crate::balancers::{Balancer, Way};
+use crate::balancers::{Balancer, Way, Ways, key, registered_backends};
 use crate::sockets;
 
 #[derive(clap::Args)]
@@ -21,14 +21,8 @@ pub(crate) struct Args {
     /// WebSockets that are open all the time, to another service
     #[arg(long, default_value_t = 100)]
     sockets: usize,
-    /// How backends change
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_enum,
-        default_value = "nginx-reload,nginx-lua,haproxy-reload,haproxy"
-    )]
-    ways: Vec<Way>,
+    #[command(flatten)]
+    ways: Ways,
 }
 
 /// All up all the time: a request fails by a change alone.
@@ -42,7 +36,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
          uploads) and {} open WebSockets to another service\n",
         args.changes, args.requests, args.sockets
     );
-    for way in Way::possible(&args.ways) {
+    for way in args.ways.possible() {
         one(args, way).await?;
     }
     Ok(())
@@ -52,12 +46,7 @@ async fn one(args: &Args, way: Way) -> anyhow::Result<()> {
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
     let mut client = Client::connect([etcd.url()], None).await?;
-    let mut backends = Vec::new();
-    for nth in 0..BACKENDS {
-        let backend = Backend::start(&lab, &format!("b{nth}")).await;
-        client.put(key(nth), backend.address().to_string(), None).await?;
-        backends.push(backend);
-    }
+    let backends = registered_backends(&lab, &mut client, BACKENDS).await?;
     let listener = TcpListener::bind(lab.free()).await?;
     let echo = listener.local_addr()?.to_string();
     client.put("/services/sockets/echo", echo, None).await?;
@@ -109,8 +98,4 @@ async fn one(args: &Args, way: Way) -> anyhow::Result<()> {
     }
     server.abort();
     Ok(())
-}
-
-fn key(nth: u64) -> String {
-    format!("/services/apache/b{nth}")
 }

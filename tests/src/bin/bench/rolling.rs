@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tests::daemon::Running;
 use tests::{Api, Backend, Daemon, Etcd, Exit, Lab, Load};
 
-use crate::balancers::{Balancer, Way};
+use crate::balancers::{Balancer, Way, Ways};
 use crate::times::Times;
 
 #[derive(clap::Args)]
@@ -14,14 +14,8 @@ pub(crate) struct Args {
     /// Restarts for each way
     #[arg(long, default_value_t = 100)]
     restarts: usize,
-    /// How backends change
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_enum,
-        default_value = "nginx-reload,nginx-lua,haproxy-reload,haproxy"
-    )]
-    ways: Vec<Way>,
+    #[command(flatten)]
+    ways: Ways,
     /// Without any request: only how long a stop takes
     #[arg(long)]
     idle: bool,
@@ -31,7 +25,7 @@ const BACKENDS: usize = 3;
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     println!("{} restarts back to back, of {BACKENDS} backends\n", args.restarts);
-    for way in Way::possible(&args.ways) {
+    for way in args.ways.possible() {
         one(args, way).await?;
     }
     Ok(())

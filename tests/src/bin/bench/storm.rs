@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use etcd_client::Client;
 use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Load, Nginx};
 
+use crate::balancers::registered_backends;
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Changes
@@ -20,7 +22,7 @@ pub(crate) struct Args {
 }
 
 /// All up all the time, so that a request fails only by a reload.
-const BACKENDS: usize = 10;
+const BACKENDS: u64 = 10;
 /// Keys that come and go.
 const KEYS: u32 = 100;
 
@@ -28,12 +30,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
     let mut client = Client::connect([etcd.url()], None).await?;
-    let mut backends = Vec::new();
-    for nth in 0..BACKENDS {
-        let backend = Backend::start(&lab, &format!("b{nth}")).await;
-        client.put(format!("/services/apache/b{nth}"), backend.address().to_string(), None).await?;
-        backends.push(backend);
-    }
+    let backends = registered_backends(&lab, &mut client, BACKENDS).await?;
     let last = Backend::start(&lab, "last").await;
     let nginx = Nginx::prepare(&lab);
     let confdir = Confdir::tutorial(&lab, &nginx);

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             let name = if method.is_empty() { "static, round robin" } else { "static, random two" };
             row(name, size, of_static(args, size, method).await?);
         }
-        if !Way::possible(&[Way::NginxLua]).is_empty() {
+        if Way::NginxLua.is_possible() {
             row("without a reload (Lua)", size, of_lua(args, size).await?);
         }
     }

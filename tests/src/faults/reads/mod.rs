@@ -115,7 +115,9 @@ impl Readers {
     async fn mark(&self, members: &[Etcd]) -> u64 {
         let value = fastrand::u64(..).to_string();
         let ctl = members.first().expect("a member").ctl(Api::V3);
-        ctl.put(MARKER, &value).await;
+        // One that failed may have been written all the same, which the next one repairs.
+        let put = ["put", "--", MARKER, &value];
+        eventually("the marker is written", || ctl.attempt(&put)).await;
         eventually("the truth has the marker", || async {
             let truth = self.truth.lock().unwrap();
             let marks = truth.at(u64::MAX, &[MARKER.to_owned()]).unwrap_or_default();

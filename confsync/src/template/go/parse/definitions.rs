@@ -1,10 +1,10 @@
 //! Named templates: `define`, `block` and `template`.
 
-use super::{BodyEnd, Parsed, Parser, SyntaxError, fault, unexpected};
+use super::{BodyEnd, Context, Parser, unexpected};
 use crate::template::functions::Fault;
 use crate::template::go::lex::LexemeKind;
 use crate::template::go::literal;
-use crate::template::go::pipeline::Context;
+use crate::template::go::syntax_error::{Parsed, SyntaxError, fault};
 use crate::template::go::tree::{GoNode, TemplateNode, is_empty};
 
 impl Parser<'_> {

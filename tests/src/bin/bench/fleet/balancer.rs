@@ -83,8 +83,8 @@ async fn acknowledge(keys: LoadBalancerKeys, mut view: watch::Receiver<View>, ap
             applied: revision,
             quiesced: revision,
             assumed: false,
-            held: vec![],
-            refused: None,
+            retained: vec![],
+            rejected: None,
             driver: None,
         };
         keys.acknowledge(RESOURCE, applied, 0);

@@ -1,0 +1,149 @@
+//! The files of a single run are installed and loaded by the pipeline of the daemon; only its ends
+//! differ: nobody tries again later.
+
+use std::time::Duration;
+
+use common::model::Revision;
+use common::runtime::Exit;
+use tokio::time::Instant;
+
+use super::PATIENCE;
+use crate::apply::LoadLimits;
+use crate::apply::ledger::PendingStep;
+use crate::apply::pipeline::Pipeline;
+use crate::apply::step::StepOutcome;
+use crate::config::program::CompiledResource;
+use crate::config::reload_group::ReloadGroup;
+use crate::daemon::locks::{LOCK_PACE, lock_dests};
+use crate::install::{
+    Candidate, DestLock, Digest, InstallError, Proof, StagedFiles, Target, Wanted, current,
+};
+use crate::proxy::Proxy;
+
+/// How long a reload may wait for old generations to end.
+const DELAYED: Duration = Duration::from_secs(60);
+
+/// Installs the files and loads them.
+pub(super) async fn apply(
+    set: &ReloadGroup,
+    candidates: Vec<Candidate>,
+    revision: Revision,
+) -> anyhow::Result<Exit> {
+    let proxy = Proxy::of(set, None, None).await?;
+    let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
+    let wanted = Wanted::from(candidates);
+    let digest = Some(wanted.digest());
+    let Some(locks) = locks_or_in_sync(set, &targets, digest).await? else {
+        return Ok(Exit::Done);
+    };
+    let limits = LoadLimits::default();
+    let pipeline = Pipeline::new(set.name.clone(), proxy, targets, locks, limits)?;
+    let mut pipeline = pipeline.for_one_turn();
+    let is_in_place = |pipeline: &Pipeline| pipeline.status().installed == digest;
+    let was_in_place = is_in_place(&pipeline);
+    if was_in_place && !pipeline.has_unproven_files() {
+        tracing::info!(set = set.name, "in sync");
+        return Ok(Exit::Done);
+    }
+    pipeline.want_files(wanted, revision);
+    let left_over = pipeline.has_unproven_files() && !was_in_place && pipeline.proxy().is_running();
+    let mut outcome = step(&mut pipeline).await;
+    if left_over && !is_in_place(&pipeline) {
+        // That was what an earlier run had left; whatever came of it, what is wanted now is due.
+        pipeline.try_again();
+        outcome = step(&mut pipeline).await;
+    }
+    match outcome.failure() {
+        None => Ok(Exit::Done),
+        Some(why) => Ok(exit_of_failure(set, &pipeline, was_in_place, digest, why)),
+    }
+}
+
+/// The exit code when a step failed, of which the pipeline has logged the reason.
+fn exit_of_failure(
+    set: &ReloadGroup,
+    pipeline: &Pipeline,
+    was_in_place: bool,
+    wanted: Option<Digest>,
+    why: &str,
+) -> Exit {
+    let is_in_place = pipeline.status().installed == wanted;
+    if is_in_place && !pipeline.proxy().is_running() {
+        // The files are right, and the proxy reads them when it is started.
+        tracing::warn!(set = set.name, "{why}");
+        return Exit::Done;
+    }
+    if is_in_place && was_in_place && only_commands(set) {
+        // A script that starts the proxy after this has succeeded, in a loop as confd's users have
+        // it, would wait for ever: until then its reload_cmd fails. The run that wrote the file has
+        // failed; the reload stays pending.
+        tracing::warn!(set = set.name, "in place since an earlier run, though {why}");
+        return Exit::Done;
+    }
+    Exit::Failed
+}
+
+/// The right to write the files; `None` when they are as they are wanted and another process,
+/// a daemon most often, keeps them so.
+async fn locks_or_in_sync(
+    set: &ReloadGroup,
+    targets: &[Target],
+    wanted: Option<Digest>,
+) -> anyhow::Result<Option<Vec<DestLock>>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match lock_dests(targets, Duration::ZERO).await {
+            Ok(locks) => return Ok(Some(locks)),
+            Err(locked @ InstallError::Held { .. }) => {
+                if current(targets)? == wanted {
+                    tracing::info!(set = set.name, "in sync: {locked}");
+                    return Ok(None);
+                }
+                if Instant::now() >= until {
+                    return Err(locked.into());
+                }
+                tokio::time::sleep(LOCK_PACE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Performs the step that is due. What delays one is waited for, though not for ever.
+async fn step(pipeline: &mut Pipeline) -> StepOutcome {
+    let until = Instant::now() + DELAYED;
+    loop {
+        let outcome = pipeline.step(Instant::now()).await;
+        if outcome != StepOutcome::Idle {
+            return outcome;
+        }
+        let PendingStep::NotBefore(at) = pipeline.pending(Instant::now()) else { return outcome };
+        if at > until {
+            let why = "the reload waits still: too many old generations are at work";
+            tracing::error!("{why}");
+            return StepOutcome::Failed(why.to_owned());
+        }
+        tokio::time::sleep_until(at).await;
+    }
+}
+
+fn only_commands(set: &ReloadGroup) -> bool {
+    set.programs.iter().all(|program| !program.resource.is_by_name())
+}
+
+/// Writes the files, and asks and loads nothing.
+pub(super) async fn write_only(set: &ReloadGroup, wanted: &Wanted) -> anyhow::Result<()> {
+    let targets: Vec<_> = wanted.files().iter().map(|c| c.target.clone()).collect();
+    if current(&targets)? == Some(wanted.digest()) {
+        tracing::info!(set = set.name, "in sync");
+        return Ok(());
+    }
+    let Some(_locks) = locks_or_in_sync(set, &targets, Some(wanted.digest())).await? else {
+        return Ok(());
+    };
+    let staged = StagedFiles::write(wanted)?;
+    let proof = Proof::nothing_to_ask(&staged);
+    staged.accept(proof)?.install()?.commit()?;
+    tracing::info!(set = set.name, "written");
+    Ok(())
+}
