@@ -270,8 +270,7 @@ fn same_composite(a: &Value, b: &Value) -> Result<bool, Fault> {
 }
 
 fn is_basic(value: &Value) -> bool {
-    matches!(value, Value::Bool(_) | Value::Float(_) | Value::Str(_))
-        || value.as_whole().is_some()
+    matches!(value, Value::Bool(_) | Value::Float(_) | Value::Str(_)) || value.as_whole().is_some()
 }
 
 fn is_nothing(value: &Value) -> bool {
