@@ -234,7 +234,6 @@ impl Uint {
     }
 
     /// The numbers below it, in its type.
-    #[must_use]
     pub(crate) fn below(self) -> impl Iterator<Item = Self> {
         let (bytes, shorts) = match self {
             Self::Byte(n) => (0..n, 0..0),
