@@ -105,6 +105,7 @@ pub(crate) fn print(out: &mut BoundedText, value: &Value) -> Result<(), Full> {
         Value::Absent | Value::Nil => out.put("<nil>"),
         Value::Bool(b) => out.put(if *b { "true" } else { "false" }),
         Value::Int(n) => out.put(n.to_string()),
+        Value::Uint(n) => out.put(n.int().to_string()),
         Value::Float(f) => out.put(float(*f)),
         Value::Str(s) => out.put(&**s),
         Value::Time(time) => out.put(time.to_string()),
@@ -135,7 +136,7 @@ pub(crate) fn print(out: &mut BoundedText, value: &Value) -> Result<(), Full> {
 }
 
 fn print_record(out: &mut BoundedText, record: &Record) -> Result<(), Full> {
-    out.put(if record.name.starts_with('*') { "&{" } else { "{" })?;
+    out.put(if record.is_pointer() { "&{" } else { "{" })?;
     for (i, (_, field)) in record.fields.iter().enumerate() {
         if i > 0 {
             out.put(" ")?;

@@ -26,6 +26,8 @@ pub(crate) enum Value {
     Bool(bool),
     /// Go's `int`.
     Int(i64),
+    /// Go's `uint8` or `uint16`.
+    Uint(Uint),
     /// Go's `float64`, which every JSON number is.
     Float(f64),
     /// Go's `string`: bytes, most often UTF-8.
@@ -40,6 +42,15 @@ pub(crate) enum Value {
     Time(Time),
 }
 
+/// A whole number that Go does not take for an `int`: no parameter accepts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uint {
+    /// A byte of a text: `index "abc" 0`.
+    Byte(u8),
+    /// A port, a priority, a weight.
+    Short(u16),
+}
+
 /// Go's type of a slice's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Elem {
@@ -49,6 +60,8 @@ pub(crate) enum Elem {
     Str,
     /// `int`
     Int,
+    /// `memkv.KVPair`, in the named type that `gets` returns.
+    Pairs,
     /// `memkv.KVPair`
     Pair,
     /// `*net.SRV`
@@ -63,6 +76,7 @@ pub(crate) struct List {
     items: Arc<Vec<Value>>,
     depth: u16,
     is_nil: bool,
+    is_null: bool,
 }
 
 /// A map of values by name.
@@ -99,7 +113,7 @@ impl List {
     /// [`TooDeep`].
     pub(crate) fn new(elem: Elem, items: Vec<Value>) -> Result<Self, TooDeep> {
         let depth = if elem == Elem::Any { depth_over(items.iter())? } else { 1 };
-        Ok(Self { elem, items: Arc::new(items), depth, is_nil: false })
+        Ok(Self { elem, items: Arc::new(items), depth, is_nil: false, is_null: false })
     }
 
     /// A `[]string`.
@@ -110,19 +124,46 @@ impl List {
     /// A slice of one flat type: texts, ints, pairs, service records.
     #[must_use]
     pub(crate) fn flat(elem: Elem, items: Vec<Value>) -> Self {
-        Self { elem, items: Arc::new(items), depth: 1, is_nil: false }
+        Self { elem, items: Arc::new(items), depth: 1, is_nil: false, is_null: false }
     }
 
     /// A nil slice, which Go treats as an empty one nearly everywhere.
     #[must_use]
     pub(crate) fn nil(elem: Elem) -> Self {
-        Self { is_nil: true, ..Self::flat(elem, Vec::new()) }
+        Self { is_nil: true, is_null: true, ..Self::flat(elem, Vec::new()) }
     }
 
-    /// Whether it is nil.
+    /// What `gets` returns when no key matches: an empty slice in confd, a nil one in its fork.
+    #[must_use]
+    pub(crate) fn no_pairs() -> Self {
+        Self { is_null: true, ..Self::flat(Elem::Pairs, Vec::new()) }
+    }
+
+    /// Whether it is nil in confd: what `eq` and `%#v` see.
     #[must_use]
     pub(crate) fn is_nil(&self) -> bool {
         self.is_nil
+    }
+
+    /// Whether it is nil in confd's fork, which alone has `toJson`.
+    #[must_use]
+    pub(crate) fn is_null(&self) -> bool {
+        self.is_null
+    }
+
+    /// The same, of another type.
+    #[must_use]
+    pub(crate) fn of(&self, elem: Elem) -> Self {
+        Self { elem, ..self.clone() }
+    }
+
+    /// The elements in the reverse order. confd reverses the slice itself, so that nil stays nil;
+    /// its fork makes a new one, except of what `gets` returned.
+    #[must_use]
+    pub(crate) fn reversed(&self) -> Self {
+        let items = self.items.iter().rev().cloned().collect();
+        let is_null = self.is_null && self.elem == Elem::Pairs;
+        Self { items: Arc::new(items), is_null, ..self.clone() }
     }
 
     /// The elements.
@@ -169,10 +210,36 @@ impl Map {
 }
 
 impl Record {
+    /// Whether values of it are pointers in Go, which are equal if they point to the same.
+    #[must_use]
+    pub(crate) fn is_pointer(&self) -> bool {
+        self.name.starts_with('*')
+    }
+
     /// A field by its name.
     #[must_use]
     pub(crate) fn field(&self, name: &str) -> Option<&Value> {
         self.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+}
+
+impl Uint {
+    /// The number.
+    #[must_use]
+    pub(crate) fn int(self) -> i64 {
+        match self {
+            Self::Byte(n) => n.into(),
+            Self::Short(n) => n.into(),
+        }
+    }
+
+    /// The numbers below it, in its type.
+    pub(crate) fn below(self) -> impl Iterator<Item = Self> {
+        let (bytes, shorts) = match self {
+            Self::Byte(n) => (0..n, 0..0),
+            Self::Short(n) => (0..0, 0..n),
+        };
+        bytes.map(Self::Byte).chain(shorts.map(Self::Short))
     }
 }
 
@@ -195,6 +262,16 @@ impl Value {
         if let Self::Str(text) = self { Some(text) } else { None }
     }
 
+    /// The number, if it is a whole one of any type.
+    #[must_use]
+    pub(crate) fn as_whole(&self) -> Option<i64> {
+        match self {
+            Self::Int(n) => Some(*n),
+            Self::Uint(n) => Some(n.int()),
+            _ => None,
+        }
+    }
+
     /// Whether `if` takes it for true: not zero, not empty.
     #[must_use]
     pub(crate) fn is_true(&self) -> bool {
@@ -202,6 +279,7 @@ impl Value {
             Self::Absent | Self::Nil => false,
             Self::Bool(b) => *b,
             Self::Int(n) => *n != 0,
+            Self::Uint(n) => n.int() != 0,
             Self::Float(f) => *f != 0.0,
             Self::Str(s) => !s.is_empty(),
             Self::List(list) => !list.items.is_empty(),
@@ -217,13 +295,16 @@ impl Value {
             Self::Absent | Self::Nil => "nil",
             Self::Bool(_) => "bool",
             Self::Int(_) => "int",
+            Self::Uint(Uint::Byte(_)) => "uint8",
+            Self::Uint(Uint::Short(_)) => "uint16",
             Self::Float(_) => "float64",
             Self::Str(_) => "string",
             Self::List(list) => match list.elem {
                 Elem::Any => "[]interface {}",
                 Elem::Str => "[]string",
                 Elem::Int => "[]int",
-                Elem::Pair => "memkv.KVPairs",
+                Elem::Pairs => "memkv.KVPairs",
+                Elem::Pair => "[]memkv.KVPair",
                 Elem::Service => "[]*net.SRV",
             },
             Self::Map(_) => "map[string]interface {}",

@@ -117,12 +117,13 @@ fn write(out: &mut BoundedText, value: &Value, indent: Option<usize>) -> Result<
         Value::Absent | Value::Nil => out.put("null")?,
         Value::Bool(b) => out.put(if *b { "true" } else { "false" })?,
         Value::Int(n) => out.put(n.to_string())?,
+        Value::Uint(n) => out.put(n.int().to_string())?,
         Value::Float(f) => out.put(number(*f)?)?,
         Value::Str(s) => string(out, s)?,
         Value::Time(time) => {
             string(out, time.format("2006-01-02T15:04:05.999999999Z07:00").as_bytes())?;
         }
-        Value::List(list) if list.is_nil() => out.put("null")?,
+        Value::List(list) if list.is_null() => out.put("null")?,
         Value::Map(map) if map.is_nil() => out.put("null")?,
         Value::List(list) => {
             let items = list.items().iter().map(|item| (None, item));

@@ -29,9 +29,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
 /// leaves the direct result of `gets` as it is, by mistake.
 fn reverse(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     match args.first() {
-        Some(Value::List(list)) if matches!(list.elem, Elem::Str | Elem::Pair) => {
-            let items = list.items().iter().rev().cloned().collect();
-            Ok(Value::List(List::flat(list.elem, items)))
+        Some(Value::List(list)) if matches!(list.elem, Elem::Str | Elem::Pair | Elem::Pairs) => {
+            Ok(Value::List(list.reversed()))
         }
         other => Ok(other.cloned().unwrap_or(Value::Nil)),
     }
@@ -39,7 +38,7 @@ fn reverse(_: &Call<'_>, args: &[Value]) -> FunctionResult {
 
 fn sorted(args: &[Value], elem: Elem, length: fn(&Value) -> usize) -> FunctionResult {
     if let Some(Value::List(list)) = args.first().filter(|list| !list.is_true()) {
-        return Ok(Value::List(list.clone()));
+        return Ok(Value::List(list.of(elem)));
     }
     let mut items = items(args, 0).to_vec();
     items.sort_by_key(length);

@@ -276,7 +276,7 @@ impl Ty {
             (Self::Any, Value::Absent) => return Ok(Value::Nil),
             (Self::Any, _) | (Self::Bool, Value::Bool(_)) | (Self::Map, Value::Map(_)) => true,
             (Self::Strings, Value::List(list)) => list.elem == Elem::Str,
-            (Self::Pairs, Value::List(list)) => list.elem == Elem::Pair,
+            (Self::Pairs, Value::List(list)) => matches!(list.elem, Elem::Pair | Elem::Pairs),
             (Self::Items, Value::List(list)) => list.elem == Elem::Any,
             (Self::Strings, Value::Absent) => return Ok(empty(Elem::Str)),
             (Self::Pairs, Value::Absent) => return Ok(empty(Elem::Pair)),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::{Call, Fault, Function, FunctionResult, Ty, bytes, text};
 use crate::template::system::ServiceRecord;
 use crate::template::time::Time;
-use crate::template::value::{Elem, List, Record, Value};
+use crate::template::value::{Elem, List, Record, Uint, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: "getenv", params: &[Ty::Str], rest: Some(Ty::Str), call: getenv },
@@ -56,15 +56,34 @@ fn unsure(name: &str, why: &str) -> Fault {
     Fault::new(what, "is the name right, and the resolver in /etc/resolv.conf reachable?")
 }
 
+/// The address that a name is, without its zone.
+fn literal(name: &str) -> Option<IpAddr> {
+    match name.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() => address.parse().ok().map(IpAddr::V6),
+        _ => name.parse().ok(),
+    }
+}
+
+/// Whether the system's resolver would take it for an address (`127.1`, `99`, `0x7f.1`), which
+/// is no name to Go.
+fn is_shortened(name: &str) -> bool {
+    name.split('.').all(|part| match part.strip_prefix("0x").or(part.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()),
+    })
+}
+
 /// The addresses of a name that fit, sorted as text.
 fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> FunctionResult {
     let name = &*text(args, 0);
-    let found = match name.parse::<IpAddr>() {
-        Ok(address) => vec![address],
-        Err(_) => call.system().addresses(name).map_err(|why| unsure(name, &why))?,
+    let found = match literal(name) {
+        Some(address) => vec![address],
+        None if is_shortened(name) => Vec::new(),
+        None => call.system().addresses(name).map_err(|why| unsure(name, &why))?,
     };
-    let mut found: Vec<String> =
-        found.iter().filter(|ip| fits(ip)).map(IpAddr::to_string).collect();
+    // To Go an address of v4 in v6 is one of v4.
+    let found = found.iter().map(IpAddr::to_canonical).filter(fits);
+    let mut found: Vec<String> = found.map(|ip| ip.to_string()).collect();
     found.sort_unstable();
     found.dedup();
     // Go's has made no list where it has found nothing, and `toJson` shows it.
@@ -103,9 +122,9 @@ fn services(mut found: Vec<ServiceRecord>) -> List {
     let records = found.into_iter().map(|record| {
         let fields = vec![
             ("Target", Value::str(record.target)),
-            ("Port", Value::Int(record.port.into())),
-            ("Priority", Value::Int(record.priority.into())),
-            ("Weight", Value::Int(record.weight.into())),
+            ("Port", Value::Uint(Uint::Short(record.port))),
+            ("Priority", Value::Uint(Uint::Short(record.priority))),
+            ("Weight", Value::Uint(Uint::Short(record.weight))),
         ];
         Value::Record(Arc::new(Record { name: "*net.SRV", fields }))
     });
@@ -142,7 +161,7 @@ mod tests {
         let services = services(found);
         let fields = services.items().iter().map(|service| match service {
             Value::Record(record) => match record.fields[..2] {
-                [("Target", Value::Str(ref target)), ("Port", Value::Int(port))] => {
+                [("Target", Value::Str(ref target)), ("Port", Value::Uint(Uint::Short(port)))] => {
                     format!("{} {port}", target.lossy())
                 }
                 _ => panic!("{record:?}"),

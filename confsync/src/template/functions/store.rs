@@ -97,12 +97,8 @@ fn beginning<'a>(
 fn gets(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let mut pairs = Vec::new();
     fitting(call, &text(args, 0), |(key, value)| pairs.push(pair(key, value)))?;
-    // With nothing found confd has no list at all, which JSON shows as `null`.
-    Ok(Value::List(if pairs.is_empty() {
-        List::nil(Elem::Pair)
-    } else {
-        List::flat(Elem::Pair, pairs)
-    }))
+    let none = pairs.is_empty();
+    Ok(Value::List(if none { List::no_pairs() } else { List::flat(Elem::Pairs, pairs) }))
 }
 
 fn getvs(call: &Call<'_>, args: &[Value]) -> FunctionResult {

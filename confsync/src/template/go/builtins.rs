@@ -2,12 +2,13 @@
 //! which do not evaluate what they do not need.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use crate::template::functions::{Call, Fault, Function, FunctionResult, MAX_TEXT, Ty, too_large};
 use crate::template::print::{self, BoundedText};
 use crate::template::runes::{is_print, runes};
 use crate::template::sprintf::sprintf;
-use crate::template::value::Value;
+use crate::template::value::{Uint, Value};
 
 pub(crate) const FUNCTIONS: &[Function] = &[
     Function { name: "not", params: &[Ty::Raw], rest: None, call: not },
@@ -48,10 +49,10 @@ fn type_name(value: Option<&Value>) -> &'static str {
 }
 
 fn place(index: &Value, end: usize) -> Result<usize, Fault> {
-    let Value::Int(n) = index else {
+    let Some(n) = index.as_whole() else {
         return Err(format!("cannot index slice/array with type {}", index.type_name()).into());
     };
-    usize::try_from(*n).ok().filter(|n| *n <= end).ok_or_else(|| {
+    usize::try_from(n).ok().filter(|n| *n <= end).ok_or_else(|| {
         Fault::new(format!("index out of range: {n}"), format!("there are {end}; test with `len`"))
     })
 }
@@ -71,7 +72,7 @@ fn index(_: &Call<'_>, args: &[Value]) -> FunctionResult {
             (Value::Str(s), _) => {
                 let at = place(index, s.len())?;
                 let byte = s.get(at).copied();
-                Value::Int(byte.ok_or_else(|| format!("index out of range: {at}"))?.into())
+                Value::Uint(Uint::Byte(byte.ok_or_else(|| format!("index out of range: {at}"))?))
             }
             (Value::Map(map), Value::Str(name)) => {
                 map.entries().get(&**name).cloned().unwrap_or(Value::Nil)
@@ -225,23 +226,62 @@ fn call(_: &Call<'_>, args: &[Value]) -> FunctionResult {
 
 /// Equal, unequal, or not to be compared.
 fn same(a: &Value, b: &Value) -> Result<bool, Fault> {
-    let nothing = |v: &Value| matches!(v, Value::Absent | Value::Nil);
     match (a, b) {
-        (a, b) if nothing(a) || nothing(b) => Ok(nothing(a) && nothing(b)),
         (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
-        (Value::Int(a), Value::Int(b)) => Ok(a == b),
         #[expect(clippy::float_cmp, reason = "Go's eq is exact")]
         (Value::Float(a), Value::Float(b)) => Ok(a == b),
         (Value::Str(a), Value::Str(b)) => Ok(a == b),
+        (Value::Int(_) | Value::Uint(_), Value::Int(_) | Value::Uint(_)) => {
+            Ok(a.as_whole() == b.as_whole())
+        }
+        _ if is_basic(a) || is_basic(b) => match is_nothing(a) || is_nothing(b) {
+            true => Ok(false),
+            false => Err(incompatible(a, b)),
+        },
+        _ => same_composite(a, b),
+    }
+}
+
+/// The same for two that are no numbers, texts or truths: a nil one equals only a nil one.
+fn same_composite(a: &Value, b: &Value) -> Result<bool, Fault> {
+    let is_struct = |value: &Value| match value {
+        Value::Record(record) => !record.is_pointer(),
+        other => matches!(other, Value::Time(_)),
+    };
+    let of_one_kind = match (a, b) {
+        (Value::List(_), Value::List(_)) | (Value::Map(_), Value::Map(_)) => true,
+        (Value::Record(a), Value::Record(b)) if a.is_pointer() && b.is_pointer() => true,
+        (a, b) => is_struct(a) && is_struct(b),
+    };
+    match (a, b) {
+        _ if !(of_one_kind || is_nothing(a) || is_nothing(b)) => Err(incompatible(a, b)),
+        _ if is_nil(a) || is_nil(b) => Ok(is_nil(a) && is_nil(b)),
+        (Value::List(_) | Value::Map(_), _) => {
+            Err(Fault::new("lists and maps cannot be compared", "compare their `len` or elements"))
+        }
         (Value::Time(a), Value::Time(b)) => Ok(a == b),
+        (Value::Record(a), Value::Record(b)) if a.is_pointer() => Ok(Arc::ptr_eq(a, b)),
         (Value::Record(a), Value::Record(b)) if a.name == b.name => {
             let pairs = a.fields.iter().zip(&b.fields);
             pairs.map(|((_, x), (_, y))| same(x, y)).try_fold(true, |all, one| Ok(all && one?))
         }
-        (Value::List(_) | Value::Map(_), Value::List(_) | Value::Map(_)) => {
-            Err(Fault::new("lists and maps cannot be compared", "compare their `len` or elements"))
-        }
-        _ => Err(incompatible(a, b)),
+        _ => Ok(false),
+    }
+}
+
+fn is_basic(value: &Value) -> bool {
+    matches!(value, Value::Bool(_) | Value::Float(_) | Value::Str(_)) || value.as_whole().is_some()
+}
+
+fn is_nothing(value: &Value) -> bool {
+    matches!(value, Value::Absent | Value::Nil)
+}
+
+fn is_nil(value: &Value) -> bool {
+    match value {
+        Value::List(list) => list.is_nil(),
+        Value::Map(map) => map.is_nil(),
+        other => is_nothing(other),
     }
 }
 
@@ -280,16 +320,14 @@ fn ne(_: &Call<'_>, args: &[Value]) -> FunctionResult {
 
 fn order(args: &[Value]) -> Result<Option<Ordering>, Fault> {
     match args {
-        [Value::Int(a), Value::Int(b)] => Ok(Some(a.cmp(b))),
         [Value::Float(a), Value::Float(b)] => Ok(a.partial_cmp(b)),
         [Value::Str(a), Value::Str(b)] => Ok(Some(a.cmp(b))),
-        [a, b] => Err(match (a, b) {
-            (
-                Value::Int(_) | Value::Float(_) | Value::Str(_),
-                Value::Int(_) | Value::Float(_) | Value::Str(_),
-            ) => incompatible(a, b),
-            _ => "invalid type for comparison".into(),
-        }),
+        [Value::Bool(_), Value::Bool(_)] => Err("invalid type for comparison".into()),
+        [a, b] => match (a.as_whole(), b.as_whole()) {
+            (Some(a), Some(b)) => Ok(Some(a.cmp(&b))),
+            _ if is_basic(a) && is_basic(b) => Err(incompatible(a, b)),
+            _ => Err("invalid type for comparison".into()),
+        },
         _ => Err("missing argument for comparison".into()),
     }
 }

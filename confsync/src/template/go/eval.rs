@@ -96,7 +96,7 @@ impl Exec<'_> {
                 Some(map.entries().get(name.as_bytes()).cloned().unwrap_or(Value::Absent))
             }
             Value::Record(record) => record.field(name).cloned(),
-            Value::List(list) if list.elem == Elem::Pair && name == "Len" => {
+            Value::List(list) if list.elem == Elem::Pairs && name == "Len" => {
                 Some(Value::Int(list.items().len() as i64))
             }
             Value::Nil => {

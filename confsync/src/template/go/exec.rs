@@ -143,12 +143,15 @@ impl<'a> Exec<'a> {
                 let items = map.entries().iter();
                 self.iterate(branch, items.map(|(k, v)| (Value::Str(k.clone()), v.clone())))?
             }
-            Value::Int(_) if decl.len() > 1 => {
+            Value::Int(_) | Value::Uint(_) if decl.len() > 1 => {
                 let fault = "a number can be ranged over with one variable only";
                 return Err(self.stop(branch.at, fault));
             }
             Value::Int(n) => {
                 self.iterate(branch, (0..*n).map(|i| (Value::Absent, Value::Int(i))))?
+            }
+            Value::Uint(n) => {
+                self.iterate(branch, n.below().map(|i| (Value::Absent, Value::Uint(i))))?
             }
             other => {
                 let fault = format!("range can't iterate over a {}", other.type_name());

@@ -18,6 +18,7 @@ pub(super) fn from_value(value: &Value) -> Json {
         Value::Absent | Value::Nil => Json::Null,
         Value::Bool(b) => Json::Bool(*b),
         Value::Int(n) => (*n).into(),
+        Value::Uint(n) => n.int().into(),
         #[expect(clippy::cast_possible_truncation, reason = "whole, and checked to be exact")]
         Value::Float(f) if f.fract() == 0.0 && f.abs() < EXACT => (*f as i64).into(),
         Value::Float(f) => Json::from(*f),

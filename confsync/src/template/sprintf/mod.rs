@@ -209,8 +209,11 @@ fn number(rest: &mut &[u8], args: &mut Args<'_>) -> Option<Result<i64, ()>> {
     if let Some(after) = rest.strip_prefix(b"*") {
         *rest = after;
         return Some(match args.take() {
-            Some(Value::Int(n)) if n.unsigned_abs() <= MAX_WIDTH.unsigned_abs() => Ok(*n),
-            _ => Err(()),
+            Some(value) => {
+                let n = value.as_whole();
+                n.filter(|n| n.unsigned_abs() <= MAX_WIDTH.unsigned_abs()).ok_or(())
+            }
+            None => Err(()),
         });
     }
     written(rest).map(Ok)

@@ -86,6 +86,11 @@ fn leaf(out: &mut BoundedText, spec: Spec, verb: char, arg: &Value) -> Result<()
             true
         }
         Value::Int(n) => integer(out, spec, verb, *n)?,
+        // In Go's syntax a number without a sign is hexadecimal.
+        Value::Uint(n) if verb == 'v' && spec.syntax => {
+            integer(out, Spec { sharp: true, ..spec }, 'x', n.int())?
+        }
+        Value::Uint(n) => integer(out, spec, verb, n.int())?,
         Value::Float(f) => real(out, spec, verb, *f)?,
         Value::Str(s) => text(out, spec, verb, s)?,
         Value::Time(time) if matches!(verb, 's' | 'v' | 'q') => {

@@ -85,6 +85,9 @@ async fn main() -> anyhow::Result<ExitCode> {
                 continue;
             }
             differences += 1;
+            println!("differs:");
+            show(&case, &[theirs, ours]);
+            println!("the smallest that does:");
             let case = sides.shrink(case).await?;
             if let Some(both) = sides.render(std::slice::from_ref(&case)).await?.first() {
                 show(&case, both);

@@ -110,7 +110,10 @@ impl Sides {
             for group in same.chunks(40).chain(other.chunks(1)) {
                 let rendered = self.render(group).await?;
                 let differs = rendered.iter().position(|[theirs, ours]| theirs != ours);
-                if let Some(less) = differs.and_then(|nth| group.get(nth)) {
+                let Some(less) = differs.and_then(|nth| group.get(nth)) else { continue };
+                // A program that was not given the time to finish has made no difference.
+                let again = self.render(std::slice::from_ref(less)).await?;
+                if again.iter().any(|[theirs, ours]| theirs != ours) {
                     case = less.clone();
                     continue 'smaller;
                 }

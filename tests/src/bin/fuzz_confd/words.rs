@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-const LITERALS: [&str; 36] = [
+const LITERALS: [&str; 37] = [
     "\"/app/a\"",
     "\"/app/*\"",
     "\"/*\"",
@@ -22,6 +22,7 @@ const LITERALS: [&str; 36] = [
     "\"1,2,3\"",
     "\",\"",
     "`raw\\n`",
+    "\"null\"",
     "1",
     "2",
     "-1",
@@ -41,7 +42,7 @@ const LITERALS: [&str; 36] = [
     "$x",
 ];
 const FIELDS: [&str; 6] = [".Key", ".Value", ".a", ".none", "$.a", "$x.Key"];
-const FUNCTIONS: [(&str, usize); 60] = [
+const FUNCTIONS: [(&str, usize); 61] = [
     ("getv", 1),
     ("getv", 2),
     ("get", 1),
@@ -80,6 +81,7 @@ const FUNCTIONS: [(&str, usize); 60] = [
     ("sortByLength", 1),
     ("sortKVByLength", 1),
     ("lookupIPV4", 1),
+    ("lookupIP", 1),
     ("len", 1),
     ("index", 2),
     ("index", 3),
@@ -231,7 +233,7 @@ impl Author<'_> {
                 4 => format += "[2]",
                 _ => {}
             }
-            // `%T` of lists, and addresses, are documented.
+            // Addresses are documented.
             format.push(letter(self.chance, VERBS));
             format += one(self.chance, &[",", " ", "é", ""]);
         }
