@@ -59,6 +59,8 @@ pub struct StepRecord {
     loads: VecDeque<Load>,
     /// Why the last step failed, until one succeeds.
     trouble: Option<String>,
+    /// The same without the time of the next try, so that it changes only with the reason.
+    failure: Option<String>,
     /// What of it was logged since other files were wanted: each reason is logged once.
     logged: Option<String>,
 }
@@ -74,6 +76,7 @@ impl StepRecord {
             load_seconds: load_seconds(),
             loads: VecDeque::new(),
             trouble: None,
+            failure: None,
             logged: None,
         }
     }
@@ -112,15 +115,23 @@ impl StepRecord {
         self.trouble.as_deref()
     }
 
+    /// Why the last step failed, if it is tried again.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
     /// Files were rejected.
     pub fn rejected(&mut self, why: &str) {
         self.counts.refusals += 1;
+        self.failure = None;
         self.report_trouble(rejection_text(why));
     }
 
     /// A step failed, and is tried again after this pause.
     pub fn failed(&mut self, why: &str, pause: Duration) {
         self.counts.failures += 1;
+        self.failure = Some(why.to_owned());
         self.report_trouble(match self.retries {
             true => format!("{why}; trying again in {}", format_span(pause)),
             false => why.to_owned(),
@@ -155,6 +166,7 @@ impl StepRecord {
     /// A step succeeded, or what failed is not wanted any more.
     pub fn recovered(&mut self) {
         self.logged = None;
+        self.failure = None;
         if let Some(trouble) = self.trouble.take() {
             tracing::info!(set = self.group, "recovered from: {trouble}");
         }
@@ -189,8 +201,10 @@ mod tests {
         let mut record = StepRecord::new("web".into());
         record.failed("no nginx", Duration::from_secs(2));
         assert_eq!(record.trouble(), Some("no nginx; trying again in 2s"));
+        assert_eq!(record.failure(), Some("no nginx"));
         record.rejected("unknown directive");
         assert_eq!(record.trouble(), Some("refused: unknown directive"));
+        assert_eq!(record.failure(), None, "not tried again");
         let wanted = Counts { refusals: 1, failures: 1, ..Counts::default() };
         assert_eq!(record.counts(), wanted);
         record.recovered();
