@@ -27,7 +27,7 @@ fn render(case: &Path, kv: &BTreeMap<String, String>) -> Result<Vec<u8>, String>
     let sources =
         TemplateSources { templates: Some(case.to_owned()), ..TemplateSources::default() };
     let template = Template::compile(Path::new("t.tmpl"), &text, Engine::Go, &sources);
-    let input = Input { system: Arc::new(LocalSystem), ..Input::of_keys(kv.clone()) };
+    let input = Input::of_keys(kv.clone()).with_system(Arc::new(LocalSystem));
     template.and_then(|t| t.render(&input)).map_err(|e| e.to_string())
 }
 

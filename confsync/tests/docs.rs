@@ -45,7 +45,7 @@ fn input(json: &str) -> Input {
         })
     });
     let system = Arc::new(LocalSystem);
-    Input { backends: backends.collect(), system, ..Input::of_keys(kv.clone()) }
+    Input::of_keys(kv.clone()).with_system(system).with_backends(backends.collect())
 }
 
 #[test]

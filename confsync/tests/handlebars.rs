@@ -15,7 +15,7 @@ fn input() -> Input {
     let backend = Backend::parse(b"10.0.0.1:80").unwrap();
     let key = "/services/web/1".into();
     let backend = NamedBackend { key, service: "web".into(), backend };
-    Input { backends: vec![backend], ..Input::of_keys(kv) }
+    Input::of_keys(kv).with_backends(vec![backend])
 }
 
 fn partials() -> TemplateSources {

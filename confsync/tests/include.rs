@@ -11,7 +11,7 @@ fn render(folder: &Path, text: &str) -> Result<String, String> {
         TemplateSources { templates: Some(folder.to_owned()), ..TemplateSources::default() };
     let template = Template::compile(Path::new("main.tmpl"), text, Engine::Go, &sources);
     let system = Arc::new(LocalSystem);
-    let input = Input { system, ..Input::of_keys([("/name", "shop")]) };
+    let input = Input::of_keys([("/name", "shop")]).with_system(system);
     let rendered = template.and_then(|t| t.render(&input));
     rendered
         .map(|text| String::from_utf8_lossy(&text).into_owned())

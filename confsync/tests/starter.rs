@@ -3,17 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by failing")]
 
 use std::path::Path;
-use std::sync::Arc;
 
-use confsync::template::{Engine, Input, NamedBackend, Template, TemplateSources, keys, starter};
+use confsync::template::{Engine, Input, NamedBackend, Template, TemplateSources, starter};
 
 fn input() -> Input {
     let entries = [
         ("/services/apache/10.132.249.206", "10.132.249.206:7777"),
         ("/services/apache/10.132.249.212", "10.132.249.212:8888"),
     ];
-    let store = entries.map(|(key, value)| (key.into(), value.into())).into();
-    let kv = keys(&Arc::new(store), "").kv;
     let backends = entries
         .iter()
         .map(|(key, value)| NamedBackend {
@@ -22,7 +19,7 @@ fn input() -> Input {
             backend: common::model::Backend::parse(value.as_bytes()).unwrap(),
         })
         .collect();
-    Input { kv, backends, ..Input::default() }
+    Input::of_keys(entries).with_backends(backends)
 }
 
 fn render(name: &str, text: &str, input: &Input) -> String {

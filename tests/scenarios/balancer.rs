@@ -48,7 +48,7 @@ async fn without_a_table_nginx_uses_its_own_lines() {
     // A table that comes is used from the next request on.
     let folder =
         confsync::proxy::membership::table::TableFolder::open(scene.folder.path(), None, 1024, 64);
-    let _table = folder.unwrap().table("app").unwrap();
+    let _table = folder.unwrap().table("app", 0).unwrap();
     assert_eq!(scene.nginx.get("/").await.unwrap().status, 503);
 }
 

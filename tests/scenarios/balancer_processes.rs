@@ -192,7 +192,7 @@ async fn a_run_of_confsync_takes_over_the_table_of_the_one_before() {
     scene.flying(slot, 1).await;
     scene.join(&stays);
     scene.leave(&leaves);
-    let again = scene.folder.table("app").unwrap();
+    let again = scene.folder.table("app", 0).unwrap();
     assert_eq!(again.instance(), scene.table().instance());
     assert_eq!(again.roster.members().count(), 1);
     assert_eq!(again.roster.leaving().map(|(_, slot)| slot).collect::<Vec<_>>(), [slot]);
@@ -212,7 +212,7 @@ async fn more_workers_than_columns_are_noticed() {
     let folder =
         confsync::proxy::membership::table::TableFolder::open(scene.folder.path(), None, 1024, 1);
     let folder = folder.unwrap();
-    let _table = folder.table("app").unwrap();
+    let _table = folder.table("app", 0).unwrap();
     let _nginx = scene.nginx.start().await;
     eventually("a request that is not counted", || async {
         let answer = scene.nginx.get("/").await?;

@@ -78,7 +78,7 @@ impl Scene {
         let nginx = Nginx::prepare(&lab);
         let path = lab.folder("live");
         let folder = TableFolder::open(&path, None, CAPACITY, 64).unwrap();
-        let table = Mutex::new(folder.table("app").unwrap());
+        let table = Mutex::new(folder.table("app", 0).unwrap());
         let scene = Self { table, folder, nginx, lab };
         scene.write_conf(conf)?;
         Some(scene)

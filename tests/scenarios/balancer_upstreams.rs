@@ -118,12 +118,56 @@ async fn another_table_than_ours_is_no_confirmation() {
     assert_eq!(scene.nginx.get("/").await.unwrap().body, "a\n");
 }
 
+/// The workers have the small table mapped: they need a reload for the larger one, and so does
+/// whoever takes over what an earlier run has left.
+#[tokio::test]
+async fn an_upstream_that_outgrows_its_table_gets_a_larger_one() {
+    let Some((scene, _nginx)) = Scene::start(&Conf::default()).await else { return };
+    for file in ["app.members", "app.counts"] {
+        std::fs::remove_file(scene.folder.path().join(file)).unwrap();
+    }
+    let small = || TableFolder::open(scene.folder.path(), None, 4, 64).unwrap();
+    let mut live = LiveUpstreams::new(small());
+    let a = Backend::start(&scene.lab, "a").await;
+    let with = |count: u16| {
+        let mut all = members([&a]);
+        for port in 1..count {
+            let endpoint = a.address().to_string().parse().unwrap();
+            all.insert(
+                format!("/services/app/{port}").into(),
+                UpstreamMember { endpoint, weight: 1 },
+            );
+        }
+        all
+    };
+    live.set("app", &with(2)).await.unwrap();
+    scene.nginx.signal(tests::Signal::HUP);
+    eventually("nginx has the small table", || async {
+        live.confirm().await.map_err(|error| error.to_string())
+    })
+    .await;
+    live.set("app", &with(5)).await.unwrap();
+    let error = live.confirm().await.unwrap_err();
+    assert!(matches!(error, MembershipError::OtherTable { .. }), "{error}");
+    scene.nginx.signal(tests::Signal::HUP);
+    eventually("nginx has the larger table", || async {
+        live.confirm().await.map_err(|error| error.to_string())
+    })
+    .await;
+    // Fewer do not make it smaller, and neither does a new run.
+    drop(live);
+    let mut live = LiveUpstreams::new(small());
+    live.set("app", &with(1)).await.unwrap();
+    live.confirm().await.unwrap();
+    assert_eq!(scene.nginx.get("/").await.unwrap().body, "a\n");
+}
+
 #[tokio::test]
 async fn what_a_balancer_cannot_use_is_refused_whole() {
     let Some(scene) = Scene::prepare(&Conf::default()) else { return };
     let mut live = live(&scene);
     let member = UpstreamMember { endpoint: "name.example:80".parse().unwrap(), weight: 1 };
-    let members = [(Arc::from("/services/app/a"), member)].into();
+    let members = [(Arc::from("/services/app/a"), member)].into_iter().collect();
     let error = live.set("app", &members).await.unwrap_err();
     assert!(error.to_string().contains("name.example:80 is no IP address"), "{error}");
     let error = tokio::time::timeout(Duration::from_secs(30), live.confirm()).await.unwrap();

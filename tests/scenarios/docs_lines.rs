@@ -8,7 +8,7 @@ use super::docs::{pages, spans};
 
 /// Where the status for the service manager is made, and of which functions.
 const WORDS: [(&str, &str, &str); 2] = [
-    ("confsync/src/status/state.rs", "pub fn words(&self)", "pub fn wanted_backends"),
+    ("confsync/src/status/state.rs", "pub fn words(&self)", "/// Whether the first configuration"),
     (
         "register/src/sidekick/status_line.rs",
         "pub(super) fn of",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use super::key::{KeyError, Prefix};
@@ -76,6 +77,18 @@ pub struct Snapshot {
     /// The entries, by key. A copy shares them: it costs nothing, and neither does a change of
     /// one of them in it.
     pub entries: OrdMap<Arc<str>, Entry>,
+}
+
+/// The keys whose values differ in two maps. What they share is not looked at: between a map and a
+/// changed copy of it, this costs what has changed.
+pub fn changed_keys<'m, K: Ord + Clone, V: Clone + PartialEq>(
+    before: &'m OrdMap<K, V>,
+    now: &'m OrdMap<K, V>,
+) -> impl Iterator<Item = &'m K> {
+    before.diff(now).map(|item| match item {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+        DiffItem::Update { new: (key, _), .. } => key,
+    })
 }
 
 impl Entry {
@@ -173,9 +186,11 @@ impl Snapshot {
     /// Whether keys and values are the same, whatever their revisions and leases.
     #[must_use]
     pub fn same_values(&self, other: &Self) -> bool {
-        let alike = |(a, b): (&Entry, &Entry)| a.key == b.key && a.value == b.value;
-        self.entries.len() == other.entries.len()
-            && self.entries.values().zip(other.entries.values()).all(alike)
+        let value = |entries: &OrdMap<Arc<str>, Entry>, key| {
+            entries.get(key).map(|entry: &Entry| entry.value.clone())
+        };
+        changed_keys(&self.entries, &other.entries)
+            .all(|key| value(&self.entries, key) == value(&other.entries, key))
     }
 
     /// Whether `earlier` cannot have come before this: a key as old as `earlier` is not in it,
@@ -192,7 +207,8 @@ impl Snapshot {
         };
         let lost_one =
             self.revision == earlier.revision && self.entries.len() != earlier.entries.len();
-        lost_one || self.entries.values().filter(old).any(is_new)
+        let changed = changed_keys(&earlier.entries, &self.entries);
+        lost_one || changed.filter_map(|key| self.entries.get(key)).filter(old).any(is_new)
     }
 
     /// Applies one change. One that is older than the snapshot is skipped, so a watch may

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::view::{Ignored, Options, Stale, StaleReason, Start, View};
 use crate::backoff::Backoff;
-use crate::model::{Change, Entry, Revision, Snapshot, Tree, format_span};
+use crate::model::{Change, Entry, Revision, Snapshot, Tree, changed_keys, format_span};
 use crate::runtime::OutageLog;
 use crate::store::{Store, StoreError, Watch, WatchEvent, default_deadline, read_deadline};
 
@@ -154,14 +154,15 @@ impl<S: Store> Follower<S> {
     fn is_known(&self, snapshot: &Snapshot) -> bool {
         let view = self.view.borrow();
         let Some(before) = &view.snapshot else { return false };
-        let same = |(a, b): (&Entry, &Entry)| {
-            a.key == b.key && a.value == b.value && a.created == b.created
+        let entry = |snapshot: &Snapshot, key: &Arc<str>| {
+            let entry = snapshot.entries.get(key);
+            entry.map(|entry: &Entry| (entry.value.clone(), entry.created))
         };
         view.stale.is_none()
             && before.cluster == snapshot.cluster
             && before.revision <= snapshot.revision
-            && before.entries.len() == snapshot.entries.len()
-            && before.entries.values().zip(snapshot.entries.values()).all(same)
+            && changed_keys(&before.entries, &snapshot.entries)
+                .all(|key| entry(before, key) == entry(snapshot, key))
     }
 
     fn publish(&mut self, snapshot: Snapshot) {

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::handshake::Bookkeeping;
-use common::model::{Backend, Snapshot};
+use common::model::Snapshot;
 use common::store::Store;
 
 use super::render::{RenderRules, RenderVerdict, RenderedResource, Withheld, log_rejected};
-use crate::backends::RejectedValue;
+use super::route_table::RouteTable;
 use crate::backends::known::KnownBackends;
 use crate::backends::saved::SavedBackends;
+use crate::backends::{Entries, KeySelection, ParsedKeys, RejectedValues};
+use crate::config::last_render::LastRender;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::rendered::RenderedFile;
@@ -25,7 +27,27 @@ pub(super) struct GroupRenderer<S> {
     bookkeeping: Bookkeeping,
     /// What each resource routes to, by its name.
     known: BTreeMap<String, KnownBackends>,
-    rejected: Vec<RejectedValue>,
+    /// What of the last render of each resource need not be made again.
+    last: BTreeMap<String, LastResource>,
+    rejected: RejectedValues,
+    routes: RouteTable,
+}
+
+/// A resource as it was read and rendered last.
+#[derive(Debug, Default)]
+struct LastResource {
+    entries: Entries,
+    seen: ParsedKeys,
+    render: LastRender,
+}
+
+impl LastResource {
+    /// The keys as etcd has them now.
+    fn see(&mut self, reading: &KeySelection, entries: &Entries) -> ParsedKeys {
+        reading.see_changes(&mut self.seen, &self.entries, entries);
+        self.entries = entries.clone();
+        self.seen.clone()
+    }
 }
 
 /// What a render depends on besides the keys.
@@ -61,7 +83,8 @@ impl<S: Store> GroupRenderer<S> {
         bookkeeping: Bookkeeping,
         known: BTreeMap<String, KnownBackends>,
     ) -> Self {
-        Self { group, store, bookkeeping, known, rejected: Vec::new() }
+        let (last, rejected, routes) = Default::default();
+        Self { group, store, bookkeeping, known, last, rejected, routes }
     }
 
     /// Renders all resources, or none: what is wrong with one speaks for all.
@@ -71,17 +94,20 @@ impl<S: Store> GroupRenderer<S> {
         circumstances: Circumstances<'_>,
     ) -> GroupRender {
         let rules = circumstances.rules(&self.store, &self.bookkeeping);
-        let (mut files, mut rejected, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut files, mut rejected) = (Vec::new(), RejectedValues::new());
+        let mut adopted = Vec::new();
         let (mut withheld, mut is_unverified) = (None, circumstances.regressed);
         for program in &self.group.programs {
             let name = &program.resource.name;
             let known = self.known.entry(name.clone()).or_default();
-            let mut seen = program.resource.reading.see(snapshot.entries.values());
-            let rendered = match rules.render(program, known, &mut seen).await {
+            let last = self.last.entry(name.clone()).or_default();
+            let mut seen = last.see(&program.resource.reading, &snapshot.entries);
+            let rendered = rules.render(program, &mut last.render, known, &mut seen).await;
+            let rendered = match rendered {
                 Ok(rendered) => rendered,
                 Err(cause) => {
                     if cause.too_few_backends {
-                        self.rejected = seen.refused;
+                        self.rejected = seen.rejected;
                     }
                     let cause = self.named(program, cause);
                     let verdict = RenderVerdict::new(Some(cause), is_unverified);
@@ -92,7 +118,7 @@ impl<S: Store> GroupRenderer<S> {
             let RenderedResource { file, retained, withheld: cause } = rendered;
             withheld = cause.map(|cause| self.named(program, cause)).or(withheld);
             files.push(file);
-            rejected.extend(seen.refused.clone());
+            rejected = rejected.union(seen.rejected.clone());
             adopted.push((name.clone(), seen, retained));
         }
         log_rejected(&self.rejected, &rejected);
@@ -152,15 +178,12 @@ impl<S: Store> GroupRenderer<S> {
         self.known
     }
 
-    pub(super) fn rejected(&self) -> &[RejectedValue] {
+    pub(super) fn rejected(&self) -> &RejectedValues {
         &self.rejected
     }
 
     /// Where requests are to go.
-    pub(super) fn routes(&self, left_out: &BTreeSet<Arc<str>>) -> Routes {
-        let all = self.known.values().flat_map(KnownBackends::backends);
-        let route = |backend: &Backend| (backend.addr.to_string().into(), backend.weight);
-        let routed = all.filter(|(key, _)| !left_out.contains(&**key));
-        routed.map(|(key, registered)| (Arc::clone(key), route(&registered.backend))).collect()
+    pub(super) fn routes(&mut self, left_out: &BTreeSet<Arc<str>>) -> Routes {
+        self.routes.update(&self.known, left_out)
     }
 }

@@ -16,6 +16,7 @@ mod probing;
 mod publication;
 pub(crate) mod render;
 mod report;
+mod route_table;
 mod routing;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ use crate::apply::pipeline::Pipeline;
 use crate::apply::step::StepOutcome;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
+use crate::install::write_pause;
 use crate::status::audit::Changes;
 use crate::status::state::GroupState;
 
@@ -99,6 +101,8 @@ pub(crate) struct Agent<S> {
     publication: Publication,
     /// The revision whose backends are saved for the next start.
     saved: Option<Revision>,
+    /// No others are saved before this instant.
+    save_after: Option<Instant>,
     last_load: Option<Instant>,
     heartbeat: Heartbeat,
 }
@@ -120,6 +124,7 @@ impl<S: Store> Agent<S> {
             publication: Publication::new(&group, parts.publish, parts.members, state),
             renderer: GroupRenderer::new(group, store, bookkeeping, known_backends),
             saved: None,
+            save_after: None,
             last_load: None,
             heartbeat,
         }
@@ -186,6 +191,7 @@ impl<S: Store> Agent<S> {
             debounce_ends: self.debounce.ends(),
             decide_again: self.decided.again(),
             probe_again: self.probing.next(),
+            save_again: self.save_after.filter(|_| self.to_save().is_some()),
             has_old_generations: self.pipeline.status().old_generations > 0,
             last_load: self.last_load,
         }
@@ -354,19 +360,34 @@ impl<S: Store> Agent<S> {
         }
     }
 
-    /// Saves what is proven for the next start; not while any loss is uncertain.
+    /// Saves what is proven for the next start, if the last save is a while ago.
     async fn save_backends(&mut self) {
-        let Some(snapshot) = self.view.borrow().snapshot.clone() else { return };
-        let applied = self.applied();
-        let is_settled = *self.decided.verdict() == RenderVerdict::Settled;
-        if is_settled && applied == Some(snapshot.revision) && applied != self.saved {
-            self.saved = applied;
+        if self.save_after.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        if let Some(snapshot) = self.to_save() {
+            self.saved = Some(snapshot.revision);
             self.renderer.save(&snapshot).await;
+            let backends = self.renderer.known().values().map(|known| known.backends().len());
+            self.save_after = Some(Instant::now() + write_pause(backends.sum()));
         }
     }
 
-    /// Files in place that are not loaded are; nothing new is installed.
+    /// What is proven and not saved; nothing while any loss is uncertain.
+    fn to_save(&self) -> Option<Arc<Snapshot>> {
+        let snapshot = self.view.borrow().snapshot.clone()?;
+        let applied = self.applied();
+        let is_settled = *self.decided.verdict() == RenderVerdict::Settled;
+        let is_new = applied == Some(snapshot.revision) && applied != self.saved;
+        (is_settled && is_new).then_some(snapshot)
+    }
+
+    /// Files in place that are not loaded are, and what is active is written; nothing new is
+    /// installed.
     async fn end(mut self) -> BTreeMap<String, KnownBackends> {
+        self.pipeline.write_what_is_active().await;
+        self.save_after = None;
+        self.save_backends().await;
         if self.pipeline.pending(Instant::now()) == PendingStep::Reload {
             self.pipeline.step(Instant::now()).await;
             self.publication.outdate();

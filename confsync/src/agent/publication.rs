@@ -92,7 +92,7 @@ impl Publication {
         let now = SystemTime::now();
         let is_pending = !facts.progress.in_sync;
         self.pending_since = is_pending.then(|| self.pending_since.unwrap_or(now));
-        let backends = self.backends.update(facts.group, known, served, now);
+        let backends = self.backends.update(known, served, now);
         let resource = |program: &CompiledResource| {
             resource_state(program, self.backends.services_of(&program.resource.name))
         };

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::handshake::Bookkeeping;
+use common::model::changed_keys;
 use common::store::Store;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::backends::known::KnownBackends;
 use crate::backends::loss_check::{LossCheck, LossOutcome};
-use crate::backends::{ParsedKeys, RejectedValue};
+use crate::backends::{ParsedKeys, RejectedValues};
+use crate::config::last_render::LastRender;
 use crate::config::program::CompiledResource;
 use crate::config::rendered::RenderedFile;
 
@@ -75,6 +77,7 @@ impl<S: Store> RenderRules<'_, S> {
     pub(crate) async fn render(
         &self,
         program: &CompiledResource,
+        last: &mut LastRender,
         known: &mut KnownBackends,
         seen: &mut ParsedKeys,
     ) -> Result<RenderedResource, Withheld> {
@@ -91,11 +94,12 @@ impl<S: Store> RenderRules<'_, S> {
         };
         let LossOutcome { retained, too_few } = check.look(known, seen).await;
         let withheld = too_few.map(|why| Withheld { why, too_few_backends: true });
-        if let Some(withheld) = withheld.as_ref().filter(|_| known.backends().next().is_none()) {
+        if let Some(withheld) = withheld.as_ref().filter(|_| known.backends().is_empty()) {
             // Nothing of before could stay in the file instead.
             return Err(withheld.clone());
         }
-        let file = off_workers(|| program.render(&without(seen, self.left_out)))?;
+        let shown = without(seen, self.left_out);
+        let file = off_workers(|| program.render_after(last, &shown))?;
         Ok(RenderedResource { file, retained, withheld })
     }
 }
@@ -108,7 +112,7 @@ fn without<'s>(seen: &'s ParsedKeys, left_out: &BTreeSet<Arc<str>>) -> Cow<'s, P
     let mut shown = seen.clone();
     for key in left_out {
         shown.backends.remove(key);
-        Arc::make_mut(&mut shown.entries).remove(key);
+        shown.entries.remove(key);
     }
     Cow::Owned(shown)
 }
@@ -125,12 +129,12 @@ fn off_workers<T>(render: impl FnOnce() -> T) -> T {
 }
 
 /// Logs which values are rejected that were not before, and which are no more.
-pub(crate) fn log_rejected(before: &[RejectedValue], now: &[RejectedValue]) {
-    for rejected in now.iter().filter(|value| !before.contains(value)) {
-        tracing::warn!(key = rejected.key, "value refused: {}", rejected.why);
-    }
-    for recovered in before.iter().filter(|value| !now.iter().any(|n| n.key == value.key)) {
-        tracing::info!(key = recovered.key, "no longer refused");
+pub(crate) fn log_rejected(before: &RejectedValues, now: &RejectedValues) {
+    for key in changed_keys(before, now) {
+        match now.get(key) {
+            Some(why) => tracing::warn!(key = &**key, "value refused: {why}"),
+            None => tracing::info!(key = &**key, "no longer refused"),
+        }
     }
 }
 

@@ -12,14 +12,14 @@ use super::render::Withheld;
 use crate::acks::members::Applied;
 use crate::apply::pipeline::PipelineStatus;
 use crate::apply::record::HISTORY;
-use crate::backends::RejectedValue;
+use crate::backends::RejectedValues;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::install::Digest;
 use crate::status::resources::{
     ResourceState, ServiceState, TroublePlace, named_line, template_line,
 };
-use crate::status::state::{BackendState, GroupState, LoadState, RefusedState};
+use crate::status::state::{BackendCounts, BackendStates, GroupState, LoadState, RefusedState};
 
 /// The longest reason that an acknowledgement gives, in characters.
 const LONGEST_REASON: usize = 500;
@@ -47,7 +47,7 @@ pub(super) struct ReportFacts<'a> {
     pub(super) progress: &'a GroupProgress,
     pub(super) pipeline: PipelineStatus<'a>,
     pub(super) withheld: Option<&'a Withheld>,
-    pub(super) rejected: &'a [RejectedValue],
+    pub(super) rejected: &'a RejectedValues,
 }
 
 impl ReportFacts<'_> {
@@ -55,7 +55,7 @@ impl ReportFacts<'_> {
     /// loads of a predecessor.
     pub(super) fn state(
         &self,
-        backends: Vec<Arc<BackendState>>,
+        (backends, counts): (BackendStates, BackendCounts),
         resources: Vec<ResourceState>,
         pending_since: Option<SystemTime>,
         loads_before: &[LoadState],
@@ -80,6 +80,7 @@ impl ReportFacts<'_> {
             trouble,
             resources,
             backends,
+            counts,
             refused: self.rejected.iter().map(rejected_state).collect(),
             driver: pipeline.driver.0,
             driver_reason: pipeline.driver.1.map(str::to_owned),
@@ -121,7 +122,7 @@ impl ReportFacts<'_> {
         let files: Vec<String> = programs.iter().map(dest).collect();
         if let Some((index, line)) = named_line(text, files.iter().map(String::as_str)) {
             let program = programs.get(index)?;
-            let rendered = self.pipeline.wanted_files.get(index);
+            let rendered = self.pipeline.wanted_files.and_then(|wanted| wanted.files().get(index));
             let template_line = rendered
                 .and_then(|rendered| template_line(program.template(), &rendered.bytes, line));
             return Some(TroublePlace { line: Some(line), template_line, ..place(program) });
@@ -180,8 +181,8 @@ pub(super) fn resource_state(
     ResourceState { name, file: dest(program), template: src(program), services }
 }
 
-fn rejected_state(rejected: &RejectedValue) -> RefusedState {
-    RefusedState { key: rejected.key.clone(), why: rejected.why.clone() }
+fn rejected_state((key, why): (&Arc<str>, &Arc<str>)) -> RefusedState {
+    RefusedState { key: key.to_string(), why: why.to_string() }
 }
 
 fn dest(program: &CompiledResource) -> String {

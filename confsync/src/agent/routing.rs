@@ -33,7 +33,7 @@ impl Routing {
             (Arc::clone(&backend.key), (Arc::clone(&backend.addr), backend.weight))
         };
         let served = before.filter(|before| before.live.is_some()).map(|before| {
-            let active = before.backends.iter().filter(|backend| backend.live);
+            let active = before.backends.values().filter(|backend| backend.live);
             ServedRoutes { routes: active.map(route).collect(), keys: Arc::default() }
         });
         Self { served, lingering: BTreeSet::new() }
@@ -78,9 +78,12 @@ impl Routing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::change_summary::Route;
 
     fn routes(addrs: &[&str]) -> Routes {
-        let route = |addr: &&str| (format!("/services/web/{addr}").into(), ((*addr).into(), 1));
+        let route = |addr: &&str| -> (Arc<str>, Route) {
+            (format!("/services/web/{addr}").into(), ((*addr).into(), 1))
+        };
         addrs.iter().map(route).collect()
     }
 

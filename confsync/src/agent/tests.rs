@@ -110,7 +110,7 @@ async fn a_newcomer_is_rendered_applied_and_acknowledged() {
     let joined = rig.set(&web(2), "10.0.0.2:80");
     let state = rig.applied(joined).await;
     assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 10.0.0.2:80 "));
-    assert!(state.backends.iter().all(|backend| backend.live) && state.backends.len() == 2);
+    assert!(state.backends.values().all(|backend| backend.live) && state.backends.len() == 2);
     assert_eq!(state.loads.last().unwrap().cause, "10.0.0.2:80 joined");
     assert_eq!(rig.ack().unwrap().applied, joined);
     // A value that is put again unchanged is no load; the next change is one.
@@ -118,7 +118,7 @@ async fn a_newcomer_is_rendered_applied_and_acknowledged() {
     let moved = rig.set(&web(2), "10.0.0.3:80");
     assert_eq!(rig.applied(moved).await.loads_total, 3);
     let known = rig.stopped().await;
-    assert_eq!(known["app"].backends().count(), 2);
+    assert_eq!(known["app"].backends().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,9 +203,9 @@ async fn a_backend_that_a_restored_store_does_not_have_is_retained_while_it_answ
     rig.applied(store.revision()).await;
     store.restore(&older);
     rig.set(&web(3), "127.0.0.1:10");
-    let is_retained = |state: &GroupState| state.backends.iter().any(|backend| backend.held);
+    let is_retained = |state: &GroupState| state.backends.values().any(|backend| backend.held);
     let state = rig.until(|state| state.in_sync && is_retained(state)).await;
-    let listed: Vec<&str> = state.backends.iter().map(|backend| &*backend.addr).collect();
+    let listed: Vec<&str> = state.backends.values().map(|backend| &*backend.addr).collect();
     assert_eq!(listed, [addr.as_str(), "127.0.0.1:10"], "the one that refuses is gone");
     assert_eq!(rig.ack().unwrap().retained, [web(1)]);
     drop(listener);
@@ -289,7 +289,7 @@ async fn a_load_at_hand_is_finished_when_the_end_is_asked_for() {
     let state = rig.state.clone();
     let known = rig.stopped().await;
     assert!(state.borrow().in_sync, "{:?}", state.borrow().trouble);
-    assert_eq!(known["app"].backends().count(), 1);
+    assert_eq!(known["app"].backends().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

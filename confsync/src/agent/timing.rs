@@ -49,6 +49,7 @@ pub(super) struct Waits {
     pub(super) debounce_ends: Option<Instant>,
     pub(super) decide_again: Option<Instant>,
     pub(super) probe_again: Option<Instant>,
+    pub(super) save_again: Option<Instant>,
     pub(super) has_old_generations: bool,
     pub(super) last_load: Option<Instant>,
 }
@@ -62,7 +63,7 @@ impl Waits {
             // A pause may have ended since the last step.
             _ => Some(now),
         };
-        let ends = [step, self.debounce_ends, self.decide_again, self.probe_again];
+        let ends = [step, self.debounce_ends, self.decide_again, self.probe_again, self.save_again];
         let ends = ends.into_iter().flatten().chain(self.old_generations(now));
         ends.fold(now + LOOK_AT_FILES, Instant::min)
     }
@@ -85,6 +86,7 @@ mod tests {
             debounce_ends: None,
             decide_again: None,
             probe_again: None,
+            save_again: None,
             has_old_generations: false,
             last_load: None,
         }
@@ -99,7 +101,8 @@ mod tests {
             Waits { pending: PendingStep::NotBefore(at(2)), ..nothing() },
             Waits { debounce_ends: Some(at(2)), decide_again: Some(at(3)), ..nothing() },
             Waits { decide_again: Some(at(2)), probe_again: Some(at(4)), ..nothing() },
-            Waits { probe_again: Some(at(2)), ..nothing() },
+            Waits { probe_again: Some(at(2)), save_again: Some(at(3)), ..nothing() },
+            Waits { save_again: Some(at(2)), ..nothing() },
         ] {
             assert_eq!(waits.first_end(now), at(2), "{waits:?}");
         }

@@ -3,6 +3,8 @@
 //!
 //! What to do when, is decided elsewhere.
 
+use std::collections::VecDeque;
+
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::install::{
@@ -17,19 +19,22 @@ pub(super) struct GroupFiles {
     targets: Vec<Target>,
     /// Nobody else writes the targets.
     locks: Vec<DestLock>,
-    edited: Option<EditedFiles>,
+    written: VecDeque<WrittenFiles>,
     unproven: Unproven,
     /// The files as they were last looked at.
     stamp: Stamp,
 }
 
-/// A check has edited the candidates: what is in place has another digest than what was rendered,
-/// and counts as it all the same.
+/// Files that were wanted, and what their bytes are on disk. These differ where a check has edited
+/// the candidates, and where a driver knows members apart from the files.
 #[derive(Debug, Clone, Copy)]
-struct EditedFiles {
-    in_place: Digest,
-    rendered: Digest,
+struct WrittenFiles {
+    on_disk: Digest,
+    wanted: Digest,
 }
+
+/// How many written files are known again: those in place, the previous ones, and some more.
+const WRITTEN: usize = 4;
 
 /// Whether the files in place wait for their proof; the previous ones are there until then.
 #[derive(Debug)]
@@ -88,13 +93,13 @@ impl GroupFiles {
             }
         };
         let stamp = Stamp::default();
-        Ok(Self { group, targets, locks, edited: None, unproven, stamp })
+        Ok(Self { group, targets, locks, written: VecDeque::new(), unproven, stamp })
     }
 
     /// The digest of what is in place; `None` where a file is missing.
     #[must_use]
     pub(super) fn in_place(&self) -> Option<Digest> {
-        self.as_rendered(digest_in_place(&self.targets))
+        digest_in_place(&self.targets).map(|found| self.as_wanted(found))
     }
 
     /// Whether an earlier run left files in place that nothing has proven.
@@ -127,9 +132,20 @@ impl GroupFiles {
         self.stamp = stamp;
         let targets = self.targets.clone();
         match blocking(move || Ok(digest_in_place(&targets))).await {
-            Ok(found) => FilesInPlace::Read(self.as_rendered(found)),
+            Ok(found) => FilesInPlace::Read(found.map(|found| self.as_wanted(found))),
             Err(_) => FilesInPlace::Same,
         }
+    }
+
+    /// The files in place as they are known if they are those that are `wanted`: an earlier run may
+    /// have written them. `None` if they are not, or this was known.
+    pub(super) fn recognize(&mut self, wanted: &Wanted, in_place: Digest) -> Option<Digest> {
+        let is_known = self.written.iter().any(|written| written.wanted == in_place);
+        if is_known || in_place == wanted.digest() || in_place != wanted.digest_on_disk() {
+            return None;
+        }
+        self.note_written(in_place, wanted.digest());
+        Some(wanted.digest())
     }
 
     /// Writes the candidates beside their dests.
@@ -137,6 +153,8 @@ impl GroupFiles {
     /// # Errors
     /// Why not, for operators.
     pub(super) async fn stage(&mut self, wanted: Wanted) -> Result<StagedFiles, String> {
+        let (on_disk, digest) = (wanted.digest_on_disk(), wanted.digest());
+        self.note_written(on_disk, digest);
         let staged = blocking(move || StagedFiles::write(&wanted)).await;
         let staged = staged.map_err(|error| format!("cannot stage: {error}"))?;
         // Where a folder was made just now, nothing could be locked before.
@@ -153,7 +171,7 @@ impl GroupFiles {
         staged: StagedFiles,
         proof: Proof,
     ) -> Result<(), String> {
-        let rendered = staged.digest();
+        let wanted = staged.digest();
         let installed = blocking(move || staged.accept(proof)?.install()).await;
         let installed = installed.map_err(|error| format!("cannot install: {error}"))?;
         for dest in installed.in_place() {
@@ -162,8 +180,11 @@ impl GroupFiles {
                 "written in place, which is not atomic; mount its folder instead of the file"
             );
         }
-        let edited = installed.is_edited().then(|| digest_in_place(&self.targets)).flatten();
-        self.edited = edited.map(|in_place| EditedFiles { in_place, rendered });
+        if installed.is_edited()
+            && let Some(on_disk) = digest_in_place(&self.targets)
+        {
+            self.note_written(on_disk, wanted);
+        }
         self.unproven = Unproven::Installed(installed);
         Ok(())
     }
@@ -194,7 +215,8 @@ impl GroupFiles {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub(super) async fn write_active(&self, wanted: Wanted) -> Result<(), InstallError> {
+    pub(super) async fn write_active(&mut self, wanted: Wanted) -> Result<(), InstallError> {
+        self.note_written(wanted.digest_on_disk(), wanted.digest());
         blocking(move || {
             let staged = StagedFiles::write(&wanted)?;
             let proof = Proof::nothing_to_ask(&staged);
@@ -203,9 +225,15 @@ impl GroupFiles {
         .await
     }
 
-    fn as_rendered(&self, in_place: Option<Digest>) -> Option<Digest> {
-        let edited = self.edited.filter(|edited| in_place == Some(edited.in_place));
-        edited.map_or(in_place, |edited| Some(edited.rendered))
+    fn as_wanted(&self, on_disk: Digest) -> Digest {
+        let written = self.written.iter().find(|written| written.on_disk == on_disk);
+        written.map_or(on_disk, |written| written.wanted)
+    }
+
+    fn note_written(&mut self, on_disk: Digest, wanted: Digest) {
+        self.written.retain(|written| written.on_disk != on_disk);
+        self.written.push_front(WrittenFiles { on_disk, wanted });
+        self.written.truncate(WRITTEN);
     }
 }
 

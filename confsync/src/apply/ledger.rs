@@ -27,6 +27,8 @@ pub struct Ledger {
     /// No step before this instant: a pause after a failure, or the minimum
     /// interval between reloads. It delays, it never drops.
     not_before: Option<Instant>,
+    /// What is active is not written to the files before this instant.
+    no_write_before: Option<Instant>,
 }
 
 /// Files that the proxy, or a check, did not take.
@@ -100,7 +102,8 @@ impl Ledger {
             (false, true) => PendingStep::Reload,
         };
         let rest = self.rejection().map(|rejection| rejection.again);
-        match rest.max(self.not_before) {
+        let no_write = self.no_write_before.filter(|_| step == PendingStep::Write);
+        match rest.max(self.not_before).max(no_write) {
             Some(until) if until > now => PendingStep::NotBefore(until),
             _ => step,
         }
@@ -169,6 +172,11 @@ impl Ledger {
     /// No step before `until`.
     pub fn pause(&mut self, until: Instant) {
         self.not_before = self.not_before.max(Some(until));
+    }
+
+    /// What is active is not written to the files before `until`. Other steps do not wait for that.
+    pub fn pause_writes(&mut self, until: Instant) {
+        self.no_write_before = Some(until);
     }
 
     /// A rejection may be looked at again at once: the operator asked (SIGHUP).

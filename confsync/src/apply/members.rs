@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::install::Wanted;
+use crate::install::{Wanted, write_pause};
 use crate::proxy::driver::{
     Arrangement, DepartedMember, Driver, Pools, PublishError, ReadBack, RenderedFile,
 };
+use crate::proxy::pools::count_members;
 
 /// How often it is looked what the running proxy really has.
 const READ_BACK: Duration = Duration::from_secs(5);
@@ -188,6 +189,12 @@ impl ActiveMembers {
     #[must_use]
     pub(super) fn outlive_reload(&self) -> bool {
         self.driver.outlives_reload()
+    }
+
+    /// How long the files may stay behind what is active.
+    #[must_use]
+    pub(super) fn write_pause(&self) -> Duration {
+        write_pause(count_members(&self.pools))
     }
 
     /// Whether they are counted in nginx's log phase.

@@ -28,13 +28,13 @@ struct Retiring {
 /// How long those of before are at work.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RetiredUntil {
-    /// RetiredUntil these are gone.
+    /// Until these are gone.
     Gone(Vec<ProcessId>),
-    /// RetiredUntil nothing is in flight to these, which the running workers send nothing new to.
+    /// Until nothing is in flight to these, which the running workers send nothing new to.
     Drained(Vec<DepartedMember>),
     /// Nothing can be known; until this instant.
     Instant(Instant),
-    /// RetiredUntil a command has confirmed it for the load of this number, or a later one.
+    /// Until a command has confirmed it for the load of this number, or a later one.
     Confirmed(u64),
     /// As long as those that the next load retires.
     NextLoad,

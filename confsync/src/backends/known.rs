@@ -7,16 +7,19 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use common::handshake::Acceptance;
-use common::model::{Endpoint, StoredValue};
+use common::model::{Endpoint, changed_keys};
 
 use crate::backends::loss_policy::{LossEvidence, LossJudgement, LossPolicy};
-use crate::backends::{ParsedKeys, RegisteredBackend};
+use crate::backends::{Backends, ParsedKeys, RegisteredBackend};
+use crate::template::Texts;
 
 /// The backends that one resource routes to, and why those are kept that are absent from etcd.
 #[derive(Debug, Clone, Default)]
 pub struct KnownBackends {
-    /// The backends as last rendered, by key, with the values that templates see.
-    known: BTreeMap<Arc<str>, (Arc<RegisteredBackend>, StoredValue)>,
+    /// The backends as last rendered.
+    known: Backends,
+    /// The values that templates saw then, those of the backends among them.
+    texts: Texts,
     /// Those of them that are absent from etcd (retained).
     held: BTreeSet<String>,
     /// Those of the retained that left on purpose: their absence is no loss.
@@ -48,16 +51,16 @@ impl KnownBackends {
         seen: &ParsedKeys,
         regressed: bool,
     ) -> Option<MissingBackends> {
-        let absent = self.missing(seen);
-        let lost: BTreeSet<String> = absent.difference(&self.left).cloned().collect();
+        let missing = self.missing(seen);
+        let lost: BTreeSet<String> = missing.difference(&self.left).cloned().collect();
         if lost.is_empty() {
             return None;
         }
-        let now: BTreeSet<String> = present(seen).map(str::to_owned).collect();
-        let is_known = |key: &&Arc<str>| now.contains(&***key) || lost.contains(&***key);
-        let known = self.known.keys().filter(is_known).map(ToString::to_string).collect();
-        let (missing, why) = match policy.judge(&known, &now, regressed) {
-            LossJudgement::MissingBackends { missing, why } => (missing, why),
+        // Those that left, and keys that were only renamed, are no part of what could be lost.
+        let known = self.known.len() - (self.absent(seen).count() - lost.len());
+        let is_none_left = seen.backends.is_empty() && seen.rejected.is_empty();
+        let (missing, why) = match policy.judge(lost.len(), known, is_none_left, regressed) {
+            LossJudgement::Verify { why } => (lost, why),
             LossJudgement::Accept => {
                 let held: BTreeSet<String> = self.held.intersection(&lost).cloned().collect();
                 if held.is_empty() {
@@ -68,7 +71,7 @@ impl KnownBackends {
             }
         };
         let place = |key: String| {
-            let addr = self.known.get(key.as_str())?.0.backend.addr.clone();
+            let addr = self.known.get(key.as_str())?.backend.addr.clone();
             Some((key, addr))
         };
         Some(MissingBackends { missing: missing.into_iter().filter_map(place).collect(), why })
@@ -78,19 +81,31 @@ impl KnownBackends {
     /// registered was only renamed, and is not among them.
     #[must_use]
     pub fn missing(&self, seen: &ParsedKeys) -> BTreeSet<String> {
-        let absent = self.known.iter().filter(|(key, _)| !seen.backends.contains_key(*key));
-        let mut absent: BTreeMap<&str, &RegisteredBackend> =
-            absent.map(|(key, (registered, _))| (&**key, &**registered)).collect();
-        if !absent.is_empty() {
-            // A value that became invalid is rejected by name; its key is not missing.
-            for refused in &seen.refused {
-                absent.remove(refused.key.as_str());
-            }
-            let place = |r: &RegisteredBackend| (r.service.to_string(), r.backend.addr.clone());
-            let places: HashSet<_> = seen.backends.values().map(|r| place(r)).collect();
-            absent.retain(|_, registered| !places.contains(&place(registered)));
+        type Address<'a> = (&'a str, &'a Endpoint);
+        fn address(registered: &RegisteredBackend) -> Address<'_> {
+            (&registered.service, &registered.backend.addr)
         }
-        absent.into_keys().map(str::to_owned).collect()
+        let absent: Vec<_> = self.absent(seen).collect();
+        if absent.is_empty() {
+            return BTreeSet::new();
+        }
+        let theirs: HashSet<Address<'_>> = absent.iter().map(|(_, r)| address(r)).collect();
+        let now = seen.backends.values().map(|registered| address(registered));
+        let renamed: HashSet<Address<'_>> = now.filter(|at| theirs.contains(at)).collect();
+        let missing = absent.iter().filter(|(_, r)| !renamed.contains(&address(r)));
+        missing.map(|(key, _)| key.to_string()).collect()
+    }
+
+    /// The known keys that etcd does not have. One whose value became invalid is rejected by name,
+    /// and not absent.
+    fn absent<'k>(
+        &'k self,
+        seen: &'k ParsedKeys,
+    ) -> impl Iterator<Item = (&'k Arc<str>, &'k RegisteredBackend)> {
+        let gone = changed_keys(&self.known, &seen.backends);
+        let gone = gone.filter(|key| !seen.backends.contains_key(*key));
+        let absent = gone.filter(|key| !seen.rejected.contains_key(*key));
+        absent.filter_map(|key| Some((key, &**self.known.get(key)?)))
     }
 
     /// Notes that these keys leave on purpose, for as long as they are routed to: the leave marker
@@ -103,7 +118,7 @@ impl KnownBackends {
     /// The addresses of backends that left or leave on purpose.
     #[must_use]
     pub fn left_addresses(&self) -> BTreeSet<&Endpoint> {
-        let place = |key: &String| Some(&self.known.get(key.as_str())?.0.backend.addr);
+        let place = |key: &String| Some(&self.known.get(key.as_str())?.backend.addr);
         self.left.iter().filter_map(place).collect()
     }
 
@@ -159,9 +174,10 @@ impl KnownBackends {
 
     fn add(&self, seen: &mut ParsedKeys, keys: &BTreeSet<String>) {
         for key in keys {
-            if let Some((key, (registered, value))) = self.known.get_key_value(key.as_str()) {
+            if let Some((key, registered)) = self.known.get_key_value(key.as_str()) {
                 seen.backends.insert(Arc::clone(key), Arc::clone(registered));
-                Arc::make_mut(&mut seen.entries).insert(Arc::clone(key), value.clone());
+                let text = self.texts.get(key).cloned().unwrap_or_default();
+                seen.entries.insert(Arc::clone(key), text);
             }
         }
     }
@@ -170,23 +186,21 @@ impl KnownBackends {
     pub fn adopt(&mut self, seen: &ParsedKeys, held: BTreeSet<String>) {
         let address = |key: &str| Some(&seen.backends.get(key)?.backend.addr);
         let routed: BTreeSet<&Endpoint> = held.iter().filter_map(|key| address(key)).collect();
-        let gone = self.known.iter().filter(|(key, _)| !seen.backends.contains_key(*key));
-        let gone = gone.map(|(key, (r, _))| (key.to_string(), r.backend.addr.clone()));
-        self.shadowed.extend(gone);
+        let changed = changed_keys(&self.known, &seen.backends);
+        let gone = changed.filter(|key| !seen.backends.contains_key(*key));
+        let gone = gone.filter_map(|key| Some((key, self.known.get(key)?)));
+        self.shadowed.extend(gone.map(|(key, r)| (key.to_string(), r.backend.addr.clone())));
         self.shadowed
             .retain(|key, addr| routed.contains(addr) && !seen.backends.contains_key(key.as_str()));
-        let value = |key: &str| seen.entries.get(key).cloned().unwrap_or_default();
-        let of = |(key, r): (&Arc<str>, &Arc<RegisteredBackend>)| {
-            (Arc::clone(key), (Arc::clone(r), value(key)))
-        };
-        self.known = seen.backends.iter().map(of).collect();
+        (self.known, self.texts) = (seen.backends.clone(), seen.entries.clone());
         self.left.retain(|key| held.contains(key));
         self.held = held;
     }
 
     /// Drops the keys that are not read any more: the resource reads other trees now.
     pub fn retain(&mut self, is_read: impl Fn(&str) -> bool) {
-        self.known.retain(|key, _| is_read(key));
+        let known = self.known.iter().filter(|(key, _)| is_read(key));
+        self.known = known.map(|(key, r)| (Arc::clone(key), Arc::clone(r))).collect();
         self.held.retain(|key| is_read(key));
         self.left.retain(|key| is_read(key));
         self.shadowed.retain(|key, _| is_read(key));
@@ -205,15 +219,10 @@ impl KnownBackends {
     }
 
     /// The backends that are routed to, by key.
-    pub fn backends(&self) -> impl Iterator<Item = (&Arc<str>, &RegisteredBackend)> {
-        self.known.iter().map(|(key, (registered, _))| (key, &**registered))
+    #[must_use]
+    pub fn backends(&self) -> &Backends {
+        &self.known
     }
-}
-
-/// The keys that exist, those with an invalid value included.
-fn present(seen: &ParsedKeys) -> impl Iterator<Item = &str> {
-    let refused = seen.refused.iter().map(|refused| refused.key.as_str());
-    seen.backends.keys().map(|key| &**key).chain(refused)
 }
 
 #[cfg(test)]
@@ -234,7 +243,7 @@ mod tests {
             };
             let key: Arc<str> = format!("/services/apache/{id}").into();
             seen.backends.insert(Arc::clone(&key), Arc::new(registered));
-            Arc::make_mut(&mut seen.entries).insert(key, value.into());
+            seen.entries.insert(key, value.into());
         }
         seen
     }
@@ -300,7 +309,7 @@ mod tests {
     fn the_same_address_under_another_key_is_not_missing_and_keeps_no_removal_secret() {
         let moved = |key: &str, id: &str| {
             let mut seen = seen(&[id]);
-            let value = seen.backends.pop_first().unwrap().1;
+            let value = seen.backends.remove(format!("/services/apache/{id}").as_str()).unwrap();
             seen.backends.insert(key.into(), value);
             seen
         };
@@ -311,7 +320,7 @@ mod tests {
 
         // One key is held; a second of that address came and goes.
         let mut both = seen(&["1"]);
-        both.backends.extend(now.backends);
+        both.backends.extend(now.backends.clone());
         let held = BTreeSet::from(["/services/apache/1".to_owned()]);
         known.adopt(&both, held.clone());
         known.adopt(&seen(&["1"]), held);

@@ -88,7 +88,7 @@ impl<S: Store> LossCheck<'_, S> {
 
     /// Why `count` backends are too few to be rendered, if they are.
     fn too_few(&self, known: &mut KnownBackends, count: usize) -> Option<String> {
-        let had = known.backends().next().is_some();
+        let had = !known.backends().is_empty();
         // Without a file in place there is nothing to keep.
         let may_keep = self.in_place && (had || count > 0 || self.is_about_backends);
         match self.policy.weigh(count, self.regressed && self.may_wait) {

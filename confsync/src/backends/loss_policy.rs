@@ -63,10 +63,8 @@ pub enum LossEvidence {
 pub enum LossJudgement {
     /// Render it.
     Accept,
-    /// Verify these losses first.
-    MissingBackends {
-        /// The keys that vanished.
-        missing: BTreeSet<String>,
+    /// Verify the losses first.
+    Verify {
         /// The reason, for an operator.
         why: String,
     },
@@ -85,30 +83,28 @@ pub enum RenderDecision {
 }
 
 impl LossPolicy {
-    /// Compares the backends known so far with those that etcd has now. `regressed`: the store has
-    /// regressed less than the grace ago.
+    /// Judges that of the backends `known` so far this many are `missing`. `is_none_left`: etcd has
+    /// no others either; `regressed`: the store has regressed less than the grace ago.
     #[must_use]
     pub fn judge(
         &self,
-        known: &BTreeSet<String>,
-        now: &BTreeSet<String>,
+        missing: usize,
+        known: usize,
+        is_none_left: bool,
         regressed: bool,
     ) -> LossJudgement {
-        let missing: BTreeSet<String> = known.difference(now).cloned().collect();
-        if missing.is_empty() {
+        let why = if missing == 0 {
             return LossJudgement::Accept;
-        }
-        let share = ratio(missing.len(), known.len());
-        let why = if regressed {
-            format!("{} of {} vanished just after etcd regressed", missing.len(), known.len())
-        } else if now.is_empty() {
-            format!("all {} vanished", known.len())
-        } else if share > self.max_loss {
-            format!("{} of {} vanished at once", missing.len(), known.len())
+        } else if regressed {
+            format!("{missing} of {known} vanished just after etcd regressed")
+        } else if is_none_left {
+            format!("all {known} vanished")
+        } else if ratio(missing, known) > self.max_loss {
+            format!("{missing} of {known} vanished at once")
         } else {
             return LossJudgement::Accept;
         };
-        LossJudgement::MissingBackends { missing, why }
+        LossJudgement::Verify { why }
     }
 
     /// Which of the missing backends are retained. One without evidence (it could not be probed) is
@@ -160,21 +156,17 @@ mod tests {
     #[test]
     fn what_is_believed_and_what_is_doubted() {
         let policy = LossPolicy::default();
-        for (before, now, regressed, doubted, comment) in [
-            (&["a", "b", "c"][..], &["a", "b"][..], false, false, "one of three may go"),
-            (&["a", "b"], &["a"], false, false, "half may go: a deploy of two"),
-            (&["a", "b", "c"], &["a"], false, true, "most may not"),
-            (&["a"], &[], false, true, "nor the last"),
-            (&["a", "b", "c"], &["a", "b"], true, true, "nor any after a restore"),
-            (&[], &["a"], true, false, "joining is always accepted"),
-            (&["a"], &["b", "c"], false, true, "a full replacement is a loss too"),
+        for (missing, known, left, regressed, doubted, comment) in [
+            (1, 3, 2, false, false, "one of three may go"),
+            (1, 2, 1, false, false, "half may go: a deploy of two"),
+            (2, 3, 1, false, true, "most may not"),
+            (1, 1, 0, false, true, "nor the last"),
+            (1, 3, 2, true, true, "nor any after a restore"),
+            (0, 0, 1, true, false, "joining is always accepted"),
+            (1, 1, 2, false, true, "a full replacement is a loss too"),
         ] {
-            let judged = policy.judge(&set(before), &set(now), regressed);
-            assert_eq!(
-                matches!(judged, LossJudgement::MissingBackends { .. }),
-                doubted,
-                "{comment}"
-            );
+            let judged = policy.judge(missing, known, left == 0, regressed);
+            assert_eq!(matches!(judged, LossJudgement::Verify { .. }), doubted, "{comment}");
         }
     }
 

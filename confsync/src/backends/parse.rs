@@ -6,11 +6,11 @@
 //! -t`.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use common::model::{Backend, Endpoint, Entry, Prefix, StoredValue, Tree};
+use common::model::{Backend, Endpoint, Entry, Prefix, StoredValue, Tree, changed_keys};
+use imbl::OrdMap;
 
 use crate::template::Texts;
 
@@ -59,27 +59,28 @@ pub struct RegisteredBackend {
     pub is_setting: bool,
 }
 
-/// A value that is not used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RejectedValue {
-    /// The key.
-    pub key: String,
-    /// The reason, without the raw value.
-    pub why: String,
-}
+/// The entries of a snapshot, by key.
+pub type Entries = OrdMap<Arc<str>, Entry>;
 
-/// The keys of a resource, parsed. There may be thousands of backends, so copies share their texts.
+/// Backends by raw key.
+pub type Backends = OrdMap<Arc<str>, Arc<RegisteredBackend>>;
+
+/// Values that are not used: the key, and the reason without the raw value.
+pub type RejectedValues = OrdMap<Arc<str>, Arc<str>>;
+
+/// The keys of a resource, parsed. There may be thousands of backends: a copy shares all of them,
+/// and costs only what is changed in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParsedKeys {
-    /// Typed backends by raw key.
-    pub backends: BTreeMap<Arc<str>, Arc<RegisteredBackend>>,
+    /// Typed backends.
+    pub backends: Backends,
     /// Settings whose values read like a backend's: templates may see them typed, and nothing
     /// else takes them for backends.
-    pub settings: BTreeMap<Arc<str>, Arc<RegisteredBackend>>,
+    pub settings: Backends,
     /// Values that may pass, backends among them.
-    pub entries: Arc<Texts>,
+    pub entries: Texts,
     /// Values that are not used.
-    pub refused: Vec<RejectedValue>,
+    pub rejected: RejectedValues,
     /// Backends beside those above, of which no record was kept.
     pub unrecorded_backends: usize,
 }
@@ -90,6 +91,36 @@ impl ParsedKeys {
     pub fn backend_count(&self) -> usize {
         self.backends.len() + self.unrecorded_backends
     }
+
+    fn put(&mut self, key: &Arc<str>, read: ReadEntry) {
+        if let Some(why) = read.rejected {
+            self.rejected.insert(Arc::clone(key), why.into());
+        }
+        if let Some(text) = read.shown {
+            self.entries.insert(Arc::clone(key), text);
+        }
+        if let Some(registered) = read.registered {
+            let all = if registered.is_setting { &mut self.settings } else { &mut self.backends };
+            all.insert(Arc::clone(key), Arc::new(registered));
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        self.rejected.remove(key);
+        self.entries.remove(key);
+        self.settings.remove(key);
+        self.backends.remove(key);
+    }
+}
+
+/// What becomes of one entry.
+#[derive(Default)]
+struct ReadEntry {
+    /// The value that templates see, if it may pass.
+    shown: Option<StoredValue>,
+    registered: Option<RegisteredBackend>,
+    /// Why it is not used, or not as a backend.
+    rejected: Option<String>,
 }
 
 /// One entry, classified.
@@ -100,21 +131,33 @@ struct Sorted<'k> {
     /// The backend it describes, and its key.
     backend: Option<(BackendKey<'k>, Backend)>,
     /// Why it is not a backend, where it should be one.
-    refused: Option<String>,
+    rejected: Option<String>,
 }
 
 impl KeySelection {
     /// Classifies the entries of a snapshot as backends, other values and rejected values.
     #[must_use]
     pub fn see(&self, entries: impl IntoIterator<Item: Borrow<Entry>>) -> ParsedKeys {
-        let mut typed = Vec::new();
-        let seen = self.see_each(entries, |key, registered| {
-            typed.extend(registered.map(|r| (Arc::clone(key), Arc::new(r))));
-        });
-        let is_setting = |(_, r): &(Arc<str>, Arc<RegisteredBackend>)| r.is_setting;
-        let (settings, backends): (Vec<_>, Vec<_>) = typed.into_iter().partition(is_setting);
-        let (backends, settings) = (backends.into_iter().collect(), settings.into_iter().collect());
-        ParsedKeys { backends, settings, ..seen }
+        let mut seen = ParsedKeys::default();
+        // Shared with the entry before: entries of one service follow each other.
+        let mut service = "".into();
+        for entry in entries {
+            let entry = entry.borrow();
+            seen.put(&entry.key, self.read(entry, &mut service));
+        }
+        seen
+    }
+
+    /// Brings what was `seen` of the entries `before` up to `now`: what is the same in both is not
+    /// looked at.
+    pub fn see_changes(&self, seen: &mut ParsedKeys, before: &Entries, now: &Entries) {
+        let mut service = "".into();
+        for key in changed_keys(before, now) {
+            seen.remove(key);
+            if let Some(entry) = now.get(key) {
+                seen.put(key, self.read(entry, &mut service));
+            }
+        }
     }
 
     /// Like [`KeySelection::see`], but passes on each backend instead of keeping it: a single run
@@ -125,36 +168,18 @@ impl KeySelection {
         entries: impl IntoIterator<Item: Borrow<Entry>>,
         mut each: impl FnMut(&Arc<str>, Option<RegisteredBackend>),
     ) -> ParsedKeys {
-        let (mut shown, mut refused) = (Vec::new(), Vec::new());
-        // Shared with the entry before: entries of one service follow each other.
-        let mut service: Arc<str> = "".into();
+        let mut seen = ParsedKeys::default();
+        let mut service = "".into();
         for entry in entries {
             let entry = entry.borrow();
-            let is_read = self.trees.iter().any(|tree| tree.covers(&entry.key));
-            if !is_read || self.bookkeeping.covers(&entry.key) {
-                continue;
+            let mut read = self.read(entry, &mut service);
+            let registered = read.registered.take();
+            if read.shown.is_some() {
+                each(&entry.key, registered);
             }
-            let sorted = self.sort(entry);
-            let key = &entry.key;
-            refused.extend(sorted.refused.map(|why| RejectedValue { key: key.to_string(), why }));
-            let Some(text) = sorted.shown else { continue };
-            let registered = sorted.backend.map(|(place, backend)| {
-                if *service != *place.service {
-                    service = place.service.into();
-                }
-                let raw = (text != entry.value).then(|| entry.value.clone());
-                let is_setting = !place.in_services && !self.declared;
-                RegisteredBackend { service: Arc::clone(&service), backend, raw, is_setting }
-            });
-            each(key, registered);
-            shown.push((Arc::clone(key), text));
+            seen.put(&entry.key, read);
         }
-        // At once from a list, a map is made in less time and space than key by key.
-        ParsedKeys {
-            entries: Arc::new(shown.into_iter().collect()),
-            refused,
-            ..ParsedKeys::default()
-        }
+        seen
     }
 
     /// Whether having no backends is a loss: a file made of settings has none to lose.
@@ -187,6 +212,24 @@ impl KeySelection {
         is_read.then_some(services)
     }
 
+    /// `service` is that of the entry before, which is shared where it is the same.
+    fn read(&self, entry: &Entry, service: &mut Arc<str>) -> ReadEntry {
+        let is_read = self.trees.iter().any(|tree| tree.covers(&entry.key));
+        if !is_read || self.bookkeeping.covers(&entry.key) {
+            return ReadEntry::default();
+        }
+        let Sorted { shown, backend, rejected } = self.sort(entry);
+        let registered = shown.as_ref().zip(backend).map(|(text, (place, backend))| {
+            if **service != *place.service {
+                *service = place.service.into();
+            }
+            let raw = (*text != entry.value).then(|| entry.value.clone());
+            let is_setting = !place.in_services && !self.declared;
+            RegisteredBackend { service: Arc::clone(service), backend, raw, is_setting }
+        });
+        ReadEntry { shown, registered, rejected }
+    }
+
     fn sort<'k>(&'k self, entry: &'k Entry) -> Sorted<'k> {
         let raw = || Some(entry.value.clone());
         let place = self.place(&entry.key);
@@ -204,15 +247,15 @@ impl KeySelection {
             Ok(backend) => {
                 let shown = if strict { Some(plain(&backend, entry)) } else { raw() };
                 let backend = place.map(|place| (place, backend));
-                Sorted { shown, backend, refused: None }
+                Sorted { shown, backend, rejected: None }
             }
-            Err(why) if strict => Sorted { refused: Some(why), ..Sorted::default() },
+            Err(why) if strict => Sorted { rejected: Some(why), ..Sorted::default() },
             // No backend to us, and text to the template, as confd has it. A value outside
             // the services' folder need not be a backend.
             Err(why) => Sorted {
                 shown: raw(),
                 backend: None,
-                refused: in_services
+                rejected: in_services
                     .then(|| format!("{why} (the template sees it as it is: values = \"any\")")),
             },
         }
@@ -285,6 +328,7 @@ impl<'k> BackendKey<'k> {
 mod tests {
     use super::*;
     use common::model::Revision;
+    use proptest::prelude::*;
 
     fn entry(key: &str, value: &str) -> Entry {
         Entry {
@@ -324,14 +368,14 @@ mod tests {
             let seen = reading(trees, values).see(&entries);
             assert!(seen.backends.keys().map(|key| &**key).eq(["/services/apache/a"]));
             assert!(!seen.entries.contains_key("/services/apache/b"));
-            assert!(seen.refused.iter().any(|r| r.key == "/services/apache/b"));
+            assert!(seen.rejected.contains_key("/services/apache/b"));
             let title = seen.entries.contains_key("/config/title");
             assert_eq!(title, values == Values::Typed, "{values:?}");
         }
         let raw = reading(trees, Values::Any).see(&entries);
         assert!(raw.entries.contains_key("/services/apache/b"), "as confd does it");
         assert!(!raw.backends.contains_key("/services/apache/b"), "never typed");
-        let why: Vec<_> = raw.refused.iter().map(|r| &r.why).collect();
+        let why: Vec<_> = raw.rejected.values().collect();
         assert!(matches!(why[..], [w] if w.ends_with("as it is: values = \"any\")")), "{why:?}");
     }
 
@@ -383,11 +427,36 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn what_is_seen_of_changes_is_what_is_seen_of_all(
+            steps in proptest::collection::vec((0usize..8, 0usize..6), 1..40), values in 0usize..3,
+        ) {
+            const KEYS: [&str; 8] = ["/services/a/1", "/services/a/2", "/services/b/1", "/config/x",
+                "/services/a/1/deep", "/other/1", "/confsync/acks/a", "/services/c/1"];
+            const VALUES: [&str; 5] = ["10.0.0.1:80", "10.0.0.2:80", POISON, "text",
+                r#"{"addr":"10.0.0.3:80","weight":3}"#];
+            let values = [Values::Any, Values::Typed, Values::Endpoint][values];
+            let reading = reading(&["/services", "/config"], values);
+            let (mut before, mut seen) = (Entries::new(), ParsedKeys::default());
+            for (key, value) in steps {
+                let mut now = before.clone();
+                match VALUES.get(value) {
+                    Some(value) => drop(now.insert(KEYS[key].into(), entry(KEYS[key], value))),
+                    None => drop(now.remove(KEYS[key])),
+                }
+                reading.see_changes(&mut seen, &before, &now);
+                prop_assert_eq!(&seen, &reading.see(now.values()));
+                before = now;
+            }
+        }
+    }
+
     #[test]
     fn a_prefix_stands_before_the_services() {
         let mut reading = reading(&["/prod/services/apache"], Values::Typed);
         reading.prefix = "/prod".parse().unwrap();
         let seen = reading.see(&[entry("/prod/services/apache/a", "not one")]);
-        assert_eq!(seen.refused.len(), 1);
+        assert_eq!(seen.rejected.len(), 1);
     }
 }

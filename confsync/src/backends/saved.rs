@@ -16,8 +16,8 @@ use std::sync::Arc;
 use common::model::{Entry, Revision, Snapshot, StoredValue};
 use serde::{Deserialize, Serialize};
 
+use crate::backends::KeySelection;
 use crate::backends::known::KnownBackends;
-use crate::backends::{KeySelection, RegisteredBackend};
 use crate::install::{InstallError, new_beside, note};
 use crate::template::Texts;
 
@@ -32,7 +32,7 @@ pub struct SavedBackends {
     /// The revision of the snapshot.
     pub revision: Revision,
     /// The keys and stored values of the backends.
-    pub backends: Arc<Texts>,
+    pub backends: Texts,
 }
 
 /// The first line of the file identifies the store; the second has the backends.
@@ -52,11 +52,11 @@ impl SavedBackends {
     /// The known backends at the revision of `snapshot`, with their stored values.
     #[must_use]
     pub fn of(snapshot: &Snapshot, known: &KnownBackends) -> Self {
-        let text = |(key, _): (&Arc<str>, &RegisteredBackend)| {
+        let text = |key: &Arc<str>| {
             let entry = snapshot.entries.get(key)?;
             Some((Arc::clone(&entry.key), entry.value.clone()))
         };
-        let backends = Arc::new(known.backends().filter_map(text).collect());
+        let backends = known.backends().keys().filter_map(text).collect();
         Self { cluster: snapshot.cluster, revision: snapshot.revision, backends }
     }
 
@@ -165,8 +165,8 @@ mod tests {
         let found = SavedBackends::load_if_ahead(&dest, &wiped).unwrap();
         assert_eq!(found, memory);
 
-        assert_eq!(found.known(&reading("/services")).backends().count(), 1);
-        assert_eq!(found.known(&reading("/other")).backends().count(), 0);
+        assert_eq!(found.known(&reading("/services")).backends().len(), 1);
+        assert_eq!(found.known(&reading("/other")).backends().len(), 0);
         for (cluster, revision, ahead) in [(1, 7, false), (1, 8, false), (1, 6, true), (2, 9, true)]
         {
             let now = snapshot(cluster, revision);

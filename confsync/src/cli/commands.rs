@@ -146,8 +146,8 @@ fn renders(program: &CompiledResource, snapshot: &Snapshot) -> bool {
 /// The keys as the resource sees them; prints which values are rejected.
 fn see(program: &CompiledResource, snapshot: &Snapshot) -> ParsedKeys {
     let seen = program.resource.reading.see(snapshot.entries.values());
-    for rejected in &seen.refused {
-        print_error(format_args!("{}: value rejected: {}", rejected.key, rejected.why));
+    for (key, why) in &seen.rejected {
+        print_error(format_args!("{key}: value rejected: {why}"));
     }
     seen
 }

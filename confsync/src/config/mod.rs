@@ -4,6 +4,7 @@
 //! Knows nothing of etcd's state or of running processes.
 
 pub mod confdir;
+pub mod last_render;
 pub mod load;
 pub mod output_format;
 pub mod program;

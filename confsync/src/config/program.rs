@@ -11,6 +11,7 @@ use common::model::Tree;
 
 use crate::backends::{ParsedKeys, RegisteredBackend};
 use crate::config::confdir::{ConfdirMistake, Resource};
+use crate::config::last_render::{LastRender, key_in_templates};
 use crate::config::rendered::RenderedFile;
 use crate::install::Target;
 use crate::local::{LocalSystem, read_file, read_text_file};
@@ -79,7 +80,25 @@ impl CompiledResource {
     /// # Errors
     /// The template's error, with its position.
     pub fn render(&self, seen: &ParsedKeys) -> Result<RenderedFile, String> {
-        let text = self.template.render_pieces(&self.input(seen)).map_err(|e| e.to_string())?;
+        self.render_after(&mut LastRender::default(), seen)
+    }
+
+    /// As [`Self::render`]; what the `last` render has in common with this one is not made again.
+    ///
+    /// # Errors
+    /// The template's error, with its position.
+    pub fn render_after(
+        &self,
+        last: &mut LastRender,
+        seen: &ParsedKeys,
+    ) -> Result<RenderedFile, String> {
+        let mut text = match last.text() {
+            Some(text) => text,
+            None => self.render_without_members(last, seen)?,
+        };
+        let prefix = &self.resource.reading.prefix;
+        let filled = last.fill(&mut text, seen, prefix);
+        filled.map_err(|why| format!("{}: {why}", self.resource.src.display()))?;
         let balancing = self.resource.nginx.as_ref().map(|nginx| nginx.balancing);
         let text = text.with_server_options(&balancing.unwrap_or_default().server_options());
         self.check_covered(&text)?;
@@ -90,6 +109,17 @@ impl CompiledResource {
         }
         let is_for_haproxy = self.resource.is_for_haproxy;
         Ok(RenderedFile { target: self.target(), text, is_for_haproxy })
+    }
+
+    fn render_without_members(
+        &self,
+        last: &mut LastRender,
+        seen: &ParsedKeys,
+    ) -> Result<RenderedText, String> {
+        let input = self.input(seen);
+        let text = self.template.render_without_members(&input).map_err(|e| e.to_string())?;
+        last.keep((!input.is_read()).then(|| text.clone()));
+        Ok(text)
     }
 
     /// A service whose keys are not read would never have a backend.
@@ -148,10 +178,7 @@ impl CompiledResource {
             );
         }
         let named = |(key, registered): (&Arc<str>, &Arc<RegisteredBackend>)| NamedBackend {
-            key: match prefix.strip(key) {
-                Some(rest) if !bare.is_empty() => format!("/{rest}").into(),
-                _ => Arc::clone(key),
-            },
+            key: key_in_templates(key, prefix),
             service: Arc::clone(&registered.service),
             backend: registered.backend.clone(),
         };
@@ -160,8 +187,7 @@ impl CompiledResource {
             true => seen.backends.iter().chain(&seen.settings).map(named).collect(),
             false => Vec::new(),
         };
-        let system = Arc::new(LocalSystem);
-        Input { kv: store.kv, backends, system, ..Input::default() }
+        Input::new(store.kv, backends, Arc::new(LocalSystem))
     }
 }
 

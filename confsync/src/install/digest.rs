@@ -1,4 +1,4 @@
-//! One digest for a set of files with their modes and owners, which the ledger compares.
+//! One digest for a set of files with their modes and owners.
 //!
 //! It covers only what is configured. Where a resource names no mode, a changed mode makes no
 //! difference.
@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -17,49 +16,6 @@ use super::{Candidate, Target};
 /// SHA-256 over the dests, bytes, modes and owners of a set, in the set's order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
-
-/// The wanted files of a reload group. Their digest is computed once, since they may be large;
-/// copies share them.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    files: Arc<[Candidate]>,
-    digest: Digest,
-    structure: Digest,
-}
-
-impl Wanted {
-    /// The files, in the set's order.
-    #[must_use]
-    pub fn files(&self) -> &[Candidate] {
-        &self.files
-    }
-
-    /// Their digest.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// The digest of the part that needs a reload to become active: all of it, unless a driver can
-    /// change the rest in the running proxy.
-    #[must_use]
-    pub fn structure(&self) -> Digest {
-        self.structure
-    }
-
-    /// Files of which only `structure` needs a reload.
-    #[must_use]
-    pub fn with_structure(files: Vec<Candidate>, structure: &[Candidate]) -> Self {
-        Self { structure: Digest::of(structure), ..files.into() }
-    }
-}
-
-impl From<Vec<Candidate>> for Wanted {
-    fn from(files: Vec<Candidate>) -> Self {
-        let digest = Digest::of(&files);
-        Self { digest, structure: digest, files: files.into() }
-    }
-}
 
 impl Digest {
     /// The digest of the candidates; touches no file.
@@ -71,6 +27,11 @@ impl Digest {
             add_access(&mut hash, [target.mode, target.uid, target.gid]);
         }
         Self(hash.finalize().into())
+    }
+
+    /// The digest of a structure together with what distinguishes the members in it.
+    pub(super) fn with_members(structure: Self, members: &[u8]) -> Self {
+        Self(Sha256::new().chain_update(structure.0).chain_update(members).finalize().into())
     }
 
     /// The first twelve hexadecimal digits: enough for a person to tell two apart.

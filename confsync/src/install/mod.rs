@@ -22,6 +22,8 @@
 //!
 //! This module knows nothing of templates, nginx or commands.
 
+use std::time::Duration;
+
 mod digest;
 mod error;
 mod lock;
@@ -32,8 +34,9 @@ mod stage;
 mod stamp;
 mod swap;
 mod target;
+mod wanted;
 
-pub use digest::{Digest, Wanted, current};
+pub use digest::{Digest, current};
 pub use error::InstallError;
 pub use lock::DestLock;
 pub use recover::{Recovered, clean_stale, recover};
@@ -42,6 +45,18 @@ pub use stage::{Proof, Staged, StagedFiles};
 pub use stamp::Stamp;
 pub use swap::{CheckedFiles, InstalledFiles};
 pub use target::{Candidate, Target, real_path};
+pub use wanted::Wanted;
+
+/// How long a file that only the next start reads may stay behind, for each of its lines: thousands
+/// of lines are not written anew for each change among them.
+const PAUSE_PER_LINE: Duration = Duration::from_micros(400);
+/// And at most this long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long such a file of so many lines may stay behind after it was written.
+pub(crate) fn write_pause(lines: usize) -> Duration {
+    PAUSE_PER_LINE.saturating_mul(u32::try_from(lines).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+}
 
 pub(crate) use names::note;
 pub(crate) use recover::clean_beside;

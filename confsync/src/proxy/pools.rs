@@ -13,6 +13,12 @@ use crate::template::UpstreamMembers;
 /// The members of each pool (nginx's upstream, HAProxy's backend), by the pool's name.
 pub type Pools = BTreeMap<String, UpstreamMembers>;
 
+/// How many members all pools have together.
+#[must_use]
+pub fn count_members(pools: &Pools) -> usize {
+    pools.values().map(UpstreamMembers::len).sum()
+}
+
 /// A member that left a pool and may have requests in flight.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DepartedMember {

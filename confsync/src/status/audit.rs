@@ -2,7 +2,9 @@
 //! revision. Each has one line in the log, so that it can be reconstructed later who sent requests
 //! where, and why. Pure.
 
-use common::model::{Entry, Snapshot};
+use std::sync::Arc;
+
+use common::model::{Entry, Snapshot, changed_keys};
 
 use crate::status::change_summary::{Route, Routes};
 
@@ -26,21 +28,23 @@ pub fn changes(before: Option<(&Routes, &Snapshot)>, now: (&Routes, &Snapshot)) 
     let none = (Routes::new(), Snapshot::default());
     let (old, old_keys) = before.unwrap_or((&none.0, &none.1));
     let (new, keys) = now;
-    let added = new.iter().filter(|(key, _)| !old.contains_key(*key));
-    let removed = old.iter().filter(|(key, _)| !new.contains_key(*key));
-    let changed = new.iter().filter(|(key, to)| old.get(*key).is_some_and(|was| was != *to));
-    let by = |snapshot: &Snapshot, (key, (addr, weight)): (&std::sync::Arc<str>, &Route)| {
+    let by = |snapshot: &Snapshot, key: &Arc<str>, (addr, weight): &Route| {
         let weight = if *weight == 1 { String::new() } else { format!(" weight {weight}") };
         format!(
             "{addr}{weight} ({key}{})",
             snapshot.entries.get(key).map(origin).unwrap_or_default()
         )
     };
-    Changes {
-        added: list(added.map(|route| by(keys, route))),
-        removed: list(removed.map(|route| by(old_keys, route))),
-        changed: list(changed.map(|route| by(keys, route))),
+    let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    for key in changed_keys(old, new) {
+        match (old.get(key), new.get(key)) {
+            (None, Some(route)) => added.push(by(keys, key, route)),
+            (Some(route), None) => removed.push(by(old_keys, key, route)),
+            (_, Some(route)) => changed.push(by(keys, key, route)),
+            (None, None) => {}
+        }
     }
+    Changes { added: list(&added), removed: list(&removed), changed: list(&changed) }
 }
 
 /// Leases as etcdctl prints them; v2 has none.
@@ -49,9 +53,8 @@ fn origin(entry: &Entry) -> String {
     format!("{lease}, revision {}", entry.modified)
 }
 
-fn list(texts: impl Iterator<Item = String>) -> Option<String> {
-    let texts: Vec<String> = texts.collect();
-    let named = texts.get(..NAMED).unwrap_or(&texts).join(", ");
+fn list(texts: &[String]) -> Option<String> {
+    let named = texts.get(..NAMED).unwrap_or(texts).join(", ");
     match texts.len().saturating_sub(NAMED) {
         _ if texts.is_empty() => None,
         0 => Some(named),

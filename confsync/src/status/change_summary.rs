@@ -1,13 +1,15 @@
 //! The cause of a load, for an operator: how the backends have changed since the last one. Pure.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use common::model::changed_keys;
+use imbl::OrdMap;
 
 /// Address and weight.
 pub type Route = (Arc<str>, u16);
 
 /// The address and weight for each key.
-pub type Routes = BTreeMap<Arc<str>, Route>;
+pub type Routes = OrdMap<Arc<str>, Route>;
 
 /// How many are named before the rest is only counted.
 const NAMED: usize = 3;
@@ -16,12 +18,15 @@ const NAMED: usize = 3;
 #[must_use]
 pub fn words(before: Option<&Routes>, now: &Routes) -> String {
     let Some(before) = before else { return "start".to_owned() };
-    let addrs = |of: &Routes, keep: &dyn Fn(&str, &Route) -> bool| -> Vec<String> {
-        of.iter().filter(|(key, to)| keep(key, to)).map(|(_, to)| to.0.to_string()).collect()
-    };
-    let joined = addrs(now, &|key, _| !before.contains_key(key));
-    let left = addrs(before, &|key, _| !now.contains_key(key));
-    let changed = addrs(now, &|key, to| before.get(key).is_some_and(|was| was != to));
+    let (mut joined, mut left, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    for key in changed_keys(before, now) {
+        match (before.get(key), now.get(key)) {
+            (None, Some((addr, _))) => joined.push(addr.to_string()),
+            (Some((addr, _)), None) => left.push(addr.to_string()),
+            (_, Some((addr, _))) => changed.push(addr.to_string()),
+            (None, None) => {}
+        }
+    }
     let parts = [said(&joined, "joined"), said(&left, "left"), said(&changed, "changed")];
     let text = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     if text.is_empty() { "the same backends, other settings".to_owned() } else { text }
@@ -41,7 +46,10 @@ mod tests {
     use super::*;
 
     fn routes(all: &[(&str, u16)]) -> Routes {
-        all.iter().map(|(a, w)| (format!("/services/web/{a}").into(), ((*a).into(), *w))).collect()
+        let route = |(a, w): &(&str, u16)| -> (Arc<str>, Route) {
+            (format!("/services/web/{a}").into(), ((*a).into(), *w))
+        };
+        all.iter().map(route).collect()
     }
 
     #[test]

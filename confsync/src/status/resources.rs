@@ -1,7 +1,7 @@
 //! The state of each resource of a reload group: its services in numbers, and the resource that a
 //! failure is about. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -47,7 +47,7 @@ pub struct TroublePlace {
     pub template_line: Option<usize>,
 }
 
-/// Counts the services of each resource, one backend after the other. A service that had backends
+/// Counts the services of each resource, as backends come and go. A service that had backends
 /// stays listed when it has none left.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceCounts {
@@ -60,20 +60,26 @@ impl ServiceCounts {
         self.entry(resource, service);
     }
 
-    /// Sets all counts to zero; the services stay known.
-    pub fn reset(&mut self, resources: &BTreeSet<&str>) {
-        self.resources.retain(|name, _| resources.contains(name.as_str()));
-        for state in self.resources.values_mut().flat_map(BTreeMap::values_mut) {
-            *state = ServiceState { service: Arc::clone(&state.service), ..Default::default() };
-        }
-    }
-
-    /// One backend of a service.
-    pub fn count(&mut self, resource: &str, service: &Arc<str>, in_rotation: bool, retained: bool) {
+    /// One backend of a service more.
+    pub fn add(&mut self, resource: &str, service: &Arc<str>, in_rotation: bool, retained: bool) {
         let state = self.entry(resource, service);
         state.backends += 1;
         state.in_rotation += usize::from(in_rotation);
         state.retained += usize::from(retained);
+    }
+
+    /// One backend of a service less, which was counted like this.
+    pub fn subtract(
+        &mut self,
+        resource: &str,
+        service: &Arc<str>,
+        in_rotation: bool,
+        retained: bool,
+    ) {
+        let state = self.entry(resource, service);
+        state.backends = state.backends.saturating_sub(1);
+        state.in_rotation = state.in_rotation.saturating_sub(usize::from(in_rotation));
+        state.retained = state.retained.saturating_sub(usize::from(retained));
     }
 
     /// The services of a resource, by name.
@@ -132,18 +138,17 @@ mod tests {
     fn a_service_that_had_backends_is_counted_on() {
         let mut counts = ServiceCounts::default();
         let (cart, web): (Arc<str>, Arc<str>) = ("cart".into(), "web".into());
-        counts.count("site", &cart, true, false);
-        counts.count("site", &cart, false, true);
+        counts.add("site", &cart, true, false);
+        counts.add("site", &cart, false, true);
         counts.expect("site", &web);
         let of = |counts: &ServiceCounts| -> Vec<_> {
             let all = counts.of("site").into_iter();
             all.map(|s| (s.service.to_string(), s.backends, s.in_rotation, s.retained)).collect()
         };
         assert_eq!(of(&counts), [("cart".into(), 2, 1, 1), ("web".into(), 0, 0, 0)]);
-        counts.reset(&BTreeSet::from(["site"]));
+        counts.subtract("site", &cart, true, false);
+        counts.subtract("site", &cart, false, true);
         assert_eq!(of(&counts), [("cart".into(), 0, 0, 0), ("web".into(), 0, 0, 0)]);
-        counts.reset(&BTreeSet::new());
-        assert!(of(&counts).is_empty());
     }
 
     #[test]

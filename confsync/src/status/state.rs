@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::model::plural;
+use imbl::OrdMap;
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Serialize, Serializer};
 
@@ -47,7 +48,11 @@ pub struct GroupState {
     /// Its resources, in the order of their files.
     pub resources: Vec<ResourceState>,
     /// The backends that are wanted, and those that are still routed to.
-    pub backends: Vec<Arc<BackendState>>,
+    #[serde(serialize_with = "values")]
+    pub backends: BackendStates,
+    /// How many they are.
+    #[serde(skip)]
+    pub counts: BackendCounts,
     /// Rejected values, and why.
     pub refused: Vec<RefusedState>,
     /// The driver that changes members in the running proxy; `reload` if there is none.
@@ -69,6 +74,39 @@ pub struct GroupState {
     /// How long proven loads took; for the metrics.
     #[serde(skip)]
     pub load_seconds: Histogram,
+}
+
+/// Backends by their keys. There may be thousands: a copy shares them.
+pub type BackendStates = OrdMap<Arc<str>, Arc<BackendState>>;
+
+/// How many backends there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BackendCounts {
+    /// Those that are wanted.
+    pub wanted: usize,
+    /// Those that are absent from etcd and still routed to.
+    pub retained: usize,
+}
+
+impl BackendCounts {
+    /// Of all of these.
+    #[must_use]
+    pub fn of(states: &BackendStates) -> Self {
+        let mut counts = Self::default();
+        states.values().for_each(|state| counts.replace(None, Some(state)));
+        counts
+    }
+
+    /// One backend has another state.
+    pub fn replace(&mut self, before: Option<&BackendState>, now: Option<&BackendState>) {
+        let count = |state: Option<&BackendState>| {
+            let wanted = state.is_some_and(|state| !state.leaving);
+            (usize::from(wanted), usize::from(state.is_some_and(|state| state.held)))
+        };
+        let ((wanted_before, held_before), (wanted, held)) = (count(before), count(now));
+        self.wanted = (self.wanted + wanted).saturating_sub(wanted_before);
+        self.retained = (self.retained + held).saturating_sub(held_before);
+    }
 }
 
 /// One backend. There may be thousands, so copies share their texts.
@@ -144,7 +182,8 @@ impl GroupState {
             trouble: None,
             trouble_at: None,
             resources: Vec::new(),
-            backends: Vec::new(),
+            backends: BackendStates::new(),
+            counts: BackendCounts::default(),
             refused: Vec::new(),
             driver: "reload",
             driver_reason: None,
@@ -171,7 +210,7 @@ impl GroupState {
         let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
             (None, true, _) => {
-                let what = match self.wanted_backends() {
+                let what = match self.counts.wanted {
                     // Without services, nothing can be in rotation.
                     0 if self.resources.iter().all(|r| r.services.is_empty()) => "in sync".into(),
                     count => format!("{} in rotation", plural(count, "backend")),
@@ -187,18 +226,11 @@ impl GroupState {
         if !self.refused.is_empty() {
             text.push_str(&format!("; {} rejected", plural(self.refused.len(), "value")));
         }
-        let retained = self.backends.iter().filter(|backend| backend.held).count();
-        if retained > 0 {
-            let retained = plural(retained, "backend");
+        if self.counts.retained > 0 {
+            let retained = plural(self.counts.retained, "backend");
             text.push_str(&format!("; {retained} retained, absent from etcd"));
         }
         text
-    }
-
-    /// How many backends are wanted.
-    #[must_use]
-    pub fn wanted_backends(&self) -> usize {
-        self.backends.iter().filter(|backend| !backend.leaving).count()
     }
 
     /// Whether the first configuration is applied, the watch is running, and nothing has been
@@ -218,6 +250,10 @@ pub(crate) fn unix(at: SystemTime) -> u64 {
 
 fn millis<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(unix(*at))
+}
+
+fn values<S: Serializer>(states: &BackendStates, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(states.values())
 }
 
 #[expect(clippy::ref_option, reason = "serde's signature")]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::model::StoredValue;
+use imbl::OrdMap;
 
 use super::path::{clean, is_clean};
 
@@ -20,14 +21,14 @@ pub struct Collision {
     pub dropped: String,
 }
 
-/// Texts by name. There may be thousands, so copies share them.
-pub type Texts = BTreeMap<Arc<str>, StoredValue>;
+/// Texts by name. There may be thousands: a copy shares them.
+pub type Texts = OrdMap<Arc<str>, StoredValue>;
 
 /// The keys of a template, and those that are hidden.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     /// Name to value.
-    pub kv: Arc<Texts>,
+    pub kv: Texts,
     /// Worth a warning each.
     pub collisions: Vec<Collision>,
 }
@@ -38,9 +39,9 @@ pub struct Keys {
 /// Of several keys with one name the one that needed no cleaning wins, else the
 /// first in byte order. confd lets chance decide, anew each time.
 #[must_use]
-pub fn keys(entries: &Arc<Texts>, prefix: &str) -> Keys {
+pub fn keys(entries: &Texts, prefix: &str) -> Keys {
     if prefix.is_empty() && entries.keys().all(|key| is_clean(key)) {
-        return Keys { kv: Arc::clone(entries), collisions: Vec::new() };
+        return Keys { kv: entries.clone(), collisions: Vec::new() };
     }
     let mut chosen: BTreeMap<Arc<str>, (&Arc<str>, &StoredValue)> = BTreeMap::new();
     let mut collisions = Vec::new();
@@ -60,15 +61,15 @@ pub fn keys(entries: &Arc<Texts>, prefix: &str) -> Keys {
         chosen.insert(name, (key, value));
     }
     let kv = chosen.into_iter().map(|(name, (_, value))| (name, value.clone())).collect();
-    Keys { kv: Arc::new(kv), collisions }
+    Keys { kv, collisions }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(pairs: &[(&str, &str)]) -> Arc<Texts> {
-        Arc::new(pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
+    fn of(pairs: &[(&str, &str)]) -> Texts {
+        pairs.iter().map(|(key, value)| (Arc::from(*key), StoredValue::from(*value))).collect()
     }
 
     #[test]
@@ -92,7 +93,7 @@ mod tests {
     #[test]
     fn where_nothing_is_to_be_done_nothing_is_copied() {
         let (clean, other) = (of(&[("/up/1", "a")]), of(&[("/up/1", "a"), ("/up/2/", "b")]));
-        assert!(Arc::ptr_eq(&keys(&clean, "").kv, &clean));
-        assert!(!Arc::ptr_eq(&keys(&other, "").kv, &other));
+        assert!(keys(&clean, "").kv.ptr_eq(&clean));
+        assert!(!keys(&other, "").kv.ptr_eq(&other));
     }
 }

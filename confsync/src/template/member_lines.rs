@@ -4,27 +4,12 @@
 //! these lines can be written in the form that the proxy's driver needs, and a change in them can
 //! be distinguished from a change in the rest. Pure.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use common::model::Endpoint;
 
-use super::NamedBackend;
 use super::functions::members::{Mark, check};
 use super::functions::{Fault, MAX_ITEMS};
 use super::runes::to_str;
-
-/// One backend as a proxy needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamMember {
-    /// Its address.
-    pub endpoint: Endpoint,
-    /// 1 to 256.
-    pub weight: u16,
-}
-
-/// The backends of one service, by their keys.
-pub type UpstreamMembers = BTreeMap<Arc<str>, UpstreamMember>;
+use super::upstream_members::{UpstreamMember, UpstreamMembers};
 
 /// A service that a template names, and its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,12 +107,36 @@ impl RenderedText {
     /// Each `server` line of nginx ends with this.
     #[must_use]
     pub fn with_server_options(mut self, options: &str) -> Self {
-        for piece in &mut self.pieces {
-            if let Piece::Servers(service) | Piece::Upstream { service, .. } = piece {
-                options.clone_into(&mut service.server_options);
-            }
+        for service in self.services_mut() {
+            options.clone_into(&mut service.server_options);
         }
         self
+    }
+
+    /// Gives each service its backends, which `members` finds by the path that the template has.
+    ///
+    /// # Errors
+    /// When there would be too many lines.
+    pub fn fill(&mut self, mut members: impl FnMut(&str) -> UpstreamMembers) -> Result<(), String> {
+        let mut named = 0;
+        for service in self.services_mut() {
+            service.members = members(&service.path);
+            named += service.members.len();
+            if named > MAX_ITEMS {
+                return Err(format!(
+                    "more than {MAX_ITEMS} lines of servers (write `servers` and `upstream` outside \
+                     of loops)"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn services_mut(&mut self) -> impl Iterator<Item = &mut NamedService> {
+        self.pieces.iter_mut().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Servers(service) | Piece::Upstream { service, .. } => Some(service),
+        })
     }
 
     /// The services that it names.
@@ -191,17 +200,13 @@ pub fn upstream_block(name: &str, lines: &str, more: &str) -> String {
     format!("upstream {name} {{\n{inside}}}")
 }
 
-/// Cuts an output at its marks.
-pub(super) fn cut(
-    mark: &Mark,
-    output: Vec<u8>,
-    backends: &[NamedBackend],
-) -> Result<RenderedText, Fault> {
+/// Cuts an output at its marks; the services have no members yet.
+pub(super) fn cut(mark: &Mark, output: Vec<u8>) -> Result<RenderedText, Fault> {
     let (is_used, mark) = (mark.is_used(), mark.text().as_bytes());
     if !is_used {
         return Ok(RenderedText { pieces: vec![Piece::Text(output)] });
     }
-    let (mut pieces, mut named) = (Vec::new(), 0);
+    let mut pieces = Vec::new();
     let mut rest = output.as_slice();
     while let Some(begin) = memchr::memmem::find(rest, mark) {
         let (text, after) = rest.split_at(begin);
@@ -211,15 +216,13 @@ pub(super) fn cut(
         if !text.is_empty() {
             pieces.push(Piece::Text(text.to_owned()));
         }
-        let piece = read(&to_str(word), backends)?;
-        if let Piece::Servers(service) | Piece::Upstream { service, .. } = &piece {
-            named += service.members.len();
+        if pieces.len() > MAX_ITEMS {
+            return Err(Fault::new(
+                format!("more than {MAX_ITEMS} times `servers` or `upstream`"),
+                "write them outside of loops",
+            ));
         }
-        if named > MAX_ITEMS {
-            let remedy = "write `servers` and `upstream` outside of loops";
-            return Err(Fault::new(format!("more than {MAX_ITEMS} lines of servers"), remedy));
-        }
-        pieces.push(piece);
+        pieces.push(read(&to_str(word))?);
         rest = after.get(mark.len()..).unwrap_or_default();
     }
     if !rest.is_empty() {
@@ -237,12 +240,12 @@ fn changed() -> Fault {
 }
 
 /// Parses the text between two marks.
-fn read(word: &str, backends: &[NamedBackend]) -> Result<Piece, Fault> {
+fn read(word: &str) -> Result<Piece, Fault> {
     let (path, more) = word.split_once('\n').ok_or_else(changed)?;
     check(path)?;
     let service = NamedService {
         path: path.to_owned(),
-        members: members(path, backends),
+        members: UpstreamMembers::default(),
         server_options: String::new(),
     };
     match more.strip_prefix('\u{1}') {
@@ -252,16 +255,14 @@ fn read(word: &str, backends: &[NamedBackend]) -> Result<Piece, Fault> {
     }
 }
 
-fn members(path: &str, backends: &[NamedBackend]) -> UpstreamMembers {
-    let is_in = |backend: &&NamedBackend| match path.starts_with('/') {
-        true => backend.key.rsplit_once('/').is_some_and(|(folder, _)| folder == path),
-        false => *backend.service == *path,
-    };
-    let member = |named: &NamedBackend| {
-        let (endpoint, weight) = (named.backend.addr.clone(), named.backend.weight);
-        (Arc::clone(&named.key), UpstreamMember { endpoint, weight })
-    };
-    backends.iter().filter(is_in).map(member).collect()
+/// Whether a backend of `service` with this key, as templates see it, is one of those that `path`
+/// names: a service, or the folder of keys.
+#[must_use]
+pub fn is_named_by(path: &str, key: &str, service: &str) -> bool {
+    match path.starts_with('/') {
+        true => key.rsplit_once('/').is_some_and(|(folder, _)| folder == path),
+        false => service == path,
+    }
 }
 
 #[cfg(test)]
@@ -269,7 +270,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::template::{Engine, Input, Template, TemplateSources};
+    use crate::template::{Engine, Input, NamedBackend, Template, TemplateSources};
     use common::model::Backend;
 
     fn input(values: &[(&str, &str)]) -> Input {
@@ -278,7 +279,7 @@ mod tests {
             service: key.split('/').nth(2).unwrap().into(),
             backend: Backend::parse(value.as_bytes()).unwrap(),
         };
-        Input { backends: values.iter().map(backend).collect(), ..Input::default() }
+        Input::default().with_backends(values.iter().map(backend).collect())
     }
 
     fn render(file: &str, template: &str) -> Result<RenderedText, String> {

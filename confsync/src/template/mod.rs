@@ -22,25 +22,28 @@ mod sprintf;
 pub mod starter;
 mod system;
 mod time;
+mod upstream_members;
 mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::model::{Backend, StoredValue};
 
 pub use error::{RenderError, TemplateError};
 pub use escape::{ESCAPES, Escape};
-pub use functions::members::Mark;
+use functions::members::Mark;
 pub use kv::{Collision, Keys, Texts, keys};
 pub use member_lines::{
-    NamedService, Piece, RenderedText, UpstreamMember, UpstreamMembers, haproxy_lines,
-    haproxy_server_name, server_lines, upstream_block,
+    NamedService, Piece, RenderedText, haproxy_lines, haproxy_server_name, is_named_by,
+    server_lines, upstream_block,
 };
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
 
 pub use system::{IncludeError, IncludedFile, NoSystem, ServiceRecord, System};
+pub use upstream_members::{UpstreamMember, UpstreamMembers};
 
 use functions::Fault;
 
@@ -67,30 +70,76 @@ impl Engine {
 /// What a template renders.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// The resource's keys in confd's form; [`keys`] makes them.
-    pub kv: Arc<Texts>,
-    /// The backends among them, in the order of their keys.
-    pub backends: Vec<NamedBackend>,
-    /// The system that may be queried; [`NoSystem`] by default.
-    pub system: Arc<dyn System>,
+    kv: Texts,
+    backends: Vec<NamedBackend>,
+    system: Arc<dyn System>,
     /// The placeholder for lines that name backends, while the template runs.
-    pub mark: Mark,
+    mark: Mark,
+    is_read: Arc<AtomicBool>,
 }
 
 impl Default for Input {
     fn default() -> Self {
-        let (kv, backends, mark) = Default::default();
-        Self { kv, backends, system: Arc::new(NoSystem), mark }
+        Self::new(Texts::new(), Vec::new(), Arc::new(NoSystem))
     }
 }
 
 impl Input {
+    /// The resource's keys in confd's form, which [`keys`] makes; the backends among them, in the
+    /// order of their keys; the system that may be queried.
+    #[must_use]
+    pub fn new(kv: Texts, backends: Vec<NamedBackend>, system: Arc<dyn System>) -> Self {
+        Self { kv, backends, system, mark: Mark::default(), is_read: Arc::default() }
+    }
+
     /// Keys in confd's form, without backends, on [`NoSystem`].
     pub fn of_keys<K: Into<Arc<str>>, V: Into<StoredValue>>(
         kv: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        let kv = kv.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        Self { kv: Arc::new(kv), ..Self::default() }
+        let text = |(key, value): (K, V)| -> (Arc<str>, StoredValue) { (key.into(), value.into()) };
+        Self { kv: kv.into_iter().map(text).collect(), ..Self::default() }
+    }
+
+    /// On this system.
+    #[must_use]
+    pub fn with_system(self, system: Arc<dyn System>) -> Self {
+        Self { system, ..self }
+    }
+
+    /// With these backends among the keys.
+    #[must_use]
+    pub fn with_backends(self, backends: Vec<NamedBackend>) -> Self {
+        Self { backends, ..self }
+    }
+
+    /// Whether a template has read anything of it: what did not depends on nothing but itself.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
+    }
+
+    fn keys(&self) -> &Texts {
+        self.is_read.store(true, Ordering::Relaxed);
+        &self.kv
+    }
+
+    fn backends(&self) -> &[NamedBackend] {
+        self.is_read.store(true, Ordering::Relaxed);
+        &self.backends
+    }
+
+    fn system(&self) -> &dyn System {
+        self.is_read.store(true, Ordering::Relaxed);
+        &*self.system
+    }
+
+    fn members(&self, path: &str) -> UpstreamMembers {
+        let is_named = |named: &&NamedBackend| is_named_by(path, &named.key, &named.service);
+        let member = |named: &NamedBackend| {
+            let (endpoint, weight) = (named.backend.addr.clone(), named.backend.weight);
+            (Arc::clone(&named.key), UpstreamMember { endpoint, weight })
+        };
+        self.backends.iter().filter(is_named).map(member).collect()
     }
 }
 
@@ -194,16 +243,31 @@ impl Template {
     /// # Errors
     /// As [`Self::render`].
     pub fn render_pieces(&self, input: &Input) -> Result<RenderedText, RenderError> {
-        let file = match &self.program {
-            Program::Go(program) => program.file(),
-            Program::Handlebars(program) => program.file(),
-        };
+        let mut rendered = self.render_without_members(input)?;
+        let filled = rendered.fill(|path| input.members(path));
+        filled.map_err(|what| TemplateError::at(self.file(), (0, 0), what.into()))?;
+        Ok(rendered)
+    }
+
+    /// The output, cut at the lines that name backends; no service has any yet.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_without_members(&self, input: &Input) -> Result<RenderedText, RenderError> {
+        let file = self.file();
         let output = on_own_stack(file, || match &self.program {
             Program::Go(program) => program.render(input),
             Program::Handlebars(program) => program.render(input),
         })?;
-        let cut = member_lines::cut(&input.mark, output, &input.backends);
+        let cut = member_lines::cut(&input.mark, output);
         cut.map_err(|fault| TemplateError::at(file, (0, 0), fault))
+    }
+
+    fn file(&self) -> &Path {
+        match &self.program {
+            Program::Go(program) => program.file(),
+            Program::Handlebars(program) => program.file(),
+        }
     }
 }
 

@@ -133,6 +133,10 @@ impl Pipeline {
 
     fn want(&mut self, wanted: Wanted) {
         let is_new = self.ledger.wanted() != Some(wanted.digest());
+        let in_place = self.ledger.installed().filter(|_| is_new);
+        if let Some(known) = in_place.and_then(|found| self.files.recognize(&wanted, found)) {
+            self.ledger.note_installed(Some(known));
+        }
         self.ledger.want_parts(wanted.digest(), wanted.structure());
         if is_new {
             self.record.files_changed();
@@ -235,7 +239,7 @@ impl Pipeline {
             PendingStep::Install => self.install_and_load().await,
             PendingStep::Reload => self.load(now).await,
             PendingStep::Publish => self.change_members(now).await,
-            PendingStep::Write => self.write_active().await,
+            PendingStep::Write => self.write_active(now).await,
         }
     }
 

@@ -71,12 +71,16 @@ impl Pipeline {
     }
 
     /// The files follow what is active already.
-    pub(super) async fn write_active(&mut self) -> StepOutcome {
+    pub(super) async fn write_active(&mut self, now: Instant) -> StepOutcome {
         let Some(wanted) = self.wanted.files.clone() else { return StepOutcome::Idle };
         let digest = wanted.digest();
         match self.files.write_active(wanted).await {
             Ok(()) => {
                 self.ledger.note_installed(Some(digest));
+                // Nothing waits for the files where what was published outlives a reload.
+                if self.members.outlive_reload() {
+                    self.ledger.pause_writes(now + self.members.write_pause());
+                }
                 // Somebody may have reloaded the proxy by the files of before.
                 if let ReadBack::Other(why) = self.members.look_for_reload().await {
                     self.give_members_again(&why).await;
@@ -87,6 +91,13 @@ impl Pipeline {
             Err(error) => {
                 self.failed(format!("the members are live and cannot be written: {error}"))
             }
+        }
+    }
+
+    /// The files are not to stay behind what is active any longer: nobody will write them later.
+    pub async fn write_what_is_active(&mut self) {
+        if self.ledger.is_file_behind() && self.ledger.in_sync() {
+            self.write_active(Instant::now()).await;
         }
     }
 

@@ -6,7 +6,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::Pipeline;
 use crate::apply::record::{Counts, Load};
-use crate::install::{Candidate, Digest, Wanted};
+use crate::install::{Digest, Wanted};
 use crate::proxy::Proxy;
 
 /// What a pipeline knows at one moment.
@@ -43,7 +43,7 @@ pub struct PipelineStatus<'p> {
     /// How long proven loads took.
     pub load_seconds: &'p Histogram,
     /// The files as they are wanted, in the group's order.
-    pub wanted_files: &'p [Candidate],
+    pub wanted_files: Option<&'p Wanted>,
 }
 
 impl Pipeline {
@@ -66,7 +66,7 @@ impl Pipeline {
             loads: self.record.loads(),
             counts: self.record.counts(),
             load_seconds: self.record.load_seconds(),
-            wanted_files: self.wanted.files.as_ref().map_or(&[], Wanted::files),
+            wanted_files: self.wanted.files.as_ref(),
         }
     }
 

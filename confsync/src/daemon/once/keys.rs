@@ -18,7 +18,7 @@ use crate::template::Texts;
 pub(super) struct KeysOnce {
     pub(super) seen: ParsedKeys,
     /// The backends' keys and their values as etcd has them, where they were not recorded.
-    unrecorded: Option<Arc<Texts>>,
+    unrecorded: Option<Texts>,
 }
 
 impl KeysOnce {
@@ -52,9 +52,8 @@ impl KeysOnce {
             }
         });
         seen.unrecorded_backends = count;
-        let mut texts = Arc::clone(&seen.entries);
+        let mut texts = seen.entries.clone();
         for (key, raw) in otherwise {
-            let texts = Arc::make_mut(&mut texts);
             match raw {
                 Some(raw) => texts.insert(key, raw),
                 None => texts.remove(&key),
@@ -65,7 +64,7 @@ impl KeysOnce {
 
     /// What the next run is to know: the backends with their values as etcd has them. Nothing
     /// while one is `retained`.
-    pub(super) fn to_save(&self, retained: &BTreeSet<String>) -> Option<Arc<Texts>> {
+    pub(super) fn to_save(&self, retained: &BTreeSet<String>) -> Option<Texts> {
         if !retained.is_empty() {
             return None;
         }
@@ -73,7 +72,7 @@ impl KeysOnce {
             let value = r.raw.as_ref().or_else(|| self.seen.entries.get(key))?;
             Some((Arc::clone(key), value.clone()))
         };
-        let recorded = || Arc::new(self.seen.backends.iter().filter_map(value).collect());
+        let recorded = || self.seen.backends.iter().filter_map(value).collect();
         Some(self.unrecorded.clone().unwrap_or_else(recorded))
     }
 }
@@ -114,7 +113,7 @@ mod tests {
         let plain = ("/services/web/a", "10.0.0.1:80");
         let keys = read(&[plain]);
         let saved = keys.to_save(&BTreeSet::new()).unwrap();
-        assert!(Arc::ptr_eq(&saved, &keys.seen.entries), "kept once");
+        assert!(saved.ptr_eq(&keys.seen.entries), "kept once");
 
         let poison = ("/services/web/c", "; }");
         let keys = read(&[("/config/title", "Hi"), plain, ("/services/web/b", json), poison]);
@@ -127,6 +126,6 @@ mod tests {
         assert_eq!(keys.to_save(&BTreeSet::from(["/x".to_owned()])), None);
         let shown = [("/config/title", "Hi"), plain, ("/services/web/b", "10.0.0.2:80")];
         assert_eq!(texts(&keys.seen.entries), own(&shown));
-        assert_eq!(keys.seen.refused.len(), 1);
+        assert_eq!(keys.seen.rejected.len(), 1);
     }
 }

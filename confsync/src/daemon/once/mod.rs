@@ -19,7 +19,9 @@ use common::store::{Etcd, Store, read_deadline};
 
 use super::nothing_found::say_where_keys_are;
 use crate::agent::render::{RenderRules, RenderedResource, Withheld, log_rejected};
+use crate::backends::RejectedValues;
 use crate::backends::saved::SavedBackends;
+use crate::config::last_render::LastRender;
 use crate::config::load::{has_no_resources, load_usable};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
@@ -111,11 +113,12 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
             }
             _ => KeysOnce::read(program, snapshot.entries.values(), regressed),
         };
-        log_rejected(&[], &keys.seen.refused);
+        log_rejected(&RejectedValues::new(), &keys.seen.rejected);
         let (store, bookkeeping) = (run.store, run.bookkeeping);
         let (may_wait, left_out) = (false, &BTreeSet::new());
         let rules = RenderRules { store, bookkeeping, regressed, may_wait, in_place, left_out };
-        let result = rules.render(program, &mut known, &mut keys.seen).await;
+        let result =
+            rules.render(program, &mut LastRender::default(), &mut known, &mut keys.seen).await;
         let one = result.and_then(RenderedResource::or_withheld);
         let one = one.map_err(|withheld| not_rendered(program, withheld))?;
         rendered.candidates.push(one.file.plain());

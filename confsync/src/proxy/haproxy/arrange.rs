@@ -1,10 +1,12 @@
 //! Rendered files in HAProxy's syntax. They are the same whether or not members are changed at run
 //! time; that only decides which changes need a reload.
 
+use std::sync::Arc;
+
 use super::conf::{SECTIONS, words};
 use crate::install::Candidate;
 use crate::proxy::pools::{Arrangement, Pools, RenderedFile};
-use crate::template::{Piece, UpstreamMembers, haproxy_lines};
+use crate::template::{Piece, UpstreamMember, UpstreamMembers, haproxy_lines};
 
 /// The files, and the members that a running HAProxy can be given: those of a `backend` or `listen`
 /// section that are addresses.
@@ -32,10 +34,15 @@ pub fn arrange(files: &[RenderedFile]) -> Arrangement {
     Arrangement { wanted: crate::install::Wanted::with_structure(plain, &structure), pools }
 }
 
+type Member = (Arc<str>, UpstreamMember);
+
 /// The members that are addresses, and those that are names, which HAProxy resolves when it starts.
-fn split(members: &UpstreamMembers) -> (UpstreamMembers, UpstreamMembers) {
-    let all = members.iter().map(|(key, member)| (key.clone(), member.clone()));
-    all.partition(|(_, member)| super::member(&member.endpoint, member.weight).is_some())
+fn split(members: &UpstreamMembers) -> (Vec<Member>, UpstreamMembers) {
+    let all = members.iter().map(|(key, member)| (Arc::clone(key), member.clone()));
+    let is_address =
+        |(_, member): &Member| super::member(&member.endpoint, member.weight).is_some();
+    let (live, fixed): (Vec<_>, Vec<_>) = all.partition(is_address);
+    (live, fixed.into_iter().collect())
 }
 
 /// The section that the end of this text is in.
@@ -54,11 +61,9 @@ fn backend_of(text: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::install::Target;
-    use crate::template::{NamedService, RenderedText, UpstreamMember};
+    use crate::template::{NamedService, RenderedText};
 
     fn file(text: &str, members: &[&str]) -> RenderedFile {
         let member = |endpoint: &&str| {

@@ -23,8 +23,11 @@
 //! as `count << 8 | 1`, or 0: a reader may see bytes of two values, and the lowest byte alone is
 //! then still right.
 
-/// Members of one upstream at a time, those that are leaving included.
+/// Members of one upstream at a time, those that are leaving included; a table is made larger for
+/// an upstream that needs it.
 pub const CAPACITY: u32 = 16_384;
+/// The most that a table has room for. Its files are sparse: what is not used takes addresses only.
+pub const MAX_CAPACITY: u32 = 262_144;
 /// How many classes of weights there are: 1, 2–3, 4–7 … 128–255, 256.
 pub const CLASSES: usize = 9;
 /// The longest host, in bytes.

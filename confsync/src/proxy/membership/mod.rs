@@ -5,7 +5,8 @@
 //! * [`roster`] decides which writes change a table. Pure.
 //! * [`table`] carries them out, and counts the requests in flight.
 //! * [`claims`] knows which workers are alive, and orders our writes before their reads.
-//! * [`nginx_text`] writes the lines of nginx's configuration that use a table.
+//! * [`nginx_text`] writes the lines of nginx's configuration that use a table, and [`file_writer`]
+//!   the files that have them.
 //! * [`readings`] says what members have had and have, for whoever watches.
 //! * [`worker_state`] asks a worker what it goes by.
 //! * [`nginx_lua`] is the driver: files in, members in, what is in flight out.
@@ -23,6 +24,7 @@
 //! * In each state between two writes, a worker picks only members.
 
 pub mod claims;
+mod file_writer;
 pub mod layout;
 pub mod nginx_lua;
 pub mod nginx_text;

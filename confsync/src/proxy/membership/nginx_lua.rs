@@ -7,19 +7,16 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::layout::CAPACITY;
-use super::nginx_text::{BalancerFiles, BalancerSettings, Balancing, http_level, upstream};
+use super::file_writer::{FileWriter, Members, kept_directives};
+use super::layout::{CAPACITY, MAX_CAPACITY};
+use super::nginx_text::{BalancerSettings, Balancing};
 use super::table::{TableFolder, WorkerUser};
 use super::upstreams::{LiveUpstreams, MembershipError};
-use crate::install::{Candidate, Wanted};
-use crate::proxy::nginx::conf;
+use crate::install::Wanted;
 use crate::proxy::pools::{
     Arrangement, DepartedMember, Ejection, Pools, PublishError, ReadBack, RenderedFile,
 };
-use crate::template::{
-    NamedService, Piece, RenderedText, UpstreamMember, UpstreamMembers, server_lines,
-    upstream_block,
-};
+use crate::template::{NamedService, Piece, RenderedText, UpstreamMember, UpstreamMembers};
 
 /// The balancer; the same text is in the package.
 const LUA: &str = include_str!("../../../lua/membership.lua");
@@ -29,7 +26,7 @@ const PACKAGED: &str = "/usr/share/confsync/lua/membership.lua";
 const COLUMNS: u32 = 256;
 /// With more backends than this, changes need a reload, so that slots stay free for those that
 /// drain.
-const MOST: usize = CAPACITY as usize / 2;
+const MOST: usize = MAX_CAPACITY as usize / 2;
 
 /// nginx with the Lua module.
 #[derive(Debug)]
@@ -73,10 +70,6 @@ impl NginxLua {
         self
     }
 
-    fn files(&self) -> BalancerFiles<'_> {
-        BalancerFiles { lua: &self.lua, folder: self.upstreams.folder().path() }
-    }
-
     /// Upstreams that still need a reload for each change, and why.
     #[must_use]
     pub fn left_out(&self) -> &BTreeMap<String, String> {
@@ -90,46 +83,31 @@ impl NginxLua {
             tracing::warn!(upstream = name, "changes of this upstream need a reload: {why}");
         }
         self.left_out = left_out;
-        let mut pools = Pools::new();
-        for service in files.iter().flat_map(|file| upstreams_of(&file.text)) {
-            if !self.left_out.contains_key(service.0.upstream()) {
-                pools.insert(service.0.upstream().to_owned(), service.0.members.clone());
+        let (mut pools, mut members) = (Pools::new(), Vec::new());
+        for (service, _) in files.iter().flat_map(|file| upstreams_of(&file.text)) {
+            if !self.left_out.contains_key(service.upstream()) {
+                pools.insert(service.upstream().to_owned(), service.members.clone());
+                members.extend(service.members.fingerprint().bytes());
+                members.extend(service.server_options.bytes());
             }
         }
-        let candidates = self.write(files, &pools, true);
-        let structure = self.write(files, &pools, false);
-        Arrangement { wanted: Wanted::with_structure(candidates, &structure), pools }
-    }
-
-    /// The files. Without `members`, the lines that the balancer replaces are left out: the rest is
-    /// what needs a reload.
-    fn write(&self, files: &[RenderedFile], pools: &Pools, members: bool) -> Vec<Candidate> {
-        let mut once = (!pools.is_empty()).then(|| http_level(self.files(), self.settings.counted));
-        let file = |file: &RenderedFile| {
-            let bytes = file.text.write(|piece, out| match piece {
-                Piece::Upstream { service, more } if pools.contains_key(service.upstream()) => {
-                    let lines = if members { server_lines(service) } else { String::new() };
-                    out.extend_from_slice(once.take().unwrap_or_default().as_bytes());
-                    let block = self.block(service.upstream(), &lines, more);
-                    out.extend_from_slice(block.trim_end().as_bytes());
-                }
-                Piece::Upstream { service, more } => {
-                    let block = upstream_block(service.upstream(), &server_lines(service), more);
-                    out.extend_from_slice(block.as_bytes());
-                }
-                Piece::Text(_) | Piece::Servers(_) => {
-                    let one = RenderedText { pieces: vec![piece.clone()] };
-                    out.extend_from_slice(&one.plain());
-                }
-            });
-            Candidate { target: file.target.clone(), bytes }
+        let writer = FileWriter {
+            lua: self.lua.clone(),
+            folder: self.folder().to_owned(),
+            settings: self.settings,
+            live: pools.keys().cloned().collect(),
         };
-        files.iter().map(file).collect()
-    }
-
-    fn block(&self, name: &str, lines: &str, more: &str) -> String {
-        let kept = kept_directives(more).unwrap_or_default();
-        upstream(name, lines, &kept, self.files(), &self.settings)
+        let structure = writer.write(files, Members::LeftOut);
+        let wanted = match pools.is_empty() {
+            true => structure.into(),
+            false => {
+                let files = files.to_vec();
+                Wanted::in_parts(&structure, &members, move || {
+                    writer.write(&files, Members::Written)
+                })
+            }
+        };
+        Arrangement { wanted, pools }
     }
 
     fn find_left_out(&self, files: &[RenderedFile]) -> BTreeMap<String, String> {
@@ -254,26 +232,6 @@ fn nameless(members: &UpstreamMembers) -> Option<String> {
     Some(format!("{} is a name and no address", named.endpoint))
 }
 
-/// The directives of an upstream that also work with a balancer. The choice of a peer is the
-/// balancer's; a directive that promises another one cannot be kept.
-fn kept_directives(more: &str) -> Result<String, String> {
-    let directives =
-        conf::parse(more.as_bytes()).map_err(|error| format!("what is in it: {error}"))?;
-    let mut kept = String::new();
-    for directive in directives {
-        let name = String::from_utf8_lossy(&directive.name).into_owned();
-        match name.as_str() {
-            "random" | "least_conn" | "zone" => {}
-            _ if name.starts_with("keepalive") => {
-                kept.push_str(more.get(directive.span).unwrap_or_default());
-                kept.push('\n');
-            }
-            _ => return Err(format!("`{name}` cannot be combined with changes without a reload")),
-        }
-    }
-    Ok(kept)
-}
-
 /// The balancer's file: the packaged one if it has this version, else one of our own.
 fn lua_file(folder: &Path) -> io::Result<PathBuf> {
     if fs::read(PACKAGED).is_ok_and(|text| text == LUA.as_bytes()) {
@@ -295,6 +253,7 @@ mod tests {
 
     use super::*;
     use crate::install::Target;
+    use crate::proxy::nginx::conf;
 
     fn file(endpoints: &[&str], more: &str) -> RenderedFile {
         let member = |text: &&str| {

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::claims::WorkerColumns;
 use super::layout::{
-    ALLOCATED_AT, CELL, COUNTS_DATA, COUNTS_MAGIC, HEAD_AT, HEAD_BYTES, HEALTH, Head, MAX_COLUMNS,
-    MEMBERS_MAGIC, SLOT, SlotRecord, WORKER, WORKER_DATA, WORKERS_MAGIC, cell_at, order_at,
-    slot_at,
+    ALLOCATED_AT, CELL, COUNTS_DATA, COUNTS_MAGIC, HEAD_AT, HEAD_BYTES, HEALTH, Head, MAX_CAPACITY,
+    MAX_COLUMNS, MEMBERS_MAGIC, SLOT, SlotRecord, WORKER, WORKER_DATA, WORKERS_MAGIC, cell_at,
+    order_at, slot_at,
 };
 use super::roster::{Roster, TableWrite};
 
@@ -41,6 +41,7 @@ pub struct Traffic {
 pub struct TableFolder {
     path: PathBuf,
     user: Option<WorkerUser>,
+    /// The least room of a table.
     capacity: u32,
     /// Which workers are alive, and count.
     pub workers: WorkerColumns,
@@ -86,15 +87,23 @@ impl TableFolder {
         &self.path
     }
 
-    /// The table of the upstream `name`: as an earlier run left it, or a new one.
+    /// The table of the upstream `name`, with room for this many members and as many that leave: as
+    /// an earlier run left it, or a new one.
     ///
     /// # Errors
     /// When it cannot be read or made.
-    pub fn table(&self, name: &str) -> io::Result<MemberTable> {
+    pub fn table(&self, name: &str, members: usize) -> io::Result<MemberTable> {
+        let capacity = self.capacity_for(members);
         match self.recover(name)? {
-            Some(table) => Ok(table),
-            None => self.create_table(name),
+            Some(table) if table.capacity >= capacity => Ok(table),
+            _ => self.create_table(name, capacity),
         }
+    }
+
+    /// The room that a table needs, so that slots stay free for those that leave.
+    pub(super) fn capacity_for(&self, members: usize) -> u32 {
+        let needed = u32::try_from(members).unwrap_or(MAX_CAPACITY).saturating_mul(2);
+        needed.next_power_of_two().clamp(self.capacity, MAX_CAPACITY)
     }
 
     fn recover(&self, name: &str) -> io::Result<Option<MemberTable>> {
@@ -105,41 +114,41 @@ impl TableFolder {
         let Some((counts, of_counts)) = open_known(&counts, &COUNTS_MAGIC)? else {
             return Ok(None);
         };
+        let capacity = of_members.capacity();
         let fits = of_members.instance() == of_counts.instance()
-            && of_members.capacity() == self.capacity
-            && of_counts.capacity() == self.capacity
+            && of_counts.capacity() == capacity
+            && capacity <= MAX_CAPACITY
             && of_counts.columns() == self.workers.columns();
         let mut head = [0; HEAD_BYTES];
         members.read_exact_at(&mut head, HEAD_AT)?;
-        let Some(head) = Head::decode(&head).filter(|head| fits && head.slots <= self.capacity)
-        else {
+        let Some(head) = Head::decode(&head).filter(|head| fits && head.slots <= capacity) else {
             return Ok(None);
         };
         let mut records = Vec::new();
         for slot in 0..head.slots {
             let mut bytes = [0; SLOT];
-            members.read_exact_at(&mut bytes, slot_at(self.capacity, slot))?;
+            members.read_exact_at(&mut bytes, slot_at(capacity, slot))?;
             records.push(SlotRecord::decode(&bytes));
         }
-        let roster = Roster::recover(self.capacity, head.sequence, records);
+        let roster = Roster::recover(capacity, head.sequence, records);
         Ok(Some(MemberTable {
             name: name.into(),
             roster,
             members,
             counts,
-            capacity: self.capacity,
+            capacity,
             columns: self.workers.columns(),
             instance: of_members.instance(),
         }))
     }
 
-    fn create_table(&self, name: &str) -> io::Result<MemberTable> {
+    fn create_table(&self, name: &str, capacity: u32) -> io::Result<MemberTable> {
         let (members, counts) = self.files_of(name);
         let instance = fastrand::u64(1..);
         let header = |magic: &[u8], columns: u32, length: u64| {
             let mut bytes = vec![0; length as usize];
             put(&mut bytes, 0, magic);
-            put(&mut bytes, 8, &self.capacity.to_le_bytes());
+            put(&mut bytes, 8, &capacity.to_le_bytes());
             put(&mut bytes, 12, &columns.to_le_bytes());
             put(&mut bytes, 16, &instance.to_le_bytes());
             bytes
@@ -147,16 +156,16 @@ impl TableFolder {
         let columns = self.workers.columns();
         let counts = create(&counts, self.user, true, |file| {
             file.write_all_at(&header(&COUNTS_MAGIC, columns, COUNTS_DATA), 0)?;
-            file.set_len(cell_at(self.capacity, columns, 0))
+            file.set_len(cell_at(capacity, columns, 0))
         })?;
-        let roster = Roster::empty(self.capacity);
+        let roster = Roster::empty(capacity);
         let members = create(&members, self.user, false, |file| {
-            let mut bytes = header(&MEMBERS_MAGIC, 0, order_at(self.capacity, 0, 0));
+            let mut bytes = header(&MEMBERS_MAGIC, 0, order_at(capacity, 0, 0));
             put(&mut bytes, HEAD_AT as usize, &roster.head().encode());
             file.write_all_at(&bytes, 0)?;
-            file.set_len(slot_at(self.capacity, self.capacity))
+            file.set_len(slot_at(capacity, capacity))
         })?;
-        let (name, capacity) = (name.into(), self.capacity);
+        let name = name.into();
         Ok(MemberTable { name, roster, members, counts, capacity, columns, instance })
     }
 
@@ -185,14 +194,38 @@ impl TableFolder {
     /// When the files cannot be read.
     pub fn in_flight(&self, table: &MemberTable, slot: u32) -> io::Result<u64> {
         let mut sum = 0;
-        for column in 0..self.workers.columns() {
-            let cell = table.cell(column, slot)?;
+        for cell in self.cells(table, slot)? {
+            let (column, cell) = cell?;
             // The counts of a worker that has ended are no longer in flight.
             if cell.in_flight > 0 && self.workers.is_alive(column)? {
                 sum += cell.in_flight;
             }
         }
         Ok(sum)
+    }
+
+    /// Whether any worker has ever sent a request to the backend in this slot.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn has_had_requests(&self, table: &MemberTable, slot: u32) -> io::Result<bool> {
+        for cell in self.cells(table, slot)? {
+            if cell?.1.requests > 0.0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The counts of a slot, and the columns that they are in.
+    fn cells<'t>(
+        &self,
+        table: &'t MemberTable,
+        slot: u32,
+    ) -> io::Result<impl Iterator<Item = io::Result<(u32, Traffic)>> + 't> {
+        let columns = allocated(&table.counts, self.workers.columns())?;
+        let columns = columns.into_iter().filter(move |(_, known)| slot < *known);
+        Ok(columns.map(move |(column, _)| Ok((column, table.cell(column, slot)?))))
     }
 
     /// The counts of all workers for each of the first slots, in order.

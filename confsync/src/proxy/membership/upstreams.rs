@@ -126,7 +126,8 @@ impl LiveUpstreams {
         upstream: &str,
         members: &UpstreamMembers,
     ) -> Result<(), MembershipError> {
-        check_addresses(upstream, members)?;
+        let known = self.upstreams.get(upstream).map(|known| &known.members);
+        check_addresses(upstream, known, members)?;
         let outcome = self.try_set(upstream, members).await;
         if outcome.is_err() {
             // The state of the table is unknown: the next call reads it.
@@ -151,11 +152,22 @@ impl LiveUpstreams {
                  uses it after a reload");
             self.upstreams.remove(upstream);
         }
+        let capacity = self.folder.capacity_for(members.len());
+        if self.upstreams.get(upstream).is_some_and(|known| known.table.capacity < capacity) {
+            tracing::info!(
+                upstream,
+                capacity,
+                "a table with more room is made for an upstream; nginx \
+                uses it after a reload"
+            );
+            self.upstreams.remove(upstream);
+        }
         if !self.upstreams.contains_key(upstream) {
-            let table = self.folder.table(upstream).map_err(|e| files(&self.folder, e))?;
+            let table =
+                self.folder.table(upstream, members.len()).map_err(|e| files(&self.folder, e))?;
             let new = LiveUpstream {
                 table,
-                members: UpstreamMembers::new(),
+                members: UpstreamMembers::default(),
                 is_known: false,
                 left: HashMap::new(),
             };
@@ -280,26 +292,23 @@ impl LiveUpstream {
             let gone: Vec<_> = self.table.roster.members().map(|(id, _)| *id).collect();
             gone.iter().filter(|id| !ids.contains(*id)).for_each(|id| self.table.roster.leave(id));
         }
-        let gone: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(key, member)| {
-                wanted.get(*key).is_none_or(|wanted| wanted.endpoint != member.endpoint)
-            })
-            .map(|(key, member)| (Arc::clone(key), member.endpoint.clone()))
-            .collect();
+        let gone = |key: &Arc<str>| {
+            let endpoint = self.members.get(key)?.endpoint.clone();
+            let is_gone = wanted.get(key).is_none_or(|wanted| wanted.endpoint != endpoint);
+            is_gone.then(|| (Arc::clone(key), endpoint))
+        };
+        let gone: Vec<_> = self.members.changed_keys(wanted).filter_map(gone).collect();
         if gone.is_empty() {
             return Ok(());
         }
-        let traffic = folder.traffic(&self.table)?;
         let now = Instant::now();
         self.left.retain(|_, at| now < *at + KEPT_CONNECTIONS);
         for (key, endpoint) in gone {
             let id = id_of(&key);
-            let slot = self.table.roster.slot_of(&id);
-            let used = slot.and_then(|slot| traffic.get(slot as usize));
             // Without requests there are no kept connections either.
-            if used.is_some_and(|traffic| traffic.requests > 0.0) {
+            if let Some(slot) = self.table.roster.slot_of(&id)
+                && folder.has_had_requests(&self.table, slot)?
+            {
                 self.left.insert(endpoint, now);
             }
             self.table.roster.leave(&id);
@@ -316,10 +325,9 @@ impl LiveUpstream {
         // Members that exist at the start have their full weight.
         let joined = if self.members.is_empty() && !self.is_known { 0.0 } else { joined };
         let mut late = false;
-        for (key, member) in wanted {
-            if self.members.get(key) == Some(member) {
-                continue;
-            }
+        let changed: Vec<_> = self.members.changed_keys(wanted).cloned().collect();
+        for key in &changed {
+            let Some(member) = wanted.get(key) else { continue };
             let is_back = self.left.get(&member.endpoint);
             let is_back = is_back.is_some_and(|at| now < *at + KEPT_CONNECTIONS);
             if joins == Joins::NotBackAgain && is_back && !self.members.contains_key(key) {
@@ -342,8 +350,16 @@ fn id_of(key: &str) -> MemberId {
     id
 }
 
-fn check_addresses(upstream: &str, members: &UpstreamMembers) -> Result<(), MembershipError> {
-    match members.values().find(|member| host_and_port(&member.endpoint).is_none()) {
+/// Checks those that are not `known`.
+fn check_addresses(
+    upstream: &str,
+    known: Option<&UpstreamMembers>,
+    members: &UpstreamMembers,
+) -> Result<(), MembershipError> {
+    let none = UpstreamMembers::default();
+    let new = known.unwrap_or(&none).changed_keys(members).filter_map(|key| members.get(key));
+    let mut new = new;
+    match new.find(|member| host_and_port(&member.endpoint).is_none()) {
         None => Ok(()),
         Some(member) => Err(MembershipError::NoAddress {
             upstream: upstream.to_owned(),

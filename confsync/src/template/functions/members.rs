@@ -15,7 +15,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 /// The placeholder that stands in the output while a template runs. It is random, so no template
 /// and no value can contain it. Clones share whether it was used.
 #[derive(Debug, Clone)]
-pub struct Mark {
+pub(in crate::template) struct Mark {
     text: String,
     used: Arc<AtomicBool>,
 }
@@ -73,7 +73,7 @@ pub(in crate::template) fn check(service: &str) -> Result<(), Fault> {
 }
 
 fn servers(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    call.mark.servers(&text(args, 0)).map(Value::str)
+    call.mark().servers(&text(args, 0)).map(Value::str)
 }
 
 fn upstream(call: &Call<'_>, args: &[Value]) -> FunctionResult {
@@ -84,5 +84,5 @@ fn upstream(call: &Call<'_>, args: &[Value]) -> FunctionResult {
         ));
     }
     let more = if args.len() > 1 { text(args, 1) } else { "".into() };
-    call.mark.upstream(&text(args, 0), &more).map(Value::str)
+    call.mark().upstream(&text(args, 0), &more).map(Value::str)
 }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use members::Mark;
 
+use super::Input;
 use super::kv::Texts;
 use super::runes::to_str;
 use super::system::System;
@@ -74,14 +75,31 @@ pub(crate) struct Function {
 /// What a function gets besides its arguments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
-    /// The keys and values of the resource.
-    pub(crate) kv: &'a Texts,
+    input: &'a Input,
     /// What the render may still use.
     pub(crate) budget: &'a Budget,
+}
+
+impl<'a> Call<'a> {
+    /// A call within one render of `input`.
+    pub(crate) fn new(input: &'a Input, budget: &'a Budget) -> Self {
+        Self { input, budget }
+    }
+
+    /// The keys and values of the resource.
+    pub(crate) fn keys(&self) -> &'a Texts {
+        self.input.keys()
+    }
+
     /// The system that may be queried.
-    pub(crate) system: &'a dyn System,
+    pub(crate) fn system(&self) -> &'a dyn System {
+        self.input.system()
+    }
+
     /// The placeholder for lines that name backends.
-    pub(crate) mark: &'a Mark,
+    pub(crate) fn mark(&self) -> &'a Mark {
+        &self.input.mark
+    }
 }
 
 /// A function's result.

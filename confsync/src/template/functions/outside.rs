@@ -33,21 +33,21 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 fn getenv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    let found = call.system.variable(&text(args, 0)).filter(|value| !value.is_empty());
+    let found = call.system().variable(&text(args, 0)).filter(|value| !value.is_empty());
     Ok(found.map_or_else(|| args.get(1).cloned().unwrap_or(Value::str("")), Value::str))
 }
 
 fn datetime(call: &Call<'_>, _: &[Value]) -> FunctionResult {
-    Ok(Value::Time(Time::from(call.system.now())))
+    Ok(Value::Time(Time::from(call.system().now())))
 }
 
 fn hostname(call: &Call<'_>, _: &[Value]) -> FunctionResult {
-    Ok(Value::str(call.system.hostname()))
+    Ok(Value::str(call.system().hostname()))
 }
 
 fn file_exists(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let path = Path::new(OsStr::from_bytes(bytes(args, 0)));
-    Ok(Value::Bool(call.system.file_exists(path)))
+    Ok(Value::Bool(call.system().file_exists(path)))
 }
 
 /// A failed look-up must not count as "none": that would empty the rendered file.
@@ -61,7 +61,7 @@ fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Func
     let name = &*text(args, 0);
     let found = match name.parse::<IpAddr>() {
         Ok(address) => vec![address],
-        Err(_) => call.system.addresses(name).map_err(|why| unsure(name, &why))?,
+        Err(_) => call.system().addresses(name).map_err(|why| unsure(name, &why))?,
     };
     let mut found: Vec<String> =
         found.iter().filter(|ip| fits(ip)).map(IpAddr::to_string).collect();
@@ -90,7 +90,7 @@ fn lookup_srv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
         true => name.into_owned(),
         false => format!("_{service}._{proto}.{name}"),
     };
-    let found = call.system.services(&target).map_err(|why| unsure(&target, &why))?;
+    let found = call.system().services(&target).map_err(|why| unsure(&target, &why))?;
     Ok(Value::List(services(found)))
 }
 
@@ -114,7 +114,7 @@ fn services(mut found: Vec<ServiceRecord>) -> List {
 
 /// The first address of an interface that fits; none is the empty text.
 fn interface(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> FunctionResult {
-    let found = call.system.interface(&text(args, 0)).into_iter().find(fits);
+    let found = call.system().interface(&text(args, 0)).into_iter().find(fits);
     Ok(Value::str(found.map(|ip| ip.to_string()).unwrap_or_default()))
 }
 

@@ -21,12 +21,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 fn exists(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Bool(call.kv.contains_key(&*text(args, 0))))
+    Ok(Value::Bool(call.keys().contains_key(&*text(args, 0))))
 }
 
 fn missing(call: &Call<'_>, key: &str) -> Fault {
     let remedy = if key.starts_with('/') {
-        let near = call.kv.keys().find(|k| path::base(k) == path::base(key));
+        let near = call.keys().keys().find(|k| path::base(k) == path::base(key));
         let near = near.map(|k| format!(" (there is `{k}`)")).unwrap_or_default();
         format!(
             "give a default: `getv \"{key}\" \"…\"`, or ask first with `exists`; \
@@ -44,13 +44,13 @@ fn pair(key: &Arc<str>, value: &StoredValue) -> Value {
 
 fn get(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let key = text(args, 0);
-    let (key, value) = call.kv.get_key_value(&*key).ok_or_else(|| missing(call, &key))?;
+    let (key, value) = call.keys().get_key_value(&*key).ok_or_else(|| missing(call, &key))?;
     Ok(pair(key, value))
 }
 
 fn getv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let key = text(args, 0);
-    match (call.kv.get(&*key), args.get(1)) {
+    match (call.keys().get(&*key), args.get(1)) {
         (Some(value), _) => Ok(Value::Str(value.clone())),
         (None, Some(default)) => Ok(default.clone()),
         (None, None) => Err(missing(call, &key)),
@@ -62,7 +62,7 @@ type KeyPair<'a> = (&'a Arc<str>, &'a StoredValue);
 /// Calls `each` for every key that matches a pattern, in byte order. Only keys with the pattern's
 /// literal prefix are examined.
 fn fitting(call: &Call<'_>, pattern: &str, mut each: impl FnMut(KeyPair<'_>)) -> Result<(), Fault> {
-    if call.kv.is_empty() {
+    if call.keys().is_empty() {
         // confd reads the pattern only when it has a key to match.
         return Ok(());
     }
@@ -86,7 +86,7 @@ fn beginning<'a>(
     mut each: impl FnMut(KeyPair<'a>),
 ) -> Result<(), Fault> {
     let from = (Bound::Included(text), Bound::Unbounded);
-    let all = call.kv.range::<str, _>(from).take_while(|(key, _)| key.starts_with(text));
+    let all = call.keys().range::<_, str>(from).take_while(|(key, _)| key.starts_with(text));
     for entry in all {
         call.budget.steps(1)?;
         each(entry);

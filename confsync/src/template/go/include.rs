@@ -29,7 +29,7 @@ impl Exec<'_> {
             );
         };
         let data = values.get(1).cloned().unwrap_or(Value::Absent).or_absent();
-        let ready = self.includes.read(self.call.system, &to_str(name)).and_then(|file| {
+        let ready = self.includes.read(self.call.system(), &to_str(name)).and_then(|file| {
             self.includes.push(&file.path)?;
             Ok(file)
         });

@@ -101,8 +101,6 @@ impl GoTemplate {
     fn run(&self, input: &Input, dot: &Value) -> Result<Vec<u8>, TemplateError> {
         let budget = Budget::default();
         let includes = Includes::new(self.folder.as_deref());
-        let (kv, system, mark) = (&*input.kv, &*input.system, &input.mark);
-        let call = Call { kv, budget: &budget, system, mark };
-        Exec::new(self, call, &includes).run(dot)
+        Exec::new(self, Call::new(input, &budget), &includes).run(dot)
     }
 }

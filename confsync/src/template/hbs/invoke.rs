@@ -5,7 +5,6 @@ use serde_json::Value as Json;
 
 use super::definition::{RenderState, arguments, fail};
 use super::{json, own};
-use crate::template::Input;
 use crate::template::functions::{self, Call, Fault, Function, Ty};
 use crate::template::value::Value;
 
@@ -52,7 +51,7 @@ pub(super) fn call_own(
     let make = || match name {
         // The one whose result depends on the syntax of the file.
         "quote" => own::quote_for(state.escape, &args, &hash),
-        _ => call(&args, &hash, &*state.input.system),
+        _ => call(&args, &hash, state.input),
     };
     paid.and_then(|()| make()).map_err(|fault| fail(named(name, &args, fault)))
 }
@@ -84,10 +83,8 @@ fn result(function: &Function, args: &[&Json], state: &RenderState<'_>) -> Resul
     let ty = |i: usize| params.get(i).copied().or(*rest).unwrap_or(Ty::Raw);
     let values = args.iter().enumerate().map(|(i, arg)| json::to_value(arg, ty(i)));
     let values = values.collect::<Result<Vec<_>, _>>()?;
-    let budget = &state.budget;
-    let Input { kv, system, mark, .. } = state.input;
-    let value = call(&Call { kv, budget, system: &**system, mark }, &values)?;
-    budget.made(&value)?;
+    let value = call(&Call::new(state.input, &state.budget), &values)?;
+    state.budget.made(&value)?;
     Ok(value)
 }
 

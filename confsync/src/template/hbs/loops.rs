@@ -23,7 +23,7 @@ use crate::template::value::Value;
 pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
     let of_any = Arc::clone(state);
     register_value(registry, ANY, move |_| {
-        Ok(ScopedJson::Derived(Json::Bool(!of_any.input.backends.is_empty())))
+        Ok(ScopedJson::Derived(Json::Bool(!of_any.input.backends().is_empty())))
     });
     let each = |over| Box::new(Each { over, state: Arc::clone(state) });
     registry.register_helper(BACKENDS, each(Over::Backends));
@@ -93,7 +93,7 @@ struct LoopRun<'l, 'a, 'reg, 'rc> {
 
 impl<'reg: 'rc, 'rc> LoopRun<'_, '_, 'reg, 'rc> {
     fn backends(self, plain: Option<&PlainBody<'_>>) -> HelperResult {
-        let backends = &self.state.input.backends;
+        let backends = self.state.input.backends();
         if backends.is_empty() && self.helper.inverse().is_some() {
             return self.nothing(None);
         }

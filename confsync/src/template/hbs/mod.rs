@@ -123,7 +123,7 @@ impl HandlebarsTemplate {
         helpers::register(&mut registry, &state);
         let mut all = serde_json::Map::new();
         if self.asks.whole {
-            all.insert("backends".into(), input.backends.iter().map(item::backend).collect());
+            all.insert("backends".into(), input.backends().iter().map(item::backend).collect());
         }
         let context = Context::from(Json::Object(all));
         let mut out = BoundedText::new(MAX_TEXT);

@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::{json, safe};
+use crate::template::Input;
 use crate::template::escape::Escape;
 use crate::template::functions::{Fault, MAX_TEXT, Ty, too_large};
 use crate::template::runes::to_str;
 use crate::template::sprintf;
-use crate::template::system::System;
 use crate::template::time::Time;
 
-/// A helper: arguments, a way to ask for `name=value`, and the system.
+/// A helper: arguments, a way to ask for `name=value`, and what is rendered.
 pub(super) type HelperFunction =
-    fn(&[&Json], &dyn Fn(&str) -> Option<Json>, &dyn System) -> Result<Json, Fault>;
+    fn(&[&Json], &dyn Fn(&str) -> Option<Json>, &Input) -> Result<Json, Fault>;
 
 /// All of them.
 pub(super) const HELPERS: &[(&str, HelperFunction)] = &[
@@ -61,7 +61,7 @@ fn list<'a>(args: &[&'a Json]) -> Result<&'a [Json], Fault> {
     }
 }
 
-fn quote(args: &[&Json], hash: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn quote(args: &[&Json], hash: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     quote_for(Escape::Nginx, args, hash)
 }
 
@@ -71,12 +71,12 @@ pub(super) fn quote_for(escape: Escape, args: &[&Json], hash: Hash<'_>) -> Resul
     safe::quoted(escape, &text(args, 0)?, dollar.as_deref()).map(Json::String)
 }
 
-fn go_quote(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn go_quote(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     Ok(sprintf::quote(text(args, 0)?.as_bytes()).into())
 }
 
 /// Converts any text to a valid name of an nginx upstream or zone.
-fn nginx_name(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn nginx_name(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let plain =
         |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' };
     let name: String = text(args, 0)?.chars().map(plain).collect();
@@ -84,19 +84,19 @@ fn nginx_name(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault
     Ok(if starts { name } else { format!("n{name}") }.into())
 }
 
-fn concat(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn concat(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let pieces = (0..args.len()).map(|i| text(args, i)).collect::<Result<Vec<_>, _>>()?;
     Ok(pieces.concat().into())
 }
 
-fn datetime(args: &[&Json], _: Hash<'_>, system: &dyn System) -> Result<Json, Fault> {
+fn datetime(args: &[&Json], _: Hash<'_>, input: &Input) -> Result<Json, Fault> {
     let layout = if args.is_empty() { "2006-01-02T15:04:05Z07:00".into() } else { text(args, 0)? };
-    Ok(Time::from(system.now()).format(&layout).into())
+    Ok(Time::from(input.system().now()).format(&layout).into())
 }
 
 /// Go's, except that a number is whole or not as the verb wants it: there is only
 /// one kind of number here.
-fn printf(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn printf(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let values = args.iter().skip(1).map(|arg| json::to_value(arg, Ty::Any));
     let values = values.collect::<Result<Vec<_>, _>>()?;
     let made = sprintf::loose(text(args, 0)?.as_bytes(), &values, MAX_TEXT);
@@ -104,7 +104,7 @@ fn printf(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
 }
 
 /// One item of a list or an object; nothing where there is none.
-fn lookup(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn lookup(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let name = text(args, 1)?;
     let found = match args.first() {
         Some(Json::Array(items)) => name.parse::<usize>().ok().and_then(|i| items.get(i)),
@@ -114,15 +114,15 @@ fn lookup(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
     Ok(found.cloned().unwrap_or(Json::Null))
 }
 
-fn first(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn first(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     Ok(list(args)?.first().cloned().unwrap_or(Json::Null))
 }
 
-fn last(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn last(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     Ok(list(args)?.last().cloned().unwrap_or(Json::Null))
 }
 
-fn reverse(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn reverse(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     Ok(list(args)?.iter().rev().cloned().collect())
 }
 
@@ -141,7 +141,7 @@ fn order(a: &Json, b: &Json) -> Ordering {
     }
 }
 
-fn sort(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn sort(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let mut items = list(args)?.to_vec();
     items.sort_by(order);
     Ok(items.into())
@@ -152,7 +152,7 @@ fn field<'a>(item: &'a Json, path: &str) -> &'a Json {
     path.split('.').try_fold(item, |item, name| item.get(name)).unwrap_or(&Json::Null)
 }
 
-fn sort_by(args: &[&Json], hash: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn sort_by(args: &[&Json], hash: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let path = text(args, 1)?;
     let mut items = list(args)?.to_vec();
     let down = hash("desc") == Some(Json::Bool(true));
@@ -164,7 +164,7 @@ fn sort_by(args: &[&Json], hash: Hash<'_>, _: &dyn System) -> Result<Json, Fault
 }
 
 /// An object: each value of the field, as text, with the items that have it.
-fn group_by(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn group_by(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let path = text(args, 1)?;
     let mut groups: BTreeMap<String, Vec<Json>> = BTreeMap::new();
     for item in list(args)? {
@@ -174,13 +174,13 @@ fn group_by(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> 
     Ok(Json::Object(groups.into_iter().map(|(name, items)| (name, items.into())).collect()))
 }
 
-fn where_is(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn where_is(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let (path, want) = (text(args, 1)?, args.get(2).copied().ok_or("argument 3 is missing")?);
     let items = list(args)?.iter().filter(|item| field(item, &path) == want);
     Ok(items.cloned().collect())
 }
 
-fn unique(args: &[&Json], _: Hash<'_>, _: &dyn System) -> Result<Json, Fault> {
+fn unique(args: &[&Json], _: Hash<'_>, _: &Input) -> Result<Json, Fault> {
     let mut seen = std::collections::HashSet::new();
     let items = list(args)?.iter().filter(|item| seen.insert(item.to_string()));
     Ok(items.cloned().collect())

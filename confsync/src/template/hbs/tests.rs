@@ -20,7 +20,7 @@ fn input(backends: usize) -> Input {
     };
     let backends: Vec<_> = values.iter().take(backends).enumerate().map(named).collect();
     let kv = [("/a/x", "1"), ("/a/y", "two"), ("/b/evil", "; }"), ("/b/none", "")];
-    Input { backends, ..Input::of_keys(kv) }
+    Input::of_keys(kv).with_backends(backends)
 }
 
 fn sources() -> TemplateSources {
