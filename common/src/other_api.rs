@@ -19,12 +19,11 @@ pub async fn hint(connection: &Connection, store: &Etcd, tree: &Tree) -> String 
     for elsewhere in found.await.unwrap_or_default() {
         text += &match elsewhere {
             Elsewhere::OtherApi { api, .. } => format!(
-                ", which keeps keys of its own; there are some in {api}: --etcd-api {api}, or \
-                 ETCD_API={api}, shows them"
+                "; its {api} API has keys there: --etcd-api {api}, or ETCD_API={api}, shows them"
             ),
             Elsewhere::WithoutSlash { name, keys } => format!(
-                "; there are {} by the name {name}, without a leading slash, which are not read: \
-                 write them as /{name}",
+                "; {} begin with `{name}` instead of `/{name}`, which nobody reads: write them with \
+                 the slash",
                 plural(usize::try_from(keys).unwrap_or(usize::MAX), "key")
             ),
         };

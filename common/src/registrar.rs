@@ -5,7 +5,7 @@
 //! wanted.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -78,6 +78,7 @@ pub fn start<S: Store>(
         backoff,
         time: RequestTime::new(ttl),
         outage: OutageLog::default(),
+        unwritten: Mutex::default(),
     };
     (receiver, tokio::spawn(registrar.run(shutdown)))
 }
@@ -89,6 +90,7 @@ async fn remove<S: Store>(
     delete: &Delete,
     lease: Option<Lease>,
     deadline: Instant,
+    unwritten: &Mutex<OutageLog>,
 ) -> Result<(DeleteOutcome, Option<Snapshot>), StoreError> {
     let (key, guard) = (&delete.key, &delete.guard);
     if let (Some(marker), Some(lease)) = (&delete.marker, lease) {
@@ -98,7 +100,8 @@ async fn remove<S: Store>(
             match store.leave(key, guard, written, lease, trees, deadline).await {
                 Err(StoreError::Denied(_)) if !trees.is_empty() => trees = &[],
                 Err(error) if !error.is_transient() => {
-                    tracing::warn!("cannot write the leave marker: {error}");
+                    let mut log = unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+                    log.remind(&format!("cannot write the leave marker: {error}"));
                     break;
                 }
                 answer => return answer,
@@ -117,6 +120,8 @@ struct Registrar<S> {
     backoff: Backoff,
     time: RequestTime,
     outage: OutageLog,
+    /// Leave markers that etcd refuses; several keys may be removed at once.
+    unwritten: Mutex<OutageLog>,
 }
 
 impl<S: Store> Registrar<S> {
@@ -276,7 +281,7 @@ impl<S: Store> Registrar<S> {
         let lease = self.claim.lease();
         let calls = deletes.iter().map(|delete| {
             let deadline = self.begin_request();
-            remove(&self.store, delete, lease, deadline)
+            remove(&self.store, delete, lease, deadline, &self.unwritten)
         });
         let answers = join_all(calls).await;
         let mut outcome = Ok(());

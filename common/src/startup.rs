@@ -55,7 +55,10 @@ async fn keep_trying(
             }
             Err(error) => error,
         };
-        let endpoints = connection.endpoints.join(", ");
+        let endpoints = match &connection.discovery {
+            Some(domain) => format!("the members that DNS names for {domain}"),
+            None => connection.endpoints.join(", "),
+        };
         let waited = format_span(Duration::from_secs(began.elapsed().as_secs()));
         outage.remind(&format!("waiting for etcd at {endpoints}: {error}"));
         manager.status(&format!("waiting for etcd at {endpoints} for {waited}: {error}"));

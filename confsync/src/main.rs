@@ -7,6 +7,7 @@ use common::runtime::{Exit, Usage, exit_on};
 use common::settings::cli::{common_command, parse, subcommand_first};
 use confsync::cli::args::command;
 use confsync::cli::commands;
+use confsync::cli::completion::with_resources;
 use confsync::cli::confd_flags::confd_words;
 use tokio::runtime::Builder;
 
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
-    if let Some(exit) = common_command(command(), matches) {
+    if let Some(exit) = common_command(command(), matches, with_resources) {
         return Ok(exit);
     }
     let mut runtime = if commands::is_daemon(matches) {

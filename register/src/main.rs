@@ -15,7 +15,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
-    if let Some(exit) = common_command(cli::command(), matches) {
+    if let Some(exit) = common_command(cli::command(), matches, |_, script| script) {
         return Ok(exit);
     }
     // One thread: a sidekick shall cost next to nothing, and nothing here computes.

@@ -294,7 +294,7 @@ async fn check_tells_all_mistakes_at_once() {
     assert_says(&ended.log, &["`y`", "there are: x"]);
     fs::write(&data, "[1]").unwrap();
     let ended = subcommand(&lab, "check", &confdir, &["--data", &data_file]).await;
-    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_eq!(ended.exit, Exit::Code(64), "{}", ended.log);
     assert_says(&ended.log, &["data.json", "object of key to value"]);
 }
 

@@ -75,7 +75,12 @@ echo "${COMPREPLY[@]}"
 #[tokio::test(flavor = "multi_thread")]
 async fn shells_complete_commands_flags_and_values() {
     let lab = Lab::new();
-    generate(&lab).await;
+    let folder = generate(&lab).await;
+    let resources = folder.join("lb/conf.d");
+    fs::create_dir_all(&resources).unwrap();
+    for name in ["app", "nginx"] {
+        fs::write(resources.join(format!("{name}.toml")), "").unwrap();
+    }
     for (line, offered) in [
         ("register ru", "run"),
         ("register run --por", "--port"),
@@ -83,6 +88,9 @@ async fn shells_complete_commands_flags_and_values() {
         ("confsync run --etcd-ap", "--etcd-api"),
         ("confsync run --etcd-api ", "auto v3 v2"),
         ("register run --log-format ", "text json"),
+        ("confsync render --confdir lb ", "app nginx"),
+        ("confsync render --confdir lb n", "nginx"),
+        ("confsync render --confdir lb --da", "--data"),
     ] {
         let said = tried(&lab, "bash", &["--norc", "-c", OFFER, "bash", line]).await;
         assert_eq!(said.stdout().trim(), offered, "{line}: {}", said.stderr());
@@ -95,6 +103,12 @@ async fn shells_complete_commands_flags_and_values() {
             "_confsync",
         ),
         ("fish", "-c", "source ./confsync.fish; complete -C 'confsync st'", "status"),
+        (
+            "fish",
+            "-c",
+            "source ./confsync.fish; complete -C 'confsync render --confdir lb n'",
+            "nginx",
+        ),
     ];
     for (shell, flag, script, wanted) in others {
         if bins::on_path(shell) {

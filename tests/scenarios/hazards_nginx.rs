@@ -59,7 +59,7 @@ async fn h11_an_nginx_that_somebody_starts_later_is_found_live() {
     let lab = Lab::new();
     let (etcd, nginx, confdir, backend) = with_a_port_from_etcd(&lab).await;
     let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir).start();
-    confsync.logged("the reload is deferred").await;
+    confsync.logged("the proxy is not running").await;
     let place = format!("server {};", backend.address());
     assert!(nginx.rendered().unwrap().contains(&place), "whoever starts reads the file");
     assert!(!confsync.notified().iter().any(|line| line == "READY=1"), "nothing is proven");
@@ -93,7 +93,7 @@ async fn h11_an_nginx_that_ends_is_not_called_live_and_is_loaded_when_it_is_back
         check(live.is_null(), || live.to_string())
     })
     .await;
-    confsync.logged("the reload is deferred").await;
+    confsync.logged("the proxy is not running").await;
 
     let _second = nginx.start().await;
     eventually("what nginx runs is proven again", || async {

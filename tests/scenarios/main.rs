@@ -125,6 +125,8 @@ mod packages;
 mod page;
 /// The page of register, in a real browser.
 mod page_register;
+/// The page of confsync in states that last, wide and narrow, light and dark.
+mod page_states;
 /// etcd refuses us at the start, or a file is missing: waited for, and nothing ends.
 mod refused;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.

@@ -48,7 +48,7 @@ async fn each(line: &str, code: i32, says: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_cannot_be_written_is_a_failure() {
-    let says = ["error: cannot write the output", "because No space left on device"];
+    let says = ["error: cannot write the output: No space left on device"];
     each("exec \"$0\" \"$@\" > /dev/full", 1, &says).await;
 }
 

@@ -97,6 +97,10 @@ async fn the_page_follows_the_backends() {
     let note = browser.eval("document.querySelector('.note').innerText").await.to_string();
     assert!(note.contains("templates/nginx.hbs line "), "{note}");
     assert!(note.contains("confsync render nginx --confdir "), "{note}");
+    if let Some(folder) = std::env::var_os("PAGE_SCREENSHOTS") {
+        browser.look(1100, 900, true).await;
+        browser.screenshot(&PathBuf::from(folder).join("refused.png")).await;
+    }
     let states =
         "[...document.querySelectorAll('[data-addr]')].map((row) => row.dataset.state).join()";
     assert_eq!(browser.eval(states).await, "in rotation,in rotation");

@@ -45,6 +45,7 @@ async fn the_page_follows_a_backend() {
     }
     sidekick.signal(Signal::TERM);
     browser.shows("document.querySelector('#drain').innerText.includes('lb-1')").await;
+    browser.shows(&state("draining")).await;
     let quiet: &[String] = &[];
     assert_eq!(browser.complaints(), quiet);
     sidekick.kill().await;

@@ -87,7 +87,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     // etcd keeps the keys of its two APIs apart.
     let other = if api == Api::V3 { Api::V2 } else { Api::V3 };
     setup.etcd.ctl(other).put("/services/apache/10.0.0.1", "10.0.0.1:80").await;
-    let there = format!("there are some in {0}: --etcd-api {0}", other.flag());
+    let there = format!("its {0} API has keys there: --etcd-api {0}", other.flag());
     assert_ended(&list().run().await, 0, &[&there]);
     let _sidekick = setup.started(setup.with_ttl("10m")).await;
     setup.etcd.ctl(api).put("/services/web/broken", "no address").await;
@@ -130,7 +130,7 @@ async fn a_running_sidekick_takes_another_weight() {
     assert_eq!(deleted, 0);
     for (words, code, says) in [
         (&["700", "--listen", &*socket][..], 64, "from 1 to 256"),
-        (&["7"], 64, "--listen: is required"),
+        (&["7"], 64, "--listen is required"),
         (&["7", "--listen", "127.0.0.1:1"], 64, "has no password"),
         (&["7", "--listen", &socket, "--instance", "nosuch"], 1, "there is no such key here"),
         (&["7", "--listen", "unix:/run/no.sock"], 1, "does it run?"),
@@ -177,12 +177,12 @@ async fn mistakes_are_named_before_anything_starts() {
     let empty_host = ["--service", "apache", "--host", "", "--port", "80"];
     let empty_port = ["--service", "apache", "--host", "10.0.0.1", "--port", ""];
     let cases: [(&[&str], &[&str], &str); 8] = [
-        (&empty_host, &[], "--host: is empty; is a variable in the unit file unset?"),
-        (&empty_port, &[], "--port: is empty; is a variable in the unit file unset?"),
+        (&empty_host, &[], "--host is empty; is a variable in the unit file unset?"),
+        (&empty_port, &[], "--port is empty; is a variable in the unit file unset?"),
         (&good, &["--check", "http:///health"], "has no host"),
         (&good, &["--ttl", "5s"], "--ttl: 5s is below three probe intervals of 2s"),
         (&good, &["--check", "exec:/nowhere/check"], "`/nowhere/check` cannot be executed"),
-        (&good, &["--etcd", ""], "--etcd: is empty"),
+        (&good, &["--etcd", ""], "--etcd is empty"),
         (&good, &["--id", "a/b"], "--id"),
         (&good, &["--host", "0.0.0.0"], "cannot be used multiple times"),
     ];
@@ -196,8 +196,8 @@ async fn mistakes_are_named_before_anything_starts() {
 
     let unset = Daemon::register(&lab).flag("--service", "apache").flag("--port", "80");
     let unset = unset.env("COREOS_PRIVATE_IPV4", "");
-    assert_ended(&unset.run().await, 64, &["COREOS_PRIVATE_IPV4 (for --host): is empty"]);
+    assert_ended(&unset.run().await, 64, &["COREOS_PRIVATE_IPV4 (for --host) is empty"]);
     let unset = Daemon::register(&lab).flag("--service", "apache").flag("--host", "10.0.0.1");
     let unset = unset.env("REGISTER_PORT", "");
-    assert_ended(&unset.run().await, 64, &["REGISTER_PORT (for --port): is empty"]);
+    assert_ended(&unset.run().await, 64, &["REGISTER_PORT (for --port) is empty"]);
 }

@@ -71,7 +71,7 @@ async fn an_nginx_that_has_ended_is_noticed_and_so_is_its_return() {
     is_documented(status).await;
     nginx.signal(Signal::TERM);
     running.ended(Duration::from_secs(20)).await.unwrap();
-    is(503, status, "the reload is deferred").await;
+    is(503, status, "the proxy is not running").await;
     assert_eq!(live(status).await, (false, vec![false]));
 
     let _running = nginx.start().await;

@@ -43,26 +43,37 @@ impl From<Exit> for ExitCode {
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// Maps the outcome of a program to its exit code, and prints an error with its causes, one a
-/// line. A program whose output could not be written has failed.
+/// Maps the outcome of a program to its exit code, and prints an error with its causes on one
+/// line; several mistakes, a line for each. A program whose output could not be written has failed.
 pub fn exit_on(outcome: anyhow::Result<Exit>) -> ExitCode {
     let unwritten = UNWRITTEN.get();
     if let Some(error) = unwritten {
-        print_error(format_args!("error: cannot write the output\n  because {error}"));
+        print_error(format_args!("error: cannot write the output: {error}"));
     }
     match outcome {
         Ok(Exit::Done) if unwritten.is_some() => Exit::Failed.into(),
         Ok(exit) => exit.into(),
         Err(error) => {
-            let mut causes = error.chain();
-            if let Some(first) = causes.next() {
-                print_error(format_args!("error: {first}"));
+            for line in with_causes(&error).lines() {
+                print_error(format_args!("error: {line}"));
             }
-            causes.for_each(|cause| print_error(format_args!("  because {cause}")));
             let usage = error.chain().any(|cause| cause.is::<Usage>());
             if usage { Exit::Usage.into() } else { Exit::Failed.into() }
         }
     }
+}
+
+/// The error and its causes; one that the text above it has already is left out.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Prints a line to stderr. Unlike `eprintln!` it does not panic when stderr is closed.
@@ -105,6 +116,9 @@ mod tests {
         let error = anyhow::Error::from(Usage("no host".into())).context("cannot start");
         assert_eq!(format!("{:?}", exit_on(Err(error))), format!("{:?}", ExitCode::from(64)));
         let other = anyhow::anyhow!("disk full");
+        let caused = anyhow::anyhow!("disk full").context("cannot write a: disk full");
+        assert_eq!(with_causes(&caused), "cannot write a: disk full");
+        assert_eq!(with_causes(&caused.context("no init")), "no init: cannot write a: disk full");
         assert_eq!(format!("{:?}", exit_on(Err(other))), format!("{:?}", ExitCode::from(1)));
     }
 }

@@ -1,13 +1,16 @@
 //! Logs through `tracing`, to stderr: text for people, JSON for programs, and with
-//! journald's level prefixes when systemd reads them.
+//! journald's level prefixes when systemd reads them. An event is one line, also where it quotes
+//! a program that writes several.
 
 use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::format::{Compact, DefaultFields, Format, Writer};
+use tracing_subscriber::fmt::format::{Compact, Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -52,11 +55,13 @@ pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let _ = match format {
         LogFormat::Json => log.with(lines.json().flatten_event(true)).with(filter).try_init(),
         LogFormat::Text if journal => {
-            let lines = lines.with_ansi(false).event_format(Journal::new());
+            let lines = lines.with_ansi(false).fmt_fields(Logfmt).event_format(Journal::new());
             log.with(lines).with(filter).try_init()
         }
         LogFormat::Text => {
-            log.with(lines.with_ansi(terminal).with_target(false)).with(filter).try_init()
+            let format = Terminal::new(terminal);
+            let lines = lines.with_ansi(terminal).fmt_fields(Logfmt).event_format(format);
+            log.with(lines).with(filter).try_init()
         }
     };
     Ok(())
@@ -96,6 +101,80 @@ fn filter(level: &str) -> Result<Targets, String> {
     Ok(asked.with_targets(quiet.map(|(name, least)| (name, least.min(most)))))
 }
 
+/// The message, then `name=value`: a value in quotes where a reader could not see its end.
+struct Logfmt;
+
+impl<'writer> FormatFields<'writer> for Logfmt {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut line = LogfmtLine { writer, is_first: true, outcome: Ok(()) };
+        fields.record(&mut line);
+        line.outcome
+    }
+}
+
+struct LogfmtLine<'writer> {
+    writer: Writer<'writer>,
+    is_first: bool,
+    outcome: fmt::Result,
+}
+
+impl Visit for LogfmtLine<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let gap = if std::mem::take(&mut self.is_first) { "" } else { " " };
+        let text = format!("{value:?}");
+        let written = match field.name() {
+            "message" => write!(self.writer, "{gap}{text}"),
+            name => write!(self.writer, "{gap}{name}={}", quoted(&text)),
+        };
+        self.outcome = self.outcome.and(written);
+    }
+}
+
+/// A text is in quotes already; what is printed as it is may need them.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| !c.is_whitespace() && c != '"' && c != '=';
+    match text.starts_with('"') || !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("{text:?}"),
+    }
+}
+
+/// With time and level, and colours on a terminal.
+struct Terminal(Format<Full>);
+
+impl Terminal {
+    fn new(colours: bool) -> Self {
+        Self(Format::default().with_target(false).with_ansi(colours))
+    }
+}
+
+impl<S> FormatEvent<S, Logfmt> for Terminal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, Logfmt>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut text = String::new();
+        self.0.format_event(context, Writer::new(&mut text), event)?;
+        writeln!(writer, "{}", on_one_line(&text))
+    }
+}
+
+/// The lines of a text one after the other, each once: nginx tries five times to bind.
+fn on_one_line(text: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if !parts.contains(&line) {
+            parts.push(line);
+        }
+    }
+    parts.join(" | ").replace(": | ", ": ")
+}
+
 /// journald takes a line's level from a `<N>` in front (`sd-daemon(3)`) and adds
 /// time and unit itself.
 struct Journal(Format<Compact, ()>);
@@ -106,14 +185,13 @@ impl Journal {
     }
 }
 
-impl<S> FormatEvent<S, DefaultFields> for Journal
+impl<S> FormatEvent<S, Logfmt> for Journal
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    DefaultFields: for<'w> FormatFields<'w>,
 {
     fn format_event(
         &self,
-        context: &FmtContext<'_, S, DefaultFields>,
+        context: &FmtContext<'_, S, Logfmt>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
@@ -123,14 +201,36 @@ where
             Level::INFO => 6,
             _ => 7,
         };
-        write!(writer, "<{level}>")?;
-        self.0.format_event(context, writer, event)
+        let mut text = String::new();
+        self.0.format_event(context, Writer::new(&mut text), event)?;
+        writeln!(writer, "<{level}>{}", on_one_line(&text))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_in_quotes_where_its_end_could_not_be_seen() {
+        for (text, printed) in [
+            ("12ms", "12ms"),
+            ("\"web\"", "\"web\""),
+            ("", "\"\""),
+            ("Permission denied", "\"Permission denied\""),
+            ("a=b", "\"a=b\""),
+        ] {
+            assert_eq!(quoted(text), printed);
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let text = "INFO refused: nginx: no\nstill no\n\nstill no\n set=\"web\"\n";
+        assert_eq!(on_one_line(text), "INFO refused: nginx: no | still no | set=\"web\"");
+        assert_eq!(on_one_line("INFO ready\n"), "INFO ready");
+        assert_eq!(on_one_line("WARN kept:\na: no\nb: no\n"), "WARN kept: a: no | b: no");
+    }
 
     #[test]
     fn a_level_or_one_for_each_part() {

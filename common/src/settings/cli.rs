@@ -4,11 +4,11 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command};
-use clap_complete::Shell;
+pub use clap_complete::Shell;
 
-use crate::runtime::{Exit, exit_on, print, print_bytes, print_error, printed};
+use crate::runtime::{Exit, exit_on, print, print_error, printed};
 
 /// With `version` and `completion`, whose names every tool of this kind has.
 #[must_use]
@@ -37,35 +37,75 @@ pub fn with_common_commands(program: Command) -> Command {
 /// The exit code, when everything has been printed.
 pub fn parse(program: &Command, words: Vec<OsString>) -> Result<ArgMatches, ExitCode> {
     let words = subcommand_first(program, words);
-    match program.clone().try_get_matches_from(words) {
+    match program.clone().try_get_matches_from(&words) {
         Ok(matches) => Ok(matches),
         Err(mut error) => {
             // What is behind `--` is a command, not a value.
             error.remove(ContextKind::Suggested);
             // Help and version come this way too; they are no errors.
-            printed(error.print());
-            let empty = ContextValue::String(String::new());
-            if error.get(ContextKind::InvalidValue) == Some(&empty) {
-                print_error(
-                    "\n  hint: a variable in the unit file that is unset leaves nothing behind",
-                );
+            if !error.use_stderr() {
+                printed(error.print());
+                return Err(exit_on(Ok(Exit::Done)));
             }
-            if error.use_stderr() { Err(Exit::Usage.into()) } else { Err(exit_on(Ok(Exit::Done))) }
+            match error.kind() {
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => printed(error.print()),
+                _ => print_error(mistake(program, &words, &error)),
+            }
+            Err(Exit::Usage.into())
         }
     }
 }
 
+/// A mistake on one line, which is what a journal shows and a log collector keeps: what clap
+/// has in paragraphs, and the command whose help goes on from there.
+fn mistake(program: &Command, words: &[OsString], error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let lines = rendered.lines().map(str::trim);
+    let lines =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let mut text = String::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let between = match text.chars().last() {
+            None => "",
+            Some(':') => " ",
+            Some(_) => "; ",
+        };
+        let line = line.trim_start_matches("tip: ").trim_matches(['[', ']']);
+        text = format!("{text}{between}{line}");
+    }
+    let empty = ContextValue::String(String::new());
+    if error.get(ContextKind::InvalidValue) == Some(&empty) {
+        text.push_str("; is a variable in the unit file unset?");
+    }
+    let mut words = words.iter().map(|word| word.to_string_lossy());
+    let command = words.find_map(|word| program.find_subcommand(&*word));
+    let command = command.map(|command| format!(" {}", command.get_name())).unwrap_or_default();
+    format!("{text}; see {}{command} --help", program.get_name())
+}
+
+/// What a program adds to the completion of a shell.
+pub type Completed = fn(Shell, String) -> String;
+
+/// The script that completes commands and flags.
+#[must_use]
+pub fn completion(mut program: Command, shell: Shell, completed: Completed) -> String {
+    let (name, mut script) = (program.get_name().to_owned(), Vec::new());
+    clap_complete::generate(shell, &mut program, name, &mut script);
+    completed(shell, String::from_utf8_lossy(&script).into_owned())
+}
+
 /// Carries out a command that every program has. `None`: it is none of them.
 #[must_use]
-pub fn common_command(program: Command, matches: &ArgMatches) -> Option<Exit> {
-    let name = program.get_name().to_owned();
+pub fn common_command(
+    program: Command,
+    matches: &ArgMatches,
+    completed: Completed,
+) -> Option<Exit> {
     match matches.subcommand()? {
-        ("version", _) => print(format_args!("{name} {}\n", crate::VERSION)),
+        ("version", _) => print(format_args!("{} {}\n", program.get_name(), crate::VERSION)),
         ("completion", matches) => {
             let shell = *matches.get_one::<Shell>("shell")?;
-            let (mut program, mut script) = (program, Vec::new());
-            clap_complete::generate(shell, &mut program, name, &mut script);
-            print_bytes(&script);
+            print(completion(program, shell, completed));
         }
         _ => return None,
     }
@@ -152,11 +192,48 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_is_one_line() {
+        let said = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let mut error = program().try_get_matches_from(&words).unwrap_err();
+            error.remove(ContextKind::Suggested);
+            mistake(&program(), &words, &error)
+        };
+        for (line, text) in [
+            (
+                "x rum",
+                "unrecognized subcommand 'rum'; a similar subcommand exists: 'run'; see x --help",
+            ),
+            (
+                "x run --the-prot 1",
+                "unexpected argument '--the-prot' found; a similar argument exists: '--the-port'; \
+                 see x run --help",
+            ),
+            (
+                "x run --the-port ",
+                "a value is required for '--the-port <PORT>' but none was supplied; is a variable \
+                 in the unit file unset?; see x run --help",
+            ),
+            (
+                "x completion",
+                "the following required arguments were not provided: <SHELL>; see x completion --help",
+            ),
+            (
+                "x completion ksh",
+                "invalid value 'ksh' for '<SHELL>'; possible values: bash, elvish, fish, powershell, \
+                 zsh; a similar value exists: 'zsh'; see x completion --help",
+            ),
+        ] {
+            assert_eq!(said(line), format!("error: {text}"));
+        }
+    }
+
+    #[test]
     fn every_program_prints_its_version_and_completes() {
         program().debug_assert();
         let matches = program().try_get_matches_from(["x", "version"]).unwrap();
-        assert_eq!(common_command(program(), &matches), Some(Exit::Done));
+        assert_eq!(common_command(program(), &matches, |_, script| script), Some(Exit::Done));
         let matches = program().try_get_matches_from(["x", "run"]).unwrap();
-        assert_eq!(common_command(program(), &matches), None);
+        assert_eq!(common_command(program(), &matches, |_, script| script), None);
     }
 }

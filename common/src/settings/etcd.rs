@@ -303,15 +303,15 @@ mod tests {
         let both = endpoints(&["--user", "me:s3cret"], &[]).unwrap_err();
         assert!(both.contains("name alone") && !both.contains("s3cret"), "{both}");
         let half = endpoints(&["--etcd", "https://a", "--cert", "/c"], &[]).unwrap_err();
-        assert_eq!(half, "--etcd-cert: needs --etcd-key as well");
+        assert_eq!(half, "--etcd-cert needs --etcd-key as well");
     }
 
     #[test]
     fn what_cannot_be_right_together_is_named() {
         let plain = endpoints(&["--etcd-ca", "/ca.pem"], &[]).unwrap_err();
-        assert!(plain.starts_with("--etcd-ca: is for TLS"), "{plain}");
+        assert!(plain.starts_with("--etcd-ca is for TLS"), "{plain}");
         let two = endpoints(&["--etcd", "a:1", "--etcd-srv", "example.org"], &[]).unwrap_err();
-        assert!(two.starts_with("--etcd-srv: is given together with --etcd"), "{two}");
+        assert!(two.starts_with("--etcd-srv is given together with --etcd"), "{two}");
         // Files are read when a connection is made.
         let secure = ["--etcd", "https://a:1", "--etcd-ca", "/does/not/exist"];
         assert!(endpoints(&secure, &[]).is_ok());

@@ -5,13 +5,21 @@ use std::fmt;
 use crate::runtime::Usage;
 
 /// One mistake: where it is, what is wrong, and what to write instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {problem}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// A flag, a variable, or a line of a file.
     pub place: String,
     /// What is wrong, and what to do.
     pub problem: String,
+}
+
+/// `--host is required: …` is a sentence of which the place is the subject; else it is a label.
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verbs = ["is ", "needs ", "cannot "];
+        let label = if verbs.iter().any(|verb| self.problem.starts_with(verb)) { "" } else { ":" };
+        write!(f, "{}{label} {}", self.place, self.problem)
+    }
 }
 
 /// Every mistake, one on a line.

@@ -9,6 +9,9 @@ use super::layer::{Given, Layer, Place};
 use super::mistakes::Mistakes;
 use crate::model::{format_span, parse_span};
 
+/// The longest span that any setting takes.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
 /// What an empty text most likely is.
 const EMPTY: &str = "is empty; is a variable in the unit file unset?";
 
@@ -80,8 +83,12 @@ impl<'a> Reader<'a> {
             if bounds.contains(&span) {
                 return Ok(span);
             }
-            let (least, most) = (format_span(*bounds.start()), format_span(*bounds.end()));
-            Err(format!("{} is outside {least} to {most}", format_span(span)))
+            let name = |span: Duration| match span {
+                YEAR => "a year".to_owned(),
+                span => format_span(span),
+            };
+            let (least, most) = (name(*bounds.start()), name(*bounds.end()));
+            Err(format!("`{text}` is not between {least} and {most}"))
         };
         self.get_or_default(setting, parse)
     }
@@ -113,7 +120,7 @@ impl<'a> Reader<'a> {
         let parse = |text: &str| match text {
             "true" | "yes" | "1" => Ok(true),
             "false" | "no" | "0" => Ok(false),
-            _ => Err("write true or false"),
+            _ => Err(format!("`{text}` is neither true nor false")),
         };
         self.get(setting, parse).unwrap_or_default()
     }

@@ -6,7 +6,8 @@ use std::error::Error;
 use super::StoreError;
 
 /// Messages of layers that add nothing.
-const NOISE: [&str; 5] = [
+const NOISE: [&str; 6] = [
+    "tcp connect error",
     "transport error",
     "connection error",
     "error sending request",
@@ -15,7 +16,11 @@ const NOISE: [&str; 5] = [
 ];
 
 /// What is found at the bottom, and the likely remedy.
-const ADVICE: [(&str, &str); 9] = [
+const ADVICE: [(&str, &str); 10] = [
+    (
+        "Connection refused",
+        "nothing listens there: does etcd run, and does --etcd name its address?",
+    ),
     ("UnknownIssuer", "no trusted CA has signed it; give its CA as the CA file"),
     ("CaUsedAsEndEntity", "self-signed CA certificate; give it as the CA file to trust it"),
     (
@@ -98,7 +103,8 @@ mod tests {
             (
                 "tcp connect error",
                 &["transport error", "tcp connect error", "Connection refused"][..],
-                "tcp connect error: Connection refused",
+                "Connection refused (nothing listens there: does etcd run, and does --etcd name its \
+                 address?)",
             ),
             (
                 "",

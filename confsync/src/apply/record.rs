@@ -125,26 +125,52 @@ impl StepRecord {
     pub fn rejected(&mut self, why: &str) {
         self.counts.refusals += 1;
         self.failure = None;
-        self.report_trouble(rejection_text(why));
+        let text = rejection_text(why);
+        let resource = if self.group.contains('+') { "RESOURCE" } else { &self.group };
+        let line =
+            format!("{text}; the last files stay, `confsync render {resource}` prints the new one");
+        self.report(&text, &line, text.clone());
     }
 
     /// A step failed, and is tried again after this pause.
     pub fn failed(&mut self, why: &str, pause: Duration) {
         self.counts.failures += 1;
         self.failure = Some(why.to_owned());
-        self.report_trouble(match self.retries {
+        let text = match self.retries {
             true => format!("{why}; trying again in {}", format_span(pause)),
             false => why.to_owned(),
-        });
+        };
+        // The pauses differ, and are no news.
+        self.report(why, &text, text.clone());
     }
 
-    /// Shows why nothing goes on; the log has it once.
-    pub fn report_trouble(&mut self, why: String) {
-        if self.logged.as_ref() != Some(&why) {
-            tracing::error!(set = self.group, "{why}");
-            self.logged = Some(why.clone());
+    /// Nothing runs that could load the files. For a single run that is none of its failures:
+    /// whoever starts the proxy makes it read them.
+    pub fn not_running(&mut self, why: &str) {
+        let text = format!("the proxy is not running: {why}");
+        self.failure = Some(text.clone());
+        if self.retries {
+            return self.report_trouble(text);
         }
-        self.trouble = Some(why);
+        tracing::warn!(
+            set = self.group,
+            "the proxy is not running: {why}; it reads the files in place when it starts"
+        );
+        self.trouble = Some(text);
+    }
+
+    /// Shows why nothing goes on.
+    pub fn report_trouble(&mut self, why: String) {
+        self.report(&why.clone(), &why.clone(), why);
+    }
+
+    /// The log has each reason once.
+    fn report(&mut self, reason: &str, line: &str, trouble: String) {
+        if self.logged.as_deref() != Some(reason) {
+            tracing::error!(set = self.group, "{line}");
+            self.logged = Some(reason.to_owned());
+        }
+        self.trouble = Some(trouble);
     }
 
     /// Other files are wanted: what is wrong with them is logged, even if the same was wrong with
@@ -165,10 +191,10 @@ impl StepRecord {
 
     /// A step succeeded, or what failed is not wanted any more.
     pub fn recovered(&mut self) {
-        self.logged = None;
         self.failure = None;
+        let logged = self.logged.take();
         if let Some(trouble) = self.trouble.take() {
-            tracing::info!(set = self.group, "recovered from: {trouble}");
+            tracing::info!(set = self.group, "recovered from: {}", logged.unwrap_or(trouble));
         }
     }
 
@@ -202,6 +228,9 @@ mod tests {
         record.failed("no nginx", Duration::from_secs(2));
         assert_eq!(record.trouble(), Some("no nginx; trying again in 2s"));
         assert_eq!(record.failure(), Some("no nginx"));
+        assert_eq!(record.logged.as_deref(), Some("no nginx"), "whatever the pause is");
+        record.not_running("no pid file");
+        assert_eq!(record.trouble(), Some("the proxy is not running: no pid file"));
         record.rejected("unknown directive");
         assert_eq!(record.trouble(), Some("refused: unknown directive"));
         assert_eq!(record.failure(), None, "not tried again");

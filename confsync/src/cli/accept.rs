@@ -70,7 +70,10 @@ fn holding<'f>(fleet: &'f Fleet, resource: &str) -> anyhow::Result<Vec<(&'f str,
     let names: BTreeSet<&str> = resources.map(|consumes| consumes.name.as_str()).collect();
     if !names.contains(resource) {
         let names = names.into_iter().collect::<Vec<_>>().join(", ");
-        bail!("no load balancer renders `{resource}`; they render: {names}");
+        match &*names {
+            "" => bail!("no load balancer is registered, so none withholds a loss of `{resource}`"),
+            names => bail!("no load balancer renders `{resource}`; they render: {names}"),
+        }
     }
     let of = |(lb, (member, acks)): (&'f String, &'f (Member, BTreeMap<String, Ack>))| {
         let ack = acks.get(resource).filter(|ack| ack.instance_id == member.instance_id)?;

@@ -131,6 +131,9 @@ fn check_host(program: &CompiledResource) -> usize {
     for problem in &problems {
         print_error(format_args!("{file}: on this machine: {problem}"));
     }
+    if let Some(note) = host::note(&program.resource) {
+        print_error(format_args!("{file}: note: on this machine: {note}"));
+    }
     problems.len()
 }
 

@@ -1,5 +1,5 @@
-//! `confsync check --host`: what would fail on this machine although the files are valid. Changes
-//! nothing and runs nothing.
+//! `confsync check --host`: what would fail on this machine although the files are valid. Runs
+//! nothing, and leaves nothing changed.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 use crate::config::confdir::{Resource, ShellCommand};
+use crate::proxy::nginx::{Warning, is_included};
 
 /// Keywords of the shell, and commands that run another command.
 const SHELL: &[&str] = &[
@@ -44,6 +45,15 @@ pub(super) fn problems(resource: &Resource) -> Vec<String> {
         found.extend(command.as_ref().and_then(|command| first_word(command, name)));
     }
     found
+}
+
+/// What may be meant: nginx reads a map or a certificate elsewhere.
+#[must_use]
+pub(super) fn note(resource: &Resource) -> Option<String> {
+    let (conf, dest) = (&resource.nginx.as_ref()?.conf, &resource.dest);
+    let is_missed = is_included(conf, dest).is_ok_and(|included| !included);
+    let text = Warning::NotIncluded { dest: dest.clone(), conf: conf.clone() };
+    is_missed.then(|| format!("{text}; if it is one, write it where an include looks"))
 }
 
 fn dest(resource: &Resource) -> Vec<String> {

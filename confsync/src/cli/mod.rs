@@ -3,6 +3,7 @@
 mod accept;
 pub mod args;
 pub mod commands;
+pub mod completion;
 pub mod confd_flags;
 pub mod confd_toml;
 mod host;

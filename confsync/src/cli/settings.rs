@@ -161,6 +161,14 @@ fn run(from: &mut Reader<'_>, command: Vec<OsString>) -> Option<RunSettings> {
             globals.services
         );
         from.wrong(&BOOKKEEPING, problem);
+    } else if bookkeeping == globals.services
+        || bookkeeping.strip(globals.services.as_str()).is_some()
+    {
+        let problem = format!(
+            "{} is below {bookkeeping}, whose keys no template sees; keep them apart",
+            globals.services
+        );
+        from.wrong(&BOOKKEEPING, problem);
     }
     let config = RunConfig {
         confdir,

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
-use common::runtime::{Exit, ServiceManager, Signals};
+use common::runtime::{Exit, ServiceManager, Signals, Usage};
 
 use crate::config::confdir::ConfdirError;
 use crate::config::load::{Loaded, load};
@@ -73,9 +72,10 @@ impl EarlyChild<'_> {
             .context(ChildLeft(code))
     }
 
-    /// The confdir cannot be used at the start: a supervised nginx is started with what is in
-    /// place, as far as it accepts that, and the confdir is read again until it can be used.
-    /// Without one that is an error: nothing of ours serves, and the service manager tries again.
+    /// The confdir cannot be used at the start: it is read again until it can, because people
+    /// correct files. A supervised nginx is started with what is in place meanwhile, as far as it
+    /// accepts that. A folder that is not there is a mistake of the command line, unless an nginx
+    /// depends on us.
     pub(super) async fn wait_for_confdir(
         &self,
         config: &RunConfig,
@@ -83,8 +83,21 @@ impl EarlyChild<'_> {
         signals: &Signals,
         error: ConfdirError,
     ) -> anyhow::Result<Loaded> {
-        let (Some(child), Some(argv)) = (self.child, &self.argv) else { return Err(error.into()) };
-        let nginx = Nginx::discover(Settings::default().with_argv(argv)).await?;
+        let supervised = match (self.child, &self.argv) {
+            (Some(child), Some(argv)) => {
+                Some((child, Nginx::discover(Settings::default().with_argv(argv)).await?))
+            }
+            _ if !config.confdir.join("conf.d").is_dir() => {
+                return Err(Usage(error.to_string()).into());
+            }
+            _ => None,
+        };
+        let child_exited = || async {
+            match &supervised {
+                Some((child, _)) => child.exited().await,
+                None => std::future::pending().await,
+            }
+        };
         let mut hangups = signals.hangups.clone();
         let mut logged = String::new();
         let mut error = error.to_string();
@@ -93,13 +106,15 @@ impl EarlyChild<'_> {
                 report_confdir_error(manager, &error);
                 logged = error;
             }
-            if child.is_to_start() {
-                start_as_it_is(child, &nginx).await?;
+            if let Some((child, nginx)) =
+                supervised.as_ref().filter(|(child, _)| child.is_to_start())
+            {
+                start_as_it_is(child, nginx).await?;
             }
             tokio::select! {
                 () = signals.drain.cancelled() => return Err(EndedEarly.into()),
-                code = child.exited() => {
-                    let why = format!("{} ended with code {code}", child.name());
+                code = child_exited() => {
+                    let why = format!("the supervised command ended with code {code}");
                     return Err(anyhow::anyhow!(why).context(ChildLeft(code)));
                 }
                 Ok(()) = hangups.changed() => {}
@@ -117,7 +132,9 @@ impl EarlyChild<'_> {
 }
 
 fn report_confdir_error(manager: &ServiceManager, error: &str) {
-    tracing::error!("the confdir cannot be used; it is read again until it can:\n{error}");
+    for mistake in error.lines() {
+        tracing::error!("the confdir cannot be used; it is read again until it can: {mistake}");
+    }
     let first = error.lines().next().unwrap_or_default();
     manager.status(&format!("waiting for a confdir that can be used: {first}"));
 }
@@ -164,5 +181,5 @@ pub(crate) fn explain(error: anyhow::Error) -> anyhow::Result<Exit> {
     if let Some(ChildLeft(code)) = error.downcast_ref() {
         return Ok(Exit::Child(*code));
     }
-    Err(error).context("cannot run")
+    Err(error)
 }

@@ -49,7 +49,7 @@ pub async fn gone(id: ProcessId) {
 #[derive(Debug, thiserror::Error)]
 pub enum PidFileError {
     /// The proxy does not run, or writes another file.
-    #[error("there is no pid file {}; is the proxy running, and is `pid_file` right?", .0.display())]
+    #[error("there is no pid file {}; start the proxy, or correct `pid_file`", .0.display())]
     Missing(PathBuf),
     /// It cannot be read.
     #[error("cannot read the pid file {}: {source}", .path.display())]
@@ -61,8 +61,8 @@ pub enum PidFileError {
     },
     /// It is not a process number; `nginx -t` leaves an empty file.
     #[error(
-        "the pid file {} holds `{}` instead of a process number; is the proxy running? (`nginx -t` \
-         makes an empty one when nginx does not run)", .path.display(), .text.escape_debug()
+        "the pid file {} holds `{}` instead of a process number; start the proxy (`nginx -t` leaves \
+         an empty one when nginx does not run)", .path.display(), .text.escape_debug()
     )]
     NotANumber {
         /// The pid file.

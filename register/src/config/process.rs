@@ -152,10 +152,13 @@ pub(super) fn check(process: &Process, services: &[Service], from: &mut Reader<'
         let key = &service.target.key;
         if let Some(other) = keys.insert(key.as_str(), service) {
             let (one, other) = (&other.target.addr, &service.target.addr);
-            let problem = format!(
-                "two services would write this key ({one} and {other}); give them different ids, \
-                 such as id = \"{{host}}:{{port}}\""
-            );
+            let problem = match one == other {
+                true => format!("{one} is given twice; keep one of the two"),
+                false => format!(
+                    "two services would write this key ({one} and {other}); give them different \
+                     ids, such as id = \"{{host}}:{{port}}\""
+                ),
+            };
             from.mistake(key, problem);
         }
         if process.bookkeeping.strip(key.as_str()).is_some() {

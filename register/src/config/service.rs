@@ -164,7 +164,7 @@ fn value(from: &mut Reader<'_>, addr: Option<&Endpoint>) -> Option<String> {
     let json = from.get(&VALUE, |text| match text {
         "plain" => Ok(false),
         "json" => Ok(true),
-        _ => Err("write plain (`host:port`) or json"),
+        _ => Err(format!("`{text}` is neither plain (`host:port`) nor json")),
     });
     let json = json.unwrap_or(false);
     let nowhere = Endpoint::new(Host::Name("nowhere".into()), 1).ok()?;
@@ -192,7 +192,8 @@ fn readable(backend: &Backend) -> Result<(), String> {
 fn meta(from: &mut Reader<'_>, nowhere: &Endpoint) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     from.get_all(&META, |text| {
-        let (key, value) = text.split_once('=').ok_or("write key=value")?;
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE"))?;
         let one = BTreeMap::from([(key.to_owned(), value.to_owned())]);
         readable(&Backend { meta: one, ..Backend::at(nowhere.clone()) })?;
         match all.insert(key.to_owned(), value.to_owned()) {

@@ -86,15 +86,15 @@ fn an_unset_variable_in_a_unit_is_named() {
     let said = sources(&words, &[]).resolve(None).unwrap_err().to_string();
     assert_eq!(
         said,
-        "--host: is empty; is a variable in the unit file unset?\n\
-         --port: is empty; is a variable in the unit file unset?"
+        "--host is empty; is a variable in the unit file unset?\n\
+         --port is empty; is a variable in the unit file unset?"
     );
     let words = ["run", "--service", "apache", "--port", "80"];
     let said = sources(&words, &[("COREOS_PRIVATE_IPV4", "")]).resolve(None).unwrap_err();
-    assert!(said.to_string().starts_with("COREOS_PRIVATE_IPV4 (for --host): is empty"), "{said}");
+    assert!(said.to_string().starts_with("COREOS_PRIVATE_IPV4 (for --host) is empty"), "{said}");
     let said = sources(&words, &[]).resolve(None).unwrap_err().to_string();
     assert!(
-        said.starts_with("--host: is required") && said.contains("COREOS_PRIVATE_IPV4"),
+        said.starts_with("--host is required") && said.contains("COREOS_PRIVATE_IPV4"),
         "{said}"
     );
 }
@@ -115,7 +115,7 @@ fn each_mistake_is_refused_with_a_remedy() {
         ("--ttl 5s", "--ttl: 5s is below three probe intervals of 2s"),
         ("--timeout 2s", "--timeout: 2s must be below --interval 2s"),
         ("--fast-interval 3s", "--fast-interval: 3s is not faster than --interval 2s"),
-        ("--interval 10ms", "--interval: 10ms is outside 100ms to 1h"),
+        ("--interval 10ms", "--interval: `10ms` is not between 100ms and 1h"),
         ("--interval 5x", "--interval: `5x` is not a time span"),
         ("--rise 0", "--rise: `0` is not a number from 1"),
         ("--fall x", "--fall: `x` is not a number"),
@@ -128,10 +128,10 @@ fn each_mistake_is_refused_with_a_remedy() {
         ("--expect 2xx", "--expect: `2xx` is not a set of HTTP statuses"),
         ("--weight 3", "--weight: a plain value is only `host:port`; add --value json"),
         ("--value json --weight 257", "--weight: `257` is not a number from 1 to 256"),
-        ("--value json --meta x", "--meta: write key=value"),
+        ("--value json --meta x", "--meta: `x` is not KEY=VALUE"),
         ("--value json --meta x=1 --meta x=2", "--meta: `x` is given twice"),
         ("--value json --zone a;b", "--zone: `a;b` is not a plain word"),
-        ("--value xml", "--value: write plain"),
+        ("--value xml", "--value: `xml` is neither plain (`host:port`) nor json"),
         ("--id {ip}", "--id: `{ip}`: only {host}, {port} and {hostname}"),
         ("--id a/b", "--id: `a/b` must be one path segment"),
         ("--prefix /a//b", "--services: `/a//b` has an empty"),
@@ -141,7 +141,10 @@ fn each_mistake_is_refused_with_a_remedy() {
         ),
         ("--status 80", "--listen: `80` is not an address"),
         ("--wait-applied=0s", "--wait-applied: the wait is from 1s to 1h"),
-        ("--check https --check-insecure=maybe", "--check-insecure: write true or false"),
+        (
+            "--check https --check-insecure=maybe",
+            "--check-insecure: `maybe` is neither true nor false",
+        ),
     ] {
         let said = apache(line).unwrap_err();
         assert!(said.contains(part), "{line}: {said}");
@@ -158,7 +161,7 @@ fn each_mistake_is_refused_with_a_remedy() {
 #[test]
 fn all_mistakes_are_said_at_once() {
     let said = run("--service a/b --port 0 --ttl 1s --check exec: --rise x").unwrap_err();
-    let places: Vec<_> = said.lines().filter_map(|line| line.split(": ").next()).collect();
+    let places: Vec<_> = said.lines().filter_map(|line| line.split([':', ' ']).next()).collect();
     assert_eq!(places, ["--service", "--host", "--port", "--check", "--rise", "--ttl"]);
 }
 
@@ -217,7 +220,7 @@ fn flags_beat_the_file_and_the_file_beats_the_machine() {
     assert_eq!(config.services[1].value, "10.0.0.2:6379");
     let words = ["run", "--config", "x/services.toml", "--service", "apache"];
     let said = sources(&words, &[]).resolve(Some(SERVICES)).unwrap_err().to_string();
-    assert!(said.starts_with("--service: cannot be given together with --config"), "{said}");
+    assert!(said.starts_with("--service cannot be given together with --config"), "{said}");
 }
 
 #[test]
@@ -231,7 +234,7 @@ fn a_file_is_judged_as_a_whole() {
     .unwrap_err();
     assert_eq!(
         said,
-        "services.toml line 4, `zone`: is empty; is a variable in the unit file unset?\n\
+        "services.toml line 4, `zone` is empty; is a variable in the unit file unset?\n\
          services.toml line 12: `service` is required: the service's name, such as `apache`\n\
          services.toml line 14, `expect`: `x` is not a set of HTTP statuses from 200 to 599; \
          write `200`, or `200-299,304`\n\

@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Command;
-use clap_complete::Shell;
+use clap_complete::Generator as _;
 use clap_mangen::Man;
+use common::settings::cli::{Completed, Shell, completion};
+use confsync::cli::completion::with_resources;
 
 fn main() -> anyhow::Result<()> {
     let own = std::env::current_exe().context("the path of this program")?;
@@ -18,8 +20,8 @@ fn main() -> anyhow::Result<()> {
         None => own.with_file_name("generated"),
     };
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    write(register::cli::command(), &folder).context("register")?;
-    write(confsync::cli::args::command(), &folder).context("confsync")
+    write(register::cli::command(), |_, script| script, &folder).context("register")?;
+    write(confsync::cli::args::command(), with_resources, &folder).context("confsync")
 }
 
 /// Programs of an administrator.
@@ -70,7 +72,7 @@ With a supervised command: its own, or 128 and the number of the signal that end
 "#;
 
 /// `NAME.8`, `NAME-SUBCOMMAND.8`, and a file for each shell.
-fn write(mut command: Command, folder: &Path) -> anyhow::Result<()> {
+fn write(command: Command, completed: Completed, folder: &Path) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     // `help run` is what `run --help` is: no page of its own.
     let mut whole = command.clone().disable_help_subcommand(true);
@@ -82,7 +84,9 @@ fn write(mut command: Command, folder: &Path) -> anyhow::Result<()> {
         file.write_all(&self::page(page, &name)?)?;
     }
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut command, &name, folder)?;
+        let path = folder.join(shell.file_name(&name));
+        let script = completion(command.clone(), shell, completed);
+        fs::write(&path, script).with_context(|| path.display().to_string())?;
     }
     Ok(())
 }

@@ -305,7 +305,26 @@ fn most_definite(errors: Vec<StoreError>) -> StoreError {
     if reasons.is_empty() {
         return StoreError::Setup("no etcd endpoint is given".to_owned());
     }
-    StoreError::Unreachable(reasons.join("; "))
+    StoreError::Unreachable(joined(reasons))
+}
+
+/// Each reason once, after the endpoints that have it. In one order, so that a log which has it
+/// already knows it again, though endpoints are tried in any.
+fn joined(mut reasons: Vec<String>) -> String {
+    reasons.sort();
+    let mut groups: Vec<(String, String)> = Vec::new();
+    for reason in reasons {
+        let (place, why) = reason.split_once(": ").unwrap_or(("", &reason));
+        match groups.iter_mut().find(|(_, known)| known == why) {
+            Some((places, _)) => *places = format!("{places}, {place}"),
+            None => groups.push((place.to_owned(), why.to_owned())),
+        }
+    }
+    let text = |(places, why): (String, String)| match &*places {
+        "" => why,
+        places => format!("{places}: {why}"),
+    };
+    groups.into_iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -326,6 +345,9 @@ mod tests {
         let denied = StoreError::Denied("bad password".into());
         assert_eq!(most_definite(vec![silent(), denied.clone()]), denied);
         let both = most_definite(vec![silent(), StoreError::Unreachable("b:1: refused".into())]);
-        assert_eq!(both, StoreError::Unreachable("a:1: refused; b:1: refused".into()));
+        assert_eq!(both, StoreError::Unreachable("a:1, b:1: refused".into()));
+        let reasons = ["b:1: refused", "a:1: no route", "a:2: refused", "silent"];
+        let text = joined(reasons.map(str::to_owned).to_vec());
+        assert_eq!(text, "a:1: no route; a:2, b:1: refused; silent");
     }
 }

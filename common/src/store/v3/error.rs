@@ -82,16 +82,20 @@ fn of_code(code: i32, text: String) -> Failure {
         OUT_OF_RANGE if has("message length too large") => return Failure::TooLarge,
         FAILED_PRECONDITION if has("authentication is not enabled") => return Failure::AuthOff,
         PERMISSION_DENIED => StoreError::Denied(format!(
-            "{text}: grant the user's role each tree with its top, for example `etcdctl role \
-             grant-permission ROLE readwrite /services /services0`"
+            "{text}: no role of the user has the right that this needs; the log names what is \
+             missing, and docs/how-to/least-rights.md all of it"
         )),
         UNAUTHENTICATED => return Failure::Unauthenticated(text),
         INVALID_ARGUMENT if has("user name is empty") => {
             return Failure::Unauthenticated(format!(
-                "{text}: it wants a user and a password, or a client certificate"
+                "{text}: it wants --etcd-user and $ETCD_PASSWORD, or --etcd-cert and --etcd-key"
             ));
         }
-        INVALID_ARGUMENT if has("authentication failed") => return Failure::Unauthenticated(text),
+        INVALID_ARGUMENT if has("authentication failed") => {
+            return Failure::Unauthenticated(format!(
+                "{text}: compare --etcd-user and the password with what etcd has"
+            ));
+        }
         // Users or permissions changed; with a new token the request succeeds.
         INVALID_ARGUMENT if has("auth store is old") => StoreError::Unreachable(text),
         RESOURCE_EXHAUSTED if has("space exceeded") => StoreError::NoSpace(format!(

@@ -126,7 +126,7 @@ impl Pipeline {
     fn not_running(&mut self, why: String) -> StepOutcome {
         self.ledger.note_active_unknown();
         self.ledger.pause(Instant::now() + LOOK_AGAIN);
-        self.record.report_trouble(format!("the reload is deferred: {why}"));
+        self.record.not_running(&why);
         StepOutcome::NotRunning(why)
     }
 

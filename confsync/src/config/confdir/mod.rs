@@ -11,6 +11,7 @@ mod schema;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::{mistyped, say};
@@ -122,8 +123,13 @@ pub(crate) fn read(
 ) -> Result<(Confdir, Vec<ConfdirMistake>), ConfdirError> {
     let folder = path.join("conf.d");
     let files = toml_files(&folder).map_err(|error| {
-        let text =
-            format!("{error}; `confsync init --confdir {}` writes a working start", path.display());
+        let text = match error.kind() {
+            ErrorKind::PermissionDenied => format!("{error}; run as a user that may read it"),
+            _ => format!(
+                "{error}; `confsync init --confdir {}` writes a working start",
+                path.display()
+            ),
+        };
         ConfdirError(vec![ConfdirMistake { file: folder.clone(), text }])
     })?;
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
@@ -135,7 +141,11 @@ pub(crate) fn read(
     }
     mistakes.extend(same_dest(&resources));
     if files.is_empty() {
-        let text = "no *.toml here, so there is nothing to do".to_owned();
+        let text = format!(
+            "no *.toml here, so there is nothing to do; `confsync init --confdir {}` writes a \
+             working start",
+            path.display()
+        );
         mistakes.push(ConfdirMistake { file: path.join("conf.d"), text });
     }
     Ok((Confdir { path: path.to_owned(), resources, notes }, mistakes))
@@ -154,7 +164,7 @@ pub(crate) fn read_any(text: &str) -> (Option<Resource>, Vec<String>) {
 pub(crate) fn has_no_files(path: &Path) -> bool {
     match toml_files(&path.join("conf.d")) {
         Ok(files) => files.is_empty(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        Err(error) => error.kind() == ErrorKind::NotFound,
     }
 }
 

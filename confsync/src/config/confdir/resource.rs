@@ -90,8 +90,8 @@ impl Resource {
         let LossPolicy { max_loss, on_empty, .. } = self.policy;
         let on_empty = if on_empty == OnEmpty::Keep { "keep" } else { "render" };
         Some(format!(
-            "{keys} are backends: a loss of more than max_loss = {max_loss:?} of them is checked \
-             before it is rendered, of all of them on_empty = \"{on_empty}\" decides"
+            "{keys} are backends: if more than max_loss = {max_loss:?} of them vanish at once, those \
+             that still accept connections are retained; if all do, on_empty = \"{on_empty}\" decides"
         ))
     }
 }

@@ -70,7 +70,6 @@ fn exit_of_failure(
     let is_in_place = pipeline.status().installed == wanted;
     if is_in_place && !pipeline.proxy().is_running() {
         // The files are right, and the proxy reads them when it is started.
-        tracing::warn!(set = set.name, "{why}");
         return Exit::Done;
     }
     if is_in_place && was_in_place && only_commands(set) {

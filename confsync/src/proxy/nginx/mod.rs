@@ -43,6 +43,7 @@ use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
 pub use master::{NginxMaster, NginxMasterError, Role, Worker};
 pub use reload::{NginxReloadError, ProvenReload, Quiesced, quiesced};
+pub use shadow::is_included;
 pub use start::{StartError, Started};
 
 pub use crate::proxy::process::{PidFileError, ProcessId, gone, is_alive};

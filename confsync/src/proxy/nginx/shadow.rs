@@ -80,6 +80,17 @@ impl Shadow {
     }
 }
 
+/// Whether an include of the configuration under `conf` reaches this file, which need not exist.
+///
+/// # Errors
+/// When the main file cannot be read, or no copy of it written.
+pub fn is_included(conf: &Path, dest: &Path) -> Result<bool, InstallError> {
+    let staged = if dest.is_file() { dest } else { Path::new("/dev/null") };
+    let one =
+        StagedPaths { dest: dest.to_owned(), real: real_path(dest), staged: staged.to_owned() };
+    Ok(Shadow::build(conf, &[one])?.unreached.is_empty())
+}
+
 /// The folder for the copies.
 struct Room {
     /// Copies are created beside this path.
@@ -236,5 +247,24 @@ impl IncludeWalk<'_> {
         self.names.push((path.clone(), shown));
         self.copies.push(copy);
         Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_included_or_not_whether_it_exists_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("sites")).unwrap();
+        fs::write(at("nginx.conf"), "http { include sites/*.conf; }\n").unwrap();
+        fs::write(at("sites/there.conf"), "").unwrap();
+        let included = |name| is_included(&at("nginx.conf"), &at(name)).unwrap();
+        assert!(included("sites/there.conf") && included("sites/new.conf"));
+        assert!(!included("other.conf") && !included("sites/new.txt"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+        assert!(is_included(&at("none"), &at("x")).is_err());
     }
 }

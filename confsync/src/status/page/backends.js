@@ -7,7 +7,7 @@ const MANY = 24;
 const ROWS = 200;
 const STATES = [
   ["in-rotation", "good", "in rotation"], ["waiting", "wait", "waiting"], ["leaving", "wait", "leaving"],
-  ["retained", "bad", "retained"], ["left", "", "left"],
+  ["retained", "bad", "retained"], ["unused", "", "not used"], ["left", "", "left"],
 ];
 const order = new Intl.Collator("en", { numeric: true }).compare;
 const filter = { state: "", q: "" };
@@ -28,6 +28,7 @@ function stateOf(b) {
   if (b.left) return "left";
   if (b.held) return "retained";
   if (b.leaving) return "leaving";
+  if (b.unused) return "unused";
   return b.live ? "in-rotation" : "waiting";
 }
 const TITLES = {
@@ -35,6 +36,7 @@ const TITLES = {
   waiting: "registered, and not proven to be in rotation yet",
   leaving: "deregistered, and still in rotation until the next load is proven",
   retained: "absent from etcd, and still in rotation because it accepts connections",
+  unused: "registered below a key that the resource watches, but its template does not write it",
   left: "deregistered, and no longer in rotation",
 };
 function passes(b) {
@@ -92,7 +94,7 @@ function service(set, name, backends, fresh, many, traffic) {
   const counts = new Map(STATES.map(([state]) => [state, 0]));
   for (const b of backends) counts.set(stateOf(b), counts.get(stateOf(b)) + 1);
   const present = backends.length - counts.get("left");
-  const well = present && counts.get("in-rotation") === present;
+  const well = present && counts.get("in-rotation") + counts.get("unused") === present;
   const numbers = STATES.filter(([state]) => counts.get(state)).map(([state, mood, words]) => h("span", mood, counts.get(state) + " " + words));
   if (!present) numbers.unshift(h("span", "wait", "no backends"));
   if (filtered()) numbers.push(h("span", "", shown.length + " of " + backends.length + " shown"));
@@ -100,11 +102,11 @@ function service(set, name, backends, fresh, many, traffic) {
   summary.dataset.key = "service " + id;
   made.dataset.service = name;
   made.append(summary);
-  made.open = filtered() || (opened.has(id) ? opened.get(id) : !well || !many);
+  made.open = filtered() || (opened.has(id) ? opened.get(id) : (!well || !many) && shown.length > 0);
   // Thousands of rows are made when somebody wants to see them.
   const fill = () => {
     if (!made.open || made.querySelector("ul")) return;
-    const some = all.has(id) ? shown : filtered() || opened.get(id) || !many ? shown.slice(0, ROWS) : shown.filter((b) => stateOf(b) !== "in-rotation");
+    const some = all.has(id) ? shown : filtered() || opened.get(id) || !many ? shown.slice(0, ROWS) : shown.filter((b) => stateOf(b) !== "in-rotation").slice(0, MANY);
     made.append(h("ul", "backends", some.map((b) => row(b, fresh.has(b.key), traffic))));
     if (some.length < shown.length) {
       const more = h("button", "rest", "Show all " + shown.length);
@@ -129,7 +131,7 @@ function services(set, many) {
     names.get(b.service).push(b);
   }
   const traffic = trafficOf(set);
-  const rank = (b) => b.left ? 2 : b.live && !b.held && !b.leaving ? 1 : 0;
+  const rank = (b) => b.left || b.unused ? 2 : b.live && !b.held && !b.leaving ? 1 : 0;
   const sorted = [...names].sort((a, b) => order(a[0], b[0]));
   for (const [, list] of sorted) list.sort((a, b) => rank(a) - rank(b) || order(a.addr, b.addr));
   const made = sorted.map(([name, list]) => service(set, name, list, fresh, many, traffic)).filter(Boolean);

@@ -49,7 +49,7 @@ function retained(set) {
 function change(l) {
   const kind = l.failed ? tag("bad", "failed") : l.reload ? tag("", "reload") : null;
   return h("li", "", h("span", "at", age(l.at, "% ago")),
-    h("span", "what", l.cause, l.failed ? h("small", "", l.failed) : null),
+    h("span", "what", l.cause, h("span", "soft", " · revision " + l.revision), l.failed ? h("small", "", l.failed) : null),
     h("span", "when", kind, kind ? " " : null, took(l.took_ms)));
 }
 // Who changes backends. Whoever uses no word for it is not told why.
@@ -149,6 +149,8 @@ let shown = null;
 function show(doc) {
   shown = doc;
   skew = doc.now - Date.now();
+  // What etcd has is applied: whoever is not in rotation then is not waiting for anything.
+  for (const set of doc.sets) for (const b of set.backends) b.unused = set.in_sync && !b.live && !b.held && !b.leaving;
   const [mood, words, detail] = headline(doc);
   say("name", doc.name);
   byId("hero").className = "hero " + mood;

@@ -351,7 +351,7 @@ pub(super) fn callee(name: &str, at: usize) -> Parsed<Callee> {
             "encrypted values are not supported; store them readable, behind etcd's roles".into()
         }
         Some(near) => format!("did you mean `{near}`?"),
-        None => "the documentation of confd's templates lists what there is".into(),
+        None => "docs/confd.md lists what there is".into(),
     };
     fault(at, format!("function \"{name}\" not defined"), remedy)
 }

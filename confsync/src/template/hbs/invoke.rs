@@ -78,7 +78,7 @@ fn result(function: &Function, args: &[&Json], state: &RenderState<'_>) -> Resul
     if args.len() < fixed || (args.len() > fixed && rest.is_none()) {
         let least = if rest.is_some() { "at least " } else { "" };
         let what = format!("it needs {least}{fixed} arguments, not {}", args.len());
-        return Err(Fault::new(what, format!("see `{name}` in the documentation of the helpers")));
+        return Err(Fault::new(what, format!("see `{name}` in docs/handlebars.md")));
     }
     let ty = |i: usize| params.get(i).copied().or(*rest).unwrap_or(Ty::Raw);
     let values = args.iter().enumerate().map(|(i, arg)| json::to_value(arg, ty(i)));

@@ -212,7 +212,7 @@ impl TemplateTree<'_> {
         }
         let remedy = match nearest(name, self.helpers.names()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "the documentation of the helpers lists what there is".into(),
+            None => "docs/handlebars.md lists what there is".into(),
         };
         Err(((0, 0), Fault::new(format!("no helper is called `{name}`"), remedy)))
     }

@@ -1,13 +1,15 @@
 const EVERY = 2000;
 
 const isHeld = (s) => typeof s.registration === "object" && "held_at_revision" in s.registration;
-function stateOf(s) {
+function stateOf(s, leaving) {
+  if (leaving && s.registration !== "absent") return ["wait", "draining"];
   if (typeof s.registration === "object" && "held_by" in s.registration) return ["bad", "another has the key"];
   if (isHeld(s)) return s.health === "down" ? ["wait", "unhealthy, being removed"] : ["good", "registered"];
   if (s.health === "up") return ["wait", "healthy, registering"];
   return s.health === "down" ? ["bad", "unhealthy"] : ["wait", "starting"];
 }
-function confirmed(s) {
+function confirmed(s, leaving) {
+  if (leaving && s.registration !== "absent") return "the key is taken away, so that no new request comes";
   if (isHeld(s)) return "key written at revision " + s.registration.held_at_revision;
   if (typeof s.registration === "object") return "the key is " + s.registration.held_by;
   if (s.registration === "owed") return "not confirmed";
@@ -25,12 +27,12 @@ function strip(history) {
   return bar;
 }
 function row(name, ...value) { return [h("dt", "", name), h("dd", "", ...value)]; }
-function service(s) {
-  const [mood, words] = stateOf(s);
+function service(s, leaving) {
+  const [mood, words] = stateOf(s, leaving);
   const section = h("section", "", h("div", "top", h("h2", "", s.key), tag(mood, words)), strip(s.history),
     h("dl", "",
       row("Value", s.value),
-      row("In etcd", confirmed(s)),
+      row("In etcd", confirmed(s, leaving)),
       row("Health", s.health + " for " + span(s.for_seconds * 1000)),
       row("Last probe", s.last_probe === null ? "none yet" : s.last_probe + " (" + s.last_probe_ms + " ms)"),
       row("Probes", plural(s.probes, "probe") + ", " + s.failures + " failed" + (s.not_made ? ", " + s.not_made + " not made" : ""))));
@@ -44,22 +46,26 @@ function drained(drain) {
     const good = drain.result === "confirmed" || drain.result === "no_load_balancer";
     return h("div", good ? "note" : "note bad", "The drain has ended: " + drain.result.replaceAll("_", " ") + ".");
   }
-  if (drain.waiting_for.length === 0) return h("div", "note", "Leaving: the keys are being removed.");
-  return h("div", "note", "Leaving. It waits for:", h("ul", "", drain.waiting_for.map((lb) => h("li", "", lb))));
+  if (drain.waiting_for.length === 0) return h("div", "note", "The keys are being removed.");
+  return h("div", "note", "Waiting for:", h("ul", "", drain.waiting_for.map((lb) => h("li", "", lb))));
 }
 function show(now) {
   const count = now.services.length, held = now.services.filter(isHeld).length;
-  const mood = now.leaving ? "wait" : now.ready ? "good" : now.etcd.trouble ? "bad" : "wait";
-  const words = now.leaving ? "Leaving" : held === count ? plural(count, "service") + " registered" : held + " of " + plural(count, "service") + " registered";
+  const trouble = now.etcd.trouble;
+  const mood = now.leaving ? "wait" : now.ready ? (trouble ? "wait" : "good") : trouble ? "bad" : "wait";
+  const words = now.leaving ? "Draining" : held === count ? plural(count, "service") + " registered" : held + " of " + plural(count, "service") + " registered";
   byId("hero").className = "hero " + mood;
   if (byId("headline").textContent !== words) byId("headline").textContent = words;
-  byId("detail").textContent = now.etcd.trouble ? "etcd: " + now.etcd.trouble + ", for " + span(now.etcd.trouble_for_seconds * 1000) : now.words;
+  const since = () => " For " + span(now.etcd.trouble_for_seconds * 1000) + (now.ready ? "; the key lives until its lease ends." : ".");
+  byId("detail").textContent = now.leaving ? "It ends when no load balancer sends requests any more, or its time is over." :
+    trouble ? trouble[0].toUpperCase() + trouble.slice(1) + "." + since() : now.words;
   document.title = words + " · register";
   byId("about").textContent = "register " + now.version;
   byId("drain").replaceChildren(...[drained(now.drain)].filter(Boolean));
   const order = { bad: 0, wait: 1, good: 2 };
-  const all = [...now.services].sort((a, b) => order[stateOf(a)[0]] - order[stateOf(b)[0]]);
-  byId("services").replaceChildren(...all.map(service));
+  const rank = (s) => order[stateOf(s, now.leaving)[0]];
+  const all = [...now.services].sort((a, b) => rank(a) - rank(b));
+  byId("services").replaceChildren(...all.map((s) => service(s, now.leaving)));
 }
 function connected(yes) {
   document.body.classList.toggle("cut", !yes);
