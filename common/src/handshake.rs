@@ -73,6 +73,9 @@ pub struct Ack {
     /// The newest revision that was considered, and why it is not applied.
     #[serde(default, rename = "refused", skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejection>,
+    /// Why the newest files are not active yet; loading them is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// Who changes backends in the proxy; not in those of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<DriverInUse>,

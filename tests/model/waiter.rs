@@ -128,6 +128,7 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
                     reason: "no backend is registered".into(),
                     too_few_backends: true,
                 }),
+                trouble: None,
                 driver: None,
             };
             add(&mut snapshot, format!("/confsync/acks/web/{}", name_of(which)), &ack);

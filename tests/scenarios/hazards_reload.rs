@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use tests::eventually::check;
-use tests::{Etcd, Exit, Lab, Signal, eventually, within};
+use tests::{Api, Daemon, Etcd, Exit, Lab, Signal, eventually, within};
 
 use crate::hazards_setup::{Setup, rendered};
 
@@ -24,9 +24,20 @@ async fn h01_a_failed_reload_stays_owed_and_is_repeated() {
     confsync.logged("reload_cmd").await;
     assert_eq!(setup.text("app.conf"), rendered(&[1, 2]));
     assert_eq!(setup.text("live"), rendered(&[1]));
+    // Whoever asks from elsewhere sees it too.
+    let status = async |wanted: &str| {
+        eventually(format!("the status says `{wanted}`"), || async {
+            let command = Daemon::new(&lab, "status", tests::bins::confsync()).arg("status");
+            let text = command.etcd(&setup.etcd, Api::V3).run().await.log;
+            check(text.contains(wanted), || text)
+        })
+        .await;
+    };
+    status("not loaded, and tried again: reload_cmd: ").await;
     // No key changes from here on.
     setup.unflag("broken");
     setup.live(&[1, 2]).await;
+    status(" ok, assumed").await;
 }
 
 /// confd's users met a bad value that kept a good one out.

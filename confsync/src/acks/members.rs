@@ -60,6 +60,8 @@ pub struct Applied {
     pub retained: Vec<String>,
     /// Why the newest revision is not applied.
     pub rejected: Option<Rejection>,
+    /// Why the newest files are not active yet, while loading them is tried again.
+    pub trouble: Option<String>,
     /// Who changes backends in the proxy, once that is proven.
     pub driver: Option<DriverInUse>,
 }
@@ -178,6 +180,7 @@ impl LoadBalancerKeys {
                 retained: now.retained,
                 assumed: now.assumed,
                 rejected: now.rejected,
+                trouble: now.trouble,
                 driver: now.driver,
             };
             state.acks.insert(resource.to_owned(), ack);
@@ -240,6 +243,7 @@ mod tests {
             assumed: false,
             retained: vec![],
             rejected: None,
+            trouble: None,
             driver: None,
         }
     }

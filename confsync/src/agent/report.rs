@@ -149,6 +149,7 @@ impl ReportFacts<'_> {
             assumed: is_assumed,
             retained: lingering.into_iter().filter(is_read).cloned().collect(),
             rejected: self.rejection(),
+            trouble: self.pipeline.failure.map(|why| why.chars().take(LONGEST_REASON).collect()),
             driver: self.progress.applied.map(|_| self.driver_in_use()),
         }
     }

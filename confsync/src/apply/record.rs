@@ -59,6 +59,8 @@ pub struct StepRecord {
     loads: VecDeque<Load>,
     /// Why the last step failed, until one succeeds.
     trouble: Option<String>,
+    /// The same without the time of the next try, so that it changes only with the reason.
+    failure: Option<String>,
     /// What of it was logged since other files were wanted: each reason is logged once.
     logged: Option<String>,
 }
@@ -74,6 +76,7 @@ impl StepRecord {
             load_seconds: load_seconds(),
             loads: VecDeque::new(),
             trouble: None,
+            failure: None,
             logged: None,
         }
     }
@@ -112,9 +115,16 @@ impl StepRecord {
         self.trouble.as_deref()
     }
 
+    /// Why the last step failed, if it is tried again.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
     /// Files were rejected.
     pub fn rejected(&mut self, why: &str) {
         self.counts.refusals += 1;
+        self.failure = None;
         let text = rejection_text(why);
         let resource = if self.group.contains('+') { "RESOURCE" } else { &self.group };
         let line =
@@ -125,6 +135,7 @@ impl StepRecord {
     /// A step failed, and is tried again after this pause.
     pub fn failed(&mut self, why: &str, pause: Duration) {
         self.counts.failures += 1;
+        self.failure = Some(why.to_owned());
         let text = match self.retries {
             true => format!("{why}; trying again in {}", format_span(pause)),
             false => why.to_owned(),
@@ -137,6 +148,7 @@ impl StepRecord {
     /// whoever starts the proxy makes it read them.
     pub fn not_running(&mut self, why: &str) {
         let text = format!("the proxy is not running: {why}");
+        self.failure = Some(text.clone());
         if self.retries {
             return self.report_trouble(text);
         }
@@ -179,6 +191,7 @@ impl StepRecord {
 
     /// A step succeeded, or what failed is not wanted any more.
     pub fn recovered(&mut self) {
+        self.failure = None;
         let logged = self.logged.take();
         if let Some(trouble) = self.trouble.take() {
             tracing::info!(set = self.group, "recovered from: {}", logged.unwrap_or(trouble));
@@ -214,11 +227,13 @@ mod tests {
         let mut record = StepRecord::new("web".into());
         record.failed("no nginx", Duration::from_secs(2));
         assert_eq!(record.trouble(), Some("no nginx; trying again in 2s"));
+        assert_eq!(record.failure(), Some("no nginx"));
         assert_eq!(record.logged.as_deref(), Some("no nginx"), "whatever the pause is");
         record.not_running("no pid file");
         assert_eq!(record.trouble(), Some("the proxy is not running: no pid file"));
         record.rejected("unknown directive");
         assert_eq!(record.trouble(), Some("refused: unknown directive"));
+        assert_eq!(record.failure(), None, "not tried again");
         let wanted = Counts { refusals: 1, failures: 1, ..Counts::default() };
         assert_eq!(record.counts(), wanted);
         record.recovered();

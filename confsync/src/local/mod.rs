@@ -106,7 +106,7 @@ impl System for LocalSystem {
         if size > MAX_INCLUDED {
             return Err(IncludeError::TooLarge(size));
         }
-        let text = read_file(&path)?;
+        let text = std::fs::read(&path)?;
         Ok(IncludedFile { path, text })
     }
 }

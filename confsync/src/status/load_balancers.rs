@@ -160,6 +160,9 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
         Some(Ack { rejected: Some(refusal), .. }) => {
             (Severity::Bad, format!("rejected revision {}: {}", refusal.revision, refusal.reason))
         }
+        Some(Ack { trouble: Some(why), .. }) => {
+            (Severity::Bad, format!("not loaded, and tried again: {why}"))
+        }
         Some(ack) if !ack.retained.is_empty() => (
             Severity::Bad,
             format!("retains {} absent from etcd", plural(ack.retained.len(), "backend")),
@@ -249,6 +252,7 @@ mod tests {
                 reason: reason.into(),
                 too_few_backends: false,
             }),
+            trouble: None,
             driver: (instance == "b").then(|| DriverInUse {
                 name: if applied == 7 { "reload" } else { "nginx-lua" }.into(),
                 reason: (applied == 7).then(|| "nginx has no Lua module".into()),
@@ -261,6 +265,11 @@ mod tests {
             ("lb-4", "edge-4", Some(ack("earlier", 8, 8, None))),
             ("lb-5", "edge-5", Some(ack("b", 0, 0, None))),
             ("lb-6", "edge-6", Some(Ack { assumed: true, ..ack("b", 8, 8, None) })),
+            (
+                "lb-7",
+                "edge-7",
+                Some(Ack { trouble: Some("no pid".into()), ..ack("b", 8, 8, None) }),
+            ),
         ];
         let entry = |(lb, host, ack): (&str, &str, Option<Ack>)| {
             let acks = ack.into_iter().map(|ack| ("web".to_owned(), ack)).collect();
@@ -281,6 +290,7 @@ lb-3           e\\u{1b}3  web       7        7         reload     rejected revis
 lb-4           edge-4    web       -        -         -          has not applied anything yet
 lb-5           edge-5    web       -        -         -          has not applied anything yet
 lb-6           edge-6    web       8        8         nginx-lua  ok, assumed: only commands say that it is loaded
+lb-7           edge-7    web       8        8         nginx-lua  not loaded, and tried again: no pid
 lb-3: every change of backends is a reload: nginx has no Lua module
 etcd is at revision 9
 "

@@ -44,6 +44,7 @@ fn ack(lb: &str, applied: u64, quiesced: u64) -> Ack {
         retained: vec![],
         assumed: false,
         rejected: None,
+        trouble: None,
         driver: None,
     }
 }
@@ -125,6 +126,19 @@ async fn a_silent_member_is_waited_for_within_the_bound_and_named() {
     let result = over(&wait, now + Duration::from_secs(10)).unwrap();
     assert_eq!(result.summary(), DrainResult::Unconfirmed);
     assert_eq!(result.to_string(), "unconfirmed (a: has not applied the change)");
+}
+
+#[tokio::test]
+async fn a_member_that_cannot_load_the_change_says_why() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Drained, now);
+    let failing = Ack { trouble: Some("reload_cmd: no".into()), ..ack("a", R - 1, R - 1) };
+    wait.observe(&snapshot([member("a", false), acked("a", &failing)]), &book(), now);
+    let result = over(&wait, now + Duration::from_secs(10)).unwrap();
+    let text = "unconfirmed (a: has not applied the change, and tries again: reload_cmd: no)";
+    assert_eq!(result.to_string(), text);
+    wait.observe(&snapshot([member("a", false), acked("a", &ack("a", R, R))]), &book(), now);
+    assert_eq!(over(&wait, now).unwrap().summary(), DrainResult::Confirmed);
 }
 
 #[tokio::test]

@@ -45,6 +45,8 @@ pub struct WaitBounds {
 pub enum LoadBalancerState {
     /// It has acknowledged nothing that covers the change.
     Silent,
+    /// The same, and it says why: it cannot load the change yet, and tries again.
+    Failing(String),
     /// Its member key cannot be read, so it is unknown what it routes.
     Unreadable,
     /// New requests are routed by the change.
@@ -170,7 +172,7 @@ impl LoadBalancerWait {
     }
 
     fn judge(&self, member: &Member, ack: Option<Ack>) -> LoadBalancerState {
-        use LoadBalancerState::{Applied, Quiesced, Rejected, Retaining, Silent, TooFew};
+        use LoadBalancerState::{Applied, Failing, Quiesced, Rejected, Retaining, Silent, TooFew};
         let Some(ack) = ack.filter(|ack| ack.instance_id == member.instance_id) else {
             return Silent;
         };
@@ -185,7 +187,7 @@ impl LoadBalancerWait {
         match ack.rejected.filter(|rejection| rejection.revision >= self.change) {
             Some(rejection) if rejection.too_few_backends => TooFew(rejection.reason),
             Some(rejection) => Rejected(rejection.reason),
-            None => Silent,
+            None => ack.trouble.map_or(Silent, Failing),
         }
     }
 
@@ -208,10 +210,12 @@ impl LoadBalancerWait {
     /// No bound lies past the deadline of the whole, however late members appear.
     fn bound_of(&self, state: &LoadBalancerState) -> Option<Instant> {
         use LoadBalancerState::{
-            Applied, Gone, Lost, Quiesced, Rejected, Retaining, Silent, TooFew, Unreadable,
+            Applied, Failing, Gone, Lost, Quiesced, Rejected, Retaining, Silent, TooFew, Unreadable,
         };
         let bound = match (state, self.goal) {
-            (Silent | Retaining | TooFew(_) | Unreadable, _) => self.began + self.bounds.applied,
+            (Silent | Failing(_) | Retaining | TooFew(_) | Unreadable, _) => {
+                self.began + self.bounds.applied
+            }
             (Applied { .. }, Goal::Drained) => {
                 let applied = self.all_applied.unwrap_or(self.began + self.bounds.applied);
                 applied + self.bounds.quiesced
@@ -292,14 +296,14 @@ impl LoadBalancerWait {
 
 /// Whether new requests may still be routed without the change.
 fn may_route_as_before(state: &LoadBalancerState) -> bool {
-    use LoadBalancerState::{Retaining, Silent, TooFew, Unreadable};
-    matches!(state, Silent | Unreadable | Retaining | TooFew(_))
+    use LoadBalancerState::{Failing, Retaining, Silent, TooFew, Unreadable};
+    matches!(state, Silent | Failing(_) | Unreadable | Retaining | TooFew(_))
 }
 
 /// From the furthest behind on.
 fn rank(state: &LoadBalancerState) -> u8 {
     match state {
-        LoadBalancerState::Silent => 0,
+        LoadBalancerState::Silent | LoadBalancerState::Failing(_) => 0,
         LoadBalancerState::Unreadable => 1,
         LoadBalancerState::Retaining => 2,
         LoadBalancerState::TooFew(_) => 3,
@@ -316,6 +320,7 @@ impl fmt::Display for LoadBalancerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent => f.write_str("has not applied the change"),
+            Self::Failing(why) => write!(f, "has not applied the change, and tries again: {why}"),
             Self::Unreadable => f.write_str("its member key cannot be read"),
             Self::Applied { .. } => f.write_str("old workers still finish requests"),
             Self::Quiesced { assumed: false } => f.write_str("confirmed"),

@@ -97,6 +97,7 @@ impl SidekickRig {
             retained: vec![],
             assumed: false,
             rejected: None,
+            trouble: None,
             driver: None,
         };
         more(&mut ack);
@@ -199,6 +200,7 @@ async fn a_load_balancer_confirms_assumes_or_is_silent() {
                     retained: vec![],
                     assumed,
                     rejected: None,
+                    trouble: None,
                     driver: None,
                 };
                 let name = bookkeeping.ack("web", "lb-1").unwrap();

@@ -24,6 +24,8 @@ pub struct PipelineStatus<'p> {
     pub rejection: Option<&'p str>,
     /// Why the last step failed, until one succeeds.
     pub trouble: Option<&'p str>,
+    /// The same, while the step is tried again, without the time of the next try.
+    pub failure: Option<&'p str>,
     /// What made the last load due.
     pub cause: &'p str,
     /// Who changes members, and why it is no better one.
@@ -55,6 +57,7 @@ impl Pipeline {
             in_sync: self.ledger.in_sync(),
             rejection: self.ledger.rejection().map(|rejection| rejection.why.as_str()),
             trouble: self.record.trouble(),
+            failure: self.record.failure(),
             cause: &self.wanted.cause,
             driver: self.members.driver(),
             names_members: self.wanted.rendered.iter().any(|file| file.text.names_members()),

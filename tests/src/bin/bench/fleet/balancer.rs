@@ -85,6 +85,7 @@ async fn acknowledge(keys: LoadBalancerKeys, mut view: watch::Receiver<View>, ap
             assumed: false,
             retained: vec![],
             rejected: None,
+            trouble: None,
             driver: None,
         };
         keys.acknowledge(RESOURCE, applied, 0);
