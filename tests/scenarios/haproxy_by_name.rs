@@ -48,7 +48,8 @@ impl Site {
         let backends = [Backend::start(&lab, "one").await, Backend::start(&lab, "two").await];
         let sidekicks = backends.each_ref().map(|of| {
             let register = Daemon::register(&lab).backend("apache", of.address());
-            register.etcd(&etcd, Api::V3).flag("--id", of.name()).quick().start()
+            // The backends take their time, also for probes: no failure of one may count here.
+            register.etcd(&etcd, Api::V3).flag("--id", of.name()).patient().start()
         });
         for sidekick in &sidekicks {
             sidekick.ready().await;

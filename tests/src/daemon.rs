@@ -118,6 +118,14 @@ impl Daemon {
             .flag("--fall", "1")
     }
 
+    /// A sidekick in a hurry to register, whose backend may be slow: failed probes do not count.
+    pub fn patient(self) -> Self {
+        self.flag("--ttl", format!("{}s", QUICK_TTL.as_secs()))
+            .flag("--interval", "200ms")
+            .flag("--rise", "1")
+            .flag("--fall", "1000")
+    }
+
     /// `--confdir`.
     pub fn confdir(self, confdir: &Confdir) -> Self {
         self.flag("--confdir", confdir.path().display().to_string())

@@ -210,7 +210,7 @@ mod tests {
                  see x run --help",
             ),
             (
-                "x run --the-port ",
+                "x run --the-port",
                 "a value is required for '--the-port <PORT>' but none was supplied; is a variable \
                  in the unit file unset?; see x run --help",
             ),
