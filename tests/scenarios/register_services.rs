@@ -92,7 +92,7 @@ async fn everything_wrong_with_a_file_is_said_at_once() {
     let run = Daemon::register(&setup.lab).etcd(&setup.etcd, Api::V3);
     let run = run.flag("--config", file.0.display().to_string());
     let parts = [
-        "two services would write this key",
+        "is given twice; keep one of the two",
         "below three probe intervals of 20s",
         "`http://:80/` has no host",
         "did you mean `port`?",
