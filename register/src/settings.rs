@@ -3,141 +3,55 @@
 
 use common::settings::{Group, Setting, output, status};
 
-/// Name of the service.
-pub static SERVICE: Setting = Setting::new(
-    "service",
-    "REGISTER_SERVICE",
-    "NAME",
-    "Name of the service: the folder below --services",
-)
-.never_empty();
-
-/// Where load balancers reach the instance.
-pub static HOST: Setting = Setting::new(
-    "host",
-    "REGISTER_HOST",
-    "HOST",
-    "Address where load balancers reach the instance",
-)
-.default_in_words("$COREOS_PRIVATE_IPV4")
-.never_empty();
-
-/// Where it listens.
-pub static PORT: Setting =
-    Setting::new("port", "REGISTER_PORT", "PORT", "Port where it listens").never_empty();
-
-/// Name of the key.
-pub static ID: Setting = Setting::new(
-    "id",
-    "REGISTER_ID",
-    "ID",
-    "Name of the key; {host}, {port} and {hostname} are filled in",
-)
-.default("{host}");
-
-/// The folder of all services.
-pub static SERVICES: Setting =
-    Setting::new("services", "REGISTER_SERVICES", "PREFIX", "The folder of all services")
-        .also_from(&["REGISTER_PREFIX"])
-        .formerly(&["prefix"])
-        .default("/services");
+common::settings! {
+    SERVICE: "service", "REGISTER_SERVICE", "NAME",
+        "Name of the service: the folder below --services".never_empty();
+    HOST: "host", "REGISTER_HOST", "HOST", "Address where load balancers reach the instance"
+        .default_in_words("$COREOS_PRIVATE_IPV4").never_empty();
+    PORT: "port", "REGISTER_PORT", "PORT", "Port where it listens".never_empty();
+    ID: "id", "REGISTER_ID", "ID", "Name of the key; {host}, {port} and {hostname} are filled in"
+        .default("{host}");
+    SERVICES: "services", "REGISTER_SERVICES", "PREFIX", "The folder of all services"
+        .also_from(&["REGISTER_PREFIX"]).formerly(&["prefix"]).default("/services");
+}
 
 /// Which instance of which service.
 pub static INSTANCE: Group =
     Group { heading: "Instance", settings: &[&SERVICE, &HOST, &PORT, &ID, &SERVICES] };
 
-/// Form of the value.
-pub static VALUE: Setting =
-    Setting::new("value", "REGISTER_VALUE", "FORM", "Form of the value: plain (host:port) or json")
+common::settings! {
+    VALUE: "value", "REGISTER_VALUE", "FORM", "Form of the value: plain (host:port) or json"
         .default("plain");
-
-/// Share of the requests.
-pub static WEIGHT: Setting =
-    Setting::new("weight", "REGISTER_WEIGHT", "N", "Share of the requests, 1 to 256 (json)")
-        .default("1");
-
-/// Where the instance runs.
-pub static ZONE: Setting =
-    Setting::new("zone", "REGISTER_ZONE", "NAME", "Where the instance runs (json)");
-
-/// Anything else.
-pub static META: Setting = Setting::new(
-    "meta",
-    "REGISTER_META",
-    "KEY=VALUE",
-    "Anything else for templates; may be repeated (json; one a line in the environment)",
-)
-.many();
-
-/// How long the key outlives its last refresh.
-pub static TTL: Setting = Setting::new(
-    "ttl",
-    "REGISTER_TTL",
-    "SPAN",
-    "Time to live of the key after its last refresh; three intervals at least",
-)
-.default("30s");
+    WEIGHT: "weight", "REGISTER_WEIGHT", "N", "Share of the requests, 1 to 256 (json)".default("1");
+    ZONE: "zone", "REGISTER_ZONE", "NAME", "Where the instance runs (json)";
+    META: "meta", "REGISTER_META", "KEY=VALUE",
+        "Anything else for templates; may be repeated (json; one a line in the environment)".many();
+    TTL: "ttl", "REGISTER_TTL", "SPAN",
+        "Time to live of the key after its last refresh; three intervals at least".default("30s");
+}
 
 /// What is written.
 pub static REGISTRATION: Group =
     Group { heading: "Registration", settings: &[&VALUE, &WEIGHT, &ZONE, &META, &TTL] };
 
-/// What is asked of the backend.
-pub static CHECK: Setting = Setting::new(
-    "check",
-    "REGISTER_CHECK",
-    "CHECK",
-    "What to ask; may be repeated, then all must pass (one a line in the environment)",
-)
-.details(
-    "http://…, https://…, h2c://… (HTTP/2 without TLS), http://unix:/run/app.sock:/path, /path, \
-     tcp, tcp://host:port, unix:/run/app.sock, exec:CMD (words, no shell), none. {host} and \
-     {port} are filled in.",
-)
-.default_in_words("http://HOST:PORT/")
-.many();
-
-/// Which statuses are healthy.
-pub static EXPECT: Setting = Setting::new(
-    "expect",
-    "REGISTER_EXPECT",
-    "STATUSES",
-    "Statuses that are healthy, such as 200-299,304",
-)
-.default("200-399");
-
-/// Another `Host` header.
-pub static CHECK_HOST: Setting = Setting::new(
-    "check_host",
-    "REGISTER_CHECK_HOST",
-    "NAME",
-    "Host header, and name in the certificate, if not the URL's",
-);
-
-/// What the body must contain.
-pub static CHECK_BODY: Setting = Setting::new(
-    "check_body",
-    "REGISTER_CHECK_BODY",
-    "TEXT",
-    "Text that the first 64 KiB of the body must contain",
-);
-
-/// The only CA certificates trusted.
-pub static CHECK_CA: Setting = Setting::new(
-    "check_ca",
-    "REGISTER_CHECK_CA",
-    "FILE",
-    "Trust only the CA certificates in this PEM file (https)",
-);
-
-/// Whether any certificate is accepted.
-pub static CHECK_INSECURE: Setting = Setting::new(
-    "check_insecure",
-    "REGISTER_CHECK_INSECURE",
-    "BOOL",
-    "Accept any certificate (https)",
-)
-.implied("true");
+common::settings! {
+    CHECK: "check", "REGISTER_CHECK", "CHECK",
+        "What to ask; may be repeated, then all must pass (one a line in the environment)"
+        .details("http://…, https://…, h2c://… (HTTP/2 without TLS), \
+                 http://unix:/run/app.sock:/path, /path, tcp, tcp://host:port, \
+                 unix:/run/app.sock, exec:CMD (words, no shell), none. {host} and {port} are \
+                 filled in.").default_in_words("http://HOST:PORT/").many();
+    EXPECT: "expect", "REGISTER_EXPECT", "STATUSES",
+        "Statuses that are healthy, such as 200-299,304".default("200-399");
+    CHECK_HOST: "check_host", "REGISTER_CHECK_HOST", "NAME",
+        "Host header, and name in the certificate, if not the URL's";
+    CHECK_BODY: "check_body", "REGISTER_CHECK_BODY", "TEXT",
+        "Text that the first 64 KiB of the body must contain";
+    CHECK_CA: "check_ca", "REGISTER_CHECK_CA", "FILE",
+        "Trust only the CA certificates in this PEM file (https)";
+    CHECK_INSECURE: "check_insecure", "REGISTER_CHECK_INSECURE", "BOOL",
+        "Accept any certificate (https)".implied("true");
+}
 
 /// What is asked.
 pub static CHECKS: Group = Group {
@@ -145,51 +59,19 @@ pub static CHECKS: Group = Group {
     settings: &[&CHECK, &EXPECT, &CHECK_HOST, &CHECK_BODY, &CHECK_CA, &CHECK_INSECURE],
 };
 
-/// How often to ask.
-pub static INTERVAL: Setting =
-    Setting::new("interval", "REGISTER_INTERVAL", "SPAN", "From one probe to the next, ±10 %")
+common::settings! {
+    INTERVAL: "interval", "REGISTER_INTERVAL", "SPAN", "From one probe to the next, ±10 %"
         .default("2s");
-
-/// The same while the state may be changing.
-pub static FAST_INTERVAL: Setting = Setting::new(
-    "fast_interval",
-    "REGISTER_FAST_INTERVAL",
-    "SPAN",
-    "The same while the state may be changing, or --interval if that is shorter",
-)
-.default("1s");
-
-/// Time for one probe.
-pub static TIMEOUT: Setting = Setting::new(
-    "timeout",
-    "REGISTER_TIMEOUT",
-    "SPAN",
-    "Time for one probe in total; three quarters of a shorter --interval",
-)
-.default("1500ms");
-
-/// Passes that make it healthy.
-pub static RISE: Setting = Setting::new(
-    "rise",
-    "REGISTER_RISE",
-    "N",
-    "Passes in a row that make it healthy, at the start too",
-)
-.default("2");
-
-/// Failures that make it unhealthy.
-pub static FALL: Setting =
-    Setting::new("fall", "REGISTER_FALL", "N", "Failures in a row that make it unhealthy")
-        .default("3");
-
-/// How long failures mean that it is still starting.
-pub static GRACE: Setting = Setting::new(
-    "grace",
-    "REGISTER_GRACE",
-    "SPAN",
-    "How long failures at the start mean that it is still starting",
-)
-.default("10s");
+    FAST_INTERVAL: "fast_interval", "REGISTER_FAST_INTERVAL", "SPAN",
+        "The same while the state may be changing, or --interval if that is shorter".default("1s");
+    TIMEOUT: "timeout", "REGISTER_TIMEOUT", "SPAN",
+        "Time for one probe in total; three quarters of a shorter --interval".default("1500ms");
+    RISE: "rise", "REGISTER_RISE", "N", "Passes in a row that make it healthy, at the start too"
+        .default("2");
+    FALL: "fall", "REGISTER_FALL", "N", "Failures in a row that make it unhealthy".default("3");
+    GRACE: "grace", "REGISTER_GRACE", "SPAN",
+        "How long failures at the start mean that it is still starting".default("10s");
+}
 
 /// How often to ask, and what the answers mean.
 pub static HEALTH: Group = Group {
@@ -197,50 +79,18 @@ pub static HEALTH: Group = Group {
     settings: &[&INTERVAL, &FAST_INTERVAL, &TIMEOUT, &RISE, &FALL, &GRACE],
 };
 
-/// How many load balancers there must be.
-pub static MIN_LBS: Setting = Setting::new(
-    "min_lbs",
-    "REGISTER_MIN_LBS",
-    "N",
-    "Fewer load balancers than this leave a drain unconfirmed",
-)
-.default("0");
-
-/// The least time of a drain.
-pub static DRAIN_MIN: Setting = Setting::new(
-    "drain_min",
-    "REGISTER_DRAIN_MIN",
-    "SPAN",
-    "Wait at least this long after the key is gone",
-)
-.default("0s");
-
-/// How long load balancers may take to send no new requests.
-pub static DRAIN_APPLIED: Setting = Setting::new(
-    "drain_applied",
-    "REGISTER_DRAIN_APPLIED",
-    "SPAN",
-    "How long load balancers may take to stop sending new requests",
-)
-.default("10s");
-
-/// How long they may take to finish old ones.
-pub static DRAIN_QUIESCED: Setting = Setting::new(
-    "drain_quiesced",
-    "REGISTER_DRAIN_QUIESCED",
-    "SPAN",
-    "How long they may take to finish old ones, after that",
-)
-.default("30s");
-
-/// Where load balancers publish members and acknowledgements.
-pub static BOOKKEEPING: Setting = Setting::new(
-    "bookkeeping",
-    "REGISTER_BOOKKEEPING",
-    "PREFIX",
-    "Where load balancers publish members and acknowledgements",
-)
-.default("/confsync");
+common::settings! {
+    MIN_LBS: "min_lbs", "REGISTER_MIN_LBS", "N",
+        "Fewer load balancers than this leave a drain unconfirmed".default("0");
+    DRAIN_MIN: "drain_min", "REGISTER_DRAIN_MIN", "SPAN",
+        "Wait at least this long after the key is gone".default("0s");
+    DRAIN_APPLIED: "drain_applied", "REGISTER_DRAIN_APPLIED", "SPAN",
+        "How long load balancers may take to stop sending new requests".default("10s");
+    DRAIN_QUIESCED: "drain_quiesced", "REGISTER_DRAIN_QUIESCED", "SPAN",
+        "How long they may take to finish old ones, after that".default("30s");
+    BOOKKEEPING: "bookkeeping", "REGISTER_BOOKKEEPING", "PREFIX",
+        "Where load balancers publish members and acknowledgements".default("/confsync");
+}
 
 /// How to drain.
 pub static DRAIN: Group = Group {
@@ -248,48 +98,25 @@ pub static DRAIN: Group = Group {
     settings: &[&MIN_LBS, &DRAIN_MIN, &DRAIN_APPLIED, &DRAIN_QUIESCED, &BOOKKEEPING],
 };
 
-/// How long readiness is held back until every load balancer serves the instance.
-pub static WAIT_APPLIED: Setting = Setting::new(
-    "wait_applied",
-    "REGISTER_WAIT_APPLIED",
-    "SPAN",
-    "Hold readiness back until every load balancer serves this instance; alone for 30s",
-)
-.implied("30s");
-
-/// How long no connection may come before the backend is stopped.
-pub static DRAIN_QUIET: Setting = Setting::new(
-    "drain_quiet",
-    "REGISTER_DRAIN_QUIET",
-    "SPAN",
-    "Then wait until no new connection has come for this long and none is open",
-)
-.details(
-    "For load balancers that are not ours and acknowledge nothing. It waits for --drain-quiesced at \
-     most, and needs to see the backend's sockets: on the same machine, without forwarded ports.",
-);
-
-/// How long a boot may wait for us.
-pub static READY_WITHIN: Setting = Setting::new(
-    "ready_within",
-    "REGISTER_READY_WITHIN",
-    "SPAN",
-    "Report READY to the service manager after this long, registered or not, so that a boot never blocks on it",
-);
-
-/// Whether the exit code says how a drain ended.
-pub static DRAIN_EXIT: Setting = Setting::new(
-    "drain_exit",
-    "REGISTER_DRAIN_EXIT",
-    "WORD",
-    "Exit code after a drain: by its result (0, 2, 3), or always zero",
-)
-.choices(&["result", "zero"])
-.default("result")
-.details(
-    "For a service manager that cannot be told which codes are no failure, or forgets it, as \
-     systemd does when fleet removes the unit. The log says how the drain ended either way.",
-);
+common::settings! {
+    WAIT_APPLIED: "wait_applied", "REGISTER_WAIT_APPLIED", "SPAN",
+        "Hold readiness back until every load balancer serves this instance; alone for 30s"
+        .implied("30s");
+    DRAIN_QUIET: "drain_quiet", "REGISTER_DRAIN_QUIET", "SPAN",
+        "Then wait until no new connection has come for this long and none is open"
+        .details("For load balancers that are not ours and acknowledge nothing. It waits for \
+                 --drain-quiesced at most, and needs to see the backend's sockets: on the same \
+                 machine, without forwarded ports.");
+    READY_WITHIN: "ready_within", "REGISTER_READY_WITHIN", "SPAN",
+        "Report READY to the service manager after this long, registered or not, so that a boot \
+         never blocks on it";
+    DRAIN_EXIT: "drain_exit", "REGISTER_DRAIN_EXIT", "WORD",
+        "Exit code after a drain: by its result (0, 2, 3), or always zero"
+        .choices(&["result", "zero"]).default("result")
+        .details("For a service manager that cannot be told which codes are no failure, or \
+                 forgets it, as systemd does when fleet removes the unit. The log says how the \
+                 drain ended either way.");
+}
 
 /// How to join, and how to leave others than our load balancers.
 pub static JOIN: Group = Group {
@@ -310,43 +137,29 @@ pub static ALLOW_HOST: Setting = status::allow_host("REGISTER_ALLOW_HOST");
 /// The process.
 pub static PROCESS: Group = Group { heading: "Status", settings: &[&LISTEN, &ALLOW_HOST] };
 
-/// One of several instances of a sidekick.
-pub static ONE_INSTANCE: Setting = Setting::new(
-    "instance",
-    "",
-    "KEY",
-    "Which one, where the sidekick has several, such as apache/10.0.0.1",
-);
+common::settings! {
+    ONE_INSTANCE: "instance", "", "KEY",
+        "Which one, where the sidekick has several, such as apache/10.0.0.1";
+}
 
 /// The socket on which a running sidekick accepts another weight.
 pub static WEIGHING: Group = Group { heading: "", settings: &[&LISTEN, &ONE_INSTANCE] };
 
-/// A file with services.
-pub static CONFIG: Setting = Setting::new(
-    "config",
-    "REGISTER_CONFIG",
-    "FILE",
-    "Read services from this TOML file, where settings are named as the flags, in snake_case",
-);
+common::settings! {
+    CONFIG: "config", "REGISTER_CONFIG", "FILE",
+        "Read services from this TOML file, where settings are named as the flags, in snake_case";
+}
 
 /// What cannot be in that file.
 pub static FILE: Group = Group { heading: "", settings: &[&CONFIG] };
 
-/// Whether `remove` waits for load balancers.
-pub static WAIT: Setting = Setting::new(
-    "wait",
-    "REGISTER_WAIT",
-    "",
-    "Wait until every load balancer has drained it, as `run` does when it is stopped",
-);
-
-/// Whether `remove` asks whose the key is.
-pub static FORCE: Setting = Setting::new(
-    "force",
-    "",
-    "",
-    "Remove the key whatever its value; needed with KEY. Its sidekick, if it runs, writes it again",
-);
+common::settings! {
+    WAIT: "wait", "REGISTER_WAIT", "",
+        "Wait until every load balancer has drained it, as `run` does when it is stopped";
+    FORCE: "force", "", "",
+        "Remove the key whatever its value; needed with KEY. Its sidekick, if it runs, writes it \
+         again";
+}
 
 /// How `remove` is done.
 pub static REMOVAL: Group = Group { heading: "", settings: &[&FORCE, &WAIT] };

@@ -5,95 +5,40 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{Environment, Group, Layer, Mistakes, Place, Reader, Setting};
+use super::{Environment, Group, Layer, Mistakes, Place, Reader};
 use crate::store::{Api, Connection, Credentials, Password, Timeouts, check_endpoint};
 use crate::tls::TlsFiles;
 
-/// Addresses of members.
-pub static ENDPOINTS: Setting = Setting::new(
-    "etcd",
-    "ETCD_ENDPOINTS",
-    "URL",
-    "Address of an etcd member; repeat it or separate with commas",
-)
-.details(
-    "Without it, $ETCDCTL_PEERS, else $HOST_IP:$ETCD_PORT (127.0.0.1 and 4001 where one of them \
-     is not set), else $ETCDCTL_ENDPOINTS.",
-)
-.default_in_words("http://127.0.0.1, port 2379 or 4001")
-.aliases(&["endpoints", "node"])
-.list()
-.never_empty();
-
-/// Which API.
-pub static API: Setting =
-    Setting::new("etcd_api", "ETCD_API", "API", "Which API to speak; `auto` asks the server")
-        .also_from(&["ETCDCTL_API"])
-        .choices(&["auto", "v3", "v2"])
-        .default("auto");
-
-/// Members named by DNS.
-pub static SRV: Setting = Setting::new(
-    "etcd_srv",
-    "ETCD_SRV",
-    "DOMAIN",
-    "Domain whose SRV records name the members (_etcd-client-ssl._tcp, _etcd-client._tcp)",
-)
-.also_from(&["ETCDCTL_DISCOVERY_SRV"])
-.aliases(&["srv-domain", "discovery-srv"]);
-
-/// Whether the cluster may name further members.
-pub static AUTO_SYNC: Setting = Setting::new(
-    "etcd_auto_sync",
-    "ETCD_AUTO_SYNC",
-    "",
-    "Learn the other members from the cluster, and use them too when those given fail",
-)
-.details(
-    "Their client URLs must be reachable from here: many a cluster names addresses that only its \
-     own machines know. A URL of another scheme is left out, and so is one of a machine's own \
-     (0.0.0.0, 127.0.0.1) unless etcd is on this machine.",
-);
-
-/// Who may have signed etcd's certificate.
-pub static CA: Setting = Setting::new(
-    "etcd_ca",
-    "ETCD_CA",
-    "FILE",
-    "File with the CA certificates that etcd's certificate must chain to",
-)
-.also_from(&["ETCDCTL_CACERT", "ETCDCTL_CA_FILE"])
-.aliases(&["cacert", "client-ca-keys"]);
-
-/// Our certificate.
-pub static CERT: Setting =
-    Setting::new("etcd_cert", "ETCD_CERT", "FILE", "File with our client certificate")
-        .also_from(&["ETCDCTL_CERT", "ETCDCTL_CERT_FILE"])
-        .aliases(&["cert", "client-cert"]);
-
-/// The key of our certificate.
-pub static KEY: Setting =
-    Setting::new("etcd_key", "ETCD_KEY", "FILE", "File with the key of our client certificate")
-        .also_from(&["ETCDCTL_KEY", "ETCDCTL_KEY_FILE"])
-        .aliases(&["key", "client-key"]);
-
-/// Whom to be.
-pub static USER: Setting = Setting::new(
-    "etcd_user",
-    "ETCD_USER",
-    "NAME",
-    "User name; the password comes from $ETCD_PASSWORD or a file, never from an argument",
-)
-.also_from(&["ETCDCTL_USER", "ETCDCTL_USERNAME"])
-.aliases(&["user", "username"]);
-
-/// Where the password is.
-pub static PASSWORD_FILE: Setting = Setting::new(
-    "etcd_password_file",
-    "ETCD_PASSWORD_FILE",
-    "FILE",
-    "File whose first line is the password",
-);
+crate::settings! {
+    ENDPOINTS: "etcd", "ETCD_ENDPOINTS", "URL",
+        "Address of an etcd member; repeat it or separate with commas"
+        .details("Without it, $ETCDCTL_PEERS, else $HOST_IP:$ETCD_PORT (127.0.0.1 and 4001 where \
+                 one of them is not set), else $ETCDCTL_ENDPOINTS.")
+        .default_in_words("http://127.0.0.1, port 2379 or 4001").aliases(&["endpoints", "node"])
+        .list().never_empty();
+    API: "etcd_api", "ETCD_API", "API", "Which API to speak; `auto` asks the server"
+        .also_from(&["ETCDCTL_API"]).choices(&["auto", "v3", "v2"]).default("auto");
+    SRV: "etcd_srv", "ETCD_SRV", "DOMAIN",
+        "Domain whose SRV records name the members (_etcd-client-ssl._tcp, _etcd-client._tcp)"
+        .also_from(&["ETCDCTL_DISCOVERY_SRV"]).aliases(&["srv-domain", "discovery-srv"]);
+    AUTO_SYNC: "etcd_auto_sync", "ETCD_AUTO_SYNC", "",
+        "Learn the other members from the cluster, and use them too when those given fail"
+        .details("Their client URLs must be reachable from here: many a cluster names addresses \
+                 that only its own machines know. A URL of another scheme is left out, and so is \
+                 one of a machine's own (0.0.0.0, 127.0.0.1) unless etcd is on this machine.");
+    CA: "etcd_ca", "ETCD_CA", "FILE",
+        "File with the CA certificates that etcd's certificate must chain to"
+        .also_from(&["ETCDCTL_CACERT", "ETCDCTL_CA_FILE"]).aliases(&["cacert", "client-ca-keys"]);
+    CERT: "etcd_cert", "ETCD_CERT", "FILE", "File with our client certificate"
+        .also_from(&["ETCDCTL_CERT", "ETCDCTL_CERT_FILE"]).aliases(&["cert", "client-cert"]);
+    KEY: "etcd_key", "ETCD_KEY", "FILE", "File with the key of our client certificate"
+        .also_from(&["ETCDCTL_KEY", "ETCDCTL_KEY_FILE"]).aliases(&["key", "client-key"]);
+    USER: "etcd_user", "ETCD_USER", "NAME",
+        "User name; the password comes from $ETCD_PASSWORD or a file, never from an argument"
+        .also_from(&["ETCDCTL_USER", "ETCDCTL_USERNAME"]).aliases(&["user", "username"]);
+    PASSWORD_FILE: "etcd_password_file", "ETCD_PASSWORD_FILE", "FILE",
+        "File whose first line is the password";
+}
 
 /// All of them.
 pub static GROUP: Group = Group {

@@ -2,23 +2,15 @@
 
 use std::str::FromStr;
 
-use super::{Environment, Group, Layer, Mistakes, Reader, Setting};
+use super::{Environment, Group, Layer, Mistakes, Reader};
 use crate::runtime::LogFormat;
 
-/// The form of the log lines.
-pub static FORMAT: Setting =
-    Setting::new("log_format", "LOG_FORMAT", "FORMAT", "The form of the log lines")
-        .choices(&["text", "json"])
-        .default("text");
-
-/// The least level logged.
-pub static LEVEL: Setting = Setting::new(
-    "log_level",
-    "LOG_LEVEL",
-    "LEVEL",
-    "The least level logged: error, warn, info, debug, trace",
-)
-.default("info");
+crate::settings! {
+    FORMAT: "log_format", "LOG_FORMAT", "FORMAT", "The form of the log lines"
+        .choices(&["text", "json"]).default("text");
+    LEVEL: "log_level", "LOG_LEVEL", "LEVEL",
+        "The least level logged: error, warn, info, debug, trace".default("info");
+}
 
 /// Both.
 pub static GROUP: Group = Group { heading: "Log", settings: &[&FORMAT, &LEVEL] };

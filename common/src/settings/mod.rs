@@ -2,7 +2,8 @@
 //! its variables, its help and its default. The table makes the command line and reads
 //! the environment and the files, so that they cannot drift apart.
 //!
-//! * [`Setting`] is a row of a table, [`Group`] some of them under one heading;
+//! * [`Setting`] is a row of a table that [`settings!`](crate::settings!) makes, [`Group`] some rows
+//!   under one heading;
 //! * [`Layer`] is what one source says, or several laid over each other;
 //! * [`Reader`] makes types of the texts and collects every mistake with its place;
 //! * [`etcd`], [`log`], [`output`] and [`status`] are the settings that both programs have;
@@ -237,6 +238,20 @@ impl Setting {
             (text, _) => format!("{} [default: {text}]", self.help),
         }
     }
+}
+
+/// Rows of a table of settings: the arguments of [`Setting::new`], then what else is to be said of
+/// it. The help is the row's documentation.
+#[macro_export]
+macro_rules! settings {
+    ($($row:ident: $name:literal, $env:literal, $value:literal, $help:literal
+        $(.$with:ident($($what:expr)?))*;)*) => {
+        $(
+            #[doc = $help]
+            pub static $row: $crate::settings::Setting =
+                $crate::settings::Setting::new($name, $env, $value, $help)$(.$with($($what)?))*;
+        )*
+    };
 }
 
 /// Settings under one heading of the help.

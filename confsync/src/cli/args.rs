@@ -8,48 +8,21 @@ use common::settings::cli::with_common_commands;
 use common::settings::{Group, Setting, etcd, log, output, status, with_settings};
 use std::ffi::OsString;
 
-/// Where the resources are.
-pub static CONFDIR: Setting =
-    Setting::new("confdir", "CONFSYNC_CONFDIR", "DIR", "Folder with conf.d/ and templates/")
+common::settings! {
+    CONFDIR: "confdir", "CONFSYNC_CONFDIR", "DIR", "Folder with conf.d/ and templates/"
         .default("/etc/confsync");
-
-/// What is put before every resource's keys.
-pub static PREFIX: Setting = Setting::new(
-    "prefix",
-    "CONFSYNC_PREFIX",
-    "PREFIX",
-    "Put before every resource's keys, in place of its own prefix",
-);
-
-/// The folder of all services.
-pub static SERVICES: Setting = Setting::new(
-    "services",
-    "CONFSYNC_SERVICES",
-    "PREFIX",
-    "The folder of all services, below the prefix",
-)
-.default("/services");
-
-/// The least time between two reloads.
-pub static MIN_RELOAD_INTERVAL: Setting = Setting::new(
-    "min_reload_interval",
-    "CONFSYNC_MIN_RELOAD_INTERVAL",
-    "SPAN",
-    "The least time between two reloads of one proxy, unless a resource says otherwise; it \
-     delays, it never drops",
-)
-.default("500ms");
-
-/// confd's own file.
-pub static CONFD_CONFIG: Setting = Setting::new(
-    "confd_config",
-    "CONFSYNC_CONFD_CONFIG",
-    "FILE",
-    "confd's own confd.toml; flags and environment override it",
-)
-.also_from(&["CONFSYNC_CONFIG_FILE"])
-.formerly(&["config_file"])
-.default_in_words("confd.toml in the confdir, if it is there");
+    PREFIX: "prefix", "CONFSYNC_PREFIX", "PREFIX",
+        "Put before every resource's keys, in place of its own prefix";
+    SERVICES: "services", "CONFSYNC_SERVICES", "PREFIX",
+        "The folder of all services, below the prefix".default("/services");
+    MIN_RELOAD_INTERVAL: "min_reload_interval", "CONFSYNC_MIN_RELOAD_INTERVAL", "SPAN",
+        "The least time between two reloads of one proxy, unless a resource says otherwise; it \
+         delays, it never drops".default("500ms");
+    CONFD_CONFIG: "confd_config", "CONFSYNC_CONFD_CONFIG", "FILE",
+        "confd's own confd.toml; flags and environment override it"
+        .also_from(&["CONFSYNC_CONFIG_FILE"]).formerly(&["config_file"])
+        .default_in_words("confd.toml in the confdir, if it is there");
+}
 
 /// The resources.
 pub static RESOURCES: Group = Group {
@@ -57,79 +30,28 @@ pub static RESOURCES: Group = Group {
     settings: &[&CONFDIR, &PREFIX, &SERVICES, &BOOKKEEPING, &MIN_RELOAD_INTERVAL, &CONFD_CONFIG],
 };
 
-/// One run.
-pub static ONCE: Setting = Setting::new(
-    "once",
-    "CONFSYNC_ONCE",
-    "",
-    "Apply once and exit; the exit code reports the result",
-)
-.formerly(&["onetime"]);
-
-/// No change.
-pub static DRY_RUN: Setting =
-    Setting::new("dry_run", "CONFSYNC_DRY_RUN", "", "Change nothing; print what would be done")
+common::settings! {
+    ONCE: "once", "CONFSYNC_ONCE", "", "Apply once and exit; the exit code reports the result"
+        .formerly(&["onetime"]);
+    DRY_RUN: "dry_run", "CONFSYNC_DRY_RUN", "", "Change nothing; print what would be done"
         .formerly(&["noop"]);
-
-/// Show the changes.
-pub static DIFF: Setting =
-    Setting::new("diff", "CONFSYNC_DIFF", "", "With --dry-run: show the changes as a diff");
-
-/// Files and nothing else.
-pub static SYNC_ONLY: Setting = Setting::new(
-    "sync_only",
-    "CONFSYNC_SYNC_ONLY",
-    "",
-    "Write the files only: no check, no reload, whatever the resources say",
-);
-
-/// How often everything is read again.
-pub static INTERVAL: Setting = Setting::new(
-    "interval",
-    "CONFSYNC_INTERVAL",
-    "SPAN",
-    "Interval of the periodic resync, which reads everything again",
-)
-.default("5m");
-
-/// As confd does it with `-interval`.
-pub static REREAD: Setting = Setting::new(
-    "reread",
-    "CONFSYNC_REREAD",
-    "",
-    "Read conf.d and templates again at each --interval as well, as confd does",
-);
-
-/// The name of this load balancer.
-pub static NAME: Setting =
-    Setting::new("name", "CONFSYNC_NAME", "NAME", "This load balancer's name among the others")
+    DIFF: "diff", "CONFSYNC_DIFF", "", "With --dry-run: show the changes as a diff";
+    SYNC_ONLY: "sync_only", "CONFSYNC_SYNC_ONLY", "",
+        "Write the files only: no check, no reload, whatever the resources say";
+    INTERVAL: "interval", "CONFSYNC_INTERVAL", "SPAN",
+        "Interval of the periodic resync, which reads everything again".default("5m");
+    REREAD: "reread", "CONFSYNC_REREAD", "",
+        "Read conf.d and templates again at each --interval as well, as confd does";
+    NAME: "name", "CONFSYNC_NAME", "NAME", "This load balancer's name among the others"
         .default_in_words("host name and resources, such as edge-1-nginx");
-
-/// Where clients reach it.
-pub static ADVERTISE: Setting = Setting::new(
-    "advertise",
-    "CONFSYNC_ADVERTISE",
-    "ADDR",
-    "Address where clients reach this load balancer; written to its member key",
-);
-
-/// Where our own keys are.
-pub static BOOKKEEPING: Setting = Setting::new(
-    "bookkeeping",
-    "CONFSYNC_BOOKKEEPING",
-    "PREFIX",
-    "Folder of our own keys: members and acknowledgements; no template sees them",
-)
-.default("/confsync");
-
-/// How long the member key outlives its last refresh.
-pub static TTL: Setting = Setting::new(
-    "ttl",
-    "CONFSYNC_TTL",
-    "SPAN",
-    "Lifetime of the member key after its last refresh",
-)
-.default("15s");
+    ADVERTISE: "advertise", "CONFSYNC_ADVERTISE", "ADDR",
+        "Address where clients reach this load balancer; written to its member key";
+    BOOKKEEPING: "bookkeeping", "CONFSYNC_BOOKKEEPING", "PREFIX",
+        "Folder of our own keys: members and acknowledgements; no template sees them"
+        .default("/confsync");
+    TTL: "ttl", "CONFSYNC_TTL", "SPAN", "Lifetime of the member key after its last refresh"
+        .default("15s");
+}
 
 /// Where status is served.
 pub static LISTEN: Setting = status::listen(
@@ -141,24 +63,14 @@ pub static LISTEN: Setting = status::listen(
 /// Names under which it may be asked.
 pub static ALLOW_HOST: Setting = status::allow_host("CONFSYNC_ALLOW_HOST");
 
-/// How long the service manager waits for us.
-pub static START_WITHIN: Setting = Setting::new(
-    "start_within",
-    "CONFSYNC_START_WITHIN",
-    "SPAN",
-    "READY=1 is sent to the service manager after this long at the latest, so that no boot waits \
-     for etcd or a first backend; /readyz goes on reporting it. 0s: only when all is live",
-)
-.default("30s");
-
-/// How long the supervised command may take to end.
-pub static STOP_TIMEOUT: Setting = Setting::new(
-    "stop_timeout",
-    "CONFSYNC_STOP_TIMEOUT",
-    "SPAN",
-    "How long the supervised command may take to end",
-)
-.default("30s");
+common::settings! {
+    START_WITHIN: "start_within", "CONFSYNC_START_WITHIN", "SPAN",
+        "READY=1 is sent to the service manager after this long at the latest, so that no boot \
+         waits for etcd or a first backend; /readyz goes on reporting it. 0s: only when all is \
+         live".default("30s");
+    STOP_TIMEOUT: "stop_timeout", "CONFSYNC_STOP_TIMEOUT", "SPAN",
+        "How long the supervised command may take to end".default("30s");
+}
 
 /// What `run` does.
 pub static RUNNING: Group = Group {
@@ -180,21 +92,12 @@ pub static RUNNING: Group = Group {
     ],
 };
 
-/// Keys from a file.
-pub static DATA: Setting = Setting::new(
-    "data",
-    "CONFSYNC_DATA",
-    "FILE",
-    "Render from these keys, a JSON object of key to value, instead of etcd",
-);
-
-/// Whether this machine is looked at as well.
-pub static HOST: Setting = Setting::new(
-    "host",
-    "CONFSYNC_CHECK_HOST",
-    "",
-    "Also say what would fail on this machine: folders, users, programs, nginx.conf, pid file",
-);
+common::settings! {
+    DATA: "data", "CONFSYNC_DATA", "FILE",
+        "Render from these keys, a JSON object of key to value, instead of etcd";
+    HOST: "host", "CONFSYNC_CHECK_HOST", "",
+        "Also say what would fail on this machine: folders, users, programs, nginx.conf, pid file";
+}
 
 /// What `check` looks at.
 pub static CHECKING: Group = Group { heading: "", settings: &[&DATA, &HOST] };
@@ -214,14 +117,10 @@ pub static SHOWING: Group = Group { heading: "", settings: &[&OUTPUT, &JSON, &BO
 /// The prefix below which the acceptance is written.
 pub static ACCEPTING: Group = Group { heading: "", settings: &[&BOOKKEEPING] };
 
-/// The proxy that `init` writes a start for.
-pub static PROXY: Setting = Setting::new(
-    "proxy",
-    "CONFSYNC_PROXY",
-    "NAME",
-    "The proxy to start with: nginx, haproxy or apache",
-)
-.default("nginx");
+common::settings! {
+    PROXY: "proxy", "CONFSYNC_PROXY", "NAME", "The proxy to start with: nginx, haproxy or apache"
+        .default("nginx");
+}
 
 /// Where `init` writes, and what.
 pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR, &PROXY] };
