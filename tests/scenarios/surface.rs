@@ -119,6 +119,8 @@ async fn every_metric_that_is_spoken_of_is_served() {
         "confsync_backends_in_rotation{set=\"nginx\",resource=\"nginx\",service=\"apache\"} 1",
         "confsync_etcd_endpoint{api=\"v3\",endpoint=\"127.",
         "confsync_joined 1",
+        "register_etcd_requests_total{api=\"v3\"}",
+        "register_etcd_endpoint{api=\"v3\",endpoint=\"127.",
     ] {
         assert!(served.contains(line), "no `{line}` in\n{served}");
     }
@@ -187,8 +189,9 @@ async fn events_have_a_bound_and_places_are_given_back() {
     let nginx = Nginx::prepare(&lab);
     let confdir = Confdir::tutorial(&lab, &nginx);
     let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
-    let _confsync = confsync.flag("--status", status.to_string()).supervising(&nginx).start();
+    let confsync = confsync.flag("--status", status.to_string()).supervising(&nginx).start();
     is(200, status, "/healthz", "ok").await;
+    confsync.logged("following the keys in etcd").await;
 
     let mut streams = Vec::new();
     let refused = loop {
@@ -207,7 +210,13 @@ async fn events_have_a_bound_and_places_are_given_back() {
     while !line.starts_with("data: ") {
         line.clear();
         assert_ne!(first.read_line(&mut line).await.unwrap(), 0);
+        // Until the load balancers were read for it.
+        if line.contains("\"load_balancers\":null") {
+            line.clear();
+        }
     }
+    let log = confsync.log();
+    assert_eq!(log.matches("following the keys").count(), 1, "a reader is no news: {log}");
     let state: serde_json::Value = serde_json::from_str(line.trim_start_matches("data: ")).unwrap();
     assert_eq!(state["stuck"], serde_json::json!([]), "{state}");
     drop(first);

@@ -30,6 +30,7 @@ pub fn follow<S: Store>(
         trees,
         known: options.known,
         ignored: options.ignored,
+        is_logged: options.is_logged,
         resync: options.resync,
         backoff: options.backoff,
         rereads: Backoff::new(REREAD_PAUSE, MAX_REREAD_PAUSE),
@@ -56,6 +57,7 @@ struct Follower<S> {
     /// The snapshot has every change up to here.
     seen: Revision,
     outage: OutageLog,
+    is_logged: bool,
 }
 
 /// Why a watch ended.
@@ -172,14 +174,17 @@ impl<S: Store> Follower<S> {
                     || snapshot.cluster != before.cluster
                     || snapshot.contradicts(before))
             {
-                tracing::warn!(
-                    before = %before.revision, now = %snapshot.revision,
-                    "etcd has regressed: it was wiped, or restored from a backup"
-                );
+                if self.is_logged {
+                    tracing::warn!(
+                        before = %before.revision, now = %snapshot.revision,
+                        "etcd has regressed: it was wiped, or restored from a backup"
+                    );
+                }
                 view.regressions += 1;
                 view.regressed_at = Some(Instant::now());
             }
-            if let Some(stale) = view.stale.take() {
+            let stale = view.stale.take();
+            if let Some(stale) = stale.filter(|_| self.is_logged) {
                 tracing::info!(
                     after = %format_span(stale.since.elapsed()),
                     revision = %snapshot.revision, keys = snapshot.entries.len(),
@@ -306,11 +311,11 @@ impl<S: Store> Follower<S> {
                 self.reread_pause()
             }
             StoreError::Compacted(_) | StoreError::Regressed { .. } => {
-                self.outage.remind(&format!("reading the keys again: {error}"));
+                self.remind(&format!("reading the keys again: {error}"));
                 self.reread_pause()
             }
             _ => {
-                self.outage.remind(&format!("watch failed, retrying: {error}"));
+                self.remind(&format!("watch failed, retrying: {error}"));
                 self.view.send_modify(|view| {
                     let since = view.stale.as_ref().map_or_else(Instant::now, |s| s.since);
                     let reason = StaleReason::Failed(error);
@@ -320,6 +325,13 @@ impl<S: Store> Follower<S> {
             }
         };
         tokio::time::sleep(pause).await;
+    }
+
+    fn remind(&mut self, what: &str) {
+        match self.is_logged {
+            true => drop(self.outage.remind(what)),
+            false => tracing::debug!("{what}"),
+        }
     }
 
     fn reread_pause(&mut self) -> Duration {

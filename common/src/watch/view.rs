@@ -70,6 +70,9 @@ pub struct Options {
     /// These keys are in no view, and their changes wake no reader: what a reader writes because
     /// of a view must not make the next view.
     pub ignored: Option<Ignored>,
+    /// Whether an operator needs to read what happens to this watch. Not where another one of the
+    /// same process tells the same: then its lines are for debugging.
+    pub is_logged: bool,
 }
 
 /// Keys that are in no view.
@@ -136,6 +139,7 @@ impl Default for Options {
             start: None,
             known: None,
             ignored: None,
+            is_logged: true,
         }
     }
 }

@@ -92,7 +92,8 @@ impl PageClients {
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
         let trees = vec![bookkeeping.members(), bookkeeping.acks(), bookkeeping.leave_markers()];
-        let mut view = watch::follow(store, trees, Options::default(), stop);
+        let mut view =
+            watch::follow(store, trees, Options { is_logged: false, ..Options::default() }, stop);
         loop {
             let found = view.borrow_and_update().snapshot.clone();
             // An outdated state of the others is worth less than none.
