@@ -198,3 +198,33 @@ async fn once_without_etcd_fails_and_leaves_the_file() {
     assert_says(&ended.log, &[&setup.etcd.address().to_string()]);
     assert_eq!(setup.nginx.rendered().unwrap(), GOOD);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_says_in_sync_only_of_a_proxy_that_has_a_configuration() {
+    let lab = Lab::new();
+    let setup = setup(&lab).await;
+    let setup = Setup { confdir: Confdir::handlebars(&lab, &setup.nginx), ..setup };
+    let once = || setup.confsync(&lab).arg("--once");
+    let conf = setup.nginx.conf();
+    let away = conf.with_extension("away");
+    let refuses = async || {
+        fs::rename(&conf, &away).unwrap();
+        let ended = once().run().await;
+        assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+        assert_says(&ended.log, &["[nginx] conf", &conf.display().to_string(), "No such file"]);
+        assert!(!ended.log.contains("in sync"), "{}", ended.log);
+        fs::rename(&away, &conf).unwrap();
+    };
+    // Nothing but the files is there, and their load is pending.
+    let ended = once().run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    refuses().await;
+    // Nothing is pending, and it does not run.
+    fs::write(setup.nginx.site(), GOOD).unwrap();
+    let ended = once().arg("--sync-only").run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    let ended = once().run().await;
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+    assert_says(&ended.log, &["in place; the proxy is not running"]);
+    refuses().await;
+}

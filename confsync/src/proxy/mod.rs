@@ -13,6 +13,7 @@ pub mod pools;
 pub mod process;
 pub mod traffic;
 
+use std::path::Path;
 use std::time::Duration;
 
 pub use by_command::ByCommand;
@@ -189,9 +190,30 @@ impl Proxy {
         }
     }
 
+    /// Why it could not be started by the files in place, as far as that is seen without a check:
+    /// its own main file is not there.
+    #[must_use]
+    pub fn missing_conf(&self) -> Option<String> {
+        match self {
+            Self::Nginx(by_name) => unreadable("[nginx] conf", &[by_name.nginx().conf()]),
+            Self::Haproxy(haproxy) => {
+                let conf: Vec<&Path> = haproxy.conf().collect();
+                unreadable("[haproxy] conf", &conf)
+            }
+            Self::Commands(_) => None,
+        }
+    }
+
     /// Whether the end of old requests is concluded from a span of time, not from evidence.
     #[must_use]
     pub fn is_assumed(&self) -> bool {
         matches!(self, Self::Commands(commands) if commands.is_assumed())
     }
+}
+
+fn unreadable(what: &str, files: &[&Path]) -> Option<String> {
+    files.iter().find_map(|file| {
+        let error = std::fs::metadata(file).err()?;
+        Some(format!("{what}: cannot read {}: {error}", file.display()))
+    })
 }

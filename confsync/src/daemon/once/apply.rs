@@ -42,8 +42,7 @@ pub(super) async fn apply(
     let is_in_place = |pipeline: &Pipeline| pipeline.status().installed == digest;
     let was_in_place = is_in_place(&pipeline);
     if was_in_place && !pipeline.has_unproven_files() {
-        tracing::info!(set = set.name, "in sync");
-        return Ok(Exit::Done);
+        return Ok(nothing_to_do(set, pipeline.proxy()));
     }
     pipeline.want_files(wanted, revision);
     let left_over = pipeline.has_unproven_files() && !was_in_place && pipeline.proxy().is_running();
@@ -59,6 +58,33 @@ pub(super) async fn apply(
     }
 }
 
+/// The files are in place and nothing is pending. Whether the proxy runs by them is another
+/// question, and only where it does they are in sync.
+fn nothing_to_do(set: &ReloadGroup, proxy: &Proxy) -> Exit {
+    let exit = in_place(set, proxy);
+    match (exit, proxy.is_running()) {
+        (Exit::Done, true) => tracing::info!(set = set.name, "in sync"),
+        (Exit::Done, false) => tracing::info!(
+            set = set.name,
+            "in place; the proxy is not running, and reads the files when it is started"
+        ),
+        _ => {}
+    }
+    exit
+}
+
+/// Whether files in place are all that is needed for a proxy to run by them, now or when it is
+/// started.
+fn in_place(set: &ReloadGroup, proxy: &Proxy) -> Exit {
+    let Some(missing) = proxy.missing_conf() else { return Exit::Done };
+    tracing::error!(
+        set = set.name,
+        "the files are in place, but the proxy cannot run by them: {missing}; correct conf, or put \
+         the file there"
+    );
+    Exit::Failed
+}
+
 /// The exit code when a step failed, of which the pipeline has logged the reason.
 fn exit_of_failure(
     set: &ReloadGroup,
@@ -70,7 +96,7 @@ fn exit_of_failure(
     let is_in_place = pipeline.status().installed == wanted;
     if is_in_place && !pipeline.proxy().is_running() {
         // The files are right, and the proxy reads them when it is started.
-        return Exit::Done;
+        return in_place(set, pipeline.proxy());
     }
     if is_in_place && was_in_place && only_commands(set) {
         // A script that starts the proxy after this has succeeded, in a loop as confd's users have

@@ -29,7 +29,7 @@ mod statistics;
 mod worker;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -119,6 +119,11 @@ impl Haproxy {
         let configured = self.settings.pid_file.clone();
         let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).pid_file;
         configured.or_else(by_conf).unwrap_or_else(|| PID_FILE.into())
+    }
+
+    /// Its own files and folders, in order.
+    pub fn conf(&self) -> impl Iterator<Item = &Path> {
+        self.settings.conf.iter().map(PathBuf::as_path)
     }
 
     /// The master that is our child or that the pid file names, proven to be one.
