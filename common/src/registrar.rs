@@ -223,7 +223,10 @@ impl<S: Store> Registrar<S> {
         let lease = Lease { id, ttl: self.ttl.span() };
         let refreshed = self.store.refresh(lease, &[], self.begin_request()).await?;
         let Some((_, entry)) = entries.first() else { return Err(error) };
-        let left = self.store.time_left(entry, self.begin_request()).await?;
+        let left = match self.store.time_left(entry, self.begin_request()).await {
+            Err(StoreError::Unsupported(_)) => None,
+            left => left?,
+        };
         let (RefreshOutcome::Refreshed { .. }, Some(ttl)) = (refreshed, left) else {
             return Err(error);
         };

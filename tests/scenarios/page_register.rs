@@ -30,6 +30,7 @@ async fn the_page_follows_a_backend() {
     browser.shows(&state("registered")).await;
     browser.shows("document.querySelectorAll('.strip .P').length > 1").await;
     browser.shows("document.body.innerText.includes('key written at revision')").await;
+    browser.shows(&format!("document.body.innerText.includes('http://{}/')", setup.value())).await;
     setup.backend.behave(Behaviour::Status(500));
     browser.shows(&state("unhealthy")).await;
     browser.shows("document.querySelectorAll('.strip .F').length > 0").await;

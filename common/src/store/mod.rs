@@ -31,7 +31,7 @@ pub use connect::{
 pub use elsewhere::{Elsewhere, look_elsewhere};
 pub use etcd::{Etcd, EtcdWatch};
 #[cfg(any(test, feature = "memory"))]
-pub use memory::Memory;
+pub use memory::{Memory, Rights};
 pub(crate) use v2::v2_answer;
 pub use v2::{V2, V2Watch};
 pub use v3::{V3, V3Watch};
@@ -345,7 +345,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// What is left of the lifetime of a key's lease (v3) or of the key (v2); `None` for a
-    /// key without one.
+    /// key without one. etcd 3.0 cannot say it: [`StoreError::Unsupported`].
     fn time_left(
         &self,
         entry: &Entry,

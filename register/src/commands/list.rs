@@ -13,7 +13,7 @@ use common::model::{Backend, Prefix, Tree, format_span};
 use common::other_api::hint;
 use common::runtime::{Exit, print, print_error};
 use common::settings::{Layer, Mistakes, Reader, output};
-use common::store::{Store, connect, default_deadline, read_deadline};
+use common::store::{Store, StoreError, connect, default_deadline, read_deadline};
 use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
 
@@ -41,12 +41,21 @@ pub(super) async fn list(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let mut rows = Vec::new();
     for entry in found.entries.values() {
-        let left = store.time_left(entry, default_deadline()).await?;
-        rows.push(Row { key: entry.key.to_string(), value: entry.value.to_vec(), ttl: left });
+        let ttl = time_left(store.time_left(entry, default_deadline()).await)?;
+        rows.push(Row { key: entry.key.to_string(), value: entry.value.to_vec(), ttl });
     }
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     print(if json { as_json(&prefix, &rows) } else { as_table(&prefix, &folder, &rows, colours) });
     Ok(Exit::Done)
+}
+
+/// etcd 3.0 knows how long a key is still kept, and has no call to say it.
+fn time_left(answer: Result<Option<Duration>, StoreError>) -> Result<TimeLeft, StoreError> {
+    match answer {
+        Ok(left) => Ok(left.map_or(TimeLeft::Unlimited, TimeLeft::Span)),
+        Err(StoreError::Unsupported(_)) => Ok(TimeLeft::Unknown),
+        Err(error) => Err(error),
+    }
 }
 
 fn selection(matches: &ArgMatches) -> Result<Selection, Mistakes> {
@@ -72,8 +81,18 @@ struct Row {
     key: String,
     /// Its bytes.
     value: Vec<u8>,
-    /// The rest of its lifetime; `None` for a key without a TTL.
-    ttl: Option<Duration>,
+    /// The rest of its lifetime.
+    ttl: TimeLeft,
+}
+
+/// How long a key is kept if nobody refreshes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TimeLeft {
+    Span(Duration),
+    /// It has no TTL.
+    Unlimited,
+    /// It has one, and etcd cannot say what is left of it.
+    Unknown,
 }
 
 /// A key made sense of. Names and order are what `--json` shows.
@@ -87,6 +106,8 @@ struct Listed {
     zone: Option<String>,
     meta: BTreeMap<String, String>,
     ttl_seconds: Option<u64>,
+    /// Whether etcd removes it unless it is refreshed.
+    expires: bool,
     refused: Option<String>,
 }
 
@@ -117,7 +138,11 @@ fn one(prefix: &Prefix, row: &Row) -> Listed {
         weight: backend.as_ref().map(|b| b.weight),
         zone: backend.as_ref().and_then(|b| b.zone.clone()),
         meta: backend.map(|b| b.meta).unwrap_or_default(),
-        ttl_seconds: row.ttl.map(|ttl| ttl.as_secs()),
+        ttl_seconds: match row.ttl {
+            TimeLeft::Span(ttl) => Some(ttl.as_secs()),
+            TimeLeft::Unlimited | TimeLeft::Unknown => None,
+        },
+        expires: row.ttl != TimeLeft::Unlimited,
         refused,
     }
 }
@@ -141,10 +166,10 @@ fn as_table(prefix: &Prefix, folder: &Prefix, rows: &[Row], colours: bool) -> St
     let mut lines = vec![Line { cells: headings, note: String::new(), paint: Paint::Bold }];
     lines.extend(listed(prefix, rows).iter().map(|one| {
         let note = one.refused.as_ref().map_or(String::new(), |why| format!("refused: {why}"));
-        let paint = match (&one.refused, one.ttl_seconds) {
+        let paint = match (&one.refused, one.expires) {
             (Some(_), _) => Paint::Red,
-            (None, None) => Paint::Yellow,
-            _ => Paint::Plain,
+            (None, false) => Paint::Yellow,
+            (None, true) => Paint::Plain,
         };
         Line { cells: cells(one), note, paint }
     }));
@@ -164,7 +189,11 @@ fn cells(one: &Listed) -> Vec<String> {
         one.weight.map(|weight| weight.to_string()).unwrap_or_default(),
         one.zone.as_deref().map(escaped).unwrap_or_default(),
         meta.join(" "),
-        one.ttl_seconds.map_or("unlimited".to_owned(), |s| format_span(Duration::from_secs(s))),
+        match one.ttl_seconds {
+            Some(left) => format_span(Duration::from_secs(left)),
+            None if one.expires => "unknown".to_owned(),
+            None => "unlimited".to_owned(),
+        },
     ]
 }
 
@@ -174,7 +203,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn row(key: &str, value: &str, ttl: Option<u64>) -> Row {
-        Row { key: key.into(), value: value.into(), ttl: ttl.map(Duration::from_secs) }
+        let ttl = time_left(Ok(ttl.map(Duration::from_secs))).unwrap();
+        Row { key: key.into(), value: value.into(), ttl }
     }
 
     fn services() -> Prefix {
@@ -231,10 +261,25 @@ web      10.0.0.2                                  8s         refused: no port: 
         );
     }
 
+    #[test]
+    fn a_rest_that_etcd_cannot_say_is_unknown_and_not_unlimited() {
+        let cannot = Err(StoreError::Unsupported("unknown method".to_owned()));
+        let ttl = time_left(cannot).unwrap();
+        let rows = [Row { ttl, ..row("/services/web/10.0.0.1", "10.0.0.1:80", None) }];
+        let text = as_table(&services(), &services(), &rows, true);
+        assert!(text.lines().nth(1).unwrap().ends_with("unknown"), "{text}");
+        assert!(!text.contains("\u{1b}[33m"), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&as_json(&services(), &rows)).unwrap();
+        assert_eq!(value[0]["ttl_seconds"], serde_json::Value::Null);
+        assert_eq!(value[0]["expires"], true);
+        let away = StoreError::Unreachable("no".to_owned());
+        assert_eq!(time_left(Err(away.clone())), Err(away));
+    }
+
     proptest! {
         #[test]
         fn no_value_reaches_a_terminal_unescaped(key: String, value: Vec<u8>) {
-            let rows = [Row { key: format!("/services/a/{key}"), value, ttl: None }];
+            let rows = [Row { key: format!("/services/a/{key}"), value, ttl: TimeLeft::Unlimited }];
             let text = as_table(&services(), &services(), &rows, false);
             prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{:?}", text);
             prop_assert_eq!(text.lines().count(), 2);

@@ -1,5 +1,6 @@
 //! `register run`: waits for etcd, then hands over to the agent.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,6 +12,7 @@ use common::runtime::{
     Exit, Forwarded, Liveness, ProcessExit, ServiceManager, Signals, Usage, orphans,
 };
 use common::startup::wait_for_etcd;
+use common::store::Etcd;
 use common::tls::{CertificateExpiry, follow_expiry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +43,9 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let mut backend = start_backend(&config.command)?;
     let liveness = Liveness::default();
     let certificate = follow_expiry(&connection.tls, signals.abort.clone());
-    let (publish, weight_changes) = serve(&config, &manager, &liveness, &signals, certificate)?;
+    let etcd = Arc::default();
+    let served = (&config, &manager, &liveness, &signals);
+    let (publish, weight_changes) = serve(served, certificate, Arc::clone(&etcd))?;
     if let Some(within) = config.process.ready_within {
         tokio::spawn(ready_within(within, manager.clone(), signals.drain.clone()));
     }
@@ -58,6 +62,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
             return Ok(Exit::Child(code));
         }
     };
+    let _ = etcd.set(store.clone());
     tokio::spawn(warn_until_granted(store.clone(), rights(&config)?));
     let parts = SidekickParts {
         config,
@@ -82,17 +87,15 @@ async fn reap_orphans() {
 
 /// Serves the status page, if one is wanted: where to publish for it, and what it orders.
 fn serve(
-    config: &RegisterConfig,
-    manager: &ServiceManager,
-    liveness: &Liveness,
-    signals: &Signals,
+    (config, manager, liveness, signals): (&RegisterConfig, &ServiceManager, &Liveness, &Signals),
     certificate: CertificateExpiry,
+    etcd: Arc<OnceLock<Etcd>>,
 ) -> anyhow::Result<(watch::Sender<SidekickStatus>, mpsc::Receiver<WeightChange>)> {
     let (publish, published) = watch::channel(SidekickStatus::default());
     let (commands, weight_changes) = mpsc::channel(8);
     if let Some(server) = config.process.status.clone() {
         let (liveness, manager) = (liveness.clone(), manager.clone());
-        let sources = StatusSources { published, liveness, manager, certificate, commands };
+        let sources = StatusSources { published, liveness, manager, certificate, commands, etcd };
         status::serve(server, sources, signals.abort.clone())?;
     }
     Ok((publish, weight_changes))

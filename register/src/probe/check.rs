@@ -197,6 +197,26 @@ impl Check {
         Ok(Self::Http(Box::new(target.check(scheme, options))))
     }
 
+    /// What is probed, for a page that strangers may see: a query of a URL and the arguments of a
+    /// command may hold secrets, and are left out.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::None => "none: always healthy".to_owned(),
+            Self::Exec(argv) => {
+                let program = argv.first().map_or("", String::as_str);
+                let more = if argv.len() > 1 { " …" } else { "" };
+                format!("exec:{program}{more}")
+            }
+            Self::Tcp(_) => self.to_string(),
+            Self::Http(_) => {
+                let text = self.to_string();
+                let bare = text.split_once('?').map(|(bare, _)| format!("{bare}?…"));
+                bare.unwrap_or(text)
+            }
+        }
+    }
+
     /// Whether it needs TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::claim::{KeyStatus, Want, Wants};
 use common::leases;
-use common::model::{Key, Revision, Snapshot, Ttl};
+use common::model::{Key, Revision, Snapshot, Tree, Ttl};
 use common::registrar::RegistrarReport;
 use common::store::{DeleteOutcome, Guard, Store, StoreError};
 use tokio::sync::watch;
@@ -27,6 +27,15 @@ pub(super) struct KeyRegistration<S> {
     report: watch::Receiver<RegistrarReport>,
     task: JoinHandle<()>,
     end: CancellationToken,
+}
+
+/// How the keys are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RemovalPatience {
+    /// Until the deadline, whatever etcd answers: a right may be granted meanwhile.
+    UntilDeadline,
+    /// Until etcd refuses access.
+    UntilRefused,
 }
 
 /// What was at a key that was to be removed.
@@ -104,7 +113,7 @@ impl<S: Store> KeyRegistration<S> {
         &mut self,
         keys: &BTreeMap<Key, Vec<u8>>,
         wants: BTreeMap<Key, Want>,
-        deadline: Instant,
+        (deadline, patience): (Instant, RemovalPatience),
         abort: &CancellationToken,
     ) -> Option<BTreeMap<Key, Revision>> {
         let version = self.want(wants);
@@ -116,7 +125,13 @@ impl<S: Store> KeyRegistration<S> {
             };
             report.version >= version && keys.keys().all(gone)
         };
-        if !self.wait_for(deadline, abort, gone).await {
+        let refused = |report: &RegistrarReport| {
+            patience == RemovalPatience::UntilRefused
+                && report.version >= version
+                && is_refused(report)
+        };
+        let over = |report: &RegistrarReport| gone(report) || refused(report);
+        if !self.wait_for(deadline, abort, over).await || !gone(&self.report.borrow()) {
             return None;
         }
         let (mut removed, mut unknown) = (BTreeMap::new(), BTreeMap::new());
@@ -135,6 +150,24 @@ impl<S: Store> KeyRegistration<S> {
         // gone.
         removed.extend(self.remove_by_value(&unknown, deadline).await?);
         Some(removed)
+    }
+
+    /// After etcd has refused to remove these keys: whether they are not there anyway. `None`: they
+    /// may not be read either.
+    pub(super) async fn are_absent<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k Key>,
+        deadline: Instant,
+    ) -> Option<bool> {
+        let trees: Vec<Tree> = keys.map(Tree::from).collect();
+        let found = self.store.read(&trees, deadline).await.ok()?;
+        Some(found.entries.is_empty())
+    }
+
+    /// Why etcd refuses access, if it does.
+    pub(super) fn refusal(&self) -> Option<StoreError> {
+        let report = self.report.borrow();
+        report.failure.as_ref().filter(|_| is_refused(&report)).map(|failure| failure.error.clone())
     }
 
     /// Removes what has these values, whatever lease it is bound to. `None`: etcd did not
@@ -212,4 +245,8 @@ impl<S: Store> KeyRegistration<S> {
         let last = Instant::now() + self.ttl.attempt() * 3;
         let _ = timeout_at(last, self.task).await;
     }
+}
+
+fn is_refused(report: &RegistrarReport) -> bool {
+    report.failure.as_ref().is_some_and(|failure| matches!(failure.error, StoreError::Denied(_)))
 }

@@ -17,7 +17,7 @@ use super::reload::ReloadPlan;
 use super::status_line;
 use crate::config::Service;
 use crate::health::HealthState;
-use crate::probe::{Probe, Verdict};
+use crate::probe::{Check, Probe, Verdict};
 use crate::prober::{self, ProbeLimits, ServiceProbe};
 use crate::status::{ServiceStatus, WeightChange, with_weight};
 
@@ -37,6 +37,8 @@ struct RunningService {
     logged: KeyStatus,
     /// Whether it was logged that the probes could not be made.
     unprobed: bool,
+    /// Whether etcd has ever confirmed its key.
+    was_registered: bool,
 }
 
 /// What is left to know of a service when it is no longer probed.
@@ -48,6 +50,8 @@ pub(super) struct StoppedService {
     pub(super) value: Vec<u8>,
     /// Where it listens.
     pub(super) addr: Endpoint,
+    /// Whether etcd has ever confirmed its key.
+    pub(super) was_registered: bool,
 }
 
 impl RunningServices {
@@ -70,11 +74,12 @@ impl RunningServices {
         let probing = prober::start(probes, service.policy.clone(), limits, bell, spread);
         let key = service.target.key.clone();
         // A service that is probed in another way keeps its key until the probes decide.
-        let (health, logged) = match self.running.remove(&key) {
-            Some(before) => (before.health, before.logged),
-            None => (HealthState::Starting, KeyStatus::Absent { removed: None }),
+        let (health, logged, was_registered) = match self.running.remove(&key) {
+            Some(before) => (before.health, before.logged, before.was_registered),
+            None => (HealthState::Starting, KeyStatus::Absent { removed: None }, false),
         };
-        let running = RunningService { service, probing, health, logged, unprobed: false };
+        let unprobed = false;
+        let running = RunningService { service, probing, health, logged, unprobed, was_registered };
         self.running.insert(key, running);
     }
 
@@ -141,6 +146,7 @@ impl RunningServices {
             let Some(status) = statuses.get(key) else { continue };
             let ours = running.service.value.as_bytes();
             status_line::log_status(key, ours, (&running.logged, status), away);
+            running.was_registered |= matches!(status, KeyStatus::Owned { .. });
             running.logged.clone_from(status);
         }
     }
@@ -163,6 +169,7 @@ impl RunningServices {
                 probes: running.probing.report.clone(),
                 registration: statuses.get(key).cloned().unwrap_or(absent),
                 value: running.service.value.clone(),
+                checks: running.service.checks.iter().map(Check::shown).collect(),
             };
             (key.clone(), status)
         };
@@ -202,6 +209,7 @@ impl RunningServices {
             health: running.health,
             value: running.service.value.into_bytes(),
             addr: running.service.target.addr,
+            was_registered: running.was_registered,
         };
         self.running.into_iter().map(|(key, running)| (key, instance(running))).collect()
     }

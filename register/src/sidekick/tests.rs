@@ -3,7 +3,7 @@
 use common::claim::KeyStatus;
 use common::handshake::{Ack, Consumes, Member, Rejection};
 use common::model::{Key, Revision};
-use common::store::Memory;
+use common::store::{Memory, Rights};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -313,4 +313,38 @@ async fn keys_that_a_restored_store_has_again_are_removed_again() {
     let store = rig.store.clone();
     assert_eq!(rig.stopped().await.0, Exit::Unconfirmed);
     assert_eq!(store.value(&key()), None);
+}
+
+/// Nothing is registered, so there is nothing to wait for: neither the load balancers nor the end
+/// of a lease that no key is bound to.
+#[tokio::test(start_paused = true)]
+async fn who_may_not_write_has_nothing_to_wait_for() {
+    for (rights, expected) in
+        [(Rights::Read, DrainResult::Confirmed), (Rights::None, DrainResult::Unconfirmed)]
+    {
+        let store = Memory::new();
+        store.grant_rights(rights);
+        let mut rig = SidekickRig::start(&store, "");
+        rig.join("lb-1");
+        rig.until(|status| status.registrar.failures > 1).await;
+        let (began, manager) = (Instant::now(), rig.manager.clone());
+        let (_, result) = rig.stopped().await;
+        assert_eq!(result, expected);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(manager.last_status().contains("permission denied"), "{}", manager.last_status());
+    }
+}
+
+/// What an earlier instance has left, or this one registered, is routed to until its lease ends.
+#[tokio::test(start_paused = true)]
+async fn a_right_that_is_taken_away_takes_no_key_away() {
+    let store = Memory::new();
+    let mut rig = SidekickRig::start(&store, "");
+    rig.ready().await;
+    rig.join("lb-1");
+    store.grant_rights(Rights::Read);
+    let began = Instant::now();
+    let (_, result) = rig.stopped().await;
+    assert_eq!(result, DrainResult::Unconfirmed);
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
 }

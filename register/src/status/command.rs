@@ -79,6 +79,7 @@ mod tests {
             probes: watch::channel(report.clone()).1,
             registration: KeyStatus::Pending,
             value: value.to_owned(),
+            checks: Vec::new(),
         };
         let entry = |(key, value): &(&str, &str)| (key.parse().unwrap(), service(value));
         all.iter().map(entry).collect()

@@ -5,12 +5,12 @@ use common::claim::KeyStatus;
 use common::model::Key;
 use serde_json::{Value, json};
 
-use super::{DrainStatus, ServiceStatus, SidekickStatus};
+use super::{DrainStatus, EtcdUse, ServiceStatus, SidekickStatus};
 use crate::health::HealthState;
 use crate::probe::Verdict;
 
 /// Everything now. `text` is the status line.
-pub(super) fn of(status: &SidekickStatus, text: &str) -> String {
+pub(super) fn of(status: &SidekickStatus, text: &str, etcd: &EtcdUse) -> String {
     let failure = status.registrar.failure.as_ref();
     let services: Vec<Value> = status.services.iter().map(|(key, s)| service(key, s)).collect();
     let document = json!({
@@ -21,6 +21,8 @@ pub(super) fn of(status: &SidekickStatus, text: &str) -> String {
         "drain": status.drain.as_ref().map(drain),
         "services": services,
         "etcd": {
+            "api": etcd.api,
+            "endpoint": etcd.endpoint,
             "trouble": failure.map(|failure| failure.error.to_string()),
             "trouble_for_seconds": failure.map(|failure| failure.since.elapsed().as_secs()),
             "requests": status.registrar.requests,
@@ -41,6 +43,7 @@ fn service(key: &Key, status: &ServiceStatus) -> Value {
     json!({
         "key": key.as_str(),
         "value": status.value,
+        "checks": status.checks,
         "health": name(report.state),
         "for_seconds": report.since.elapsed().as_secs(),
         "last_probe": last.map(|last| verdict(&last.verdict)),

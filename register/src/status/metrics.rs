@@ -14,7 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
-use super::{DrainStatus, SidekickStatus};
+use super::{DrainStatus, EtcdUse, SidekickStatus};
 use crate::handshake::DrainResult;
 use crate::health::HealthState;
 
@@ -28,10 +28,25 @@ struct ByResult {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByApi {
+    api: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEtcd {
+    api: &'static str,
+    endpoint: String,
+}
+
 type Float = Gauge<f64, AtomicU64>;
 
 /// Everything, as it is now.
-pub(super) fn text(status: &SidekickStatus, certificate: &CertificateExpiry) -> String {
+pub(super) fn text(
+    status: &SidekickStatus,
+    certificate: &CertificateExpiry,
+    used: &EtcdUse,
+) -> String {
     let mut registry = Registry::default();
     process_metrics(&mut registry);
     let own = registry.sub_registry_with_prefix("register");
@@ -43,7 +58,7 @@ pub(super) fn text(status: &SidekickStatus, certificate: &CertificateExpiry) -> 
     own.register("leaving", "Whether the process is leaving", yes(status.drain.is_some()));
     drain(own, status);
     services(own, status);
-    etcd(own, status);
+    etcd(own, status, used);
     certificate_metric(own, certificate);
     let mut text = String::new();
     // Writing to a string does not fail.
@@ -100,10 +115,19 @@ fn services(registry: &mut Registry, status: &SidekickStatus) {
     registry.register_with_unit("last_probe_age", help, Unit::Seconds, age);
 }
 
-fn etcd(registry: &mut Registry, status: &SidekickStatus) {
+fn etcd(registry: &mut Registry, status: &SidekickStatus, used: &EtcdUse) {
     let report = &status.registrar;
-    registry.register("etcd_requests", "Requests to etcd", counter(report.requests));
-    registry.register("etcd_failures", "Failed requests to etcd", counter(report.failures));
+    let total = |value: u64| {
+        let family = Family::<ByApi, Counter>::default();
+        family.get_or_create(&ByApi { api: used.api }).inc_by(value);
+        family
+    };
+    registry.register("etcd_requests", "Requests to etcd", total(report.requests));
+    registry.register("etcd_failures", "Failed requests to etcd", total(report.failures));
+    let endpoint = Family::<ByEtcd, Gauge>::default();
+    let label = ByEtcd { api: used.api, endpoint: used.endpoint.clone() };
+    endpoint.get_or_create(&label).set(i64::from(!used.endpoint.is_empty()));
+    registry.register("etcd_endpoint", "The endpoint in use", endpoint);
     let failing = report.failure.as_ref().map(|failure| failure.since.elapsed());
     registry.register_with_unit(
         "etcd_trouble",
@@ -126,21 +150,37 @@ fn number(value: f64) -> Float {
     gauge
 }
 
-fn counter(value: u64) -> Counter {
-    let counter = Counter::default();
-    counter.inc_by(value);
-    counter
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn etcd_counters_have_its_api_and_the_endpoint_is_named() {
+        let none = tokio::sync::watch::channel(None).1;
+        let mut status = SidekickStatus::default();
+        (status.registrar.requests, status.registrar.failures) = (7, 2);
+        let used = EtcdUse { api: "v3", endpoint: "10.0.0.9:2379".to_owned() };
+        let served = text(&status, &none, &used);
+        for line in [
+            "register_etcd_requests_total{api=\"v3\"} 7\n",
+            "register_etcd_failures_total{api=\"v3\"} 2\n",
+            "register_etcd_endpoint{api=\"v3\",endpoint=\"10.0.0.9:2379\"} 1\n",
+        ] {
+            assert!(served.contains(line), "{line}{served}");
+        }
+        let unknown = text(&status, &none, &EtcdUse::default());
+        assert!(
+            unknown.contains("register_etcd_endpoint{api=\"\",endpoint=\"\"} 0\n"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
     fn how_a_drain_ended_is_counted() {
         let none = tokio::sync::watch::channel(None).1;
         let drained = |drain| {
-            text(&SidekickStatus { drain: Some(drain), ..SidekickStatus::default() }, &none)
+            let status = SidekickStatus { drain: Some(drain), ..SidekickStatus::default() };
+            text(&status, &none, &EtcdUse::default())
         };
         let total = |result: &str| format!("register_drains_total{{result=\"{result}\"}}");
         let waiting = drained(DrainStatus::WaitingFor(vec!["a".into(), "b".into()]));

@@ -8,7 +8,7 @@ mod document;
 mod metrics;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use common::claim::KeyStatus;
 use common::model::Key;
@@ -17,6 +17,7 @@ use common::runtime::{
     Handler, HtmlPage, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse,
     StatusServer, health, plain,
 };
+use common::store::Etcd;
 use common::tls::CertificateExpiry;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -51,6 +52,8 @@ pub struct ServiceStatus {
     pub registration: KeyStatus,
     /// The value that its key has when it is registered.
     pub value: String,
+    /// What is probed, for people: without what may be a secret.
+    pub checks: Vec<String>,
 }
 
 /// How far a drain is.
@@ -86,6 +89,24 @@ pub struct StatusSources {
     pub commands: mpsc::Sender<WeightChange>,
     /// When our certificate expires.
     pub certificate: CertificateExpiry,
+    /// etcd, once it was reached.
+    pub etcd: Arc<OnceLock<Etcd>>,
+}
+
+/// How etcd is reached; both empty before it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct EtcdUse {
+    /// `v3` or `v2`.
+    api: &'static str,
+    /// The endpoint that is asked now.
+    endpoint: String,
+}
+
+impl StatusSources {
+    fn etcd_use(&self) -> EtcdUse {
+        let used = |etcd: &Etcd| EtcdUse { api: etcd.api(), endpoint: etcd.endpoint() };
+        self.etcd.get().map(used).unwrap_or_default()
+    }
 }
 
 const STYLE: &str = include_str!("page/page.css");
@@ -168,10 +189,12 @@ impl Handler for SidekickStatusHandler {
                 plain(code, TEXT, format!("{}\n", self.text()))
             }
             "/metrics" => self.metrics.answer(request, |status| {
-                metrics::text(&status.borrow(), &self.sources.certificate)
+                metrics::text(&status.borrow(), &self.sources.certificate, &self.sources.etcd_use())
             }),
             "/status" => {
-                let text = self.status.get(|status| document::of(&status.borrow(), &self.text()));
+                let etcd = self.sources.etcd_use();
+                let text =
+                    self.status.get(|status| document::of(&status.borrow(), &self.text(), &etcd));
                 plain(200, "application/json", text)
             }
             "/" => self.page.answer(),

@@ -34,6 +34,19 @@ pub struct Memory {
     world: Arc<Mutex<World>>,
     /// Notifies at each change, and has the state of the connection.
     line: Arc<watch::Sender<Connectivity>>,
+    /// What clients may do.
+    rights: Arc<Mutex<Rights>>,
+}
+
+/// What clients may do with keys. Leases need no right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything.
+    All,
+    /// No write.
+    Read,
+    /// Nothing.
+    None,
 }
 
 impl Default for Memory {
@@ -47,7 +60,22 @@ impl Memory {
     #[must_use]
     pub fn new() -> Self {
         let world = Arc::new(Mutex::new(World::default()));
-        Self { world, line: Arc::new(watch::Sender::new(Connectivity::Up)) }
+        let line = Arc::new(watch::Sender::new(Connectivity::Up));
+        Self { world, line, rights: Arc::new(Mutex::new(Rights::All)) }
+    }
+
+    /// Clients have these rights from now on.
+    pub fn grant_rights(&self, rights: Rights) {
+        *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = rights;
+    }
+
+    /// Whether a client may do what needs one of these rights.
+    fn permit(&self, needed: &[Rights]) -> Result<(), StoreError> {
+        let rights = *self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        match needed.contains(&rights) {
+            true => Ok(()),
+            false => Err(StoreError::Denied("memory: permission denied".to_owned())),
+        }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -167,6 +195,7 @@ impl Store for Memory {
 
     async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
         self.reach(deadline).await?;
+        self.permit(&[Rights::All, Rights::Read])?;
         Ok(self.world().read(trees))
     }
 
@@ -230,6 +259,7 @@ impl Store for Memory {
         deadline: Instant,
     ) -> Result<PutOutcome, StoreError> {
         self.reach(deadline).await?;
+        self.permit(&[Rights::All])?;
         Ok(self.change(|world| {
             if !world.knows(lease.id) {
                 return PutOutcome::LeaseLost;
@@ -253,6 +283,7 @@ impl Store for Memory {
         deadline: Instant,
     ) -> Result<DeleteOutcome, StoreError> {
         self.reach(deadline).await?;
+        self.permit(&[Rights::All])?;
         Ok(self.change(|world| {
             let revision = world.revision;
             match world.entries.get(key.as_str()).cloned() {

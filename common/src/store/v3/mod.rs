@@ -291,8 +291,6 @@ impl Store for V3 {
             // -1 for a lease that has ended.
             Ok(answer) => Ok(Some(seconds(answer.ttl()))),
             Err(Failure::LeaseUnknown) => Ok(Some(Duration::ZERO)),
-            // etcd 3.0 has no such call.
-            Err(Failure::Store(StoreError::Unsupported(_))) => Ok(None),
             Err(failure) => Err(failure.into()),
         }
     }

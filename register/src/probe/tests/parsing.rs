@@ -9,6 +9,21 @@ fn parse(text: &str) -> Result<Check, CheckError> {
 }
 
 #[test]
+fn what_may_be_a_secret_is_not_shown() {
+    for (text, shown) in [
+        ("http", "http://10.0.0.1:7777/"),
+        ("http://10.0.0.1:80/health?token=s3cret", "http://10.0.0.1:80/health?…"),
+        ("http://unix:/run/app.sock:/up?k=s3cret", "http://unix:/run/app.sock:/up?…"),
+        ("tcp", "tcp://10.0.0.1:7777"),
+        ("exec:/usr/lib/check.sh", "exec:/usr/lib/check.sh"),
+        ("exec:mysqladmin ping -ps3cret", "exec:mysqladmin …"),
+        ("none", "none: always healthy"),
+    ] {
+        assert_eq!(parse(text).unwrap().shown(), shown, "{text}");
+    }
+}
+
+#[test]
 fn every_form_is_read() {
     for (text, shown) in [
         ("http", "http://10.0.0.1:7777/"),

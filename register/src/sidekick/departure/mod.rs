@@ -20,7 +20,7 @@ use plan::DeparturePlan;
 use report::{DrainReport, EXTENSION, blame};
 
 use super::SupervisedBackend;
-use super::registration::KeyRegistration;
+use super::registration::{KeyRegistration, RemovalPatience};
 use super::services::StoppedService;
 use crate::config::Process;
 use crate::handshake::{
@@ -129,6 +129,9 @@ impl<S: Store> Departure<S> {
             return DrainResult::Confirmed;
         }
         self.manager.status(&format!("draining: {plan}"));
+        if let Some(refused) = self.refused(&plan, began + self.process.drain.applied).await {
+            return refused;
+        }
         let removed = self.remove_or_outlive(&plan, began + self.process.drain.applied).await;
         let Some(mut removed) = removed else { return self.unasked().await };
         removed.extend(left_over);
@@ -144,6 +147,36 @@ impl<S: Store> Departure<S> {
         result
     }
 
+    /// Who may not write has registered nothing, so there is nothing whose end could be waited for.
+    /// `None`: go on.
+    async fn refused(&mut self, plan: &DeparturePlan, deadline: Instant) -> Option<DrainResult> {
+        let DeparturePlan::Remove { keys } = plan else { return None };
+        let was_registered = |key| self.instances.get(key).is_some_and(|i| i.was_registered);
+        if keys.keys().any(was_registered) || self.registration.refusal().is_none() {
+            return None;
+        }
+        if self.remove_patiently(plan, deadline, RemovalPatience::UntilRefused).await.is_some() {
+            // It may by now; what is gone is found to be so again.
+            return None;
+        }
+        let why = self.registration.refusal()?;
+        match self.registration.are_absent(keys.keys(), deadline).await {
+            // What an earlier instance left.
+            Some(false) => None,
+            Some(true) => {
+                let text =
+                    format!("nothing is registered, so no load balancer is waited for: {why}");
+                tracing::warn!("{text}");
+                self.manager.status(&text);
+                Some(DrainResult::Confirmed)
+            }
+            None => Some(self.unconfirmed(&format!(
+                "drain unconfirmed: this process has registered nothing, and may not read what an \
+                 earlier one has left: {why}"
+            ))),
+        }
+    }
+
     /// What an earlier instance left at the keys of services about which nothing is decided.
     async fn remove_left_over(&self, deadline: Instant) -> BTreeMap<Key, Revision> {
         let starting = self.instances.iter().filter(|(_, i)| i.health == HealthState::Starting);
@@ -157,6 +190,15 @@ impl<S: Store> Departure<S> {
         &mut self,
         plan: &DeparturePlan,
         deadline: Instant,
+    ) -> Option<BTreeMap<Key, Revision>> {
+        self.remove_patiently(plan, deadline, RemovalPatience::UntilDeadline).await
+    }
+
+    async fn remove_patiently(
+        &mut self,
+        plan: &DeparturePlan,
+        deadline: Instant,
+        patience: RemovalPatience,
     ) -> Option<BTreeMap<Key, Revision>> {
         let DeparturePlan::Remove { keys } = plan else { return Some(BTreeMap::new()) };
         self.manager.extend(deadline.saturating_duration_since(Instant::now()) + EXTENSION);
@@ -177,7 +219,7 @@ impl<S: Store> Departure<S> {
             let want = Want { value: value.clone(), takeover: Takeover::SameValue, aim };
             wants.insert(key.clone(), want);
         }
-        self.registration.remove(keys, wants, deadline, &self.abort).await
+        self.registration.remove(keys, wants, (deadline, patience), &self.abort).await
     }
 
     /// While etcd does not answer, it is asked until the lease must have ended: if it is back

@@ -66,7 +66,8 @@ mod tests {
 
     fn planned(status: KeyStatus, health: HealthState) -> DeparturePlan {
         let addr = "10.0.0.1:80".parse().unwrap();
-        let instance = StoppedService { health, value: b"10.0.0.1:80".to_vec(), addr };
+        let instance =
+            StoppedService { health, value: b"10.0.0.1:80".to_vec(), addr, was_registered: false };
         let statuses = BTreeMap::from([(key("a"), status)]);
         DeparturePlan::of(&statuses, &BTreeMap::from([(key("a"), instance)]))
     }

@@ -32,6 +32,7 @@ function service(s, leaving) {
   const section = h("section", "", h("div", "top", h("h2", "", s.key), tag(mood, words)), strip(s.history),
     h("dl", "",
       row("Value", s.value),
+      row(s.checks.length === 1 ? "Check" : "Checks", s.checks.join(", ")),
       row("In etcd", confirmed(s, leaving)),
       row("Health", s.health + " for " + span(s.for_seconds * 1000)),
       row("Last probe", s.last_probe === null ? "none yet" : s.last_probe + " (" + s.last_probe_ms + " ms)"),
