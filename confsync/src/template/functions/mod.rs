@@ -225,12 +225,6 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Function> {
     TABLES.iter().copied().flatten()
 }
 
-/// A function by its name.
-#[must_use]
-pub(crate) fn find(name: &str) -> Option<&'static Function> {
-    all().find(|f| f.name == name)
-}
-
 /// A longer name is not a misspelt function, and not worth comparing.
 const LONGEST_NAME: usize = 40;
 

@@ -7,8 +7,8 @@
 pub(super) struct Asks {
     /// Any backend data.
     pub(super) any: bool,
-    /// More than iterating: all backends as one value.
-    pub(super) whole: bool,
+    /// As values: more than the lines that `upstream` and `servers` write.
+    pub(super) values: bool,
 }
 
 impl Asks {
@@ -17,7 +17,7 @@ impl Asks {
         let leaves = name.contains("..") || name.starts_with("@root");
         let everything = is_everything(name) && (leaves || !of_item);
         if everything || name.contains("backends") {
-            *self = Self { any: true, whole: true };
+            *self = Self { any: true, values: true };
         }
     }
 }

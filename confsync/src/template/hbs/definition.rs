@@ -17,13 +17,6 @@ pub(super) struct RenderState<'a> {
     pub(super) escape: Escape,
 }
 
-impl RenderState<'_> {
-    /// Charges one run of a body: an iteration here costs as much as five in a Go template.
-    pub(super) fn tick(&self) -> Result<(), Fault> {
-        self.budget.steps(5)
-    }
-}
-
 /// A fault wrapped for handlebars; `super` unwraps it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.what)]

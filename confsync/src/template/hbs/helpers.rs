@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use handlebars::{
-    Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext, RenderError,
-    RenderErrorReason, Renderable, ScopedJson, StringOutput,
+    Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext, Renderable,
+    ScopedJson,
 };
 
 use super::definition::{RenderState, arguments, fail, register_value};
 use super::invoke::{call_function, call_own, named};
-use super::{checks, json, loops, own};
+use super::{checks, json, own};
 use crate::template::functions;
 use crate::template::go::builtins;
 use crate::template::value::Value;
@@ -21,6 +21,9 @@ const BUILT_IN: [&str; 14] = [
 ];
 /// Go's own functions that handlebars does not have under the same name.
 const FROM_GO: [&str; 7] = ["print", "println", "index", "slice", "html", "js", "urlquery"];
+
+/// The block `upstream`; the function has the name. No template can name this.
+pub(super) const UPSTREAM_BLOCK: &str = " upstream";
 
 /// The names of all helpers.
 #[derive(Debug)]
@@ -66,21 +69,21 @@ pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderStat
     for (name, call) in own::HELPERS {
         let state = Arc::clone(state);
         register_value(registry, name, move |helper| {
-            call_own(name, *call, helper.params(), helper, &state).map(ScopedJson::Derived)
+            call_own(name, *call, helper, &state).map(ScopedJson::Derived)
         });
     }
-    registry.register_helper("upstream", Box::new(UpstreamHelper { state: Arc::clone(state) }));
+    let state_of_block = Arc::clone(state);
+    registry.register_helper(UPSTREAM_BLOCK, Box::new(UpstreamBlock { state: state_of_block }));
     registry.unregister_helper("log");
-    loops::register(registry, state);
     checks::register(registry, state);
 }
 
-/// `upstream`, whose second argument may be a body.
-struct UpstreamHelper<'a> {
+/// `{{#upstream SERVICE}}`: what else the function writes into its `upstream` is the body.
+struct UpstreamBlock<'a> {
     state: Arc<RenderState<'a>>,
 }
 
-impl HelperDef for UpstreamHelper<'_> {
+impl HelperDef for UpstreamBlock<'_> {
     fn call<'reg: 'rc, 'rc>(
         &self,
         helper: &Helper<'rc>,
@@ -89,32 +92,12 @@ impl HelperDef for UpstreamHelper<'_> {
         context: &mut RenderContext<'reg, 'rc>,
         out: &mut dyn Output,
     ) -> HelperResult {
-        let Some(body) = helper.template() else {
-            let value = self.call_inner(helper, registry, data, context)?;
-            out.write(&value.render())?;
-            return Ok(());
-        };
-        let mut more = StringOutput::new();
-        body.render(registry, data, context, &mut more)?;
-        let more = more.into_string()?;
+        let more = helper.template().map(|body| body.renders(registry, data, context));
         let args = arguments(helper.params())?;
         let service = args.first().and_then(|name| name.as_str()).unwrap_or_default();
-        let fault = |fault| fail(named("upstream", &args, fault));
-        let text = self.state.input.mark.upstream(service, &more).map_err(fault)?;
-        out.write(&text)?;
+        let text = self.state.input.mark.upstream(service, &more.transpose()?.unwrap_or_default());
+        out.write(&text.map_err(|fault| fail(named("upstream", &args, fault)))?)?;
         Ok(())
-    }
-
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        let function = functions::find("upstream")
-            .ok_or_else(|| RenderErrorReason::HelperNotFound("upstream".to_owned()))?;
-        call_function(function, helper.params(), &self.state).map(derived)
     }
 }
 

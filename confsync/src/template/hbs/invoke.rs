@@ -1,50 +1,21 @@
 //! Calls our helpers and the functions of both languages with the arguments of handlebars.
 
-use handlebars::{Helper, PathAndJson, RenderError, RenderErrorReason};
+use handlebars::{Helper, PathAndJson, RenderError};
 use serde_json::Value as Json;
 
 use super::definition::{RenderState, arguments, fail};
 use super::{json, own};
-use crate::template::functions::{self, Call, Fault, Function, Ty};
+use crate::template::functions::{Call, Fault, Function, Ty};
 use crate::template::value::Value;
 
-/// The result of one of our helpers, unconverted.
-pub(super) enum Made {
-    Json(Json),
-    Value(Value),
-}
-
-fn own(name: &str) -> Option<own::HelperFunction> {
-    own::HELPERS.iter().find(|(own, _)| *own == name).map(|(_, call)| *call)
-}
-
-/// Whether a helper's result comes from us, not from handlebars.
-pub(super) fn is_ours(name: &str) -> bool {
-    own(name).is_some() || functions::find(name).is_some()
-}
-
-/// Calls the helper that the first argument names, with the other arguments.
-pub(super) fn call_ours(helper: &Helper<'_>, state: &RenderState<'_>) -> Result<Made, RenderError> {
-    let (name, params) = match helper.params().split_first() {
-        Some((name, params)) => (name.value().as_str().unwrap_or_default(), params),
-        None => return Err(RenderErrorReason::ParamNotFoundForIndex("each", 0).into()),
-    };
-    // As registered: a helper takes precedence over a function of the same name.
-    match (own(name), functions::find(name)) {
-        (Some(call), _) => call_own(name, call, params, helper, state).map(Made::Json),
-        (None, Some(function)) => call_function(function, params, state).map(Made::Value),
-        (None, None) => Err(RenderErrorReason::HelperNotFound(name.to_owned()).into()),
-    }
-}
-
+/// What one of our helpers makes of its arguments.
 pub(super) fn call_own(
     name: &str,
     call: own::HelperFunction,
-    params: &[PathAndJson<'_>],
     helper: &Helper<'_>,
     state: &RenderState<'_>,
 ) -> Result<Json, RenderError> {
-    let args = arguments(params)?;
+    let args = arguments(helper.params())?;
     let hash = |key: &str| helper.hash_get(key).map(|value| value.value().clone());
     let size: usize = args.iter().map(|arg| arg.as_array().map_or(1, Vec::len)).sum();
     let paid = state.budget.steps(1 + size);

@@ -5,17 +5,14 @@
 //! `{{{x}}}` writes anything.
 
 mod asks;
+mod backend;
 mod checks;
 mod definition;
-mod each;
 mod helpers;
 mod invoke;
-mod item;
 mod json;
-mod loops;
 mod nesting;
 mod own;
-mod plain;
 mod safe;
 #[cfg(test)]
 mod tests;
@@ -37,7 +34,7 @@ use super::{Input, TemplateSources};
 use asks::Asks;
 use definition::{Carried, RenderState};
 use helpers::Helpers;
-use tree::TemplateTree;
+use tree::{Scope, TemplateTree};
 
 /// A handlebars template with its partials, read and checked.
 #[derive(Debug)]
@@ -68,24 +65,13 @@ impl HandlebarsTemplate {
             let fault = Fault::new("this is not UTF-8", "save the template as UTF-8");
             TemplateError::at(file, place(text, error.valid_up_to()), fault)
         })?;
-        Self::read(file, text, sources, true)
-    }
-
-    /// With `light`, loops are replaced by cheaper ones; the output is the same.
-    fn read(
-        file: &Path,
-        text: &str,
-        sources: &TemplateSources,
-        light: bool,
-    ) -> Result<Self, TemplateError> {
         // A partial cannot have this name: names of partials come from files.
         let name = format!("/{}", file.display());
         let mut reader = TemplateReader {
             sources,
-            light,
             helpers: Helpers::new(),
             uses: BTreeMap::new(),
-            asks: Asks { any: !light, whole: !light },
+            asks: Asks::default(),
         };
         let mut templates = BTreeMap::new();
         for (partial, text) in &sources.partials {
@@ -122,8 +108,8 @@ impl HandlebarsTemplate {
         }
         helpers::register(&mut registry, &state);
         let mut all = serde_json::Map::new();
-        if self.asks.whole {
-            all.insert("backends".into(), input.backends().iter().map(item::backend).collect());
+        if self.asks.values {
+            all.insert("backends".into(), input.backends().iter().map(backend::json).collect());
         }
         let context = Context::from(Json::Object(all));
         let mut out = BoundedText::new(MAX_TEXT);
@@ -169,7 +155,6 @@ fn missing(path: Option<&str>) -> Fault {
 /// Compiles files, one after the other, and notes what they use.
 struct TemplateReader<'a> {
     sources: &'a TemplateSources,
-    light: bool,
     helpers: Helpers,
     uses: BTreeMap<String, BTreeSet<String>>,
     asks: Asks,
@@ -188,19 +173,16 @@ impl TemplateReader<'_> {
             let what = what.lines().next().unwrap_or_default().to_owned();
             TemplateError::at(file, error.pos().unwrap_or((0, 0)), what.into())
         })?;
-        let partials = self.sources.partials.keys().cloned().collect();
-        let is_partial = usize::from(self.sources.partials.contains_key(name));
+        let partials: BTreeSet<_> = self.sources.partials.keys().cloned().collect();
+        let scope = Scope::default();
+        let scope = if partials.contains(name) { scope.lent() } else { scope };
         let mut tree = TemplateTree {
             lines: text.lines().collect(),
             helpers: &self.helpers,
-            light: self.light,
             partials,
             uses: BTreeSet::new(),
             inline: BTreeMap::new(),
-            moved: is_partial,
-            chosen: 0,
-            shadowed: is_partial,
-            item_fields: None,
+            scope,
             asks: self.asks,
         };
         tree.names(&template);

@@ -12,8 +12,8 @@ use serde_json::Value as Json;
 
 use super::asks::Asks;
 use super::checks::{RAW, SAFE, TICK};
-use super::helpers::{Helpers, quotes, stands_alone};
-use super::{NAMES, each, item, missing};
+use super::helpers::{Helpers, UPSTREAM_BLOCK, quotes, stands_alone};
+use super::{NAMES, backend, missing};
 use crate::template::functions::{Fault, nearest};
 
 /// Line and column, and what is wrong there.
@@ -24,27 +24,37 @@ pub(super) struct TemplateTree<'a> {
     /// The lines of its source.
     pub(super) lines: Vec<&'a str>,
     pub(super) helpers: &'a Helpers,
-    /// Whether loops are replaced by cheaper ones.
-    pub(super) light: bool,
     /// Partials that exist, by name.
     pub(super) partials: BTreeSet<String>,
     /// Partials this one uses.
     pub(super) uses: BTreeSet<String>,
     /// What inline partials use, by name.
     pub(super) inline: BTreeMap<String, BTreeSet<String>>,
-    /// In how many bodies we are whose context is not the outermost: there any name
-    /// may be a field. A partial is one from its start.
-    pub(super) moved: usize,
-    /// In how many we are that see an item of a list, or what `with` chose, since the
-    /// partial we are in began.
-    pub(super) chosen: usize,
-    /// In how many we are where a name may mean a value from outside instead of a field:
-    /// partials, and blocks that name what they see.
-    pub(super) shadowed: usize,
-    /// The fields of what a loop goes over, inside it, where they are known.
-    pub(super) item_fields: Option<&'static [&'static str]>,
+    /// What names mean in the body we are in.
+    pub(super) scope: Scope,
     /// The backend data that is used.
     pub(super) asks: Asks,
+}
+
+/// What names mean in a body.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Scope {
+    /// Its context is not the outermost: any name may be a field.
+    moved: bool,
+    /// It sees an item of a list, or what `with` chose, since the partial it is in began.
+    chosen: bool,
+    /// A name may mean a value from outside instead of a field: it is in a partial, or in a block
+    /// that names what it sees.
+    shadowed: bool,
+    /// The fields of what a loop goes over, inside it, where they are known.
+    fields: Option<&'static [&'static str]>,
+}
+
+impl Scope {
+    /// A partial, which sees what its caller sees; a body that a partial will see, whoever calls it.
+    pub(super) fn lent(self) -> Self {
+        Self { moved: true, chosen: false, shadowed: true, ..self }
+    }
 }
 
 impl TemplateTree<'_> {
@@ -104,33 +114,23 @@ impl TemplateTree<'_> {
     fn block(&mut self, call: &mut HelperTemplate) -> Result<(), LocatedFault> {
         self.block_name(call)?;
         let name = call.name.as_name().unwrap_or_default();
-        let (is_each, moves) = (name == "each", matches!(name, "each" | "with"));
-        let of_backends = self.light && self.moved == 0 && each::is_of_backends(call);
-        let named_here = call.block_param.is_some() || self.shadowed > 0;
-        let fields = call.params.first().and_then(|list| self.fields_of(list));
-        let fields = fields.filter(|_| self.light && !named_here);
-        self.asks.any |= of_backends;
-        if of_backends && !moves {
-            each::ask_for_any(call);
-        } else if !(of_backends && is_each) {
-            self.call(call)?;
+        let (is_upstream, moves) = (name == "upstream", matches!(name, "each" | "with"));
+        let mut scope = self.scope;
+        scope.shadowed |= call.block_param.is_some();
+        if moves {
+            let fields = call.params.first().and_then(|list| self.fields_of(list));
+            let fields = fields.filter(|_| !scope.shadowed);
+            scope = Scope { moved: true, chosen: true, fields, ..scope };
         }
-        let (chosen, named) = (usize::from(moves), usize::from(call.block_param.is_some()));
+        self.call(call)?;
         if let Some(body) = &mut call.template {
-            (self.chosen, self.shadowed) = (self.chosen + chosen, self.shadowed + named);
-            let outer = self.item_fields;
-            self.item_fields = if moves { fields } else { outer };
-            self.inner(body, moves)?;
-            self.item_fields = outer;
-            (self.chosen, self.shadowed) = (self.chosen - chosen, self.shadowed - named);
+            self.inner(body, scope)?;
         }
         if let Some(body) = &mut call.inverse {
-            self.inner(body, false)?;
+            self.inner(body, self.scope)?;
         }
-        if is_each && of_backends {
-            self.asks.whole |= !each::lend_backends(call);
-        } else if is_each && self.light {
-            each::lighten(call, self.shadowed == 0);
+        if is_upstream {
+            call.name = Parameter::Name(UPSTREAM_BLOCK.into());
         }
         Ok(())
     }
@@ -138,12 +138,12 @@ impl TemplateTree<'_> {
     /// The fields that each of a list has, or the one thing that is chosen.
     fn fields_of(&self, list: &Parameter) -> Option<&'static [&'static str]> {
         if let (Parameter::Path(_), Some("backends")) = (list, list.as_name()) {
-            return (self.moved == 0).then_some(&item::FIELDS);
+            return (!self.scope.moved).then_some(&backend::FIELDS);
         }
         let Parameter::Subexpression(inner) = list else { return None };
         let TemplateElement::Expression(call) = inner.as_element() else { return None };
         match call.name.as_name()? {
-            "get" | "gets" => Some(&item::PAIR_FIELDS),
+            "get" | "gets" => Some(&backend::PAIR_FIELDS),
             "where" | "reverse" | "sort" | "sortBy" | "unique" | "sortKVByLength" => {
                 self.fields_of(call.params.first()?)
             }
@@ -151,20 +151,11 @@ impl TemplateTree<'_> {
         }
     }
 
-    /// A body that a partial will see, whoever calls it.
-    fn lent(&mut self, body: &mut Template) -> Result<(), LocatedFault> {
-        let chosen = std::mem::take(&mut self.chosen);
-        self.shadowed += 1;
-        self.inner(body, true)?;
-        (self.chosen, self.shadowed) = (chosen, self.shadowed - 1);
-        Ok(())
-    }
-
     /// A body inside a block or a partial.
-    fn inner(&mut self, body: &mut Template, moves: bool) -> Result<(), LocatedFault> {
-        self.moved += usize::from(moves);
+    fn inner(&mut self, body: &mut Template, scope: Scope) -> Result<(), LocatedFault> {
+        let outer = std::mem::replace(&mut self.scope, scope);
         self.body(body)?;
-        self.moved -= usize::from(moves);
+        self.scope = outer;
         tick(body);
         Ok(())
     }
@@ -184,14 +175,15 @@ impl TemplateTree<'_> {
 
     /// A name in the outermost context, where we know all there are.
     fn field(&mut self, name: &str) -> Result<(), LocatedFault> {
-        self.asks.name(name, self.chosen > 0);
+        self.asks.name(name, self.scope.chosen);
         let first = name.split(['.', '/', '[']).next().unwrap_or_default();
         let known =
             matches!(first, "" | "this") || first.starts_with('@') || NAMES.contains(&first);
-        if let Some(fields) = self.item_fields.filter(|fields| !known && !fields.contains(&first)) {
+        if let Some(fields) = self.scope.fields.filter(|fields| !known && !fields.contains(&first))
+        {
             return Err(((0, 0), no_field(name, fields)));
         }
-        if known || self.moved > 0 { Ok(()) } else { Err(((0, 0), missing(Some(name)))) }
+        if known || self.scope.moved { Ok(()) } else { Err(((0, 0), missing(Some(name)))) }
     }
 
     fn parameter(&mut self, parameter: &Parameter) -> Result<(), LocatedFault> {
@@ -241,7 +233,7 @@ impl TemplateTree<'_> {
         }
         self.uses.insert(name);
         if let Some(body) = &mut partial.template {
-            self.lent(body)?;
+            self.inner(body, self.scope.lent())?;
         }
         Ok(())
     }
@@ -262,7 +254,7 @@ impl TemplateTree<'_> {
         self.partials.insert(name.clone());
         let outer = std::mem::take(&mut self.uses);
         if let Some(body) = &mut inline.template {
-            self.lent(body)?;
+            self.inner(body, self.scope.lent())?;
         }
         let used = std::mem::replace(&mut self.uses, outer);
         self.inline.entry(name).or_default().extend(used);
