@@ -33,14 +33,7 @@ fn key(i: usize) -> String {
 }
 
 fn entry(i: usize, at: u64) -> Entry {
-    Entry {
-        key: key(i).into(),
-        value: value(i).into(),
-        created: Revision(at),
-        modified: Revision(at),
-        lease: 7,
-        ttl: None,
-    }
+    Entry { lease: 7, ..Entry::new(key(i), value(i), Revision(at)) }
 }
 
 fn snapshot() -> Snapshot {
@@ -142,7 +135,9 @@ fn evaluate(criterion: &mut Criterion) {
         b.iter(|| known.unverified_losses(&policy, &now, true));
     });
     let (missing, evidence) = (known.missing(&now), BTreeMap::new());
-    criterion.bench_function("evaluate/hold", |b| b.iter(|| LossPolicy::hold(&missing, &evidence)));
+    criterion.bench_function("evaluate/retained", |b| {
+        b.iter(|| LossPolicy::retained(&missing, &evidence))
+    });
 }
 
 criterion_group!(pure, parse, snapshot_apply, render, evaluate);

@@ -122,7 +122,7 @@ mod tests {
 
     /// A pipe for scripts to write to, so that tests know how far they are.
     fn fifo(folder: &Path) -> (pipe::Receiver, String) {
-        let path = folder.join("told");
+        let path = folder.join("pipe");
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let receiver = pipe::OpenOptions::new().open_receiver(&path).unwrap();
         (receiver, path.display().to_string())
@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn signals_are_forwarded_and_a_stop_is_asked_for_first() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut told, path) = fifo(folder.path());
+        let (mut written, path) = fifo(folder.path());
         let mut backend = sh(&format!(
             "exec 3>{path}; trap 'printf h >&3' HUP; trap 'printf t >&3; exit 5' TERM; \
              printf r >&3; while :; do sleep 0.05; done"
@@ -157,7 +157,7 @@ mod tests {
             if let Some(signal) = signal {
                 backend.signal(signal);
             }
-            tokio::time::timeout(LONG, told.read_exact(&mut byte)).await.unwrap().unwrap();
+            tokio::time::timeout(LONG, written.read_exact(&mut byte)).await.unwrap().unwrap();
             assert_eq!(byte[0], answer);
         }
         assert_eq!(backend.stop(LONG).await.unwrap().code(), 5);
@@ -167,33 +167,33 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_stop_is_killed_with_all_its_children() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut told, path) = fifo(folder.path());
+        let (mut written, path) = fifo(folder.path());
         let mut backend = sh(&format!(
             "exec 3>{path}; trap '' TERM; (sleep 300; :) & printf r >&3; while :; do sleep 1; done"
         ));
         let mut byte = [0; 1];
-        tokio::time::timeout(LONG, told.read_exact(&mut byte)).await.unwrap().unwrap();
+        tokio::time::timeout(LONG, written.read_exact(&mut byte)).await.unwrap().unwrap();
         let exit = backend.stop(Duration::from_millis(100)).await.unwrap();
         assert_eq!(exit.to_string(), "killed by signal 9");
         // The pipe ends when nobody holds it any more.
-        assert_eq!(tokio::time::timeout(LONG, told.read(&mut byte)).await.unwrap().unwrap(), 0);
+        assert_eq!(tokio::time::timeout(LONG, written.read(&mut byte)).await.unwrap().unwrap(), 0);
     }
 
     #[tokio::test]
     async fn what_a_backend_leaves_behind_ends_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut told, path) = fifo(folder.path());
+        let (mut written, path) = fifo(folder.path());
         let mut backend = sh(&format!("exec 3>{path}; printf r >&3; sleep 300 & exit 4"));
         assert_eq!(backend.ended().await.unwrap().code(), 4);
         let mut all = Vec::new();
-        tokio::time::timeout(LONG, told.read_to_end(&mut all)).await.unwrap().unwrap();
+        tokio::time::timeout(LONG, written.read_to_end(&mut all)).await.unwrap().unwrap();
         assert_eq!(all, b"r");
     }
 
     #[tokio::test]
     async fn what_cannot_start_is_said() {
-        let said = BackendProcess::start(&["/nowhere/apache2".into()]).unwrap_err().to_string();
-        assert!(said.starts_with("cannot start `/nowhere/apache2`: No such file"), "{said}");
+        let message = BackendProcess::start(&["/nowhere/apache2".into()]).unwrap_err().to_string();
+        assert!(message.starts_with("cannot start `/nowhere/apache2`: No such file"), "{message}");
         assert!(matches!(BackendProcess::start(&[]), Err(SuperviseError::NoCommand)));
     }
 }

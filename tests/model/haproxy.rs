@@ -105,7 +105,7 @@ impl Haproxy {
             Step::Read { asked } => Step::AskAgain { asked, out: !moment.workers[serving].ready },
             Step::AskAgain { asked, out } => {
                 let same = asked == serving;
-                // Broken: it is said before the file is written.
+                // Broken: it is reported before the file is written.
                 next.applied = out && same && self.breaks(HaproxyRule::AppliedBeforeWritten);
                 if out && same { Step::Write { confirmed: asked } } else { Step::Ask }
             }

@@ -139,12 +139,8 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
 
 fn add(snapshot: &mut Snapshot, key: String, value: &impl serde::Serialize) {
     let entry = Entry {
-        key: key.into(),
-        value: serde_json::to_string(value).unwrap().as_str().into(),
-        created: Revision(1),
-        modified: Revision(1),
         lease: 1,
-        ttl: None,
+        ..Entry::new(key, serde_json::to_string(value).unwrap().as_str(), Revision(1))
     };
     snapshot.entries.insert(Arc::clone(&entry.key), entry);
 }

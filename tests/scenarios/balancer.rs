@@ -47,7 +47,7 @@ async fn without_a_table_nginx_uses_its_own_lines() {
     assert_eq!(answers(&scene, 3).await, [("a".to_owned(), 3)].into());
     // A table that comes is used from the next request on.
     let folder =
-        confsync::proxy::membership::table::TableFolder::open(scene.folder.path(), None, 1024, 64);
+        confsync::proxy::membership::folder::TableFolder::open(scene.folder.path(), None, 1024, 64);
     let _table = folder.unwrap().table("app", 0).unwrap();
     assert_eq!(scene.nginx.get("/").await.unwrap().status, 503);
 }

@@ -210,7 +210,7 @@ async fn more_workers_than_columns_are_noticed() {
     let Some(scene) = Scene::prepare(&conf) else { return };
     fs::remove_dir_all(scene.folder.path()).unwrap();
     let folder =
-        confsync::proxy::membership::table::TableFolder::open(scene.folder.path(), None, 1024, 1);
+        confsync::proxy::membership::folder::TableFolder::open(scene.folder.path(), None, 1024, 1);
     let folder = folder.unwrap();
     let _table = folder.table("app", 0).unwrap();
     let _nginx = scene.nginx.start().await;

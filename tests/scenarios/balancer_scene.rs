@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use confsync::proxy::membership::folder::TableFolder;
 use confsync::proxy::membership::layout::{CAPACITY, MemberId};
 use confsync::proxy::membership::nginx_text::{
     BalancerFiles, BalancerSettings, http_level, upstream,
 };
 use confsync::proxy::membership::roster::Joining;
-use confsync::proxy::membership::table::{MemberTable, TableFolder, Traffic};
+use confsync::proxy::membership::table::{MemberTable, Traffic};
 use confsync::proxy::membership::worker_state::{WorkerState, ask};
 use tests::eventually::check;
 use tests::process::Process;

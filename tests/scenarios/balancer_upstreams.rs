@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use confsync::proxy::membership::folder::TableFolder;
 use confsync::proxy::membership::layout::CAPACITY;
-use confsync::proxy::membership::table::TableFolder;
 use confsync::proxy::membership::upstreams::{
     LiveUpstreams, MembershipError, UpstreamMember, UpstreamMembers,
 };

@@ -99,7 +99,7 @@ async fn an_interval_reads_templates_and_resources_again() {
     shows(&dest, "new=1").await;
     let other = resource(&lab, &confdir, "other", keys, "other={{getv \"/app/v\"}}");
     shows(&other, "other=1").await;
-    // A mistake changes nothing, and is said once.
+    // A mistake changes nothing, and is reported once.
     confdir.template("app.tmpl", "{{end}}");
     confd.logged("the confdir is left as it was").await;
     etcd.ctl(Api::V3).put("/app/v", "2").await;

@@ -67,7 +67,7 @@ fn commands(page: &str, kind: &str) -> Vec<Shown> {
         }
         let line = line.get(indent..).unwrap_or_default();
         match (line.strip_prefix("```"), inside) {
-            (Some(said), _) => inside = !inside && said.trim_end() == kind,
+            (Some(message), _) => inside = !inside && message.trim_end() == kind,
             (None, false) => {}
             (None, true) => {
                 match (line.strip_prefix("$ "), line.strip_prefix('>'), all.last_mut()) {
@@ -127,17 +127,17 @@ fn quoted(text: &str) -> String {
 fn script(all: &[Shown], change: impl Fn(&str) -> String) -> String {
     let mut script = "exec 2>&1
 look() { # COMMAND TEXT...: again until every text is there
-    local command=$1 tries=300 out said
+    local command=$1 tries=300 out message
     shift
     while :; do
-        out=$(eval \"$command\" 2>&1); said=$?
-        for text; do [[ $out == *\"$text\"* ]] || said=1; done
-        [ $said = 0 ] && break
+        out=$(eval \"$command\" 2>&1); message=$?
+        for text; do [[ $out == *\"$text\"* ]] || message=1; done
+        [ $message = 0 ] && break
         [ $((tries--)) -gt 0 ] || break
         sleep 0.2
     done
     printf '%s\\n' \"$out\"
-    return $said
+    return $message
 }
 "
     .to_owned();
@@ -164,10 +164,11 @@ look() { # COMMAND TEXT...: again until every text is there
 }
 
 /// Every command was reached, succeeded, and showed what is written.
-fn compare(page: &str, all: &[Shown], said: &str) {
+fn compare(page: &str, all: &[Shown], message: &str) {
     for (nth, shown) in all.iter().enumerate() {
-        let from = said.split_once(&format!("@@{nth}\n")).map(|(_, rest)| rest);
-        let from = from.unwrap_or_else(|| panic!("{page}: not reached: {}\n{said}", shown.command));
+        let from = message.split_once(&format!("@@{nth}\n")).map(|(_, rest)| rest);
+        let from =
+            from.unwrap_or_else(|| panic!("{page}: not reached: {}\n{message}", shown.command));
         let own = from.split_once(&format!("@@{}\n", nth + 1)).map_or(from, |(own, _)| own);
         let mut lines = own.lines();
         let place = || format!("{page}: $ {}\n{own}", shown.command);

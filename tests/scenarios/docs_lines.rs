@@ -170,9 +170,9 @@ fn every_line_that_an_operator_can_meet_is_explained() {
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for opens in [".status(", ".say(", "report_trouble(", "format!(\"drain", ".remind("] {
-            let said = text.split(opens).skip(1);
+            let message = text.split(opens).skip(1);
             let opened = if opens.ends_with('(') { "" } else { "\"drain" };
-            lines.extend(said.filter_map(|rest| literals(&format!("{opened}{rest}")).pop()));
+            lines.extend(message.filter_map(|rest| literals(&format!("{opened}{rest}")).pop()));
         }
         for opens in ["tracing::warn!(", "tracing::error!("] {
             lines.extend(text.split(opens).skip(1).filter_map(|rest| literals(rest).pop()));

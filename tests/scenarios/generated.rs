@@ -92,8 +92,8 @@ async fn shells_complete_commands_flags_and_values() {
         ("confsync render --confdir lb n", "nginx"),
         ("confsync render --confdir lb --da", "--data"),
     ] {
-        let said = tried(&lab, "bash", &["--norc", "-c", OFFER, "bash", line]).await;
-        assert_eq!(said.stdout().trim(), offered, "{line}: {}", said.stderr());
+        let message = tried(&lab, "bash", &["--norc", "-c", OFFER, "bash", line]).await;
+        assert_eq!(message.stdout().trim(), offered, "{line}: {}", message.stderr());
     }
     let others = [
         (
@@ -112,8 +112,13 @@ async fn shells_complete_commands_flags_and_values() {
     ];
     for (shell, flag, script, wanted) in others {
         if bins::on_path(shell) {
-            let said = tried(&lab, shell, &[flag, script]).await;
-            assert!(said.stdout().contains(wanted), "{shell}: {}{}", said.stdout(), said.stderr());
+            let message = tried(&lab, shell, &[flag, script]).await;
+            assert!(
+                message.stdout().contains(wanted),
+                "{shell}: {}{}",
+                message.stdout(),
+                message.stderr()
+            );
         } else {
             skip(&format!("{shell} is not installed: its completions are not tried"));
         }

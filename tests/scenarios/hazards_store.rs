@@ -121,7 +121,7 @@ async fn h06_a_store_with_another_history_of_the_same_length_is_noticed(api: Api
 
 /// Nobody who looks was there when the store went: the new confsync still knows.
 #[tokio::test(flavor = "multi_thread")]
-async fn h06_a_restart_after_a_wipe_still_doubts_the_losses() {
+async fn h06_a_restart_after_a_wipe_still_verifies_the_losses() {
     let lab = Lab::new();
     let setup = Setup::start(&lab).await;
     let (one, two) = (Backend::start(&lab, "one").await, Backend::start(&lab, "two").await);

@@ -180,8 +180,8 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
     confsync.signal(tests::process::Signal::HUP);
     eventually("the new group cannot begin", || async {
         let log = confsync.log();
-        let said = log.lines().any(|l| l.contains("cannot ") && l.contains("set=\"more\""));
-        tests::eventually::check(said, || log.clone())
+        let message = log.lines().any(|l| l.contains("cannot ") && l.contains("set=\"more\""));
+        tests::eventually::check(message, || log.clone())
     })
     .await;
     ctl.del("/services/apache/one").await;

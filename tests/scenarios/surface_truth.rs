@@ -148,11 +148,11 @@ async fn no_client_keeps_the_others_from_an_answer() {
         ("nonsense\r\n\r\n", "HTTP/1.1 400"),
         (&long, "HTTP/1.1 414"),
     ] {
-        let said = answers(at, request.as_bytes()).await;
-        assert!(said.starts_with(answer), "{}: {said}", &request[..20.min(request.len())]);
+        let message = answers(at, request.as_bytes()).await;
+        assert!(message.starts_with(answer), "{}: {message}", &request[..20.min(request.len())]);
     }
-    let said = answers(at, huge.as_bytes()).await;
-    assert!(said.is_empty() || said.starts_with("HTTP/1.1 431"), "{said}");
+    let message = answers(at, huge.as_bytes()).await;
+    assert!(message.is_empty() || message.starts_with("HTTP/1.1 431"), "{message}");
     // More than it has places for, and none of them ever asks anything.
     let mut idle = Vec::new();
     for _ in 0..300 {

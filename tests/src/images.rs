@@ -165,8 +165,8 @@ impl Engine {
             .args([&script, &root, &tar]);
         let made = run(spec, patience(BUILD)).await;
         if !made.exit.success() {
-            let said = made.stderr();
-            let last = said.lines().last().unwrap_or_default();
+            let message = made.stderr();
+            let last = message.lines().last().unwrap_or_default();
             return Err(format!("debootstrap made no base image: {last}"));
         }
         let import = client(&self.socket, &self.folder).args(["import"]);

@@ -21,14 +21,7 @@ fn deleted(revision: u64) -> DeleteOutcome {
 }
 
 fn found(value: &str, lease: i64) -> Entry {
-    Entry {
-        key: key("a").as_str().into(),
-        value: value.into(),
-        created: Revision(1),
-        modified: Revision(1),
-        lease,
-        ttl: None,
-    }
+    Entry { lease, ..Entry::new(key("a").as_str(), value, Revision(1)) }
 }
 
 fn refreshed(state: KeyState) -> RefreshOutcome {

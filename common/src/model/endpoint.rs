@@ -262,8 +262,8 @@ mod tests {
             ("my_app", "has no `_`"),
             ("web.example.", "dot at its end"),
         ] {
-            let said = text.parse::<Host>().unwrap_err().to_string();
-            assert!(said.contains(part), "{text}: {said}");
+            let message = text.parse::<Host>().unwrap_err().to_string();
+            assert!(message.contains(part), "{text}: {message}");
         }
     }
 

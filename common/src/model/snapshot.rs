@@ -37,6 +37,14 @@ pub struct Entry {
     pub ttl: Option<Duration>,
 }
 
+impl Entry {
+    /// A key that was written once, at this revision, and bound to no lease.
+    pub fn new(key: impl Into<Arc<str>>, value: impl Into<StoredValue>, at: Revision) -> Self {
+        let (key, value) = (key.into(), value.into());
+        Self { key, value, created: at, modified: at, lease: 0, ttl: None }
+    }
+}
+
 /// A key and all that is below it, with `/` as the boundary: `/web` covers `/web`
 /// and `/web/1`, never `/web2`. A key without a leading `/` is in no tree, not even in `/`:
 /// others keep such keys beside ours, and rewrite them every few minutes.
@@ -244,14 +252,7 @@ mod tests {
     use super::*;
 
     fn entry(key: &str, value: &str, at: u64) -> Entry {
-        Entry {
-            key: key.into(),
-            value: value.into(),
-            created: Revision(at),
-            modified: Revision(at),
-            lease: 0,
-            ttl: None,
-        }
+        Entry::new(key, value, Revision(at))
     }
 
     #[test]

@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_one_line() {
-        let said = |line: &str| {
+        let message = |line: &str| {
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             let mut error = program().try_get_matches_from(&words).unwrap_err();
             error.remove(ContextKind::Suggested);
@@ -224,7 +224,7 @@ mod tests {
                  zsh; a similar value exists: 'zsh'; see x completion --help",
             ),
         ] {
-            assert_eq!(said(line), format!("error: {text}"));
+            assert_eq!(message(line), format!("error: {text}"));
         }
     }
 

@@ -44,7 +44,7 @@ impl Facts {
     fn of(known: &BTreeMap<String, KnownBackends>, served: Option<&Routes>) -> Self {
         let facts = |known: &KnownBackends| KnownFacts {
             backends: known.backends().clone(),
-            retained: known.held().clone(),
+            retained: known.retained().clone(),
         };
         Self {
             known: known.iter().map(|(name, known)| (name.clone(), facts(known))).collect(),
@@ -157,7 +157,7 @@ impl BackendList {
                 addr: backend.addr.to_string().into(),
                 weight: backend.weight,
                 zone: backend.zone.clone(),
-                held: is_retained,
+                retained: is_retained,
                 leaving: false,
                 since: before.as_ref().map_or(now, |before| before.since),
             });
@@ -180,7 +180,7 @@ fn leaving(shown: &BackendState, (addr, weight): &Route) -> BackendState {
     BackendState {
         addr: Arc::clone(addr),
         weight: *weight,
-        held: false,
+        retained: false,
         live: true,
         leaving: true,
         ..shown.clone()

@@ -165,14 +165,7 @@ mod tests {
     use super::*;
 
     fn view(revision: u64, value: &str) -> View {
-        let entry = Entry {
-            key: "/services/web/1".into(),
-            value: value.into(),
-            created: Revision(1),
-            modified: Revision(1),
-            lease: 0,
-            ttl: None,
-        };
+        let entry = Entry::new("/services/web/1", value, Revision(1));
         let entries = [(Arc::clone(&entry.key), entry)].into_iter().collect();
         let snapshot = Snapshot { revision: Revision(revision), entries, ..Snapshot::default() };
         View { snapshot: Some(Arc::new(snapshot)), ..View::default() }

@@ -19,7 +19,7 @@ use crate::install::Digest;
 use crate::status::resources::{
     ResourceState, ServiceState, TroublePlace, named_line, template_line,
 };
-use crate::status::state::{BackendCounts, BackendStates, GroupState, LoadState, RefusedState};
+use crate::status::state::{BackendCounts, BackendStates, GroupState, LoadState, RejectedState};
 
 /// The longest reason that an acknowledgement gives, in characters.
 const LONGEST_REASON: usize = 500;
@@ -75,13 +75,13 @@ impl ReportFacts<'_> {
             installed: short(pipeline.installed),
             live: short(pipeline.active).or_else(|| progress.active_before.clone()),
             in_sync: progress.in_sync,
-            owed_since: pending_since,
+            pending_since,
             trouble_at: trouble.as_ref().and_then(|text| self.trouble_place(text)),
             trouble,
             resources,
             backends,
             counts,
-            refused: self.rejected.iter().map(rejected_state).collect(),
+            rejected: self.rejected.iter().map(rejected_state).collect(),
             driver: pipeline.driver.0,
             driver_reason: pipeline.driver.1.map(str::to_owned),
             member_changes_total: pipeline.counts.member_changes,
@@ -181,8 +181,8 @@ pub(super) fn resource_state(
     ResourceState { name, file: dest(program), template: src(program), services }
 }
 
-fn rejected_state((key, why): (&Arc<str>, &Arc<str>)) -> RefusedState {
-    RefusedState { key: key.to_string(), why: why.to_string() }
+fn rejected_state((key, why): (&Arc<str>, &Arc<str>)) -> RejectedState {
+    RejectedState { key: key.to_string(), why: why.to_string() }
 }
 
 fn dest(program: &CompiledResource) -> String {

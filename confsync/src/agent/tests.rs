@@ -130,9 +130,9 @@ async fn a_rejected_value_is_named_and_the_others_are_applied() {
     let bad = rig.set(&web(2), "x; }");
     let state = rig.applied(bad).await;
     assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 "));
-    assert_eq!(state.refused.iter().map(|r| r.key.as_str()).collect::<Vec<_>>(), [web(2)]);
+    assert_eq!(state.rejected.iter().map(|r| r.key.as_str()).collect::<Vec<_>>(), [web(2)]);
     let good = rig.set(&web(2), "10.0.0.2:80");
-    assert!(rig.applied(good).await.refused.is_empty());
+    assert!(rig.applied(good).await.rejected.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +203,7 @@ async fn a_backend_that_a_restored_store_does_not_have_is_retained_while_it_answ
     rig.applied(store.revision()).await;
     store.restore(&older);
     rig.set(&web(3), "127.0.0.1:10");
-    let is_retained = |state: &GroupState| state.backends.values().any(|backend| backend.held);
+    let is_retained = |state: &GroupState| state.backends.values().any(|backend| backend.retained);
     let state = rig.until(|state| state.in_sync && is_retained(state)).await;
     let listed: Vec<&str> = state.backends.values().map(|backend| &*backend.addr).collect();
     assert_eq!(listed, [addr.as_str(), "127.0.0.1:10"], "the one that refuses is gone");

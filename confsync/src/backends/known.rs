@@ -20,8 +20,8 @@ pub struct KnownBackends {
     known: Backends,
     /// The values that templates saw then, those of the backends among them.
     texts: Texts,
-    /// Those of them that are absent from etcd (retained).
-    held: BTreeSet<String>,
+    /// Those of them that are absent from etcd.
+    retained: BTreeSet<String>,
     /// Those of the retained that left on purpose: their absence is no loss.
     left: BTreeSet<String>,
     /// Absent keys whose address is still routed to by another, retained key.
@@ -62,12 +62,13 @@ impl KnownBackends {
         let (missing, why) = match policy.judge(lost.len(), known, is_none_left, regressed) {
             LossJudgement::Verify { why } => (lost, why),
             LossJudgement::Accept => {
-                let held: BTreeSet<String> = self.held.intersection(&lost).cloned().collect();
-                if held.is_empty() {
+                let retained: BTreeSet<String> =
+                    self.retained.intersection(&lost).cloned().collect();
+                if retained.is_empty() {
                     return None;
                 }
-                let why = format!("{} still retained", held.len());
-                (held, why)
+                let why = format!("{} still retained", retained.len());
+                (retained, why)
             }
         };
         let place = |key: String| {
@@ -155,9 +156,9 @@ impl KnownBackends {
         losses: &MissingBackends,
     ) -> BTreeSet<String> {
         let missing = losses.missing.keys().cloned().collect();
-        let held = LossPolicy::hold(&missing, evidence);
-        self.add(seen, &held);
-        held
+        let retained = LossPolicy::retained(&missing, evidence);
+        self.add(seen, &retained);
+        retained
     }
 
     /// Adds every absent backend to `seen`, because too few are left without them, and returns
@@ -167,9 +168,9 @@ impl KnownBackends {
         let missing = self.missing(seen);
         let lost: BTreeSet<String> = missing.difference(&self.left).cloned().collect();
         let nobody = lost.is_empty() && seen.backends.is_empty();
-        let held = if nobody { missing } else { lost };
-        self.add(seen, &held);
-        held
+        let retained = if nobody { missing } else { lost };
+        self.add(seen, &retained);
+        retained
     }
 
     fn add(&self, seen: &mut ParsedKeys, keys: &BTreeSet<String>) {
@@ -183,9 +184,9 @@ impl KnownBackends {
     }
 
     /// Takes over `seen` as the backends that are routed to from now on.
-    pub fn adopt(&mut self, seen: &ParsedKeys, held: BTreeSet<String>) {
+    pub fn adopt(&mut self, seen: &ParsedKeys, retained: BTreeSet<String>) {
         let address = |key: &str| Some(&seen.backends.get(key)?.backend.addr);
-        let routed: BTreeSet<&Endpoint> = held.iter().filter_map(|key| address(key)).collect();
+        let routed: BTreeSet<&Endpoint> = retained.iter().filter_map(|key| address(key)).collect();
         let changed = changed_keys(&self.known, &seen.backends);
         let gone = changed.filter(|key| !seen.backends.contains_key(*key));
         let gone = gone.filter_map(|key| Some((key, self.known.get(key)?)));
@@ -193,29 +194,29 @@ impl KnownBackends {
         self.shadowed
             .retain(|key, addr| routed.contains(addr) && !seen.backends.contains_key(key.as_str()));
         (self.known, self.texts) = (seen.backends.clone(), seen.entries.clone());
-        self.left.retain(|key| held.contains(key));
-        self.held = held;
+        self.left.retain(|key| retained.contains(key));
+        self.retained = retained;
     }
 
     /// Drops the keys that are not read any more: the resource reads other trees now.
-    pub fn retain(&mut self, is_read: impl Fn(&str) -> bool) {
+    pub fn forget_unread(&mut self, is_read: impl Fn(&str) -> bool) {
         let known = self.known.iter().filter(|(key, _)| is_read(key));
         self.known = known.map(|(key, r)| (Arc::clone(key), Arc::clone(r))).collect();
-        self.held.retain(|key| is_read(key));
+        self.retained.retain(|key| is_read(key));
         self.left.retain(|key| is_read(key));
         self.shadowed.retain(|key, _| is_read(key));
     }
 
     /// The keys that are absent from etcd and still routed to.
     #[must_use]
-    pub fn held(&self) -> &BTreeSet<String> {
-        &self.held
+    pub fn retained(&self) -> &BTreeSet<String> {
+        &self.retained
     }
 
     /// Absent keys whose address is still routed to: the retained ones, and those that share the
     /// address of one of them.
     pub fn still_routed(&self) -> impl Iterator<Item = &String> {
-        self.held.iter().chain(self.shadowed.keys())
+        self.retained.iter().chain(self.shadowed.keys())
     }
 
     /// The backends that are routed to, by key.
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_is_held_until_it_falls_silent_or_is_registered_again() {
+    fn what_answers_is_retained_until_it_falls_silent_or_is_registered_again() {
         let policy = LossPolicy::default();
         let mut known = KnownBackends::default();
         known.adopt(&seen(&["1", "2", "3"]), BTreeSet::new());
@@ -266,17 +267,18 @@ mod tests {
             ("2", LossEvidence::Answers),
             ("3", LossEvidence::Silent),
         ]);
-        let held = known.retain_lost(&mut now, &answers, &losses);
-        assert_eq!((held.len(), now.backends.len()), (2, 2));
-        known.adopt(&now, held);
+        let retained = known.retain_lost(&mut now, &answers, &losses);
+        assert_eq!((retained.len(), now.backends.len()), (2, 2));
+        known.adopt(&now, retained);
 
         // One comes back, the other falls silent.
         let mut now = seen(&["1"]);
         let losses = known.unverified_losses(&policy, &now, false).unwrap();
         assert_eq!(losses.missing.keys().collect::<Vec<_>>(), ["/services/apache/2"]);
-        let held = known.retain_lost(&mut now, &evidence(&[("2", LossEvidence::Silent)]), &losses);
-        assert!(held.is_empty());
-        known.adopt(&now, held);
+        let retained =
+            known.retain_lost(&mut now, &evidence(&[("2", LossEvidence::Silent)]), &losses);
+        assert!(retained.is_empty());
+        known.adopt(&now, retained);
         assert_eq!(known.unverified_losses(&policy, &seen(&["1"]), false), None);
     }
 
@@ -284,8 +286,8 @@ mod tests {
     fn what_is_read_no_more_is_not_missed() {
         let mut known = KnownBackends::default();
         known.adopt(&seen(&["1", "2"]), BTreeSet::from(["/services/apache/2".to_owned()]));
-        known.retain(|key| key.ends_with('1'));
-        assert!(known.held().is_empty());
+        known.forget_unread(|key| key.ends_with('1'));
+        assert!(known.retained().is_empty());
         assert_eq!(known.unverified_losses(&LossPolicy::default(), &seen(&["1"]), false), None);
     }
 
@@ -296,9 +298,9 @@ mod tests {
         known.note_leaving(&BTreeSet::from(["/services/apache/1".to_owned()]));
         // The last file is kept meanwhile.
         let mut now = seen(&[]);
-        let held = known.retain_all_lost(&mut now);
+        let retained = known.retain_all_lost(&mut now);
         assert_eq!(now.backends.len(), 1);
-        known.adopt(&now, held);
+        known.adopt(&now, retained);
         assert_eq!(known.unverified_losses(&LossPolicy::default(), &seen(&["2"]), false), None);
         // Registered again and gone again, without a word: a loss like any other.
         known.adopt(&seen(&["1"]), BTreeSet::new());
@@ -318,12 +320,12 @@ mod tests {
         let (policy, now) = (LossPolicy::default(), moved("/services/apache/other", "1"));
         assert_eq!(known.unverified_losses(&policy, &now, false), None);
 
-        // One key is held; a second of that address came and goes.
+        // One key is retained; a second of that address came and goes.
         let mut both = seen(&["1"]);
         both.backends.extend(now.backends.clone());
-        let held = BTreeSet::from(["/services/apache/1".to_owned()]);
-        known.adopt(&both, held.clone());
-        known.adopt(&seen(&["1"]), held);
+        let retained = BTreeSet::from(["/services/apache/1".to_owned()]);
+        known.adopt(&both, retained.clone());
+        known.adopt(&seen(&["1"]), retained);
         let routed: Vec<_> = known.still_routed().cloned().collect();
         assert_eq!(routed, ["/services/apache/1", "/services/apache/other"]);
         known.adopt(&seen(&["2"]), BTreeSet::new());

@@ -108,17 +108,17 @@ impl<S: Store> LossCheck<'_, S> {
         losses: &MissingBackends,
     ) -> BTreeSet<String> {
         let evidence = gather(known, losses).await;
-        let held = known.retain_lost(seen, &evidence, losses);
-        if !held.is_subset(known.held()) {
+        let retained = known.retain_lost(seen, &evidence, losses);
+        if !retained.is_subset(known.retained()) {
             tracing::warn!(
                 resource = self.name,
-                held = held.len(),
-                gone = losses.missing.len() - held.len(),
+                retained = retained.len(),
+                gone = losses.missing.len() - retained.len(),
                 "{}: retaining unregistered backends that still accept connections",
                 losses.why
             );
         }
-        held
+        retained
     }
 
     /// Leave markers that cannot be read are no evidence that a backend failed: those that accept

@@ -110,12 +110,13 @@ impl LossPolicy {
     /// Which of the missing backends are retained. One without evidence (it could not be probed) is
     /// retained too.
     #[must_use]
-    pub fn hold(
+    pub fn retained(
         missing: &BTreeSet<String>,
         evidence: &BTreeMap<String, LossEvidence>,
     ) -> BTreeSet<String> {
-        let held = |key: &&String| matches!(evidence.get(*key), Some(LossEvidence::Answers) | None);
-        missing.iter().filter(held).cloned().collect()
+        let is_retained =
+            |key: &&String| matches!(evidence.get(*key), Some(LossEvidence::Answers) | None);
+        missing.iter().filter(is_retained).cloned().collect()
     }
 
     /// Whether a set of `count` backends, the retained ones included, may be rendered.
@@ -154,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_believed_and_what_is_doubted() {
+    fn what_is_accepted_and_what_is_verified() {
         let policy = LossPolicy::default();
-        for (missing, known, left, regressed, doubted, comment) in [
+        for (missing, known, left, regressed, verified, comment) in [
             (1, 3, 2, false, false, "one of three may go"),
             (1, 2, 1, false, false, "half may go: a deploy of two"),
             (2, 3, 1, false, true, "most may not"),
@@ -166,12 +167,12 @@ mod tests {
             (1, 1, 2, false, true, "a full replacement is a loss too"),
         ] {
             let judged = policy.judge(missing, known, left == 0, regressed);
-            assert_eq!(matches!(judged, LossJudgement::Verify { .. }), doubted, "{comment}");
+            assert_eq!(matches!(judged, LossJudgement::Verify { .. }), verified, "{comment}");
         }
     }
 
     #[test]
-    fn who_leaves_on_purpose_or_is_silent_goes_and_who_answers_is_held() {
+    fn who_leaves_on_purpose_or_is_silent_goes_and_who_answers_is_retained() {
         let missing = set(&["leaves", "answers", "silent", "unknown"]);
         let evidence = [
             ("leaves", LossEvidence::Leaving),
@@ -179,7 +180,7 @@ mod tests {
             ("silent", LossEvidence::Silent),
         ];
         let evidence = evidence.map(|(k, e)| (k.to_owned(), e)).into();
-        assert_eq!(LossPolicy::hold(&missing, &evidence), set(&["answers", "unknown"]));
+        assert_eq!(LossPolicy::retained(&missing, &evidence), set(&["answers", "unknown"]));
     }
 
     #[test]
@@ -202,8 +203,8 @@ mod tests {
             let kinds = [LossEvidence::Leaving, LossEvidence::Answers, LossEvidence::Silent];
             let evidence: BTreeMap<_, _> = ids.iter().cloned()
                 .zip(picks.iter().map(|p| kinds[usize::from(*p) % 3])).collect();
-            for held in LossPolicy::hold(&ids, &evidence) {
-                prop_assert_ne!(evidence.get(&held), Some(&LossEvidence::Leaving));
+            for retained in LossPolicy::retained(&ids, &evidence) {
+                prop_assert_ne!(evidence.get(&retained), Some(&LossEvidence::Leaving));
             }
         }
     }

@@ -5,5 +5,7 @@ pub mod loss_check;
 pub mod loss_policy;
 mod parse;
 pub mod saved;
+mod selection;
 
 pub use parse::*;
+pub use selection::{KeySelection, Values};

@@ -105,13 +105,8 @@ impl SavedBackends {
     /// The saved backends that a resource would still route to.
     #[must_use]
     pub fn known(&self, reading: &KeySelection) -> KnownBackends {
-        let entry = |(key, value): (&Arc<str>, &StoredValue)| Entry {
-            key: Arc::clone(key),
-            value: value.clone(),
-            created: self.revision,
-            modified: self.revision,
-            lease: 0,
-            ttl: None,
+        let entry = |(key, value): (&Arc<str>, &StoredValue)| {
+            Entry::new(Arc::clone(key), value.clone(), self.revision)
         };
         let mut known = KnownBackends::default();
         let seen = reading.see(self.backends.iter().map(entry));
@@ -138,14 +133,7 @@ mod tests {
     }
 
     fn snapshot(cluster: u64, revision: u64) -> Snapshot {
-        let entry = Entry {
-            key: "/services/apache/a".into(),
-            value: "10.0.0.1:80".into(),
-            created: Revision(1),
-            modified: Revision(1),
-            lease: 0,
-            ttl: None,
-        };
+        let entry = Entry::new("/services/apache/a", "10.0.0.1:80", Revision(1));
         let entries = [(Arc::clone(&entry.key), entry)].into_iter().collect();
         Snapshot { revision: Revision(revision), cluster, entries }
     }

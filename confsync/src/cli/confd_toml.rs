@@ -144,13 +144,13 @@ impl ConfdToml {
                         the CA that signed etcd's"
                 .into());
         }
-        let said = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-        if said(&self.srv_record) {
+        let is_given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        if is_given(&self.srv_record) {
             return Err("srv_record: _etcd-client-ssl._tcp and _etcd-client._tcp are looked up; \
                         set srv_domain to the domain"
                 .into());
         }
-        if said(&self.auth_token) {
+        if is_given(&self.auth_token) {
             return Err("auth_token: it belongs to a store other than etcd".into());
         }
         Ok(())
@@ -240,13 +240,13 @@ mod tests {
         assert!(file.notes.is_empty());
         assert_eq!(file.password().as_deref(), Some("secret"));
         let layer = file.layer(&|_| None);
-        let said = |setting| layer.one(setting).map(|given| given.text.as_str());
+        let text_of = |setting| layer.one(setting).map(|given| given.text.as_str());
         assert_eq!(
-            (said(&DRY_RUN), said(&SYNC_ONLY), said(&ONCE)),
+            (text_of(&DRY_RUN), text_of(&SYNC_ONLY), text_of(&ONCE)),
             (Some("true"), Some("true"), None)
         );
-        assert_eq!((said(&log::LEVEL), said(&INTERVAL)), (Some("error"), Some("600")));
-        assert_eq!((said(&CONFDIR), said(&PREFIX)), (Some("/c"), Some("/p")));
+        assert_eq!((text_of(&log::LEVEL), text_of(&INTERVAL)), (Some("error"), Some("600")));
+        assert_eq!((text_of(&CONFDIR), text_of(&PREFIX)), (Some("/c"), Some("/p")));
         let found = connect(text, &[], &[("ETCD_PASSWORD", "secret")]);
         assert_eq!((found.endpoints, found.api), (vec!["https://a:2379".to_owned()], Api::V3));
         assert_eq!(found.tls.cert.as_deref(), Some(Path::new("/cert")));

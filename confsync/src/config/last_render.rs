@@ -94,17 +94,6 @@ mod tests {
     use common::model::{Entry, Revision};
     use proptest::prelude::*;
 
-    fn entry((key, value): (&str, &str)) -> Entry {
-        Entry {
-            key: key.into(),
-            value: value.into(),
-            created: Revision(1),
-            modified: Revision(1),
-            lease: 0,
-            ttl: None,
-        }
-    }
-
     fn program(template: &str) -> (SampleConfdir, CompiledResource) {
         let sample = SampleConfdir::new("prefix = \"/app\"\nkeys = [\"/\"]\n", template);
         let program = sample.group().programs.remove(0);
@@ -112,7 +101,10 @@ mod tests {
     }
 
     fn render(program: &CompiledResource, last: &mut LastRender, keys: &[(&str, &str)]) -> String {
-        let seen = program.resource.reading.see(keys.iter().copied().map(entry));
+        let seen = program
+            .resource
+            .reading
+            .see(keys.iter().map(|(key, value)| Entry::new(*key, *value, Revision(1))));
         let text = program.render_after(last, &seen).unwrap().plain().bytes;
         String::from_utf8(text).unwrap()
     }

@@ -16,8 +16,8 @@ use crate::config::confdir::LiveMembership;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::proxy::Proxy;
 use crate::proxy::haproxy::{self, Backends, DepartedServer, Runtime, RuntimeError};
+use crate::proxy::membership::folder::WorkerUser;
 use crate::proxy::membership::nginx_lua::NginxLua;
-use crate::proxy::membership::table::WorkerUser;
 pub use crate::proxy::pools::{
     Arrangement, DepartedMember, Pools, PublishError, ReadBack, RenderedFile,
 };

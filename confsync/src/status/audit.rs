@@ -71,14 +71,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         let mut routes = Routes::new();
         for (key, addr, lease, revision) in all {
-            let entry = Entry {
-                key: (*key).into(),
-                value: (*addr).into(),
-                created: Revision(*revision),
-                modified: Revision(*revision),
-                lease: *lease,
-                ttl: None,
-            };
+            let entry = Entry { lease: *lease, ..Entry::new(*key, *addr, Revision(*revision)) };
             routes.insert((*key).into(), ((*addr).into(), 1));
             snapshot.entries.insert((*key).into(), entry);
         }

@@ -27,12 +27,12 @@ pub fn words(before: Option<&Routes>, now: &Routes) -> String {
             (None, None) => {}
         }
     }
-    let parts = [said(&joined, "joined"), said(&left, "left"), said(&changed, "changed")];
+    let parts = [part(&joined, "joined"), part(&left, "left"), part(&changed, "changed")];
     let text = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     if text.is_empty() { "the same backends, other settings".to_owned() } else { text }
 }
 
-fn said(addrs: &[String], what: &str) -> Option<String> {
+fn part(addrs: &[String], what: &str) -> Option<String> {
     let named = addrs.get(..NAMED).unwrap_or(addrs).join(", ");
     match addrs.len().saturating_sub(NAMED) {
         _ if addrs.is_empty() => None,

@@ -132,7 +132,7 @@ fn backends(registry: &mut Registry, states: &States) {
         |s| s.retained,
     );
     gauge(registry, states, "values_refused", "Values withheld from the templates", |s| {
-        s.refused.len() as u64
+        s.rejected.len() as u64
     });
 }
 
@@ -174,13 +174,13 @@ fn revisions(registry: &mut Registry, states: &States) {
         "The revision that no older worker is left of",
         |s| s.quiesced,
     );
-    let owed = Family::<BySet, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    let pending = Family::<BySet, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
     for state in states.values() {
-        let since = state.owed_since.and_then(|at| SystemTime::now().duration_since(at).ok());
-        owed.get_or_create(&label(state)).set(since.unwrap_or_default().as_secs_f64());
+        let since = state.pending_since.and_then(|at| SystemTime::now().duration_since(at).ok());
+        pending.get_or_create(&label(state)).set(since.unwrap_or_default().as_secs_f64());
     }
     let help = "How long what is wanted has not been live";
-    registry.register_with_unit("owed", help, Unit::Seconds, owed);
+    registry.register_with_unit("owed", help, Unit::Seconds, pending);
 }
 
 fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {

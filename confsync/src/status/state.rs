@@ -39,8 +39,8 @@ pub struct GroupState {
     /// Whether what is wanted is active.
     pub in_sync: bool,
     /// Since when it is not.
-    #[serde(serialize_with = "maybe_millis")]
-    pub owed_since: Option<SystemTime>,
+    #[serde(rename = "owed_since", serialize_with = "maybe_millis")]
+    pub pending_since: Option<SystemTime>,
     /// Why the last step failed, or why the newest revision is not rendered.
     pub trouble: Option<String>,
     /// The position of the failure, if its text names a file and a line.
@@ -54,7 +54,8 @@ pub struct GroupState {
     #[serde(skip)]
     pub counts: BackendCounts,
     /// Rejected values, and why.
-    pub refused: Vec<RefusedState>,
+    #[serde(rename = "refused")]
+    pub rejected: Vec<RejectedState>,
     /// The driver that changes members in the running proxy; `reload` if there is none.
     pub driver: &'static str,
     /// Why a better driver is not used.
@@ -101,11 +102,11 @@ impl BackendCounts {
     pub fn replace(&mut self, before: Option<&BackendState>, now: Option<&BackendState>) {
         let count = |state: Option<&BackendState>| {
             let wanted = state.is_some_and(|state| !state.leaving);
-            (usize::from(wanted), usize::from(state.is_some_and(|state| state.held)))
+            (usize::from(wanted), usize::from(state.is_some_and(|state| state.retained)))
         };
-        let ((wanted_before, held_before), (wanted, held)) = (count(before), count(now));
+        let ((wanted_before, retained_before), (wanted, retained)) = (count(before), count(now));
         self.wanted = (self.wanted + wanted).saturating_sub(wanted_before);
-        self.retained = (self.retained + held).saturating_sub(held_before);
+        self.retained = (self.retained + retained).saturating_sub(retained_before);
     }
 }
 
@@ -123,7 +124,8 @@ pub struct BackendState {
     /// Its zone, if it has one.
     pub zone: Option<String>,
     /// Retained although etcd does not have it, because its loss is not verified.
-    pub held: bool,
+    #[serde(rename = "held")]
+    pub retained: bool,
     /// Proven to be routed to, with this address and weight.
     pub live: bool,
     /// No longer wanted, and routed to until the next load is proven.
@@ -135,7 +137,7 @@ pub struct BackendState {
 
 /// A rejected value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RefusedState {
+pub struct RejectedState {
     /// Its key.
     pub key: String,
     /// The reason, for an operator.
@@ -178,13 +180,13 @@ impl GroupState {
             installed: None,
             live: None,
             in_sync: false,
-            owed_since: None,
+            pending_since: None,
             trouble: None,
             trouble_at: None,
             resources: Vec::new(),
             backends: BackendStates::new(),
             counts: BackendCounts::default(),
-            refused: Vec::new(),
+            rejected: Vec::new(),
             driver: "reload",
             driver_reason: None,
             member_changes_total: 0,
@@ -223,8 +225,8 @@ impl GroupState {
         if let Some(stale) = &self.stale {
             text.push_str(&format!("; {stale}"));
         }
-        if !self.refused.is_empty() {
-            text.push_str(&format!("; {} rejected", plural(self.refused.len(), "value")));
+        if !self.rejected.is_empty() {
+            text.push_str(&format!("; {} rejected", plural(self.rejected.len(), "value")));
         }
         if self.counts.retained > 0 {
             let retained = plural(self.counts.retained, "backend");
@@ -237,8 +239,10 @@ impl GroupState {
     /// pending for longer than `patience`.
     #[must_use]
     pub fn ready(&self, patience: Duration) -> bool {
-        let owed = self.owed_since.and_then(|since| since.elapsed().ok());
-        self.live.is_some() && self.stale.is_none() && owed.is_none_or(|owed| owed < patience)
+        let pending = self.pending_since.and_then(|since| since.elapsed().ok());
+        self.live.is_some()
+            && self.stale.is_none()
+            && pending.is_none_or(|pending| pending < patience)
     }
 }
 

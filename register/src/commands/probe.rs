@@ -124,8 +124,8 @@ mod tests {
     #[test]
     fn everything_that_is_not_ready_is_said_at_once() {
         let services = [service(&["exec:no-such-1"]), service(&["exec:no-such-2", "none"])];
-        let said = prepare(&services).unwrap_err().to_string();
-        assert_eq!(said.lines().count(), 2, "{said}");
-        assert!(said.starts_with("/services/a/1, `exec:no-such-1`: there is no"), "{said}");
+        let message = prepare(&services).unwrap_err().to_string();
+        assert_eq!(message.lines().count(), 2, "{message}");
+        assert!(message.starts_with("/services/a/1, `exec:no-such-1`: there is no"), "{message}");
     }
 }

@@ -210,8 +210,8 @@ port = [1, 2]
 
     #[test]
     fn a_document_that_is_not_toml_is_named_with_its_line() {
-        let said = mistakes_of("[defaults]\nttl = \n");
-        assert!(said.starts_with("services.toml line 2: "), "{said}");
+        let message = mistakes_of("[defaults]\nttl = \n");
+        assert!(message.starts_with("services.toml line 2: "), "{message}");
         assert!(mistakes_of("service = 1").contains("write `[[service]]`"));
         assert!(mistakes_of("zzz = 1").ends_with("`zzz` is unknown"));
     }

@@ -98,7 +98,7 @@ pub(super) fn target(
     let (Some((service, folder)), Some(host), Some(port)) = (folder, host, port) else {
         return None;
     };
-    notes.extend(doubtful(&host));
+    notes.extend(advice_on(&host));
     let addr = Endpoint::new(host, port).ok()?;
     // Without an id it is the host that makes a bad key.
     let key = if from.is_given(&ID) {
@@ -130,7 +130,7 @@ fn reachable(host: &Host) -> Result<(), String> {
     if many { Err(format!("{host} is not the address of one machine")) } else { Ok(()) }
 }
 
-fn doubtful(host: &Host) -> Option<String> {
+fn advice_on(host: &Host) -> Option<String> {
     let loopback = match host {
         Host::V4(ip) => ip.is_loopback(),
         Host::V6(ip) => ip.is_loopback(),

@@ -83,19 +83,22 @@ fn everything_can_be_said() {
 #[test]
 fn an_unset_variable_in_a_unit_is_named() {
     let words = ["run", "--service", "apache", "--host", "", "--port", ""];
-    let said = sources(&words, &[]).resolve(None).unwrap_err().to_string();
+    let message = sources(&words, &[]).resolve(None).unwrap_err().to_string();
     assert_eq!(
-        said,
+        message,
         "--host is empty; is a variable in the unit file unset?\n\
          --port is empty; is a variable in the unit file unset?"
     );
     let words = ["run", "--service", "apache", "--port", "80"];
-    let said = sources(&words, &[("COREOS_PRIVATE_IPV4", "")]).resolve(None).unwrap_err();
-    assert!(said.to_string().starts_with("COREOS_PRIVATE_IPV4 (for --host) is empty"), "{said}");
-    let said = sources(&words, &[]).resolve(None).unwrap_err().to_string();
+    let message = sources(&words, &[("COREOS_PRIVATE_IPV4", "")]).resolve(None).unwrap_err();
     assert!(
-        said.starts_with("--host is required") && said.contains("COREOS_PRIVATE_IPV4"),
-        "{said}"
+        message.to_string().starts_with("COREOS_PRIVATE_IPV4 (for --host) is empty"),
+        "{message}"
+    );
+    let message = sources(&words, &[]).resolve(None).unwrap_err().to_string();
+    assert!(
+        message.starts_with("--host is required") && message.contains("COREOS_PRIVATE_IPV4"),
+        "{message}"
     );
 }
 
@@ -146,27 +149,27 @@ fn each_mistake_is_refused_with_a_remedy() {
             "--check-insecure: `maybe` is neither true nor false",
         ),
     ] {
-        let said = apache(line).unwrap_err();
-        assert!(said.contains(part), "{line}: {said}");
-        assert_eq!(said.lines().count(), 1, "{line}: {said}");
+        let message = apache(line).unwrap_err();
+        assert!(message.contains(part), "{line}: {message}");
+        assert_eq!(message.lines().count(), 1, "{line}: {message}");
     }
     for (host, part) in
         [("0.0.0.0", "where to listen"), ("224.0.0.1", "one machine"), ("::", "listen")]
     {
-        let said = run(&format!("--service apache --host {host} --port 80")).unwrap_err();
-        assert!(said.contains(part), "{said}");
+        let message = run(&format!("--service apache --host {host} --port 80")).unwrap_err();
+        assert!(message.contains(part), "{message}");
     }
 }
 
 #[test]
 fn all_mistakes_are_said_at_once() {
-    let said = run("--service a/b --port 0 --ttl 1s --check exec: --rise x").unwrap_err();
-    let places: Vec<_> = said.lines().filter_map(|line| line.split([':', ' ']).next()).collect();
+    let message = run("--service a/b --port 0 --ttl 1s --check exec: --rise x").unwrap_err();
+    let places: Vec<_> = message.lines().filter_map(|line| line.split([':', ' ']).next()).collect();
     assert_eq!(places, ["--service", "--host", "--port", "--check", "--rise", "--ttl"]);
 }
 
 #[test]
-fn doubtful_hosts_are_noted_and_taken() {
+fn unusual_hosts_are_noted_and_taken() {
     for (host, part) in [("127.0.0.1", "loopback"), ("::1", "loopback"), ("web1", "is a name")] {
         let config = run(&format!("--service apache --host {host} --port 80")).unwrap();
         assert!(config.notes[0].contains(part), "{:?}", config.notes);
@@ -219,13 +222,13 @@ fn flags_beat_the_file_and_the_file_beats_the_machine() {
     assert!(config.services.iter().all(|s| s.policy.interval.as_secs() == 9));
     assert_eq!(config.services[1].value, "10.0.0.2:6379");
     let words = ["run", "--config", "x/services.toml", "--service", "apache"];
-    let said = sources(&words, &[]).resolve(Some(SERVICES)).unwrap_err().to_string();
-    assert!(said.starts_with("--service cannot be given together with --config"), "{said}");
+    let message = sources(&words, &[]).resolve(Some(SERVICES)).unwrap_err().to_string();
+    assert!(message.starts_with("--service cannot be given together with --config"), "{message}");
 }
 
 #[test]
 fn a_file_is_judged_as_a_whole() {
-    let said = file(
+    let message = file(
         "[defaults]\nhost = \"10.0.0.1\"\nttl = \"20s\"\nzone = \"\"\n\
          [[service]]\nservice = \"a\"\nport = 1\ninterval = \"8s\"\n\
          [[service]]\nservice = \"a\"\nport = 2\n\
@@ -233,7 +236,7 @@ fn a_file_is_judged_as_a_whole() {
     )
     .unwrap_err();
     assert_eq!(
-        said,
+        message,
         "services.toml line 4, `zone` is empty; is a variable in the unit file unset?\n\
          services.toml line 12: `service` is required: the service's name, such as `apache`\n\
          services.toml line 14, `expect`: `x` is not a set of HTTP statuses from 200 to 599; \
@@ -249,8 +252,8 @@ fn a_file_is_judged_as_a_whole() {
 
 #[test]
 fn a_missing_file_is_said_with_its_name() {
-    let said = sources(&["run", "--config", "/nowhere/s.toml"], &[]).load().unwrap_err();
-    assert!(said.to_string().contains("cannot read `/nowhere/s.toml`"), "{said}");
+    let message = sources(&["run", "--config", "/nowhere/s.toml"], &[]).load().unwrap_err();
+    assert!(message.to_string().contains("cannot read `/nowhere/s.toml`"), "{message}");
 }
 
 #[test]
@@ -289,12 +292,12 @@ fn remove_needs_only_the_instance() {
         ("apache", true, "no key of a service"),
         ("/confsync/members/lb", true, "no key of a service"),
     ] {
-        let said = named(key, force).unwrap_err().to_string();
-        assert!(said.contains(part), "{said}");
+        let message = named(key, force).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
     }
-    let said =
+    let message =
         sources(&["remove", "--drain-min", "x"], &[]).removal(None, false).unwrap_err().to_string();
-    assert_eq!(said.lines().count(), 4, "{said}");
+    assert_eq!(message.lines().count(), 4, "{message}");
 }
 
 proptest! {

@@ -12,12 +12,8 @@ fn book() -> Bookkeeping {
 
 fn entry(key: &str, value: &impl serde::Serialize) -> (String, Entry) {
     let entry = Entry {
-        key: key.into(),
-        value: serde_json::to_string(value).unwrap().as_str().into(),
-        created: Revision(1),
-        modified: Revision(1),
         lease: 1,
-        ttl: None,
+        ..Entry::new(key, serde_json::to_string(value).unwrap().as_str(), Revision(1))
     };
     (key.to_owned(), entry)
 }

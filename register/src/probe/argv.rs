@@ -127,12 +127,12 @@ mod tests {
             ("PGPASSWORD=x psql -c 1", "PGPASSWORD=x"),
             ("~/check", "~/"),
         ] {
-            let said = split(command).unwrap_err().to_string();
-            assert!(said.contains(&format!("`{operator}`")), "{command}: {said}");
-            assert!(said.contains("exec:sh -c "), "{command}: {said}");
+            let message = split(command).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{operator}`")), "{command}: {message}");
+            assert!(message.contains("exec:sh -c "), "{command}: {message}");
         }
-        let said = split("cd /srv && ./check").unwrap_err().to_string();
-        assert!(said.contains("write exec:sh -c 'cd /srv && ./check'"), "{said}");
+        let message = split("cd /srv && ./check").unwrap_err().to_string();
+        assert!(message.contains("write exec:sh -c 'cd /srv && ./check'"), "{message}");
     }
 
     #[test]

@@ -226,12 +226,12 @@ mod tests {
         let kept = TcpStream::connect(address).await.unwrap();
         let never = CancellationToken::new();
         let ms = Duration::from_millis;
-        let mut said = Vec::new();
+        let mut message = Vec::new();
         let end = wait(
             std::slice::from_ref(&backend),
             ms(100),
             ms(600),
-            |missing| said.push(missing.to_owned()),
+            |missing| message.push(missing.to_owned()),
             &never,
         )
         .await;

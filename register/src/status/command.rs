@@ -105,8 +105,8 @@ mod tests {
             ("/weight/x", "", 400, "from 1 to"),
             ("/stop", "", 404, "PUT /weight/N"),
         ] {
-            let (said, text) = read(path, query, &two).unwrap_err();
-            assert_eq!(said, status, "{path}?{query}: {text}");
+            let (message, text) = read(path, query, &two).unwrap_err();
+            assert_eq!(message, status, "{path}?{query}: {text}");
             assert!(text.contains(part), "{text}");
         }
     }

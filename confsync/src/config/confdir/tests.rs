@@ -141,9 +141,9 @@ fn a_relative_dest_is_taken_from_the_working_directory() {
 
 #[test]
 fn a_mistake_with_a_place_is_one_that_editors_follow() {
-    let said = |text: &str| ConfdirMistake { file: "t".into(), text: text.into() }.to_string();
-    assert_eq!(said("2:1: no"), "t:2:1: no");
-    assert_eq!(said("no"), "t: no");
+    let message = |text: &str| ConfdirMistake { file: "t".into(), text: text.into() }.to_string();
+    assert_eq!(message("2:1: no"), "t:2:1: no");
+    assert_eq!(message("no"), "t: no");
 }
 
 #[test]
@@ -178,13 +178,13 @@ fn with(lines: &str) -> (Resource, Vec<String>) {
     let toml = format!("[template]\nsrc=\"t\"\ndest=\"/d\"\n{lines}");
     let folder = Folder::with(&[("conf.d/a.toml", &toml), ("templates/t", "")]);
     let mut confdir = folder.load().unwrap();
-    let said = confdir.notes.iter().map(|note| format!("{} {}", note.ignored, note.text));
-    (confdir.resources.remove(0), said.collect())
+    let message = confdir.notes.iter().map(|note| format!("{} {}", note.ignored, note.text));
+    (confdir.resources.remove(0), message.collect())
 }
 
 #[test]
 fn keys_are_joined_to_the_prefix_and_cleaned_as_confd_does_it() {
-    for (lines, trees, prefix, said) in [
+    for (lines, trees, prefix, message) in [
         ("keys=[\"/\"]", "/", "/", ""),
         ("keys=[\"\"]", "/", "/", ""),
         ("keys=[\"/app/\"]\nprefix=\"/\"", "/app", "/", ""),
@@ -201,8 +201,8 @@ fn keys_are_joined_to_the_prefix_and_cleaned_as_confd_does_it() {
         let read: Vec<_> = resource.reading.trees.iter().map(ToString::to_string).collect();
         assert_eq!(read, [trees], "{lines}");
         assert_eq!(resource.reading.prefix.as_str(), prefix, "{lines}");
-        let says = |note: &String| note.contains(said);
-        let as_it_is = said.is_empty() && notes.is_empty();
+        let says = |note: &String| note.contains(message);
+        let as_it_is = message.is_empty() && notes.is_empty();
         assert!(as_it_is || notes.iter().any(says), "{lines}: {notes:?}");
     }
 }

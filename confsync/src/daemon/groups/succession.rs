@@ -33,7 +33,7 @@ impl EndedGroups {
         let known = |program: &CompiledResource| {
             let (name, mut known) = self.known_backends.remove_entry(&program.resource.name)?;
             let trees = &program.resource.reading.trees;
-            known.retain(|key| trees.iter().any(|tree| tree.covers(key)));
+            known.forget_unread(|key| trees.iter().any(|tree| tree.covers(key)));
             Some((name, known))
         };
         let known_backends = group.programs.iter().filter_map(known).collect();

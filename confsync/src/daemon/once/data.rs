@@ -25,14 +25,7 @@ pub fn from_file(path: &Path) -> anyhow::Result<Snapshot> {
             serde_json::Value::String(text) => text,
             other => other.to_string(),
         };
-        let entry = Entry {
-            key: key.into(),
-            value: text.as_str().into(),
-            created: Revision(1),
-            modified: Revision(1),
-            lease: 0,
-            ttl: None,
-        };
+        let entry = Entry::new(key, text.as_str(), Revision(1));
         (Arc::clone(&entry.key), entry)
     };
     Ok(Snapshot { entries: values.into_iter().map(entry).collect(), ..Snapshot::default() })

@@ -97,14 +97,7 @@ mod tests {
         };
         let json = r#"{"addr":"10.0.0.2:80","weight":3}"#;
         let read = |pairs: &[(&str, &str)]| {
-            let entry = |(key, value): &(&str, &str)| Entry {
-                key: (*key).into(),
-                value: (*value).into(),
-                created: Revision(1),
-                modified: Revision(1),
-                lease: 0,
-                ttl: None,
-            };
+            let entry = |(key, value): &(&str, &str)| Entry::new(*key, *value, Revision(1));
             KeysOnce::count(&reading, pairs.iter().map(entry))
         };
         let texts = |texts: &Texts| -> Vec<(String, String)> {

@@ -3,7 +3,8 @@
 //!
 //! * [`layout`] defines the files: the contract with `lua/membership.lua`.
 //! * [`roster`] decides which writes change a table. Pure.
-//! * [`table`] carries them out, and counts the requests in flight.
+//! * [`table`] carries them out and reads what the workers count; [`folder`] has all tables, and
+//!   counts the requests in flight.
 //! * [`claims`] knows which workers are alive, and orders our writes before their reads.
 //! * [`nginx_text`] writes the lines of nginx's configuration that use a table, and [`file_writer`]
 //!   the files that have them.
@@ -25,6 +26,7 @@
 
 pub mod claims;
 mod file_writer;
+pub mod folder;
 pub mod layout;
 pub mod nginx_lua;
 pub mod nginx_text;

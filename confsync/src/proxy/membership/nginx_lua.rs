@@ -8,9 +8,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::file_writer::{FileWriter, Members, kept_directives};
+use super::folder::{TableFolder, WorkerUser};
 use super::layout::{CAPACITY, MAX_CAPACITY};
 use super::nginx_text::{BalancerSettings, Balancing};
-use super::table::{TableFolder, WorkerUser};
 use super::upstreams::{LiveUpstreams, MembershipError};
 use crate::install::Wanted;
 use crate::proxy::pools::{

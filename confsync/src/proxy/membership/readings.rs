@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::claims::WorkerColumns;
+use super::folder::open_known;
 use super::layout::{
     COUNTS_DATA, COUNTS_MAGIC, HEAD_AT, HEAD_BYTES, HEALTH, Head, MEMBERS_MAGIC, SLOT, SlotRecord,
     SlotState, WORKERS_MAGIC, slot_at,
 };
-use super::table::{open_known, traffic_of};
+use super::table::traffic_of;
 use crate::proxy::pools::{Ejection, MemberTraffic};
 
 /// The members of all tables, and those that left and still have requests.

@@ -11,9 +11,10 @@ use common::model::{Endpoint, Host};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep_until};
 
+use super::folder::TableFolder;
 use super::layout::MemberId;
 use super::roster::{Joining, TableFull};
-use super::table::{MemberTable, TableFolder, Traffic};
+use super::table::{MemberTable, Traffic};
 use super::worker_state::{self, WorkerStateError};
 use crate::proxy::pools::DepartedMember;
 pub use crate::template::{UpstreamMember, UpstreamMembers};

@@ -9,8 +9,8 @@ use super::*;
 async fn the_exit_code_decides_and_the_output_is_the_reason() {
     assert_eq!(plain("exec:true").await, Verdict::Pass);
     assert_eq!(why(plain("exec:false").await), "exit code 1");
-    let said = why(plain("exec:sh -c 'echo out; echo \"no  \u{7}db\" >&2; exit 3'").await);
-    assert_eq!(said, "exit code 3: no  \\u{7}db");
+    let message = why(plain("exec:sh -c 'echo out; echo \"no  \u{7}db\" >&2; exit 3'").await);
+    assert_eq!(message, "exit code 3: no  \\u{7}db");
     assert_eq!(why(plain("exec:sh -c 'kill -9 $$'").await), "killed by signal 9");
 }
 
@@ -22,8 +22,9 @@ async fn no_shell_reads_the_words() {
 
 #[tokio::test]
 async fn output_without_end_neither_blocks_nor_fills_us() {
-    let said = why(plain("exec:sh -c 'head -c 10000000 /dev/zero | tr \"\\\\0\" x; exit 1'").await);
-    assert_eq!(said, format!("exit code 1: {}", "x".repeat(200)));
+    let message =
+        why(plain("exec:sh -c 'head -c 10000000 /dev/zero | tr \"\\\\0\" x; exit 1'").await);
+    assert_eq!(message, format!("exit code 1: {}", "x".repeat(200)));
 }
 
 /// The commands hold a pipe open; it ends when the last of them is gone.
@@ -43,8 +44,8 @@ async fn all_gone(script: &str, timeout: Duration) -> Verdict {
 
 #[tokio::test]
 async fn the_whole_group_is_killed_at_the_deadline() {
-    let said = why(all_gone("sleep 300 & sleep 300", Duration::from_millis(500)).await);
-    assert_eq!(said, "no answer within 500ms while running `sh`");
+    let message = why(all_gone("sleep 300 & sleep 300", Duration::from_millis(500)).await);
+    assert_eq!(message, "no answer within 500ms while running `sh`");
 }
 
 #[tokio::test]
@@ -69,8 +70,8 @@ fn a_missing_command_is_said_before_anything_starts() {
         ("exec:/etc/passwd", "`/etc/passwd` cannot be executed"),
     ] {
         let check = Check::parse(text, &own, &HttpOptions::default()).unwrap();
-        let said =
+        let message =
             Probe::prepare(check, Duration::from_secs(1), &mut Trust::default()).unwrap_err();
-        assert_eq!(said, part);
+        assert_eq!(message, part);
     }
 }

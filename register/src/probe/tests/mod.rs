@@ -75,8 +75,8 @@ async fn statuses_decide_and_redirects_are_not_followed() {
     }
     let server = serve(Answer::Text("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")).await;
     let strict = HttpOptions { expect: "200-299".parse().unwrap(), ..HttpOptions::default() };
-    let said = why(found(&format!("http://{}", server.address()), &strict).await);
-    assert_eq!(said, "status 302 Found, expected 200-299");
+    let message = why(found(&format!("http://{}", server.address()), &strict).await);
+    assert_eq!(message, "status 302 Found, expected 200-299");
 }
 
 #[tokio::test]
@@ -84,8 +84,8 @@ async fn the_body_is_searched_as_far_as_64_kib_and_across_pieces() {
     let server = serve(Answer::Text(OK)).await;
     let at = format!("http://{}", server.address());
     assert_eq!(found(&at, &body("ok")).await, Verdict::Pass);
-    let said = why(found(&at, &body("ready")).await);
-    assert_eq!(said, "the body (up to 64 KiB of it) does not contain `ready`");
+    let message = why(found(&at, &body("ready")).await);
+    assert_eq!(message, "the body (up to 64 KiB of it) does not contain `ready`");
     // An endless body: whoever read it all would never answer.
     let server = serve(Answer::Endless("HTTP/1.1 200 OK\r\n\r\nalive", "zzzzzzz")).await;
     let at = format!("http://{}", server.address());
@@ -97,10 +97,10 @@ async fn the_body_is_searched_as_far_as_64_kib_and_across_pieces() {
     assert_eq!(found(&at, &body("the end")).await, Verdict::Pass);
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort";
     let server = serve(Answer::Text(cut)).await;
-    let said = why(found(&format!("http://{}", server.address()), &body("nope")).await);
-    assert!(said.starts_with("the body breaks off"), "{said}");
-    let said = why(plain(&format!("http://{}", server.address())).await);
-    assert!(said.starts_with("the body breaks off"), "{said}");
+    let message = why(found(&format!("http://{}", server.address()), &body("nope")).await);
+    assert!(message.starts_with("the body breaks off"), "{message}");
+    let message = why(plain(&format!("http://{}", server.address())).await);
+    assert!(message.starts_with("the body breaks off"), "{message}");
 }
 
 #[tokio::test]
@@ -133,34 +133,34 @@ async fn silence_and_dripping_end_at_the_deadline() {
         (Answer::Drip(long, "xxxxxxxxxxxxxxxxxxxx"), "reading the body"),
     ] {
         let server = serve(answer).await;
-        let said = why(found(&format!("http://{}", server.address()), &body("y")).await);
-        assert_eq!(said, format!("no answer within 10s while {phase}"));
+        let message = why(found(&format!("http://{}", server.address()), &body("y")).await);
+        assert_eq!(message, format!("no answer within 10s while {phase}"));
     }
     // Also where nothing in the body decides.
     let server = serve(Answer::Drip(long, "xxxxxxxxxxxxxxxxxxxx")).await;
-    let said = why(plain(&format!("http://{}", server.address())).await);
-    assert_eq!(said, "no answer within 10s while reading the body");
+    let message = why(plain(&format!("http://{}", server.address())).await);
+    assert_eq!(message, "no answer within 10s while reading the body");
     let server = serve(Answer::Silence).await;
-    let said = why(plain(&format!("h2c://{}", server.address())).await);
-    assert!(said.starts_with("no answer within 10s while "), "{said}");
-    let said = why(plain(&format!("https://{}", server.address())).await);
-    assert_eq!(said, "no answer within 10s while negotiating TLS");
+    let message = why(plain(&format!("h2c://{}", server.address())).await);
+    assert!(message.starts_with("no answer within 10s while "), "{message}");
+    let message = why(plain(&format!("https://{}", server.address())).await);
+    assert_eq!(message, "no answer within 10s while negotiating TLS");
 }
 
 #[tokio::test]
 async fn what_is_not_http_or_too_long_is_a_failure_with_words() {
     let server = serve(Answer::Text("SSH-2.0-OpenSSH_9.2\r\n")).await;
-    let said = why(plain(&format!("http://{}", server.address())).await);
-    assert!(said.starts_with("the response is not HTTP of the expected version"), "{said}");
+    let message = why(plain(&format!("http://{}", server.address())).await);
+    assert!(message.starts_with("the response is not HTTP of the expected version"), "{message}");
     let server = serve(Answer::Endless("HTTP/1.1 200 OK\r\nX: ", "zzzzzzzz")).await;
-    let said = why(plain(&format!("http://{}", server.address())).await);
-    assert!(said.contains("too large"), "{said}");
+    let message = why(plain(&format!("http://{}", server.address())).await);
+    assert!(message.contains("too large"), "{message}");
     let server = serve(Answer::Text("")).await;
-    let said = why(plain(&format!("http://{}", server.address())).await);
-    assert!(said.contains("closed"), "{said}");
+    let message = why(plain(&format!("http://{}", server.address())).await);
+    assert!(message.contains("closed"), "{message}");
     let server = serve(Answer::Reset).await;
-    let said = why(plain(&format!("http://{}", server.address())).await);
-    assert!(said.contains("reset"), "{said}");
+    let message = why(plain(&format!("http://{}", server.address())).await);
+    assert!(message.contains("reset"), "{message}");
 }
 
 #[tokio::test]
@@ -169,8 +169,8 @@ async fn tcp_is_a_connection_and_nothing_more() {
     let at = server.address();
     assert_eq!(plain(&format!("tcp://{at}")).await, Verdict::Pass);
     server.stop().await;
-    let said = why(plain(&format!("tcp://{at}")).await);
-    assert_eq!(said, format!("cannot connect to {at}: Connection refused"));
+    let message = why(plain(&format!("tcp://{at}")).await);
+    assert_eq!(message, format!("cannot connect to {at}: Connection refused"));
 }
 
 #[tokio::test]
@@ -179,8 +179,8 @@ async fn names_and_ipv6_are_reached() {
     let port = server.address().port();
     // `localhost` may be ::1 first, where nobody listens.
     assert_eq!(plain(&format!("http://localhost:{port}/")).await, Verdict::Pass);
-    let said = why(plain("http://no-such-name.invalid/").await);
-    assert!(said.starts_with("cannot look up no-such-name.invalid"), "{said}");
+    let message = why(plain("http://no-such-name.invalid/").await);
+    assert!(message.starts_with("cannot look up no-such-name.invalid"), "{message}");
     // Not every machine that tests run on has IPv6.
     if let Ok(server) = serve_at("[::1]:0", Answer::Text(OK)).await {
         let at = server.address();
@@ -200,8 +200,8 @@ async fn unix_sockets_are_reached() {
     assert_eq!(plain(&format!("http://unix:{path}:/health")).await, Verdict::Pass);
     let request = server.request().await;
     assert!(request.starts_with("GET /health HTTP/1.1\r\nHost: localhost\r\n"), "{request}");
-    let said = why(plain("unix:/nowhere/app.sock").await);
-    assert_eq!(said, "cannot connect to unix:/nowhere/app.sock: No such file or directory");
+    let message = why(plain("unix:/nowhere/app.sock").await);
+    assert_eq!(message, "cannot connect to unix:/nowhere/app.sock: No such file or directory");
 }
 
 #[tokio::test]

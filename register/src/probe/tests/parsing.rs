@@ -88,9 +88,9 @@ fn what_is_no_check_is_refused() {
         ("exec:   ", "names no command"),
         ("exec:'", "without its partner"),
     ] {
-        let said = parse(text).unwrap_err().to_string();
-        assert!(said.contains(part), "{text}: {said}");
-        assert!(!said.contains("secret"), "{said}");
+        let message = parse(text).unwrap_err().to_string();
+        assert!(message.contains(part), "{text}: {message}");
+        assert!(!message.contains("secret"), "{message}");
     }
     assert!(parse(&format!("unix:/{}", "x".repeat(107))).is_err());
 }

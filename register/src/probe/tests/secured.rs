@@ -74,17 +74,17 @@ async fn a_self_signed_certificate_is_trusted_when_it_is_named() {
     let (port, file) = self_signed_server(folder.path(), |_| {}).await;
     let own = trusting(file);
     assert_eq!(found(&format!("https://127.0.0.1:{port}/"), &own).await, Verdict::Pass);
-    let said = why(found(&format!("https://localhost:{port}/"), &own).await);
-    assert!(said.contains("not valid for name"), "{said}");
+    let message = why(found(&format!("https://localhost:{port}/"), &own).await);
+    assert!(message.contains("not valid for name"), "{message}");
     // Another one that looks the same.
     let (port, _) = self_signed_server(tempfile::tempdir().unwrap().path(), |_| {}).await;
-    let said = why(found(&format!("https://127.0.0.1:{port}/"), &own).await);
-    assert!(said.starts_with("no TLS: invalid peer certificate"), "{said}");
+    let message = why(found(&format!("https://127.0.0.1:{port}/"), &own).await);
+    assert!(message.starts_with("no TLS: invalid peer certificate"), "{message}");
     let expired =
         |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let (port, file) = self_signed_server(folder.path(), expired).await;
-    let said = why(found(&format!("https://127.0.0.1:{port}/"), &trusting(file)).await);
-    assert!(said.contains("xpired"), "{said}");
+    let message = why(found(&format!("https://127.0.0.1:{port}/"), &trusting(file)).await);
+    assert!(message.contains("xpired"), "{message}");
 }
 
 #[tokio::test]
@@ -96,8 +96,8 @@ async fn certificates_are_verified_against_the_operators_file() {
     assert_eq!(found(&format!("https://localhost:{port}/"), &own).await, Verdict::Pass);
     // The name in `--check-host` is the one that the certificate must have.
     let other = HttpOptions { host: Some("www.example.com".into()), ..own.clone() };
-    let said = why(found(&format!("https://127.0.0.1:{port}/"), &other).await);
-    assert!(said.starts_with("no TLS: invalid peer certificate"), "{said}");
+    let message = why(found(&format!("https://127.0.0.1:{port}/"), &other).await);
+    assert!(message.starts_with("no TLS: invalid peer certificate"), "{message}");
     let named = HttpOptions { host: Some("localhost:443".into()), ..own };
     assert_eq!(found(&format!("https://127.0.0.1:{port}/"), &named).await, Verdict::Pass);
 }
@@ -109,13 +109,13 @@ async fn a_foreign_ca_is_a_failure_and_skipping_takes_a_flag() {
     let elsewhere = tempfile::tempdir().unwrap();
     let (_, foreign) = tls_server(elsewhere.path()).await;
     let strict = HttpOptions { ca: Some(foreign), ..HttpOptions::default() };
-    let said = why(found(&format!("https://127.0.0.1:{port}/"), &strict).await);
-    assert!(said.contains("UnknownIssuer") || said.contains("BadSignature"), "{said}");
+    let message = why(found(&format!("https://127.0.0.1:{port}/"), &strict).await);
+    assert!(message.contains("UnknownIssuer") || message.contains("BadSignature"), "{message}");
     let any = HttpOptions { insecure: true, ..HttpOptions::default() };
     assert_eq!(found(&format!("https://127.0.0.1:{port}/"), &any).await, Verdict::Pass);
     let server = serve(Answer::Text(OK)).await;
-    let said = why(found(&format!("https://{}", server.address()), &any).await);
-    assert!(said.starts_with("no TLS: "), "{said}");
+    let message = why(found(&format!("https://{}", server.address()), &any).await);
+    assert!(message.starts_with("no TLS: "), "{message}");
 }
 
 /// A file that is not there yet is waited for; a new CA is read when it is put there, and one
@@ -149,8 +149,8 @@ async fn http2_is_spoken_by_prior_knowledge() {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let answer = service_fn(|request: Request<Incoming>| async move {
-                let said = format!("{:?} {}", request.version(), request.uri());
-                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(said))))
+                let message = format!("{:?} {}", request.version(), request.uri());
+                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(message))))
             });
             let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));

@@ -99,9 +99,9 @@ async fn wrk(lab: &Lab, args: &Args, to: SocketAddr) -> anyhow::Result<f64> {
     let url = format!("http://{to}/");
     let line = ["-t2", "-c", &connections, "-d", &seconds, &url];
     let spec = Spec::new("wrk", "wrk", lab.path()).args(line);
-    let said = run_to_end(spec, Duration::from_secs(args.seconds + 60)).await.ok();
-    let errors = said.lines().find(|line| line.contains("Non-2xx") || line.contains("errors"));
-    anyhow::ensure!(errors.is_none(), "{said}");
-    let rate = said.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
+    let message = run_to_end(spec, Duration::from_secs(args.seconds + 60)).await.ok();
+    let errors = message.lines().find(|line| line.contains("Non-2xx") || line.contains("errors"));
+    anyhow::ensure!(errors.is_none(), "{message}");
+    let rate = message.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
     Ok(rate.context("wrk says no rate")?.trim().parse()?)
 }
