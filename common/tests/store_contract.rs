@@ -137,6 +137,7 @@ contract! {
     a_key_goes_with_its_marker_or_stays
     a_refresh_keeps_keys_and_wakes_no_watcher
     list_and_watch_lose_nothing
+    trees_are_followed_together
     a_forgotten_history_asks_for_a_new_read
     a_wiped_store_is_noticed
     a_tree_ends_at_a_slash

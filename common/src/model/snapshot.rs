@@ -127,6 +127,17 @@ impl Tree {
         self.below_only
     }
 
+    /// Whether it has all of another tree and more.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        self != other
+            && if self.path() == other.path() {
+                other.below_only
+            } else {
+                self.covers(other.path())
+            }
+    }
+
     /// Whether `key` is in it.
     #[must_use]
     pub fn covers(&self, key: &str) -> bool {

@@ -91,13 +91,13 @@ impl Store for Etcd {
 
     async fn watch(
         &self,
-        tree: &Tree,
+        trees: &[Tree],
         after: Revision,
         deadline: Instant,
     ) -> Result<EtcdWatch, StoreError> {
         Ok(match self {
-            Self::V3(store) => EtcdWatch::V3(Box::new(store.watch(tree, after, deadline).await?)),
-            Self::V2(store) => EtcdWatch::V2(Box::new(store.watch(tree, after, deadline).await?)),
+            Self::V3(store) => EtcdWatch::V3(Box::new(store.watch(trees, after, deadline).await?)),
+            Self::V2(store) => EtcdWatch::V2(Box::new(store.watch(trees, after, deadline).await?)),
         })
     }
 

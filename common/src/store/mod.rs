@@ -222,8 +222,11 @@ pub enum KeyState {
 /// What a watch delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// Changes of one answer, in order.
+    /// All changes up to the revision of the last one, in order.
     Changes(Vec<Change>),
+    /// Changes in order, and perhaps not all of them: the trees are to be read again. Never of a
+    /// single tree.
+    Partial(Vec<Change>),
     /// Nothing changed, and the watch is complete up to this revision.
     Progress(Revision),
 }
@@ -271,11 +274,11 @@ pub trait Store: Clone + Send + Sync + 'static {
         self.read(trees, deadline)
     }
 
-    /// Watches one tree for changes after `after`. The deadline is for the start of the
-    /// watch. A revision of the future is [`StoreError::Regressed`].
+    /// Watches trees for changes after `after`. The deadline is for the start of the watch. A
+    /// revision of the future is [`StoreError::Regressed`].
     fn watch(
         &self,
-        tree: &Tree,
+        trees: &[Tree],
         after: Revision,
         deadline: Instant,
     ) -> impl Future<Output = Result<Self::Watch, StoreError>> + Send;

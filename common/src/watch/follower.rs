@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +33,7 @@ pub fn follow<S: Store>(
         backoff: options.backoff,
         rereads: Backoff::new(REREAD_PAUSE, MAX_REREAD_PAUSE),
         view,
+        read: Snapshot::default(),
         seen: Revision::default(),
         outage: OutageLog::default(),
     };
@@ -54,6 +53,9 @@ struct Follower<S> {
     /// The schedule of reads after a watch ended for want of history.
     rereads: Backoff,
     view: watch::Sender<View>,
+    /// What was last read, without what was deleted since. What was written since is not in it, so
+    /// that a resync compares it. Shares with the view what is the same.
+    read: Snapshot,
     /// The snapshot has every change up to here.
     seen: Revision,
     outage: OutageLog,
@@ -86,11 +88,6 @@ const MAX_REREAD_PAUSE: Duration = Duration::from_secs(30);
 
 /// A watch that lived for this long shows that the server does have history.
 const STABLE: Duration = Duration::from_secs(60);
-
-/// How many events may wait between a stream and the follower.
-const EVENTS_IN_FLIGHT: usize = 64;
-
-type Events = mpsc::Receiver<Result<WatchEvent, StoreError>>;
 
 impl<S: Store> Follower<S> {
     async fn run(mut self, start: Option<Start>) {
@@ -133,6 +130,9 @@ impl<S: Store> Follower<S> {
     async fn read(&mut self, after: ReadAfter) -> Result<(), StoreError> {
         let snapshot = match self.known.take() {
             Some(known) => Arc::unwrap_or_clone(known),
+            None if after == ReadAfter::Resync => {
+                self.store.read_again(&self.trees, &self.read, read_deadline()).await?
+            }
             None => self.store.read(&self.trees, read_deadline()).await?,
         };
         self.take(snapshot, after);
@@ -140,6 +140,7 @@ impl<S: Store> Follower<S> {
     }
 
     fn take(&mut self, mut snapshot: Snapshot, after: ReadAfter) {
+        self.read = snapshot.clone();
         if let Some(ignored) = &self.ignored {
             ignored.remove_from(&mut snapshot);
         }
@@ -197,25 +198,23 @@ impl<S: Store> Follower<S> {
 
     /// Follows the published snapshot; however it ends, the caller reads again.
     async fn watch(&mut self) -> WatchEnd {
-        let after = self.seen;
-        // Dropped on return, which ends the forwarding tasks and their streams.
-        let mut streams = JoinSet::new();
-        let mut events = match self.open(after, &mut streams).await {
-            Ok(events) => events,
+        let mut watch = match self.store.watch(&self.trees, self.seen, default_deadline()).await {
+            Ok(watch) => watch,
             Err(error) => return WatchEnd::Error(error),
         };
         let due = Instant::now() + self.resync.mul_f64(0.9 + fastrand::f64() / 5.0);
         loop {
-            let event = match tokio::time::timeout_at(due, events.recv()).await {
+            let event = match tokio::time::timeout_at(due, watch.next()).await {
                 Err(_) => return WatchEnd::ResyncDue,
-                Ok(None) => {
-                    let ended = StoreError::Unreachable("the watch ended".into());
-                    return WatchEnd::Error(ended);
-                }
-                Ok(Some(event)) => event,
+                Ok(event) => event,
             };
             let done = match event {
-                Ok(event) => self.apply(event).await,
+                Ok(WatchEvent::Progress(_)) => Ok(()),
+                Ok(WatchEvent::Changes(changes)) => {
+                    self.apply(changes);
+                    Ok(())
+                }
+                Ok(WatchEvent::Partial(changes)) => self.read_again(changes).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = done {
@@ -224,46 +223,12 @@ impl<S: Store> Follower<S> {
         }
     }
 
-    async fn open(&self, after: Revision, streams: &mut JoinSet<()>) -> Result<Events, StoreError> {
-        let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
-        // Side by side: each takes a round trip or more.
-        let opening =
-            self.trees.iter().map(|tree| self.store.watch(tree, after, default_deadline()));
-        for mut stream in try_join_all(opening).await? {
-            let sender = sender.clone();
-            // A task, so that a stream is read on while the follower reads all trees again.
-            streams.spawn(async move {
-                loop {
-                    let event = stream.next().await;
-                    let last = event.is_err();
-                    if sender.send(event).await.is_err() || last {
-                        return;
-                    }
-                }
-            });
-        }
-        Ok(events)
-    }
-
-    async fn apply(&mut self, event: WatchEvent) -> Result<(), StoreError> {
-        let WatchEvent::Changes(mut changes) = event else { return Ok(()) };
-        if let Some(ignored) = &self.ignored {
-            ignored.retain(&mut changes, self.view.borrow().snapshot.as_deref());
-        }
-        let newest = changes.iter().map(Change::revision).max().unwrap_or_default();
-        changes.retain(|change| !self.is_repeated(change));
-        if self.trees.len() > 1 {
-            if changes.is_empty() || newest <= self.seen {
-                return Ok(());
-            }
-            let known = self.known_without(&changes);
-            let snapshot = self.store.read_again(&self.trees, &known, read_deadline()).await?;
-            self.take(snapshot, ReadAfter::Loss);
-            return Ok(());
-        }
+    /// All changes up to the newest of them.
+    fn apply(&mut self, mut changes: Vec<Change>) {
+        let newest = self.retain_news(&mut changes);
         self.seen = newest.max(self.seen);
         if changes.is_empty() {
-            return Ok(());
+            return;
         }
         self.view.send_modify(|view| {
             let mut next = view.snapshot.take().unwrap_or_default();
@@ -271,7 +236,28 @@ impl<S: Store> Follower<S> {
             changes.into_iter().for_each(|change| snapshot.apply(change));
             view.snapshot = Some(next);
         });
+    }
+
+    /// Some changes, of which others may be a part.
+    async fn read_again(&mut self, mut changes: Vec<Change>) -> Result<(), StoreError> {
+        let newest = self.retain_news(&mut changes);
+        if changes.is_empty() || newest <= self.seen {
+            return Ok(());
+        }
+        let snapshot = self.store.read_again(&self.trees, &self.read, read_deadline()).await?;
+        self.take(snapshot, ReadAfter::Loss);
         Ok(())
+    }
+
+    /// Leaves the changes that are to be published. Returns the newest revision of all of them.
+    fn retain_news(&mut self, changes: &mut Vec<Change>) -> Revision {
+        self.forget_deleted(changes);
+        if let Some(ignored) = &self.ignored {
+            ignored.retain(changes, self.view.borrow().snapshot.as_deref());
+        }
+        let newest = changes.iter().map(Change::revision).max().unwrap_or_default();
+        changes.retain(|change| !self.is_repeated(change));
+        newest
     }
 
     /// Whether a key was put again as it was. Not if it has another lease, or a lifetime of its
@@ -288,18 +274,17 @@ impl<S: Store> Follower<S> {
         })
     }
 
-    /// The published snapshot without the keys that are reported to be gone.
-    fn known_without(&self, changes: &[Change]) -> Snapshot {
-        let known = self.view.borrow().snapshot.clone().unwrap_or_default();
-        let mut known = Arc::unwrap_or_clone(known);
+    fn forget_deleted(&mut self, changes: &[Change]) {
         for change in changes {
-            if let Change::Deleted { key, at } = change
-                && known.entries.get(key).is_some_and(|entry| entry.modified < *at)
-            {
-                known.entries.remove(key);
+            let older = |entry: &Entry| entry.modified < change.revision();
+            match change {
+                Change::Deleted { key, .. } if self.read.entries.get(key).is_some_and(older) => {
+                    self.read.entries.remove(key);
+                }
+                Change::TreeDeleted { tree, .. } => self.read.remove_tree(tree),
+                Change::Put(_) | Change::Deleted { .. } => {}
             }
         }
-        known
     }
 
     /// Prepares the next read after an error: at once where only the history is missing, and

@@ -4,9 +4,9 @@
 //! is fresh. A reader never acts on half a list, and learns of compaction, interrupted streams or
 //! time-outs only by a view that is stale for a while.
 //!
-//! One tree is followed by its changes. With several, a change only means that all trees are
-//! read again at one revision: two watches of one server promise no order between each other. A
-//! store that can tell what has changed sends no more than that.
+//! Trees are followed by their changes. Where a store cannot tell whether it has delivered all of
+//! a revision (several trees, and v2 or a server before 3.4), a change only means that all trees
+//! are read again at one revision.
 //!
 //! A value that is put again unchanged, by the same lease holder, is not published.
 //!

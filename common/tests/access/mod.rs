@@ -98,12 +98,12 @@ async fn users(api: Api) {
 
     let store = connect(&as_user(&server, api, "web", "s3cret")).await.unwrap();
     let start = store.read(&[tree("/web")], soon()).await.unwrap().revision;
-    let mut watch = store.watch(&tree("/web"), start, soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/web")], start, soon()).await.unwrap();
     let at = write(&store, "/web/a").await.unwrap();
     sees(&mut watch, at).await;
     denied(store.read(&[tree("/other")], soon()).await);
     denied(write(&store, "/other/a").await);
-    let refused = match store.watch(&tree("/other"), start, soon()).await {
+    let refused = match store.watch(&[tree("/other")], start, soon()).await {
         Ok(mut watch) => watch.next().await.map(|_| ()),
         Err(error) => Err(error),
     };
@@ -115,7 +115,7 @@ async fn users(api: Api) {
     // cancelled watch.
     let silence = timeout(Duration::from_secs(3), watch.next()).await;
     assert!(silence.is_err(), "{silence:?}");
-    let mut late = store.watch(&tree("/web"), at, soon()).await.unwrap();
+    let mut late = store.watch(&[tree("/web")], at, soon()).await.unwrap();
     let at = write(&store, "/web/b").await.unwrap();
     sees(&mut watch, at).await;
     sees(&mut late, at).await;
@@ -129,7 +129,7 @@ async fn users(api: Api) {
             Err(error) => assert!(error.is_transient(), "{error}"),
         }
     };
-    let mut watch = store.watch(&tree("/web"), Revision(at.0 - 1), soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/web")], Revision(at.0 - 1), soon()).await.unwrap();
     sees(&mut watch, at).await;
 }
 
@@ -163,7 +163,7 @@ async fn only_a_client_certificate_gives_access() {
         let store = connect(&with(files.client())).await.unwrap();
         let at = write(&store, &format!("/web/{api}")).await.unwrap();
         let before = Revision(at.0 - 1);
-        sees(&mut store.watch(&tree("/web"), before, soon()).await.unwrap(), at).await;
+        sees(&mut store.watch(&[tree("/web")], before, soon()).await.unwrap(), at).await;
 
         let silent = |tls: TlsFiles| {
             let connection = with(tls);

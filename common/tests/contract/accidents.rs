@@ -12,7 +12,7 @@ pub(crate) async fn a_wiped_store_is_noticed<B: Bench>(bench: &mut B) {
     for name in ["/web/a", "/web/b", "/web/c", "/web/d", "/web/e", "/web/f", "/web/g"] {
         seen = create(bench.store(), name, "x", lease).await.0;
     }
-    let mut running = bench.store().watch(&tree("/web"), seen, soon()).await.unwrap();
+    let mut running = bench.store().watch(&[tree("/web")], seen, soon()).await.unwrap();
     bench.wipe().await;
     let store = bench.store();
     // A running watch ends, whatever it calls it; a new one says why.
@@ -20,7 +20,7 @@ pub(crate) async fn a_wiped_store_is_noticed<B: Bench>(bench: &mut B) {
     let now = patiently(async || store.read(&[], soon()).await).await;
     assert!(now.revision < seen, "{} is not before {seen}", now.revision);
     let error = loop {
-        match store.watch(&tree("/web"), seen, soon()).await {
+        match store.watch(&[tree("/web")], seen, soon()).await {
             Ok(mut watch) => break event(&mut watch).await.unwrap_err(),
             Err(StoreError::Unreachable(_)) => {}
             Err(error) => break error,
@@ -37,7 +37,7 @@ pub(crate) async fn a_wiped_store_is_noticed<B: Bench>(bench: &mut B) {
 pub(crate) async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut B) {
     let lease = bench.store().grant(ttl(60), soon()).await.unwrap();
     let (at, mark) = create(bench.store(), "/web/a", "x", lease).await;
-    let mut watch = bench.store().watch(&tree("/web"), at, soon()).await.unwrap();
+    let mut watch = bench.store().watch(&[tree("/web")], at, soon()).await.unwrap();
     bench.hang(true);
     let store = bench.store();
     let keys = [(key("/web/a"), mark)];
@@ -46,7 +46,7 @@ pub(crate) async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut 
             async { store.read(&[tree("/web")], soon()).await.map(|_| ()) },
             async { store.refresh(lease, &keys, soon()).await.map(|_| ()) },
             async { store.delete(&key("/web/a"), &Guard::Ours(mark), soon()).await.map(|_| ()) },
-            async { store.watch(&tree("/web"), at, soon()).await.map(|_| ()) },
+            async { store.watch(&[tree("/web")], at, soon()).await.map(|_| ()) },
         )
     };
     let (read, renew, delete, watched) =
@@ -67,7 +67,7 @@ pub(crate) async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut 
                 other => format!("{other:?}"),
             })),
             Err(_) => {
-                watch = patiently(async || store.watch(&tree("/web"), at, soon()).await).await
+                watch = patiently(async || store.watch(&[tree("/web")], at, soon()).await).await
             }
         }
     }
@@ -76,7 +76,7 @@ pub(crate) async fn a_hung_server_ends_no_call_by_silence<B: Bench>(bench: &mut 
 pub(crate) async fn a_restart_loses_nothing<B: Bench>(bench: &mut B) {
     let lease = bench.store().grant(ttl(60), soon()).await.unwrap();
     let (mut seen, mark) = create(bench.store(), "/web/a", "x", lease).await;
-    let mut watch = bench.store().watch(&tree("/web"), seen, soon()).await.unwrap();
+    let mut watch = bench.store().watch(&[tree("/web")], seen, soon()).await.unwrap();
     let (before, _) = create(bench.store(), "/web/b", "x", lease).await;
     seen = seen.max(event(&mut watch).await.unwrap()[0].revision());
     assert_eq!(seen, before);
@@ -92,7 +92,7 @@ pub(crate) async fn a_restart_loses_nothing<B: Bench>(bench: &mut B) {
             Ok(changes) => break changes,
             Err(error) => {
                 assert!(error.is_transient(), "{error}");
-                watch = patiently(async || store.watch(&tree("/web"), seen, soon()).await).await;
+                watch = patiently(async || store.watch(&[tree("/web")], seen, soon()).await).await;
             }
         }
     };

@@ -12,7 +12,7 @@ pub(crate) async fn a_tree_ends_at_a_slash<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
     let start = store.read(&[tree("/web")], soon()).await.unwrap().revision;
-    let mut watch = store.watch(&tree("/web/x"), start, soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/web/x")], start, soon()).await.unwrap();
     for name in ["/web-2/x/1", "/web/x-2/1", "/web2/x", "/web0", "/web/y/1", "/web/x/1"] {
         create(store, name, name, lease).await;
     }
@@ -60,7 +60,7 @@ pub(crate) async fn large_values_arrive<B: Bench>(bench: &mut B) {
     }
     let read = store.read(&[tree("/web")], soon()).await.unwrap();
     assert!(read.entries.len() == KEYS && read.entries.values().all(|e| e.value.len() == 500_000));
-    let mut watch = store.watch(&tree("/web"), start, soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/web")], start, soon()).await.unwrap();
     let mut seen = 0;
     while seen < KEYS {
         seen += event(&mut watch).await.unwrap().len();
@@ -71,7 +71,7 @@ pub(crate) async fn odd_keys_and_values_survive<B: Bench>(bench: &mut B) {
     let store = bench.store();
     let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
     let start = store.read(&[tree("/web")], soon()).await.unwrap().revision;
-    let mut watch = store.watch(&tree("/web"), start, soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/web")], start, soon()).await.unwrap();
     for (name, value) in [
         ("/web/empty", ""),
         ("/web/ü ñ/☃", "snow ☃ & <b> \"quoted\" \\ \n\t"),

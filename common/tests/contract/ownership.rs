@@ -114,7 +114,7 @@ pub(crate) async fn a_refresh_keeps_keys_and_wakes_no_watcher<B: Bench>(bench: &
     let taken = put(store, "/web/b", "y", theirs, &Guard::Value(b"x".to_vec())).await;
     assert!(matches!(taken, PutOutcome::Written(_)));
     let start = store.read(&[tree("/web")], soon()).await.unwrap().revision;
-    let mut watch = store.watch(&tree("/web"), start, soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/web")], start, soon()).await.unwrap();
     for _ in 0..3 {
         let renewed = store.refresh(mine, &marks, soon()).await.unwrap();
         let (revision, states) = key_states(renewed);
@@ -140,7 +140,7 @@ pub(crate) async fn the_end_of_a_lease_is_seen<B: Bench>(bench: &mut B) {
     let long = bench.store().grant(Ttl::DEFAULT, soon()).await.unwrap();
     let (_, mark) = create(bench.store(), "/web/short", "x", short).await;
     let (at, _) = create(bench.store(), "/web/long", "x", long).await;
-    let mut watch = bench.store().watch(&tree("/web"), at, soon()).await.unwrap();
+    let mut watch = bench.store().watch(&[tree("/web")], at, soon()).await.unwrap();
     bench.pass(short.ttl).await;
     let changes = event(&mut watch).await.unwrap();
     assert!(

@@ -107,7 +107,7 @@ async fn a_watch_notices_that_its_server_hangs() {
     for api in [Api::V3, Api::V2] {
         let store = connect(&to(server.url(), api)).await.unwrap();
         let start = store.read(&[tree("/web")], soon()).await.unwrap().revision;
-        watches.push(store.watch(&tree("/web"), start, soon()).await.unwrap());
+        watches.push(store.watch(&[tree("/web")], start, soon()).await.unwrap());
     }
     server.hang();
     let (v2, v3) = (watches.remove(1), watches.remove(0));
@@ -126,7 +126,7 @@ async fn a_watch_notices_that_its_member_is_alone() {
             // A young cluster may still be electing.
             let started = async {
                 let start = store.read(&[tree("/web")], soon()).await?.revision;
-                store.watch(&tree("/web"), start, soon()).await
+                store.watch(&[tree("/web")], start, soon()).await
             };
             match started.await {
                 Ok(watch) => break watch,
@@ -151,7 +151,7 @@ async fn a_quiet_watch_stays_open_and_hears() {
         store.put(&key("/web/a"), b"x", lease, &Guard::Absent, soon()).await.unwrap();
         // A tree that is one key is no folder, which v2 makes a difference of.
         let start = store.read(&[tree("/web/a")], soon()).await.unwrap().revision;
-        let mut watch = store.watch(&tree("/web/a"), start, soon()).await.unwrap();
+        let mut watch = store.watch(&[tree("/web/a")], start, soon()).await.unwrap();
         // Longer than the silence after which the server is asked.
         let silence = timeout(Duration::from_secs(12), watch.next()).await;
         assert!(silence.is_err(), "{silence:?}");

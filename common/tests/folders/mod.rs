@@ -48,7 +48,7 @@ async fn a_folder_ends_as_one_for_whoever_watches_above_or_below() {
     let start = store.read(&[tree("/services")], soon()).await.unwrap();
     let mut watches = Vec::new();
     for path in ["/services", "/services/web", "/services/web/b"] {
-        watches.push(store.watch(&tree(path), start.revision, soon()).await.unwrap());
+        watches.push(store.watch(&[tree(path)], start.revision, soon()).await.unwrap());
     }
     server.ctl("2", &["rm", "--recursive", "/services/web"]);
     for watch in &mut watches {

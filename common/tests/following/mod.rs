@@ -1,9 +1,12 @@
 //! Following several trees of a real etcd.
 
+use std::time::Duration;
+
 use common::model::{Key, Revision, Tree, Ttl};
 use common::store::{Api, Guard, Ownership, Store, connect, default_deadline as soon};
 use common::watch::{Options, follow};
 use futures_util::{StreamExt, stream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::etcd_server::EtcdServer;
@@ -37,17 +40,72 @@ async fn several_trees_are_followed_by_what_has_changed() {
         view.wait_for(there).await.unwrap();
     };
     count(&mut view, KEYS).await;
+    // The first change of a stream finds out whether the server answers what completes it.
+    put("/b/first".to_owned()).await.unwrap();
+    count(&mut view, KEYS + 1).await;
     let before = server.metric("etcd_network_client_grpc_sent_bytes_total").await;
+    let ranges = async || server.metric("etcd_debugging_mvcc_range_total").await;
+    let start = ranges().await;
     let ours = Guard::Ours(Ownership { lease: lease.id, modified: Revision(0) });
     for round in 0..ROUNDS {
         put(format!("/b/{round}")).await.unwrap();
-        count(&mut view, KEYS + 1).await;
+        count(&mut view, KEYS + 2).await;
         store.delete(&key(format!("/a/{round}")), &ours, soon()).await.unwrap();
-        count(&mut view, KEYS).await;
+        count(&mut view, KEYS + 1).await;
     }
+    let followed = ranges().await - start;
     let sent = server.metric("etcd_network_client_grpc_sent_bytes_total").await - before;
     assert!(sent < 2.0 * 60.0 * KEYS as f64, "{sent} bytes for {ROUNDS} rounds");
     let all = store.read(&trees, soon()).await.unwrap();
     assert_eq!(view.borrow().snapshot.as_ref().unwrap().entries, all.entries);
+    end.cancel();
+
+    // The guards of the same writes are ranges too.
+    let start = ranges().await;
+    for round in ROUNDS..2 * ROUNDS {
+        put(format!("/b/{round}")).await.unwrap();
+        store.delete(&key(format!("/a/{round}")), &ours, soon()).await.unwrap();
+    }
+    assert_eq!(followed, ranges().await - start, "keys were read");
+}
+
+/// A resync compares what was written since the last read, and counts the rest.
+#[tokio::test]
+async fn a_resync_reads_no_more_than_what_has_changed() {
+    const RESYNCS: f64 = 5.0;
+    let server = EtcdServer::start().await;
+    let store = connect(&to(server.url(), Api::V3)).await.unwrap();
+    let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
+    let put = async |name: String| {
+        let key: Key = name.parse().unwrap();
+        store.put(&key, b"10.0.0.1:80", lease, &Guard::Absent, soon()).await.unwrap();
+    };
+    for n in 0..KEYS / 4 {
+        put(format!("/a/{n}")).await;
+    }
+    let end = CancellationToken::new();
+    let options = Options { resync: Duration::from_millis(50), ..Options::default() };
+    let mut view = follow(store.clone(), vec!["/a".parse().unwrap()], options, end.clone());
+    view.wait_for(|view| view.snapshot.is_some()).await.unwrap();
+    put("/a/new".to_owned()).await;
+    let gone = Guard::Ours(Ownership { lease: lease.id, modified: Revision(0) });
+    store.delete(&"/a/1".parse().unwrap(), &gone, soon()).await.unwrap();
+    let has_both = |view: &common::watch::View| {
+        let entries = view.snapshot.as_ref().map(|snapshot| &snapshot.entries);
+        entries.is_some_and(|now| now.contains_key("/a/new") && !now.contains_key("/a/1"))
+    };
+    view.wait_for(has_both).await.unwrap();
+    let sent = async || server.metric("etcd_network_client_grpc_sent_bytes_total").await;
+    let ranges = async || server.metric("etcd_debugging_mvcc_range_total").await;
+    let (bytes, first) = (sent().await, ranges().await);
+    let resyncs = async {
+        while ranges().await < first + 2.0 * RESYNCS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), resyncs).await.expect("there is no resync");
+    let most = 20.0 * KEYS as f64 / 4.0;
+    let bytes = sent().await - bytes;
+    assert!(bytes < most, "{bytes} bytes for about {RESYNCS} resyncs");
     end.cancel();
 }

@@ -201,7 +201,7 @@ impl Store for Memory {
 
     async fn watch(
         &self,
-        tree: &Tree,
+        trees: &[Tree],
         after: Revision,
         deadline: Instant,
     ) -> Result<MemoryWatch, StoreError> {
@@ -215,7 +215,7 @@ impl Store for Memory {
         }
         Ok(MemoryWatch {
             store: self.clone(),
-            tree: tree.clone(),
+            trees: trees.to_vec(),
             seen: after,
             cuts: world.cuts,
             announced: world.announcements,
@@ -310,11 +310,11 @@ impl Store for Memory {
     }
 }
 
-/// A running watch of one tree.
+/// A running watch.
 #[derive(Debug)]
 pub struct MemoryWatch {
     store: Memory,
-    tree: Tree,
+    trees: Vec<Tree>,
     seen: Revision,
     cuts: u64,
     announced: u64,
@@ -327,7 +327,7 @@ impl MemoryWatch {
         if world.cuts != self.cuts {
             return Err(StoreError::Unreachable("memory: the watch was cut".to_owned()));
         }
-        let changes = world.since(self.seen, &self.tree)?;
+        let changes = world.since(self.seen, &self.trees)?;
         if !changes.is_empty() {
             world.events += changes.len() as u64;
             self.seen = world.revision;

@@ -15,7 +15,7 @@ fn tree(text: &str) -> Tree {
 #[tokio::test(start_paused = true)]
 async fn a_hung_store_ends_calls_by_its_deadline_and_watches_by_their_callers() {
     let store = Memory::new();
-    let mut watch = store.watch(&tree("/a"), store.revision(), soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/a")], store.revision(), soon()).await.unwrap();
     store.hang();
     store.set(&key("/a/1"), "x");
     assert!(timeout(Duration::from_secs(3600), watch.next()).await.is_err());
@@ -27,7 +27,7 @@ async fn a_hung_store_ends_calls_by_its_deadline_and_watches_by_their_callers() 
 #[tokio::test]
 async fn a_cut_ends_watches_for_good() {
     let store = Memory::new();
-    let mut watch = store.watch(&tree("/a"), store.revision(), soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/a")], store.revision(), soon()).await.unwrap();
     store.cut();
     assert!(store.grant(Ttl::DEFAULT, soon()).await.is_err());
     store.heal();
@@ -40,7 +40,7 @@ async fn time_passes_only_on_demand() {
     let store = Memory::new();
     let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
     store.put(&key("/a/1"), b"x", lease, &Guard::Absent, soon()).await.unwrap();
-    let mut watch = store.watch(&tree("/a"), store.revision(), soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/a")], store.revision(), soon()).await.unwrap();
     store.advance(Duration::from_secs(29));
     assert!(matches!(
         store.refresh(lease, &[], soon()).await,
@@ -65,7 +65,7 @@ async fn a_restore_goes_backwards_and_a_wipe_has_another_id() {
     store.restore(&backup);
     let before = store.read(&[tree("/")], soon()).await.unwrap();
     assert_eq!(before.entries.len(), 1);
-    let error = store.watch(&tree("/a"), later, soon()).await.unwrap_err();
+    let error = store.watch(&[tree("/a")], later, soon()).await.unwrap_err();
     assert_eq!(error, StoreError::Regressed { seen: later, now: before.revision });
     store.wipe();
     let after = store.read(&[tree("/")], soon()).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_restore_goes_backwards_and_a_wipe_has_another_id() {
 #[tokio::test]
 async fn announcements_reach_quiet_watches() {
     let store = Memory::new();
-    let mut watch = store.watch(&tree("/a"), store.revision(), soon()).await.unwrap();
+    let mut watch = store.watch(&[tree("/a")], store.revision(), soon()).await.unwrap();
     let elsewhere = store.set(&key("/b"), "x");
     store.announce();
     assert_eq!(watch.next().await, Ok(WatchEvent::Progress(elsewhere)));

@@ -68,15 +68,11 @@ impl World {
         Snapshot { revision: self.revision, cluster: self.cluster, entries }
     }
 
-    pub(super) fn since(&self, seen: Revision, tree: &Tree) -> Result<Vec<Change>, StoreError> {
+    pub(super) fn since(&self, seen: Revision, trees: &[Tree]) -> Result<Vec<Change>, StoreError> {
         if seen < self.compacted {
             return Err(StoreError::Compacted(seen));
         }
-        let covers = |change: &Change| match change {
-            Change::Put(entry) => tree.covers(&entry.key),
-            Change::Deleted { key, .. } => tree.covers(key),
-            Change::TreeDeleted { tree: gone, .. } => tree.covers(gone.path()),
-        };
+        let covers = |change: &Change| trees.iter().any(|tree| tree.covers(change.key()));
         let new = self.history.iter().filter(|change| change.revision() > seen && covers(change));
         Ok(new.cloned().collect())
     }

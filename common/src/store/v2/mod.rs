@@ -135,11 +135,11 @@ impl Store for V2 {
 
     async fn watch(
         &self,
-        tree: &Tree,
+        trees: &[Tree],
         after: Revision,
         deadline: Instant,
     ) -> Result<V2Watch, StoreError> {
-        V2Watch::open(self.clone(), tree.clone(), after, deadline).await
+        V2Watch::open(self, trees, after, deadline).await
     }
 
     async fn grant(&self, ttl: Ttl, _: Instant) -> Result<Lease, StoreError> {

@@ -7,10 +7,14 @@
 //! A poll for an index in the future simply waits, even for one that a wiped store will reach only
 //! in a year; and one whose connection is dead waits forever. Therefore the index in the headers is
 //! compared, silence is checked by a quorum read, and no poll lasts longer than [`MAX_POLL`].
+//!
+//! Several trees are several polls, and nothing says how far the silent ones have got: their
+//! changes are [`WatchEvent::Partial`].
 
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::future::{select_all, try_join_all};
 use reqwest::{Method, Response};
 use tokio::time::{Instant, timeout_at};
 
@@ -37,8 +41,13 @@ const BRIEF_WITHOUT_HEADERS: Duration = Duration::from_secs(6);
 /// How long the headers of a first poll are waited for before the index is asked for.
 const HEADERS: Duration = Duration::from_secs(1);
 
-/// A running watch of one tree.
+/// A running watch of one tree or several.
 pub struct V2Watch {
+    trees: Vec<TreeWatch>,
+}
+
+/// A running watch of one tree.
+struct TreeWatch {
     place: WatchPosition,
     poll: Option<LongPoll>,
 }
@@ -80,6 +89,34 @@ enum PollStep {
 
 impl V2Watch {
     pub(super) async fn open(
+        store: &V2,
+        trees: &[Tree],
+        after: Revision,
+        deadline: Instant,
+    ) -> Result<Self, StoreError> {
+        // Side by side: each takes a round trip or more.
+        let opening =
+            trees.iter().map(|tree| TreeWatch::open(store.clone(), tree.clone(), after, deadline));
+        Ok(Self { trees: try_join_all(opening).await? })
+    }
+}
+
+impl Watch for V2Watch {
+    async fn next(&mut self) -> Result<WatchEvent, StoreError> {
+        if let [tree] = self.trees.as_mut_slice() {
+            return tree.next().await;
+        }
+        let each = self.trees.iter_mut().map(|tree| Box::pin(tree.next()));
+        let (event, ..) = select_all(each).await;
+        Ok(match event? {
+            WatchEvent::Changes(changes) => WatchEvent::Partial(changes),
+            other => other,
+        })
+    }
+}
+
+impl TreeWatch {
+    async fn open(
         store: V2,
         tree: Tree,
         after: Revision,
@@ -196,7 +233,7 @@ impl LongPoll {
     }
 }
 
-impl Watch for V2Watch {
+impl TreeWatch {
     async fn next(&mut self) -> Result<WatchEvent, StoreError> {
         loop {
             let Some(poll) = &mut self.poll else {

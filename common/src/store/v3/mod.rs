@@ -165,11 +165,11 @@ impl Store for V3 {
 
     async fn watch(
         &self,
-        tree: &Tree,
+        trees: &[Tree],
         after: Revision,
         deadline: Instant,
     ) -> Result<V3Watch, StoreError> {
-        V3Watch::open(self.clone(), tree.clone(), after, deadline).await
+        V3Watch::open(self.clone(), trees, after, deadline).await
     }
 
     async fn grant(&self, ttl: Ttl, deadline: Instant) -> Result<Lease, StoreError> {
