@@ -88,8 +88,7 @@ async fn watch(store: &Etcd, notebook: &Notebook) -> Result<Infallible, StoreErr
     let trees = notebook.trees();
     let snapshot = store.read(&trees, store::default_deadline()).await?;
     notebook.picture(&snapshot);
-    let tree = trees.first().expect("a reader of events has one tree");
-    let mut watch = store.watch(tree, snapshot.revision, store::default_deadline()).await?;
+    let mut watch = store.watch(&trees, snapshot.revision, store::default_deadline()).await?;
     notebook.note(Seen::Watching { after: snapshot.revision.0 });
     loop {
         match watch.next().await? {
@@ -99,6 +98,7 @@ async fn watch(store: &Etcd, notebook: &Notebook) -> Result<Infallible, StoreErr
                     .map(written)
                     .for_each(|write| notebook.note(Seen::Event(write)));
             }
+            WatchEvent::Partial(_) => panic!("a reader of events has one tree"),
             WatchEvent::Progress(revision) => {
                 notebook.note(Seen::Progress { revision: revision.0 })
             }
