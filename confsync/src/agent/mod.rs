@@ -174,6 +174,7 @@ impl<S: Store> Agent<S> {
                 self.publication.outdate();
                 false
             }
+            () = self.pipeline.old_generation_gone() => false,
             () = self.again.notified() => {
                 self.pipeline.try_again();
                 !self.decided.is_none()
@@ -192,7 +193,8 @@ impl<S: Store> Agent<S> {
             decide_again: self.decided.again(),
             probe_again: self.probing.next(),
             save_again: self.save_after.filter(|_| self.to_save().is_some()),
-            has_old_generations: self.pipeline.status().old_generations > 0,
+            old_generation_ends: self.pipeline.old_generation_ends(),
+            waits_for_requests: self.pipeline.waits_for_requests(),
             last_load: self.last_load,
         }
     }

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::apply::ledger::PendingStep;
 
-/// How often it is looked whether old generations are gone: soon after a load, later.
-const OLD_GENERATIONS_SOON: Duration = Duration::from_millis(10);
-const OLD_GENERATIONS_LATER: Duration = Duration::from_millis(200);
-/// What is soon after a load.
-const JUST_LOADED: Duration = Duration::from_secs(1);
+/// How often it is looked whether the requests to members that left have ended, which nobody
+/// reports: a drain waits for it, and most end soon after they left. So at first often, and then
+/// after another quarter of the time that has passed.
+const REQUESTS_SOON: Duration = Duration::from_millis(10);
+const REQUESTS_LATER: Duration = Duration::from_millis(200);
 /// How often it is looked whether somebody else has touched the files.
 pub(super) const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 
@@ -50,7 +50,8 @@ pub(super) struct Waits {
     pub(super) decide_again: Option<Instant>,
     pub(super) probe_again: Option<Instant>,
     pub(super) save_again: Option<Instant>,
-    pub(super) has_old_generations: bool,
+    pub(super) old_generation_ends: Option<Instant>,
+    pub(super) waits_for_requests: bool,
     pub(super) last_load: Option<Instant>,
 }
 
@@ -63,16 +64,22 @@ impl Waits {
             // A pause may have ended since the last step.
             _ => Some(now),
         };
-        let ends = [step, self.debounce_ends, self.decide_again, self.probe_again, self.save_again];
-        let ends = ends.into_iter().flatten().chain(self.old_generations(now));
-        ends.fold(now + LOOK_AT_FILES, Instant::min)
+        let ends = [
+            step,
+            self.debounce_ends,
+            self.decide_again,
+            self.probe_again,
+            self.save_again,
+            self.old_generation_ends,
+            self.look_at_requests(now),
+        ];
+        ends.into_iter().flatten().fold(now + LOOK_AT_FILES, Instant::min)
     }
 
-    /// A drain waits for the end of an old generation, and most end soon.
-    fn old_generations(&self, now: Instant) -> Option<Instant> {
-        let is_soon = self.last_load.is_none_or(|at| now < at + JUST_LOADED);
-        let pace = if is_soon { OLD_GENERATIONS_SOON } else { OLD_GENERATIONS_LATER };
-        self.has_old_generations.then(|| now + pace)
+    fn look_at_requests(&self, now: Instant) -> Option<Instant> {
+        let passed = self.last_load.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
+        let pause = (passed / 4).clamp(REQUESTS_SOON, REQUESTS_LATER);
+        self.waits_for_requests.then(|| now + pause)
     }
 }
 
@@ -87,7 +94,8 @@ mod tests {
             decide_again: None,
             probe_again: None,
             save_again: None,
-            has_old_generations: false,
+            old_generation_ends: None,
+            waits_for_requests: false,
             last_load: None,
         }
     }
@@ -103,6 +111,7 @@ mod tests {
             Waits { decide_again: Some(at(2)), probe_again: Some(at(4)), ..nothing() },
             Waits { probe_again: Some(at(2)), save_again: Some(at(3)), ..nothing() },
             Waits { save_again: Some(at(2)), ..nothing() },
+            Waits { old_generation_ends: Some(at(2)), ..nothing() },
         ] {
             assert_eq!(waits.first_end(now), at(2), "{waits:?}");
         }
@@ -113,12 +122,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_generations_are_looked_at_often_right_after_a_load() {
+    async fn requests_to_members_that_left_are_looked_at_often_at_first() {
         let now = Instant::now();
-        let old = Waits { has_old_generations: true, last_load: Some(now), ..nothing() };
-        assert_eq!(old.first_end(now), now + OLD_GENERATIONS_SOON);
-        let later = now + JUST_LOADED;
-        assert_eq!(old.first_end(later), later + OLD_GENERATIONS_LATER);
+        let waits = Waits { waits_for_requests: true, last_load: Some(now), ..nothing() };
+        for (passed, pause) in [(0, 10), (20, 10), (400, 100), (2000, 200)] {
+            let now = now + Duration::from_millis(passed);
+            assert_eq!(waits.first_end(now), now + Duration::from_millis(pause), "{passed}");
+        }
     }
 
     #[tokio::test]

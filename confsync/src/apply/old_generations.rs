@@ -2,12 +2,14 @@
 //! that left, or, where nothing can be counted, whatever an operator's command knows of.
 
 use common::model::Revision;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::quiesce_check::QuiesceCheck;
 use super::quiescence::{Quiescence, RetiredUntil};
 use crate::proxy::Old;
-use crate::proxy::nginx::is_alive;
+use crate::proxy::nginx::{gone, is_alive};
 use crate::proxy::pools::DepartedMember;
 
 /// The old generations of one reload group.
@@ -64,6 +66,28 @@ impl OldGenerations {
     /// Nothing is in flight to this member any more.
     pub(super) fn drained(&mut self, member: &DepartedMember) {
         self.quiescence.drained(member);
+    }
+
+    /// Resolves when one of the workers is gone, or a command has confirmed that nothing of before
+    /// is left.
+    pub(super) async fn news(&self) {
+        let mut gone: FuturesUnordered<_> = self.quiescence.workers().map(gone).collect();
+        tokio::select! {
+            Some(()) = gone.next() => {}
+            () = self.check.answered() => {}
+        }
+    }
+
+    /// When those are over of which nothing can be known.
+    #[must_use]
+    pub(super) fn first_instant(&self) -> Option<Instant> {
+        self.quiescence.first_instant()
+    }
+
+    /// Whether requests to members that left are waited for.
+    #[must_use]
+    pub(super) fn waits_for_requests(&self) -> bool {
+        self.quiescence.departed().next().is_some()
     }
 
     /// Whether workers of an older generation are waited for.

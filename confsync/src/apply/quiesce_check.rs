@@ -1,8 +1,10 @@
 //! `quiesce_cmd`: run again and again after a load, until it succeeds: then nothing is done any
 //! more by what was active before.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -19,6 +21,8 @@ pub(super) struct QuiesceCheck {
     newest: u64,
     confirmed: u64,
     asking: Option<AbortOnDropHandle<()>>,
+    /// Notified when one has been answered.
+    answered: Arc<Notify>,
 }
 
 impl QuiesceCheck {
@@ -26,9 +30,18 @@ impl QuiesceCheck {
     pub(super) fn begin(&mut self, group: &str, commands: Vec<Command>) -> u64 {
         self.confirmed();
         self.newest += 1;
-        let asking = tokio::spawn(ask(group.to_owned(), commands));
+        let (group, answered) = (group.to_owned(), Arc::clone(&self.answered));
+        let asking = tokio::spawn(async move {
+            ask(group, commands).await;
+            answered.notify_one();
+        });
         self.asking = Some(AbortOnDropHandle::new(asking));
         self.newest
+    }
+
+    /// Resolves when there is an answer.
+    pub(super) async fn answered(&self) {
+        self.answered.notified().await;
     }
 
     /// The newest load before which everything has ended.

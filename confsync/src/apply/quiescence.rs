@@ -85,6 +85,27 @@ impl Quiescence {
         self.reached
     }
 
+    /// The workers that are waited for.
+    pub fn workers(&self) -> impl Iterator<Item = ProcessId> {
+        self.retiring
+            .iter()
+            .flat_map(|retiring| match &retiring.until {
+                RetiredUntil::Gone(pids) => pids.as_slice(),
+                _ => &[],
+            })
+            .copied()
+    }
+
+    /// When the first of those has to be over of which no more is known.
+    #[must_use]
+    pub fn first_instant(&self) -> Option<Instant> {
+        let instants = self.retiring.iter().filter_map(|retiring| match retiring.until {
+            RetiredUntil::Instant(at) => Some(at),
+            _ => None,
+        });
+        instants.min()
+    }
+
     /// The members that left and are waited for.
     pub fn departed(&self) -> impl Iterator<Item = &DepartedMember> {
         self.retiring.iter().flat_map(|retiring| match &retiring.until {
@@ -96,7 +117,7 @@ impl Quiescence {
     /// Whether workers of an older generation are waited for.
     #[must_use]
     pub fn waits_for_workers(&self) -> bool {
-        self.retiring.iter().any(|retiring| matches!(retiring.until, RetiredUntil::Gone(_)))
+        self.workers().next().is_some()
     }
 
     /// What members that left have in flight is not counted any more: the workers that may have

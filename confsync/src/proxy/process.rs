@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
-/// The interval at which a process that is not our child is checked for its end.
+/// The interval at which a process is checked for its end that the kernel does not report.
 const GONE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One process, unique until the machine is rebooted.
@@ -38,8 +40,17 @@ pub fn is_alive(id: ProcessId) -> bool {
     ProcessStat::read(id.pid).is_some_and(|stat| stat.start == id.start)
 }
 
-/// Waits for the end of a process that is not our child.
+/// Waits for the end of a process, whoever's child it is. The kernel says so by a pidfd (Linux
+/// 5.3); where there is none to be had, it is looked.
 pub async fn gone(id: ProcessId) {
+    // Opened before the look: it is of this process, or this process is gone already.
+    let opened = Pid::from_raw(id.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    #[expect(deprecated, reason = "sound for an OwnedFd; what replaces it is unsafe for any")]
+    let ended = opened.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE).ok());
+    if let Some(ended) = ended.filter(|_| is_alive(id)) {
+        // An error is left to the looks that follow.
+        ended.readable().await.ok();
+    }
     while is_alive(id) {
         tokio::time::sleep(GONE_INTERVAL).await;
     }
@@ -266,6 +277,20 @@ mod tests {
         let zombie = "7 (a) Z 3 7 7 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 98765";
         assert!(ProcessStat::parse(zombie).is_none());
         assert!(ProcessStat::parse("").is_none());
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test ends it")]
+    #[tokio::test]
+    async fn the_end_of_a_process_is_reported() {
+        let mut child = tokio::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let id = ProcessId::of(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+        let ended = tokio::spawn(gone(id));
+        tokio::task::yield_now().await;
+        assert!(!ended.is_finished());
+        child.kill().await.unwrap();
+        ended.await.unwrap();
+        gone(id).await;
+        gone(ProcessId { start: id.start + 1, ..ProcessId::of(1).unwrap() }).await;
     }
 
     #[test]

@@ -209,6 +209,23 @@ impl Pipeline {
         }
     }
 
+    /// Resolves when it is to be looked again who still works by what was active before.
+    pub async fn old_generation_gone(&self) {
+        self.old.news().await;
+    }
+
+    /// When that is over of which nothing can be known.
+    #[must_use]
+    pub fn old_generation_ends(&self) -> Option<Instant> {
+        self.old.first_instant()
+    }
+
+    /// Whether requests to members that left are waited for.
+    #[must_use]
+    pub fn waits_for_requests(&self) -> bool {
+        self.old.waits_for_requests()
+    }
+
     /// Who runs what is active has ended: nothing is active until somebody starts it again and
     /// it takes a load.
     pub fn note_master_gone(&mut self) {
