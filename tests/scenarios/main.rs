@@ -49,6 +49,7 @@ mod chaos_store;
 /// Hostile values.
 mod chaos_values;
 /// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
+mod confd_thousands;
 mod confd_users;
 /// Images, the tutorial's units with a real Docker, compose.
 mod containers;

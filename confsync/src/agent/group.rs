@@ -8,11 +8,12 @@ use common::handshake::Bookkeeping;
 use common::model::Snapshot;
 use common::store::Store;
 
-use super::render::{RenderRules, RenderVerdict, RenderedResource, Withheld, log_rejected};
+use super::rejections::Rejections;
+use super::render::{RenderRules, RenderVerdict, RenderedResource, Withheld};
 use super::route_table::RouteTable;
 use crate::backends::known::KnownBackends;
 use crate::backends::saved::SavedBackends;
-use crate::backends::{Entries, KeySelection, ParsedKeys, RejectedValues};
+use crate::backends::{Entries, KeySelection, ParsedKeys};
 use crate::config::last_render::LastRender;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
@@ -29,7 +30,7 @@ pub(super) struct GroupRenderer<S> {
     known: BTreeMap<String, KnownBackends>,
     /// What of the last render of each resource need not be made again.
     last: BTreeMap<String, LastResource>,
-    rejected: RejectedValues,
+    rejected: Rejections,
     routes: RouteTable,
 }
 
@@ -94,7 +95,7 @@ impl<S: Store> GroupRenderer<S> {
         circumstances: Circumstances<'_>,
     ) -> GroupRender {
         let rules = circumstances.rules(&self.store, &self.bookkeeping);
-        let (mut files, mut rejected) = (Vec::new(), RejectedValues::new());
+        let (mut files, mut rejected) = (Vec::new(), Rejections::default());
         let mut adopted = Vec::new();
         let (mut withheld, mut is_unverified) = (None, circumstances.regressed);
         for program in &self.group.programs {
@@ -107,7 +108,7 @@ impl<S: Store> GroupRenderer<S> {
                 Ok(rendered) => rendered,
                 Err(cause) => {
                     if cause.too_few_backends {
-                        self.rejected = seen.rejected;
+                        self.rejected.set(name, seen.rejected);
                     }
                     let cause = self.named(program, cause);
                     let verdict = RenderVerdict::new(Some(cause), is_unverified);
@@ -118,10 +119,10 @@ impl<S: Store> GroupRenderer<S> {
             let RenderedResource { file, retained, withheld: cause } = rendered;
             withheld = cause.map(|cause| self.named(program, cause)).or(withheld);
             files.push(file);
-            rejected = rejected.union(seen.rejected.clone());
+            rejected.set(name, seen.rejected.clone());
             adopted.push((name.clone(), seen, retained));
         }
-        log_rejected(&self.rejected, &rejected);
+        rejected.log_since(&self.rejected);
         self.rejected = rejected;
         for (name, seen, retained) in adopted {
             self.known.entry(name).or_default().adopt(&seen, retained);
@@ -178,7 +179,7 @@ impl<S: Store> GroupRenderer<S> {
         self.known
     }
 
-    pub(super) fn rejected(&self) -> &RejectedValues {
+    pub(super) fn rejected(&self) -> &Rejections {
         &self.rejected
     }
 

@@ -14,6 +14,7 @@ mod decision;
 mod group;
 mod probing;
 mod publication;
+pub(crate) mod rejections;
 pub(crate) mod render;
 mod report;
 mod route_table;

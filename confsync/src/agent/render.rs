@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::handshake::Bookkeeping;
-use common::model::changed_keys;
 use common::store::Store;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use crate::backends::ParsedKeys;
 use crate::backends::known::KnownBackends;
 use crate::backends::loss_check::{LossCheck, LossOutcome};
-use crate::backends::{ParsedKeys, RejectedValues};
 use crate::config::last_render::LastRender;
 use crate::config::program::CompiledResource;
 use crate::config::rendered::RenderedFile;
@@ -99,7 +98,7 @@ impl<S: Store> RenderRules<'_, S> {
             return Err(withheld.clone());
         }
         let shown = without(seen, self.left_out);
-        let file = off_workers(|| program.render_after(last, &shown))?;
+        let file = off_workers(program, last, shown).await?;
         Ok(RenderedResource { file, retained, withheld })
     }
 }
@@ -119,23 +118,21 @@ fn without<'s>(seen: &'s ParsedKeys, left_out: &BTreeSet<Arc<str>>) -> Cow<'s, P
 
 /// Renders while the runtime goes on: a template may ask DNS, and a look-up may take 5 s. On a
 /// worker of the runtime, of which there are two, two such templates would stop the refreshing of
-/// leases, signals and the status page.
-fn off_workers<T>(render: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        // A single run: nobody else waits for this thread.
-        RuntimeFlavor::CurrentThread => render(),
-        _ => tokio::task::block_in_place(render),
+/// leases, signals and the status page. A single run has but one thread, and renders several
+/// resources at a time.
+async fn off_workers(
+    program: &CompiledResource,
+    last: &mut LastRender,
+    shown: Cow<'_, ParsedKeys>,
+) -> Result<RenderedFile, String> {
+    if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
+        return tokio::task::block_in_place(|| program.render_after(last, &shown));
     }
-}
-
-/// Logs which values are rejected that were not before, and which are no more.
-pub(crate) fn log_rejected(before: &RejectedValues, now: &RejectedValues) {
-    for key in changed_keys(before, now) {
-        match now.get(key) {
-            Some(why) => tracing::warn!(key = &**key, "value refused: {why}"),
-            None => tracing::info!(key = &**key, "no longer refused"),
-        }
-    }
+    let (program, mut own, shown) = (program.clone(), std::mem::take(last), shown.into_owned());
+    let render = move || (program.render_after(&mut own, &shown), own);
+    let (file, own) = tokio::task::spawn_blocking(render).await.map_err(|e| e.to_string())?;
+    *last = own;
+    file
 }
 
 /// What the newest render came to.

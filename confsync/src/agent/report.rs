@@ -1,25 +1,24 @@
 //! What is reported of one reload group: its status, and what it acknowledges to whoever waits to
 //! deregister. Pure.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use common::handshake::{DriverInUse, Rejection};
 use common::model::Revision;
 use common::watch::StaleReason;
 
+use super::rejections::Rejections;
 use super::render::Withheld;
 use crate::acks::members::Applied;
 use crate::apply::pipeline::PipelineStatus;
 use crate::apply::record::HISTORY;
-use crate::backends::RejectedValues;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::install::Digest;
 use crate::status::resources::{
     ResourceState, ServiceState, TroublePlace, named_line, template_line,
 };
-use crate::status::state::{BackendCounts, BackendStates, GroupState, LoadState, RejectedState};
+use crate::status::state::{BackendCounts, BackendStates, GroupState, LoadState};
 
 /// The longest reason that an acknowledgement gives, in characters.
 const LONGEST_REASON: usize = 500;
@@ -47,7 +46,7 @@ pub(super) struct ReportFacts<'a> {
     pub(super) progress: &'a GroupProgress,
     pub(super) pipeline: PipelineStatus<'a>,
     pub(super) withheld: Option<&'a Withheld>,
-    pub(super) rejected: &'a RejectedValues,
+    pub(super) rejected: &'a Rejections,
 }
 
 impl ReportFacts<'_> {
@@ -81,7 +80,7 @@ impl ReportFacts<'_> {
             resources,
             backends,
             counts,
-            rejected: self.rejected.iter().map(rejected_state).collect(),
+            rejected: self.rejected.states(),
             driver: pipeline.driver.0,
             driver_reason: pipeline.driver.1.map(str::to_owned),
             member_changes_total: pipeline.counts.member_changes,
@@ -179,10 +178,6 @@ pub(super) fn resource_state(
 ) -> ResourceState {
     let name = program.resource.name.clone();
     ResourceState { name, file: dest(program), template: src(program), services }
-}
-
-fn rejected_state((key, why): (&Arc<str>, &Arc<str>)) -> RejectedState {
-    RejectedState { key: key.to_string(), why: why.to_string() }
 }
 
 fn dest(program: &CompiledResource) -> String {

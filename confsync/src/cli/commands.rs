@@ -150,7 +150,8 @@ fn renders(program: &CompiledResource, snapshot: &Snapshot) -> bool {
 fn see(program: &CompiledResource, snapshot: &Snapshot) -> ParsedKeys {
     let seen = program.resource.reading.see(snapshot.entries.values());
     for (key, why) in &seen.rejected {
-        print_error(format_args!("{key}: value rejected: {why}"));
+        let name = &program.resource.name;
+        print_error(format_args!("{key}: value rejected by the resource {name}: {why}"));
     }
     seen
 }

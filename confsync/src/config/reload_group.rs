@@ -3,7 +3,7 @@
 //!
 //! Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use common::model::Tree;
@@ -68,7 +68,18 @@ impl ReloadGroup {
             self.programs.iter().flat_map(|p| p.resource.reading.trees.clone()).collect();
         trees.sort();
         trees.dedup();
-        let covered = |tree: &Tree| trees.iter().any(|t| t != tree && t.covers(tree.path()));
+        fn path(tree: &Tree) -> &str {
+            tree.path().trim_end_matches('/')
+        }
+        let all: HashSet<&str> = trees.iter().map(path).collect();
+        let whole: HashSet<&str> =
+            trees.iter().filter(|tree| !tree.is_below_only()).map(path).collect();
+        // There may be thousands: each looks for those above it, and not at all others.
+        let covered = |tree: &Tree| {
+            let own = path(tree);
+            let mut above = own.rmatch_indices('/').filter_map(|(end, _)| own.get(..end));
+            tree.is_below_only() && whole.contains(own) || above.any(|above| all.contains(above))
+        };
         trees.iter().filter(|tree| !covered(tree)).cloned().collect()
     }
 
@@ -103,5 +114,39 @@ impl ReloadGroup {
         self.loader == other.loader
             && self.programs.len() == other.programs.len()
             && self.programs.iter().zip(&other.programs).all(|(a, b)| a.same_as(b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::sample::SampleConfdir;
+
+    proptest! {
+        #[test]
+        fn trees_are_those_that_no_other_covers(
+            wanted in proptest::collection::vec(("(/[ab]{1,2}){1,3}", any::<bool>()), 0..6),
+        ) {
+            let trees: Vec<Tree> = wanted
+                .into_iter()
+                .map(|(path, below)| match (path.parse().unwrap(), below) {
+                    (prefix, true) => Tree::below(prefix),
+                    (prefix, false) => Tree::from(prefix),
+                })
+                .collect();
+            let mut group = SampleConfdir::new("keys = [\"/a\"]\n", "").group();
+            group.programs[0].resource.reading.trees = trees.clone();
+            let mut expected = trees.clone();
+            expected.sort();
+            expected.dedup();
+            let all = expected.clone();
+            expected.retain(|tree| !all.iter().any(|t| t != tree && t.covers(tree.path())));
+            prop_assert_eq!(group.trees(), expected);
+            let root = Tree::from("/".parse::<common::model::Prefix>().unwrap());
+            group.programs[0].resource.reading.trees.push(root.clone());
+            prop_assert_eq!(group.trees(), [root]);
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! The system that this process runs on, as templates may query it. Look-ups have a deadline.
 
 mod dns;
+mod unanswered;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::sync::mpsc;
-use std::time::{Duration, SystemTime};
+use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant, SystemTime};
 
+use self::unanswered::{NO_ANSWER, UnansweredLookups};
 use crate::template::{IncludeError, IncludedFile, ServiceRecord, System};
 
 /// How long one look-up of a name may take.
@@ -38,6 +40,44 @@ pub(crate) fn read_text_file(path: &Path) -> io::Result<String> {
         .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
 }
 
+/// There is one resolver, whoever asks it.
+static UNANSWERED: LazyLock<Mutex<UnansweredLookups>> = LazyLock::new(Mutex::default);
+
+/// A failure that took this long is silence: a server that is there says at once that it cannot.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Looks up a name, unless the resolver has just been silent.
+fn look_up<T>(name: &str, ask: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let lookups = || UNANSWERED.lock().unwrap_or_else(PoisonError::into_inner);
+    let begun = Instant::now();
+    if let Some(why) = lookups().refusal(name, begun) {
+        return Err(why);
+    }
+    let found = ask();
+    match &found {
+        Err(_) if begun.elapsed() >= SILENCE => lookups().note_silence(name, Instant::now()),
+        _ => lookups().note_answer(name),
+    }
+    found
+}
+
+fn addresses(name: &str) -> Result<Vec<IpAddr>, String> {
+    let (answer, asked) = mpsc::sync_channel(1);
+    let host = name.to_owned();
+    let worker = move || {
+        let found = (host.as_str(), 0).to_socket_addrs();
+        // The receiver is gone if the deadline has passed.
+        let _ = answer.send(found.map(|all| all.map(|address| address.ip()).collect()));
+    };
+    std::thread::Builder::new().spawn(worker).map_err(|error| error.to_string())?;
+    let answer: std::io::Result<Vec<IpAddr>> =
+        asked.recv_timeout(LOOKUP_DEADLINE).map_err(|_| NO_ANSWER.to_owned())?;
+    match answer {
+        Err(error) if error.to_string().contains("Temporary failure") => Err(error.to_string()),
+        found => Ok(found.unwrap_or_default()),
+    }
+}
+
 /// The system that this process runs on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalSystem;
@@ -64,24 +104,13 @@ impl System for LocalSystem {
     }
 
     fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String> {
-        let (answer, asked) = mpsc::sync_channel(1);
-        let host = name.to_owned();
-        let worker = move || {
-            let found = (host.as_str(), 0).to_socket_addrs();
-            // The receiver is gone if the deadline has passed.
-            let _ = answer.send(found.map(|all| all.map(|address| address.ip()).collect()));
-        };
-        std::thread::Builder::new().spawn(worker).map_err(|error| error.to_string())?;
-        let answer: std::io::Result<Vec<IpAddr>> =
-            asked.recv_timeout(LOOKUP_DEADLINE).map_err(|_| "no answer in time".to_owned())?;
-        match answer {
-            Err(error) if error.to_string().contains("Temporary failure") => Err(error.to_string()),
-            found => Ok(found.unwrap_or_default()),
-        }
+        look_up(name, || addresses(name))
     }
 
     fn services(&self, name: &str) -> Result<Vec<ServiceRecord>, String> {
-        let found = dns::lookup(name, LOOKUP_DEADLINE).map_err(|error| error.to_string())?;
+        let found = look_up(name, || {
+            dns::lookup(name, LOOKUP_DEADLINE).map_err(|error| error.to_string())
+        })?;
         let record = |found: hickory_resolver::proto::rr::rdata::SRV| ServiceRecord {
             target: found.target.to_ascii(),
             port: found.port,

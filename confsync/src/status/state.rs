@@ -142,6 +142,8 @@ pub struct RejectedState {
     pub key: String,
     /// The reason, for an operator.
     pub why: String,
+    /// The resources that do not use it.
+    pub resources: Vec<String>,
 }
 
 /// One change of what the proxy runs.

@@ -10,7 +10,7 @@ mod resource;
 mod schema;
 mod users;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -168,22 +168,26 @@ pub(crate) fn has_no_files(path: &Path) -> bool {
     }
 }
 
+/// There may be thousands of resources: each is looked at once.
 fn same_dest(resources: &[Resource]) -> Vec<ConfdirMistake> {
     let mut mistakes = Vec::new();
-    for (index, resource) in resources.iter().enumerate() {
-        let same = |other: &&Resource| real_path(&other.dest) == real_path(&resource.dest);
-        if let Some(other) = resources.iter().take(index).find(same) {
-            let text = format!(
+    let (mut by_dest, mut by_name) = (HashMap::new(), HashMap::new());
+    for resource in resources {
+        let mut mistake = |text| {
+            mistakes.push(ConfdirMistake { file: resource.file.clone(), text });
+        };
+        let first: &Resource = by_dest.entry(real_path(&resource.dest)).or_insert(resource);
+        if !std::ptr::eq(first, resource) {
+            mistake(format!(
                 "dest {} is written by {} as well",
                 resource.dest.display(),
-                other.file.display()
-            );
-            mistakes.push(ConfdirMistake { file: resource.file.clone(), text });
+                first.file.display()
+            ));
         }
-        if let Some(other) = resources.iter().take(index).find(|r| r.name == resource.name) {
-            let text =
-                format!("its name `{}` is that of {} as well", resource.name, other.file.display());
-            mistakes.push(ConfdirMistake { file: resource.file.clone(), text });
+        let first: &Resource = by_name.entry(&resource.name).or_insert(resource);
+        if !std::ptr::eq(first, resource) {
+            let (name, other) = (&resource.name, first.file.display());
+            mistake(format!("its name `{name}` is that of {other} as well"));
         }
     }
     mistakes
@@ -229,14 +233,17 @@ fn names(folder: &Path, files: &[PathBuf]) -> Vec<String> {
         file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     };
     let stems: Vec<String> = files.iter().map(|file| stem(file)).collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    stems.iter().for_each(|stem| *counts.entry(stem).or_default() += 1);
     let name = |(file, own): (&PathBuf, &String)| {
-        let meets = stems.iter().filter(|other| *other == own).count() > 1;
+        let meets = counts.get(own.as_str()).is_some_and(|count| *count > 1);
         let below = file.parent().and_then(|parent| parent.strip_prefix(folder).ok());
         let folders = below.filter(|_| meets).into_iter().flat_map(Path::iter);
         let parts = folders.map(|part| part.to_string_lossy().into_owned());
         let parts: Vec<String> = parts.chain([own.clone()]).collect();
         let joined = (1..=MAX_DEPTH).map(|dashes| parts.join(&"-".repeat(dashes)));
-        joined.into_iter().find(|name| name == own || !stems.contains(name)).unwrap_or_default()
+        let is_free = |name: &String| name == own || !counts.contains_key(name.as_str());
+        joined.into_iter().find(is_free).unwrap_or_default()
     };
     files.iter().zip(&stems).map(name).collect()
 }

@@ -8,18 +8,20 @@ mod show;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
 use common::handshake::Bookkeeping;
-use common::model::Snapshot;
+use common::model::{Revision, Snapshot};
 use common::runtime::Exit;
 use common::startup::connect_within;
-use common::store::{Etcd, Store, read_deadline};
+use common::store::{Connection, Etcd, Store, read_deadline};
+use futures_util::stream::{self, StreamExt};
 
 use super::nothing_found::say_where_keys_are;
-use crate::agent::render::{RenderRules, RenderedResource, Withheld, log_rejected};
-use crate::backends::RejectedValues;
+use crate::agent::rejections::Rejections;
+use crate::agent::render::{RenderRules, RenderedResource, Withheld};
 use crate::backends::saved::SavedBackends;
 use crate::config::last_render::LastRender;
 use crate::config::load::{has_no_resources, load_usable};
@@ -41,6 +43,7 @@ struct Run<'r> {
 /// The files, and what to remember once they are live.
 #[derive(Default)]
 struct Rendered {
+    revision: Revision,
     candidates: Vec<Candidate>,
     memories: Vec<(PathBuf, SavedBackends)>,
 }
@@ -74,14 +77,16 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
         connect_within(&config.connection, PATIENCE).await.context("cannot read the keys")?;
     let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
     let mut exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
-    for set in &loaded.sets {
-        let snapshot =
-            store.read(&set.trees(), read_deadline()).await.context("cannot read the keys")?;
-        if snapshot.entries.is_empty() {
-            say_where_keys_are(&config.connection, &store, &set.trees(), &set.name).await;
-        }
-        let run = Run { set, store: &store, bookkeeping: &bookkeeping };
-        let done = one(&run, snapshot, how).await.unwrap_or_else(|error| {
+    let run = |set| Run { set, store: &store, bookkeeping: &bookkeeping };
+    let prepared = loaded.sets.iter().map(|set| prepare(run(set), &config.connection));
+    let mut prepared = pin!(stream::iter(prepared).buffered(AT_A_TIME));
+    while let Some(prepared) = prepared.next().await {
+        let (set, files) = prepared?;
+        let done = match files {
+            Ok(files) => install(&run(set), files, how).await,
+            Err(error) => Err(error),
+        };
+        let done = done.unwrap_or_else(|error| {
             tracing::error!(set = set.name, "{error:#}");
             Exit::Failed
         });
@@ -92,12 +97,40 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
+/// How many reload groups are rendered at a time; they are installed one after the other, in their
+/// order. A template may wait for DNS, and there may be thousands of them.
+const AT_A_TIME: usize = 32;
+
+/// The files of a reload group, or why there are none.
+///
+/// # Errors
+/// When etcd does not answer: nothing else can be rendered either.
+async fn prepare<'r>(
+    run: Run<'r>,
+    connection: &Connection,
+) -> anyhow::Result<(&'r ReloadGroup, anyhow::Result<Rendered>)> {
+    let (set, store) = (run.set, run.store);
+    let mut snapshot =
+        store.read(&set.trees(), read_deadline()).await.context("cannot read the keys")?;
+    if snapshot.entries.is_empty() {
+        say_where_keys_are(connection, store, &set.trees(), &set.name).await;
+    }
+    let mut rejections = Rejections::default();
+    let rendered = render(&run, &mut snapshot, &mut rejections).await;
+    rejections.log_since(&Rejections::default());
+    Ok((set, rendered))
+}
+
 /// Renders all files, by the rules of the agent. There is no earlier decision to compare with, but
 /// for what was saved if etcd regressed since the files were last active. The last to look at the
 /// snapshot takes it apart: with thousands of backends each copy of them is most of the memory of
 /// the run.
-async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Rendered> {
-    let mut rendered = Rendered::default();
+async fn render(
+    run: &Run<'_>,
+    snapshot: &mut Snapshot,
+    rejections: &mut Rejections,
+) -> anyhow::Result<Rendered> {
+    let mut rendered = Rendered { revision: snapshot.revision, ..Rendered::default() };
     let in_place = run.set.programs.iter().all(|program| program.resource.dest.exists());
     let mut left = run.set.programs.len();
     for program in &run.set.programs {
@@ -113,7 +146,7 @@ async fn render(run: &Run<'_>, snapshot: &mut Snapshot) -> anyhow::Result<Render
             }
             _ => KeysOnce::read(program, snapshot.entries.values(), regressed),
         };
-        log_rejected(&RejectedValues::new(), &keys.seen.rejected);
+        rejections.set(&resource.name, keys.seen.rejected.clone());
         let (store, bookkeeping) = (run.store, run.bookkeeping);
         let (may_wait, left_out) = (false, &BTreeSet::new());
         let rules = RenderRules { store, bookkeeping, regressed, may_wait, in_place, left_out };
@@ -139,8 +172,8 @@ fn not_rendered(program: &CompiledResource, withheld: Withheld) -> anyhow::Error
     }
 }
 
-async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: SingleRun) -> anyhow::Result<Exit> {
-    let Rendered { candidates, memories } = render(run, &mut snapshot).await?;
+async fn install(run: &Run<'_>, files: Rendered, how: SingleRun) -> anyhow::Result<Exit> {
+    let Rendered { revision, candidates, memories } = files;
     if how.dry_run {
         show(&candidates, how.diff)?;
         return Ok(Exit::Done);
@@ -149,7 +182,7 @@ async fn one(run: &Run<'_>, mut snapshot: Snapshot, how: SingleRun) -> anyhow::R
         write_only(run.set, &candidates.into()).await?;
         return Ok(Exit::Done);
     }
-    let exit = apply(run.set, candidates, snapshot.revision).await?;
+    let exit = apply(run.set, candidates, revision).await?;
     if exit == Exit::Done {
         for (dest, memory) in &memories {
             if let Err(error) = memory.save(dest) {

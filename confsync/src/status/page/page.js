@@ -65,7 +65,7 @@ function one(set, doc, many) {
   if (set.stale) add(card, [h("p", "note wait", "etcd is not watched: " + set.stale + ". What is active stays active.")]);
   add(card, retained(set));
   if (set.refused.length) {
-    const rejection = (r) => h("li", "", h("span", "", tag("bad", "rejected")), h("span", "what", h("b", "", r.key), h("small", "", r.why)), h("span", ""));
+    const rejection = (r) => h("li", "", h("span", "", tag("bad", "rejected")), h("span", "what", h("b", "", r.key), h("small", "", (set.resources.length > 1 ? r.resources.join(", ") + ": " : "") + r.why)), h("span", ""));
     add(card, [h("h3", "", plural(set.refused.length, "value") + " rejected"), h("ul", "rows", set.refused.map(rejection))]);
   }
   add(card, [h("h3", "", "Services"), services(set, many)]);
