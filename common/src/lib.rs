@@ -13,6 +13,7 @@
 //! * [`tls`] is TLS as a client, with files that are read again.
 //! * [`settings`] makes command lines and reads flags, environment and files.
 //! * [`fuzz`] is what a fuzzer may give to the readers of all this.
+//! * [`metrics`] is what the metrics of both daemons have alike.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
 //! This crate knows nothing of probes, templates or nginx, and no flag but those in [`settings`].
@@ -22,6 +23,7 @@ pub mod claim;
 pub mod fuzz;
 pub mod handshake;
 pub mod leases;
+pub mod metrics;
 pub mod model;
 pub mod other_api;
 pub mod registrar;

@@ -9,7 +9,6 @@ mod log;
 mod notify;
 pub mod orphans;
 mod process;
-mod process_metrics;
 mod reminder;
 mod signals;
 mod status_server;
@@ -21,7 +20,6 @@ pub use liveness::{Heartbeat, Liveness, Overdue};
 pub use log::{LogFormat, start_log};
 pub use notify::ServiceManager;
 pub use process::{PRIVATE, ProcessExit, ProcessGroup, group_leader, pid_of};
-pub use process_metrics::process_metrics;
 pub use reminder::{OutageLog, Reminder};
 pub use signals::{Forwarded, Hangups, Signals};
 pub use status_server::{

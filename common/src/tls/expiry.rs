@@ -1,11 +1,8 @@
-//! When our own certificate expires: for the metric, and a warning before it is too late.
+//! When our own certificate expires, and a warning before it is too late.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::watch;
@@ -81,19 +78,6 @@ fn warning(validity: Validity, now: SystemTime, file: &Path) -> Option<String> {
             format_span(left)
         )
     })
-}
-
-/// Registers `certificate_expires_seconds`; infinite without a certificate.
-pub fn certificate_metric(registry: &mut Registry, expiry: &CertificateExpiry) {
-    let left = expiry.borrow().map_or(f64::INFINITY, |until| {
-        let now = SystemTime::now();
-        let ago = || now.duration_since(until).unwrap_or_default().as_secs_f64();
-        until.duration_since(now).map_or_else(|_| -ago(), |left| left.as_secs_f64())
-    });
-    let gauge = Gauge::<f64, AtomicU64>::default();
-    gauge.set(left);
-    let help = "How long until the client certificate for etcd expires";
-    registry.register_with_unit("certificate_expires", help, Unit::Seconds, gauge);
 }
 
 fn validity_of_file(paths: &[PathBuf], contents: &[Vec<u8>]) -> Result<Validity, String> {

@@ -11,7 +11,7 @@ mod from_files;
 mod identity;
 mod roots;
 
-pub use expiry::{CertificateExpiry, certificate_metric, follow_expiry};
+pub use expiry::{CertificateExpiry, follow_expiry};
 pub use from_files::FromFiles;
 pub use identity::ClientIdentity;
 pub use roots::Roots;

@@ -58,7 +58,7 @@ fn status_line(states: &States, rival: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::EtcdUse;
+    use common::metrics::EtcdUse;
 
     fn state(name: &str, active: bool) -> GroupState {
         let live = active.then(|| "0123456789ab".to_owned());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::claim::KeyStatus;
 use common::handshake::Consumes;
+use common::metrics::EtcdUse;
 use common::model::Key;
 use common::registrar::{self, RegistrarReport};
 use common::rights::{Right, warn_until_granted};
@@ -21,7 +22,6 @@ use crate::acks::pace::paced;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::run::RunConfig;
-use crate::status::EtcdUse;
 
 /// How long the member key may keep the first read waiting, once etcd answers.
 const JOIN: Duration = Duration::from_secs(3);

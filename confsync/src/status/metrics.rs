@@ -3,19 +3,17 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use common::runtime::process_metrics;
-use common::tls::certificate_metric;
+use common::metrics::{self, FloatGauge, number, yes};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric as _};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{EtcdUse, Sources};
+use super::{About, Sources};
 use crate::apply::record::Counts;
 use crate::status::resources::ServiceState;
 use crate::status::state::{GroupState, States};
@@ -47,71 +45,26 @@ struct ByMember {
     addr: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByApi {
-    api: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByEtcd {
-    api: &'static str,
-    endpoint: String,
-}
-
 /// All metrics, with their present values.
 pub(super) fn text(sources: &Sources) -> String {
     let states = sources.states.borrow().clone();
-    let totals = totals::all(&sources.about.borrow().ended, &states);
-    let mut registry = Registry::default();
-    process_metrics(&mut registry);
-    let own = registry.sub_registry_with_prefix("confsync");
-    process(own, sources);
-    etcd(own, &sources.about.borrow().etcd);
-    backends(own, &states);
-    revisions(own, &states);
-    loads(own, &states, &totals);
-    traffic(own, &states, &sources.traffic.newest().borrow());
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-    text
-}
-
-fn process(registry: &mut Registry, sources: &Sources) {
     let about = sources.about.borrow().clone();
-    let version =
-        Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("revision", common::COMMIT)]);
-    registry.register("build", "What runs", version);
-    let one = |value: f64| {
-        let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
-        gauge.set(value);
-        gauge
-    };
-    let yes = |value: bool| one(if value { 1.0 } else { 0.0 });
-    registry.register("ready", "Whether /readyz answers 200", yes(sources.ready().0));
-    registry.register(
-        "joined",
-        "Whether etcd has our member key, so that leaving backends wait for us",
-        yes(about.joined),
-    );
-    let page_clients = u32::try_from(sources.page_clients.count()).unwrap_or(u32::MAX);
-    registry.register("page_clients", "Browsers that follow the page", one(page_clients.into()));
-    certificate_metric(registry, &sources.certificate);
+    let totals = totals::all(&about.ended, &states);
+    metrics::metrics("confsync", &about.etcd, &sources.certificate, |own| {
+        process(own, sources, &about);
+        backends(own, &states);
+        revisions(own, &states);
+        loads(own, &states, &totals);
+        traffic(own, &states, &sources.traffic.newest().borrow());
+    })
 }
 
-fn etcd(registry: &mut Registry, etcd: &EtcdUse) {
-    let total = |value: u64| {
-        let family = Family::<ByApi, Counter>::default();
-        family.get_or_create(&ByApi { api: etcd.api }).inc_by(value);
-        family
-    };
-    let help = "Requests to etcd about our own keys";
-    registry.register("etcd_requests", help, total(etcd.requests));
-    registry.register("etcd_failures", "Of these, without a good answer", total(etcd.failures));
-    let endpoint = Family::<ByEtcd, Gauge>::default();
-    let label = ByEtcd { api: etcd.api, endpoint: etcd.endpoint.clone() };
-    endpoint.get_or_create(&label).set(i64::from(!etcd.endpoint.is_empty()));
-    registry.register("etcd_endpoint", "The endpoint in use", endpoint);
+fn process(registry: &mut Registry, sources: &Sources, about: &About) {
+    registry.register("ready", "Whether /readyz answers 200", yes(sources.ready().0));
+    let help = "Whether etcd has our member key, so that leaving backends wait for us";
+    registry.register("joined", help, yes(about.joined));
+    let page_clients = u32::try_from(sources.page_clients.count()).unwrap_or(u32::MAX);
+    registry.register("page_clients", "Browsers that follow the page", number(page_clients.into()));
 }
 
 /// Only for resources that have services: a file made of settings has no backends to lose.
@@ -174,7 +127,7 @@ fn revisions(registry: &mut Registry, states: &States) {
         "The revision that no older worker is left of",
         |s| s.quiesced,
     );
-    let pending = Family::<BySet, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    let pending = Family::<BySet, FloatGauge>::default();
     for state in states.values() {
         let since = state.pending_since.and_then(|at| SystemTime::now().duration_since(at).ok());
         pending.get_or_create(&label(state)).set(since.unwrap_or_default().as_secs_f64());

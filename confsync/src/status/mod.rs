@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use common::metrics::EtcdUse;
 use common::runtime::{
     DocumentSource, Handler, Liveness, Preparation, ServiceManager, SharedDocument, SharedMetrics,
     StatusResponse, StatusServer, health, plain,
@@ -60,19 +61,6 @@ pub struct About {
     pub etcd: EtcdUse,
     /// The counters of reload groups that have ended.
     pub ended: TotalsByGroup,
-}
-
-/// How etcd is used.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EtcdUse {
-    /// `v3`, `v2`, or nothing before it was reached.
-    pub api: &'static str,
-    /// The endpoint that is asked now.
-    pub endpoint: String,
-    /// Requests about our own keys since the start.
-    pub requests: u64,
-    /// Those of them that failed.
-    pub failures: u64,
 }
 
 impl About {

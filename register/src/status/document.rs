@@ -2,10 +2,11 @@
 //! there stays.
 
 use common::claim::KeyStatus;
+use common::metrics::EtcdUse;
 use common::model::Key;
 use serde_json::{Value, json};
 
-use super::{DrainStatus, EtcdUse, ServiceStatus, SidekickStatus};
+use super::{DrainStatus, ServiceStatus, SidekickStatus};
 use crate::health::HealthState;
 use crate::probe::Verdict;
 

@@ -1,20 +1,19 @@
 //! `/metrics`, in the OpenMetrics text format. Every name is in `docs/metrics.md`.
 
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use common::claim::KeyStatus;
-use common::runtime::process_metrics;
-use common::tls::{CertificateExpiry, certificate_metric};
+use common::metrics::{self, EtcdUse, FloatGauge, number, yes};
+use common::registrar::RegistrarReport;
+use common::tls::CertificateExpiry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
-use super::{DrainStatus, EtcdUse, SidekickStatus};
+use super::{DrainStatus, SidekickStatus};
 use crate::handshake::DrainResult;
 use crate::health::HealthState;
 
@@ -28,42 +27,19 @@ struct ByResult {
     result: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByApi {
-    api: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByEtcd {
-    api: &'static str,
-    endpoint: String,
-}
-
-type Float = Gauge<f64, AtomicU64>;
-
 /// Everything, as it is now.
 pub(super) fn text(
     status: &SidekickStatus,
     certificate: &CertificateExpiry,
-    used: &EtcdUse,
+    etcd: &EtcdUse,
 ) -> String {
-    let mut registry = Registry::default();
-    process_metrics(&mut registry);
-    let own = registry.sub_registry_with_prefix("register");
-    let version =
-        Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("revision", common::COMMIT)]);
-    own.register("build", "The program that runs", version);
-    let yes = |value: bool| number(if value { 1.0 } else { 0.0 });
-    own.register("ready", "Whether /readyz answers 200", yes(status.is_ready()));
-    own.register("leaving", "Whether the process is leaving", yes(status.drain.is_some()));
-    drain(own, status);
-    services(own, status);
-    etcd(own, status, used);
-    certificate_metric(own, certificate);
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-    text
+    metrics::metrics("register", etcd, certificate, |own| {
+        own.register("ready", "Whether /readyz answers 200", yes(status.is_ready()));
+        own.register("leaving", "Whether the process is leaving", yes(status.drain.is_some()));
+        drain(own, status);
+        services(own, status);
+        lease(own, &status.registrar);
+    })
 }
 
 fn drain(registry: &mut Registry, status: &SidekickStatus) {
@@ -87,8 +63,8 @@ fn services(registry: &mut Registry, status: &SidekickStatus) {
     let probes = Family::<ByKey, Counter>::default();
     let failures = Family::<ByKey, Counter>::default();
     let not_made = Family::<ByKey, Counter>::default();
-    let took = Family::<ByKey, Float>::default();
-    let age = Family::<ByKey, Float>::default();
+    let took = Family::<ByKey, FloatGauge>::default();
+    let age = Family::<ByKey, FloatGauge>::default();
     for (key, service) in &status.services {
         let label = ByKey { key: key.to_string() };
         let report = service.probes.borrow();
@@ -115,19 +91,7 @@ fn services(registry: &mut Registry, status: &SidekickStatus) {
     registry.register_with_unit("last_probe_age", help, Unit::Seconds, age);
 }
 
-fn etcd(registry: &mut Registry, status: &SidekickStatus, used: &EtcdUse) {
-    let report = &status.registrar;
-    let total = |value: u64| {
-        let family = Family::<ByApi, Counter>::default();
-        family.get_or_create(&ByApi { api: used.api }).inc_by(value);
-        family
-    };
-    registry.register("etcd_requests", "Requests to etcd", total(report.requests));
-    registry.register("etcd_failures", "Failed requests to etcd", total(report.failures));
-    let endpoint = Family::<ByEtcd, Gauge>::default();
-    let label = ByEtcd { api: used.api, endpoint: used.endpoint.clone() };
-    endpoint.get_or_create(&label).set(i64::from(!used.endpoint.is_empty()));
-    registry.register("etcd_endpoint", "The endpoint in use", endpoint);
+fn lease(registry: &mut Registry, report: &RegistrarReport) {
     let failing = report.failure.as_ref().map(|failure| failure.since.elapsed());
     registry.register_with_unit(
         "etcd_trouble",
@@ -144,12 +108,6 @@ fn etcd(registry: &mut Registry, status: &SidekickStatus, used: &EtcdUse) {
     );
 }
 
-fn number(value: f64) -> Float {
-    let gauge = Float::default();
-    gauge.set(value);
-    gauge
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,9 +115,9 @@ mod tests {
     #[test]
     fn etcd_counters_have_its_api_and_the_endpoint_is_named() {
         let none = tokio::sync::watch::channel(None).1;
-        let mut status = SidekickStatus::default();
-        (status.registrar.requests, status.registrar.failures) = (7, 2);
-        let used = EtcdUse { api: "v3", endpoint: "10.0.0.9:2379".to_owned() };
+        let status = SidekickStatus::default();
+        let endpoint = "10.0.0.9:2379".to_owned();
+        let used = EtcdUse { api: "v3", endpoint, requests: 7, failures: 2 };
         let served = text(&status, &none, &used);
         for line in [
             "register_etcd_requests_total{api=\"v3\"} 7\n",

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use common::claim::KeyStatus;
+use common::metrics::EtcdUse;
 use common::model::Key;
 use common::registrar::RegistrarReport;
 use common::runtime::{
@@ -93,19 +94,12 @@ pub struct StatusSources {
     pub etcd: Arc<OnceLock<Etcd>>,
 }
 
-/// How etcd is reached; both empty before it was.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct EtcdUse {
-    /// `v3` or `v2`.
-    api: &'static str,
-    /// The endpoint that is asked now.
-    endpoint: String,
-}
-
 impl StatusSources {
     fn etcd_use(&self) -> EtcdUse {
-        let used = |etcd: &Etcd| EtcdUse { api: etcd.api(), endpoint: etcd.endpoint() };
-        self.etcd.get().map(used).unwrap_or_default()
+        let (api, endpoint) =
+            self.etcd.get().map(|etcd| (etcd.api(), etcd.endpoint())).unwrap_or_default();
+        let RegistrarReport { requests, failures, .. } = self.published.borrow().registrar;
+        EtcdUse { api, endpoint, requests, failures }
     }
 }
 
@@ -188,9 +182,13 @@ impl Handler for SidekickStatusHandler {
                 let code = if self.sources.published.borrow().is_ready() { 200 } else { 503 };
                 plain(code, TEXT, format!("{}\n", self.text()))
             }
-            "/metrics" => self.metrics.answer(request, |status| {
-                metrics::text(&status.borrow(), &self.sources.certificate, &self.sources.etcd_use())
-            }),
+            "/metrics" => {
+                // Not while the status is borrowed: it is read here too.
+                let etcd = self.sources.etcd_use();
+                self.metrics.answer(request, |status| {
+                    metrics::text(&status.borrow(), &self.sources.certificate, &etcd)
+                })
+            }
             "/status" => {
                 let etcd = self.sources.etcd_use();
                 let text =

@@ -3,17 +3,13 @@
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::number;
+
 /// Registers what `/proc` has about this process; what it does not have is left out.
-pub fn process_metrics(registry: &mut Registry) {
+pub(super) fn register(registry: &mut Registry) {
     let process = registry.sub_registry_with_prefix("process");
-    let number = |value: f64| {
-        let gauge = Gauge::<f64, AtomicU64>::default();
-        gauge.set(value);
-        gauge
-    };
     if let Some(usage) = ProcessUsage::read() {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(usage.cpu_seconds);

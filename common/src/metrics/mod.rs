@@ -1,0 +1,106 @@
+//! What the metrics of both daemons have alike: the process, the build, how etcd is used, when our
+//! certificate expires.
+
+mod process;
+
+use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::tls::CertificateExpiry;
+
+/// A gauge of any number.
+pub type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// How etcd is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EtcdUse {
+    /// `v3`, `v2`, or nothing before it was reached.
+    pub api: &'static str,
+    /// The endpoint that is asked now.
+    pub endpoint: String,
+    /// Requests about our own keys since the start.
+    pub requests: u64,
+    /// Those of them that failed.
+    pub failures: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByApi {
+    api: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEndpoint {
+    api: &'static str,
+    endpoint: String,
+}
+
+/// All metrics of a program, in the OpenMetrics text format: those of its process, and below its
+/// name those of any program of ours and what `more` registers.
+pub fn metrics(
+    program: &str,
+    etcd: &EtcdUse,
+    certificate: &CertificateExpiry,
+    more: impl FnOnce(&mut Registry),
+) -> String {
+    let mut registry = Registry::default();
+    process::register(&mut registry);
+    let own = registry.sub_registry_with_prefix(program);
+    let version = [("version", env!("CARGO_PKG_VERSION")), ("revision", crate::COMMIT)];
+    own.register("build", "What runs", Info::new(version.to_vec()));
+    register_certificate(own, certificate);
+    register_etcd(own, etcd);
+    more(own);
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+/// Infinite without a certificate.
+fn register_certificate(registry: &mut Registry, expiry: &CertificateExpiry) {
+    let left = expiry.borrow().map_or(f64::INFINITY, |until| {
+        let now = SystemTime::now();
+        let ago = || now.duration_since(until).unwrap_or_default().as_secs_f64();
+        until.duration_since(now).map_or_else(|_| -ago(), |left| left.as_secs_f64())
+    });
+    let help = "How long until the client certificate for etcd expires";
+    registry.register_with_unit("certificate_expires", help, Unit::Seconds, number(left));
+}
+
+fn register_etcd(registry: &mut Registry, etcd: &EtcdUse) {
+    let total = |value: u64| {
+        let family = Family::<ByApi, Counter>::default();
+        family.get_or_create(&ByApi { api: etcd.api }).inc_by(value);
+        family
+    };
+    let help = "Requests to etcd about our own keys";
+    registry.register("etcd_requests", help, total(etcd.requests));
+    registry.register("etcd_failures", "Of these, without a good answer", total(etcd.failures));
+    let endpoint = Family::<ByEndpoint, Gauge>::default();
+    let label = ByEndpoint { api: etcd.api, endpoint: etcd.endpoint.clone() };
+    endpoint.get_or_create(&label).set(i64::from(!etcd.endpoint.is_empty()));
+    registry.register("etcd_endpoint", "The endpoint in use", endpoint);
+}
+
+/// A gauge with this value.
+#[must_use]
+pub fn number(value: f64) -> FloatGauge {
+    let gauge = FloatGauge::default();
+    gauge.set(value);
+    gauge
+}
+
+/// A gauge that is 1 for true.
+#[must_use]
+pub fn yes(value: bool) -> FloatGauge {
+    number(f64::from(u8::from(value)))
+}
