@@ -79,6 +79,63 @@ async fn an_nginx_that_has_ended_is_noticed_and_so_is_its_return() {
     assert_eq!(live(status).await, (true, vec![true]));
 }
 
+/// In rotation is who stands in the file, whatever keys there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_the_template_leaves_out_is_not_counted_in_rotation() {
+    let lab = Lab::new();
+    let (etcd, ctl) = (Etcd::start(&lab).await, "/services/apache");
+    let (one, two) = (Backend::start(&lab, "one").await, Backend::start(&lab, "two").await);
+    let put = async |name: &str, backend: &Backend, zone: &str| {
+        let value = format!(r#"{{"addr":"{}","zone":"{zone}"}}"#, backend.address());
+        etcd.ctl(Api::V3).put(&format!("{ctl}/{name}"), &value).await;
+    };
+    put("one", &one, "a").await;
+    put("two", &two, "b").await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    confdir.edit("conf.d/nginx.toml", |toml| {
+        let toml = toml.replace("nginx.tmpl", "zone.hbs");
+        // Two changes are one.
+        toml.replace("[template]", "[template]\ndebounce = \"2s\"")
+    });
+    let site = |listen: SocketAddr| {
+        format!(
+            "upstream apache {{\n{{{{#each backends}}}}{{{{#if (eq zone \"a\")}}}}server {{{{addr}}}};\n\
+             {{{{/if}}}}{{{{/each}}}}}}\nserver {{ listen {listen}; location / {{ proxy_pass \
+             http://apache; }} }}\n"
+        )
+    };
+    confdir.template("zone.hbs", &site(nginx.address()));
+    let status = lab.free();
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.flag("--status", status.to_string()).supervising(&nginx).start();
+    confsync.ready().await;
+    is(200, status, "1 backend in rotation and 1 not used").await;
+    assert_eq!(live(status).await, (true, vec![true, false]));
+    let served = http::get(status, "/metrics").await.unwrap().body;
+    for (name, count) in [("backends", 2), ("backends_in_rotation", 1)] {
+        let line = format!(
+            "confsync_{name}{{set=\"nginx\",resource=\"nginx\",service=\"apache\"}} {count}\n"
+        );
+        assert!(served.contains(&line), "{line}{served}");
+    }
+
+    // It is written from now on: one reload, and both count.
+    put("two", &two, "a").await;
+    is(200, status, "2 backends in rotation at").await;
+    // The same address by another name makes the same file, which nobody loads.
+    put("three", &two, "a").await;
+    etcd.ctl(Api::V3).del(&format!("{ctl}/two")).await;
+    eventually("the other name is known, and in rotation", || async {
+        let status = http::get(status, "/status").await?.body;
+        let loads =
+            serde_json::from_str::<Value>(&status).unwrap()["sets"][0]["loads_total"].clone();
+        check(status.contains("/three") && !status.contains("/two") && loads == 2, || status)
+    })
+    .await;
+    assert_eq!(live(status).await, (true, vec![true, true]));
+}
+
 /// A value makes nginx refuse the file, and goes away again: what is wanted is what is
 /// live all along, so no load comes that could end the trouble.
 #[tokio::test(flavor = "multi_thread")]

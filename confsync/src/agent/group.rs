@@ -10,7 +10,7 @@ use common::store::Store;
 
 use super::rejections::Rejections;
 use super::render::{RenderRules, RenderVerdict, RenderedResource, Withheld};
-use super::route_table::RouteTable;
+use super::route_table::{RouteTable, Unwritten};
 use crate::backends::known::KnownBackends;
 use crate::backends::saved::SavedBackends;
 use crate::backends::{Entries, KeySelection, ParsedKeys};
@@ -18,6 +18,7 @@ use crate::config::last_render::LastRender;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::config::rendered::RenderedFile;
+use crate::config::written::UnwrittenBackends;
 use crate::status::change_summary::Routes;
 
 /// One reload group from keys to rendered files.
@@ -32,6 +33,7 @@ pub(super) struct GroupRenderer<S> {
     last: BTreeMap<String, LastResource>,
     rejected: Rejections,
     routes: RouteTable,
+    unwritten: Unwritten,
 }
 
 /// A resource as it was read and rendered last.
@@ -40,6 +42,7 @@ struct LastResource {
     entries: Entries,
     seen: ParsedKeys,
     render: LastRender,
+    unwritten: UnwrittenBackends,
 }
 
 impl LastResource {
@@ -84,8 +87,8 @@ impl<S: Store> GroupRenderer<S> {
         bookkeeping: Bookkeeping,
         known: BTreeMap<String, KnownBackends>,
     ) -> Self {
-        let (last, rejected, routes) = Default::default();
-        Self { group, store, bookkeeping, known, last, rejected, routes }
+        let (last, rejected, routes, unwritten) = Default::default();
+        Self { group, store, bookkeeping, known, last, rejected, routes, unwritten }
     }
 
     /// Renders all resources, or none: what is wrong with one speaks for all.
@@ -96,7 +99,7 @@ impl<S: Store> GroupRenderer<S> {
     ) -> GroupRender {
         let rules = circumstances.rules(&self.store, &self.bookkeeping);
         let (mut files, mut rejected) = (Vec::new(), Rejections::default());
-        let mut adopted = Vec::new();
+        let (mut adopted, mut unwritten) = (Vec::new(), Unwritten::new());
         let (mut withheld, mut is_unverified) = (None, circumstances.regressed);
         for program in &self.group.programs {
             let name = &program.resource.name;
@@ -117,6 +120,9 @@ impl<S: Store> GroupRenderer<S> {
             };
             is_unverified |= rendered.is_unverified();
             let RenderedResource { file, retained, withheld: cause } = rendered;
+            let prefix = &program.resource.reading.prefix;
+            let left_out = last.unwritten.update(&file.text, &seen.backends, prefix);
+            unwritten.insert(name.clone(), left_out.clone());
             withheld = cause.map(|cause| self.named(program, cause)).or(withheld);
             files.push(file);
             rejected.set(name, seen.rejected.clone());
@@ -124,6 +130,7 @@ impl<S: Store> GroupRenderer<S> {
         }
         rejected.log_since(&self.rejected);
         self.rejected = rejected;
+        self.unwritten = unwritten;
         for (name, seen, retained) in adopted {
             self.known.entry(name).or_default().adopt(&seen, retained);
         }
@@ -185,6 +192,6 @@ impl<S: Store> GroupRenderer<S> {
 
     /// Where requests are to go.
     pub(super) fn routes(&mut self, left_out: &BTreeSet<Arc<str>>) -> Routes {
-        self.routes.update(&self.known, left_out)
+        self.routes.update(&self.known, &self.unwritten, left_out)
     }
 }

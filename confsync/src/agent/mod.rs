@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::handshake::Bookkeeping;
-use common::model::{Revision, Snapshot};
+use common::model::{Revision, Snapshot, changed_keys};
 use common::runtime::{Heartbeat, Liveness};
 use common::store::Store;
 use common::watch::View;
@@ -52,6 +52,7 @@ use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
 use crate::install::write_pause;
 use crate::status::audit::Changes;
+use crate::status::change_summary::Routes;
 use crate::status::state::GroupState;
 
 /// A turn of the loop with all its steps: each is bounded by a deadline of seconds, a slow command
@@ -158,6 +159,7 @@ impl<S: Store> Agent<S> {
         self.pipeline.look_at_files().await;
         self.pipeline.look_for_lost_members().await;
         self.perform_steps(shutdown).await;
+        self.follow_same_files();
         self.pipeline.look_at_departed().await;
         self.report();
         self.save_backends().await;
@@ -311,6 +313,21 @@ impl<S: Store> Agent<S> {
             changed,
             "applied"
         );
+    }
+
+    /// Other keys may make the same files, which are active already: the same addresses under other
+    /// names, or backends that no template writes.
+    fn follow_same_files(&mut self) {
+        if !self.pipeline.status().in_sync {
+            return;
+        }
+        let routes = self.renderer.routes(self.probing.left_out());
+        let is_other = |served: &Routes| changed_keys(served, &routes).next().is_some();
+        if self.routing.served().is_some_and(is_other) {
+            let keys = self.decided.snapshot().cloned().unwrap_or_default();
+            self.routing.serve(routes, keys);
+            self.publication.outdate();
+        }
     }
 
     /// The newest revision that is active; nothing while the newest is withheld.

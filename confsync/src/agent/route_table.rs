@@ -9,6 +9,9 @@ use crate::backends::Backends;
 use crate::backends::known::KnownBackends;
 use crate::status::change_summary::{Route, Routes};
 
+/// The backends that each resource's file does not name.
+pub(super) type Unwritten = BTreeMap<String, BTreeSet<Arc<str>>>;
+
 /// The routes, kept up to date by what changes.
 #[derive(Debug, Default)]
 pub(super) struct RouteTable {
@@ -16,13 +19,16 @@ pub(super) struct RouteTable {
     /// What they were made of.
     known: BTreeMap<String, Backends>,
     left_out: BTreeSet<Arc<str>>,
+    unwritten: Unwritten,
 }
 
 impl RouteTable {
-    /// The routes to what is `known` to the resources, but for those `left_out`.
+    /// The routes to what is `known` to the resources, but for those `left_out`, and those that a
+    /// resource knows and does not write.
     pub(super) fn update(
         &mut self,
         known: &BTreeMap<String, KnownBackends>,
+        unwritten: &Unwritten,
         left_out: &BTreeSet<Arc<str>>,
     ) -> Routes {
         let mut touched: BTreeSet<Arc<str>> =
@@ -32,8 +38,17 @@ impl RouteTable {
             let before = self.known.get(resource).unwrap_or(&none);
             touched.extend(changed_keys(before, known.backends()).cloned());
         }
+        let nothing = BTreeSet::new();
+        for resource in self.unwritten.keys().chain(unwritten.keys()) {
+            let of = |all: &Unwritten| all.get(resource).unwrap_or(&nothing).clone();
+            touched.extend(of(&self.unwritten).symmetric_difference(&of(unwritten)).cloned());
+        }
+        let is_written = |resource: &String, key: &Arc<str>| {
+            unwritten.get(resource).is_none_or(|keys| !keys.contains(key))
+        };
         for key in touched {
-            let registered = known.values().find_map(|known| known.backends().get(&key));
+            let mut having = known.iter().filter(|(resource, _)| is_written(resource, &key));
+            let registered = having.find_map(|(_, known)| known.backends().get(&key));
             match registered.filter(|_| !left_out.contains(&key)) {
                 Some(registered) => {
                     let backend = &registered.backend;
@@ -46,6 +61,7 @@ impl RouteTable {
         let backends = |known: &KnownBackends| known.backends().clone();
         self.known = known.iter().map(|(name, known)| (name.clone(), backends(known))).collect();
         self.left_out.clone_from(left_out);
+        self.unwritten.clone_from(unwritten);
         self.routes.clone()
     }
 }
@@ -77,17 +93,32 @@ mod tests {
     #[test]
     fn a_backend_of_two_resources_is_routed_to_until_neither_has_it() {
         let (mut table, none) = (RouteTable::default(), BTreeSet::new());
+        let all = Unwritten::new();
         let both = |a: &[(&str, &str)], b: &[(&str, &str)]| {
             BTreeMap::from([("a".to_owned(), known(a)), ("b".to_owned(), known(b))])
         };
         let (one, two) = (("/s/web/1", "10.0.0.1:80"), ("/s/web/2", "10.0.0.2:80"));
-        assert_eq!(list(&table.update(&both(&[one], &[one, two]), &none)), [one, two]);
-        assert_eq!(list(&table.update(&both(&[one], &[]), &none)), [one]);
+        assert_eq!(list(&table.update(&both(&[one], &[one, two]), &all, &none)), [one, two]);
+        assert_eq!(list(&table.update(&both(&[one], &[]), &all, &none)), [one]);
         let out = BTreeSet::from(["/s/web/1".into()]);
-        assert!(table.update(&both(&[one], &[]), &out).is_empty());
-        assert_eq!(list(&table.update(&both(&[one], &[]), &none)), [one]);
+        assert!(table.update(&both(&[one], &[]), &all, &out).is_empty());
+        assert_eq!(list(&table.update(&both(&[one], &[]), &all, &none)), [one]);
         let moved = ("/s/web/1", "10.0.0.9:80");
-        assert_eq!(list(&table.update(&both(&[moved], &[]), &none)), [moved]);
-        assert!(table.update(&both(&[], &[]), &none).is_empty());
+        assert_eq!(list(&table.update(&both(&[moved], &[]), &all, &none)), [moved]);
+        assert!(table.update(&both(&[], &[]), &all, &none).is_empty());
+    }
+    #[test]
+    fn a_backend_that_no_resource_writes_has_no_route() {
+        let (mut table, none) = (RouteTable::default(), BTreeSet::new());
+        let (one, two) = (("/s/web/1", "10.0.0.1:80"), ("/s/web/2", "10.0.0.2:80"));
+        let both =
+            BTreeMap::from([("a".to_owned(), known(&[one, two])), ("b".to_owned(), known(&[two]))]);
+        let unwritten = |resources: &[&str]| -> Unwritten {
+            let keys = BTreeSet::from([Arc::from("/s/web/2")]);
+            resources.iter().map(|resource| ((*resource).to_owned(), keys.clone())).collect()
+        };
+        assert_eq!(list(&table.update(&both, &unwritten(&["a"]), &none)), [one, two]);
+        assert_eq!(list(&table.update(&both, &unwritten(&["a", "b"]), &none)), [one]);
+        assert_eq!(list(&table.update(&both, &unwritten(&[]), &none)), [one, two]);
     }
 }

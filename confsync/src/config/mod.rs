@@ -14,3 +14,4 @@ pub mod run;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod substitute;
+pub mod written;

@@ -87,6 +87,8 @@ pub struct BackendCounts {
     pub wanted: usize,
     /// Those that are absent from etcd and still routed to.
     pub retained: usize,
+    /// Those of the wanted that are proven to be routed to.
+    pub in_rotation: usize,
 }
 
 impl BackendCounts {
@@ -100,13 +102,17 @@ impl BackendCounts {
 
     /// One backend has another state.
     pub fn replace(&mut self, before: Option<&BackendState>, now: Option<&BackendState>) {
-        let count = |state: Option<&BackendState>| {
-            let wanted = state.is_some_and(|state| !state.leaving);
-            (usize::from(wanted), usize::from(state.is_some_and(|state| state.retained)))
-        };
-        let ((wanted_before, retained_before), (wanted, retained)) = (count(before), count(now));
-        self.wanted = (self.wanted + wanted).saturating_sub(wanted_before);
-        self.retained = (self.retained + retained).saturating_sub(retained_before);
+        for (state, is_gone) in [(before, true), (now, false)] {
+            let Some(state) = state else { continue };
+            let count = |number: &mut usize, counts: bool| match (counts, is_gone) {
+                (false, _) => {}
+                (true, true) => *number = number.saturating_sub(1),
+                (true, false) => *number += 1,
+            };
+            count(&mut self.wanted, !state.leaving);
+            count(&mut self.retained, state.retained);
+            count(&mut self.in_rotation, state.live && !state.leaving);
+        }
     }
 }
 
@@ -214,12 +220,17 @@ impl GroupState {
         let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
             (None, true, _) => {
-                let what = match self.counts.wanted {
+                let BackendCounts { wanted, in_rotation, .. } = self.counts;
+                let what = match wanted {
                     // Without services, nothing can be in rotation.
                     0 if self.resources.iter().all(|r| r.services.is_empty()) => "in sync".into(),
-                    count => format!("{} in rotation", plural(count, "backend")),
+                    _ => format!("{} in rotation", plural(in_rotation, "backend")),
                 };
-                format!("{}: {what} at revision {}", self.name, self.applied)
+                let unused = match wanted.saturating_sub(in_rotation) {
+                    0 => String::new(),
+                    unused => format!(" and {unused} not used"),
+                };
+                format!("{}: {what}{unused} at revision {}", self.name, self.applied)
             }
             (None, false, true) => format!("{}: applying revision {}", self.name, self.revision),
             (None, false, false) => format!("{}: waiting for the keys in etcd", self.name),

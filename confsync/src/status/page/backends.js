@@ -36,7 +36,7 @@ const TITLES = {
   waiting: "registered, and not proven to be in rotation yet",
   leaving: "deregistered, and still in rotation until the next load is proven",
   retained: "absent from etcd, and still in rotation because it accepts connections",
-  unused: "registered below a key that the resource watches, but its template does not write it",
+  unused: "registered below a key that the resource watches, but no template writes its address",
   left: "deregistered, and no longer in rotation",
 };
 function passes(b) {

@@ -101,9 +101,11 @@ function headline(doc) {
   const join = doc.joined ? "" : " This load balancer is not registered in etcd, so backends that deregister do not wait for it.";
   const rejected = sets.reduce((n, set) => n + set.refused.length, 0);
   const but = rejected ? " " + plural(rejected, "value") + " in etcd " + (rejected === 1 ? "is" : "are") + " rejected." : "";
+  const unused = backends.filter((b) => b.unused).length;
+  const left = unused ? " " + plural(unused, "backend") + (unused === 1 ? " is" : " are") + " not used: no template writes " + (unused === 1 ? "its" : "their") + " address." : "";
   const about = any((set) => set.resources.some((r) => r.services.length));
   if (!wanted && about) return ["wait", "No backends", "None is registered, so clients are told to come back later." + but + join];
-  return [join || but ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + but + join];
+  return [join || but ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + left + but + join];
 }
 function drains(doc) {
   const waits = doc.sets.flatMap((set) => set.traffic.filter((t) => t.leaving));
