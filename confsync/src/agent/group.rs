@@ -151,7 +151,9 @@ impl<S: Store> GroupRenderer<S> {
         let mut is_ahead = false;
         for program in &self.group.programs {
             let resource = &program.resource;
-            let Some(saved) = SavedBackends::load_if_ahead(&resource.dest, now) else { continue };
+            let Some(saved) = SavedBackends::load_if_ahead(&resource.target.dest, now) else {
+                continue;
+            };
             if !self.known.contains_key(&resource.name) {
                 tracing::warn!(
                     resource = resource.name,
@@ -169,7 +171,7 @@ impl<S: Store> GroupRenderer<S> {
     pub(super) async fn save(&self, now: &Snapshot) {
         let saved = |program: &CompiledResource| {
             let known = self.known.get(&program.resource.name)?;
-            Some((program.resource.dest.clone(), SavedBackends::of(now, known)))
+            Some((program.resource.target.dest.clone(), SavedBackends::of(now, known)))
         };
         let all: Vec<_> = self.group.programs.iter().filter_map(saved).collect();
         let save = move || all.iter().try_for_each(|(dest, saved)| saved.save(dest));

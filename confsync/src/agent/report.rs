@@ -181,7 +181,7 @@ pub(super) fn resource_state(
 }
 
 fn dest(program: &CompiledResource) -> String {
-    program.resource.dest.display().to_string()
+    program.resource.target.dest.display().to_string()
 }
 
 fn src(program: &CompiledResource) -> String {

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::apply::LoadLimits;
 use crate::config::sample::SampleConfdir;
-use crate::install::{DestLock, Target};
+use crate::install::DestLock;
 use crate::proxy::Proxy;
 
 /// Lists the addresses.
@@ -37,7 +37,7 @@ impl AgentRig {
     async fn start(store: &Memory, sample: SampleConfdir) -> Self {
         let group = sample.group();
         let proxy = Proxy::of(&group, None, None).await.unwrap();
-        let targets: Vec<Target> = group.programs.iter().map(|program| program.target()).collect();
+        let targets = group.targets();
         let mut locks = Vec::new();
         DestLock::take_all(&targets, &mut locks).unwrap();
         let limits = LoadLimits::default();

@@ -50,19 +50,19 @@ pub(super) fn problems(resource: &Resource) -> Vec<String> {
 /// What may be meant: nginx reads a map or a certificate elsewhere.
 #[must_use]
 pub(super) fn note(resource: &Resource) -> Option<String> {
-    let (conf, dest) = (&resource.nginx.as_ref()?.conf, &resource.dest);
+    let (conf, dest) = (&resource.nginx.as_ref()?.conf, &resource.target.dest);
     let is_missed = is_included(conf, dest).is_ok_and(|included| !included);
     let text = Warning::NotIncluded { dest: dest.clone(), conf: conf.clone() };
     is_missed.then(|| format!("{text}; if it is one, write it where an include looks"))
 }
 
 fn dest(resource: &Resource) -> Vec<String> {
-    let dest = &resource.dest;
+    let dest = &resource.target.dest;
     if dest.is_dir() {
         return vec![format!("dest {} is a folder; name the file in it", dest.display())];
     }
     let mut folder = dest.parent().unwrap_or(Path::new("/"));
-    if resource.make_directories {
+    if resource.target.make_directories {
         while !folder.exists() {
             let Some(above) = folder.parent() else { break };
             folder = above;
@@ -87,11 +87,11 @@ fn dest(resource: &Resource) -> Vec<String> {
 /// Only root may give a file to another owner.
 fn owner(resource: &Resource) -> Option<String> {
     let own = rustix::process::geteuid();
-    let other = resource.uid.is_some_and(|uid| uid != own.as_raw());
+    let other = resource.target.uid.is_some_and(|uid| uid != own.as_raw());
     (other && !own.is_root()).then(|| {
         format!(
             "dest must belong to user {}, and only root can change an owner; run as root, or omit owner",
-            resource.uid.unwrap_or_default()
+            resource.target.uid.unwrap_or_default()
         )
     })
 }

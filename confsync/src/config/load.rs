@@ -83,7 +83,7 @@ pub(crate) fn read(
 impl Loaded {
     /// The files of all resources.
     pub fn dests(&self) -> impl Iterator<Item = &Path> {
-        self.sets.iter().flat_map(|set| &set.programs).map(|program| &*program.resource.dest)
+        self.sets.iter().flat_map(|set| &set.programs).map(|program| &*program.resource.target.dest)
     }
 
     /// Logs the notes.

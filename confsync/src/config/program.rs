@@ -13,7 +13,6 @@ use crate::backends::{ParsedKeys, RegisteredBackend};
 use crate::config::confdir::{ConfdirMistake, Resource};
 use crate::config::last_render::{LastRender, key_in_templates};
 use crate::config::rendered::RenderedFile;
-use crate::install::Target;
 use crate::local::{LocalSystem, read_file, read_text_file};
 use crate::template::{Engine, Input, NamedBackend, RenderedText, Template, TemplateSources, keys};
 
@@ -108,7 +107,7 @@ impl CompiledResource {
             })?;
         }
         let is_for_haproxy = self.resource.is_for_haproxy;
-        Ok(RenderedFile { target: self.target(), text, is_for_haproxy })
+        Ok(RenderedFile { target: self.resource.target.clone(), text, is_for_haproxy })
     }
 
     fn render_without_members(
@@ -144,20 +143,6 @@ impl CompiledResource {
             }
         }
         Ok(())
-    }
-
-    /// Where the resource's file goes.
-    #[must_use]
-    pub fn target(&self) -> Target {
-        let resource = &self.resource;
-        Target {
-            dest: resource.dest.clone(),
-            mode: resource.mode,
-            uid: resource.uid,
-            gid: resource.gid,
-            make_directories: resource.make_directories,
-            allow_in_place: resource.allow_in_place,
-        }
     }
 
     /// Whether the template uses typed backends: otherwise they may be left out of the parsed keys.

@@ -10,6 +10,7 @@ use common::model::Tree;
 
 use crate::config::confdir::{HaproxyOptions, NginxOptions, Resource, ShellCommand};
 use crate::config::program::CompiledResource;
+use crate::install::Target;
 
 /// Files that are loaded together. Clones share the compiled templates.
 #[derive(Debug, Clone)]
@@ -61,6 +62,12 @@ fn loader(resource: &Resource) -> Loader {
 }
 
 impl ReloadGroup {
+    /// The files of its resources.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target> {
+        self.programs.iter().map(|program| program.resource.target.clone()).collect()
+    }
+
     /// The trees that its resources read, each once.
     #[must_use]
     pub fn trees(&self) -> Vec<Tree> {

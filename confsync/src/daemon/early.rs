@@ -7,7 +7,6 @@ use common::runtime::{Exit, ServiceManager, Signals, Usage};
 
 use crate::config::confdir::ConfdirError;
 use crate::config::load::{Loaded, load};
-use crate::config::program::CompiledResource;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::config::run::RunConfig;
 use crate::install::current;
@@ -51,7 +50,8 @@ impl EarlyChild<'_> {
         if signals.drain.run_until_cancelled(tokio::time::sleep(PATIENCE)).await.is_none() {
             return std::future::pending().await;
         }
-        let there = |set: &ReloadGroup| set.programs.iter().all(|p| p.resource.dest.exists());
+        let there =
+            |set: &ReloadGroup| set.programs.iter().all(|p| p.resource.target.dest.exists());
         if !loaded.sets.iter().all(there) {
             let name = child.name();
             tracing::info!("no files in place: waiting for etcd before {name} is started");
@@ -155,7 +155,7 @@ async fn start_as_it_is(child: &Child, nginx: &Nginx) -> anyhow::Result<()> {
 /// What is in place is what the child reads at its start.
 async fn note_files(child: &Child, sets: &[ReloadGroup]) {
     for set in sets {
-        let targets: Vec<_> = set.programs.iter().map(CompiledResource::target).collect();
+        let targets = set.targets();
         let files = current(&targets).ok().flatten();
         child.note(&set.name, files).await;
     }

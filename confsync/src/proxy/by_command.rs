@@ -44,7 +44,7 @@ impl ByCommand {
         let once = |pick: fn(&Resource) -> &Option<confdir::ShellCommand>| {
             let line = |resource: &Resource| {
                 let command = pick(resource).clone()?;
-                let text = substitute(&command.text, &resource.dest, &resource.dest);
+                let text = substitute(&command.text, &resource.target.dest, &resource.target.dest);
                 Some(confdir::ShellCommand { text, ..command })
             };
             let all: BTreeSet<_> = resources().filter_map(line).collect();
@@ -52,7 +52,7 @@ impl ByCommand {
         };
         let check = |resource: &Resource| {
             let command = resource.check.clone()?;
-            Some(CheckCommand { dest: resource.dest.clone(), command })
+            Some(CheckCommand { dest: resource.target.dest.clone(), command })
         };
         Self {
             group: set.name.clone(),

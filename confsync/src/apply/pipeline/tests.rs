@@ -14,7 +14,7 @@ const KEYS: &str = "keys = [\"/services\"]\n";
 async fn pipeline_with(sample: &SampleConfdir, limits: LoadLimits) -> Pipeline {
     let group = sample.group();
     let proxy = Proxy::of(&group, None, None).await.unwrap();
-    let targets: Vec<Target> = group.programs.iter().map(|program| program.target()).collect();
+    let targets = group.targets();
     let mut locks = Vec::new();
     DestLock::take_all(&targets, &mut locks).unwrap();
     Pipeline::new(group.name, proxy, targets, locks, limits).unwrap()
@@ -26,7 +26,7 @@ async fn pipeline(sample: &SampleConfdir) -> Pipeline {
 
 fn want(pipeline: &mut Pipeline, sample: &SampleConfdir, text: &str, revision: u64) {
     let group = sample.group();
-    let target = group.programs[0].target();
+    let target = group.programs[0].resource.target.clone();
     let text = RenderedText { pieces: vec![Piece::Text(text.into())] };
     let file = RenderedFile { target, text, is_for_haproxy: false };
     pipeline.want_rendered(vec![file], Revision(revision), "a test".to_owned());

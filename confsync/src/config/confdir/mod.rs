@@ -6,6 +6,7 @@
 //! touches what runs.
 
 mod raw;
+mod reader;
 mod resource;
 mod schema;
 mod users;
@@ -134,7 +135,7 @@ pub(crate) fn read(
     })?;
     let (mut resources, mut notes, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
     for (file, name) in files.iter().zip(names(&folder, &files)) {
-        let (resource, new, wrong) = resource::read(path, file, name, globals);
+        let (resource, new, wrong) = reader::read(path, file, name, globals);
         resources.extend(resource);
         notes.extend(new);
         mistakes.extend(wrong.into_iter().map(|text| ConfdirMistake { file: file.clone(), text }));
@@ -156,7 +157,7 @@ pub(crate) fn read_any(text: &str) -> (Option<Resource>, Vec<String>) {
     let (folder, file) = (Path::new("/"), Path::new("/conf.d/any.toml"));
     let globals = Globals::default();
     let (resource, _, mistakes) =
-        resource::read_text(folder, file, "any".to_owned(), &globals, Ok(text.to_owned()));
+        reader::read_text(folder, file, "any".to_owned(), &globals, Ok(text.to_owned()));
     (resource, mistakes)
 }
 
@@ -176,11 +177,11 @@ fn same_dest(resources: &[Resource]) -> Vec<ConfdirMistake> {
         let mut mistake = |text| {
             mistakes.push(ConfdirMistake { file: resource.file.clone(), text });
         };
-        let first: &Resource = by_dest.entry(real_path(&resource.dest)).or_insert(resource);
+        let first: &Resource = by_dest.entry(real_path(&resource.target.dest)).or_insert(resource);
         if !std::ptr::eq(first, resource) {
             mistake(format!(
                 "dest {} is written by {} as well",
-                resource.dest.display(),
+                resource.target.dest.display(),
                 first.file.display()
             ));
         }

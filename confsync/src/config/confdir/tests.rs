@@ -39,7 +39,7 @@ fn the_tutorials_resource_is_read_as_it_is() {
     let confdir = folder.load().unwrap();
     let resource = &confdir.resources[0];
     assert_eq!(
-        (resource.name.as_str(), resource.mode, resource.uid),
+        (resource.name.as_str(), resource.target.mode, resource.target.uid),
         ("nginx", Some(0o644), Some(0))
     );
     assert_eq!(resource.reading.trees, ["/services/apache".parse().unwrap()]);
@@ -135,7 +135,7 @@ fn a_relative_dest_is_taken_from_the_working_directory() {
     let toml = "[template]\nsrc=\"t\"\ndest=\"rel/x\"\n";
     let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);
     let confdir = folder.load().unwrap();
-    assert_eq!(confdir.resources[0].dest, std::env::current_dir().unwrap().join("rel/x"));
+    assert_eq!(confdir.resources[0].target.dest, std::env::current_dir().unwrap().join("rel/x"));
     assert!(confdir.notes.iter().any(|note| !note.ignored && note.text.contains("rel/x")));
 }
 
@@ -226,7 +226,7 @@ fn src_is_looked_for_below_templates_first() {
 fn an_owner_that_does_not_exist_is_a_mistake_only_where_the_resource_is_ours() {
     let lines = "owner=\"nobody-has-this-name\"\ngroup=\"nor-this\"\n";
     let (resource, notes) = with(lines);
-    assert_eq!((resource.uid, resource.gid), (None, None));
+    assert_eq!((resource.target.uid, resource.target.gid), (None, None));
     assert_eq!(notes.iter().filter(|note| note.starts_with("true owner = ")).count(), 1);
     assert_eq!(notes.iter().filter(|note| note.starts_with("true group = ")).count(), 1);
     for own in ["[nginx]\n", "[guard]\nmax_loss=0.5\n"] {
@@ -240,7 +240,7 @@ fn an_owner_that_does_not_exist_is_a_mistake_only_where_the_resource_is_ours() {
 #[test]
 fn what_differs_from_confd_on_purpose_is_said() {
     let (resource, notes) = with("mode=\"600\"\n");
-    assert_eq!(resource.mode, Some(0o600));
+    assert_eq!(resource.target.mode, Some(0o600));
     assert!(notes[0].starts_with("false mode = \"600\" is read as octal, 0600"), "{notes:?}");
     assert!(with("mode=\"0600\"\n").1.iter().all(|note| !note.contains("mode")));
     let (resource, notes) = with("PREFIX=\"/a\"\nprefix=\"/b\"\n");
@@ -250,7 +250,7 @@ fn what_differs_from_confd_on_purpose_is_said() {
 
 #[test]
 fn a_mode_is_read_in_the_base_that_its_prefix_names() {
-    let mode = |text: &str| with(&format!("mode=\"{text}\"\n")).0.mode;
+    let mode = |text: &str| with(&format!("mode=\"{text}\"\n")).0.target.mode;
     for (text, want) in
         [("0640", 0o640), ("0o640", 0o640), ("0x1A0", 0o640), ("0b110100000", 0o640)]
     {
@@ -303,7 +303,7 @@ fn a_file_is_one_resource_whatever_leads_to_it() {
     }
     let confdir = folder.load().unwrap();
     let mut found: Vec<_> =
-        confdir.resources.iter().map(|r| (r.name.clone(), r.dest.clone())).collect();
+        confdir.resources.iter().map(|r| (r.name.clone(), r.target.dest.clone())).collect();
     found.sort_unstable();
     let wanted = [("app", "app"), ("blog-proxy", "blog"), ("proxy", "top"), ("shop-proxy", "shop")];
     let dest = |name: &str| PathBuf::from("/nowhere").join(name);

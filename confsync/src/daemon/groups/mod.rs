@@ -27,9 +27,7 @@ use crate::agent::{Agent, AgentParts};
 use crate::apply::LoadLimits;
 use crate::apply::pipeline::Pipeline;
 use crate::backends::known::KnownBackends;
-use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
-use crate::install::Target;
 use crate::proxy::Proxy;
 use crate::proxy::child::Child;
 use crate::proxy::driver::Driver;
@@ -212,7 +210,7 @@ impl GroupEnvironment {
         patience: Duration,
     ) -> anyhow::Result<(Pipeline, Option<Monitored>)> {
         let proxy = Proxy::of(group, self.child.as_ref(), self.argv.as_ref()).await?;
-        let targets: Vec<Target> = group.programs.iter().map(CompiledResource::target).collect();
+        let targets = group.targets();
         let locks = lock_dests(&targets, patience).await?;
         let limits = LoadLimits { min_interval: group.min_reload_interval(), splay: group.splay() };
         let driver = Driver::of(group, &proxy);

@@ -11,9 +11,8 @@ use super::super::early::nginx_of;
 use super::super::locks::HANDED_OVER;
 use super::ReloadGroups;
 use crate::agent::Predecessor;
-use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
-use crate::install::{Target, current};
+use crate::install::current;
 use crate::status::state::GroupState;
 
 /// How often a group that could not begin is tried again.
@@ -125,7 +124,7 @@ impl ReloadGroups {
         let Some(child) = environment.child.as_ref().filter(|child| child.is_to_start()) else {
             return;
         };
-        if !group.programs.iter().all(|program| program.resource.dest.exists()) {
+        if !group.programs.iter().all(|program| program.resource.target.dest.exists()) {
             return;
         }
         // Without an nginx that answers there is nothing to start.
@@ -133,7 +132,7 @@ impl ReloadGroups {
         else {
             return;
         };
-        let targets: Vec<Target> = group.programs.iter().map(CompiledResource::target).collect();
+        let targets = group.targets();
         let files = current(&targets).ok().flatten();
         if let Err(why) = child.placed(&group.name, files, nginx).await {
             tracing::error!("cannot start {}: {why}", child.name());

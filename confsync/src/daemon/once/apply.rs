@@ -12,7 +12,6 @@ use crate::apply::LoadLimits;
 use crate::apply::ledger::PendingStep;
 use crate::apply::pipeline::Pipeline;
 use crate::apply::step::StepOutcome;
-use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::daemon::locks::{LOCK_PACE, lock_dests};
 use crate::install::{
@@ -30,7 +29,7 @@ pub(super) async fn apply(
     revision: Revision,
 ) -> anyhow::Result<Exit> {
     let proxy = Proxy::of(set, None, None).await?;
-    let targets: Vec<Target> = set.programs.iter().map(CompiledResource::target).collect();
+    let targets = set.targets();
     let wanted = Wanted::from(candidates);
     let digest = Some(wanted.digest());
     let Some(locks) = locks_or_in_sync(set, &targets, digest).await? else {

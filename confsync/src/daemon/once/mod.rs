@@ -131,11 +131,11 @@ async fn render(
     rejections: &mut Rejections,
 ) -> anyhow::Result<Rendered> {
     let mut rendered = Rendered { revision: snapshot.revision, ..Rendered::default() };
-    let in_place = run.set.programs.iter().all(|program| program.resource.dest.exists());
+    let in_place = run.set.programs.iter().all(|program| program.resource.target.dest.exists());
     let mut left = run.set.programs.len();
     for program in &run.set.programs {
         let resource = &program.resource;
-        let saved = SavedBackends::load_if_ahead(&resource.dest, snapshot);
+        let saved = SavedBackends::load_if_ahead(&resource.target.dest, snapshot);
         let regressed = saved.is_some();
         let mut known = saved.map(|saved| saved.known(&resource.reading)).unwrap_or_default();
         left -= 1;
@@ -158,7 +158,7 @@ async fn render(
         if let Some(backends) = keys.to_save(&one.retained) {
             let (cluster, revision) = (snapshot.cluster, snapshot.revision);
             let saved = SavedBackends { cluster, revision, backends };
-            rendered.memories.push((resource.dest.clone(), saved));
+            rendered.memories.push((resource.target.dest.clone(), saved));
         }
     }
     Ok(rendered)

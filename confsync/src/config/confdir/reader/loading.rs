@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use common::model::parse_span;
 
-use super::{
-    Balancing, HaproxyOptions, LiveMembership, NginxOptions, ResourceReader, ShellCommand,
-};
+use super::ResourceReader;
 use crate::config::confdir::raw::{self, RawTemplate};
+use crate::config::confdir::resource::{
+    Balancing, HaproxyOptions, LiveMembership, NginxOptions, ShellCommand,
+};
 use crate::config::substitute::check_line;
 
 /// Means "no limit", since every wait has to be bounded.

@@ -1,5 +1,4 @@
-//! The fields about the file, its keys and its losses, interpreted. A mistake is noted and reading continues, so that
-//! all are reported at once.
+//! The fields about the file, its keys and its losses.
 
 use std::path::{Path, PathBuf};
 
