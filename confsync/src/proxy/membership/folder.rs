@@ -94,43 +94,15 @@ impl TableFolder {
     }
 
     fn recover(&self, name: &str) -> io::Result<Option<MemberTable>> {
-        let (members, counts) = self.files_of(name);
-        let Some((members, of_members)) = open_known(&members, &MEMBERS_MAGIC)? else {
-            return Ok(None);
-        };
-        let Some((counts, of_counts)) = open_known(&counts, &COUNTS_MAGIC)? else {
-            return Ok(None);
-        };
-        let capacity = of_members.capacity();
-        let fits = of_members.instance() == of_counts.instance()
-            && of_counts.capacity() == capacity
-            && capacity <= MAX_CAPACITY
-            && of_counts.columns() == self.workers.columns();
-        let mut head = [0; HEAD_BYTES];
-        members.read_exact_at(&mut head, HEAD_AT)?;
-        let Some(head) = Head::decode(&head).filter(|head| fits && head.slots <= capacity) else {
-            return Ok(None);
-        };
-        let mut records = Vec::new();
-        for slot in 0..head.slots {
-            let mut bytes = [0; SLOT];
-            members.read_exact_at(&mut bytes, slot_at(capacity, slot))?;
-            records.push(SlotRecord::decode(&bytes));
-        }
-        let roster = Roster::recover(capacity, head.sequence, records);
-        Ok(Some(MemberTable {
-            name: name.into(),
-            roster,
-            members,
-            counts,
-            capacity,
-            columns: self.workers.columns(),
-            instance: of_members.instance(),
-        }))
+        let columns = self.workers.columns();
+        let Some(found) = TableFiles::open(&self.path, name, columns)? else { return Ok(None) };
+        let TableFiles { members, counts, capacity, instance, head, records } = found;
+        let (name, roster) = (name.into(), Roster::recover(capacity, head.sequence, records));
+        Ok(Some(MemberTable { name, roster, members, counts, capacity, columns, instance }))
     }
 
     fn create_table(&self, name: &str, capacity: u32) -> io::Result<MemberTable> {
-        let (members, counts) = self.files_of(name);
+        let (members, counts) = files_of(&self.path, name);
         let instance = fastrand::u64(1..);
         let header = |magic: &[u8], columns: u32, length: u64| {
             let mut bytes = vec![0; length as usize];
@@ -154,10 +126,6 @@ impl TableFolder {
         })?;
         let name = name.into();
         Ok(MemberTable { name, roster, members, counts, capacity, columns, instance })
-    }
-
-    fn files_of(&self, name: &str) -> (PathBuf, PathBuf) {
-        (self.path.join(format!("{name}.members")), self.path.join(format!("{name}.counts")))
     }
 
     /// Writes the changes in the roster of `table`. When it returns, every new pick uses them.
@@ -224,6 +192,47 @@ impl TableFolder {
     }
 }
 
+/// The files of a table that is there: both, and each made for the other.
+pub(super) struct TableFiles {
+    members: File,
+    pub(super) counts: File,
+    pub(super) capacity: u32,
+    instance: u64,
+    pub(super) head: Head,
+    /// What the slots in use have.
+    pub(super) records: Vec<SlotRecord>,
+}
+
+impl TableFiles {
+    /// Opens them; one of them may be about to be replaced, and fits the other only afterwards.
+    pub(super) fn open(folder: &Path, name: &str, columns: u32) -> io::Result<Option<Self>> {
+        let (members, counts) = files_of(folder, name);
+        let members = open_known(&members, &MEMBERS_MAGIC)?;
+        let counts = open_known(&counts, &COUNTS_MAGIC)?;
+        let (Some((members, header)), Some((counts, of_counts))) = (members, counts) else {
+            return Ok(None);
+        };
+        let (capacity, instance) = (header.capacity(), header.instance());
+        let fits = instance == of_counts.instance()
+            && capacity == of_counts.capacity()
+            && capacity <= MAX_CAPACITY
+            && columns == of_counts.columns();
+        let mut head = [0; HEAD_BYTES];
+        members.read_exact_at(&mut head, HEAD_AT)?;
+        let Some(head) = Head::decode(&head).filter(|head| fits && head.slots <= capacity) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; head.slots as usize * SLOT];
+        members.read_exact_at(&mut bytes, slot_at(capacity, 0))?;
+        let records = bytes.as_chunks().0.iter().map(SlotRecord::decode).collect();
+        Ok(Some(Self { members, counts, capacity, instance, head, records }))
+    }
+}
+
+fn files_of(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (folder.join(format!("{name}.members")), folder.join(format!("{name}.counts")))
+}
+
 /// The first words of a file.
 pub(super) struct Header([u8; 24]);
 
@@ -233,7 +242,7 @@ impl Header {
         u32::from_le_bytes(bytes.unwrap_or_default())
     }
 
-    pub(super) fn capacity(&self) -> u32 {
+    fn capacity(&self) -> u32 {
         self.word(8)
     }
 
@@ -241,11 +250,11 @@ impl Header {
         self.word(8)
     }
 
-    pub(super) fn columns(&self) -> u32 {
+    fn columns(&self) -> u32 {
         self.word(12)
     }
 
-    pub(super) fn instance(&self) -> u64 {
+    fn instance(&self) -> u64 {
         u64::from(self.word(16)) | u64::from(self.word(20)) << 32
     }
 }

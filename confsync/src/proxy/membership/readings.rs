@@ -8,12 +8,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::claims::WorkerColumns;
-use super::folder::open_known;
-use super::layout::{
-    COUNTS_DATA, COUNTS_MAGIC, HEAD_AT, HEAD_BYTES, HEALTH, Head, MEMBERS_MAGIC, SLOT, SlotRecord,
-    SlotState, WORKERS_MAGIC, slot_at,
-};
-use super::table::traffic_of;
+use super::folder::{TableFiles, open_known};
+use super::layout::{COUNTS_DATA, HEALTH, SlotRecord, SlotState, WORKERS_MAGIC};
+use super::table::{Traffic, traffic_of};
 use crate::proxy::pools::{Ejection, MemberTraffic};
 
 /// The members of all tables, and those that left and still have requests.
@@ -41,28 +38,16 @@ fn table(
     workers: &WorkerColumns,
     ejection: Ejection,
 ) -> io::Result<Vec<MemberTraffic>> {
-    let members = open_known(&folder.join(format!("{pool}.members")), &MEMBERS_MAGIC)?;
-    let counts = open_known(&folder.join(format!("{pool}.counts")), &COUNTS_MAGIC)?;
-    let (Some((members, header)), Some((counts, of_counts))) = (members, counts) else {
+    let Some(found) = TableFiles::open(folder, pool, workers.columns())? else {
         return Ok(Vec::new());
     };
-    let capacity = header.capacity();
-    // One of them may be about to be replaced, and fits the other only afterwards.
-    let fits = header.instance() == of_counts.instance()
-        && capacity == of_counts.capacity()
-        && workers.columns() == of_counts.columns();
-    let mut head = [0; HEAD_BYTES];
-    members.read_exact_at(&mut head, HEAD_AT)?;
-    let Some(head) = Head::decode(&head).filter(|head| fits && head.slots <= capacity) else {
-        return Ok(Vec::new());
-    };
-    let records = records(&members, capacity, head.slots)?;
+    let TableFiles { counts, capacity, head, records, .. } = found;
     let traffic = traffic_of(&counts, capacity, head.slots, workers)?;
     let ejected = ejected(&counts, head.slots, ejection)?;
     let is_exact = workers.is_exact()?;
     let all = records.into_iter().zip(traffic).zip(ejected);
     let one = |((record, traffic), ejected): ((SlotRecord, _), bool)| {
-        let super::table::Traffic { in_flight, requests, failures } = traffic;
+        let Traffic { in_flight, requests, failures } = traffic;
         let leaving = record.state == SlotState::Leaving;
         let is_shown = record.state == SlotState::Member || (leaving && in_flight > 0);
         is_shown.then(|| MemberTraffic {
@@ -82,12 +67,6 @@ fn table(
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
 fn whole(requests: f64) -> u64 {
     requests as u64
-}
-
-fn records(members: &File, capacity: u32, slots: u32) -> io::Result<Vec<SlotRecord>> {
-    let mut bytes = vec![0; slots as usize * SLOT];
-    members.read_exact_at(&mut bytes, slot_at(capacity, 0))?;
-    Ok(bytes.as_chunks().0.iter().map(SlotRecord::decode).collect())
 }
 
 /// Which slots have failed so often and so recently that workers pass them over.
