@@ -7,6 +7,19 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+/// A table, all of whose keys may be missing; and the names of its keys.
+macro_rules! table {
+    (#[$doc:meta] $raw:ident, $names:ident { $($(#[$note:meta])* $key:ident: $kind:ty,)* }) => {
+        #[$doc]
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        pub(super) struct $raw {
+            $($(#[$note])* pub $key: Option<$kind>,)*
+        }
+        pub(super) const $names: &[&str] = &[$(stringify!($key)),*];
+    };
+}
+
 /// A resource file.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct ResourceFile {
@@ -19,71 +32,71 @@ pub(super) struct ResourceFile {
     pub backend: Option<BTreeMap<String, toml::Value>>,
 }
 
-/// `[template]`, and `[guard]` as another place for the last five.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct RawTemplate {
-    pub src: Option<String>,
-    pub dest: Option<String>,
-    pub keys: Option<Vec<String>>,
-    pub prefix: Option<String>,
-    pub mode: Option<String>,
-    pub uid: Option<i64>,
-    pub gid: Option<i64>,
-    pub owner: Option<String>,
-    pub group: Option<String>,
-    pub check_cmd: Option<String>,
-    pub reload_cmd: Option<String>,
-    pub verify_cmd: Option<String>,
-    pub check_cmd_timeout: Option<toml::Value>,
-    pub reload_cmd_timeout: Option<toml::Value>,
-    pub quiesce_cmd: Option<String>,
-    pub quiesce_after: Option<toml::Value>,
-    pub min_reload_interval: Option<toml::Value>,
-    pub splay: Option<toml::Value>,
-    pub debounce: Option<toml::Value>,
-    pub output_format: Option<String>,
-    pub escape: Option<String>,
-    pub values: Option<String>,
-    pub names: Option<bool>,
-    pub make_directories: Option<bool>,
-    pub allow_in_place: Option<bool>,
-    pub on_empty: Option<String>,
-    pub min_backends: Option<i64>,
-    pub max_loss: Option<f64>,
-    pub grace: Option<toml::Value>,
-    pub probe_when_stale: Option<toml::Value>,
+table! {
+    /// `[template]`, and `[guard]` as another place for the last five.
+    RawTemplate, TEMPLATE {
+        src: String,
+        dest: String,
+        keys: Vec<String>,
+        prefix: String,
+        mode: String,
+        uid: i64,
+        gid: i64,
+        owner: String,
+        group: String,
+        check_cmd: String,
+        reload_cmd: String,
+        verify_cmd: String,
+        check_cmd_timeout: toml::Value,
+        reload_cmd_timeout: toml::Value,
+        quiesce_cmd: String,
+        quiesce_after: toml::Value,
+        min_reload_interval: toml::Value,
+        splay: toml::Value,
+        debounce: toml::Value,
+        output_format: String,
+        escape: String,
+        values: String,
+        names: bool,
+        make_directories: bool,
+        allow_in_place: bool,
+        on_empty: String,
+        min_backends: i64,
+        max_loss: f64,
+        grace: toml::Value,
+        probe_when_stale: toml::Value,
+    }
 }
 
-/// `[nginx]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct RawNginx {
-    pub conf: Option<String>,
-    pub pid_file: Option<String>,
-    pub binary: Option<String>,
-    pub deadline: Option<toml::Value>,
-    pub max_old_generations: Option<i64>,
-    pub live: Option<String>,
-    pub live_dir: Option<String>,
-    pub max_fails: Option<i64>,
-    pub fail_timeout: Option<toml::Value>,
-    pub slow_start: Option<toml::Value>,
-    pub hold: Option<toml::Value>,
+table! {
+    /// `[nginx]`.
+    RawNginx, NGINX {
+        conf: String,
+        pid_file: String,
+        binary: String,
+        deadline: toml::Value,
+        max_old_generations: i64,
+        live: String,
+        live_dir: String,
+        max_fails: i64,
+        fail_timeout: toml::Value,
+        slow_start: toml::Value,
+        hold: toml::Value,
+    }
 }
 
-/// `[haproxy]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct RawHaproxy {
-    /// A path, or a list of them.
-    pub conf: Option<toml::Value>,
-    pub socket: Option<String>,
-    pub live: Option<String>,
-    pub pid_file: Option<String>,
-    pub binary: Option<String>,
-    pub deadline: Option<toml::Value>,
-    pub max_old_generations: Option<i64>,
+table! {
+    /// `[haproxy]`.
+    RawHaproxy, HAPROXY {
+        /// A path, or a list of them.
+        conf: toml::Value,
+        socket: String,
+        live: String,
+        pid_file: String,
+        binary: String,
+        deadline: toml::Value,
+        max_old_generations: i64,
+    }
 }
 
 impl ResourceFile {
@@ -117,55 +130,6 @@ impl ResourceFile {
 pub(super) const TABLES: &[&str] = &["template", "nginx", "haproxy", "guard", "backend"];
 pub(super) const GUARD: &[&str] =
     &["on_empty", "min_backends", "max_loss", "grace", "probe_when_stale"];
-pub(super) const TEMPLATE: &[&str] = &[
-    "src",
-    "dest",
-    "keys",
-    "prefix",
-    "mode",
-    "uid",
-    "gid",
-    "owner",
-    "group",
-    "check_cmd",
-    "reload_cmd",
-    "verify_cmd",
-    "check_cmd_timeout",
-    "reload_cmd_timeout",
-    "quiesce_cmd",
-    "quiesce_after",
-    "min_reload_interval",
-    "splay",
-    "debounce",
-    "output_format",
-    "escape",
-    "values",
-    "names",
-    "make_directories",
-    "allow_in_place",
-    "on_empty",
-    "min_backends",
-    "max_loss",
-    "grace",
-    "probe_when_stale",
-];
-pub(super) const NGINX: &[&str] = &[
-    "conf",
-    "pid_file",
-    "binary",
-    "deadline",
-    "max_old_generations",
-    "live",
-    "live_dir",
-    "max_fails",
-    "fail_timeout",
-    "slow_start",
-    "hold",
-];
-
-pub(super) const HAPROXY: &[&str] =
-    &["conf", "socket", "live", "pid_file", "binary", "deadline", "max_old_generations"];
-
 /// Reads a file's text; the notes name keys that are ignored.
 ///
 /// # Errors
