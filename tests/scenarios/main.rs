@@ -116,9 +116,10 @@ mod machines_killed;
 mod machines_rolling;
 /// The units when something is missing or wrong, and when they are to read files again.
 mod machines_units;
+/// What cannot be written to standard output.
+mod nginx_asked;
 /// The etcd of the tutorial's time.
 mod old_etcd;
-/// What cannot be written to standard output.
 mod output;
 /// The packages, installed and removed.
 mod packages;

@@ -96,7 +96,8 @@ common::settings! {
     DATA: "data", "CONFSYNC_DATA", "FILE",
         "Render from these keys, a JSON object of key to value, instead of etcd";
     HOST: "host", "CONFSYNC_CHECK_HOST", "",
-        "Also say what would fail on this machine: folders, users, programs, nginx.conf, pid file";
+        "Also say what would fail on this machine: folders, users, programs, nginx.conf, pid file; \
+         and have nginx or HAProxy check the files (of --data, else without keys)";
 }
 
 /// What `check` looks at.

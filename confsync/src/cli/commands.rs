@@ -20,10 +20,12 @@ use crate::cli::args::{
     STARTING,
 };
 use crate::cli::host;
+use crate::cli::proxy_check::{self, ProxyAnswer};
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
 use crate::config::confdir::SCHEMA;
 use crate::config::load::{self, load};
 use crate::config::program::CompiledResource;
+use crate::config::reload_group::ReloadGroup;
 use crate::daemon;
 use crate::daemon::once;
 use crate::status::load_balancers;
@@ -36,7 +38,7 @@ use crate::template::starter;
 pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
     match matches.subcommand() {
         Some(("run", matches)) => run(matches).await,
-        Some(("check", matches)) => check(matches),
+        Some(("check", matches)) => check(matches).await,
         Some(("render", matches)) => render(matches).await,
         Some(("status", matches)) => status(matches).await,
         Some(("accept", matches)) => accept(matches).await,
@@ -84,7 +86,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     daemon::run(config, signals).await.or_else(daemon::explain)
 }
 
-fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
+async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let line = CommandLine::new(matches, &variable);
     let ResourceSettings { confdir, globals } = line.resources().map_err(Usage::from)?;
     let (loaded, mistakes) = match load::read(&confdir, &globals) {
@@ -109,12 +111,21 @@ fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
             print_error(format_args!("{}: note: {guarded}", program.resource.file.display()));
         }
     }
-    if matches.get_flag(HOST.name) {
-        wrong += programs.iter().map(|program| check_host(program)).sum::<usize>();
+    let mut unrendered = 0;
+    let keys = data(matches).map(|file| once::from_file(&file)).transpose()?;
+    if let Some(snapshot) = &keys {
+        unrendered = programs.iter().filter(|program| !renders(program, snapshot)).count();
+        wrong += unrendered;
     }
-    if let Some(data) = data(matches) {
-        let snapshot = once::from_file(&data)?;
-        wrong += programs.iter().filter(|program| !renders(program, &snapshot)).count();
+    if matches.get_flag(HOST.name) {
+        let missing = programs.iter().map(|program| check_host(program)).sum::<usize>();
+        wrong += missing;
+        // What is missing is named already, in better words than a proxy has.
+        if missing == 0 && unrendered == 0 {
+            for set in &loaded.sets {
+                wrong += usize::from(!is_accepted(set, keys.as_ref()).await);
+            }
+        }
     }
     if wrong > 0 {
         return Ok(Exit::Failed);
@@ -135,6 +146,30 @@ fn check_host(program: &CompiledResource) -> usize {
         print_error(format_args!("{file}: note: on this machine: {note}"));
     }
     problems.len()
+}
+
+/// Whether the proxy accepts what would be installed, as far as it can be asked; prints what it
+/// says.
+async fn is_accepted(set: &ReloadGroup, keys: Option<&Snapshot>) -> bool {
+    let name = &set.name;
+    match proxy_check::ask(set, keys).await {
+        ProxyAnswer::Accepted(warnings) => {
+            // That note is there already, with what may be meant.
+            let is_new = |warning: &&String| !warning.contains("nginx would never read it");
+            for warning in warnings.iter().filter(is_new) {
+                print_error(format_args!("{name}: note: on this machine: {warning}"));
+            }
+            true
+        }
+        ProxyAnswer::Rejected(why) => {
+            print_error(format_args!("{name}: on this machine: {why}"));
+            false
+        }
+        ProxyAnswer::NotAsked(why) => {
+            print_error(format_args!("{name}: note: on this machine: not checked: {why}"));
+            true
+        }
+    }
 }
 
 /// Whether a resource renders from these keys; prints why not.

@@ -7,4 +7,5 @@ pub mod completion;
 pub mod confd_flags;
 pub mod confd_toml;
 mod host;
+mod proxy_check;
 pub mod settings;

@@ -20,7 +20,7 @@ pub use by_command::ByCommand;
 pub use by_name::NginxByName;
 
 use crate::config::reload_group::{Loader, ReloadGroup};
-use crate::install::{Digest, Proof, StagedFiles};
+use crate::install::{Digest, Proof, StagedFiles, StagedPaths};
 use crate::proxy::child::Child;
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::haproxy::Haproxy;
@@ -142,6 +142,22 @@ impl Proxy {
             Self::Nginx(by_name) => by_name.check(staged).await,
             Self::Haproxy(haproxy) => haproxy.check(staged).await,
             Self::Commands(commands) => commands.check(staged).await,
+        }
+    }
+
+    /// Has the proxy check candidates that lie anywhere, in the places of their dests; its warnings.
+    /// Commands are not run for it.
+    ///
+    /// # Errors
+    /// [`NotPassed`].
+    pub(crate) async fn check_candidates(
+        &self,
+        candidates: Vec<StagedPaths>,
+    ) -> Result<Vec<String>, NotPassed> {
+        match self {
+            Self::Nginx(by_name) => by_name.check_candidates(candidates).await,
+            Self::Haproxy(haproxy) => haproxy.check_candidates(&candidates).await,
+            Self::Commands(_) => Ok(Vec::new()),
         }
     }
 

@@ -16,34 +16,47 @@ impl Haproxy {
     /// # Errors
     /// HAProxy's message, when it rejects the files or cannot be run.
     pub async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
-        let staged_paths = staged.paths();
-        let dests: Vec<PathBuf> = staged_paths.iter().map(|paths| paths.dest.clone()).collect();
+        for warning in self.check_candidates(&staged.paths()).await? {
+            tracing::warn!("{warning}");
+        }
+        Ok(Proof::passed(staged))
+    }
+
+    /// [`Self::check`] of candidates that lie anywhere; the warnings about files that pass.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn check_candidates(
+        &self,
+        candidates: &[StagedPaths],
+    ) -> Result<Vec<String>, NotPassed> {
+        let dests: Vec<PathBuf> = candidates.iter().map(|paths| paths.dest.clone()).collect();
         let files = conf::files(&self.settings.conf, &dests);
-        let staged_of = |file: &PathBuf| {
+        let candidate_of = |file: &PathBuf| {
             let real = real(file);
-            staged_paths.iter().find(|paths| paths.real == real || &paths.dest == file)
+            candidates.iter().find(|paths| paths.real == real || &paths.dest == file)
         };
-        for paths in &staged_paths {
-            if !files.iter().filter_map(staged_of).any(|of| of.dest == paths.dest) {
-                tracing::warn!(
+        let mut warnings = Vec::new();
+        for paths in candidates {
+            if !files.iter().filter_map(candidate_of).any(|of| of.dest == paths.dest) {
+                warnings.push(format!(
                     "{} is not part of {}: HAProxy would never read it as configuration",
                     paths.dest.display(),
                     shown(&self.settings.conf)
-                );
+                ));
             }
         }
-        let read = |file: &PathBuf| staged_of(file).map_or(file, |paths| &paths.staged).clone();
+        let read = |file: &PathBuf| candidate_of(file).map_or(file, |paths| &paths.staged).clone();
         match self.ask(files.iter().map(read)).await {
             Ok(text) => {
-                for line in lines_of(&text, &["[WARNING]"]) {
-                    tracing::warn!("{}", translate(&line, &staged_paths));
-                }
-                Ok(Proof::passed(staged))
+                let lines = lines_of(&text, &["[WARNING]"]);
+                warnings.extend(lines.iter().map(|line| translate(line, candidates)));
+                Ok(warnings)
             }
             Err(CommandError::RejectedValue { output, .. }) => {
-                Err(NotPassed::RejectedValue(translate(&reason(&output.text), &staged_paths)))
+                Err(NotPassed::RejectedValue(translate(&reason(&output.text), candidates)))
             }
-            Err(error) => Err(NotPassed::Unknown(translate(&error.to_string(), &staged_paths))),
+            Err(error) => Err(NotPassed::Unknown(translate(&error.to_string(), candidates))),
         }
     }
 

@@ -76,6 +76,17 @@ impl Nginx {
         Ok(CheckReport { proof: Proof::passed(set), warnings, took })
     }
 
+    /// [`Self::check`] of candidates that lie anywhere.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn check_paths(
+        &self,
+        candidates: Vec<StagedPaths>,
+    ) -> Result<Vec<Warning>, NginxCheckError> {
+        self.ask(candidates).await.map(|(warnings, _)| warnings)
+    }
+
     /// Checks the configuration as it is on disk.
     ///
     /// # Errors

@@ -194,6 +194,21 @@ impl Nginx {
         Some((user.uid.as_raw(), group.map_or(user.gid, |group| group.gid).as_raw()))
     }
 
+    /// Why nothing can be proven of it: it is told to run as a single process.
+    #[must_use]
+    pub fn without_master(&self) -> Option<String> {
+        let globals = self.settings.globals.as_deref().unwrap_or_default();
+        let place = match has_no_master(globals.as_bytes()) {
+            true => "nginx's -g".to_owned(),
+            false if has_no_master(&self.main_text()) => self.conf.display().to_string(),
+            false => return None,
+        };
+        Some(format!(
+            "`master_process off` in {place}: without a master and its workers it cannot be proven \
+             that nginx runs by a file, and a reload of a single process drops requests; remove it"
+        ))
+    }
+
     /// The files that the main error log goes to.
     fn error_logs(&self) -> Vec<PathBuf> {
         let mut logs = first_argument(&self.main_text(), b"error_log");
@@ -206,6 +221,12 @@ impl Nginx {
     fn main_text(&self) -> Vec<u8> {
         fs::read(&self.conf).unwrap_or_default()
     }
+}
+
+/// Whether a main file, or a text of its directives, has nginx run without a master.
+#[must_use]
+pub fn has_no_master(text: &[u8]) -> bool {
+    first_argument(text, b"master_process").iter().any(|value| value.as_os_str() == "off")
 }
 
 /// The first argument of each directive `name` in the main context.
