@@ -77,7 +77,7 @@ fn staged(
         let staged = folder.path().join(nth.to_string());
         fs::write(&staged, candidate.plain().bytes)
             .map_err(|error| format!("cannot write {}: {error}", staged.display()))?;
-        let dest = program.resource.dest.clone();
+        let dest = program.resource.target.dest.clone();
         paths.push(StagedPaths { real: real_path(&dest), dest, staged });
     }
     Ok((folder, paths))
