@@ -75,8 +75,8 @@ fn mib(kib: u64) -> f64 {
     kib as f64 / 1024.0
 }
 
-/// All threads, in nanoseconds.
-fn own(pid: i32) -> anyhow::Result<Duration> {
+/// The processor time of a process alone.
+pub(crate) fn own(pid: i32) -> anyhow::Result<Duration> {
     let mut sum = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path().join("schedstat");

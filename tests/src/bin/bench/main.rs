@@ -5,8 +5,10 @@ use clap::{Parser, Subcommand};
 
 mod balancers;
 mod bash_loop;
+mod beside;
 mod change_cost;
 mod changes;
+mod chart;
 mod cost;
 mod detection;
 mod drain;
@@ -54,6 +56,8 @@ enum Question {
     Changes(changes::Args),
     /// What does one change cost in processor time?
     ChangeCost(change_cost::Args),
+    /// What does one change cost, beside confd and its fork with the same confdir?
+    Beside(beside::Args),
     /// A rolling deploy without a pause: what is lost, and how long does it take?
     Rolling(rolling::Args),
     /// How many requests a second pass an upstream that changes without a reload?
@@ -76,6 +80,7 @@ async fn main() -> anyhow::Result<()> {
         Question::Drain(args) => drain::run(&args).await,
         Question::Changes(args) => changes::run(&args).await,
         Question::ChangeCost(args) => change_cost::run(&args).await,
+        Question::Beside(args) => beside::run(&args).await,
         Question::Rolling(args) => rolling::run(&args).await,
         Question::Throughput(args) => throughput::run(&args).await,
         Question::Fleet(args) => fleet::run(&args).await,
