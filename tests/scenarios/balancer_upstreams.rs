@@ -12,11 +12,19 @@ use confsync::proxy::membership::upstreams::{
 use tests::eventually::check;
 use tests::{Backend, Behaviour, Load, eventually};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 
 use crate::balancer_scene::{Conf, Scene};
 
 fn live(scene: &Scene) -> LiveUpstreams {
     LiveUpstreams::new(TableFolder::open(scene.folder.path(), None, CAPACITY, 64).unwrap())
+}
+
+/// Until a worker confirms them.
+async fn confirmed(what: &str, live: &mut LiveUpstreams) {
+    let live = Mutex::new(live);
+    let confirm = async || live.lock().await.confirm().await.map_err(|error| error.to_string());
+    eventually(what, confirm).await;
 }
 
 fn members<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> UpstreamMembers {
@@ -111,10 +119,7 @@ async fn another_table_than_ours_is_no_confirmation() {
     let error = live.confirm().await.unwrap_err();
     assert!(matches!(error, MembershipError::OtherTable { .. }), "{error}");
     scene.nginx.signal(tests::Signal::HUP);
-    eventually("nginx has the new table", || async {
-        live.confirm().await.map_err(|error| error.to_string())
-    })
-    .await;
+    confirmed("nginx has the new table", &mut live).await;
     assert_eq!(scene.nginx.get("/").await.unwrap().body, "a\n");
 }
 
@@ -142,18 +147,12 @@ async fn an_upstream_that_outgrows_its_table_gets_a_larger_one() {
     };
     live.set("app", &with(2)).await.unwrap();
     scene.nginx.signal(tests::Signal::HUP);
-    eventually("nginx has the small table", || async {
-        live.confirm().await.map_err(|error| error.to_string())
-    })
-    .await;
+    confirmed("nginx has the small table", &mut live).await;
     live.set("app", &with(5)).await.unwrap();
     let error = live.confirm().await.unwrap_err();
     assert!(matches!(error, MembershipError::OtherTable { .. }), "{error}");
     scene.nginx.signal(tests::Signal::HUP);
-    eventually("nginx has the larger table", || async {
-        live.confirm().await.map_err(|error| error.to_string())
-    })
-    .await;
+    confirmed("nginx has the larger table", &mut live).await;
     // Fewer do not make it smaller, and neither does a new run.
     drop(live);
     let mut live = LiveUpstreams::new(small());

@@ -119,6 +119,7 @@ impl ActiveMembers {
     /// # Errors
     /// When the members have to be published before, and cannot be.
     pub(super) async fn prepare_load(&mut self) -> Result<(), PublishError> {
+        self.driver.confirm_again();
         if self.driver.expect_from_files(&self.pools) {
             self.is_published = true;
             return Ok(());
@@ -163,6 +164,7 @@ impl ActiveMembers {
     /// The proxy is not known to have them any more.
     pub(super) fn publish_again(&mut self) {
         self.is_published = false;
+        self.driver.confirm_again();
     }
 
     /// Looks what the running proxy really has, unless that was done a moment ago.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backends::KeySelection;
 use crate::backends::known::KnownBackends;
-use crate::install::{InstallError, new_beside, note};
+use crate::install::{InstallError, beside, new_beside, note};
 use crate::template::Texts;
 
 /// The part of the file's name that identifies it.
@@ -81,7 +81,8 @@ impl SavedBackends {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, dest: &Path) -> Result<(), InstallError> {
-        let path = note(dest, WORD);
+        let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
+        let path = beside(&real, WORD);
         let io = |error: io::Error| InstallError::io("write", &path)(error);
         if self.backends.is_empty() {
             return match std::fs::remove_file(&path) {
@@ -89,7 +90,6 @@ impl SavedBackends {
                 _ => Ok(()),
             };
         }
-        let real = dest.canonicalize().unwrap_or_else(|_| dest.to_owned());
         let mut temp = new_beside(&real)?;
         let head = SavedHeader { cluster: self.cluster, revision: self.revision };
         let mut file = BufWriter::new(&mut temp);

@@ -58,7 +58,7 @@ pub(crate) fn write_pause(lines: usize) -> Duration {
     PAUSE_PER_LINE.saturating_mul(u32::try_from(lines).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
 }
 
-pub(crate) use names::note;
+pub(crate) use names::{beside, note};
 pub(crate) use recover::clean_beside;
 pub(crate) use stage::new_beside;
 

@@ -57,7 +57,8 @@ pub(crate) fn note(dest: &Path, word: &str) -> PathBuf {
     beside(&real, word)
 }
 
-fn beside(real: &Path, word: &str) -> PathBuf {
+/// The same for who knows already what `dest` resolves to.
+pub(crate) fn beside(real: &Path, word: &str) -> PathBuf {
     let mut name = stage_prefix(real.file_name().unwrap_or_default());
     name.push(word);
     real.with_file_name(name)

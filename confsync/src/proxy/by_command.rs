@@ -35,6 +35,8 @@ pub struct ByCommand {
 struct CheckCommand {
     dest: std::path::PathBuf,
     command: confdir::ShellCommand,
+    /// Whether it checks the candidate; else it checks what is in place.
+    names_src: bool,
 }
 
 impl ByCommand {
@@ -52,7 +54,8 @@ impl ByCommand {
         };
         let check = |resource: &Resource| {
             let command = resource.check.clone()?;
-            Some(CheckCommand { dest: resource.target.dest.clone(), command })
+            let names_src = names_src(&command.text);
+            Some(CheckCommand { dest: resource.target.dest.clone(), command, names_src })
         };
         Self {
             group: set.name.clone(),
@@ -67,7 +70,7 @@ impl ByCommand {
     }
 
     pub(super) async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
-        for check in self.checks.iter().filter(|check| names_src(&check.command.text)) {
+        for check in self.checks.iter().filter(|check| check.names_src) {
             let Some(file) = staged.files().iter().find(|file| file.dest() == check.dest) else {
                 continue;
             };
@@ -87,7 +90,7 @@ impl ByCommand {
     }
 
     pub(super) async fn check_installed(&self) -> Result<(), String> {
-        for check in self.checks.iter().filter(|check| !names_src(&check.command.text)) {
+        for check in self.checks.iter().filter(|check| !check.names_src) {
             let line = check_line(&check.command.text, &check.dest, &check.dest)
                 .map_err(|error| format!("check_cmd: {error}"))?;
             let run = Command::shell(&line, check.command.timeout).run().await;

@@ -237,6 +237,13 @@ impl Driver {
         }
     }
 
+    /// The proxy may be another than the one that has confirmed its members, or becomes one.
+    pub fn confirm_again(&mut self) {
+        if let Self::NginxLua { lua, .. } = self {
+            lua.confirm_again();
+        }
+    }
+
     /// Has the proxy confirm the members that were published last.
     ///
     /// # Errors

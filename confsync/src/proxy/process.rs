@@ -4,8 +4,8 @@
 //! for it; signals go through a pidfd for the same reason.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -196,7 +196,10 @@ pub(in crate::proxy) struct ProcessStat {
 impl ProcessStat {
     /// `None` for a process that is gone, or has only to be reaped.
     pub(in crate::proxy) fn read(pid: i32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        // One call of the system, where reading to the end would be ten: it is read often.
+        let mut text = [0; 1024];
+        let bytes = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+        Self::parse(&String::from_utf8_lossy(text.get(..bytes)?))
     }
 
     /// The name in the second field may have any character, `)` included.

@@ -276,6 +276,9 @@ impl Template {
 /// # Errors
 /// When it is no template, or fails.
 pub fn command_line(line: &str, fields: &[(&str, &str)]) -> Result<String, TemplateError> {
+    if !line.contains("{{") {
+        return Ok(line.to_owned());
+    }
     let name = Path::new("command");
     let render = || {
         let program = go::GoTemplate::compile(name, line.as_bytes(), &TemplateSources::default())?;

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use super::MasterEnd;
 use super::publish::uncountable;
 use super::{LOOK_AGAIN, Pipeline};
 use crate::apply::record::{Load, rejection_text};
@@ -99,7 +100,9 @@ impl Pipeline {
 
     /// The proxy serves by the files in place; its members are confirmed, and then all is.
     async fn prove(&mut self, loaded: ProvenLoad) -> StepOutcome {
-        self.master = loaded.master;
+        if self.master.as_ref().map(|master| master.id) != loaded.master {
+            self.master = loaded.master.map(MasterEnd::of);
+        }
         self.old.retire(loaded.old, Instant::now());
         if let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =
             self.members.confirm().await

@@ -26,6 +26,8 @@ use std::time::Duration;
 use common::model::{Revision, format_span};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use status::PipelineStatus;
 
@@ -45,6 +47,26 @@ use crate::proxy::nginx::{ProcessId, gone};
 /// How long until it is looked again whether old generations are gone, or a proxy runs.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// The end of a process, watched for once and not at every turn.
+#[derive(Debug)]
+struct MasterEnd {
+    id: ProcessId,
+    ended: CancellationToken,
+    _watch: AbortOnDropHandle<()>,
+}
+
+impl MasterEnd {
+    fn of(id: ProcessId) -> Self {
+        let ended = CancellationToken::new();
+        let done = ended.clone();
+        let watch = tokio::spawn(async move {
+            gone(id).await;
+            done.cancel();
+        });
+        Self { id, ended, _watch: AbortOnDropHandle::new(watch) }
+    }
+}
+
 /// The pipeline of one reload group.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -56,8 +78,8 @@ pub struct Pipeline {
     files: GroupFiles,
     members: ActiveMembers,
     old: OldGenerations,
-    /// Who runs what is active, if its end is to be watched for.
-    master: Option<ProcessId>,
+    /// The end of who runs what is active, if it is to be watched for.
+    master: Option<MasterEnd>,
     record: StepRecord,
 }
 
@@ -199,13 +221,10 @@ impl Pipeline {
     }
 
     /// What resolves when a proxy known by its pid file ends.
-    pub fn master_gone(&self) -> impl Future<Output = ()> + use<> {
-        let master = self.master;
-        async move {
-            match master {
-                Some(master) => gone(master).await,
-                None => std::future::pending().await,
-            }
+    pub async fn master_gone(&self) {
+        match &self.master {
+            Some(master) => master.ended.cancelled().await,
+            None => std::future::pending().await,
         }
     }
 

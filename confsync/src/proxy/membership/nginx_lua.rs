@@ -151,6 +151,11 @@ impl NginxLua {
         Ok(())
     }
 
+    /// Other workers than those that have confirmed may run, or come.
+    pub fn confirm_again(&mut self) {
+        self.upstreams.confirm_again();
+    }
+
     /// Whether the tables and a worker that was asked say what was published last.
     pub async fn read_back(&mut self) -> ReadBack {
         self.upstreams.read_back().await

@@ -95,6 +95,8 @@ pub(super) struct LiveUpstream {
     /// Whether [`Self::members`] equals the table: not before the first change of this run, which
     /// compares with what an earlier run left.
     is_known: bool,
+    /// Whether a worker has confirmed the table as it is.
+    is_confirmed: bool,
     /// Addresses that have had requests, and when they left.
     left: HashMap<Endpoint, Instant>,
 }
@@ -170,11 +172,16 @@ impl LiveUpstreams {
                 table,
                 members: UpstreamMembers::default(),
                 is_known: false,
+                is_confirmed: false,
                 left: HashMap::new(),
             };
             self.upstreams.insert(upstream.to_owned(), new);
         }
         let Some(known) = self.upstreams.get_mut(upstream) else { return Ok(()) };
+        if known.is_known && known.members == *members {
+            return Ok(());
+        }
+        known.is_confirmed = false;
         known.release_drained(&self.folder).map_err(|e| files(&self.folder, e))?;
         known.leave(members, &self.folder).map_err(|e| files(&self.folder, e))?;
         let late = known
@@ -193,13 +200,14 @@ impl LiveUpstreams {
         Ok(())
     }
 
-    /// Has a worker confirm, for each upstream, the members that were set last.
+    /// Has a worker confirm the members that were set last, for each upstream of which that is not
+    /// known.
     ///
     /// # Errors
     /// When none answers, or one uses something else.
-    pub async fn confirm(&self) -> Result<(), MembershipError> {
+    pub async fn confirm(&mut self) -> Result<(), MembershipError> {
         let socket = self.folder.path().join("state.sock");
-        for (name, known) in &self.upstreams {
+        for (name, known) in self.upstreams.iter_mut().filter(|(_, known)| !known.is_confirmed) {
             let state = worker_state::ask(&socket, name, CONFIRM_DEADLINE).await?;
             let pid = state.pid;
             if state.instance != known.table.instance() {
@@ -209,8 +217,14 @@ impl LiveUpstreams {
             if state.sequence != known.table.roster.head().sequence {
                 return Err(MembershipError::Behind { pid, upstream: name.clone() });
             }
+            known.is_confirmed = true;
         }
         Ok(())
+    }
+
+    /// Other workers than those that have confirmed may run, or come.
+    pub fn confirm_again(&mut self) {
+        self.upstreams.values_mut().for_each(|known| known.is_confirmed = false);
     }
 
     /// Members that left and may still have requests.

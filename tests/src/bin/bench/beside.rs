@@ -313,6 +313,7 @@ fn confdir(lab: &Lab, nginx: &Nginx, case: Case, is_ours: bool) -> Confdir {
     let confdir = match case {
         Case::Live if is_ours => {
             nginx.write_conf_with(&load_lua().unwrap_or_default(), "");
+            let _ = lab.folder(&format!("nginx-{}/live", nginx.address().port()));
             Confdir::handlebars(lab, nginx)
         }
         Case::Nginx | Case::Burst if is_ours => Confdir::tutorial(lab, nginx),
