@@ -292,6 +292,7 @@ async fn full_and_read_only_disks_are_named_and_the_last_file_stays() {
     let full = in_mounts(setup.confsync(&lab).arg("--once"), &mount("16k", "true")).run().await;
     assert_eq!(full.exit, Exit::Code(1), "{}", full.log);
     assert_says(&full.log, &["No space left", "app.conf"]);
+    assert!(!full.log.contains(".app.conf.confsync-"), "the name differs each time: {}", full.log);
     assert_eq!(setup.text("kept"), "old\n");
 
     let remount = format!("mount -o remount,ro {}", disk.display());

@@ -34,11 +34,11 @@ impl CompiledResource {
     pub fn compile(resource: Resource, confdir: &Path) -> Result<Self, ConfdirMistake> {
         let src = resource.src.clone();
         let mistake = |file: &Path, text: String| ConfdirMistake { file: file.to_owned(), text };
-        let text = read_file(&src).map_err(|e| mistake(&src, e.to_string()))?;
+        let text = read_file(&src).map_err(|e| mistake(&src, unreadable(&e)))?;
         let templates = confdir.join("templates");
         let partials = match resource.engine {
             Engine::Handlebars => partials(&templates.join("partials"))
-                .map_err(|(file, error)| mistake(&file, error.to_string()))?,
+                .map_err(|(file, error)| mistake(&file, unreadable(&error)))?,
             Engine::Go => BTreeMap::new(),
         };
         let escape = resource.escape;
@@ -174,6 +174,15 @@ impl CompiledResource {
         };
         Input::new(store.kv, backends, Arc::new(LocalSystem))
     }
+}
+
+fn unreadable(error: &std::io::Error) -> String {
+    let advice = match error.kind() {
+        std::io::ErrorKind::NotFound => "; is src right?",
+        std::io::ErrorKind::PermissionDenied => "; run as a user that may read it",
+        _ => "",
+    };
+    format!("cannot be read: {error}{advice}")
 }
 
 /// `templates/partials/NAME.hbs` is `{{> NAME}}`.

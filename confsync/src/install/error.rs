@@ -99,7 +99,7 @@ impl InstallError {
     /// For `map_err` of one step.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { doing, path, source }
+        move |source| Self::Io { doing, path, source: bare(source) }
     }
 
     /// The kind of the system error, if it was one.
@@ -113,6 +113,19 @@ impl InstallError {
     }
 }
 
+/// The system's error without the name of the temporary file that tempfile adds to it: that name is
+/// another one at each attempt, and the path is said anyway.
+/// It keeps the system's error to itself, so the number is read from its words.
+fn bare(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let number = || {
+        let (words, _) = text.split_once(" at path \"")?;
+        let (_, number) = words.rsplit_once("(os error ")?;
+        number.strip_suffix(')')?.parse().ok()
+    };
+    number().map_or(error, io::Error::from_raw_os_error)
+}
+
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull => "; free some space, the file in place is unharmed",
@@ -123,5 +136,23 @@ fn hint(error: &io::Error) -> &'static str {
         ErrorKind::PermissionDenied => "; the user confsync runs as needs the right to do this",
         ErrorKind::InvalidFilename => "; the name leaves no room for `.NAME.confsync-previous`",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who logs a failure once knows it again by its text.
+    #[test]
+    fn each_attempt_fails_with_the_same_words() {
+        let attempt = || {
+            let folder = Path::new("/nowhere/at/all");
+            let error = tempfile::NamedTempFile::new_in(folder).unwrap_err();
+            InstallError::io("write in the folder", folder)(error).to_string()
+        };
+        let text =
+            "cannot write in the folder /nowhere/at/all: No such file or directory (os error 2)";
+        assert_eq!((attempt().as_str(), attempt().as_str()), (text, text));
     }
 }

@@ -98,9 +98,9 @@ impl Staged {
         let ResolvedDest { real, now } = resolve(&target.dest)?;
         let mut temp = new_beside(&real)?;
         let path = temp.path().to_owned();
-        temp.write_all(&candidate.bytes).map_err(InstallError::io("write", &path))?;
+        temp.write_all(&candidate.bytes).map_err(InstallError::io("write beside", &real))?;
         give(temp.as_file(), &path, Access::wanted(&target, now.as_ref()))?;
-        temp.as_file().sync_all().map_err(InstallError::io("write to disk", &path))?;
+        temp.as_file().sync_all().map_err(InstallError::io("write to disk beside", &real))?;
         let meta = temp.as_file().metadata().map_err(InstallError::io("look at", &path))?;
         Ok(Self { target, real, path: temp.into_temp_path(), stamp: EditStamp::of(&meta) })
     }
@@ -219,7 +219,7 @@ pub(crate) fn new_beside(real: &Path) -> Result<NamedTempFile, InstallError> {
         .prefix(&stage_prefix(real.file_name().unwrap_or_default()))
         .rand_bytes(RANDOM)
         .tempfile_in(folder)
-        .map_err(InstallError::io("write in the folder", folder))?;
+        .map_err(InstallError::io("write beside", real))?;
     temp.as_file().lock().map_err(InstallError::io("lock", temp.path()))?;
     Ok(temp)
 }
