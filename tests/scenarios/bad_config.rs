@@ -215,6 +215,15 @@ async fn once_says_in_sync_only_of_a_proxy_that_has_a_configuration() {
         assert!(!ended.log.contains("in sync"), "{}", ended.log);
         fs::rename(&away, &conf).unwrap();
     };
+    // Nothing is in place yet, and its folder is not there either.
+    let toml = |toml: String, from: &str, to: &str| toml.replace(from, to);
+    let (here, nowhere) = (conf.display().to_string(), "/nowhere/nginx.conf");
+    setup.confdir.edit("conf.d/nginx.toml", |text| toml(text, &here, nowhere));
+    let ended = once().run().await;
+    assert_eq!(ended.exit, Exit::Code(1), "{}", ended.log);
+    assert_says(&ended.log, &["its main file /nowhere/nginx.conf cannot be read: No such file"]);
+    assert_eq!(ended.log.lines().count(), 1, "one line for one event: {}", ended.log);
+    setup.confdir.edit("conf.d/nginx.toml", |text| toml(text, nowhere, &here));
     // Nothing but the files is there, and their load is pending.
     let ended = once().run().await;
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);

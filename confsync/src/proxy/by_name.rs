@@ -90,6 +90,13 @@ impl NginxByName {
         if let Some(why) = self.nginx.without_master() {
             return Err(NotPassed::Unknown(why));
         }
+        if let Err(error) = std::fs::metadata(self.nginx.conf()) {
+            let conf = self.nginx.conf().display();
+            return Err(NotPassed::Unknown(format!(
+                "nginx cannot be asked: its main file {conf} cannot be read: {error}; correct \
+                 [nginx] conf, or put the file there"
+            )));
+        }
         match self.nginx.check_paths(candidates).await {
             Ok(warnings) => Ok(warnings.iter().map(ToString::to_string).collect()),
             Err(NginxCheckError::RejectedValue(words)) => Err(NotPassed::RejectedValue(words)),

@@ -168,7 +168,11 @@ impl Nginx {
     /// # Errors
     /// When the folder cannot be read or a file not removed.
     pub fn clean_stale(&self) -> Result<Vec<PathBuf>, InstallError> {
-        clean_beside(&self.conf)
+        // Without its folder there are none; that it is missing is said by the check.
+        match self.conf.parent().is_some_and(Path::is_dir) {
+            true => clean_beside(&self.conf),
+            false => Ok(Vec::new()),
+        }
     }
 
     /// The user and group that its workers run as; `None` where they run as we do.
