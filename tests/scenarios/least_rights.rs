@@ -98,6 +98,7 @@ async fn the_roles_of_the_manual_suffice(api: Api) {
     .await;
     sidekick.signal(Signal::TERM);
     says(&sidekick, "drain confirmed by").await;
+    assert!(!sidekick.log().contains("following the keys"), "it only waits: {}", sidekick.log());
     for log in [sidekick.log(), confsync.log()] {
         assert!(!log.contains("missing in etcd") && !log.contains("refuses"), "{log}");
     }

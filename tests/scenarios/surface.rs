@@ -165,7 +165,7 @@ async fn ready_only_while_it_is_true() {
     etcd.kill().await;
     is(503, ours, "/readyz", "in rotation at revision").await;
     // Registered as long as its lease may live, and then registering: which of both is a moment.
-    is(503, theirs, "/readyz", "; etcd is not reachable").await;
+    is(503, theirs, "/readyz", "s: etcd is not reachable").await;
     etcd.up().await;
     is(200, ours, "/readyz", "in rotation").await;
     is(200, theirs, "/readyz", "registered").await;

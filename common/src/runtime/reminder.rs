@@ -64,8 +64,10 @@ impl Default for OutageLog {
 impl OutageLog {
     /// Logs this failure if it is new, or if a line is due; whether it was.
     pub fn remind(&mut self, what: &str) -> bool {
-        if self.logged.len() < DISTINCT_ERRORS && !self.logged.iter().any(|text| text == what) {
-            self.logged.push(what.to_owned());
+        // How long an answer was waited for differs, and is no news.
+        let kind = what.split(" within ").next().unwrap_or(what);
+        if self.logged.len() < DISTINCT_ERRORS && !self.logged.iter().any(|text| text == kind) {
+            self.logged.push(kind.to_owned());
             self.reminder.next = Instant::now();
         }
         self.reminder.remind(what)
@@ -88,6 +90,14 @@ mod tests {
         }
         assert_eq!(lines, 5);
         assert!(Reminder::at_once().remind("waiting for etcd"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_an_answer_was_waited_for_is_no_news() {
+        let (short, long) = ("no answer within 1.67s", "no answer within 3.33s");
+        let mut log = OutageLog::default();
+        assert!(log.remind(short));
+        assert!(!log.remind(long));
     }
 
     #[tokio::test(start_paused = true)]

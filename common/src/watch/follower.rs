@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::view::{Ignored, Options, Stale, StaleReason, Start, View};
+use super::view::{Ignored, Options, Stale, StaleReason, Start, View, WatchLog};
 use crate::backoff::Backoff;
 use crate::model::{Change, Entry, Revision, Snapshot, Tree, changed_keys, format_span};
 use crate::runtime::OutageLog;
@@ -28,7 +28,7 @@ pub fn follow<S: Store>(
         trees,
         known: options.known,
         ignored: options.ignored,
-        is_logged: options.is_logged,
+        log: options.log,
         resync: options.resync,
         backoff: options.backoff,
         rereads: Backoff::new(REREAD_PAUSE, MAX_REREAD_PAUSE),
@@ -59,7 +59,7 @@ struct Follower<S> {
     /// The snapshot has every change up to here.
     seen: Revision,
     outage: OutageLog,
-    is_logged: bool,
+    log: WatchLog,
 }
 
 /// Why a watch ended.
@@ -175,7 +175,7 @@ impl<S: Store> Follower<S> {
                     || snapshot.cluster != before.cluster
                     || snapshot.contradicts(before))
             {
-                if self.is_logged {
+                if self.log != WatchLog::Nothing {
                     tracing::warn!(
                         before = %before.revision, now = %snapshot.revision,
                         "etcd has regressed: it was wiped, or restored from a backup"
@@ -184,8 +184,12 @@ impl<S: Store> Follower<S> {
                 view.regressions += 1;
                 view.regressed_at = Some(Instant::now());
             }
-            let stale = view.stale.take();
-            if let Some(stale) = stale.filter(|_| self.is_logged) {
+            let is_news = |stale: &Stale| match self.log {
+                WatchLog::All => true,
+                WatchLog::Trouble => matches!(stale.reason, StaleReason::Failed(_)),
+                WatchLog::Nothing => false,
+            };
+            if let Some(stale) = view.stale.take().filter(is_news) {
                 tracing::info!(
                     after = %format_span(stale.since.elapsed()),
                     revision = %snapshot.revision, keys = snapshot.entries.len(),
@@ -313,9 +317,9 @@ impl<S: Store> Follower<S> {
     }
 
     fn remind(&mut self, what: &str) {
-        match self.is_logged {
-            true => drop(self.outage.remind(what)),
-            false => tracing::debug!("{what}"),
+        match self.log {
+            WatchLog::All | WatchLog::Trouble => drop(self.outage.remind(what)),
+            WatchLog::Nothing => tracing::debug!("{what}"),
         }
     }
 

@@ -18,4 +18,4 @@ mod tests;
 mod view;
 
 pub use follower::follow;
-pub use view::{Ignored, Options, Stale, StaleReason, Start, View};
+pub use view::{Ignored, Options, Stale, StaleReason, Start, View, WatchLog};

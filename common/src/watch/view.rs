@@ -70,9 +70,19 @@ pub struct Options {
     /// These keys are in no view, and their changes wake no reader: what a reader writes because
     /// of a view must not make the next view.
     pub ignored: Option<Ignored>,
-    /// Whether an operator needs to read what happens to this watch. Not where another one of the
-    /// same process tells the same: then its lines are for debugging.
-    pub is_logged: bool,
+    /// What of it an operator needs to read.
+    pub log: WatchLog,
+}
+
+/// What of a watch is for an operator; the rest is for debugging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchLog {
+    /// That it has begun, that it failed, and that it works again.
+    All,
+    /// The same without its beginning: it is short, and what it finds is told.
+    Trouble,
+    /// Nothing: another watch of the same process tells the same.
+    Nothing,
 }
 
 /// Keys that are in no view.
@@ -139,7 +149,7 @@ impl Default for Options {
             start: None,
             known: None,
             ignored: None,
-            is_logged: true,
+            log: WatchLog::All,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::handshake::Bookkeeping;
 use common::store::Store;
-use common::watch::{self, Options};
+use common::watch::{self, Options, WatchLog};
 use tokio::sync::{Notify, watch as channel};
 use tokio_util::sync::CancellationToken;
 
@@ -92,8 +92,12 @@ impl PageClients {
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
         let trees = vec![bookkeeping.members(), bookkeeping.acks(), bookkeeping.leave_markers()];
-        let mut view =
-            watch::follow(store, trees, Options { is_logged: false, ..Options::default() }, stop);
+        let mut view = watch::follow(
+            store,
+            trees,
+            Options { log: WatchLog::Nothing, ..Options::default() },
+            stop,
+        );
         loop {
             let found = view.borrow_and_update().snapshot.clone();
             // An outdated state of the others is worth less than none.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::handshake::Bookkeeping;
 use common::model::{Key, Revision, Snapshot, Tree};
 use common::store::Store;
-use common::watch::{Options, View, follow};
+use common::watch::{Options, View, WatchLog, follow};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,8 @@ pub async fn wait_for_all<S: Store>(
     let end = CancellationToken::new();
     let _end = end.clone().drop_guard();
     let trees = trees_of(bookkeeping, waits.iter().map(LoadBalancerWait::key));
-    let mut view = follow(store.clone(), trees, Options { known, ..Options::default() }, end);
+    let options = Options { known, log: WatchLog::Trouble, ..Options::default() };
+    let mut view = follow(store.clone(), trees, options, end);
     let newest = waits.iter().map(LoadBalancerWait::change).max().unwrap_or_default();
     loop {
         if let Some(back) = look(&mut view, &mut waits, bookkeeping, newest) {

@@ -1,5 +1,7 @@
 //! The state of the services, worded for an operator: for STATUS= and for the log.
 
+use std::time::Duration;
+
 use common::claim::KeyStatus;
 use common::model::{Key, format_span, plural};
 use common::registrar::RegistrarReport;
@@ -40,7 +42,8 @@ pub(super) fn of<'a>(
     };
     match &registrar.failure {
         Some(failure) => {
-            format!("{text}; {} for {}", failure.error, format_span(failure.since.elapsed()))
+            let span = Duration::from_secs(failure.since.elapsed().as_secs());
+            format!("{text}; for {}: {}", format_span(span), failure.error)
         }
         None => text,
     }

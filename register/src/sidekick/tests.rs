@@ -154,7 +154,8 @@ async fn an_etcd_that_is_away_changes_no_health_and_is_waited_for() {
     store.cut();
     let mut rig = SidekickRig::start(&store, "");
     rig.until(|status| status.registrar.failures > 3).await;
-    assert!(rig.manager.last_status().contains("healthy, registering"));
+    let status = rig.manager.last_status();
+    assert!(status.contains("healthy, registering; for ") && status.contains("s: "), "{status}");
     store.heal();
     rig.ready().await;
     // Away for longer than a TTL: the key may have ended, and it is not said to be there.

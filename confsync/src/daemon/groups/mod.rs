@@ -136,7 +136,10 @@ impl ReloadGroups {
         self.running.iter().for_each(|running| running.again.notify_one());
         let mut ended = EndedGroups::default();
         for running in others {
-            tracing::info!(set = running.group.name, "changed or gone");
+            tracing::info!(
+                set = running.group.name,
+                "its files are configured anew, or no longer: what ran by them is handed over"
+            );
             running.stop.cancel();
             let known_backends = running.agent.await.unwrap_or_default();
             let state = running.state.borrow().clone();
