@@ -173,7 +173,7 @@ impl<S: Store> Registrar<S> {
 
     /// Performs one step. After a failure, returns how long to pause.
     async fn carry_out(&mut self, step: Step) -> Option<Duration> {
-        tracing::trace!("next step, because {step}");
+        tracing::trace!("next step: {step}");
         let sent = Instant::now();
         let outcome = match step {
             Step::Grant => match self.grant().await {
@@ -368,7 +368,7 @@ async fn watch_former_owner<S: Store>(store: S, before: Entry) {
         tracing::warn!(
             key = %before.key,
             "the former lease holder of a key that was taken over still refreshes its lease: two \
-             instances of one name run; stop one, or give each a name of its own"
+             instances run under one name; stop one, or give each its own name"
         );
     }
 }

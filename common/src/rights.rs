@@ -95,14 +95,14 @@ pub async fn warn_until_granted(store: Etcd, rights: Vec<Right>) {
                 }
                 if missing.is_empty() {
                     if !warned.is_empty() {
-                        tracing::info!("all rights in etcd are granted now");
+                        tracing::info!("all needed rights in etcd are granted");
                     }
                     return;
                 }
                 warned = missing;
             }
             // Others say that etcd does not answer.
-            Err(error) => tracing::debug!(%error, "cannot ask for the rights in etcd"),
+            Err(error) => tracing::debug!(%error, "cannot check the rights in etcd"),
         }
         sleep(AGAIN).await;
     }

@@ -60,10 +60,15 @@ pub fn command() -> Command {
                 .arg(backend),
         )
         .subcommand(
-            subcommand("remove", "Remove an instance's key, if it is its own", REMOVALS).arg(
+            subcommand(
+                "remove",
+                "Remove an instance's key, if it holds the address of that instance",
+                REMOVALS,
+            )
+            .arg(
                 Arg::new("key")
                     .value_name("KEY")
-                    .help("The key itself, such as apache/10.0.0.1, below --services"),
+                    .help("Key to remove, such as apache/10.0.0.1, below --services"),
             ),
         )
         .subcommand(

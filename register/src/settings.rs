@@ -25,7 +25,8 @@ common::settings! {
     WEIGHT: "weight", "REGISTER_WEIGHT", "N", "Share of the requests, 1 to 256 (json)".default("1");
     ZONE: "zone", "REGISTER_ZONE", "NAME", "Where the instance runs (json)";
     META: "meta", "REGISTER_META", "KEY=VALUE",
-        "Anything else for templates; may be repeated (json; one a line in the environment)".many();
+        "Further data for templates; may be repeated (json; one per line in the \
+         environment)".many();
     TTL: "ttl", "REGISTER_TTL", "SPAN",
         "Time to live of the key after its last refresh; three intervals at least".default("30s");
 }
@@ -36,7 +37,7 @@ pub static REGISTRATION: Group =
 
 common::settings! {
     CHECK: "check", "REGISTER_CHECK", "CHECK",
-        "What to ask; may be repeated, then all must pass (one a line in the environment)"
+        "Health check; may be repeated, then all must pass (one per line in the environment)"
         .details("http://…, https://…, h2c://… (HTTP/2 without TLS), \
                  http://unix:/run/app.sock:/path, /path, tcp, tcp://host:port, \
                  unix:/run/app.sock, exec:CMD (words, no shell), none. {host} and {port} are \
@@ -44,7 +45,7 @@ common::settings! {
     EXPECT: "expect", "REGISTER_EXPECT", "STATUSES",
         "Statuses that are healthy, such as 200-299,304".default("200-399");
     CHECK_HOST: "check_host", "REGISTER_CHECK_HOST", "NAME",
-        "Host header, and name in the certificate, if not the URL's";
+        "Host header and certificate name, where they differ from the URL's";
     CHECK_BODY: "check_body", "REGISTER_CHECK_BODY", "TEXT",
         "Text that the first 64 KiB of the body must contain";
     CHECK_CA: "check_ca", "REGISTER_CHECK_CA", "FILE",
@@ -60,17 +61,18 @@ pub static CHECKS: Group = Group {
 };
 
 common::settings! {
-    INTERVAL: "interval", "REGISTER_INTERVAL", "SPAN", "From one probe to the next, ±10 %"
-        .default("2s");
+    INTERVAL: "interval", "REGISTER_INTERVAL", "SPAN",
+        "Time between the starts of two probes, ±10 %".default("2s");
     FAST_INTERVAL: "fast_interval", "REGISTER_FAST_INTERVAL", "SPAN",
-        "The same while the state may be changing, or --interval if that is shorter".default("1s");
+        "The same while the health is about to change; at most --interval".default("1s");
     TIMEOUT: "timeout", "REGISTER_TIMEOUT", "SPAN",
-        "Time for one probe in total; three quarters of a shorter --interval".default("1500ms");
-    RISE: "rise", "REGISTER_RISE", "N", "Passes in a row that make it healthy, at the start too"
+        "Deadline of one probe; by default three quarters of an --interval of less than \
+         2s".default("1500ms");
+    RISE: "rise", "REGISTER_RISE", "N", "Consecutive passes that make it healthy, also at the start"
         .default("2");
-    FALL: "fall", "REGISTER_FALL", "N", "Failures in a row that make it unhealthy".default("3");
+    FALL: "fall", "REGISTER_FALL", "N", "Consecutive failures that make it unhealthy".default("3");
     GRACE: "grace", "REGISTER_GRACE", "SPAN",
-        "How long failures at the start mean that it is still starting".default("10s");
+        "How long after the start failures count as still starting".default("10s");
 }
 
 /// How often to ask, and what the answers mean.
@@ -81,13 +83,13 @@ pub static HEALTH: Group = Group {
 
 common::settings! {
     MIN_LBS: "min_lbs", "REGISTER_MIN_LBS", "N",
-        "Fewer load balancers than this leave a drain unconfirmed".default("0");
+        "With fewer load balancers than this, a drain is unconfirmed".default("0");
     DRAIN_MIN: "drain_min", "REGISTER_DRAIN_MIN", "SPAN",
-        "Wait at least this long after the key is gone".default("0s");
+        "Wait at least this long after the key is removed".default("0s");
     DRAIN_APPLIED: "drain_applied", "REGISTER_DRAIN_APPLIED", "SPAN",
         "How long load balancers may take to stop sending new requests".default("10s");
     DRAIN_QUIESCED: "drain_quiesced", "REGISTER_DRAIN_QUIESCED", "SPAN",
-        "How long they may take to finish old ones, after that".default("30s");
+        "How long they may take after that to finish old requests".default("30s");
     BOOKKEEPING: "bookkeeping", "REGISTER_BOOKKEEPING", "PREFIX",
         "Where load balancers publish members and acknowledgements".default("/confsync");
 }
@@ -100,22 +102,23 @@ pub static DRAIN: Group = Group {
 
 common::settings! {
     WAIT_APPLIED: "wait_applied", "REGISTER_WAIT_APPLIED", "SPAN",
-        "Hold readiness back until every load balancer serves this instance; alone for 30s"
+        "Delay readiness until every load balancer serves this instance, by at most this; without \
+         a value 30s"
         .implied("30s");
     DRAIN_QUIET: "drain_quiet", "REGISTER_DRAIN_QUIET", "SPAN",
-        "Then wait until no new connection has come for this long and none is open"
-        .details("For load balancers that are not ours and acknowledge nothing. It waits for \
-                 --drain-quiesced at most, and needs to see the backend's sockets: on the same \
-                 machine, without forwarded ports.");
+        "After the drain, wait until no connection is open and none was made for this long"
+        .details("For load balancers other than confsync, which acknowledge nothing. The wait ends \
+                  after --drain-quiesced, and needs to see the backend's sockets: on the same \
+                  machine, without forwarded ports.");
     READY_WITHIN: "ready_within", "REGISTER_READY_WITHIN", "SPAN",
         "Report READY to the service manager after this long, registered or not, so that a boot \
          never blocks on it";
     DRAIN_EXIT: "drain_exit", "REGISTER_DRAIN_EXIT", "WORD",
         "Exit code after a drain: by its result (0, 2, 3), or always zero"
         .choices(&["result", "zero"]).default("result")
-        .details("For a service manager that cannot be told which codes are no failure, or \
-                 forgets it, as systemd does when fleet removes the unit. The log says how the \
-                 drain ended either way.");
+        .details("`zero` is for a service manager that cannot be configured to accept 2 and 3, or \
+                  forgets it, as systemd does when fleet removes the unit. The log reports the \
+                  result of the drain in either case.");
 }
 
 /// How to join, and how to leave others than our load balancers.
@@ -139,7 +142,7 @@ pub static PROCESS: Group = Group { heading: "Status", settings: &[&LISTEN, &ALL
 
 common::settings! {
     ONE_INSTANCE: "instance", "", "KEY",
-        "Which one, where the sidekick has several, such as apache/10.0.0.1";
+        "The instance, if the sidekick has several, such as apache/10.0.0.1";
 }
 
 /// The socket on which a running sidekick accepts another weight.

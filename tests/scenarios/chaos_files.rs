@@ -80,14 +80,14 @@ async fn both_files_or_neither() {
 
         // One of the two is refused: neither changes, also when others come and go.
         let before = backends.registered();
-        let refusals = confsync.log().matches("refused: ").count();
+        let refusals = confsync.log().matches("rejected: ").count();
         backends.toggle("b0", &format!("nonsense{round} on;")).await;
         confsync.logged(&format!("nonsense{round}")).await;
-        assert!(confsync.log().matches("refused: ").count() > refusals, "{}", confsync.log());
+        assert!(confsync.log().matches("rejected: ").count() > refusals, "{}", confsync.log());
         backends.toggle("b1", "").await;
         eventually("the refusal of the next change", || async {
             let count = confsync.log().matches(&format!("\"nonsense{round}\"")).count();
-            let again = count > 1 || confsync.log().matches("refused: ").count() > refusals;
+            let again = count > 1 || confsync.log().matches("rejected: ").count() > refusals;
             check(again, || confsync.log())
         })
         .await;

@@ -101,7 +101,7 @@ async fn an_interval_reads_templates_and_resources_again() {
     shows(&other, "other=1").await;
     // A mistake changes nothing, and is reported once.
     confdir.template("app.tmpl", "{{end}}");
-    confd.logged("the confdir is left as it was").await;
+    confd.logged("keeping the current configuration").await;
     etcd.ctl(Api::V3).put("/app/v", "2").await;
     shows(&dest, "new=2").await;
 }

@@ -71,7 +71,7 @@ fn a_line_is_known_by_what_is_always_the_same() {
     assert_eq!(literals(r#"a, "x \" y", f("z")) + "not""#), [r#"x " y"#, "z"]);
     assert_eq!(fixed("{key}: waiting, `{}` is registered there"), "is registered there");
     assert_eq!(fixed("; {} for {}"), "for");
-    assert_eq!(fixed("drain unconfirmed: a second signal came"), "drain unconfirmed");
+    assert_eq!(fixed("drain unconfirmed: received a second signal"), "drain unconfirmed");
 }
 
 /// Names of sources and of tests that pages speak of.

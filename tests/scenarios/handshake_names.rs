@@ -63,7 +63,7 @@ async fn two_of_one_name_are_both_waited_for(api: Api) {
     let first = start(0);
     first.ready().await;
     let second = start(1);
-    second.logged("not joined: the name \"same\" belongs to another load balancer").await;
+    second.logged("not registered by this name: the name \"same\" belongs to another load balancer").await;
     are(&ctl, |members| members.len() == 2 && members[1].starts_with("same~")).await;
     for nginx in &nginxes {
         eventually("nginx serves", || async {
@@ -85,7 +85,7 @@ async fn two_of_one_name_are_both_waited_for(api: Api) {
     }
 
     let _ = first.stop().await;
-    second.logged("joined the load balancers").await;
+    second.logged("registered as a load balancer").await;
     second.ready().await;
     are(&ctl, |members| members == ["same"]).await;
 }
@@ -107,7 +107,7 @@ async fn one_that_was_away_is_evicted_and_comes_back(api: Api) {
     let second = start(1);
     second.ready().await;
     first.signal(Signal::CONT);
-    first.logged("evicted: the name \"same\" belongs to another load balancer").await;
+    first.logged("name lost: the name \"same\" belongs to another load balancer").await;
     are(&ctl, |members| members.len() == 2 && members[1].starts_with("same~")).await;
     eventually("it says that it is not ready", || async {
         let status = first.status().unwrap_or_default();
@@ -117,7 +117,7 @@ async fn one_that_was_away_is_evicted_and_comes_back(api: Api) {
 
     let _ = second.stop().await;
     are(&ctl, |members| members == ["same"]).await;
-    let joined = |log: &str| log.matches("joined the load balancers").count();
+    let joined = |log: &str| log.matches("registered as a load balancer").count();
     eventually("it joins again", || async { check(joined(&first.log()) == 2, || first.log()) })
         .await;
 }
@@ -138,8 +138,8 @@ async fn one_that_was_killed_is_taken_over_at_once(api: Api) {
     killed.kill().await;
     let next = start();
     next.ready().await;
-    next.logged("joined the load balancers").await;
-    assert!(!next.log().contains("not joined"), "{}", next.log());
+    next.logged("registered as a load balancer").await;
+    assert!(!next.log().contains("not registered"), "{}", next.log());
     assert_eq!(members(&etcd.ctl(api)).await, ["lb"]);
     assert_ne!(etcd.ctl(api).get("/confsync/members/lb").await.unwrap(), before);
 }

@@ -160,7 +160,7 @@ async fn h25_a_bad_confdir_on_sighup_changes_nothing_and_a_good_one_never_stops_
         toml.replace("mode = \"0644\"", "mode = \"rw-r--r--\"") + "not toml"
     });
     cluster.confsync.signal(Signal::HUP);
-    cluster.confsync.logged("the confdir is left as it was").await;
+    cluster.confsync.logged("keeping the current configuration").await;
     cluster.confsync.logged("nginx.toml").await;
     let late = cluster.join(&lab, "late").await;
     late.sidekick.ready().await;

@@ -40,7 +40,7 @@ async fn h10_a_check_that_does_not_look_at_the_candidate_is_asked_after_the_swap
     let confsync = setup.confsync(&lab).start();
     setup.live(&[1]).await;
     setup.put(66).await;
-    confsync.logged("refused: check_cmd").await;
+    confsync.logged("rejected: check_cmd").await;
     eventually("the file of before is back", || async {
         check(setup.text("app.conf") == rendered(&[1]), || setup.text("app.conf"))
     })

@@ -178,7 +178,7 @@ async fn h04_a_pass_that_failed_is_retried_by_itself() {
     setup.resource("app", &(setup.reload() + &check_cmd));
     setup.put(1).await;
     let confsync = setup.confsync(&lab).start();
-    confsync.logged("refused: check_cmd").await;
+    confsync.logged("rejected: check_cmd").await;
     assert!(!setup.file("app.conf").exists());
     // No key changes from here on.
     setup.flag("allowed");
@@ -263,7 +263,7 @@ async fn h20_files_of_one_command_are_loaded_once_and_all_or_nothing() {
     assert_eq!(setup.loads(), 2, "one reload for both files");
 
     setup.put(66).await;
-    confsync.logged("refused: check_cmd").await;
+    confsync.logged("rejected: check_cmd").await;
     assert_eq!(setup.text("a.conf"), rendered(&[1, 2]), "a without b");
     assert_eq!(setup.text("b.conf"), rendered(&[1, 2]));
     setup.ctl().del("/services/apache/66").await;

@@ -26,7 +26,7 @@ async fn files_changed_or_removed_by_hand_are_written_and_loaded_again() {
     eventually("the file is as etcd says", right).await;
     eventually("and loaded", || async { check(setup.loads() >= 2, || setup.loads().to_string()) })
         .await;
-    confsync.logged("changed by somebody else").await;
+    confsync.logged("changed by another process").await;
 
     fs::remove_file(&dest).unwrap();
     eventually("the file is there again", right).await;
@@ -77,7 +77,7 @@ async fn one_group_that_cannot_begin_keeps_no_other_back() {
     setup.confdir.toml("other", &text);
     let confsync = setup.confsync(&lab).start();
     setup.live(&[1]).await;
-    confsync.logged("cannot begin, and tries again").await;
+    confsync.logged("cannot start, retrying").await;
     assert!(!confsync.notified().iter().any(|line| line == "READY=1"));
     drop(writer);
     confsync.ready().await;
@@ -105,5 +105,5 @@ async fn a_check_may_run_lock_and_edit_the_candidate() {
     })
     .await;
     assert_eq!(setup.loads(), 2, "{}", confsync.log());
-    assert!(!confsync.log().contains("somebody else"), "{}", confsync.log());
+    assert!(!confsync.log().contains("another process"), "{}", confsync.log());
 }

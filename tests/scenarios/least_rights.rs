@@ -89,7 +89,7 @@ async fn the_roles_of_the_manual_suffice(api: Api) {
     says(&sidekick, "registered key").await;
     says(&other, "registered key").await;
     let confsync = setup.confsync().start();
-    says(&confsync, "joined the load balancers").await;
+    says(&confsync, "registered as a load balancer").await;
     within(PATIENCE, "both are served", || async {
         let text = setup.nginx.rendered()?;
         let both = [another.address(), setup.backend.address()];

@@ -192,7 +192,7 @@ async fn without_the_module_and_where_it_is_not_wanted_every_change_is_a_reload(
     confsync.ready().await;
     scene.answers("one").await;
     let log = confsync.log();
-    assert!(log.contains("every change of backends is a reload"), "{log}");
+    assert!(log.contains("every change of backends needs a reload"), "{log}");
     assert!(log.contains("nginx has no Lua module"), "{log}");
     let (_two, _sidekick_two) = scene.join("two").await;
     scene.answers("two").await;

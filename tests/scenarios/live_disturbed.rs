@@ -33,7 +33,7 @@ async fn where_requests_cannot_be_counted_every_change_is_a_reload_and_a_drain_i
     confsync.ready().await;
     scene.answers("one").await;
     let log = confsync.log();
-    assert!(log.contains("every change of backends is a reload from now on"), "{log}");
+    assert!(log.contains("every change of backends needs a reload from now on"), "{log}");
     assert!(log.contains("requests cannot be counted: log_by_lua_block in"), "{log}");
     assert!(!scene.nginx.rendered().unwrap().contains("balancer_by_lua"));
     assert_eq!(sidekick.stop().await, Exit::Code(0), "{}", sidekick.log());

@@ -93,7 +93,7 @@ async fn a_list_shows_everybody_with_the_time_left(api: Api) {
     setup.etcd.ctl(api).put("/services/web/broken", "no address").await;
 
     let table = list().run().await;
-    let parts = ["SERVICE", "TTL LEFT", &setup.value(), "unlimited", "refused: "];
+    let parts = ["SERVICE", "TTL LEFT", &setup.value(), "unlimited", "rejected: "];
     assert_ended(&table, 0, &parts);
 
     let json = list().flag("--service", "apache").arg("--json").run().await;

@@ -156,16 +156,16 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
     writer.lock().unwrap();
 
     let confsync = confsync().supervising(&nginx).start();
-    confsync.logged("cannot begin, and tries again").await;
+    confsync.logged("cannot start, retrying").await;
     eventually("nginx serves", || async { nginx.get("/").await.map(drop) }).await;
     let load = Load::on(nginx.address()).start();
     load.answered("one").await;
     assert!(!confsync.notified().iter().any(|line| line == "READY=1"));
     let status = confsync.status().unwrap_or_default();
-    assert!(status.contains("cannot begin"), "{status}");
+    assert!(status.contains("cannot start"), "{status}");
     ctl.put("/services/apache/two", &two.address().to_string()).await;
     drop(writer);
-    confsync.logged("could begin now").await;
+    confsync.logged("started after all").await;
     confsync.ready().await;
     load.answered("two").await;
 

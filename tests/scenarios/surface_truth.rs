@@ -160,7 +160,7 @@ async fn a_refusal_is_over_when_its_cause_is() {
     is(200, status, "1 backend in rotation").await;
 
     ctl.put("/extra/line", "no_such_directive;").await;
-    is(200, status, "refused: ").await;
+    is(200, status, "rejected: ").await;
     assert_eq!(live(status).await, (false, vec![true]), "what was live goes on");
     ctl.del("/extra/line").await;
     is(200, status, "1 backend in rotation").await;

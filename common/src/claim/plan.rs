@@ -151,11 +151,11 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Grant => f.write_str("keys are wanted and there is no lease"),
+            Self::Grant => f.write_str("keys are wanted, and there is no lease"),
             Self::Refresh(_, keys) => write!(f, "the lease of {} keys is due", keys.len()),
             Self::Put(_, puts) => write!(f, "{} keys do not have their value", puts.len()),
             Self::Delete(deletes) => write!(f, "{} keys are not wanted", deletes.len()),
-            Self::Wait(_) => f.write_str("everything is as wanted until the next refresh"),
+            Self::Wait(_) => f.write_str("nothing to do until the next refresh"),
             Self::Idle => f.write_str("nothing is wanted"),
         }
     }

@@ -55,7 +55,11 @@ pub fn metrics(
     process::register(&mut registry);
     let own = registry.sub_registry_with_prefix(program);
     let version = [("version", env!("CARGO_PKG_VERSION")), ("revision", crate::COMMIT)];
-    own.register("build", "What runs", Info::new(version.to_vec()));
+    own.register(
+        "build",
+        "Version of this program, and the commit it was built from",
+        Info::new(version.to_vec()),
+    );
     register_certificate(own, certificate);
     register_etcd(own, etcd);
     more(own);
@@ -72,7 +76,7 @@ fn register_certificate(registry: &mut Registry, expiry: &CertificateExpiry) {
         let ago = || now.duration_since(until).unwrap_or_default().as_secs_f64();
         until.duration_since(now).map_or_else(|_| -ago(), |left| left.as_secs_f64())
     });
-    let help = "How long until the client certificate for etcd expires";
+    let help = "Time until the client certificate for etcd expires";
     registry.register_with_unit("certificate_expires", help, Unit::Seconds, number(left));
 }
 
@@ -84,11 +88,15 @@ fn register_etcd(registry: &mut Registry, etcd: &EtcdUse) {
     };
     let help = "Requests to etcd about our own keys";
     registry.register("etcd_requests", help, total(etcd.requests));
-    registry.register("etcd_failures", "Of these, without a good answer", total(etcd.failures));
+    registry.register(
+        "etcd_failures",
+        "Failed requests to etcd about our own keys",
+        total(etcd.failures),
+    );
     let endpoint = Family::<ByEndpoint, Gauge>::default();
     let label = ByEndpoint { api: etcd.api, endpoint: etcd.endpoint.clone() };
     endpoint.get_or_create(&label).set(i64::from(!etcd.endpoint.is_empty()));
-    registry.register("etcd_endpoint", "The endpoint in use", endpoint);
+    registry.register("etcd_endpoint", "1 for the etcd endpoint in use", endpoint);
 }
 
 /// A gauge with this value.

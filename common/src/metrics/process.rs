@@ -15,11 +15,11 @@ pub(super) fn register(registry: &mut Registry) {
         cpu.inc_by(usage.cpu_seconds);
         let help = "Processor time used, user and system";
         process.register_with_unit("cpu", help, Unit::Seconds, cpu);
-        let help = "When the process began, in Unix time";
+        let help = "Start of the process, in Unix time";
         process.register_with_unit("start_time", help, Unit::Seconds, number(usage.start_time));
-        let help = "Memory in use";
+        let help = "Resident memory";
         process.register_with_unit("resident_memory", help, Unit::Bytes, number(usage.resident));
-        let help = "Size of the address space";
+        let help = "Virtual memory";
         process.register_with_unit("virtual_memory", help, Unit::Bytes, number(usage.virtual_));
         process.register("threads", "Threads", number(usage.threads));
     }
@@ -31,7 +31,7 @@ pub(super) fn register(registry: &mut Registry) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit =
         limit.map_or(f64::INFINITY, |limit| u32::try_from(limit).map_or(f64::INFINITY, f64::from));
-    process.register("max_fds", "Files that may be open", number(limit));
+    process.register("max_fds", "Limit of open files", number(limit));
 }
 
 /// `/proc/self/stat`, in the units of Prometheus.

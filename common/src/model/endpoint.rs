@@ -71,8 +71,8 @@ fn advice(text: &str) -> &'static str {
     match text {
         _ if text.contains("://") => "; leave out the scheme",
         _ if text.contains('$') => "; a variable in it was not replaced",
-        _ if text.contains(['\n', '\r']) => "; there is a line break in it",
-        _ if text.trim() != text => "; there is a space at its end or beginning",
+        _ if text.contains(['\n', '\r']) => "; it contains a line break",
+        _ if text.trim() != text => "; it begins or ends with a space",
         _ if text.contains('%') => {
             "; an address with a zone (`%`) means something on one machine only"
         }
@@ -87,10 +87,10 @@ fn advice(text: &str) -> &'static str {
 /// What follows an address, such as the line break that `echo` writes, shows in the port.
 fn port_advice(text: &str) -> &'static str {
     match text {
-        _ if text.contains(['\n', '\r']) => "; there is a line break in it",
-        _ if text.trim() != text => "; there is a space at its end or beginning",
+        _ if text.contains(['\n', '\r']) => "; it contains a line break",
+        _ if text.trim() != text => "; it begins or ends with a space",
         _ if text.contains('/') => "; leave out the path",
-        _ if text.contains(' ') => "; a weight and more are said in the JSON form",
+        _ if text.contains(' ') => "; a weight and other fields need the JSON form",
         _ if text.starts_with('0') && text.len() > 1 => "; leave out the zero before it",
         _ => "",
     }

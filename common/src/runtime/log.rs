@@ -88,8 +88,8 @@ fn filter(level: &str) -> Result<Targets, String> {
     let level = level.replace(' ', "");
     if let Some(text) = level.split(',').find(|text| !part(text)) {
         return Err(format!(
-            "`{text}` is not a level; there are error, warn, info, debug, trace and off, and \
-             `info,register=debug`"
+            "`{text}` is not a level; write error, warn, info, debug, trace or off, or levels by \
+             part such as `info,register=debug`"
         ));
     }
     let asked: Targets =

@@ -17,7 +17,7 @@ pub fn with_common_commands(program: Command) -> Command {
         .value_name("SHELL")
         .required(true)
         .value_parser(clap::value_parser!(Shell))
-        .help("The shell that is to complete");
+        .help("Shell that the script is for");
     program
         .version(crate::VERSION)
         .subcommand_required(true)
@@ -25,7 +25,7 @@ pub fn with_common_commands(program: Command) -> Command {
         .subcommand(Command::new("version").about("Print the version"))
         .subcommand(
             Command::new("completion")
-                .about("Print a script that completes commands and flags")
+                .about("Print a shell completion script")
                 .after_help("Example:\n  . <(PROGRAM completion bash)")
                 .arg(shell),
         )

@@ -16,16 +16,17 @@ crate::settings! {
                  one of them is not set), else $ETCDCTL_ENDPOINTS.")
         .default_in_words("http://127.0.0.1, port 2379 or 4001").aliases(&["endpoints", "node"])
         .list().never_empty();
-    API: "etcd_api", "ETCD_API", "API", "Which API to speak; `auto` asks the server"
+    API: "etcd_api", "ETCD_API", "API", "API version; `auto` asks the server"
         .also_from(&["ETCDCTL_API"]).choices(&["auto", "v3", "v2"]).default("auto");
     SRV: "etcd_srv", "ETCD_SRV", "DOMAIN",
         "Domain whose SRV records name the members (_etcd-client-ssl._tcp, _etcd-client._tcp)"
         .also_from(&["ETCDCTL_DISCOVERY_SRV"]).aliases(&["srv-domain", "discovery-srv"]);
     AUTO_SYNC: "etcd_auto_sync", "ETCD_AUTO_SYNC", "",
         "Learn the other members from the cluster, and use them too when those given fail"
-        .details("Their client URLs must be reachable from here: many a cluster names addresses \
-                 that only its own machines know. A URL of another scheme is left out, and so is \
-                 one of a machine's own (0.0.0.0, 127.0.0.1) unless etcd is on this machine.");
+        .details("Their client URLs must be reachable from here: many clusters name addresses that \
+                  only their own machines know. URLs with another scheme are ignored, and so are \
+                  wildcard and loopback addresses (0.0.0.0, 127.0.0.1), unless etcd runs on this \
+                  machine.");
     CA: "etcd_ca", "ETCD_CA", "FILE",
         "File with the CA certificates that etcd's certificate must chain to"
         .also_from(&["ETCDCTL_CACERT", "ETCDCTL_CA_FILE"]).aliases(&["cacert", "client-ca-keys"]);

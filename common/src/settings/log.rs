@@ -6,10 +6,10 @@ use super::{Environment, Group, Layer, Mistakes, Reader};
 use crate::runtime::LogFormat;
 
 crate::settings! {
-    FORMAT: "log_format", "LOG_FORMAT", "FORMAT", "The form of the log lines"
+    FORMAT: "log_format", "LOG_FORMAT", "FORMAT", "Format of the log lines"
         .choices(&["text", "json"]).default("text");
     LEVEL: "log_level", "LOG_LEVEL", "LEVEL",
-        "The least level logged: error, warn, info, debug, trace".default("info");
+        "Lowest level that is logged: error, warn, info, debug, trace".default("info");
 }
 
 /// Both.

@@ -5,7 +5,7 @@ use super::{Reader, Setting};
 /// `--output`, read from this variable as well.
 #[must_use]
 pub const fn form(env: &'static str) -> Setting {
-    Setting::new("output", env, "FORM", "What is printed: a table for people, JSON for programs")
+    Setting::new("output", env, "FORM", "Output format: a table for people, JSON for programs")
         .short('o')
         .choices(&["table", "json"])
         .default("table")

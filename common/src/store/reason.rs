@@ -25,20 +25,18 @@ const ADVICE: [(&str, &str); 10] = [
     ("CaUsedAsEndEntity", "self-signed CA certificate; give it as the CA file to trust it"),
     (
         "UnsupportedCertVersion",
-        "it is an X.509 version 1 certificate; make one of version 3, with a subjectAltName",
+        "X.509 version 1 certificates are not accepted; issue one of version 3, with a \
+         subjectAltName",
     ),
-    (
-        "BadSignature",
-        "signed by the given CA, and with an RSA key of at least 2048 bits? shorter ones are refused",
-    ),
+    ("BadSignature", "is it signed by the given CA? an RSA key needs at least 2048 bits"),
     ("invalid peer certificate", "is it signed by the given CA, and made for this name?"),
     (
         "HandshakeFailure",
-        "no key or algorithm that both sides know: a certificate on the curve P-521 is not known \
-         here; use P-256, P-384, Ed25519 or RSA of at least 2048 bits. Or the server wants a client \
+        "no key type or algorithm in common: certificates on the curve P-521 are not supported; \
+         use P-256, P-384, Ed25519 or RSA of at least 2048 bits. Or the server requires a client \
          certificate",
     ),
-    ("fatal alert", "the server wants a client certificate, or another one"),
+    ("fatal alert", "the server requires a client certificate, or rejects this one"),
     (
         "tls handshake eof",
         "the server closed the connection during the TLS handshake; is it plain http?",
@@ -55,7 +53,7 @@ pub(super) fn at_first(error: StoreError) -> StoreError {
     match error {
         StoreError::Unreachable(text) if HUNG_UP.iter().any(|sign| text.contains(sign)) => {
             StoreError::Unreachable(format!(
-                "{text} (the server closed the connection; if this goes on, does it want \
+                "{text} (the server closed the connection; if this persists, does it require \
                  https:// or a client certificate?)"
             ))
         }

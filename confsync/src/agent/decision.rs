@@ -15,7 +15,7 @@ use super::render::RenderVerdict;
 pub(super) enum Decision {
     /// Nothing is known yet.
     Wait,
-    /// etcd is away at the start: the files in place are better than nothing.
+    /// etcd is unreachable at the start: the files in place are better than nothing.
     KeepFilesInPlace,
     /// The files are right at this revision as well.
     SameFiles(Arc<Snapshot>),
@@ -37,7 +37,7 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Wait => "nothing was read from etcd yet",
-            Self::KeepFilesInPlace => "etcd is away at the start",
+            Self::KeepFilesInPlace => "etcd is unreachable at the start",
             Self::SameFiles(_) => "no value that is read has changed",
             Self::Render(_, RenderCause::FirstRead) => "the keys were read for the first time",
             Self::Render(_, RenderCause::Changed) => "values have changed",
@@ -46,7 +46,7 @@ impl fmt::Display for Decision {
                 "the last files were withheld, or a loss is not certain"
             }
             Self::Render(_, RenderCause::Probed) => {
-                "other backends refuse connections while etcd is away"
+                "other backends refuse connections while etcd is unreachable"
             }
         })
     }

@@ -176,7 +176,7 @@ impl<S: Store> GroupRenderer<S> {
         let all: Vec<_> = self.group.programs.iter().filter_map(saved).collect();
         let save = move || all.iter().try_for_each(|(dest, saved)| saved.save(dest));
         if let Ok(Err(error)) = tokio::task::spawn_blocking(save).await {
-            tracing::warn!(%error, "what is routed to is not remembered for the next start");
+            tracing::warn!(%error, "cannot save the last-known backends");
         }
     }
 

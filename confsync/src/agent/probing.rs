@@ -52,13 +52,13 @@ impl Probing {
         self.next = Some(Instant::now() + span);
         let is_changed = self.count(&answers, &services);
         if is_changed && self.left_out.is_empty() {
-            tracing::info!(set = group.name, "no backend is left out any more");
+            tracing::info!(set = group.name, "etcd answers again; no backend is left out any more");
         } else if is_changed {
             let out = self.left_out.iter().map(|key| &**key).collect::<Vec<_>>().join(", ");
             tracing::warn!(
                 set = group.name,
                 out,
-                "etcd is away; backends that refuse connections are left out"
+                "etcd is unreachable; leaving out backends that refuse connections"
             );
         }
         self.is_news |= is_changed;

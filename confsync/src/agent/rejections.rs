@@ -28,8 +28,8 @@ impl Rejections {
         for line in self.lines_since(before) {
             let Line { key, resource, why } = line;
             match why {
-                Some(why) => tracing::warn!(key, resource, "value refused: {why}"),
-                None => tracing::info!(key, resource, "no longer refused"),
+                Some(why) => tracing::warn!(key, resource, "value rejected: {why}"),
+                None => tracing::info!(key, resource, "no longer rejected"),
             }
         }
     }

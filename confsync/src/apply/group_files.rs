@@ -83,7 +83,7 @@ impl GroupFiles {
             Recovered::PutBack => {
                 tracing::warn!(
                     set = group,
-                    "an earlier run ended in a swap; the files of before it are back"
+                    "an earlier run was interrupted during a swap; the previous files are back"
                 );
                 Unproven::Nothing
             }

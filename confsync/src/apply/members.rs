@@ -76,7 +76,7 @@ impl ActiveMembers {
     #[must_use]
     pub(super) fn driver(&self) -> (&'static str, Option<&str>) {
         if self.driver.name() != "reload" && self.pools.is_empty() {
-            let why = "no template has an `upstream` word that it could change";
+            let why = "no template uses `upstream` or `servers`";
             return ("reload", Some(why));
         }
         (self.driver.name(), self.driver.why())
@@ -91,7 +91,7 @@ impl ActiveMembers {
         }
         match why {
             Some(why) => {
-                tracing::info!(set = self.group, "every change of backends is a reload: {why}");
+                tracing::info!(set = self.group, "every change of backends needs a reload: {why}");
             }
             None => tracing::info!(set = self.group, driver, "backends change without a reload"),
         }

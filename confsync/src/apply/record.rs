@@ -215,7 +215,7 @@ impl StepRecord {
 /// A rejection, as the status page and the log have it.
 #[must_use]
 pub fn rejection_text(why: &str) -> String {
-    format!("refused: {why}")
+    format!("rejected: {why}")
 }
 
 #[cfg(test)]
@@ -232,7 +232,7 @@ mod tests {
         record.not_running("no pid file");
         assert_eq!(record.trouble(), Some("the proxy is not running: no pid file"));
         record.rejected("unknown directive");
-        assert_eq!(record.trouble(), Some("refused: unknown directive"));
+        assert_eq!(record.trouble(), Some("rejected: unknown directive"));
         assert_eq!(record.failure(), None, "not tried again");
         let wanted = Counts { refusals: 1, failures: 1, ..Counts::default() };
         assert_eq!(record.counts(), wanted);

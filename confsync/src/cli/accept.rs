@@ -132,7 +132,7 @@ async fn see<S: Store>(
                     false
                 }
                 None => {
-                    print(format_args!("{lb}: gone\n"));
+                    print(format_args!("{lb}: no longer registered\n"));
                     false
                 }
             });

@@ -12,16 +12,16 @@ common::settings! {
     CONFDIR: "confdir", "CONFSYNC_CONFDIR", "DIR", "Folder with conf.d/ and templates/"
         .default("/etc/confsync");
     PREFIX: "prefix", "CONFSYNC_PREFIX", "PREFIX",
-        "Put before every resource's keys, in place of its own prefix";
+        "Prefix of every resource's keys, in place of its own prefix";
     SERVICES: "services", "CONFSYNC_SERVICES", "PREFIX",
         "The folder of all services, below the prefix".default("/services");
     MIN_RELOAD_INTERVAL: "min_reload_interval", "CONFSYNC_MIN_RELOAD_INTERVAL", "SPAN",
-        "The least time between two reloads of one proxy, unless a resource says otherwise; it \
-         delays, it never drops".default("500ms");
+        "Minimum time between two reloads of one proxy, unless a resource sets its own; reloads \
+         are delayed, never dropped".default("500ms");
     CONFD_CONFIG: "confd_config", "CONFSYNC_CONFD_CONFIG", "FILE",
         "confd's own confd.toml; flags and environment override it"
         .also_from(&["CONFSYNC_CONFIG_FILE"]).formerly(&["config_file"])
-        .default_in_words("confd.toml in the confdir, if it is there");
+        .default_in_words("confd.toml in the confdir, if it exists");
 }
 
 /// The resources.
@@ -37,17 +37,17 @@ common::settings! {
         .formerly(&["noop"]);
     DIFF: "diff", "CONFSYNC_DIFF", "", "With --dry-run: show the changes as a diff";
     SYNC_ONLY: "sync_only", "CONFSYNC_SYNC_ONLY", "",
-        "Write the files only: no check, no reload, whatever the resources say";
+        "Only write the files: run no check and no reload of any resource";
     INTERVAL: "interval", "CONFSYNC_INTERVAL", "SPAN",
         "Interval of the periodic resync, which reads everything again".default("5m");
     REREAD: "reread", "CONFSYNC_REREAD", "",
-        "Read conf.d and templates again at each --interval as well, as confd does";
+        "Also read conf.d and templates again at each --interval, as confd does";
     NAME: "name", "CONFSYNC_NAME", "NAME", "This load balancer's name among the others"
         .default_in_words("host name and resources, such as edge-1-nginx");
     ADVERTISE: "advertise", "CONFSYNC_ADVERTISE", "ADDR",
         "Address where clients reach this load balancer; written to its member key";
     BOOKKEEPING: "bookkeeping", "CONFSYNC_BOOKKEEPING", "PREFIX",
-        "Folder of our own keys: members and acknowledgements; no template sees them"
+        "Folder of confsync's own keys: members and acknowledgements; no template sees them"
         .default("/confsync");
     TTL: "ttl", "CONFSYNC_TTL", "SPAN", "Lifetime of the member key after its last refresh"
         .default("15s");
@@ -65,9 +65,9 @@ pub static ALLOW_HOST: Setting = status::allow_host("CONFSYNC_ALLOW_HOST");
 
 common::settings! {
     START_WITHIN: "start_within", "CONFSYNC_START_WITHIN", "SPAN",
-        "READY=1 is sent to the service manager after this long at the latest, so that no boot \
-         waits for etcd or a first backend; /readyz goes on reporting it. 0s: only when all is \
-         live".default("30s");
+        "Send READY=1 to the service manager after this long at the latest, so that no boot waits \
+         for etcd or a first backend; /readyz keeps reporting the real state. 0s: only when \
+         everything is active".default("30s");
     STOP_TIMEOUT: "stop_timeout", "CONFSYNC_STOP_TIMEOUT", "SPAN",
         "How long the supervised command may take to end".default("30s");
 }
@@ -96,8 +96,8 @@ common::settings! {
     DATA: "data", "CONFSYNC_DATA", "FILE",
         "Render from these keys, a JSON object of key to value, instead of etcd";
     HOST: "host", "CONFSYNC_CHECK_HOST", "",
-        "Also say what would fail on this machine: folders, users, programs, nginx.conf, pid file; \
-         and have nginx or HAProxy check the files (of --data, else without keys)";
+        "Also report what would fail on this machine: folders, users, programs, nginx.conf, pid \
+         file; and have nginx or HAProxy check the files (rendered from --data, else without keys)";
 }
 
 /// What `check` looks at.
@@ -140,7 +140,8 @@ fn subcommand(name: &'static str, about: &'static str, examples: &'static str) -
 }
 
 fn run_command() -> Command {
-    let run = subcommand("run", "Follow the keys, keep the files and the proxy in line", RUNS);
+    let run =
+        subcommand("run", "Follow the keys, and keep the files and the proxy up to date", RUNS);
     with_settings(run, &[&RESOURCES, &RUNNING, &etcd::GROUP, &log::GROUP]).arg(
         Arg::new("command")
             .value_name("COMMAND")
@@ -149,7 +150,7 @@ fn run_command() -> Command {
             .value_parser(value_parser!(OsString))
             .help(
                 "Supervise this command: started with the first good configuration, stopped at \
-                 the end; its exit is ours",
+                 the end; its exit code is ours",
             ),
     )
 }
@@ -157,8 +158,7 @@ fn run_command() -> Command {
 fn subcommands() -> [Command; 7] {
     let check = subcommand(
         "check",
-        "Validate resources and templates without etcd; what is merely ignored or misspelt is an \
-         error here",
+        "Validate resources and templates without etcd; ignored and misspelt keys are errors here",
         CHECKS,
     );
     let resource = Arg::new("resource")
@@ -168,7 +168,7 @@ fn subcommands() -> [Command; 7] {
     let render = subcommand("render", "Print what a resource would write", RENDERS).arg(&resource);
     let accept = subcommand(
         "accept",
-        "Accept a loss of backends that the load balancers withhold: this one, not a later one",
+        "Accept a loss of backends that the load balancers withhold; later losses are not covered",
         ACCEPTS,
     )
     .arg(resource);

@@ -81,7 +81,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     if let Some(how) = once {
         return once::run(&config, how).await;
     }
-    let signals = Signals::listen().context("cannot listen to signals")?;
+    let signals = Signals::listen().context("cannot install signal handlers")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), confdir = %config.confdir.display(), "starting");
     daemon::run(config, signals).await.or_else(daemon::explain)
 }
@@ -282,7 +282,7 @@ fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
     for (name, text) in starter::files(&proxy.unwrap_or_default()).into_iter().chain([schema]) {
         let path = confdir.join(name);
         if path.exists() {
-            print(format_args!("{} is there and left alone\n", path.display()));
+            print(format_args!("{} exists, left unchanged\n", path.display()));
             continue;
         }
         write_new(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

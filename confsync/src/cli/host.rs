@@ -71,7 +71,7 @@ fn dest(resource: &Resource) -> Vec<String> {
     let place = folder.display();
     if !folder.is_dir() {
         let text = format!(
-            "the folder of dest, {place}, is not there; create it, or set make_directories = true"
+            "the folder of dest, {place}, does not exist; create it, or set make_directories = true"
         );
         return vec![text];
     }
@@ -104,7 +104,7 @@ fn readable(file: &Path, what: &str) -> Option<String> {
 fn pid_file(file: &Path, what: &str) -> Option<String> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     if !folder.is_dir() {
-        return Some(format!("{what}: the folder {} is not there", folder.display()));
+        return Some(format!("{what}: the folder {} does not exist", folder.display()));
     }
     let text = fs::read_to_string(file).ok()?;
     let is_number = text.trim().parse::<u32>().is_ok_and(|pid| pid > 0);
@@ -128,8 +128,9 @@ fn first_word(command: &ShellCommand, what: &str) -> Option<String> {
 fn program(name: &OsStr, what: &str) -> Option<String> {
     let path = Path::new(name);
     if path.components().count() > 1 {
-        return (!is_program(path))
-            .then(|| format!("{what}: {} is no program that this user can run", path.display()));
+        return (!is_program(path)).then(|| {
+            format!("{what}: {} is not a program that this user can run", path.display())
+        });
     }
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&paths).any(|folder| is_program(&folder.join(name)));

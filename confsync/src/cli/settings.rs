@@ -199,7 +199,7 @@ fn once(from: &mut Reader<'_>) -> Option<SingleRun> {
     let (once, dry_run) = (from.yes(&ONCE), from.yes(&DRY_RUN));
     let how = SingleRun { dry_run, diff: from.yes(&DIFF), sync_only: from.yes(&SYNC_ONLY) };
     if how.diff && !dry_run {
-        from.wrong(&DIFF, "it goes with --dry-run");
+        from.wrong(&DIFF, "needs --dry-run");
     }
     (once || dry_run).then_some(how)
 }

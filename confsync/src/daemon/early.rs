@@ -54,10 +54,10 @@ impl EarlyChild<'_> {
             |set: &ReloadGroup| set.programs.iter().all(|p| p.resource.target.dest.exists());
         if !loaded.sets.iter().all(there) {
             let name = child.name();
-            tracing::info!("no files in place: waiting for etcd before {name} is started");
+            tracing::info!("no files are in place: waiting for etcd before starting {name}");
             return std::future::pending().await;
         }
-        tracing::warn!("etcd is away: starting {} with the files in place", child.name());
+        tracing::warn!("etcd is unreachable: starting {} with the files in place", child.name());
         let nginx = match nginx_of(&loaded.sets, self.argv.as_ref()).await {
             Ok(nginx) => nginx,
             Err(error) => return error,
@@ -68,7 +68,7 @@ impl EarlyChild<'_> {
             Err(why) => return anyhow::anyhow!("cannot start {}: {why}", child.name()),
         }
         let code = child.exited().await;
-        anyhow::anyhow!("{} ended with code {code} while etcd was away", child.name())
+        anyhow::anyhow!("{} ended with code {code} while etcd was unreachable", child.name())
             .context(ChildLeft(code))
     }
 
@@ -122,7 +122,7 @@ impl EarlyChild<'_> {
             }
             match load(&config.confdir, &config.globals) {
                 Ok(loaded) => {
-                    tracing::info!("the confdir can be used now");
+                    tracing::info!("the confdir is usable again");
                     return Ok(loaded);
                 }
                 Err(again) => error = again.to_string(),
@@ -133,16 +133,16 @@ impl EarlyChild<'_> {
 
 fn report_confdir_error(manager: &ServiceManager, error: &str) {
     for mistake in error.lines() {
-        tracing::error!("the confdir cannot be used; it is read again until it can: {mistake}");
+        tracing::error!("the confdir cannot be used; reading it again until it can: {mistake}");
     }
     let first = error.lines().next().unwrap_or_default();
-    manager.status(&format!("waiting for a confdir that can be used: {first}"));
+    manager.status(&format!("waiting for a usable confdir: {first}"));
 }
 
 /// nginx with the files as they are, unless it would not accept them.
 async fn start_as_it_is(child: &Child, nginx: &Nginx) -> anyhow::Result<()> {
     if let Err(error) = nginx.check_current().await {
-        tracing::warn!("{} is not started before the confdir can be used: {error}", child.name());
+        tracing::warn!("{} is not started until the confdir can be used: {error}", child.name());
         return Ok(());
     }
     tracing::warn!("starting {} with the files in place", child.name());

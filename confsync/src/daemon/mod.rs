@@ -55,7 +55,7 @@ pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
     let child = (!config.command.is_empty()).then(|| Child::new(config.command.clone()));
     tokio::spawn(async {
         if let Err(error) = orphans::reap_as_init().await {
-            tracing::warn!(%error, "orphans are not reaped");
+            tracing::warn!(%error, "cannot reap orphaned processes");
         }
     });
     let (by, patience) = (child.clone(), config.stop_timeout);

@@ -67,13 +67,13 @@ fn announce(members: &LoadBalancerKeys, before: &NameOwner, now: &NameOwner) {
     let (name, alias) = (members.name(), members.alias());
     match (before, now) {
         (_, NameOwner::Unknown) => {}
-        (_, NameOwner::Us) => tracing::info!(name, "joined the load balancers"),
+        (_, NameOwner::Us) => tracing::info!(name, "registered as a load balancer"),
         (NameOwner::Us, NameOwner::Rival(why)) => {
-            tracing::warn!(alias, "evicted: {why}; backends that leave wait for the alias");
+            tracing::warn!(alias, "name lost: {why}; draining backends wait for the alias");
         }
         (_, NameOwner::Rival(why)) => tracing::warn!(
             alias,
-            "not joined: {why}; backends that leave wait for the alias (the key of an instance \
+            "not registered by this name: {why}; draining backends wait for the alias (the key of an instance \
              that was killed elsewhere ends with its lease)"
         ),
     }

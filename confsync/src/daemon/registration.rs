@@ -140,7 +140,7 @@ impl Registration {
             }
         } else {
             tracing::info!(
-                "the proxy goes on; backends that leave wait for it until the lease ends"
+                "the proxy keeps running; draining backends wait for it until the lease ends"
             );
         }
         // Ended without its own end, which would take the keys away.
@@ -185,7 +185,7 @@ async fn see_joined(
     if !confirmed {
         tracing::warn!(
             name = members.name(),
-            "not joined: backends that leave do not wait for this load balancer. Is writing below \
+            "not registered as a load balancer: draining backends do not wait for it. Is writing below \
              --bookkeeping not allowed?"
         );
     }

@@ -14,7 +14,7 @@ impl Daemon {
                 self.confdir_error = None;
                 self.take(loaded).await;
             }
-            Err(error) => tracing::error!("the confdir is left as it was:\n{error:#}"),
+            Err(error) => tracing::error!("keeping the current configuration:\n{error:#}"),
         }
     }
 
@@ -33,7 +33,7 @@ impl Daemon {
             Err(error) => {
                 let text = error.to_string();
                 if self.confdir_error.as_ref() != Some(&text) {
-                    tracing::error!("the confdir is left as it was:\n{text}");
+                    tracing::error!("keeping the current configuration:\n{text}");
                 }
                 self.confdir_error = Some(text);
             }

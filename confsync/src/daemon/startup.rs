@@ -100,7 +100,7 @@ async fn end_start(manager: ServiceManager, within: Duration, ready: Gate) {
     let waited = tokio::time::timeout(within, ready.opened()).await;
     if waited.is_err() {
         tracing::warn!(
-            "not ready after {}, and the start is over all the same, so that no boot waits for it: {}",
+            "not ready after {}; reporting READY to the service manager anyway: {}",
             format_span(within),
             manager.last_status()
         );

@@ -58,7 +58,7 @@ pub enum InstallError {
     /// Dest is mounted as a single file, so it cannot be replaced in one step.
     #[error(
         "{} is mounted as a single file (docker -v FILE:FILE) and cannot be replaced in one step; \
-         mount its folder instead, or set `allow_in_place = true`: readers can then see it half done",
+         mount its folder instead, or set `allow_in_place = true`: readers can then see it half written",
         .0.display()
     )]
     Mounted(PathBuf),

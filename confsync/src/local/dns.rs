@@ -68,7 +68,7 @@ impl Resolver {
     fn names(&self, name: &str) -> Result<Vec<Name>, NetError> {
         let name = Name::from_str_relaxed(name)?;
         if name.num_labels() == 0 {
-            return Err(NetError::Message("this is no name"));
+            return Err(NetError::Message("not a DNS name"));
         }
         if name.is_fqdn() {
             return Ok(vec![name]);

@@ -31,7 +31,7 @@ pub struct LoadBalancerStatus {
     pub quiesced: Option<u64>,
     /// Who changes backends in its proxy, once it says so.
     pub driver: Option<String>,
-    /// Why every change of backends is a reload.
+    /// Why every change of backends needs a reload.
     pub driver_reason: Option<String>,
     /// Good, passing, or in need of somebody.
     pub mood: Severity,
@@ -161,7 +161,7 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
             (Severity::Bad, format!("rejected revision {}: {}", refusal.revision, refusal.reason))
         }
         Some(Ack { trouble: Some(why), .. }) => {
-            (Severity::Bad, format!("not loaded, and tried again: {why}"))
+            (Severity::Bad, format!("not loaded, retrying: {why}"))
         }
         Some(ack) if !ack.retained.is_empty() => (
             Severity::Bad,
@@ -220,7 +220,7 @@ fn reasons(standings: &[LoadBalancerStatus]) -> String {
     }
     let line = |(reason, lbs): (&str, Vec<&str>)| {
         let lbs = lbs.into_iter().map(escaped).collect::<Vec<_>>().join(", ");
-        format!("{lbs}: every change of backends is a reload: {}\n", escaped(reason))
+        format!("{lbs}: every change of backends needs a reload: {}\n", escaped(reason))
     };
     reasons.into_iter().map(line).collect()
 }
@@ -290,8 +290,8 @@ lb-3           e\\u{1b}3  web       7        7         reload     rejected revis
 lb-4           edge-4    web       -        -         -          has not applied anything yet
 lb-5           edge-5    web       -        -         -          has not applied anything yet
 lb-6           edge-6    web       8        8         nginx-lua  ok, assumed: only commands say that it is loaded
-lb-7           edge-7    web       8        8         nginx-lua  not loaded, and tried again: no pid
-lb-3: every change of backends is a reload: nginx has no Lua module
+lb-7           edge-7    web       8        8         nginx-lua  not loaded, retrying: no pid
+lb-3: every change of backends needs a reload: nginx has no Lua module
 etcd is at revision 9
 "
         );

@@ -61,15 +61,22 @@ pub(super) fn text(sources: &Sources) -> String {
 
 fn process(registry: &mut Registry, sources: &Sources, about: &About) {
     registry.register("ready", "Whether /readyz answers 200", yes(sources.ready().0));
-    let help = "Whether etcd has our member key, so that leaving backends wait for us";
+    let help =
+        "Whether etcd has the member key, so that draining backends wait for this load balancer";
     registry.register("joined", help, yes(about.joined));
     let page_clients = u32::try_from(sources.page_clients.count()).unwrap_or(u32::MAX);
-    registry.register("page_clients", "Browsers that follow the page", number(page_clients.into()));
+    registry.register(
+        "page_clients",
+        "Browsers that have the status page open",
+        number(page_clients.into()),
+    );
 }
 
 /// Only for resources that have services: a file made of settings has no backends to lose.
 fn backends(registry: &mut Registry, states: &States) {
-    by_service(registry, states, "backends", "Backends wanted", |s| s.backends);
+    by_service(registry, states, "backends", "Backends of the wanted configuration", |s| {
+        s.backends
+    });
     by_service(
         registry,
         states,
@@ -81,10 +88,10 @@ fn backends(registry: &mut Registry, states: &States) {
         registry,
         states,
         "backends_retained",
-        "Backends that are absent from etcd and still in rotation",
+        "Backends that are absent from etcd and retained",
         |s| s.retained,
     );
-    gauge(registry, states, "values_refused", "Values withheld from the templates", |s| {
+    gauge(registry, states, "values_refused", "Values in etcd that are rejected", |s| {
         s.rejected.len() as u64
     });
 }
@@ -114,17 +121,27 @@ fn by_service(
 }
 
 fn revisions(registry: &mut Registry, states: &States) {
-    gauge(registry, states, "in_sync", "Whether what is wanted is live", |s| u64::from(s.in_sync));
-    gauge(registry, states, "watch_fresh", "Whether the keys in etcd are followed", |s| {
-        u64::from(s.stale.is_none())
+    gauge(registry, states, "in_sync", "Whether the wanted configuration is active", |s| {
+        u64::from(s.in_sync)
     });
-    gauge(registry, states, "revision_seen", "The revision last considered", |s| s.revision);
-    gauge(registry, states, "revision_applied", "The revision proven to be live", |s| s.applied);
+    gauge(
+        registry,
+        states,
+        "watch_fresh",
+        "Whether the watch of the keys in etcd is running",
+        |s| u64::from(s.stale.is_none()),
+    );
+    gauge(registry, states, "revision_seen", "The last revision that was evaluated", |s| {
+        s.revision
+    });
+    gauge(registry, states, "revision_applied", "The revision that is proven to be active", |s| {
+        s.applied
+    });
     gauge(
         registry,
         states,
         "revision_quiesced",
-        "The revision that no older worker is left of",
+        "The revision up to which no request is served by older keys",
         |s| s.quiesced,
     );
     let pending = Family::<BySet, FloatGauge>::default();
@@ -132,7 +149,7 @@ fn revisions(registry: &mut Registry, states: &States) {
         let since = state.pending_since.and_then(|at| SystemTime::now().duration_since(at).ok());
         pending.get_or_create(&label(state)).set(since.unwrap_or_default().as_secs_f64());
     }
-    let help = "How long what is wanted has not been live";
+    let help = "How long the wanted configuration has been pending; 0 when it is active";
     registry.register_with_unit("owed", help, Unit::Seconds, pending);
 }
 
@@ -140,11 +157,11 @@ fn loads(registry: &mut Registry, states: &States, totals: &TotalsByGroup) {
     gauge(registry, states, "old_generations", "Old generations that still finish requests", |s| {
         s.old_generations as u64
     });
-    counter(registry, totals, "loads", "Loads proven", |counts| counts.loads);
+    counter(registry, totals, "loads", "Loads that were proven", |counts| counts.loads);
     let help = "Changes of backends that the proxy confirmed without a load";
     counter(registry, totals, "member_changes", help, |counts| counts.member_changes);
     counter(registry, totals, "refusals", "Candidates rejected", |counts| counts.refusals);
-    let help = "Steps failed for another reason";
+    let help = "Steps that failed for a reason other than a rejection";
     counter(registry, totals, "failures", help, |counts| counts.failures);
     let label = |name: &String| BySet { set: name.clone() };
     let all = totals.iter().map(|(name, totals)| (label(name), totals.load_seconds.clone()));
@@ -158,7 +175,11 @@ fn traffic(registry: &mut Registry, states: &States, all: &TrafficByGroup) {
         let label = ByDriver { set: state.name.clone(), driver: state.driver };
         driver.get_or_create(&label).set(1);
     }
-    registry.register("driver", "Who changes backends in the running proxy", driver);
+    registry.register(
+        "driver",
+        "1 for the driver that changes backends in the running proxy",
+        driver,
+    );
     let (requests, failures) = (Family::<ByMember, Counter>::default(), Family::default());
     let (in_flight, ejected) = (Family::<ByMember, Gauge>::default(), Family::default());
     for state in states.values() {
@@ -179,11 +200,11 @@ fn traffic(registry: &mut Registry, states: &States, all: &TrafficByGroup) {
             ejected.set(i64::from(member.ejected));
         }
     }
-    registry.register("backend_requests", "Requests that a backend has had", requests);
-    registry.register("backend_failures", "Tries at a backend that failed", failures);
-    let help = "Requests that a backend has and has not answered";
+    registry.register("backend_requests", "Requests sent to a backend", requests);
+    registry.register("backend_failures", "Failed attempts at a backend", failures);
+    let help = "Requests in flight to a backend";
     registry.register("backend_in_flight", help, in_flight);
-    let help = "Whether a backend is left out because it failed";
+    let help = "Whether a backend is ejected after failures";
     registry.register("backend_ejected", help, ejected);
 }
 
@@ -193,7 +214,7 @@ struct Durations(Vec<(BySet, Histogram)>);
 
 impl Collector for Durations {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "How long a proven load took, from the check to the proof";
+        let help = "Duration of proven loads, from the check to the proof";
         let kind: MetricType = Histogram::TYPE;
         let mut family =
             encoder.encode_descriptor("load_duration", help, Some(&Unit::Seconds), kind)?;

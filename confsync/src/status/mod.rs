@@ -157,7 +157,7 @@ impl Handler for StatusHandler {
             _ => plain(
                 404,
                 TEXT,
-                "there are / (a page), /healthz, /readyz, /metrics, /status and /events\n",
+                "not found; paths: / (a page), /healthz, /readyz, /metrics, /status, /events\n",
             ),
         }
     }

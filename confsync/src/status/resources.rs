@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn the_file_and_line_of_a_failure() {
         let files = ["/etc/nginx/a.conf", "/etc/nginx/cart.conf"];
-        let nginx = "refused: [emerg] unknown directive \"x\" in /etc/nginx/cart.conf:64";
+        let nginx = "rejected: [emerg] unknown directive \"x\" in /etc/nginx/cart.conf:64";
         assert_eq!(named_line(nginx, files), Some((1, 64)));
         assert_eq!(named_line("/etc/nginx/a.conf:2:7: no such key", files), Some((0, 2)));
         assert_eq!(named_line("/etc/nginx/a.conf.bak:2", files), None);

@@ -349,8 +349,8 @@ mod tests {
     fn what_cannot_be_written_is_an_error_with_its_place() {
         for (file, template, want) in [
             ("t.tmpl", "{{upstream \"a b\"}}", "t.tmpl:1:3: executing"),
-            ("t.tmpl", "{{upstream \"../a\"}}", "is no name of a service"),
-            ("t.hbs", "{{servers \"a;\"}}", "is no name of a service"),
+            ("t.tmpl", "{{upstream \"../a\"}}", "is not the name of a service"),
+            ("t.hbs", "{{servers \"a;\"}}", "is not the name of a service"),
             ("t.tmpl", "{{servers \"a\" | printf \"%.5s\"}}", "has changed what"),
             ("t.tmpl", "{{upstream \"a\" (servers \"b\")}}", "is inside an `upstream`"),
             ("t.hbs", "{{#upstream \"a\"}}{{servers \"b\"}}{{/upstream}}", "is inside"),

@@ -165,7 +165,7 @@ fn as_table(prefix: &Prefix, folder: &Prefix, rows: &[Row], colours: bool) -> St
     let headings = HEADINGS.map(str::to_owned).to_vec();
     let mut lines = vec![Line { cells: headings, note: String::new(), paint: Paint::Bold }];
     lines.extend(listed(prefix, rows).iter().map(|one| {
-        let note = one.refused.as_ref().map_or(String::new(), |why| format!("refused: {why}"));
+        let note = one.refused.as_ref().map_or(String::new(), |why| format!("rejected: {why}"));
         let paint = match (&one.refused, one.expires) {
             (Some(_), _) => Paint::Red,
             (None, false) => Paint::Yellow,
@@ -230,10 +230,10 @@ mod tests {
             as_table(&services(), &services(), &some(), false),
             "\
 SERVICE  ID        ADDRESS      WEIGHT  META       TTL LEFT
-         stray                                     9s         refused: the key is not inside the folder of a service
+         stray                                     9s         rejected: the key is not inside the folder of a service
 apache   a:1       [::1]:7777   3       v=2\\u{1b}  24s
 web      10.0.0.1  10.0.0.1:80  1                  unlimited
-web      10.0.0.2                                  8s         refused: no port: `host:port` is needed (IPv6 as `[address]:port`)
+web      10.0.0.2                                  8s         rejected: no port: `host:port` is needed (IPv6 as `[address]:port`)
 "
         );
     }

@@ -114,7 +114,7 @@ async fn wait(
                 return Ok(worst.map_or(Exit::Done, DrainResult::exit));
             }
             WaitsEnd::Aborted => {
-                print("unconfirmed: a signal came\n");
+                print("unconfirmed: interrupted by a signal\n");
                 return Ok(Exit::Unconfirmed);
             }
             WaitsEnd::Regressed(to) => {

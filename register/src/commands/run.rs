@@ -32,7 +32,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let sources = sources(matches);
     let (config, connection) = start(matches, sources.load())?;
     let manager = ServiceManager::default();
-    let signals = Signals::listen().context("cannot listen to signals")?;
+    let signals = Signals::listen().context("cannot install signal handlers")?;
     for note in &config.notes {
         tracing::warn!("{note}");
     }
@@ -81,7 +81,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
 
 async fn reap_orphans() {
     if let Err(error) = orphans::reap_below(is_left_over).await {
-        tracing::warn!(%error, "orphans are not reaped");
+        tracing::warn!(%error, "cannot reap orphaned processes");
     }
 }
 
@@ -142,7 +142,7 @@ fn start_backend(argv: &[String]) -> anyhow::Result<Option<SupervisedBackend>> {
     if argv.is_empty() {
         return Ok(None);
     }
-    let signals = Forwarded::listen().context("cannot listen to signals")?;
+    let signals = Forwarded::listen().context("cannot install signal handlers")?;
     let process = BackendProcess::start(argv).map_err(|e| Usage(e.to_string()))?;
     Ok(Some(SupervisedBackend { process, signals }))
 }

@@ -30,8 +30,9 @@ pub(super) async fn weight(matches: &ArgMatches) -> anyhow::Result<Exit> {
         ListenAddress::Unix { path, .. } => path,
         ListenAddress::Tcp(address) => {
             let text = format!(
-                "--listen: {address} changes nothing, for it has no password; start the sidekick \
-                 with --listen unix:/run/NAME/status.sock, and give the same here"
+                "--listen {address}: a weight can only be set over a unix socket, whose mode says \
+                 who may; start the sidekick with --listen unix:/run/NAME/status.sock, and pass \
+                 the same here"
             );
             return Err(Usage(text).into());
         }

@@ -145,9 +145,9 @@ fn texts(setting: &Setting, value: &DeValue<'_>, at: &str, mistakes: &mut Mistak
     };
     read.unwrap_or_else(|| {
         let wanted = match name {
-            "meta" => "texts `\"key=value\"`, or a table of texts",
-            "check" => "a text, or an array of texts",
-            _ => "one text, number or boolean",
+            "meta" => "strings `\"key=value\"`, or a table of strings",
+            "check" => "a string, or an array of strings",
+            _ => "one string, number or boolean",
         };
         mistakes.add(at, format!("`{name}` must be {wanted}"));
         Vec::new()
@@ -203,8 +203,8 @@ port = [1, 2]
             "services.toml line 1: `default` is unknown; did you mean `defaults`?\n\
              services.toml line 4: `intervall` is unknown; did you mean `interval`?\n\
              services.toml line 5: `ttl` is for all services: write it in `[defaults]`\n\
-             services.toml line 6: `check` must be a text, or an array of texts\n\
-             services.toml line 7: `port` must be one text, number or boolean"
+             services.toml line 6: `check` must be a string, or an array of strings\n\
+             services.toml line 7: `port` must be one string, number or boolean"
         );
     }
 

@@ -223,11 +223,7 @@ fn checks(from: &mut Reader<'_>, addr: Option<&Endpoint>) -> Vec<Check> {
 fn options(from: &mut Reader<'_>) -> HttpOptions {
     let host = |text: &str| {
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\\".contains(&b));
-        if plain {
-            Ok(text.to_owned())
-        } else {
-            Err("this is no Host header; write name or name:port")
-        }
+        if plain { Ok(text.to_owned()) } else { Err("not a Host header; write name or name:port") }
     };
     let options = HttpOptions {
         expect: from.get(&EXPECT, str::parse).unwrap_or_default(),
@@ -237,7 +233,8 @@ fn options(from: &mut Reader<'_>) -> HttpOptions {
         insecure: from.yes(&CHECK_INSECURE),
     };
     if options.insecure && options.ca.is_some() {
-        let problem = "any certificate is accepted, so --check-ca means nothing; drop one";
+        let problem =
+            "any certificate is accepted, so --check-ca has no effect; remove one of the two";
         from.wrong(&CHECK_INSECURE, problem);
     }
     options
@@ -247,7 +244,7 @@ fn options(from: &mut Reader<'_>) -> HttpOptions {
 fn unused(from: &mut Reader<'_>, settings: &[&Setting], used: bool, kind: &str) {
     for setting in settings {
         if !used && from.is_meant(setting) {
-            from.wrong(setting, format!("there is no {kind} check that it could apply to"));
+            from.wrong(setting, format!("there is no {kind} check that it applies to"));
         }
     }
 }
@@ -270,9 +267,8 @@ fn policy(from: &mut Reader<'_>) -> (Duration, HealthPolicy) {
     }
     if timeout >= interval {
         let (timeout, interval) = (format_span(timeout), format_span(interval));
-        let problem = format!(
-            "{timeout} must be below --interval {interval}, or probes would run into each other"
-        );
+        let problem =
+            format!("{timeout} must be below --interval {interval}, or probes would overlap");
         from.wrong(&TIMEOUT, problem);
     }
     let mut count =

@@ -248,7 +248,7 @@ impl LoadBalancerWait {
             result.unconfirmed.push(("--min-lbs".into(), text));
         }
         if let Some(why) = &self.unread {
-            let text = format!("cannot read which load balancers there are: {why}");
+            let text = format!("cannot list the load balancers: {why}");
             result.unconfirmed.push(("etcd".into(), text));
         }
         result

@@ -103,7 +103,8 @@ pub struct HttpOptions {
 pub enum CheckError {
     /// Nothing known begins like this.
     #[error(
-        "`{0}` is no check; write http://…, https://…, h2c://…, tcp, unix:/path, exec:CMD, none, or a /path"
+        "`{0}` is not a check; write http://…, https://…, h2c://…, tcp, unix:/path, exec:CMD, \
+         none, or a /path"
     )]
     Unknown(String),
     /// Usually an unset variable in a unit file.

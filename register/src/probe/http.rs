@@ -84,7 +84,7 @@ where
             tokio::select! {
                 head = head => head,
                 () = interim.too_many.notified() => {
-                    Err(format!("more than {INTERIM} interim answers (1xx) and no real one"))
+                    Err(format!("more than {INTERIM} interim responses (1xx) without a final one"))
                 }
             }
         });
@@ -238,7 +238,7 @@ async fn whole(body: &mut Incoming, read: &mut usize) -> Result<(), String> {
 }
 
 fn breaks_off(error: &hyper::Error) -> String {
-    format!("the body breaks off: {}", one_line(error))
+    format!("the body ends early: {}", one_line(error))
 }
 
 /// Looks for `wanted` in the first 64 KiB.

@@ -92,14 +92,10 @@ fn advice(why: &str) -> &'static str {
     const ADVICE: [(&str, &str); 4] = [
         ("UnknownIssuer", " (not signed by a trusted CA; pass its CA with --check-ca)"),
         ("not valid for", " (pass the name that it is for with --check-host)"),
-        (
-            "CaUsedAsEndEntity",
-            " (it is a CA's own; to trust just this one, name it with --check-ca)",
-        ),
+        ("CaUsedAsEndEntity", " (self-signed CA certificate; pass it with --check-ca to trust it)"),
         (
             "UnsupportedCertVersion",
-            " (it is of version 1; make one of version 3, with a \
-           subjectAltName)",
+            " (X.509 version 1; issue one of version 3, with a subjectAltName)",
         ),
     ];
     ADVICE.iter().find(|(sign, _)| why.contains(sign)).map_or("", |(_, advice)| advice)

@@ -154,7 +154,7 @@ async fn find(backend: &Endpoint) -> Result<BackendSocket, String> {
                 .map_err(|_| "it is not an address of this machine".to_owned());
         }
         Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("it does not accept one of our own".to_owned()),
+        Err(_) => return Err("it does not accept a test connection".to_owned()),
         Ok(Ok(stream)) => stream,
     };
     let own = stream.local_addr().map_err(|error| error.to_string())?.port();
@@ -169,8 +169,8 @@ async fn find(backend: &Endpoint) -> Result<BackendSocket, String> {
             return Ok(BackendSocket { address: alone.then(|| address.clone()), ..any });
         }
         if Instant::now() >= until {
-            return Err("one of our own does not show; is it behind a forwarded port, or in \
-                        another network namespace?"
+            return Err("a test connection does not appear among the kernel's sockets; is the \
+                        backend behind a forwarded port, or in another network namespace?"
                 .to_owned());
         }
         sleep(LOOK).await;

@@ -23,7 +23,7 @@ pub(super) fn read(
     services: &BTreeMap<Key, ServiceStatus>,
 ) -> Result<WeightChange, (u16, String)> {
     let Some(weight) = path.strip_prefix("/weight/") else {
-        return Err((404, "there is PUT /weight/N\n".to_owned()));
+        return Err((404, "not found; the only command is PUT /weight/N\n".to_owned()));
     };
     let weight = weight.parse().ok().filter(|n| (1..=MAX_WEIGHT).contains(n));
     let weight = weight.ok_or_else(|| (400, format!("a weight is from 1 to {MAX_WEIGHT}\n")))?;
@@ -41,9 +41,12 @@ pub(super) fn read(
     let names = names.join(", ");
     let key = match (found.next(), found.next()) {
         (Some(key), None) => key.clone(),
-        (None, _) => return Err((404, format!("there is no such key here; there is {names}\n"))),
+        (None, _) => return Err((404, format!("no such key here; there are: {names}\n"))),
         (Some(_), Some(_)) => {
-            return Err((409, format!("whose? add --instance; there is {names}\n")));
+            return Err((
+                409,
+                format!("there are several instances; add --instance with one of: {names}\n"),
+            ));
         }
     };
     let value = services.get(&key).map_or("", |service| service.value.as_str());
@@ -98,7 +101,7 @@ mod tests {
         let two = services(&[("/services/web/1", json), ("/services/plain/1", "10.0.0.1:80")]);
         assert_eq!(read("/weight/7", "key=web%2F1", &two).unwrap().key.id(), "1");
         for (path, query, status, part) in [
-            ("/weight/7", "", 409, "add --instance; there is /services/plain/1, /services/web/1"),
+            ("/weight/7", "", 409, "add --instance with one of: /services/plain/1, /services/web/1"),
             ("/weight/7", "key=other", 404, "no such key"),
             ("/weight/7", "key=plain/1", 409, "--value json"),
             ("/weight/0", "key=web/1", 400, "from 1 to"),

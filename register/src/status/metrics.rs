@@ -35,7 +35,11 @@ pub(super) fn text(
 ) -> String {
     metrics::metrics("register", etcd, certificate, |own| {
         own.register("ready", "Whether /readyz answers 200", yes(status.is_ready()));
-        own.register("leaving", "Whether the process is leaving", yes(status.drain.is_some()));
+        own.register(
+            "leaving",
+            "Whether the process is shutting down",
+            yes(status.drain.is_some()),
+        );
         drain(own, status);
         services(own, status);
         lease(own, &status.registrar);
@@ -83,11 +87,11 @@ fn services(registry: &mut Registry, status: &SidekickStatus) {
     registry.register("registered", "Whether etcd has confirmed the key", registered);
     registry.register("probes", "Probes since the start", probes);
     registry.register("probe_failures", "Failed probes since the start", failures);
-    let help = "Probes that could not be made for want of resources of our own";
+    let help = "Probes not made: this process lacked files, processes, memory or ports";
     registry.register("probes_not_made", help, not_made);
-    let help = "How long the last probe took";
+    let help = "Duration of the last probe";
     registry.register_with_unit("last_probe_duration", help, Unit::Seconds, took);
-    let help = "How long ago the last probe ended";
+    let help = "Time since the last probe ended";
     registry.register_with_unit("last_probe_age", help, Unit::Seconds, age);
 }
 
@@ -95,14 +99,14 @@ fn lease(registry: &mut Registry, report: &RegistrarReport) {
     let failing = report.failure.as_ref().map(|failure| failure.since.elapsed());
     registry.register_with_unit(
         "etcd_trouble",
-        "How long requests to etcd have failed",
+        "How long requests to etcd have been failing; 0 when they succeed",
         Unit::Seconds,
         number(failing.unwrap_or_default().as_secs_f64()),
     );
     let left = report.lease_until.map(|until| until.saturating_duration_since(Instant::now()));
     registry.register_with_unit(
         "lease_left",
-        "How long etcd keeps our keys if it hears nothing more from us",
+        "Time until the lease ends if it is not refreshed",
         Unit::Seconds,
         number(left.unwrap_or(Duration::ZERO).as_secs_f64()),
     );

@@ -157,12 +157,12 @@ impl SidekickStatusHandler {
         let uri = request.uri();
         let published = self.sources.published.borrow();
         if published.drain.is_some() {
-            return Err((409, "it is leaving\n".to_owned()));
+            return Err((409, "draining: the weight stays as it is\n".to_owned()));
         }
         let query = uri.query().unwrap_or_default();
         let change = command::read(uri.path(), query, &published.services)?;
         let done = format!("{} has weight {} from now on\n", change.key, change.weight);
-        let busy = |_| (503, "it is busy with another command; try again\n".to_owned());
+        let busy = |_| (503, "busy with another command; try again\n".to_owned());
         self.sources.commands.try_send(change).map(|()| done).map_err(busy)
     }
 }
@@ -196,7 +196,7 @@ impl Handler for SidekickStatusHandler {
                 plain(200, "application/json", text)
             }
             "/" => self.page.answer(),
-            _ => plain(404, TEXT, "there are /, /healthz, /readyz, /metrics and /status\n"),
+            _ => plain(404, TEXT, "not found; paths: /, /healthz, /readyz, /metrics, /status\n"),
         }
     }
 }

@@ -54,7 +54,7 @@ fn unix(text: &str) -> Result<ListenAddress, String> {
         None => (text, MODE),
         Some((path, mode)) => {
             let octal = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
-            let problem = || format!("`{}` is no mode; write 660", mode.escape_debug());
+            let problem = || format!("`{}` is not a mode; write 660", mode.escape_debug());
             (path, octal.ok_or_else(problem)?)
         }
     };
@@ -126,7 +126,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-        let problem = format!("{} is there and is no socket", path.display());
+        let problem = format!("{} exists and is not a socket", path.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
     }
     let mut new = path.as_os_str().to_owned();

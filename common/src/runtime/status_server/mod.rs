@@ -88,7 +88,7 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// An address that cannot be had now may be free later.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 const TEXT: &str = "text/plain; charset=utf-8";
-const ONLY_READ: &str = "method not allowed: only GET and HEAD are\n";
+const ONLY_READ: &str = "method not allowed; use GET or HEAD\n";
 
 /// The answer of `/healthz`: whether every loop has reported as it promised.
 #[must_use]
@@ -154,7 +154,7 @@ impl StatusServer {
                 Ok(listener) => {
                     let taken = listener.local_addr().map(|addr| addr.to_string());
                     let addr = taken.unwrap_or_else(|| self.address.to_string());
-                    tracing::info!(%addr, "status server listens");
+                    tracing::info!(%addr, "status server listening");
                     return listener;
                 }
                 Err(error) if !failed => {
@@ -179,7 +179,7 @@ fn hint(address: &ListenAddress, error: &io::Error) -> &'static str {
             "; ports below 1024 need CAP_NET_BIND_SERVICE"
         }
         (io::ErrorKind::AddrInUse, _) => "; another process listens there",
-        (io::ErrorKind::AddrNotAvailable, _) => "; it is no address of this machine",
+        (io::ErrorKind::AddrNotAvailable, _) => "; this machine does not have that address",
         _ => "",
     }
 }

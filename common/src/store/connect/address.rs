@@ -70,7 +70,7 @@ pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, Addr
     // A URL allows more in a name than DNS does, such as a variable that nobody has replaced.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if url.domain().is_some_and(|name| !name.chars().all(plain)) {
-        return Err(form("that is no name of a host; is a variable in the unit file unset?"));
+        return Err(form("that is not a host name; is a variable in the unit file unset?"));
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err(form("there is something after the port"));
@@ -84,7 +84,7 @@ pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, Addr
         None => {
             let ports: &[u16] = if api == Api::V3 { &[PORT] } else { &[PORT, OLD_PORT] };
             let urls = ports.iter().map(|port| with_port(&url, *port));
-            urls.collect::<Option<_>>().ok_or_else(|| form("it takes no port"))
+            urls.collect::<Option<_>>().ok_or_else(|| form("a URL of this form cannot have a port"))
         }
     }
 }

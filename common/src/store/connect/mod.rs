@@ -263,14 +263,14 @@ impl Dialer {
 fn without_v3(url: &Url, version: &ServerVersion) -> Option<StoreError> {
     version.major.filter(|major| *major < 3)?;
     let (server, version) = (host_and_port(url), &version.text);
-    let text = format!("{server}: etcd {version} has the v2 API alone; choose it: --etcd-api v2");
+    let text = format!("{server}: etcd {version} has only the v2 API; choose it: --etcd-api v2");
     Some(StoreError::Unsupported(text))
 }
 
 /// HTTP is answered, and neither `/version` nor the keys of v2 are.
 fn not_an_etcd(url: &Url) -> StoreError {
     let server = host_and_port(url);
-    StoreError::Unreachable(format!("{server}: the server there is no etcd; is the port right?"))
+    StoreError::Unreachable(format!("{server}: the server there is not etcd; is the port right?"))
 }
 
 /// The endpoints in the order in which they are tried, and the discovery that found them.

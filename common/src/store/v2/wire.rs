@@ -114,7 +114,7 @@ impl HttpReply {
         if (200..300).contains(&self.status) {
             return serde_json::from_slice(&self.body)
                 .map(KeyReply::Done)
-                .map_err(|e| StoreError::Unreachable(format!("the answer is not etcd's: {e}")));
+                .map_err(|e| StoreError::Unreachable(format!("not an etcd response: {e}")));
         }
         let Ok(error) = serde_json::from_slice::<ErrorBody>(&self.body) else {
             return Err(self.without_code());

@@ -88,7 +88,7 @@ fn of_code(code: i32, text: String) -> Failure {
         UNAUTHENTICATED => return Failure::Unauthenticated(text),
         INVALID_ARGUMENT if has("user name is empty") => {
             return Failure::Unauthenticated(format!(
-                "{text}: it wants --etcd-user and $ETCD_PASSWORD, or --etcd-cert and --etcd-key"
+                "{text}: it requires --etcd-user and $ETCD_PASSWORD, or --etcd-cert and --etcd-key"
             ));
         }
         INVALID_ARGUMENT if has("authentication failed") => {

@@ -97,7 +97,7 @@ impl Pipeline {
     ) -> Result<Self, InstallError> {
         proxy.clean_stale();
         let files = GroupFiles::open(name.clone(), targets, locks)?;
-        let driver = Driver::reload("nobody looked for a better one");
+        let driver = Driver::reload("no driver was chosen yet");
         Ok(Self {
             proxy,
             wanted: WantedFiles::default(),
@@ -198,13 +198,13 @@ impl Pipeline {
         }
         let FilesInPlace::Read(in_place) = self.files.look().await else { return };
         if in_place != self.ledger.installed() {
-            self.wanted.cause = "changed by somebody else".to_owned();
+            self.wanted.cause = "changed by another process".to_owned();
             self.ledger.note_installed(in_place);
             let now = Instant::now();
             match self.pacing.changed_by_others(now, fastrand::f64()) {
                 None => tracing::warn!(
                     set = self.name,
-                    "the files in place were changed by somebody else and are written again (to \
+                    "the files in place were changed by another process and are written again (to \
                      keep a change, make it in the template)"
                 ),
                 Some(pause) => {
@@ -254,7 +254,7 @@ impl Pipeline {
         let name = &self.name;
         tracing::error!(
             set = name,
-            "the proxy has ended; nothing is known to be live until it is started again"
+            "the proxy has ended; nothing counts as active until it is started again"
         );
     }
 

@@ -88,9 +88,9 @@ impl Pipeline {
                 self.note_applied();
                 StepOutcome::Written
             }
-            Err(error) => {
-                self.failed(format!("the members are live and cannot be written: {error}"))
-            }
+            Err(error) => self.failed(format!(
+                "the members are active, and cannot be written to the files: {error}"
+            )),
         }
     }
 
@@ -120,7 +120,7 @@ impl Pipeline {
             Ok(()) => {
                 tracing::warn!(
                     set = self.name,
-                    "the proxy had other members ({why}); it has the right ones again"
+                    "the proxy had other members ({why}); they are corrected"
                 );
                 match self.members.departed().await {
                     Some(departed) => self.old.retire_members(departed),
@@ -150,7 +150,10 @@ impl Pipeline {
         if !self.members.demote_driver(why) {
             return false;
         }
-        tracing::warn!(set = self.name, "every change of backends is a reload from now on: {why}");
+        tracing::warn!(
+            set = self.name,
+            "every change of backends needs a reload from now on: {why}"
+        );
         self.old.wait_for_next_load();
         self.arrange();
         true

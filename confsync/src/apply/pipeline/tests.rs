@@ -77,7 +77,7 @@ async fn rejected_files_leave_those_that_work_and_are_tried_again_after_a_rest()
     assert_eq!(pipeline.step(now).await, StepOutcome::Idle, "it rests");
     assert!(is_rejected(&pipeline.step(now + 2 * FIRST_REST).await), "and is tried again");
     let status = pipeline.status();
-    assert!(status.rejection.is_some() && status.trouble.unwrap().starts_with("refused: "));
+    assert!(status.rejection.is_some() && status.trouble.unwrap().starts_with("rejected: "));
     assert_eq!((status.counts.refusals, status.counts.failures), (2, 0));
     // The operator asks.
     pipeline.try_again();
@@ -173,7 +173,7 @@ async fn files_changed_by_somebody_else_are_written_again() {
     pipeline.look_at_files().await;
     assert_eq!(step(&mut pipeline).await, StepOutcome::Loaded);
     assert_eq!(sample.dest().as_deref(), Some("one"));
-    assert_eq!(pipeline.status().cause, "changed by somebody else");
+    assert_eq!(pipeline.status().cause, "changed by another process");
     // Again, and so soon: perhaps a command of ours did it, and will do it each time.
     sample.write("app.conf", "another hand");
     pipeline.look_at_files().await;

@@ -186,7 +186,7 @@ fn merge(
         } else if into.insert(lower.clone(), value).is_some() {
             // Upper case sorts first, so the lower-case spelling wins.
             let what =
-                format!("`{lower}` is given twice; `{key}` counts (in confd chance decides)");
+                format!("`{lower}` is given twice; `{key}` is used (confd picks one at random)");
             notes.push(what);
         }
     }

@@ -159,7 +159,9 @@ impl ResourceReader<'_> {
         let nginx = nginx.map(|nginx| self.nginx(nginx));
         let haproxy = haproxy.map(|haproxy| self.haproxy(haproxy));
         if nginx.is_some() && haproxy.is_some() {
-            self.mistakes.push("[nginx] and [haproxy]: one resource has one of them".into());
+            self.mistakes.push(
+                "[nginx] and [haproxy] cannot be in one resource; keep one of the two".into(),
+            );
         }
         (nginx, haproxy)
     }

@@ -138,7 +138,7 @@ impl ReloadGroups {
         for running in others {
             tracing::info!(
                 set = running.group.name,
-                "its files are configured anew, or no longer: what ran by them is handed over"
+                "reload group changed or removed; stopping its agent"
             );
             running.stop.cancel();
             let known_backends = running.agent.await.unwrap_or_default();

@@ -44,7 +44,7 @@ impl WaitingGroup {
     pub(super) fn state(&self) -> GroupState {
         let empty = || GroupState::empty(&self.new.group.name);
         let before = self.new.predecessor.state.clone().unwrap_or_else(empty);
-        let trouble = Some(format!("cannot begin: {}", self.why));
+        let trouble = Some(format!("cannot start: {}", self.why));
         let name = self.new.group.name.clone();
         GroupState { name, live: None, in_sync: false, trouble, trouble_at: None, ..before }
     }
@@ -86,7 +86,7 @@ impl ReloadGroups {
 
     async fn wait_to_begin(&mut self, new: NewGroup, joined: Gate, error: &anyhow::Error) {
         let why = format!("{error:#}");
-        tracing::error!(set = new.group.name, "cannot begin, and tries again: {why}");
+        tracing::error!(set = new.group.name, "cannot start, retrying: {why}");
         self.serve_what_is_in_place(&new.group).await;
         self.waiting.push(WaitingGroup { new, joined, why, again: Instant::now() + AGAIN });
     }
@@ -105,12 +105,12 @@ impl ReloadGroups {
             let name = waiting.new.group.name.clone();
             let begun = self.begin(waiting.new.clone(), &waiting.joined, Duration::ZERO).await;
             let Err(error) = begun else {
-                tracing::info!(set = name, "could begin now");
+                tracing::info!(set = name, "started after all");
                 continue;
             };
             let why = format!("{error:#}");
             if why != waiting.why {
-                tracing::error!(set = name, "cannot begin, and tries again: {why}");
+                tracing::error!(set = name, "cannot start, retrying: {why}");
             }
             self.serve_what_is_in_place(&waiting.new.group).await;
             (waiting.why, waiting.again) = (why, Instant::now() + AGAIN);

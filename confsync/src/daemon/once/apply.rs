@@ -143,7 +143,7 @@ async fn step(pipeline: &mut Pipeline) -> StepOutcome {
         }
         let PendingStep::NotBefore(at) = pipeline.pending(Instant::now()) else { return outcome };
         if at > until {
-            let why = "the reload waits still: too many old generations are at work";
+            let why = "not reloaded: too many old generations still serve requests";
             tracing::error!("{why}");
             return StepOutcome::Failed(why.to_owned());
         }

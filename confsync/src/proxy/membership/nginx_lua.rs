@@ -234,7 +234,7 @@ fn nameless(members: &UpstreamMembers) -> Option<String> {
     let is_name =
         |member: &&UpstreamMember| matches!(member.endpoint.host(), common::model::Host::Name(_));
     let named = members.values().find(is_name)?;
-    Some(format!("{} is a name and no address", named.endpoint))
+    Some(format!("{} is a name, not an address", named.endpoint))
 }
 
 /// The balancer's file: the packaged one if it has this version, else one of our own.

@@ -42,7 +42,7 @@ pub enum MembershipError {
     },
     /// A backend that the balancer cannot use.
     #[error(
-        "{upstream}: {endpoint} is no IP address and port, which nginx needs for members that \
+        "{upstream}: {endpoint} is not an IP address and port, which nginx needs for members that \
          change without a reload"
     )]
     NoAddress {

@@ -75,7 +75,7 @@ pub enum NginxReloadError {
     /// The new generation serves, and so do the workers of another master.
     #[error(
         "nginx's binary is being upgraded: the workers of another master (process {0}) accept \
-         connections too, by the files of before; end the upgrade (`kill -QUIT {0}` when the new \
+         connections too, by the previous files; end the upgrade (`kill -QUIT {0}` when the new \
          one serves well)"
     )]
     OtherMaster(i32),

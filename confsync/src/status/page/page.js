@@ -24,14 +24,14 @@ function picture(shown) {
   return s("svg", { viewBox: "0 0 720 56", preserveAspectRatio: "none", role: "img", "aria-label": words }, bars);
 }
 function problem(set, doc) {
-  const at = set.trouble_at, rejected = set.trouble.startsWith("refused: ");
+  const at = set.trouble_at, rejected = set.trouble.startsWith("rejected: ");
   const note = h("div", "note");
   if (at) {
     const line = at.line ? [h("code", "", at.file), " line " + at.line + ", from "] : [];
     const from = [h("code", "", at.template), at.template_line ? " line " + at.template_line : ""];
     add(note, [h("p", "", h("b", "", at.resource), " is not applied: ", line, from)]);
   }
-  add(note, [h("p", "reason", rejected ? set.trouble.slice("refused: ".length) : set.trouble)]);
+  add(note, [h("p", "reason", rejected ? set.trouble.slice("rejected: ".length) : set.trouble)]);
   const served = set.live ? "Served instead: the previous configuration" + (set.applied ? ", of revision " + set.applied : "") + ". It is tried again at the next change." :
     "Nothing of this group is proven to be served.";
   add(note, [h("p", "", served)]);
@@ -55,7 +55,7 @@ function change(l) {
 // Who changes backends. Whoever uses no word for it is not told why.
 function driver(set) {
   if (set.driver !== "reload") return h("p", "soft driver", "Backends change without a reload (" + set.driver + "): " + set.member_changes_total + " so far.");
-  return set.driver_reason ? h("p", "soft driver", "Every change of backends is a reload: " + set.driver_reason + ".") : null;
+  return set.driver_reason ? h("p", "soft driver", "Every change of backends needs a reload: " + set.driver_reason + ".") : null;
 }
 function one(set, doc, many) {
   const mood = moodOf(set);

@@ -67,7 +67,7 @@ pub(in crate::template) fn check(service: &str) -> Result<(), Fault> {
     }
     let shown: String = service.chars().take(80).collect();
     Err(Fault::new(
-        format!("{shown:?} is no name of a service"),
+        format!("{shown:?} is not the name of a service"),
         "write the service's name, or the path of its keys; letters, digits, `_`, `-` and `.`",
     ))
 }

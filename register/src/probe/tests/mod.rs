@@ -98,9 +98,9 @@ async fn the_body_is_searched_as_far_as_64_kib_and_across_pieces() {
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort";
     let server = serve(Answer::Text(cut)).await;
     let message = why(found(&format!("http://{}", server.address()), &body("nope")).await);
-    assert!(message.starts_with("the body breaks off"), "{message}");
+    assert!(message.starts_with("the body ends early"), "{message}");
     let message = why(plain(&format!("http://{}", server.address())).await);
-    assert!(message.starts_with("the body breaks off"), "{message}");
+    assert!(message.starts_with("the body ends early"), "{message}");
 }
 
 #[tokio::test]

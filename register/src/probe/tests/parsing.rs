@@ -69,9 +69,9 @@ fn the_host_header_is_as_a_browser_would_send_it() {
 #[test]
 fn what_is_no_check_is_refused() {
     for (text, part) in [
-        ("", "is no check"),
-        ("htp://x", "is no check"),
-        ("10.0.0.1:80", "is no check"),
+        ("", "is not a check"),
+        ("htp://x", "is not a check"),
+        ("10.0.0.1:80", "is not a check"),
         ("http://", "has no host"),
         ("http:///health", "has no host"),
         ("http://:7777/", "has no host"),

@@ -251,7 +251,7 @@ impl<S: Store> Departure<S> {
         self.manager.extend(least + EXTENSION);
         let _ = self.abort.run_until_cancelled(sleep_until(Instant::now() + least)).await;
         let reason = match self.registration.failure() {
-            _ if self.abort.is_cancelled() => "a second signal came".to_owned(),
+            _ if self.abort.is_cancelled() => "received a second signal".to_owned(),
             Some(error) if error.is_without_quorum() => {
                 format!("{error}; the key stays and is routed to until etcd has a quorum again")
             }
@@ -294,7 +294,7 @@ impl<S: Store> Departure<S> {
             match wait_for_all(&store, &self.bookkeeping, waits, known, report, &self.abort).await {
                 WaitsEnd::Results(results) => return self.results(results),
                 WaitsEnd::Aborted => {
-                    return self.unconfirmed("drain unconfirmed: a second signal came");
+                    return self.unconfirmed("drain unconfirmed: received a second signal");
                 }
                 WaitsEnd::Regressed(to) => {
                     tracing::warn!(%to, "etcd has regressed during the drain: removing the keys again");
@@ -319,7 +319,7 @@ impl<S: Store> Departure<S> {
                 result
             }
             QuietEnd::NotQuiet(why) => self.unconfirmed(&format!("drain unconfirmed: {why}")),
-            QuietEnd::Aborted => self.unconfirmed("drain unconfirmed: a second signal came"),
+            QuietEnd::Aborted => self.unconfirmed("drain unconfirmed: received a second signal"),
         }
     }
 
