@@ -101,7 +101,7 @@ pub async fn warn_until_granted(store: Etcd, rights: Vec<Right>) {
                 }
                 warned = missing;
             }
-            // Others say that etcd does not answer.
+            // That etcd does not answer is logged elsewhere.
             Err(error) => tracing::debug!(%error, "cannot check the rights in etcd"),
         }
         sleep(AGAIN).await;

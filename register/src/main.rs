@@ -21,7 +21,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
     // One thread: a sidekick shall cost next to nothing, and nothing here computes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(commands::dispatch(matches));
-    // A resolver that hangs must not hold us back.
+    // A hanging resolver must not delay the exit.
     runtime.shutdown_background();
     exit
 }

@@ -323,10 +323,10 @@ async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     fs::write(&toml, here).unwrap();
     let ended = check().arg("--host").run().await;
     assert!(!ended.exit.success(), "{}", ended.log);
-    let dest = format!("on this machine: the folder of dest, {folder}/none, is not there");
+    let dest = format!("on this machine: the folder of dest, {folder}/none, does not exist");
     assert_says(&ended.log, &[&dest, "[nginx] conf: cannot read"]);
     fs::write(&toml, "mine").unwrap();
     let ended = init().run().await;
-    assert_says(&ended.log, &["left alone"]);
+    assert_says(&ended.log, &["left unchanged"]);
     assert_eq!(fs::read_to_string(&toml).unwrap(), "mine");
 }

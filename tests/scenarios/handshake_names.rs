@@ -63,7 +63,9 @@ async fn two_of_one_name_are_both_waited_for(api: Api) {
     let first = start(0);
     first.ready().await;
     let second = start(1);
-    second.logged("not registered by this name: the name \"same\" belongs to another load balancer").await;
+    second
+        .logged("not registered by this name: the name \"same\" belongs to another load balancer")
+        .await;
     are(&ctl, |members| members.len() == 2 && members[1].starts_with("same~")).await;
     for nginx in &nginxes {
         eventually("nginx serves", || async {

@@ -272,7 +272,7 @@ async fn a_second_signal_ends_the_waiting(api: Api) {
     cluster.confsync.signal(Signal::STOP);
     sidekick.signal(Signal::TERM);
     sidekick.logged("draining: waiting for").await;
-    stopped_with(&sidekick, 2, "a second signal came").await;
+    stopped_with(&sidekick, 2, "received a second signal").await;
 }
 
 /// As an ExecStop= or a deploy script does it, for a key that nobody refreshes.

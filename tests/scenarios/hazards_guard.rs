@@ -223,5 +223,5 @@ async fn who_refuses_while_etcd_is_away_is_left_out_and_put_back() {
     // etcd is right about everybody.
     setup.etcd.up().await;
     live(&setup, &[one, two]).await;
-    assert!(confsync.log().contains("backends that refuse connections are left out"));
+    assert!(confsync.log().contains("leaving out backends that refuse connections"));
 }

@@ -141,7 +141,7 @@ async fn h20_several_files_of_one_nginx_are_one_check_and_one_reload() {
     // Bad in one of them: neither is touched.
     let (good, good_second) = (nginx.rendered().unwrap(), fs::read_to_string(&second).unwrap());
     etcd.ctl(Api::V3).put("/ports/bad", "nonsense here").await;
-    confsync.logged("refused").await;
+    confsync.logged("rejected").await;
     assert_eq!(nginx.rendered().unwrap(), good);
     assert_eq!(fs::read_to_string(&second).unwrap(), good_second);
 }

@@ -33,7 +33,7 @@ async fn h01_a_failed_reload_stays_owed_and_is_repeated() {
         })
         .await;
     };
-    status("not loaded, and tried again: reload_cmd: ").await;
+    status("not loaded, retrying: reload_cmd: ").await;
     // No key changes from here on.
     setup.unflag("broken");
     setup.live(&[1, 2]).await;

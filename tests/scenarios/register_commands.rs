@@ -131,8 +131,8 @@ async fn a_running_sidekick_takes_another_weight() {
     for (words, code, says) in [
         (&["700", "--listen", &*socket][..], 64, "from 1 to 256"),
         (&["7"], 64, "--listen is required"),
-        (&["7", "--listen", "127.0.0.1:1"], 64, "has no password"),
-        (&["7", "--listen", &socket, "--instance", "nosuch"], 1, "there is no such key here"),
+        (&["7", "--listen", "127.0.0.1:1"], 64, "over a unix socket"),
+        (&["7", "--listen", &socket, "--instance", "nosuch"], 1, "no such key here"),
         (&["7", "--listen", "unix:/run/no.sock"], 1, "does it run?"),
     ] {
         assert_ended(&weight(words).run().await, code, &[says]);

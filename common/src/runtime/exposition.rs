@@ -1,5 +1,5 @@
-//! `/metrics`: OpenMetrics for who asks for it, as Prometheus does; for all others the
-//! plain text format of before, which knows neither units nor infos.
+//! `/metrics`: OpenMetrics for clients that accept it, as Prometheus does; for all others the older
+//! text format, which has neither units nor infos.
 
 use hyper::Request;
 
@@ -8,7 +8,7 @@ use super::status_server::{DocumentSource, SharedDocument, StatusResponse, plain
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The metrics of what `source` says, in both formats, each rendered once for all.
+/// The metrics of `source` in both formats, each rendered once for all clients.
 #[derive(Debug)]
 pub struct SharedMetrics<S> {
     open: SharedDocument<S>,

@@ -126,7 +126,7 @@ impl Setting {
         self
     }
 
-    /// Names of before, also in files. They go on working and are not shown.
+    /// Former names, also in files. They still work, and are not shown.
     #[must_use]
     pub const fn formerly(mut self, names: &'static [&'static str]) -> Self {
         self.old_names = names;

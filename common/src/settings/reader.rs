@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         self.get_or_default(setting, parse)
     }
 
-    /// Even a bad one has a value then, so that it leads to no mistakes that are none.
+    /// A bad value gives the default, so that it causes no further complaints.
     fn get_or_default<T: Default, E: Display>(
         &mut self,
         setting: &Setting,

@@ -11,7 +11,7 @@ use crate::model::Tree;
 /// How long all questions together may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where keys are that were meant, most likely.
+/// Where the keys are that were probably meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Elsewhere {
     /// In the other API, below the same trees.

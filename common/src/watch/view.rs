@@ -79,9 +79,9 @@ pub struct Options {
 pub enum WatchLog {
     /// That it has begun, that it failed, and that it works again.
     All,
-    /// The same without its beginning: it is short, and what it finds is told.
+    /// The same without its beginning: it is short, and what it finds is logged.
     Trouble,
-    /// Nothing: another watch of the same process tells the same.
+    /// Nothing: another watch of the same process logs the same.
     Nothing,
 }
 

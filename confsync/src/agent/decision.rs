@@ -81,7 +81,8 @@ impl LastDecision {
             Some(seen) if !seen.same_values(&snapshot) => RenderCause::Changed,
             Some(_) if self.verdict != RenderVerdict::Settled => RenderCause::NotSettled,
             Some(_) if is_probed => RenderCause::Probed,
-            // Others wrote. A template that looks at the clock is not rendered for that.
+            // Keys changed that the group does not read. A template that uses the clock is not
+            // rendered for that.
             Some(_) => return Decision::SameFiles(snapshot),
         };
         Decision::Render(snapshot, cause)

@@ -61,7 +61,7 @@ pub(super) struct Circumstances<'a> {
     pub(super) regressed: bool,
     /// There are files that can be kept.
     pub(super) in_place: bool,
-    /// Backends that refuse connections while etcd is away.
+    /// Backends that refuse connections while etcd is unreachable.
     pub(super) left_out: &'a BTreeSet<Arc<str>>,
 }
 

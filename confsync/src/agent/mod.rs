@@ -55,10 +55,10 @@ use crate::status::audit::Changes;
 use crate::status::change_summary::Routes;
 use crate::status::state::GroupState;
 
-/// A turn of the loop with all its steps: each is bounded by a deadline of seconds, a slow command
-/// by what its resource allows.
+/// The longest turn of the loop with all its steps: each is bounded by a deadline of seconds, a
+/// slow command by what its resource allows.
 const TURN: Duration = Duration::from_secs(300);
-/// How much later than it meant to a busy machine lets the loop look again.
+/// How late a busy machine may wake the loop.
 const LATE: Duration = Duration::from_secs(30);
 
 /// What an agent works with.
@@ -110,7 +110,7 @@ pub(crate) struct Agent<S> {
 }
 
 impl<S: Store> Agent<S> {
-    /// An agent that has not looked at anything yet.
+    /// An agent that has decided nothing yet.
     pub(crate) fn new(parts: AgentParts<S>) -> Self {
         let AgentParts { group, predecessor, store, bookkeeping, .. } = parts;
         let Predecessor { known_backends, state } = predecessor;
@@ -165,7 +165,7 @@ impl<S: Store> Agent<S> {
         self.save_backends().await;
     }
 
-    /// Waits for the next event. Whether it is to be decided again, whatever the keys are.
+    /// Waits for the next event. Returns whether to decide again even if no key has changed.
     async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
         let until = self.waits().first_end(Instant::now());
         self.heartbeat.beat(until.saturating_duration_since(Instant::now()) + LATE);
@@ -219,7 +219,7 @@ impl<S: Store> Agent<S> {
         view.snapshot.is_none() || self.debounce.is_over(Instant::now())
     }
 
-    /// Makes of the newest keys what is wanted.
+    /// Decides what the newest keys ask for.
     async fn decide(&mut self) {
         self.debounce.reset();
         self.decided.begin();
@@ -273,7 +273,8 @@ impl<S: Store> Agent<S> {
         }
     }
 
-    /// Performs the steps that are pending. What comes in meanwhile is better than what is.
+    /// Performs the steps that are pending. Keys that arrive meanwhile replace what is wanted
+    /// before the next step.
     async fn perform_steps(&mut self, shutdown: &CancellationToken) {
         loop {
             let outcome = self.pipeline.step(Instant::now()).await;
@@ -299,7 +300,7 @@ impl<S: Store> Agent<S> {
         }
     }
 
-    /// What is wanted is active: what that changed is logged.
+    /// What is wanted is active: logs the backends that this added, removed and changed.
     fn note_routes(&mut self) {
         let routes = self.renderer.routes(self.probing.left_out());
         let keys = self.decided.snapshot().cloned().unwrap_or_default();
@@ -402,8 +403,8 @@ impl<S: Store> Agent<S> {
         (is_settled && is_new).then_some(snapshot)
     }
 
-    /// Files in place that are not loaded are, and what is active is written; nothing new is
-    /// installed.
+    /// Writes what is active to the files, and loads files in place that are not loaded yet;
+    /// installs nothing new.
     async fn end(mut self) -> BTreeMap<String, KnownBackends> {
         self.pipeline.write_what_is_active().await;
         self.save_after = None;

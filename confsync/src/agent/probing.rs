@@ -1,6 +1,6 @@
-//! While etcd is away nobody can report that a backend died. A resource may have its backends
-//! asked then (`probe_when_stale`): who refuses connections is left out until it answers again,
-//! or etcd is back, which is right about everybody.
+//! While etcd is unreachable, no sidekick can report that a backend failed. A resource may have its
+//! backends probed then (`probe_when_stale`): one that refuses connections is left out until it
+//! accepts them again, or until etcd is back, whose keys then decide.
 //!
 //! Only a refusal counts. Silence may as well be our own lost network, like that of etcd.
 
@@ -21,7 +21,7 @@ const REFUSALS: u8 = 2;
 /// The service of each backend.
 type Services = BTreeMap<Arc<str>, Arc<str>>;
 
-/// What the backends answered while etcd is away.
+/// What the backends answered while etcd is unreachable.
 #[derive(Debug, Default)]
 pub(super) struct Probing {
     /// When to ask next; `None` while etcd is followed.
@@ -65,7 +65,7 @@ impl Probing {
         is_changed
     }
 
-    /// etcd is followed, and right about everybody.
+    /// etcd is followed again: its keys decide.
     fn end(&mut self) -> bool {
         let had = !self.left_out.is_empty();
         *self = Self { is_news: had, ..Self::default() };
@@ -89,7 +89,7 @@ impl Probing {
         is_changed
     }
 
-    /// Whether others are left out than in what was rendered last; asked by whoever renders.
+    /// Whether others are left out than in what was rendered last; resets that.
     pub(super) fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.is_news)
     }

@@ -1,5 +1,5 @@
-//! Where a reload group's state goes: to the status page, and to etcd, for whoever waits to
-//! deregister.
+//! Publishes the state of one reload group: to the status page, and to etcd for backends that wait
+//! to deregister.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;

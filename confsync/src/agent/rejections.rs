@@ -1,5 +1,5 @@
-//! The values that the resources of a reload group do not use, and whose they are. Pure, but for
-//! the log.
+//! The rejected values of a reload group, and the resources that reject them. Pure, but for the
+//! log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::status::state::RejectedState;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rejections(BTreeMap<String, RejectedValues>);
 
-/// What is wrong with a key, and the resources that find it so.
+/// Why a key is rejected, and the resources that reject it for that.
 type Reasons<'r> = BTreeMap<&'r Arc<str>, Vec<&'r str>>;
 
 impl Rejections {

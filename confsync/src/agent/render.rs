@@ -32,7 +32,7 @@ impl From<String> for Withheld {
     }
 }
 
-/// By what a resource is rendered.
+/// What the render of a resource depends on.
 #[derive(Debug)]
 pub(crate) struct RenderRules<'a, S> {
     /// Where leave markers and acceptances are.
@@ -40,11 +40,11 @@ pub(crate) struct RenderRules<'a, S> {
     pub(crate) bookkeeping: &'a Bookkeeping,
     /// etcd regressed less than the grace ago.
     pub(crate) regressed: bool,
-    /// Somebody decides again when the grace is over; a single run has no later.
+    /// Whether it is decided again when the grace is over; not in a single run.
     pub(crate) may_wait: bool,
     /// There are files that can be kept.
     pub(crate) in_place: bool,
-    /// Backends that refuse connections while etcd is away.
+    /// Backends that refuse connections while etcd is unreachable.
     pub(crate) left_out: &'a BTreeSet<Arc<str>>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct RenderedResource {
 }
 
 impl RenderedResource {
-    /// For a single run, which leaves the last file to those who cannot have what etcd asks for.
+    /// For a single run: a resource that cannot be rendered as etcd has it keeps its last file.
     pub(crate) fn or_withheld(self) -> Result<Self, Withheld> {
         self.withheld.clone().map_or(Ok(self), Err)
     }

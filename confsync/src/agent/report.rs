@@ -1,5 +1,5 @@
-//! What is reported of one reload group: its status, and what it acknowledges to whoever waits to
-//! deregister. Pure.
+//! What is reported of one reload group: its status, and what it acknowledges to backends that wait
+//! to deregister. Pure.
 
 use std::time::SystemTime;
 

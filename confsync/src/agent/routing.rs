@@ -1,4 +1,4 @@
-//! By what the proxy routes, and what that changed.
+//! The routes that are proven to be active, and what each change of them added and removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

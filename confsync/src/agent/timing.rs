@@ -1,4 +1,4 @@
-//! When the loop looks again though nothing happened. Pure.
+//! When the loop wakes although nothing happened. Pure.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use crate::apply::ledger::PendingStep;
 
-/// How often it is looked whether the requests to members that left have ended, which nobody
-/// reports: a drain waits for it, and most end soon after they left. So at first often, and then
-/// after another quarter of the time that has passed.
+/// How often to check whether the requests to members that left have ended, which no event reports.
+/// A drain waits for it, and most end soon: so often at first, and then after another quarter of
+/// the time that has passed.
 const REQUESTS_SOON: Duration = Duration::from_millis(10);
 const REQUESTS_LATER: Duration = Duration::from_millis(200);
-/// How often it is looked whether somebody else has touched the files.
+/// How often to check whether another process has changed the files.
 pub(super) const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 
 /// Changes are collected for a while before the first is applied.

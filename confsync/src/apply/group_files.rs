@@ -1,5 +1,5 @@
 //! The files of one reload group on disk: staged, installed, and kept or rolled back. It has the
-//! locks, knows which files in place are not proven yet, and notices when somebody else writes.
+//! locks, knows which files in place are not proven yet, and notices when another process writes.
 //!
 //! What to do when, is decided elsewhere.
 

@@ -1,5 +1,5 @@
-//! Who still works by what was active before: workers of older generations, requests to members
-//! that left, or, where nothing can be counted, whatever an operator's command knows of.
+//! What still runs by an older configuration: workers of older generations, requests to members
+//! that left, or, where neither can be seen, what an operator's command reports.
 
 use common::model::Revision;
 use futures_util::StreamExt;
@@ -78,7 +78,7 @@ impl OldGenerations {
         }
     }
 
-    /// When those are over of which nothing can be known.
+    /// When the wait for those ends that cannot be observed.
     #[must_use]
     pub(super) fn first_instant(&self) -> Option<Instant> {
         self.quiescence.first_instant()

@@ -1,6 +1,6 @@
 //! Up to which revision no worker is left that began before it.
 //!
-//! Pure. It receives the loads; who is alive is asked of the caller.
+//! Pure: the caller reports loads, and says which processes are alive.
 
 use common::model::Revision;
 use tokio::time::Instant;
@@ -19,20 +19,20 @@ pub struct Quiescence {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Retiring {
-    /// Up to here its workers know every change. Not further: one load may carry
-    /// many changes, and they know none of those.
+    /// Its workers serve by every change up to here, and by no later one: a load may carry many
+    /// changes at once.
     knows: Revision,
     until: RetiredUntil,
 }
 
-/// How long those of before are at work.
+/// How long an older generation may serve requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RetiredUntil {
     /// Until these are gone.
     Gone(Vec<ProcessId>),
     /// Until nothing is in flight to these, which the running workers send nothing new to.
     Drained(Vec<DepartedMember>),
-    /// Nothing can be known; until this instant.
+    /// It cannot be observed; until this instant.
     Instant(Instant),
     /// Until a command has confirmed it for the load of this number, or a later one.
     Confirmed(u64),

@@ -1,4 +1,4 @@
-//! What came of the steps of one reload group: counted for the metrics, logged, and kept for the
+//! The outcomes of the steps of one reload group: counted for the metrics, logged, and kept for the
 //! status page.
 
 use std::collections::VecDeque;
@@ -144,8 +144,8 @@ impl StepRecord {
         self.report(why, &text, text.clone());
     }
 
-    /// Nothing runs that could load the files. For a single run that is none of its failures:
-    /// whoever starts the proxy makes it read them.
+    /// Nothing runs that could load the files. For a single run that is no failure: the proxy reads
+    /// them when it is started.
     pub fn not_running(&mut self, why: &str) {
         let text = format!("the proxy is not running: {why}");
         self.failure = Some(text.clone());

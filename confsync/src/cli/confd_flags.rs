@@ -125,7 +125,7 @@ const FLAGS: &[(&str, FlagMeaning)] = &[
     ("mock-data", Unsupported("write `confsync check --confdir DIR --data FILE`")),
     ("resource", Unsupported("write `confsync render RESOURCE --confdir DIR`")),
     ("preflight", Unsupported("write `confsync status`, which asks etcd")),
-    ("metrics-addr", Unsupported("give --status ADDR; metrics are at /metrics there")),
+    ("metrics-addr", Unsupported("give --listen ADDR; metrics are at /metrics there")),
 ];
 
 /// The error for an unsupported flag: `-name`, or `--name` as the fork writes it.

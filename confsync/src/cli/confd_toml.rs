@@ -89,7 +89,7 @@ impl ConfdToml {
         }
     }
 
-    /// confd runs without a file that is not there; so do we, and log it.
+    /// Like confd, we run without a missing file, and log that.
     fn read(path: &Path) -> Result<Self, String> {
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -23,7 +23,7 @@ pub fn check_line(line: &str, src: &Path, dest: &Path) -> Result<String, Templat
     let paths = [&*src, &*dest];
     let [for_src, for_dest] = stand_ins(paths);
     let fields = [("src", for_src), ("dest", for_dest)];
-    // confd knows no `.dest`: who does not name it must not meet it in `{{range .}}`.
+    // confd has no `.dest`: a command that does not name it must not find it in `{{range .}}`.
     let known = if line.contains("dest") { 2 } else { 1 };
     let text = command_line(&dotted(line), fields.split_at(known).0)?;
     Ok(quoted_in(&text, paths))

@@ -1,5 +1,5 @@
 //! Which of a resource's backends its file names. A template may leave some out, by zone or by
-//! name, and whoever is not in the file gets no request from it. Pure.
+//! name, and a backend that is not in the file gets no request. Pure.
 //!
 //! What must hold: a backend counts as left out only where that is certain. One is written if a
 //! word of the template names its service, or if its address stands anywhere in the text; for a

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a confdir that cannot be used is read again.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 
-/// SIGTERM came before there was anything to take apart.
+/// SIGTERM came before there was anything to shut down.
 #[derive(Debug, thiserror::Error)]
 #[error("ended before etcd was reached")]
 pub(super) struct EndedEarly;

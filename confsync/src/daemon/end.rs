@@ -11,11 +11,11 @@ use crate::config::reload_group::ReloadGroup;
 use crate::proxy::child::Child;
 use crate::proxy::{Proxy, haproxy};
 
-/// How long it may take at most to say that we leave.
+/// How long etcd may take to store that we leave.
 const LEAVE: Duration = Duration::from_secs(5);
 
 impl Daemon {
-    /// Steps at hand are finished, the child is stopped, then the member key goes: nobody hears
+    /// Finishes the steps at hand, stops the child, then removes the member key: no backend learns
     /// that we are done while our proxy still routes.
     pub(super) async fn end(mut self, child_left: Option<u8>) -> Exit {
         let manager = &self.publication.manager;

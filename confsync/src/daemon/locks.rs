@@ -1,4 +1,4 @@
-//! The right to write the files of a reload group, waited for while who has it ends.
+//! Locks the files of a reload group, and waits while the process that holds the locks ends.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::install::{DestLock, InstallError, Target};
 
 /// How long another process that writes our files may take to end: that of before a restart.
 pub(super) const HANDED_OVER: Duration = Duration::from_secs(3);
-/// How often it is looked whether it has.
+/// How often to try again.
 pub(super) const LOCK_PACE: Duration = Duration::from_millis(50);
 
-/// Takes the right to write `targets`; who has it may end within `patience`.
+/// Locks `targets`; a process that holds a lock may take `patience` to end.
 pub(super) async fn lock_dests(
     targets: &[Target],
     patience: Duration,

@@ -43,8 +43,8 @@ use crate::config::run::RunConfig;
 use crate::proxy::child::Child;
 use crate::proxy::nginx::NginxArgv;
 
-/// A round of the main loop, a new confdir or the end included: agents finish what
-/// they are at.
+/// The longest round of the main loop, a new confdir or the end included: agents finish their
+/// steps.
 const CHORE: Duration = Duration::from_secs(330);
 
 /// Runs until a signal, or until the child ends.

@@ -1,7 +1,7 @@
-//! One name, one living owner: what becomes of the name of this load balancer.
+//! Whether this load balancer owns its name: of all processes that use one name, one does.
 //!
-//! While another one has it, we are known by an alias, so that a backend that leaves
-//! waits for us all the same. The name is taken as soon as it is free.
+//! While another process owns it, the member key has an alias, so that draining backends wait for
+//! us all the same. The name is taken as soon as it is free.
 
 use common::claim::KeyStatus;
 use common::handshake::Member;

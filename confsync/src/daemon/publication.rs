@@ -1,4 +1,4 @@
-//! What the process says of itself: to the service manager, and on its status page.
+//! Publishes the state of the process: to the service manager, and on the status page.
 
 use common::runtime::{Gate, Reminder, ServiceManager};
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ impl ProcessPublication {
         }
         let RegistrationStatus { joined, rival, etcd } = registration;
         self.about.send_if_modified(|about| {
-            // The counters alone wake nobody.
+            // A change of the counters alone wakes no reader.
             let is_changed = about.joined != joined || about.rival != rival;
             (about.joined, about.rival, about.etcd) = (joined, rival, etcd);
             is_changed

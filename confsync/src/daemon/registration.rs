@@ -1,5 +1,5 @@
-//! This load balancer in etcd: its member key is there before anything is read, true to what is
-//! read, and says at the end that nothing is routed any more.
+//! Registers this load balancer in etcd: the member key is written before anything is read, names
+//! what is read, and at the end says that nothing is routed any more.
 
 use std::time::Duration;
 
@@ -62,16 +62,17 @@ impl Registration {
         Self { store, members, introduction, registrar, report, name_owner, consumed_next: None }
     }
 
-    /// The member key is there before anything is read, so that a backend that leaves either left before our
-    /// read or waits for us. The gate is opened then, or when etcd definitely refuses: that does
-    /// not stop us from reading.
+    /// Writes the member key before anything is read, so that a backend that deregisters either
+    /// left before our read or waits for us. The gate opens then, or when etcd definitely refuses:
+    /// that does not stop us from reading.
     pub(super) async fn join(&self, resources: Vec<Consumes>) -> Gate {
         let joined = Gate::default();
         self.members.join(self.introduction.clone(), resources.clone());
         tokio::spawn(warn_until_granted(self.store.clone(), self.rights(&resources)));
         let joining =
             tokio::spawn(see_joined(self.members.clone(), self.report.clone(), joined.clone()));
-        // In order, if etcd answers; else the reading waits, and we go on.
+        // If etcd does not answer in time, reading still waits for the gate, and the rest of the
+        // start goes on.
         let _ = timeout(JOIN, joining).await;
         joined
     }
@@ -91,7 +92,8 @@ impl Registration {
         }
     }
 
-    /// Beside those to read what is rendered, which is read at once.
+    /// The rights that are needed besides those to read the trees: a missing one of those is
+    /// noticed at once.
     fn rights(&self, resources: &[Consumes]) -> Vec<Right> {
         let (bookkeeping, name) = (self.members.bookkeeping(), self.members.name());
         let acks = resources.iter().filter_map(|one| bookkeeping.ack(&one.name, name).ok());
@@ -128,9 +130,10 @@ impl Registration {
         }
     }
 
-    /// Only who routes nothing any more says so. A proxy that goes on without us still does, and
-    /// who drains must know: the member key then stays as it is until its lease ends or somebody
-    /// takes over. A word of leaving stays as long: deleted at once, it would not be seen.
+    /// `left` is published only when nothing is routed any more. Draining backends must wait for a
+    /// proxy that keeps running without us: the member key then stays as it is until its lease ends
+    /// or a successor takes it over. A published `left` stays as long, because a key that is
+    /// deleted at once would not be seen.
     pub(super) async fn leave(mut self, routes_nothing: bool) {
         if routes_nothing {
             self.members.left();
@@ -143,7 +146,7 @@ impl Registration {
                 "the proxy keeps running; draining backends wait for it until the lease ends"
             );
         }
-        // Ended without its own end, which would take the keys away.
+        // Aborted rather than shut down, which would remove the keys.
         self.registrar.abort();
     }
 }

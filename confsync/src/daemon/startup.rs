@@ -91,8 +91,8 @@ impl Startup {
     }
 }
 
-/// A boot does not wait for ever: after `within` the start is over for the service manager,
-/// though nothing is proven to be live yet. `/readyz` goes on saying so.
+/// So that a boot does not wait for ever: sends READY=1 after `within`, even if nothing is proven
+/// to be active yet. `/readyz` keeps reporting that.
 async fn end_start(manager: ServiceManager, within: Duration, ready: Gate) {
     if within.is_zero() {
         return;

@@ -28,7 +28,7 @@ pub struct DepartedMember {
     pub slot: u32,
 }
 
-/// What one member of one pool has had and has.
+/// The traffic of one member of one pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemberTraffic {
     /// The pool: nginx's upstream, HAProxy's backend.

@@ -1,5 +1,5 @@
-//! What the members of a running proxy have had and have, for whoever watches. It is read
-//! beside the driver, changes nothing, and decides nothing.
+//! The traffic of the members of a running proxy, for status and metrics. It is read beside the
+//! driver, changes nothing, and decides nothing.
 
 use std::path::PathBuf;
 

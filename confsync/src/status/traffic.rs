@@ -1,5 +1,5 @@
-//! What backends have had and have, read when somebody wants to see it. Nobody's request waits
-//! for it, and nothing is read while nobody looks.
+//! The traffic of backends, read only while a client asks for it. Nothing is read while no client
+//! does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -27,7 +27,7 @@ struct Selection {
     json: bool,
 }
 
-/// Shows who is registered.
+/// Prints the registered backends.
 ///
 /// # Errors
 /// Wrong usage, or etcd does not answer.

@@ -13,7 +13,7 @@ use common::runtime::{Exit, Usage};
 /// Does what was asked.
 ///
 /// # Errors
-/// Wrong usage, or what the subcommand meets.
+/// Wrong usage, or the failure of the subcommand.
 pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
     match matches.subcommand() {
         Some(("run", matches)) => run::run(matches).await,

@@ -1,4 +1,4 @@
-//! `register run`: waits for etcd, then hands over to the agent.
+//! `register run`: waits for etcd, then hands over to the loop of the sidekick.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -85,7 +85,8 @@ async fn reap_orphans() {
     }
 }
 
-/// Serves the status page, if one is wanted: where to publish for it, and what it orders.
+/// Serves the status, if `--listen` is given. Returns where to publish it, and the weights that are
+/// set through it.
 fn serve(
     (config, manager, liveness, signals): (&RegisterConfig, &ServiceManager, &Liveness, &Signals),
     certificate: CertificateExpiry,
@@ -111,7 +112,8 @@ async fn ready_within(within: Duration, manager: ServiceManager, stop: Cancellat
     }
 }
 
-/// The service manager wants them from READY=1 on, also while etcd is waited for. Never ends.
+/// Sends WATCHDOG=1 while etcd is waited for: the service manager expects it from READY=1 on. Never
+/// ends.
 async fn signs_of_life(manager: &ServiceManager) {
     let Some(interval) = manager.watchdog_interval() else { return std::future::pending().await };
     let mut beat = tokio::time::interval(interval);
@@ -121,7 +123,8 @@ async fn signs_of_life(manager: &ServiceManager) {
     }
 }
 
-/// What joining and leaving will take, of which the latter is needed late.
+/// The rights that registering and leaving need. Without a check at the start, a missing one would
+/// be noticed at the first drain.
 fn rights(config: &RegisterConfig) -> anyhow::Result<Vec<Right>> {
     let bookkeeping = Bookkeeping::below(&config.process.bookkeeping)?;
     let mut rights = vec![Right::Read(bookkeeping.members()), Right::Read(bookkeeping.acks())];

@@ -27,7 +27,7 @@ pub(super) struct Readiness {
     state: ReadinessState,
     /// How long load balancers may take; `None`: they are not waited for.
     hold_back: Option<Duration>,
-    /// Until when readiness may be held back, however often the wait begins anew.
+    /// Readiness is delayed until then at most, however often the wait begins anew.
     until: Option<Instant>,
 }
 
@@ -137,8 +137,8 @@ impl Readiness {
         }
     }
 
-    /// The wait is over; it fails open, and who does not serve us is named. Whether READY=1
-    /// is due now.
+    /// The wait is over: READY=1 is sent all the same, and the load balancers that do not serve us
+    /// are named. Whether READY=1 is due now.
     pub(super) fn served(&mut self, end: WaitsEnd) -> bool {
         let due = match end {
             WaitsEnd::Results(results) => {
@@ -153,7 +153,7 @@ impl Readiness {
         due
     }
 
-    /// For the status line: who does not serve us yet.
+    /// For the status line: the load balancers that do not serve us yet.
     pub(super) fn waiting_for(&self) -> Option<String> {
         let ReadinessState::Waiting(wait) = &self.state else { return None };
         let missing = wait.missing.borrow();

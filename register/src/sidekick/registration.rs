@@ -93,8 +93,8 @@ impl<S: Store> KeyRegistration<S> {
         keys.map(|key| (key.clone(), status(key))).collect()
     }
 
-    /// Waits until the registrar has reached this; `false` at the deadline, or when `abort`
-    /// was cancelled.
+    /// Waits until the registrar has reached this; `false` at the deadline, or when `abort` was
+    /// cancelled.
     pub(super) async fn wait_for(
         &mut self,
         deadline: Instant,

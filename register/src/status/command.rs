@@ -1,5 +1,5 @@
 //! The commands that a running sidekick accepts: `PUT /weight/N?key=KEY`, over a unix socket only.
-//! Pure: what is published comes in, a change or a refusal comes out.
+//! Pure: what is published comes in, a change or an error comes out.
 
 use std::collections::BTreeMap;
 
@@ -101,7 +101,12 @@ mod tests {
         let two = services(&[("/services/web/1", json), ("/services/plain/1", "10.0.0.1:80")]);
         assert_eq!(read("/weight/7", "key=web%2F1", &two).unwrap().key.id(), "1");
         for (path, query, status, part) in [
-            ("/weight/7", "", 409, "add --instance with one of: /services/plain/1, /services/web/1"),
+            (
+                "/weight/7",
+                "",
+                409,
+                "add --instance with one of: /services/plain/1, /services/web/1",
+            ),
             ("/weight/7", "key=other", 404, "no such key"),
             ("/weight/7", "key=plain/1", 409, "--value json"),
             ("/weight/0", "key=web/1", 400, "from 1 to"),

@@ -1,6 +1,6 @@
-//! How many connections there may be, in all and of one peer. When there are too many,
-//! the one that has been idle longest goes, so that a newcomer always gets a place: who
-//! asks for `/healthz` is served whatever others do.
+//! Limits the connections, in all and of one peer. At the limit, the one that has been idle longest
+//! is closed, so that a new one always gets a place: `/healthz` is answered whatever other clients
+//! do.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::process::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
 
-/// So many in all, if the process may have that many files.
+/// The most connections in all, if the process may have that many files.
 const MOST: usize = 128;
 
-/// So many of one peer: half, so that another one is served as well.
+/// The most of one peer: half, so that another peer is served as well.
 const OF_ONE_PEER: usize = 2;
 
 /// The connections there are.

@@ -1,5 +1,5 @@
-//! Whose name a request may call us by. A page from elsewhere can make a browser ask
-//! this process by a name of its own (DNS rebinding), and would read the answer. So a name
+//! Which host names a request may use for this process. A page from elsewhere can make a browser
+//! ask this process by a name of its own (DNS rebinding), and would read the answer. So a name
 //! counts only if nobody outside can own it. Pure.
 
 use std::net::IpAddr;

@@ -125,7 +125,7 @@ impl Pipeline {
         StepOutcome::Loaded
     }
 
-    /// Whoever starts the proxy makes it read the files; what is active is not known.
+    /// A proxy reads the files when it is started; until then it is not known what is active.
     fn not_running(&mut self, why: String) -> StepOutcome {
         self.ledger.note_active_unknown();
         self.ledger.pause(Instant::now() + LOOK_AGAIN);

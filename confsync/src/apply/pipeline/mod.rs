@@ -78,7 +78,7 @@ pub struct Pipeline {
     files: GroupFiles,
     members: ActiveMembers,
     old: OldGenerations,
-    /// The end of who runs what is active, if it is to be watched for.
+    /// The end of the process that runs what is active, if it is to be watched for.
     master: Option<MasterEnd>,
     record: StepRecord,
 }
@@ -189,8 +189,8 @@ impl Pipeline {
         }
     }
 
-    /// Looks whether somebody else has changed or removed what is in place: then it is
-    /// written again, for what etcd says is what counts.
+    /// Checks whether another process has changed or removed the files in place; they are then
+    /// written again, because etcd's keys decide what they are.
     pub async fn look_at_files(&mut self) {
         // Before the first render there is nothing to write instead.
         if self.wanted.files.is_none() {
@@ -228,12 +228,12 @@ impl Pipeline {
         }
     }
 
-    /// Resolves when it is to be looked again who still works by what was active before.
+    /// Resolves when the old generations are to be checked again.
     pub async fn old_generation_gone(&self) {
         self.old.news().await;
     }
 
-    /// When that is over of which nothing can be known.
+    /// When the wait for those ends that cannot be observed.
     #[must_use]
     pub fn old_generation_ends(&self) -> Option<Instant> {
         self.old.first_instant()
@@ -245,8 +245,8 @@ impl Pipeline {
         self.old.waits_for_requests()
     }
 
-    /// Who runs what is active has ended: nothing is active until somebody starts it again and
-    /// it takes a load.
+    /// The process that runs what is active has ended: nothing is active until it is started again
+    /// and a load is proven.
     pub fn note_master_gone(&mut self) {
         self.master = None;
         self.ledger.note_active_unknown();

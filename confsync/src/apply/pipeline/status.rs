@@ -34,7 +34,7 @@ pub struct PipelineStatus<'p> {
     pub names_members: bool,
     /// Older generations that are still at work.
     pub old_generations: usize,
-    /// Whether whoever runs the files has been left alone so far, and runs.
+    /// Whether the proxy runs and nothing was loaded into it yet.
     pub is_untouched: bool,
     /// The last loads, newest last.
     pub loads: &'p VecDeque<Load>,

@@ -1,5 +1,5 @@
-//! The files of a single run are installed and loaded by the pipeline of the daemon; only its ends
-//! differ: nobody tries again later.
+//! The files of a single run are installed and loaded by the pipeline of the daemon; only the
+//! failures differ: nothing is retried later.
 
 use std::time::Duration;
 
@@ -107,8 +107,8 @@ fn exit_of_failure(
     Exit::Failed
 }
 
-/// The right to write the files; `None` when they are as they are wanted and another process,
-/// a daemon most often, keeps them so.
+/// The locks of the files; `None` when the files are as they are wanted and another process, a
+/// daemon most often, keeps them so.
 async fn locks_or_in_sync(
     set: &ReloadGroup,
     targets: &[Target],

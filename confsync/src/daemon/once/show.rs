@@ -1,4 +1,4 @@
-//! What a dry run says: what would be written, or how it differs.
+//! The output of a dry run: what would be written, or how it differs.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use diffy::DiffOptions;
 
 use crate::install::{Candidate, Digest, current};
 
-/// Says what would be done.
+/// Prints what would be done.
 pub(super) fn show(candidates: &[Candidate], diff: bool) -> anyhow::Result<()> {
     for candidate in candidates {
         let dest = &candidate.target.dest;

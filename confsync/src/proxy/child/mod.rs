@@ -1,7 +1,7 @@
 //! The supervised child of `run -- COMMAND`: started once, when there is a good configuration;
 //! signalled and waited for by one task that owns it (`owner`).
 //!
-//! What must hold: its exit is ours. Nobody starts it a second time; restarts are the service
+//! What must hold: its exit code becomes ours. It is started once; restarts are the service
 //! manager's. An nginx that outlived a killed run of ours is taken over as it runs (`program`);
 //! nothing serves between the two otherwise. Knows nothing of etcd, templates or resources: only
 //! the digests of the files that it read at its start (`start_files`).

@@ -8,7 +8,7 @@
 //! * [`claims`] knows which workers are alive, and orders our writes before their reads.
 //! * [`nginx_text`] writes the lines of nginx's configuration that use a table, and [`file_writer`]
 //!   the files that have them.
-//! * [`readings`] says what members have had and have, for whoever watches.
+//! * [`readings`] reads the traffic of members, for status and metrics.
 //! * [`worker_state`] asks a worker what it goes by.
 //! * [`nginx_lua`] is the driver: files in, members in, what is in flight out.
 //! * [`read_back`] compares what was set with what nginx has.

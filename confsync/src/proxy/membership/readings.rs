@@ -1,5 +1,5 @@
-//! What the tables of a folder say, for whoever watches. Writes nothing, and needs no driver:
-//! whatever run of confsync made the tables, they are read as they are.
+//! The traffic that the tables of a folder have counted, for status and metrics. Writes nothing,
+//! and needs no driver: tables of any run of confsync are read as they are.
 
 use std::fs::{self, File};
 use std::io;

@@ -160,8 +160,7 @@ impl LiveUpstreams {
             tracing::info!(
                 upstream,
                 capacity,
-                "a table with more room is made for an upstream; nginx \
-                uses it after a reload"
+                "a larger table is made for an upstream; nginx uses it after a reload"
             );
             self.upstreams.remove(upstream);
         }

@@ -147,8 +147,8 @@ impl<S: Store> Departure<S> {
         result
     }
 
-    /// Who may not write has registered nothing, so there is nothing whose end could be waited for.
-    /// `None`: go on.
+    /// A process that may not write has registered nothing, so there is no drain to wait for.
+    /// `None`: it may have, and the keys are removed as usual.
     async fn refused(&mut self, plan: &DeparturePlan, deadline: Instant) -> Option<DrainResult> {
         let DeparturePlan::Remove { keys } = plan else { return None };
         let was_registered = |key| self.instances.get(key).is_some_and(|i| i.was_registered);
@@ -156,7 +156,7 @@ impl<S: Store> Departure<S> {
             return None;
         }
         if self.remove_patiently(plan, deadline, RemovalPatience::UntilRefused).await.is_some() {
-            // It may by now; what is gone is found to be so again.
+            // The right was granted meanwhile. Removing the keys once more does no harm.
             return None;
         }
         let why = self.registration.refusal()?;
@@ -205,7 +205,8 @@ impl<S: Store> Departure<S> {
         let mut wants = BTreeMap::new();
         for (key, value) in keys {
             let marker = self.bookkeeping.leave_marker(key, self.times);
-            // One key alone: what its load balancers say is read with its removal.
+            // For a single key, members and acknowledgements are read in the transaction that
+            // removes it.
             let reads = match keys.len() {
                 1 => trees_of(&self.bookkeeping, keys.keys()),
                 _ => Vec::new(),
@@ -222,8 +223,8 @@ impl<S: Store> Departure<S> {
         self.registration.remove(keys, wants, (deadline, patience), &self.abort).await
     }
 
-    /// While etcd does not answer, it is asked until the lease must have ended: if it is back
-    /// by then, the drain is as good as any.
+    /// While etcd does not answer, it is asked until the lease must have ended: if it answers by
+    /// then, the drain is an ordinary one.
     async fn remove_or_outlive(
         &mut self,
         plan: &DeparturePlan,
@@ -244,8 +245,8 @@ impl<S: Store> Departure<S> {
         self.remove(plan, lease_until).await
     }
 
-    /// The keys have ended with their lease, and no load balancer could be asked. The least
-    /// time is for those that learn of it without us.
+    /// The keys have ended with their lease, and no load balancer could be asked. `--drain-min` is
+    /// waited for all the same: load balancers learn of the end without us.
     async fn unasked(&self) -> DrainResult {
         let least = self.process.drain.min;
         self.manager.extend(least + EXTENSION);

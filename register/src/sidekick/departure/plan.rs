@@ -24,8 +24,8 @@ impl DeparturePlan {
         let mut keys = BTreeMap::new();
         for (key, instance) in instances {
             let concerned = match statuses.get(key) {
-                // A write may be under way, or was not answered; who lost its health a moment
-                // ago may still be routed to.
+                // A write may be under way, or was not answered; a backend that became unhealthy a
+                // moment ago may still be routed to.
                 Some(
                     KeyStatus::Owned { .. }
                     | KeyStatus::Pending

@@ -1,4 +1,5 @@
-//! The wording of a drain's state: which load balancers it waits for, and why it is unconfirmed.
+//! How the state of a drain is worded: which load balancers it waits for, and why it is
+//! unconfirmed.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::status::{DrainStatus, SidekickStatus};
 /// The service manager is asked for this much more time, again and again.
 pub(super) const EXTENSION: Duration = Duration::from_secs(15);
 
-/// Why a drain is unconfirmed while requests to etcd fail: who cannot write cannot acknowledge.
+/// Why a drain is unconfirmed while requests to etcd fail: load balancers that cannot write cannot
+/// acknowledge.
 pub(super) fn blame(result: &mut HandshakeResult, error: &StoreError) {
     let silent = LoadBalancerState::Silent.to_string();
     if matches!(error, StoreError::Rejected(_) | StoreError::NoSpace(_)) {
@@ -24,7 +26,7 @@ pub(super) fn blame(result: &mut HandshakeResult, error: &StoreError) {
     result.unconfirmed.push(("etcd".to_owned(), error.to_string()));
 }
 
-/// Reports whom a drain waits for, when that changes.
+/// Reports which load balancers a drain waits for, when that changes.
 pub(super) struct DrainReport {
     manager: ServiceManager,
     publish: watch::Sender<SidekickStatus>,

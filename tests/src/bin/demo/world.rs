@@ -80,7 +80,9 @@ impl<'a> World<'a> {
             start,
             match &lua {
                 Some(_) => "nginx has its Lua module: backends change without a reload",
-                None => "each change needs a reload: nginx has no Lua module (libnginx-mod-http-lua)",
+                None => {
+                    "each change needs a reload: nginx has no Lua module (libnginx-mod-http-lua)"
+                }
             },
         );
 
