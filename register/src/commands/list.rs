@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::ArgMatches;
-use common::model::{Backend, Prefix, Tree, format_span};
+use common::model::{Backend, Host, Prefix, Tree, format_span};
 use common::other_api::hint;
 use common::runtime::{Exit, print, print_error};
 use common::settings::{Layer, Mistakes, Reader, output};
@@ -109,6 +109,9 @@ struct Listed {
     /// Whether etcd removes it unless it is refreshed.
     expires: bool,
     refused: Option<String>,
+    /// Whether a name stands for its address.
+    #[serde(skip)]
+    is_name: bool,
 }
 
 /// In the order of services and ids.
@@ -134,6 +137,7 @@ fn one(prefix: &Prefix, row: &Row) -> Listed {
         key: row.key.clone(),
         service: service.to_owned(),
         id: id.to_owned(),
+        is_name: backend.as_ref().is_some_and(|b| matches!(b.addr.host(), Host::Name(_))),
         addr: backend.as_ref().map(|b| b.addr.to_string()),
         weight: backend.as_ref().map(|b| b.weight),
         zone: backend.as_ref().and_then(|b| b.zone.clone()),
@@ -165,8 +169,14 @@ fn as_table(prefix: &Prefix, folder: &Prefix, rows: &[Row], colours: bool) -> St
     let headings = HEADINGS.map(str::to_owned).to_vec();
     let mut lines = vec![Line { cells: headings, note: String::new(), paint: Paint::Bold }];
     lines.extend(listed(prefix, rows).iter().map(|one| {
-        let note = one.refused.as_ref().map_or(String::new(), |why| format!("rejected: {why}"));
-        let paint = match (&one.refused, one.expires) {
+        let note = match &one.refused {
+            Some(why) => format!("rejected: {why}"),
+            None if one.is_name => {
+                "a name: rejected unless the resource has names = true".to_owned()
+            }
+            None => String::new(),
+        };
+        let paint = match (&one.refused, one.expires && !one.is_name) {
             (Some(_), _) => Paint::Red,
             (None, false) => Paint::Yellow,
             (None, true) => Paint::Plain,
@@ -259,6 +269,16 @@ web      10.0.0.2                                  8s         rejected: no port:
             as_table(&services(), &services(), &[], true),
             "no backends are registered under /services\n"
         );
+    }
+
+    /// A load balancer decides by its resource, which is not known here.
+    #[test]
+    fn a_name_is_listed_with_what_most_load_balancers_make_of_it() {
+        let rows = [row("/services/web/1", "app.internal:80", Some(9))];
+        let text = as_table(&services(), &services(), &rows, false);
+        assert!(text.contains("app.internal:80"), "{text}");
+        assert!(text.contains("a name: rejected unless the resource has names = true"), "{text}");
+        assert!(as_json(&services(), &rows).contains("\"refused\": null"));
     }
 
     #[test]
