@@ -74,6 +74,15 @@ impl From<Error> for Failure {
     }
 }
 
+/// What to do about a right that is not known.
+const WHICH_RIGHT: &str = ": no role of the user has the right that this needs; the log names what \
+                           is missing, and docs/how-to/least-rights.md all of it";
+
+/// The server's words about a right that is known.
+pub(super) fn without_advice(text: &str) -> &str {
+    text.strip_suffix(WHICH_RIGHT).unwrap_or(text)
+}
+
 fn of_code(code: i32, text: String) -> Failure {
     let has = |part: &str| text.contains(part);
     let error = match code {
@@ -81,10 +90,7 @@ fn of_code(code: i32, text: String) -> Failure {
         OUT_OF_RANGE if has("compacted") => return Failure::Compacted,
         OUT_OF_RANGE if has("message length too large") => return Failure::TooLarge,
         FAILED_PRECONDITION if has("authentication is not enabled") => return Failure::AuthOff,
-        PERMISSION_DENIED => StoreError::Denied(format!(
-            "{text}: no role of the user has the right that this needs; the log names what is \
-             missing, and docs/how-to/least-rights.md all of it"
-        )),
+        PERMISSION_DENIED => StoreError::Denied(format!("{text}{WHICH_RIGHT}")),
         UNAUTHENTICATED => return Failure::Unauthenticated(text),
         INVALID_ARGUMENT if has("user name is empty") => {
             return Failure::Unauthenticated(format!(
@@ -121,6 +127,12 @@ mod tests {
     fn each_code_has_its_own_error() {
         let of = |code, text: &str| StoreError::from(of_code(code, text.to_owned()));
         assert!(of(14, "etcdserver: no leader").is_transient());
+        let denied = "etcdserver: permission denied";
+        let Failure::Store(StoreError::Denied(text)) = of_code(7, denied.to_owned()) else {
+            panic!("it is denied");
+        };
+        assert!(text.contains("least-rights.md"), "{text}");
+        assert_eq!(without_advice(&text), denied, "where the right is named, nobody looks it up");
         assert!(of(2, "context deadline exceeded").is_transient());
         assert!(matches!(of(16, "etcdserver: invalid auth token"), StoreError::Denied(_)));
         assert!(matches!(of(3, "etcdserver: user name is empty"), StoreError::Denied(_)));

@@ -10,7 +10,7 @@ use etcd_client::{
 use tokio::time::Instant;
 
 use super::answer::{entry, revision};
-use super::error::Failure;
+use super::error::{Failure, without_advice};
 use super::{Link, MAX_OPS, V3};
 use crate::model::{Revision, Snapshot, Tree};
 use crate::store::StoreError;
@@ -104,7 +104,7 @@ struct SnapshotRead<'a> {
 impl SnapshotRead<'_> {
     /// Names the first of `trees` that may not be read: etcd does not say which it is.
     async fn denied(&self, trees: &[Tree], text: &str) -> StoreError {
-        let why = text.split(": grant").next().unwrap_or_default();
+        let why = without_advice(text);
         for tree in trees {
             for range in ranges(tree) {
                 let mut kv = self.link.kv();

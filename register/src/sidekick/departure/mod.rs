@@ -204,7 +204,11 @@ impl<S: Store> Departure<S> {
         self.manager.extend(deadline.saturating_duration_since(Instant::now()) + EXTENSION);
         let mut wants = BTreeMap::new();
         for (key, value) in keys {
-            let marker = self.bookkeeping.leave_marker(key, self.times);
+            // Who has registered nothing has no load balancer to tell.
+            let marker = match patience {
+                RemovalPatience::UntilDeadline => self.bookkeeping.leave_marker(key, self.times),
+                RemovalPatience::UntilRefused => None,
+            };
             // For a single key, members and acknowledgements are read in the transaction that
             // removes it.
             let reads = match keys.len() {
