@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_refused_by_name() {
+    fn the_rest_is_rejected_by_name() {
         for (line, part) in [
             ("-backend consul", "consul"),
             ("-password secret", "ETCD_PASSWORD"),
@@ -381,7 +381,7 @@ mod tests {
             ("--check-cmd-timeout 5s etcd", "--check-cmd-timeout: it is set for each resource"),
             ("--check-config etcd", "confsync check"),
             ("--failure-mode=fail-fast etcd", "never keeps the others"),
-            ("--metrics-addr=:9100 etcd", "--status"),
+            ("--metrics-addr=:9100 etcd", "give --listen"),
         ] {
             let error = words(&format!("confsync {line}")).unwrap_err();
             assert!(error.contains(part) && !error.contains("secret"), "{line}: {error}");
