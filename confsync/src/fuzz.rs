@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::config::confdir::read_any;
 use crate::proxy::nginx::conf;
-use crate::template::{Engine, Input, Template, TemplateSources};
+use crate::template::{Engine, Input, PANICKED, Template, TemplateSources};
 
 /// A resource file: a resource, or what is wrong with it.
 pub fn resource_file(data: &[u8]) {
@@ -37,7 +37,7 @@ pub fn any_template(name: &str, text: &str, keys: BTreeMap<String, String>) {
     let template = Template::compile(name, text, Engine::of(name), &TemplateSources::default());
     if let Err(error) = template.and_then(|t| t.render(&Input::of_keys(keys))) {
         // A panic inside is turned into an error, so that it stops no other resource.
-        assert!(!error.what.contains("panicked"), "{error} in {text:?}");
+        assert_ne!(error.what, PANICKED, "{error} in {text:?}");
     }
 }
 

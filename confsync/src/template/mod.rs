@@ -288,6 +288,9 @@ pub fn command_line(line: &str, fields: &[(&str, &str)]) -> Result<String, Templ
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// What the error of a template says that panicked.
+pub(crate) const PANICKED: &str = "the template panicked";
+
 /// Runs on a stack of known size, whatever thread called. A panic, which would be
 /// a mistake of ours or of a crate, becomes an error of this template alone.
 fn on_own_stack<T: Send>(
@@ -301,7 +304,7 @@ fn on_own_stack<T: Send>(
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("template".into()).stack_size(STACK);
         match thread.spawn_scoped(scope, work) {
-            Ok(handle) => handle.join().unwrap_or_else(|_| failed("the template panicked".into())),
+            Ok(handle) => handle.join().unwrap_or_else(|_| failed(PANICKED.into())),
             Err(error) => failed(format!("no thread to render on: {error}")),
         }
     })
