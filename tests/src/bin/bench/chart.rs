@@ -53,7 +53,7 @@ impl Chart {
             )
             .map_err(words)?;
         let mut mesh = chart.configure_mesh();
-        mesh.x_desc("backends").y_desc(self.unit).light_line_style(WHITE).draw().map_err(words)?;
+        mesh.max_light_lines(0).x_desc("backends").y_desc(self.unit).draw().map_err(words)?;
         for ((name, points), colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
             let line =
                 LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);

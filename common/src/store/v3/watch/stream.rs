@@ -41,7 +41,9 @@ pub(super) async fn begin(
             return Err(failed(StoreError::Unreachable(ended)));
         };
         if message.canceled() {
-            let earlier = watchers.iter().take(begun).find(|w| w.id == message.watch_id());
+            // One that is refused has no id of its own: the message may bear another's.
+            let begun_before = || watchers.iter().take(begun).find(|w| w.id == message.watch_id());
+            let earlier = if message.created() { None } else { begun_before() };
             let Some(watcher) = earlier.or(watchers.get(begun)) else { break };
             return Err(failed(cancelled(&message, watcher)));
         }
