@@ -18,18 +18,17 @@ use crate::model::{Entry, Key, Revision, Ttl};
 use crate::store::{DeleteOutcome, Guard, KeyState, Lease, Ownership, PutOutcome, RefreshOutcome};
 
 mod plan;
+mod record;
 
 use plan::nothing_is_wanted;
 pub use plan::{
     Aim, Delete, KeyStatus, Marker, Put, Step, Takeover, Want, Wants, instance_of, is_wanted,
 };
+use record::{KeyRecord, OwnedKey};
 
 /// How many guarded writes are sent at once: enough to fill a round trip, few enough that a
 /// refresh which falls due meanwhile is not late.
 const BATCH: usize = 32;
-
-/// How often to look whether a rival's key is gone.
-const RIVAL_RETRY: Duration = Duration::from_secs(2);
 
 /// All our keys under one lease.
 #[derive(Debug)]
@@ -45,31 +44,6 @@ struct CurrentLease {
     lease: Lease,
     /// When the last refresh that was confirmed had been sent.
     refreshed: Instant,
-}
-
-#[derive(Debug, Default)]
-struct KeyRecord {
-    owned: Option<OwnedKey>,
-    rival: Option<RivalKey>,
-    /// We owned it, or know who else does: a key with our value is no longer taken for one
-    /// that an earlier instance left.
-    settled: bool,
-    /// A write of this value was sent and not answered: it may have happened.
-    unanswered: Option<Vec<u8>>,
-    removed: Option<Revision>,
-}
-
-#[derive(Debug)]
-struct OwnedKey {
-    value: Vec<u8>,
-    ownership: Ownership,
-    at: Revision,
-}
-
-#[derive(Debug)]
-struct RivalKey {
-    entry: Entry,
-    look_again: Instant,
 }
 
 impl Claim {
@@ -114,24 +88,19 @@ impl Claim {
     }
 
     fn owned_keys(&self) -> impl Iterator<Item = (Key, Ownership)> {
-        let owned = |(key, record): (&Key, &KeyRecord)| {
-            Some((key.clone(), record.owned.as_ref()?.ownership))
-        };
+        let owned =
+            |(key, record): (&Key, &KeyRecord)| Some((key.clone(), record.owned()?.ownership));
         self.keys.iter().filter_map(owned)
     }
 
     fn owns_nothing(&self) -> bool {
-        self.keys.values().all(|record| record.owned.is_none())
+        self.keys.values().all(|record| record.owned().is_none())
     }
 
     fn to_delete(&self, wants: &Wants) -> Vec<Delete> {
         let unwanted = self.keys.iter().filter(|(key, _)| !is_wanted(wants, key));
         let delete = |(key, record): (&Key, &KeyRecord)| {
-            let guard = match (&record.owned, &record.unanswered) {
-                (Some(owned), _) => Guard::Ours(owned.ownership),
-                (None, Some(value)) => self.guard_of_unanswered(value),
-                (None, None) => return None,
-            };
+            let guard = record.guard_of_delete(self.lease())?;
             Some(Delete { key: key.clone(), guard, marker: wants.get(key).and_then(marker) })
         };
         let left_over = wants.iter().filter_map(|(key, want)| self.left_over(key, want));
@@ -146,41 +115,16 @@ impl Claim {
         due.then(|| Delete { key: key.clone(), guard, marker: marker(want) })
     }
 
-    /// Our lease identifies a write of ours for certain; without leases, only the value does.
-    fn guard_of_unanswered(&self, value: &[u8]) -> Guard {
-        match self.lease {
-            Some(CurrentLease { lease: Lease { id, .. }, .. }) if id != 0 => {
-                Guard::Ours(Ownership { lease: id, modified: Revision::default() })
-            }
-            _ => Guard::Value(value.to_vec()),
-        }
-    }
-
     fn to_put(&self, wants: &Wants, now: Instant) -> Vec<Put> {
         let put = |(key, want): (&Key, &Want)| {
-            let guard = self.guard(key, want, now)?;
+            let guard = match self.keys.get(key) {
+                Some(record) => record.guard_of_put(want, now)?,
+                None => Guard::Absent,
+            };
             Some(Put { key: key.clone(), value: want.value.clone(), guard })
         };
         let present = wants.iter().filter(|(_, want)| want.aim == Aim::Present);
         present.filter_map(put).take(BATCH).collect()
-    }
-
-    /// The condition under which the key may be written now; `None`: it has its value, or it
-    /// is too early to look again at a rival's.
-    fn guard(&self, key: &Key, want: &Want, now: Instant) -> Option<Guard> {
-        let Some(record) = self.keys.get(key) else { return Some(Guard::Absent) };
-        match (&record.owned, &record.rival) {
-            (Some(owned), _) if owned.value == want.value => None,
-            (Some(owned), _) => Some(Guard::Ours(owned.ownership)),
-            (None, None) => Some(Guard::Absent),
-            (None, Some(rival)) => {
-                let ours = want.takeover.allows(&rival.entry.value, &want.value);
-                if ours && !record.settled {
-                    return Some(Guard::Value(rival.entry.value.to_vec()));
-                }
-                (now >= rival.look_again).then_some(Guard::Absent)
-            }
-        }
     }
 
     fn wait(&self, wants: &Wants, current: CurrentLease) -> Step {
@@ -188,9 +132,8 @@ impl Claim {
             return Step::Idle;
         }
         let refresh = current.refreshed + self.refresh_interval(current);
-        let missing =
-            self.keys.iter().filter(|(key, r)| is_wanted(wants, key) && r.owned.is_none());
-        let look = missing.filter_map(|(_, record)| Some(record.rival.as_ref()?.look_again)).min();
+        let wanted = self.keys.iter().filter(|(key, _)| is_wanted(wants, key));
+        let look = wanted.filter_map(|(_, record)| Some(record.rival()?.look_again)).min();
         Step::Wait(look.map_or(refresh, |look| look.min(refresh)))
     }
 
@@ -228,9 +171,7 @@ impl Claim {
         for ((key, _), state) in asked.iter().zip(keys) {
             let Some(record) = self.keys.get_mut(key) else { continue };
             match state {
-                KeyState::Ours(ownership) => {
-                    record.owned.iter_mut().for_each(|owned| owned.ownership = ownership);
-                }
+                KeyState::Ours(ownership) => record.refresh(ownership),
                 KeyState::Missing => record.clear(),
                 KeyState::Foreign(entry) => record.meet_rival(entry, sent),
             }
@@ -271,9 +212,7 @@ impl Claim {
         match outcome {
             DeleteOutcome::Deleted(revision) | DeleteOutcome::Missing(revision) => {
                 self.observe_revision(revision);
-                let record = self.record(key);
-                record.clear();
-                record.removed = Some(revision);
+                self.record(key).remove(revision);
             }
             DeleteOutcome::Taken { by, revision } => {
                 self.observe_revision(revision);
@@ -284,9 +223,7 @@ impl Claim {
 
     /// A write was sent and not answered: it may have happened.
     pub fn record_put_unanswered(&mut self, put: &Put) {
-        let record = self.record(&put.key);
-        record.settled = false;
-        record.unanswered = Some(put.value.clone());
+        self.record(&put.key).note_unanswered(put.value.clone());
     }
 
     /// A refresh was sent and not answered. With v2 it moves the index by which we recognise
@@ -294,7 +231,7 @@ impl Claim {
     pub fn record_refresh_unanswered(&mut self, asked: &[(Key, Ownership)]) {
         for (key, ownership) in asked {
             if ownership.lease == 0 {
-                self.record(key).settled = false;
+                self.record(key).unsettle();
             }
         }
     }
@@ -307,16 +244,14 @@ impl Claim {
     /// restored store still has.
     fn lose_lease(&mut self) {
         self.lease = None;
-        for record in self.keys.values_mut() {
-            *record = KeyRecord { removed: record.removed, ..KeyRecord::default() };
-        }
+        self.keys.values_mut().for_each(KeyRecord::lose_lease);
     }
 
     /// After a fall of the revision the store was restored, and a key of ours in it may be
     /// bound to an old lease.
     fn observe_revision(&mut self, revision: Revision) {
         if revision < self.highest_revision {
-            self.keys.values_mut().for_each(|record| record.settled = false);
+            self.keys.values_mut().for_each(KeyRecord::unsettle);
         }
         self.highest_revision = revision;
     }
@@ -324,24 +259,14 @@ impl Claim {
     /// What is known of `key`, given whether it is wanted.
     #[must_use]
     pub fn status(&self, key: &Key, wanted: bool) -> KeyStatus {
-        match self.keys.get(key) {
-            Some(KeyRecord { owned: Some(owned), .. }) => {
-                KeyStatus::Owned { at: owned.at, value: owned.value.clone() }
-            }
-            Some(KeyRecord { rival: Some(rival), settled, .. }) if wanted || *settled => {
-                KeyStatus::Rival { value: rival.entry.value.to_vec() }
-            }
-            Some(KeyRecord { unanswered: Some(_), .. }) => KeyStatus::Pending,
-            _ if wanted => KeyStatus::Pending,
-            Some(record) => KeyStatus::Absent { removed: record.removed },
-            None => KeyStatus::Absent { removed: None },
-        }
+        let unknown = KeyRecord::default();
+        self.keys.get(key).unwrap_or(&unknown).status(wanted)
     }
 
     /// The entry that another process has at `key`, if one was met.
     #[must_use]
     pub fn rival(&self, key: &Key) -> Option<&Entry> {
-        Some(&self.keys.get(key)?.rival.as_ref()?.entry)
+        Some(&self.keys.get(key)?.rival()?.entry)
     }
 
     /// Every key that was ever wanted.
@@ -366,31 +291,6 @@ fn marker(want: &Want) -> Option<Marker> {
     match &want.aim {
         Aim::Left(marker) => Some(marker.clone()),
         Aim::Present | Aim::Absent => None,
-    }
-}
-
-impl KeyRecord {
-    /// Whether anything was learnt of the key since the lease was last lost.
-    fn is_known(&self) -> bool {
-        let met = self.rival.is_some() || self.settled;
-        met || self.owned.is_some() || self.unanswered.is_some() || self.removed.is_some()
-    }
-
-    fn own(&mut self, owned: OwnedKey) {
-        *self = Self { owned: Some(owned), settled: true, ..Self::default() };
-    }
-
-    fn clear(&mut self) {
-        (self.owned, self.rival, self.unanswered) = (None, None, None);
-    }
-
-    fn meet_rival(&mut self, entry: Entry, now: Instant) {
-        let known = self.rival.as_ref().is_some_and(|rival| rival.entry.value == entry.value);
-        if known {
-            self.settled = true;
-        }
-        self.clear();
-        self.rival = Some(RivalKey { entry, look_again: now + RIVAL_RETRY });
     }
 }
 

@@ -1,3 +1,4 @@
+use super::record::RIVAL_RETRY;
 use super::*;
 use proptest::prelude::*;
 

@@ -14,14 +14,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::claim::{Aim, Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
-use crate::model::{Entry, Key, Snapshot, Tree, Ttl, format_span};
+use crate::claim::{Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
+use crate::model::{Key, Snapshot, Ttl, format_span};
 use crate::request_time::RequestTime;
 use crate::runtime::OutageLog;
 use crate::store::{
     DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
-    default_deadline,
 };
+
+mod earlier_instance;
+
+use earlier_instance::{EarlierLease, find_lease, watch_former_holder};
 
 /// What the registrar knows, published whenever it changes.
 #[derive(Debug, Clone, Default)]
@@ -50,8 +53,6 @@ pub struct RequestFailure {
     /// The error of the last one.
     pub error: StoreError,
 }
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Even with a long TTL, etcd's return is noticed within seconds.
 const MAX_PAUSE: Duration = Duration::from_secs(3);
@@ -202,39 +203,15 @@ impl<S: Store> Registrar<S> {
         Ok(())
     }
 
-    /// No lease is granted, but one that an earlier instance left with our keys may still live:
-    /// it is kept alive and used. `error` if there is none.
+    /// No lease is granted: the one that an earlier instance left with our keys is used, if it
+    /// still lives. `error` if there is none.
     async fn adopt(&mut self, error: StoreError) -> Result<(), StoreError> {
         let wants = self.wants.borrow().clone();
-        let wanted = |key: &Key| wants.get(key).filter(|want| want.aim == Aim::Present);
-        let keys: Vec<&Key> = wants.keys().filter(|key| wanted(key).is_some()).collect();
-        let trees: Vec<Tree> = keys.iter().map(|key| Tree::from(*key)).collect();
-        let there = self.store.read(&trees, self.begin_request()).await?;
-        let mut by_lease: BTreeMap<i64, Vec<(Key, Entry)>> = BTreeMap::new();
-        for key in keys {
-            let Some(entry) = there.entries.get(key.as_str()) else { continue };
-            if entry.lease != 0 && wanted(key).is_some_and(|want| *want.value == *entry.value) {
-                by_lease.entry(entry.lease).or_default().push((key.clone(), entry.clone()));
-            }
-        }
-        let most = by_lease.into_iter().max_by_key(|(_, entries)| entries.len());
-        let Some((id, entries)) = most else { return Err(error) };
-        let sent = Instant::now();
-        let lease = Lease { id, ttl: self.ttl.span() };
-        let refreshed = self.store.refresh(lease, &[], self.begin_request()).await?;
-        let Some((_, entry)) = entries.first() else { return Err(error) };
-        let left = match self.store.time_left(entry, self.begin_request()).await {
-            Err(StoreError::Unsupported(_)) => None,
-            left => left?,
-        };
-        let (RefreshOutcome::Refreshed { .. }, Some(ttl)) = (refreshed, left) else {
-            return Err(error);
-        };
-        if ttl < SECOND {
-            return Err(error);
-        }
+        let begin_request = || self.begin_request();
+        let found = find_lease(&self.store, &wants, self.ttl, begin_request).await?;
+        let Some(EarlierLease { lease, entries, sent }) = found else { return Err(error) };
         tracing::warn!(keys = entries.len(), "using the lease of an earlier instance: {error}");
-        self.claim.record_adoption(Lease { id, ttl }, entries, sent);
+        self.claim.record_adoption(lease, entries, sent);
         Ok(())
     }
 
@@ -267,7 +244,7 @@ impl<S: Store> Registrar<S> {
             if let (Guard::Value(_), Ok(PutOutcome::Written(_))) = (&put.guard, &answer)
                 && let Some(before) = self.claim.rival(&put.key)
             {
-                tokio::spawn(watch_former_owner(self.store.clone(), before.clone()));
+                tokio::spawn(watch_former_holder(self.store.clone(), before.clone()));
             }
             match answer {
                 Ok(written) => self.claim.record_put(put, written, sent),
@@ -352,23 +329,5 @@ impl<S: Store> Registrar<S> {
             (report.version, report.keys, report.lease_until) = (version, keys, lease_until);
             changed
         });
-    }
-}
-
-/// After a takeover, checks that the former owner's lease ends. (v2 has no leases: there, a former
-/// owner that still runs fails to refresh its key and logs that itself.)
-async fn watch_former_owner<S: Store>(store: S, before: Entry) {
-    if before.lease == 0 {
-        return;
-    }
-    let Ok(Some(at_first)) = store.time_left(&before, default_deadline()).await else { return };
-    tokio::time::sleep(at_first + Duration::from_secs(1)).await;
-    let left = store.time_left(&before, default_deadline()).await;
-    if left.is_ok_and(|left| left.is_some_and(|left| !left.is_zero())) {
-        tracing::warn!(
-            key = %before.key,
-            "the former lease holder of a key that was taken over still refreshes its lease: two \
-             instances run under one name; stop one, or give each its own name"
-        );
     }
 }
