@@ -43,14 +43,13 @@ use self::publication::Publication;
 use self::render::RenderVerdict;
 use self::report::{GroupProgress, ReportFacts};
 use self::routing::Routing;
-use self::timing::{Debounce, Waits};
+use self::timing::{Debounce, Saves, Waits};
 use crate::acks::members::LoadBalancerKeys;
 use crate::apply::ledger::PendingStep;
 use crate::apply::pipeline::Pipeline;
 use crate::apply::step::StepOutcome;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
-use crate::install::write_pause;
 use crate::status::audit::Changes;
 use crate::status::change_summary::Routes;
 use crate::status::state::GroupState;
@@ -101,10 +100,7 @@ pub(crate) struct Agent<S> {
     probing: Probing,
     routing: Routing,
     publication: Publication,
-    /// The revision whose backends are saved for the next start.
-    saved: Option<Revision>,
-    /// No others are saved before this instant.
-    save_after: Option<Instant>,
+    saves: Saves,
     last_load: Option<Instant>,
     heartbeat: Heartbeat,
 }
@@ -125,8 +121,7 @@ impl<S: Store> Agent<S> {
             routing: Routing::after(state.as_ref()),
             publication: Publication::new(&group, parts.publish, parts.members, state),
             renderer: GroupRenderer::new(group, store, bookkeeping, known_backends),
-            saved: None,
-            save_after: None,
+            saves: Saves::default(),
             last_load: None,
             heartbeat,
         }
@@ -195,7 +190,7 @@ impl<S: Store> Agent<S> {
             debounce_ends: self.debounce.ends(),
             decide_again: self.decided.again(),
             probe_again: self.probing.next(),
-            save_again: self.save_after.filter(|_| self.to_save().is_some()),
+            save_again: self.saves.next().filter(|_| self.to_save().is_some()),
             old_generation_ends: self.pipeline.old_generation_ends(),
             waits_for_requests: self.pipeline.waits_for_requests(),
             last_load: self.last_load,
@@ -383,31 +378,30 @@ impl<S: Store> Agent<S> {
 
     /// Saves what is proven for the next start, if the last save is a while ago.
     async fn save_backends(&mut self) {
-        if self.save_after.is_some_and(|at| Instant::now() < at) {
+        if self.saves.next().is_some_and(|at| Instant::now() < at) {
             return;
         }
         if let Some(snapshot) = self.to_save() {
-            self.saved = Some(snapshot.revision);
             self.renderer.save(&snapshot).await;
             let backends = self.renderer.known().values().map(|known| known.backends().len());
-            self.save_after = Some(Instant::now() + write_pause(backends.sum()));
+            self.saves.done(snapshot.revision, backends.sum(), Instant::now());
         }
     }
 
     /// What is proven and not saved; nothing while any loss is uncertain.
     fn to_save(&self) -> Option<Arc<Snapshot>> {
         let snapshot = self.view.borrow().snapshot.clone()?;
-        let applied = self.applied();
         let is_settled = *self.decided.verdict() == RenderVerdict::Settled;
-        let is_new = applied == Some(snapshot.revision) && applied != self.saved;
-        (is_settled && is_new).then_some(snapshot)
+        let is_applied = self.applied() == Some(snapshot.revision);
+        let is_new = !self.saves.is_saved(snapshot.revision);
+        (is_settled && is_applied && is_new).then_some(snapshot)
     }
 
     /// Writes what is active to the files, and loads files in place that are not loaded yet;
     /// installs nothing new.
     async fn end(mut self) -> BTreeMap<String, KnownBackends> {
         self.pipeline.write_what_is_active().await;
-        self.save_after = None;
+        self.saves.allow_now();
         self.save_backends().await;
         if self.pipeline.pending(Instant::now()) == PendingStep::Reload {
             self.pipeline.step(Instant::now()).await;

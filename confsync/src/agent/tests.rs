@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 
-use common::handshake::Ack;
+use common::handshake::{Acceptance, Ack, DrainTimes};
 use common::model::Key;
 use common::store::Memory;
 use common::watch::{Options, follow};
@@ -35,6 +35,10 @@ struct AgentRig {
 
 impl AgentRig {
     async fn start(store: &Memory, sample: SampleConfdir) -> Self {
+        Self::after(Predecessor::default(), store, sample).await
+    }
+
+    async fn after(predecessor: Predecessor, store: &Memory, sample: SampleConfdir) -> Self {
         let group = sample.group();
         let proxy = Proxy::of(&group, None, None).await.unwrap();
         let targets = group.targets();
@@ -55,7 +59,7 @@ impl AgentRig {
             publish,
             liveness: Liveness::default(),
             again: Arc::clone(&again),
-            predecessor: Predecessor::default(),
+            predecessor,
             group,
         };
         let agent = tokio::spawn(Agent::new(parts).run(stop.clone()));
@@ -189,6 +193,91 @@ async fn the_last_backend_stays_and_who_waits_hears_that_too_few_are_left() {
     rig.applied(second).await;
     assert_eq!(rig.sample.dest().as_deref(), Some("127.0.0.1:10 "));
     assert!(rig.ack().unwrap().rejected.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accepted_loss_is_rendered_and_a_later_one_is_withheld_again() {
+    let store = Memory::new();
+    store.set(&path(&web(1)), "127.0.0.1:9");
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    rig.applied(store.revision()).await;
+    store.remove(&path(&web(1)));
+    rig.until(|state| state.trouble.is_some()).await;
+    let key = rig.members.bookkeeping().acceptance("app").unwrap();
+    let accept = |id: &str| Acceptance { id: id.into(), keys: [web(1)].into() };
+    store.set(&key, serde_json::to_vec(&accept("first")).unwrap());
+    let state = rig.until(|state| state.in_sync && state.trouble.is_none()).await;
+    assert_eq!((rig.sample.dest().as_deref(), state.backends.len()), (Some(""), 0));
+    let back = rig.set(&web(1), "127.0.0.1:9");
+    rig.applied(back).await;
+    store.remove(&path(&web(1)));
+    let state = rig.until(|state| state.trouble.is_some()).await;
+    assert!(state.trouble.unwrap().contains("no backend is registered"), "it covered one loss");
+    assert_eq!(rig.sample.dest().as_deref(), Some("127.0.0.1:9 "));
+}
+
+/// Both still accept connections; the one with a leave marker goes on purpose.
+#[tokio::test(start_paused = true)]
+async fn of_backends_that_vanish_at_once_those_with_a_leave_marker_are_not_retained() {
+    let store = Memory::new();
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = listeners.each_ref().map(|l| l.local_addr().unwrap().to_string());
+    store.set(&path(&web(1)), addresses[0].as_str());
+    store.set(&path(&web(2)), addresses[1].as_str());
+    store.set(&path(&web(3)), "127.0.0.1:9");
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    rig.applied(store.revision()).await;
+    let leaving = path(&web(1));
+    let bookkeeping = rig.members.bookkeeping().clone();
+    let (marker, value) = bookkeeping.leave_marker(&leaving, DrainTimes::default()).unwrap();
+    store.set(&marker, value);
+    store.cut();
+    store.remove(&leaving);
+    store.remove(&path(&web(2)));
+    store.heal();
+    let state = rig.until(|state| state.in_sync && state.revision == store.revision().0).await;
+    let kept: Vec<&str> = state.backends.keys().map(|key| &**key).collect();
+    assert_eq!(kept, [web(2), web(3)]);
+    assert_eq!(rig.ack().unwrap().retained, [web(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_verifies_what_its_predecessor_routed_to() {
+    let store = Memory::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    store.set(&path(&web(1)), listener.local_addr().unwrap().to_string());
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
+    rig.applied(store.revision()).await;
+    let state = Some(rig.state.borrow().clone());
+    let known_backends = rig.stopped().await;
+    store.remove(&path(&web(1)));
+    store.set(&path(&web(2)), "127.0.0.1:9");
+    let predecessor = Predecessor { known_backends, state };
+    let sample = SampleConfdir::new(BACKENDS, LIST);
+    let mut rig = AgentRig::after(predecessor, &store, sample).await;
+    let state = rig.applied(store.revision()).await;
+    let kept: Vec<&str> = state.backends.keys().map(|key| &**key).collect();
+    assert_eq!(kept, [web(1), web(2)], "all that was routed to vanished at once");
+    assert_eq!(rig.ack().unwrap().retained, [web(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_etcd_is_unreachable_a_backend_that_refuses_is_left_out_if_that_is_wanted() {
+    let store = Memory::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    store.set(&path(&web(1)), addr.as_str());
+    store.set(&path(&web(2)), "127.0.0.1:9");
+    let toml = format!("{BACKENDS}probe_when_stale = \"5s\"\n");
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(&toml, LIST)).await;
+    rig.applied(store.revision()).await;
+    let served = |state: &GroupState| state.backends.values().filter(|b| b.live).count();
+    store.cut();
+    rig.until(|state| state.stale.is_some() && state.in_sync && served(state) == 1).await;
+    assert_eq!(rig.sample.dest(), Some(format!("{addr} ")));
+    store.heal();
+    rig.until(|state| state.stale.is_none() && state.in_sync && served(state) == 2).await;
+    assert_eq!(rig.sample.dest(), Some(format!("{addr} 127.0.0.1:9 ")));
 }
 
 #[tokio::test(start_paused = true)]

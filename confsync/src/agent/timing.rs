@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use common::model::Revision;
 use tokio::time::Instant;
 
 use crate::apply::ledger::PendingStep;
+use crate::install::write_pause;
 
 /// How often to check whether the requests to members that left have ended, which no event reports.
 /// A drain waits for it, and most end soon: so often at first, and then after another quarter of
@@ -39,6 +41,35 @@ impl Debounce {
 
     pub(super) fn ends(&self) -> Option<Instant> {
         self.first_change.map(|first| first + self.span)
+    }
+}
+
+/// When the backends are saved for the next start: thousands of them not after each change.
+#[derive(Debug, Default)]
+pub(super) struct Saves {
+    last: Option<Revision>,
+    next: Option<Instant>,
+}
+
+impl Saves {
+    /// The backends of this revision, so many, were saved at `now`.
+    pub(super) fn done(&mut self, revision: Revision, backends: usize, now: Instant) {
+        self.last = Some(revision);
+        self.next = Some(now + write_pause(backends));
+    }
+
+    /// The end is near: nothing is saved later.
+    pub(super) fn allow_now(&mut self) {
+        self.next = None;
+    }
+
+    pub(super) fn is_saved(&self, revision: Revision) -> bool {
+        self.last == Some(revision)
+    }
+
+    /// No others are saved before this instant.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
     }
 }
 
@@ -98,6 +129,18 @@ mod tests {
             waits_for_requests: false,
             last_load: None,
         }
+    }
+
+    #[tokio::test]
+    async fn a_revision_is_saved_once_and_the_next_after_a_pause_or_at_the_end() {
+        let now = Instant::now();
+        let mut saves = Saves::default();
+        assert!(saves.next().is_none() && !saves.is_saved(Revision(7)));
+        saves.done(Revision(7), 1_000, now);
+        assert!(saves.is_saved(Revision(7)) && !saves.is_saved(Revision(8)));
+        assert_eq!(saves.next(), Some(now + write_pause(1_000)));
+        saves.allow_now();
+        assert!(saves.next().is_none() && saves.is_saved(Revision(7)));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Before etcd answers, or the confdir can be used: the child is started with the files that are
+//! Before etcd answers, or while the confdir cannot be used: the child is started with the files that are
 //! in place.
 
 use std::time::Duration;
@@ -72,10 +72,25 @@ impl EarlyChild<'_> {
             .context(ChildLeft(code))
     }
 
+    /// The nginx that can serve while the confdir cannot be used. Without one, a folder that is not
+    /// there is a mistake of the command line.
+    async fn supervised_nginx(
+        &self,
+        config: &RunConfig,
+        error: &ConfdirError,
+    ) -> anyhow::Result<Option<(&Child, Nginx)>> {
+        match (self.child, &self.argv) {
+            (Some(child), Some(argv)) => {
+                Ok(Some((child, Nginx::discover(Settings::default().with_argv(argv)).await?)))
+            }
+            _ if !config.confdir.join("conf.d").is_dir() => Err(Usage(error.to_string()).into()),
+            _ => Ok(None),
+        }
+    }
+
     /// The confdir cannot be used at the start: it is read again until it can, because people
     /// correct files. A supervised nginx is started with what is in place meanwhile, as far as it
-    /// accepts that. A folder that is not there is a mistake of the command line, unless an nginx
-    /// depends on us.
+    /// accepts that.
     pub(super) async fn wait_for_confdir(
         &self,
         config: &RunConfig,
@@ -83,15 +98,7 @@ impl EarlyChild<'_> {
         signals: &Signals,
         error: ConfdirError,
     ) -> anyhow::Result<Loaded> {
-        let supervised = match (self.child, &self.argv) {
-            (Some(child), Some(argv)) => {
-                Some((child, Nginx::discover(Settings::default().with_argv(argv)).await?))
-            }
-            _ if !config.confdir.join("conf.d").is_dir() => {
-                return Err(Usage(error.to_string()).into());
-            }
-            _ => None,
-        };
+        let supervised = self.supervised_nginx(config, &error).await?;
         let child_exited = || async {
             match &supervised {
                 Some((child, _)) => child.exited().await,
