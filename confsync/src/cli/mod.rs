@@ -4,6 +4,7 @@ mod accept;
 pub mod args;
 pub mod commands;
 pub mod completion;
+mod confd_flag_table;
 pub mod confd_flags;
 pub mod confd_toml;
 mod host;
