@@ -11,7 +11,7 @@ use super::*;
 use crate::cli;
 use crate::config::prepare;
 use crate::handshake::DrainResult;
-use crate::status::DrainStatus;
+use crate::status::{DrainStatus, ServiceStatus};
 
 const APACHE: &str = "--service apache --host 10.0.0.1 --port 80 --check none";
 
@@ -27,14 +27,18 @@ struct SidekickRig {
 
 impl SidekickRig {
     fn start(store: &Memory, more: &str) -> Self {
-        let line = format!("register run {APACHE} {more}");
+        Self::run(store, &format!("{APACHE} {more}"), Signals::none())
+    }
+
+    fn run(store: &Memory, flags: &str, signals: Signals) -> Self {
+        let line = format!("register run {flags}");
         let matches = cli::command().try_get_matches_from(line.split_whitespace()).unwrap();
         let (_, matches) = matches.subcommand().unwrap();
         let sources = ConfigSources::new(matches, &|_| None, "box-1".into());
         let config = sources.load().unwrap();
         let (publish, status) = watch::channel(SidekickStatus::default());
         let (weights, weight_changes) = mpsc::channel(1);
-        let (signals, manager) = (Signals::none(), ServiceManager::default());
+        let manager = ServiceManager::default();
         let parts = SidekickParts {
             probes: prepare(&config.services).unwrap(),
             config,
@@ -119,6 +123,69 @@ async fn healthy_is_registered_and_then_ready() {
     rig.ready().await;
     assert_eq!(rig.store.value(&key()).as_deref(), Some(&b"10.0.0.1:80"[..]));
     assert_eq!(rig.manager.last_status(), "/services/apache/10.0.0.1: registered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_instance_at_the_key_is_waited_for_and_then_replaced() {
+    let store = Memory::new();
+    store.set(&key(), "10.0.0.9:80");
+    let mut rig = SidekickRig::start(&store, "");
+    let is_rival = |s: &ServiceStatus| matches!(s.registration, KeyStatus::Rival { .. });
+    rig.until(|status| status.services.values().any(is_rival)).await;
+    let line = rig.manager.last_status();
+    assert!(line.contains("waiting, `10.0.0.9:80` is registered there"), "{line}");
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(store.value(&key()).as_deref(), Some(&b"10.0.0.9:80"[..]), "it is left alone");
+    store.remove(&key());
+    rig.ready().await;
+    assert_eq!(store.value(&key()).as_deref(), Some(&b"10.0.0.1:80"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_another_process_removes_is_registered_again() {
+    let store = Memory::new();
+    let mut rig = SidekickRig::start(&store, "--ttl 30s");
+    rig.ready().await;
+    store.remove(&key());
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(store.value(&key()).as_deref(), Some(&b"10.0.0.1:80"[..]), "by the next refresh");
+    rig.ready().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hangup_reads_the_file_again_and_a_bad_file_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("services.toml");
+    let service = |host: &str| {
+        format!("[[service]]\nservice = \"web\"\nhost = \"{host}\"\nport = 80\ncheck = \"none\"\n")
+    };
+    std::fs::write(&file, service("10.0.0.1")).unwrap();
+    let (hangup, hangups) = watch::channel(0);
+    let store = Memory::new();
+    let signals = Signals { hangups, ..Signals::none() };
+    let mut rig = SidekickRig::run(&store, &format!("--config {}", file.display()), signals);
+    rig.ready().await;
+    let registered = |store: &Memory| {
+        let of = |id: &str| store.value(&format!("/services/web/{id}").parse().unwrap()).is_some();
+        ["10.0.0.1", "10.0.0.2"].map(of)
+    };
+    assert_eq!(registered(&store), [true, false]);
+
+    std::fs::write(&file, "[[service]]\nservice = 1").unwrap();
+    hangup.send_modify(|count| *count += 1);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(registered(&store), [true, false], "a bad file");
+
+    std::fs::write(&file, service("10.0.0.1") + &service("10.0.0.2")).unwrap();
+    hangup.send_modify(|count| *count += 1);
+    rig.until(|status| status.services.len() == 2 && status.is_ready()).await;
+    assert_eq!(registered(&store), [true, true]);
+
+    std::fs::write(&file, service("10.0.0.2")).unwrap();
+    hangup.send_modify(|count| *count += 1);
+    rig.until(|status| status.services.len() == 1).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(registered(&store), [false, true], "what is no longer configured is removed");
 }
 
 /// In place: nobody sees the key go.

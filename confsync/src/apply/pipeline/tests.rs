@@ -125,6 +125,32 @@ async fn a_failed_load_stays_pending_and_is_retried_with_a_pause() {
 }
 
 #[tokio::test]
+async fn an_operator_who_asks_has_rejected_files_tried_again_at_once() {
+    let sample = SampleConfdir::new(&format!("{KEYS}check_cmd = \"test -e FOLDER/good\"\n"), "");
+    let mut pipeline = pipeline(&sample).await;
+    want(&mut pipeline, &sample, "one", 5);
+    assert!(is_rejected(&step(&mut pipeline).await));
+    sample.write("good", "");
+    let now = Instant::now();
+    assert_eq!(pipeline.step(now).await, StepOutcome::Idle, "what was rejected rests");
+    pipeline.try_again();
+    assert_eq!(pipeline.step(now).await, StepOutcome::Loaded);
+    assert_eq!((sample.dest().as_deref(), pipeline.status().rejection), (Some("one"), None));
+}
+
+#[tokio::test]
+async fn files_that_are_wanted_as_they_are_in_place_are_loaded_and_not_written() {
+    let sample = SampleConfdir::new(&format!("{KEYS}reload_cmd = \"touch FOLDER/loaded\"\n"), "");
+    sample.write("app.conf", "of an earlier run");
+    let mut pipeline = pipeline(&sample).await;
+    pipeline.want_what_is_in_place();
+    assert_eq!(step(&mut pipeline).await, StepOutcome::Loaded);
+    assert_eq!(sample.dest().as_deref(), Some("of an earlier run"));
+    assert!(sample.path("loaded").exists(), "the command was run");
+    assert_eq!(step(&mut pipeline).await, StepOutcome::Idle);
+}
+
+#[tokio::test]
 async fn the_minimum_interval_delays_the_second_load() {
     let sample = SampleConfdir::new(KEYS, "");
     let min_interval = Duration::from_secs(60);
