@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::model::{Key, Tree};
-use crate::store::{Etcd, Guard, Lease, Store, StoreError, default_deadline};
+use crate::store::{Guard, Lease, Store, StoreError, default_deadline};
 
 /// How often to look again while a right is missing, or etcd does not answer.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -51,17 +51,21 @@ impl fmt::Display for MissingRight {
     }
 }
 
-/// Which of these rights etcd denies.
+/// Which of these rights etcd denies; `api` is `v3` or `v2`, whose grants differ.
 ///
 /// # Errors
 /// When it does not answer all that is asked.
-pub async fn missing_of(store: &Etcd, rights: &[Right]) -> Result<Vec<MissingRight>, StoreError> {
+async fn missing_of<S: Store>(
+    store: &S,
+    api: &'static str,
+    rights: &[Right],
+) -> Result<Vec<MissingRight>, StoreError> {
     let mut missing = Vec::new();
     for right in rights {
         match ask(store, right).await {
             Ok(()) => {}
             Err(StoreError::Denied(_)) => {
-                missing.push(MissingRight { right: right.clone(), api: store.api() });
+                missing.push(MissingRight { right: right.clone(), api });
             }
             Err(error) => return Err(error),
         }
@@ -85,10 +89,10 @@ async fn ask<S: Store>(store: &S, right: &Right) -> Result<(), StoreError> {
 
 /// Warns of every right that is missing, again when others are, until none is. It does not
 /// stop anything: rights are granted by others, and what they are for may never be needed.
-pub async fn warn_until_granted(store: Etcd, rights: Vec<Right>) {
+pub async fn warn_until_granted<S: Store>(store: S, api: &'static str, rights: Vec<Right>) {
     let mut warned = Vec::new();
     loop {
-        match missing_of(&store, &rights).await {
+        match missing_of(&store, api, &rights).await {
             Ok(missing) => {
                 for one in missing.iter().filter(|one| !warned.contains(*one)) {
                     tracing::warn!("missing in etcd: {one}");

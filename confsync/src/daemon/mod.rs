@@ -34,7 +34,7 @@ use early::{EarlyChild, EndedEarly};
 use groups::{GroupEnvironment, ReloadGroups};
 use instance::Instance;
 use publication::{ProcessPublication, is_all_quiesced};
-use registration::{Registration, consumed_by};
+use registration::{Registration, consumed_by, introduction};
 use startup::Startup;
 
 use crate::acks::members::LoadBalancerKeys;
@@ -133,9 +133,11 @@ impl Daemon {
             about: publication.about.clone(),
             traffic,
         });
+        let (api, introduction) = (store.api(), introduction(&config));
+        let store = (store, api);
         Ok(Self {
             _instance: instance,
-            registration: Registration::start(store, members, &config),
+            registration: Registration::start(store, members, config.ttl, introduction),
             config,
             signals,
             child,

@@ -73,8 +73,8 @@ fn announce(members: &LoadBalancerKeys, before: &NameOwner, now: &NameOwner) {
         }
         (_, NameOwner::Rival(why)) => tracing::warn!(
             alias,
-            "not registered by this name: {why}; draining backends wait for the alias (the key of an instance \
-             that was killed elsewhere ends with its lease)"
+            "not registered by this name: {why}; draining backends wait for the alias (the key of \
+             an instance that was killed elsewhere ends with its lease)"
         ),
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use common::claim::KeyStatus;
 use common::handshake::Consumes;
 use common::metrics::EtcdUse;
-use common::model::Key;
+use common::model::{Key, Ttl};
 use common::registrar::{self, RegistrarReport};
 use common::rights::{Right, warn_until_granted};
 use common::runtime::{Gate, ListenAddress, hostname};
-use common::store::Etcd;
+use common::store::{Etcd, Store};
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -29,8 +29,9 @@ const JOIN: Duration = Duration::from_secs(3);
 const LEAVE: Duration = Duration::from_secs(1);
 
 /// The member key and the acknowledgements, and what etcd has confirmed of them.
-pub(super) struct Registration {
-    store: Etcd,
+pub(super) struct Registration<S = Etcd> {
+    store: S,
+    api: &'static str,
     members: LoadBalancerKeys,
     introduction: Introduction,
     registrar: JoinHandle<()>,
@@ -50,16 +51,29 @@ pub(super) struct RegistrationStatus {
     pub(super) etcd: EtcdUse,
 }
 
-impl Registration {
-    pub(super) fn start(store: Etcd, members: LoadBalancerKeys, config: &RunConfig) -> Self {
+impl<S: Store> Registration<S> {
+    pub(super) fn start(
+        (store, api): (S, &'static str),
+        members: LoadBalancerKeys,
+        ttl: Ttl,
+        introduction: Introduction,
+    ) -> Self {
         let tree = members.bookkeeping().members();
         let wants = paced(members.wants(), store.clone(), tree);
         let (report, registrar) =
-            registrar::start(store.clone(), config.ttl, wants, CancellationToken::new());
+            registrar::start(store.clone(), ttl, wants, CancellationToken::new());
         let (owner, name_owner) = channel::channel(NameOwner::default());
         tokio::spawn(name::keep(members.clone(), report.clone(), owner));
-        let introduction = introduction(config);
-        Self { store, members, introduction, registrar, report, name_owner, consumed_next: None }
+        Self {
+            store,
+            api,
+            members,
+            introduction,
+            registrar,
+            report,
+            name_owner,
+            consumed_next: None,
+        }
     }
 
     /// Writes the member key before anything is read, so that a backend that deregisters either
@@ -68,7 +82,7 @@ impl Registration {
     pub(super) async fn join(&self, resources: Vec<Consumes>) -> Gate {
         let joined = Gate::default();
         self.members.join(self.introduction.clone(), resources.clone());
-        tokio::spawn(warn_until_granted(self.store.clone(), self.rights(&resources)));
+        tokio::spawn(warn_until_granted(self.store.clone(), self.api, self.rights(&resources)));
         let joining =
             tokio::spawn(see_joined(self.members.clone(), self.report.clone(), joined.clone()));
         // If etcd does not answer in time, reading still waits for the gate, and the rest of the
@@ -102,23 +116,16 @@ impl Registration {
         own.chain(read).collect()
     }
 
-    /// What is known now.
-    pub(super) fn status(&mut self) -> RegistrationStatus {
-        let report = self.report.borrow_and_update().clone();
-        let key = self.members.key().ok();
-        let status = key.and_then(|key| report.keys.get(&key));
+    /// Whether etcd has confirmed the member key, and who else has our name.
+    fn owner(&mut self) -> (bool, Option<String>) {
+        let report = self.report.borrow_and_update();
+        let status = self.members.key().ok().and_then(|key| report.keys.get(&key));
+        let joined = matches!(status, Some(KeyStatus::Owned { .. }));
         let rival = match &*self.name_owner.borrow_and_update() {
             NameOwner::Rival(why) => Some(why.clone()),
             NameOwner::Unknown | NameOwner::Us => None,
         };
-        let etcd = EtcdUse {
-            api: self.store.api(),
-            endpoint: self.store.endpoint(),
-            requests: report.requests,
-            failures: report.failures,
-        };
-        let joined = matches!(status, Some(KeyStatus::Owned { .. }));
-        RegistrationStatus { joined, rival, etcd }
+        (joined, rival)
     }
 
     /// Resolves when etcd has confirmed or refused something.
@@ -151,7 +158,22 @@ impl Registration {
     }
 }
 
-fn introduction(config: &RunConfig) -> Introduction {
+impl Registration<Etcd> {
+    /// What is known now.
+    pub(super) fn status(&mut self) -> RegistrationStatus {
+        let (joined, rival) = self.owner();
+        let report = self.report.borrow();
+        let etcd = EtcdUse {
+            api: self.api,
+            endpoint: self.store.endpoint(),
+            requests: report.requests,
+            failures: report.failures,
+        };
+        RegistrationStatus { joined, rival, etcd }
+    }
+}
+
+pub(super) fn introduction(config: &RunConfig) -> Introduction {
     let host = hostname();
     let advertise = config.advertise.clone();
     let listen = config.status.as_ref().map(|server| &server.address);
@@ -188,8 +210,8 @@ async fn see_joined(
     if !confirmed {
         tracing::warn!(
             name = members.name(),
-            "not registered as a load balancer: draining backends do not wait for it. Is writing below \
-             --bookkeeping not allowed?"
+            "not registered as a load balancer: draining backends do not wait for it. Is writing \
+             below --bookkeeping not allowed?"
         );
     }
     joined.open();
@@ -222,7 +244,101 @@ fn with_trees_of(mut now: Vec<Consumes>, before: &[Consumes]) -> Vec<Consumes> {
 
 #[cfg(test)]
 mod tests {
+    use common::handshake::{Bookkeeping, Member};
+    use common::store::{Memory, Rights};
+
     use super::*;
+
+    fn consumes(tree: &str) -> Vec<Consumes> {
+        vec![Consumes { name: "web".into(), trees: vec![tree.into()] }]
+    }
+
+    fn start(store: &Memory) -> Registration<Memory> {
+        let bookkeeping = Bookkeeping::below(&"/confsync".parse().unwrap()).unwrap();
+        let members = LoadBalancerKeys::new("lb-1".into(), "i1".into(), None, bookkeeping);
+        let introduction = Introduction { host: "edge-1".into(), advertise: None, status: None };
+        Registration::start((store.clone(), "v3"), members, Ttl::DEFAULT, introduction)
+    }
+
+    fn key() -> Key {
+        "/confsync/members/lb-1".parse().unwrap()
+    }
+
+    fn member(store: &Memory) -> Option<Member> {
+        serde_json::from_slice(&store.value(&key())?).ok()
+    }
+
+    async fn opened(gate: &Gate) {
+        timeout(Duration::from_secs(600), gate.opened()).await.expect("the gate opens");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_member_key_is_there_before_the_gate_opens_and_says_at_the_end_that_we_left() {
+        let store = Memory::new();
+        let mut registration = start(&store);
+        opened(&registration.join(consumes("/services")).await).await;
+        assert_eq!(member(&store).unwrap().resources, consumes("/services"));
+        assert_eq!(registration.owner(), (true, None));
+        registration.leave(true).await;
+        assert!(member(&store).unwrap().left);
+
+        let registration = start(&store);
+        opened(&registration.join(consumes("/services")).await).await;
+        registration.leave(false).await;
+        assert!(!member(&store).unwrap().left, "its proxy routes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reading_waits_for_an_etcd_that_does_not_answer_and_not_for_one_that_refuses() {
+        let store = Memory::new();
+        store.cut();
+        let mut registration = start(&store);
+        let gate = registration.join(consumes("/services")).await;
+        assert!(!gate.is_open());
+        store.heal();
+        opened(&gate).await;
+        assert_eq!(registration.owner(), (true, None));
+
+        let store = Memory::new();
+        store.grant_rights(Rights::Read);
+        let mut registration = start(&store);
+        opened(&registration.join(consumes("/services")).await).await;
+        assert_eq!((registration.owner(), member(&store).is_none()), ((false, None), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_another_has_is_taken_as_soon_as_it_is_free() {
+        let store = Memory::new();
+        store.set(&key(), r#"{"host":"edge-9","version":"1","boot":"other","resources":[]}"#);
+        let mut registration = start(&store);
+        opened(&registration.join(consumes("/services")).await).await;
+        assert!(registration.owner().1.unwrap().contains("edge-9"));
+        assert_eq!(member(&store).unwrap().instance_id, "other", "it is left alone");
+        store.remove(&key());
+        let ours = async {
+            while !registration.owner().0 {
+                registration.changed().await;
+            }
+        };
+        timeout(Duration::from_secs(600), ours).await.expect("it is taken");
+        assert_eq!(member(&store).unwrap().instance_id, "i1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_routed_by_is_named_until_nothing_works_by_it() {
+        let store = Memory::new();
+        let mut registration = start(&store);
+        opened(&registration.join(consumes("/old")).await).await;
+        let gate = registration.join_anew(&consumes("/old"), consumes("/new")).await;
+        opened(&gate).await;
+        assert_eq!(member(&store).unwrap().resources[0].trees, ["/new", "/old"]);
+        registration.all_quiesced();
+        let new = |store: &Memory| member(store).is_some_and(|m| m.resources == consumes("/new"));
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(new(&store));
+    }
 
     #[test]
     fn the_status_page_is_found_where_it_can_be_reached() {

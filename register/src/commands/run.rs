@@ -63,7 +63,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         }
     };
     let _ = etcd.set(store.clone());
-    tokio::spawn(warn_until_granted(store.clone(), rights(&config)?));
+    tokio::spawn(warn_until_granted(store.clone(), store.api(), rights(&config)?));
     let parts = SidekickParts {
         config,
         probes,
