@@ -106,9 +106,9 @@ pub(super) struct LiveUpstream {
 pub struct LiveUpstreams {
     pub(super) folder: TableFolder,
     pub(super) upstreams: BTreeMap<String, LiveUpstream>,
-    /// How often it was looked what nginx has.
+    /// How often the members that nginx has were checked.
     pub(super) looks: u64,
-    /// The workers that have answered such a look.
+    /// The workers that have answered such a check.
     pub(super) seen_workers: BTreeSet<i32>,
 }
 
@@ -149,13 +149,35 @@ impl LiveUpstreams {
             folder: folder.path().to_owned(),
             source,
         };
+        self.open_table(upstream, members.len()).map_err(|e| files(&self.folder, e))?;
+        let Some(known) = self.upstreams.get_mut(upstream) else { return Ok(()) };
+        if known.is_known && known.members == *members {
+            return Ok(());
+        }
+        known.is_confirmed = false;
+        known.release_drained(&self.folder).map_err(|e| files(&self.folder, e))?;
+        known.leave(members, &self.folder).map_err(|e| files(&self.folder, e))?;
+        let full = |source| MembershipError::Full { upstream: upstream.to_owned(), source };
+        let late = known.join(members, Joins::NotBackAgain).map_err(full)?;
+        self.folder.commit(&mut known.table).map_err(|e| files(&self.folder, e))?;
+        if late {
+            sleep_until(Instant::now() + REJOIN_PAUSE).await;
+            known.join(members, Joins::All).map_err(full)?;
+            self.folder.commit(&mut known.table).map_err(|e| files(&self.folder, e))?;
+        }
+        known.is_known = true;
+        Ok(())
+    }
+
+    /// Opens the table of `upstream`, unless it is open, in place, and has room for so many members.
+    fn open_table(&mut self, upstream: &str, members: usize) -> io::Result<()> {
         if self.upstreams.get(upstream).is_some_and(|known| !known.table.is_in_place()) {
             tracing::warn!(upstream, folder = %self.folder.path().display(),
                 "the table of an upstream was removed by another process and is created again; nginx \
                  uses it after a reload");
             self.upstreams.remove(upstream);
         }
-        let capacity = self.folder.capacity_for(members.len());
+        let capacity = self.folder.capacity_for(members);
         if self.upstreams.get(upstream).is_some_and(|known| known.table.capacity < capacity) {
             tracing::info!(
                 upstream,
@@ -165,10 +187,8 @@ impl LiveUpstreams {
             self.upstreams.remove(upstream);
         }
         if !self.upstreams.contains_key(upstream) {
-            let table =
-                self.folder.table(upstream, members.len()).map_err(|e| files(&self.folder, e))?;
             let new = LiveUpstream {
-                table,
+                table: self.folder.table(upstream, members)?,
                 members: UpstreamMembers::default(),
                 is_known: false,
                 is_confirmed: false,
@@ -176,26 +196,6 @@ impl LiveUpstreams {
             };
             self.upstreams.insert(upstream.to_owned(), new);
         }
-        let Some(known) = self.upstreams.get_mut(upstream) else { return Ok(()) };
-        if known.is_known && known.members == *members {
-            return Ok(());
-        }
-        known.is_confirmed = false;
-        known.release_drained(&self.folder).map_err(|e| files(&self.folder, e))?;
-        known.leave(members, &self.folder).map_err(|e| files(&self.folder, e))?;
-        let late = known
-            .join(members, Joins::NotBackAgain)
-            .map_err(|source| MembershipError::Full { upstream: upstream.to_owned(), source })?;
-        self.folder.commit(&mut known.table).map_err(|e| files(&self.folder, e))?;
-        if late {
-            sleep_until(Instant::now() + REJOIN_PAUSE).await;
-            known.join(members, Joins::All).map_err(|source| MembershipError::Full {
-                upstream: upstream.to_owned(),
-                source,
-            })?;
-            self.folder.commit(&mut known.table).map_err(|e| files(&self.folder, e))?;
-        }
-        known.is_known = true;
         Ok(())
     }
 
@@ -371,8 +371,7 @@ fn check_addresses(
     members: &UpstreamMembers,
 ) -> Result<(), MembershipError> {
     let none = UpstreamMembers::default();
-    let new = known.unwrap_or(&none).changed_keys(members).filter_map(|key| members.get(key));
-    let mut new = new;
+    let mut new = known.unwrap_or(&none).changed_keys(members).filter_map(|key| members.get(key));
     match new.find(|member| host_and_port(&member.endpoint).is_none()) {
         None => Ok(()),
         Some(member) => Err(MembershipError::NoAddress {
