@@ -25,7 +25,7 @@ function connect() {
   source = new EventSource("events");
   source.onmessage = (event) => { link("good", "connected"); take(event.data); };
   source.onerror = () => {
-    if (source.readyState !== EventSource.CLOSED) return link("bad", "connection lost, connecting again");
+    if (source.readyState !== EventSource.CLOSED) return link("bad", "connection lost, reconnecting");
     clearTimeout(again);
     again = setTimeout(ask, heard ? 1000 : 0);
   };
@@ -37,15 +37,15 @@ async function ask() {
     const answer = await fetch("status", { cache: "no-store" });
     if (!answer.ok) throw new Error(answer.status);
     take(await answer.text());
-    link("wait", "too many browsers follow this page; this one asks every " + span(ASK));
+    link("wait", "too many browsers have this page open; this one polls every " + span(ASK));
   } catch {
-    link("bad", heard ? "connection lost, connecting again" : "no connection, connecting again");
+    link("bad", heard ? "connection lost, reconnecting" : "no connection, reconnecting");
   }
 }
 setInterval(() => {
   document.querySelectorAll("time").forEach(tick);
   document.querySelectorAll("li.left").forEach((row) => { if (now() - row.querySelector("time").dataset.at > GONE_FOR) row.remove(); });
-  if (heard && Date.now() - heard > 25000) { heard = Date.now(); link("bad", "nothing heard, connecting again"); connect(); }
+  if (heard && Date.now() - heard > 25000) { heard = Date.now(); link("bad", "no events received, reconnecting"); connect(); }
 }, 1000);
 byId("seek").addEventListener("input", () => { filter.q = byId("seek").value.trim(); writeFilter(); redraw(); });
 addEventListener("hashchange", () => { readFilter(); redraw(); });

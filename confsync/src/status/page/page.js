@@ -91,7 +91,7 @@ function headline(doc) {
   if (doc.stopping) return ["wait", "Stopping", "This load balancer is being taken down."];
   if (doc.stuck.length) return ["bad", "Stuck", doc.stuck.join(", ") + " does not answer. Restart this process."];
   if (!sets.length) return ["wait", "Waiting for etcd", doc.words[0].toUpperCase() + doc.words.slice(1) + "."];
-  if (any((set) => set.trouble && !set.live)) return ["bad", "Nothing is known to be active", "The proxy does not run, or did not load its files. It is tried again until it does."];
+  if (any((set) => set.trouble && !set.live)) return ["bad", "Nothing is known to be active", "The proxy does not run, or did not load its files. It is retried until it does."];
   if (any((set) => set.trouble)) return ["bad", "The newest change is not applied", "The previous configuration is served, with " + inRotation + "."];
   if (any((set) => !set.live && !set.wanted)) return ["wait", "Waiting for the first keys", doc.words];
   if (any((set) => set.stale)) return ["wait", "Serving what was known last", "etcd cannot be watched just now. " + inRotation + ", as last seen."];
@@ -119,7 +119,7 @@ function drains(doc) {
     return h("li", "", h("span", "", tag("wait", "draining")), h("span", "what", h("b", "", id), " of " + name, h("small", "", d.key)),
       h("span", "when", d.since ? age(d.since, "since %") : null, until));
   };
-  const made = h("section", "", h("div", "top", h("h2", "", "Drains"), h("span", "soft", old.length ? old.join(", ") : "no load balancer has requests of before")),
+  const made = h("section", "", h("div", "top", h("h2", "", "Drains"), h("span", "soft", old.length ? old.join(", ") : "no load balancer has old requests left")),
     h("ul", "rows", (doc.draining || []).map(drain)), waits.length ? h("ul", "rows", waits.map(wait)) : null);
   made.setAttribute("aria-label", "Drains");
   return made;

@@ -9,7 +9,7 @@ function stateOf(s, leaving) {
   return s.health === "down" ? ["bad", "unhealthy"] : ["wait", "starting"];
 }
 function confirmed(s, leaving) {
-  if (leaving && s.registration !== "absent") return "the key is taken away, so that no new request comes";
+  if (leaving && s.registration !== "absent") return "the key is removed, so that no new request comes";
   if (isHeld(s)) return "key written at revision " + s.registration.held_at_revision;
   if (typeof s.registration === "object") return "the key is " + s.registration.held_by;
   if (s.registration === "owed") return "not confirmed";
