@@ -4,6 +4,8 @@
 //!   [`config`] is what they mean, with all mistakes at once.
 //! * [`probe`] asks a backend once; [`health`] decides what the answers mean and
 //!   when to ask next (pure); [`prober`] does both for one service and publishes.
+//! * [`sidekick`] is the loop of `register run`: health becomes keys, and a signal a drain.
+//! * [`handshake`] waits for load balancers, which [`status`] shows with all the rest.
 //! * [`quiet`] waits for the connections to a backend, as the kernel sees them.
 //! * [`supervise`] runs the backend as a child, for `register run … -- COMMAND`.
 //! * [`commands`] are the subcommands.

@@ -10,8 +10,8 @@
 //! * refreshing a key wakes no watcher;
 //! * every call ends by its deadline, by an answer or by a [`StoreError`].
 //!
-//! It knows nothing of who writes a key or why (see [`crate::claim`]), and no flag of a
-//! command line: an error that a flag would cure is typed, and the daemons name the flag.
+//! It knows nothing of who writes a key or why (see [`crate::claim`]). Its errors name flags only
+//! of [`crate::settings::etcd`], which both daemons have.
 
 mod connect;
 mod discovery;
