@@ -121,7 +121,7 @@ async fn the_page_follows_the_backends() {
     assert_ne!(browser.eval(hero).await, grey);
     assert_eq!(browser.eval("window.stayed").await, true, "the page was loaded again");
     let asks = full_page(status, &mut browser).await;
-    assert!(asks.contains("asks every 10 s"), "{asks}");
+    assert!(asks.contains("polls every 10 s"), "{asks}");
     again.stop().await;
     second.stop().await;
 }
