@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use common::runtime::{Exit, Usage, exit_on};
-use common::settings::cli::{common_command, parse, subcommand_first};
+use common::settings::cli::{as_written, common_command, parse, subcommand_first};
 use confsync::cli::args::command;
 use confsync::cli::commands;
 use confsync::cli::completion::with_resources;
@@ -13,13 +13,13 @@ use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let program = command();
-    let words = subcommand_first(&program, std::env::args_os().collect());
-    let words = match confd_words(words) {
+    let written: Vec<_> = std::env::args_os().collect();
+    let words = match confd_words(subcommand_first(&program, written.clone())) {
         Ok(words) => words,
         Err(mistake) => return exit_on(Err(Usage(mistake).into())),
     };
     match parse(&program, words) {
-        Ok(matches) => exit_on(run(&matches)),
+        Ok(matches) => exit_on(as_written(&program, &written, run(&matches))),
         Err(code) => code,
     }
 }

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use common::runtime::{Exit, exit_on};
-use common::settings::cli::{common_command, parse};
+use common::settings::cli::{as_written, common_command, parse};
 use register::{cli, commands};
 
 fn main() -> ExitCode {
-    match parse(&cli::command(), std::env::args_os().collect()) {
-        Ok(matches) => exit_on(dispatch(&matches)),
+    let (program, words): (_, Vec<_>) = (cli::command(), std::env::args_os().collect());
+    match parse(&program, words.clone()) {
+        Ok(matches) => exit_on(as_written(&program, &words, dispatch(&matches))),
         Err(code) => code,
     }
 }

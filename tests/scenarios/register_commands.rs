@@ -176,7 +176,7 @@ async fn mistakes_are_named_before_anything_starts() {
     let good = ["--service", "apache", "--host", "10.0.0.1", "--port", "80"];
     let empty_host = ["--service", "apache", "--host", "", "--port", "80"];
     let empty_port = ["--service", "apache", "--host", "10.0.0.1", "--port", ""];
-    let cases: [(&[&str], &[&str], &str); 8] = [
+    let cases: [(&[&str], &[&str], &str); 11] = [
         (&empty_host, &[], "--host is empty; is a variable in the unit file unset?"),
         (&empty_port, &[], "--port is empty; is a variable in the unit file unset?"),
         (&good, &["--check", "http:///health"], "has no host"),
@@ -184,6 +184,10 @@ async fn mistakes_are_named_before_anything_starts() {
         (&good, &["--check", "exec:/nowhere/check"], "`/nowhere/check` cannot be executed"),
         (&good, &["--etcd", ""], "--etcd is empty"),
         (&good, &["--id", "a/b"], "--id"),
+        // By the name that was written: etcdctl's, or a former one.
+        (&good, &["--etcd", "a:1", "--cert", "/x"], "error: --cert needs --etcd-key as well"),
+        (&good, &["--endpoints", ""], "error: --endpoints is empty"),
+        (&good, &["--prefix", "/a//b"], "error: --prefix: `/a//b` has an empty"),
         (&good, &["--host", "0.0.0.0"], "cannot be used multiple times"),
     ];
     for (flags, more, says) in cases {

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command};
 pub use clap_complete::Shell;
 
-use crate::runtime::{Exit, exit_on, print, print_error, printed};
+use crate::runtime::{Exit, Usage, exit_on, print, print_error, printed};
 
 /// With `version` and `completion`, whose names every tool of this kind has.
 #[must_use]
@@ -49,7 +49,10 @@ pub fn parse(program: &Command, words: Vec<OsString>) -> Result<ArgMatches, Exit
             }
             match error.kind() {
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => printed(error.print()),
-                _ => print_error(mistake(program, &words, &error)),
+                _ => {
+                    let text = mistake(program, &words, &error);
+                    print_error(with_written_names(program, &words, &text));
+                }
             }
             Err(Exit::Usage.into())
         }
@@ -81,6 +84,62 @@ fn mistake(program: &Command, words: &[OsString], error: &clap::Error) -> String
     let command = words.find_map(|word| program.find_subcommand(&*word));
     let command = command.map(|command| format!(" {}", command.get_name())).unwrap_or_default();
     format!("{text}; see {}{command} --help", program.get_name())
+}
+
+/// Mistakes by the names of the flags that stand in `words`: who wrote `--cacert` looks for that,
+/// not for `--etcd-ca`.
+#[must_use]
+pub fn as_written<T>(
+    program: &Command,
+    words: &[OsString],
+    outcome: anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    outcome.map_err(|error| match error.downcast::<Usage>() {
+        Ok(Usage(text)) => Usage(with_written_names(program, words, &text)).into(),
+        Err(error) => error,
+    })
+}
+
+/// The text with a flag's other name where that, and not its own, is among the words.
+fn with_written_names(program: &Command, words: &[OsString], text: &str) -> String {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let flags: Vec<&str> = words
+        .iter()
+        .take_while(|word| **word != "--")
+        .filter(|word| word.starts_with('-'))
+        .map(|word| word.split_once('=').map_or(&**word, |(flag, _)| flag))
+        .collect();
+    let command = words.iter().find_map(|word| program.find_subcommand(&**word));
+    // A command line of confd has none.
+    let commands = program
+        .get_subcommands()
+        .filter(|one| command.is_none_or(|command| command.get_name() == one.get_name()));
+    let mut text = text.to_owned();
+    for arg in commands.flat_map(Command::get_arguments) {
+        let Some(own) = arg.get_long() else { continue };
+        let others = arg.get_all_aliases().unwrap_or_default();
+        let names = |flag: &str, name: &str| flag.trim_start_matches('-') == name;
+        let written = |flag: &&&str| others.iter().any(|other| names(flag, other));
+        if let Some(written) = flags.iter().find(written)
+            && !flags.iter().any(|flag| names(flag, own))
+        {
+            text = with_flag(&text, &format!("--{own}"), written);
+        }
+    }
+    text
+}
+
+/// The text with another flag for this one; a longer flag that begins alike stays.
+fn with_flag(text: &str, flag: &str, other: &str) -> String {
+    let goes_on = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let (mut new, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once(flag) {
+        let is_it = !before.ends_with(goes_on) && !after.starts_with(goes_on);
+        new.push_str(before);
+        new.push_str(if is_it { other } else { flag });
+        rest = after;
+    }
+    new + rest
 }
 
 /// What a program adds to the completion of a shell.
@@ -226,6 +285,28 @@ mod tests {
         ] {
             assert_eq!(message(line), format!("error: {text}"));
         }
+    }
+
+    #[test]
+    fn a_mistake_is_reported_by_the_name_that_was_written() {
+        let of = |line: &str, text: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            with_written_names(&program(), &words, text)
+        };
+        let text = "--the-port is `x`; --the-port-2 and a--the-port are others (--the-port)";
+        let other = "--old-port is `x`; --the-port-2 and a--the-port are others (--old-port)";
+        assert_eq!(of("x run --old-port x", text), other);
+        assert_eq!(of("x --old-port=x run", text), other);
+        assert_eq!(of("x -old-port x", "--the-port"), "-old-port", "as confd has them");
+        for line in ["x run --the-port x", "x run", "x run -- --old-port x"] {
+            assert_eq!(of(line, text), text, "{line}");
+        }
+        let words = ["x", "run", "--old-port", "x"].map(OsString::from);
+        let outcome = |error: anyhow::Error| as_written(&program(), &words, Err::<(), _>(error));
+        let usage = outcome(Usage("--the-port is bad".to_owned()).into()).unwrap_err();
+        assert_eq!(usage.downcast::<Usage>().unwrap(), Usage("--old-port is bad".to_owned()));
+        let other = outcome(anyhow::anyhow!("--the-port is open")).unwrap_err();
+        assert_eq!(other.to_string(), "--the-port is open");
     }
 
     #[test]

@@ -181,10 +181,10 @@ impl Setting {
         format!("--{}", dashed(self.name))
     }
 
-    /// Whether a file means this setting by `name`.
+    /// The name by which a file means this setting, if `name` is one.
     #[must_use]
-    pub fn is_named(&self, name: &str) -> bool {
-        self.name == name || self.old_names.contains(&name)
+    pub fn named(&self, name: &str) -> Option<&'static str> {
+        std::iter::once(&self.name).chain(self.old_names).find(|own| **own == name).copied()
     }
 
     /// Whether several values may be given.

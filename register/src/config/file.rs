@@ -108,7 +108,8 @@ impl ServicesFileReader<'_> {
         for (key, value) in in_order(table) {
             let at = self.line(key.span().start);
             let written = key.get_ref().as_ref();
-            let Some(setting) = in_file().find(|setting| setting.is_named(written)) else {
+            let named = |setting: &&'static Setting| Some((*setting, setting.named(written)?));
+            let Some((setting, name)) = in_file().find_map(|setting| named(&setting)) else {
                 let near = nearest(written, in_file().map(|setting| setting.name));
                 mistakes.add(at, format!("`{}` is unknown{near}", written.escape_debug()));
                 continue;
@@ -119,8 +120,8 @@ impl ServicesFileReader<'_> {
                 (Scope::Identity, true) => mistakes
                     .add(at, format!("`{written}` is for one service: write it in `[[service]]`")),
                 _ => {
-                    for text in texts(setting, value.get_ref(), &at, mistakes) {
-                        let place = Place::File { at: at.clone(), name: setting.name, default };
+                    for text in texts((setting, name), value.get_ref(), &at, mistakes) {
+                        let place = Place::File { at: at.clone(), name, default };
                         layer.add(setting, text, place);
                     }
                 }
@@ -131,8 +132,12 @@ impl ServicesFileReader<'_> {
 }
 
 /// A value's texts, as they could have been written after the flag.
-fn texts(setting: &Setting, value: &DeValue<'_>, at: &str, mistakes: &mut Mistakes) -> Vec<String> {
-    let name = setting.name;
+fn texts(
+    (setting, name): (&Setting, &str),
+    value: &DeValue<'_>,
+    at: &str,
+    mistakes: &mut Mistakes,
+) -> Vec<String> {
     let read = match value {
         DeValue::Array(values) if setting.takes_many() => {
             values.iter().map(|value| scalar(value.get_ref())).collect()

@@ -314,3 +314,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_mistake_in_a_file_has_the_name_that_stands_there() {
+    let of = |key: &str, value: &str| {
+        file(&format!(
+            "[[service]]\nservice = \"a\"\nhost = \"10.0.0.1\"\nport = 1\n{key} = {value}"
+        ))
+        .unwrap_err()
+    };
+    for key in ["prefix", "services"] {
+        let wrong = of(key, "\"/a//b\"");
+        assert!(wrong.starts_with(&format!("services.toml line 5, `{key}`: ")), "{wrong}");
+        let wrong = of(key, "[1]");
+        assert!(wrong.contains(&format!("`{key}` must be")), "{wrong}");
+    }
+}
