@@ -136,6 +136,28 @@ async fn a_backend_that_the_template_leaves_out_is_not_counted_in_rotation() {
     assert_eq!(live(status).await, (true, vec![true, true]));
 }
 
+/// A template that writes other addresses than etcd has: which backends it uses cannot be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_whose_addresses_are_mapped_count_by_their_keys() {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let backend = Backend::start(&lab, "one").await;
+    // What etcd has is an address of another network.
+    etcd.ctl(Api::V3).put("/services/apache/one", "192.0.2.1:80").await;
+    let nginx = Nginx::prepare(&lab);
+    let confdir = Confdir::tutorial(&lab, &nginx);
+    confdir.edit("templates/nginx.tmpl", |text| {
+        text.replace("server {{ . }};", &format!("server {};", backend.address()))
+    });
+    let status = lab.free();
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
+    let confsync = confsync.flag("--status", status.to_string()).supervising(&nginx).start();
+    confsync.ready().await;
+    is(200, status, "1 backend in rotation (by their keys) at").await;
+    assert_eq!(live(status).await, (true, vec![true]));
+    is_documented(status).await;
+}
+
 /// A value makes nginx refuse the file, and goes away again: what is wanted is what is
 /// live all along, so no load comes that could end the trouble.
 #[tokio::test(flavor = "multi_thread")]

@@ -48,6 +48,14 @@ fn check_segment(segment: &str) -> Result<(), KeyError> {
     Ok(())
 }
 
+/// Whether a service's name can be the name of an upstream in nginx and of a backend in HAProxy:
+/// letters, digits, `_`, `-` and `.`, a letter or digit first. As a key, more is possible.
+#[must_use]
+pub fn is_upstream_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
+}
+
 /// Slashes at the ends are optional, for people write both forms; between them everything has
 /// to be right.
 fn clean(text: &str) -> Result<String, KeyError> {
@@ -178,6 +186,16 @@ mod tests {
         assert_eq!(services.strip("/services2/apache"), None);
         assert_eq!(services.strip("/services"), None);
         assert_eq!(services.strip("/services/"), None);
+    }
+
+    #[test]
+    fn an_upstream_has_a_plain_name() {
+        for name in ["web", "a.b-c_d", "1"] {
+            assert!(is_upstream_name(name), "{name}");
+        }
+        for name in ["", "my app", "caf\u{e9}", "a:b", "a{b", "a;b", "a$b", "-x", "_x", "a/b"] {
+            assert!(!is_upstream_name(name), "{name}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod ttl;
 pub use backend::{Backend, BackendError, MAX_WEIGHT};
 pub use count::plural;
 pub use endpoint::{Endpoint, EndpointError, Host, HostError, port};
-pub use key::{Key, KeyError, Prefix};
+pub use key::{Key, KeyError, Prefix, is_upstream_name};
 pub use snapshot::{Change, Entry, Revision, Snapshot, Tree, changed_keys};
 pub use span::{SpanError, format_span, parse_span};
 pub use stored_value::StoredValue;

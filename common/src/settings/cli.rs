@@ -88,7 +88,9 @@ fn mistake(program: &Command, words: &[OsString], error: &clap::Error) -> String
 
 /// Mistakes by the names of the flags that stand in `words`: who wrote `--cacert` looks for that,
 /// not for `--etcd-ca`.
-#[must_use]
+///
+/// # Errors
+/// Those of `outcome`.
 pub fn as_written<T>(
     program: &Command,
     words: &[OsString],

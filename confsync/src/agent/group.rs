@@ -122,7 +122,9 @@ impl<S: Store> GroupRenderer<S> {
             let RenderedResource { file, retained, withheld: cause } = rendered;
             let prefix = &program.resource.reading.prefix;
             let left_out = last.unwritten.update(&file.text, &seen.backends, prefix);
-            unwritten.insert(name.clone(), left_out.clone());
+            if let Some(keys) = left_out {
+                unwritten.insert(name.clone(), keys.clone());
+            }
             withheld = cause.map(|cause| self.named(program, cause)).or(withheld);
             files.push(file);
             rejected.set(name, seen.rejected.clone());
@@ -190,6 +192,13 @@ impl<S: Store> GroupRenderer<S> {
 
     pub(super) fn rejected(&self) -> &Rejections {
         &self.rejected
+    }
+
+    /// Whether the backends of a resource count by their keys, because its file names none of them.
+    pub(super) fn counts_by_keys(&self, resource: &str) -> bool {
+        let has_backends =
+            self.known.get(resource).is_some_and(|known| !known.backends().is_empty());
+        has_backends && self.last.contains_key(resource) && !self.unwritten.contains_key(resource)
     }
 
     /// Where requests are to go.

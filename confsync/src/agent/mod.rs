@@ -353,7 +353,8 @@ impl<S: Store> Agent<S> {
         // What was routed to last is routed to only while that is still proven.
         let is_proven = pipeline.active.is_some() || progress.active_before.is_some();
         let served = self.routing.served().filter(|_| is_proven);
-        self.publication.show(&facts, self.renderer.known(), served);
+        let by_keys = |resource: &str| self.renderer.counts_by_keys(resource);
+        self.publication.show(&facts, self.renderer.known(), by_keys, served);
     }
 
     fn progress(&mut self) -> GroupProgress {

@@ -82,11 +82,13 @@ impl Publication {
         }
     }
 
-    /// Shows the state. `served`: what is proven to be routed to.
+    /// Shows the state. `by_keys`: of a resource, whether its backends count by their keys.
+    /// `served`: what is proven to be routed to.
     pub(super) fn show(
         &mut self,
         facts: &ReportFacts<'_>,
         known: &BTreeMap<String, KnownBackends>,
+        by_keys: impl Fn(&str) -> bool,
         served: Option<&Routes>,
     ) {
         let now = SystemTime::now();
@@ -94,7 +96,8 @@ impl Publication {
         self.pending_since = is_pending.then(|| self.pending_since.unwrap_or(now));
         let backends = self.backends.update(known, served, now);
         let resource = |program: &CompiledResource| {
-            resource_state(program, self.backends.services_of(&program.resource.name))
+            let name = &program.resource.name;
+            resource_state(program, self.backends.services_of(name), by_keys(name))
         };
         let resources = facts.group.programs.iter().map(resource).collect();
         let loads_before = self.before.as_ref().map_or(&[][..], |before| &before.loads);

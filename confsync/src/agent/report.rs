@@ -175,9 +175,10 @@ impl ReportFacts<'_> {
 pub(super) fn resource_state(
     program: &CompiledResource,
     services: Vec<ServiceState>,
+    counted_by_keys: bool,
 ) -> ResourceState {
     let name = program.resource.name.clone();
-    ResourceState { name, file: dest(program), template: src(program), services }
+    ResourceState { name, file: dest(program), template: src(program), services, counted_by_keys }
 }
 
 fn dest(program: &CompiledResource) -> String {

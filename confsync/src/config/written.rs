@@ -1,7 +1,9 @@
 //! Which of a resource's backends its file names. A template may leave some out, by zone or by
 //! name, and a backend that is not in the file gets no request. Pure.
 //!
-//! What must hold: a backend counts as left out only where that is certain. One is written if a
+//! What must hold: a backend counts as left out only where that is certain. It is not where none of
+//! them is named: the template may make other texts of the addresses, by a map of networks or a
+//! hash, and who of them is in the file cannot be told. A backend is written if a
 //! word of the template names its service, or if its address stands anywhere in the text; for a
 //! host that is a name, the text may have what it resolves to.
 
@@ -28,13 +30,14 @@ pub struct UnwrittenBackends {
 }
 
 impl UnwrittenBackends {
-    /// The keys of those of `backends` that `text` does not name.
+    /// The keys of those of `backends` that `text` does not name; `None` if it names none of them,
+    /// so that nothing can be told.
     pub fn update(
         &mut self,
         text: &RenderedText,
         backends: &Backends,
         prefix: &Prefix,
-    ) -> &BTreeSet<Arc<str>> {
+    ) -> Option<&BTreeSet<Arc<str>>> {
         let digest = Some(digest(text));
         if self.text != digest {
             self.text = digest;
@@ -53,7 +56,8 @@ impl UnwrittenBackends {
             };
         }
         self.backends = backends.clone();
-        &self.keys
+        let is_any_named = backends.is_empty() || self.keys.len() < backends.len();
+        is_any_named.then_some(&self.keys)
     }
 }
 
@@ -201,8 +205,10 @@ mod tests {
     }
 
     fn is_written(addr: &str, written: &str) -> bool {
-        let backends = backends(&[("/services/web/1", addr)]);
-        UnwrittenBackends::default().update(&text(written), &backends, &root()).is_empty()
+        // Another, so that the text is known to have addresses.
+        let backends = backends(&[("/services/web/1", addr), ("/services/web/2", "10.8.8.8:8")]);
+        let text = text(&format!("{written}\n10.8.8.8:8"));
+        UnwrittenBackends::default().update(&text, &backends, &root()).unwrap().is_empty()
     }
 
     #[test]
@@ -244,8 +250,22 @@ mod tests {
         let all =
             backends(&[("/services/web/1", "10.0.0.1:80"), ("/services/api/1", "10.0.0.2:80")]);
         let mut unwritten = UnwrittenBackends::default();
-        let keys: Vec<_> = unwritten.update(&rendered, &all, &root()).iter().cloned().collect();
+        let keys: Vec<_> =
+            unwritten.update(&rendered, &all, &root()).unwrap().iter().cloned().collect();
         assert_eq!(keys, ["/services/api/1".into()]);
+    }
+
+    /// A map of networks, or a hash: the file has other texts.
+    #[test]
+    fn where_no_address_is_written_nothing_can_be_told() {
+        let all =
+            backends(&[("/services/web/1", "10.0.0.1:80"), ("/services/web/2", "10.0.0.2:80")]);
+        let mut unwritten = UnwrittenBackends::default();
+        let mapped = text("server 192.168.0.1:80; server 192.168.0.2:80;");
+        assert_eq!(unwritten.update(&mapped, &all, &root()), None);
+        let one = text("server 192.168.0.1:80; server 10.0.0.2:80;");
+        assert_eq!(unwritten.update(&one, &all, &root()).unwrap().len(), 1);
+        assert!(unwritten.update(&mapped, &Backends::new(), &root()).unwrap().is_empty());
     }
 
     proptest! {
@@ -267,8 +287,8 @@ mod tests {
                     .collect();
                 let (all, text) = (backends(&all), text(TEXTS[nth]));
                 let mut anew = UnwrittenBackends::default();
-                let expected = anew.update(&text, &all, &root()).clone();
-                prop_assert_eq!(following.update(&text, &all, &root()), &expected);
+                let expected = anew.update(&text, &all, &root()).cloned();
+                prop_assert_eq!(following.update(&text, &all, &root()), expected.as_ref());
             }
         }
     }

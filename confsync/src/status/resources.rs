@@ -17,6 +17,9 @@ pub struct ResourceState {
     pub template: String,
     /// Its services; none for a resource that is made of settings.
     pub services: Vec<ServiceState>,
+    /// Its file names none of its backends' addresses, so which of them it writes cannot be told:
+    /// all count.
+    pub counted_by_keys: bool,
 }
 
 /// One service of a resource, in numbers.

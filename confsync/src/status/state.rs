@@ -230,7 +230,12 @@ impl GroupState {
                     0 => String::new(),
                     unused => format!(" and {unused} not used"),
                 };
-                format!("{}: {what}{unused} at revision {}", self.name, self.applied)
+                // Which of them are in the file is not known.
+                let by_keys = match self.resources.iter().any(|r| r.counted_by_keys) {
+                    true => " (by their keys)",
+                    false => "",
+                };
+                format!("{}: {what}{unused}{by_keys} at revision {}", self.name, self.applied)
             }
             (None, false, true) => format!("{}: applying revision {}", self.name, self.revision),
             (None, false, false) => format!("{}: waiting for the keys in etcd", self.name),

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::model::{
-    Backend, Endpoint, Host, HostError, Key, KeyError, MAX_WEIGHT, Prefix, format_span, port,
+    Backend, Endpoint, Host, HostError, Key, KeyError, MAX_WEIGHT, Prefix, format_span,
+    is_upstream_name, port,
 };
 use common::settings::{Mistakes, Reader, Setting};
 
@@ -89,7 +90,11 @@ pub(super) fn target(
     // With a bad prefix the name is looked at all the same, for its own mistakes.
     let prefix = prefix.or_else(|| "/services".parse().ok())?;
     let folder = from.need(&SERVICE, "the service's name, such as `apache`", |text| {
-        prefix.folder(text).map(|folder| (text.to_owned(), folder))
+        if text.trim() != text {
+            return Err(format!("`{}` begins or ends with a space", text.escape_debug()));
+        }
+        let folder = prefix.folder(text).map_err(|e| e.to_string())?;
+        Ok((text.to_owned(), folder))
     });
     let why = "the address where load balancers reach this instance \
                (COREOS_PRIVATE_IPV4 is used if it is set)";
@@ -98,7 +103,7 @@ pub(super) fn target(
     let (Some((service, folder)), Some(host), Some(port)) = (folder, host, port) else {
         return None;
     };
-    notes.extend(advice_on(&host));
+    notes.extend(advice_on(&host).into_iter().chain(advice_on_service(&service)));
     let addr = Endpoint::new(host, port).ok()?;
     // Without an id it is the host that makes a bad key.
     let key = if from.is_given(&ID) {
@@ -145,6 +150,18 @@ fn advice_on(host: &Host) -> Option<String> {
         format!(
             "the host {host} is a loopback address: only a load balancer on this machine can \
              reach it"
+        )
+    })
+}
+
+/// A template may read any key, and has to find another name for its upstream then.
+fn advice_on_service(name: &str) -> Option<String> {
+    (!is_upstream_name(name)).then(|| {
+        format!(
+            "the service name `{}` cannot name an upstream: `upstream` and `servers` in templates \
+             reject it, and so does HAProxy; use letters, digits, `_`, `-` and `.`, a letter or \
+             digit first",
+            name.escape_debug()
         )
     })
 }

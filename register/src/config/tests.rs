@@ -330,3 +330,23 @@ fn a_mistake_in_a_file_has_the_name_that_stands_there() {
         assert!(wrong.contains(&format!("`{key}` must be")), "{wrong}");
     }
 }
+
+#[test]
+fn a_service_name_that_no_upstream_can_have_is_said_at_the_start() {
+    let named = |name: &str| {
+        let text = format!("[[service]]\nservice = \"{name}\"\nhost = \"10.0.0.1\"\nport = 1\n");
+        file(&text)
+    };
+    for name in ["web", "web-2.a_b"] {
+        assert!(named(name).unwrap().notes.is_empty(), "{name}");
+    }
+    for name in ["my app", "caf\u{e9}", "a;b", "a:b", "_x"] {
+        let notes = named(name).unwrap().notes.join("\n");
+        assert!(notes.contains(&format!("`{name}` cannot name an upstream")), "{notes}");
+    }
+    for name in [" ", "web ", "\u{a0}web"] {
+        let wrong = named(name).unwrap_err();
+        assert!(wrong.starts_with("services.toml line 2, `service`"), "{wrong}");
+        assert!(wrong.ends_with("begins or ends with a space"), "{wrong}");
+    }
+}

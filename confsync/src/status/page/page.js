@@ -103,9 +103,11 @@ function headline(doc) {
   const but = rejected ? " " + plural(rejected, "value") + " in etcd " + (rejected === 1 ? "is" : "are") + " rejected." : "";
   const unused = backends.filter((b) => b.unused).length;
   const left = unused ? " " + plural(unused, "backend") + (unused === 1 ? " is" : " are") + " not used: no template writes " + (unused === 1 ? "its" : "their") + " address." : "";
+  const byKeys = sets.flatMap((set) => set.resources).filter((r) => r.counted_by_keys).map((r) => r.file);
+  const told = byKeys.length ? " Counted by their keys: " + byKeys.join(", ") + " has none of the backends' addresses, so which of them it uses cannot be told." : "";
   const about = any((set) => set.resources.some((r) => r.services.length));
   if (!wanted && about) return ["wait", "No backends", "None is registered, so clients are told to come back later." + but + join];
-  return [join || but ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + left + but + join];
+  return [join || but ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + left + told + but + join];
 }
 function drains(doc) {
   const waits = doc.sets.flatMap((set) => set.traffic.filter((t) => t.leaving));

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::model::is_upstream_name;
+
 use super::{Call, Fault, Function, FunctionResult, Ty, text};
 use crate::template::value::Value;
 
@@ -59,10 +61,8 @@ impl Mark {
 /// Checks that a name is valid for an upstream of nginx, and does not lead out of the services'
 /// folder.
 pub(in crate::template) fn check(service: &str) -> Result<(), Fault> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let mut parts = service.strip_prefix('/').unwrap_or(service).split('/');
-    let good = |part: &str| part.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if service.len() <= 200 && parts.all(|part| good(part) && part.chars().all(plain)) {
+    if service.len() <= 200 && parts.all(is_upstream_name) {
         return Ok(());
     }
     let shown: String = service.chars().take(80).collect();
