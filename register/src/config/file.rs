@@ -109,7 +109,7 @@ impl ServicesFileReader<'_> {
             let at = self.line(key.span().start);
             let written = key.get_ref().as_ref();
             let named = |setting: &&'static Setting| Some((*setting, setting.named(written)?));
-            let Some((setting, name)) = in_file().find_map(|setting| named(&setting)) else {
+            let Some((setting, name)) = in_file().find_map(named) else {
                 let near = nearest(written, in_file().map(|setting| setting.name));
                 mistakes.add(at, format!("`{}` is unknown{near}", written.escape_debug()));
                 continue;
