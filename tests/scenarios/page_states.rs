@@ -156,6 +156,9 @@ async fn the_page_can_be_read_in_every_state() {
 
     etcd.stop().await;
     scene.shows("Serving what was known last").await;
+    scene.shows("etcd not watched").await;
+    // What others said in etcd may be over.
+    scene.shows("the last revision that each applied · as last seen in etcd").await;
     scene.looks_right("etcd-away").await;
 }
 

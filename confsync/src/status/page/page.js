@@ -5,7 +5,7 @@ function stages(set) {
   const mood = (digest) => digest === null ? (set.wanted && !set.in_sync && set.trouble ? "bad" : "wait") : digest === set.wanted && !set.trouble ? "good" : "wait";
   const old = set.old_generations;
   return h("ol", "stages",
-    cell(set.stale ? "wait" : "good", "etcd", set.revision ? "revision " + set.revision : "nothing read yet", set.stale ? "stale" : "watched"),
+    cell(set.stale ? "wait" : "good", "etcd", set.revision ? "revision " + set.revision : "nothing read yet", set.stale ? "not watched" : "watched"),
     cell(set.installed === set.wanted && set.wanted ? "good" : "wait", "installed", set.installed ? is(set.installed) : "nothing yet", set.installed),
     cell(mood(set.live), "active", is(set.live), set.live),
     cell(old ? "wait" : "good", "old generations", old ? plural(old, "generation") : "none left", old ? "finishing requests" : null));
@@ -79,7 +79,7 @@ function one(set, doc, many) {
 function moodOf(set) {
   if (set.trouble) return ["bad", set.live ? "a change is not applied" : "not known to be active"];
   if (!set.live && !set.wanted) return ["wait", "waiting"];
-  if (set.stale) return ["wait", "stale"];
+  if (set.stale) return ["wait", "etcd not watched"];
   if (set.backends.some((b) => b.held)) return ["bad", "retaining"];
   if (!set.in_sync) return ["wait", "applying"];
   return set.refused.length ? ["wait", "in sync, values rejected"] : ["good", "in sync"];
@@ -109,6 +109,8 @@ function headline(doc) {
   if (!wanted && about) return ["wait", "No backends", "None is registered, so clients are told to come back later." + but + join];
   return [join || but ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + left + told + but + join];
 }
+// What is read from etcd ages while etcd is away; what this process knows does not.
+const asSeen = (doc) => doc.sets.some((set) => set.stale) ? " · as last seen in etcd" : "";
 function drains(doc) {
   const waits = doc.sets.flatMap((set) => set.traffic.filter((t) => t.leaving));
   if (!(doc.draining || []).length && !waits.length) return null;
@@ -121,7 +123,7 @@ function drains(doc) {
     return h("li", "", h("span", "", tag("wait", "draining")), h("span", "what", h("b", "", id), " of " + name, h("small", "", d.key)),
       h("span", "when", d.since ? age(d.since, "since %") : null, until));
   };
-  const made = h("section", "", h("div", "top", h("h2", "", "Drains"), h("span", "soft", old.length ? old.join(", ") : "no load balancer has old requests left")),
+  const made = h("section", "", h("div", "top", h("h2", "", "Drains"), h("span", "soft", (old.length ? old.join(", ") : "no load balancer has old requests left") + asSeen(doc))),
     h("ul", "rows", (doc.draining || []).map(drain)), waits.length ? h("ul", "rows", waits.map(wait)) : null);
   made.setAttribute("aria-label", "Drains");
   return made;
@@ -137,7 +139,7 @@ function others(doc) {
     h("span", "what", name(b), b.lb === doc.name ? " (this one)" : "", h("small", "", b.resource + " on " + b.host + (b.driver && b.driver !== "reload" ? " · " + b.driver : "") + (b.words === "ok" ? "" : " · " + b.words))),
     h("span", "when", b.applied === null ? "nothing yet" : "revision " + b.applied));
   const list = doc.load_balancers;
-  return h("section", "", h("div", "top", h("h2", "", "Load balancers"), h("span", "soft", "and the last revision that each applied")),
+  return h("section", "", h("div", "top", h("h2", "", "Load balancers"), h("span", "soft", "and the last revision that each applied" + (list ? asSeen(doc) : ""))),
     !list ? h("p", "empty", "Not known: etcd does not answer, or this page is not connected.") :
     list.length ? h("ul", "rows", list.map(row)) : h("p", "empty", "None is registered in etcd."));
 }
@@ -171,7 +173,7 @@ function redraw() {
   const total = doc.sets.reduce((n, set) => n + set.backends.length, 0), many = total > MANY;
   byId("filter").hidden = !total && !filtered();
   draw("states", [filter.state, doc.sets.map((set) => set.backends)], () => stateButtons(doc));
-  draw("drains", [doc.draining, doc.load_balancers, doc.sets.map((set) => set.traffic)], () => drains(doc));
+  draw("drains", [asSeen(doc), doc.draining, doc.load_balancers, doc.sets.map((set) => set.traffic)], () => drains(doc));
   draw("sets", [filter, [...all], doc.sets], () => doc.sets.map((set) => one(set, doc, many)));
-  draw("others", [doc.load_balancers, doc.sets.length], () => doc.sets.length ? others(doc) : null);
+  draw("others", [asSeen(doc), doc.load_balancers, doc.sets.length], () => doc.sets.length ? others(doc) : null);
 }
