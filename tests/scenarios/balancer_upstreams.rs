@@ -117,8 +117,9 @@ async fn another_table_than_ours_is_no_confirmation() {
     }
     live.set("app", &members([&a])).await.unwrap();
     let error = live.confirm().await.unwrap_err();
-    assert!(matches!(error, MembershipError::OtherTable { .. }), "{error}");
+    assert!(matches!(error, MembershipError::NewTable { .. }), "{error}");
     scene.nginx.signal(tests::Signal::HUP);
+    live.note_loaded();
     confirmed("nginx has the new table", &mut live).await;
     assert_eq!(scene.nginx.get("/").await.unwrap().body, "a\n");
 }
@@ -147,11 +148,13 @@ async fn an_upstream_that_outgrows_its_table_gets_a_larger_one() {
     };
     live.set("app", &with(2)).await.unwrap();
     scene.nginx.signal(tests::Signal::HUP);
+    live.note_loaded();
     confirmed("nginx has the small table", &mut live).await;
     live.set("app", &with(5)).await.unwrap();
     let error = live.confirm().await.unwrap_err();
-    assert!(matches!(error, MembershipError::OtherTable { .. }), "{error}");
+    assert!(matches!(error, MembershipError::NewTable { .. }), "{error}");
     scene.nginx.signal(tests::Signal::HUP);
+    live.note_loaded();
     confirmed("nginx has the larger table", &mut live).await;
     // Fewer do not make it smaller, and neither does a new run.
     drop(live);
@@ -168,7 +171,7 @@ async fn what_a_balancer_cannot_use_is_refused_whole() {
     let member = UpstreamMember { endpoint: "name.example:80".parse().unwrap(), weight: 1 };
     let members = [(Arc::from("/services/app/a"), member)].into_iter().collect();
     let error = live.set("app", &members).await.unwrap_err();
-    assert!(error.to_string().contains("name.example:80 is no IP address"), "{error}");
+    assert!(error.to_string().contains("name.example:80 is not an IP address"), "{error}");
     let error = tokio::time::timeout(Duration::from_secs(30), live.confirm()).await.unwrap();
     error.unwrap();
 }

@@ -238,5 +238,5 @@ async fn web_server() -> String {
 async fn what_is_no_etcd_is_not_taken_for_one_without_v2() {
     let error = refusal(to(web_server().await, Api::Auto)).await;
     assert!(error.is_transient(), "{error}");
-    assert!(error.to_string().contains("no etcd; is the port right?"), "{error}");
+    assert!(error.to_string().contains("not etcd; is the port right?"), "{error}");
 }

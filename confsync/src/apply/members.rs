@@ -119,7 +119,6 @@ impl ActiveMembers {
     /// # Errors
     /// When the members have to be published before, and cannot be.
     pub(super) async fn prepare_load(&mut self) -> Result<(), PublishError> {
-        self.driver.confirm_again();
         if self.driver.expect_from_files(&self.pools) {
             self.is_published = true;
             return Ok(());
@@ -144,21 +143,22 @@ impl ActiveMembers {
         Ok(())
     }
 
-    /// Has the proxy confirm the members that it was given.
+    /// Has the proxy, which has loaded its files, confirm the members that it was given.
     ///
     /// # Errors
     /// [`PublishError`].
-    pub(super) async fn confirm(&mut self) -> Result<(), PublishError> {
+    pub(super) async fn confirm_after_load(&mut self) -> Result<(), PublishError> {
+        self.driver.note_loaded();
         self.driver.confirm().await
     }
 
-    /// Both, in this order.
+    /// Gives the proxy the members that are wanted, and has it confirm them.
     ///
     /// # Errors
     /// [`PublishError`].
     pub(super) async fn publish_and_confirm(&mut self) -> Result<(), PublishError> {
         self.publish().await?;
-        self.confirm().await
+        self.driver.confirm().await
     }
 
     /// The proxy is not known to have them any more.

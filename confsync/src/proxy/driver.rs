@@ -244,6 +244,13 @@ impl Driver {
         }
     }
 
+    /// The proxy has loaded its files.
+    pub fn note_loaded(&mut self) {
+        if let Self::NginxLua { lua, .. } = self {
+            lua.note_loaded();
+        }
+    }
+
     /// Has the proxy confirm the members that were published last.
     ///
     /// # Errors

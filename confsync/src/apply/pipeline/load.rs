@@ -105,7 +105,7 @@ impl Pipeline {
         }
         self.old.retire(loaded.old, Instant::now());
         if let Err(PublishError::Retry(why) | PublishError::NeedsReload(why)) =
-            self.members.confirm().await
+            self.members.confirm_after_load().await
         {
             self.ledger.note_active_unknown();
             return match self.fall_back(&why) {

@@ -98,7 +98,8 @@ impl TableFolder {
         let Some(found) = TableFiles::open(&self.path, name, columns)? else { return Ok(None) };
         let TableFiles { members, counts, capacity, instance, head, records } = found;
         let (name, roster) = (name.into(), Roster::recover(capacity, head.sequence, records));
-        Ok(Some(MemberTable { name, roster, members, counts, capacity, columns, instance }))
+        let is_new = false;
+        Ok(Some(MemberTable { name, roster, members, counts, capacity, columns, instance, is_new }))
     }
 
     fn create_table(&self, name: &str, capacity: u32) -> io::Result<MemberTable> {
@@ -125,7 +126,8 @@ impl TableFolder {
             file.set_len(slot_at(capacity, capacity))
         })?;
         let name = name.into();
-        Ok(MemberTable { name, roster, members, counts, capacity, columns, instance })
+        let is_new = true;
+        Ok(MemberTable { name, roster, members, counts, capacity, columns, instance, is_new })
     }
 
     /// Writes the changes in the roster of `table`. When it returns, every new pick uses them.

@@ -156,6 +156,11 @@ impl NginxLua {
         self.upstreams.confirm_again();
     }
 
+    /// nginx has loaded its files.
+    pub fn note_loaded(&mut self) {
+        self.upstreams.note_loaded();
+    }
+
     /// Whether the tables and a worker that was asked say what was published last.
     pub async fn read_back(&mut self) -> ReadBack {
         self.upstreams.read_back().await
@@ -217,7 +222,9 @@ impl NginxLua {
 
 fn publish_error(error: MembershipError) -> PublishError {
     match error {
-        MembershipError::OtherTable { .. } => PublishError::NeedsReload(error.to_string()),
+        MembershipError::OtherTable { .. } | MembershipError::NewTable { .. } => {
+            PublishError::NeedsReload(error.to_string())
+        }
         _ => PublishError::Retry(error.to_string()),
     }
 }

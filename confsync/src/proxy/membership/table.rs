@@ -65,6 +65,8 @@ pub struct MemberTable {
     pub(super) capacity: u32,
     pub(super) columns: u32,
     pub(super) instance: u64,
+    /// Whether it was created since nginx last loaded its files.
+    pub(super) is_new: bool,
 }
 
 impl MemberTable {

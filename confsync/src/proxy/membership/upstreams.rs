@@ -64,6 +64,16 @@ pub enum MembershipError {
     /// No worker confirms the members.
     #[error(transparent)]
     NotConfirmed(#[from] WorkerStateError),
+    /// The table was created after nginx loaded its files.
+    #[error(
+        "the table of {upstream} in {} is new: nginx uses it after a reload", .folder.display()
+    )]
+    NewTable {
+        /// The upstream.
+        upstream: String,
+        /// Where the table is.
+        folder: PathBuf,
+    },
     /// A worker uses other files.
     #[error(
         "nginx (pid {pid}) uses another table of {upstream} than the one in {}: it must be reloaded",
@@ -207,6 +217,12 @@ impl LiveUpstreams {
     pub async fn confirm(&mut self) -> Result<(), MembershipError> {
         let socket = self.folder.path().join("state.sock");
         for (name, known) in self.upstreams.iter_mut().filter(|(_, known)| !known.is_confirmed) {
+            // A worker that opens the table only now uses it, and would answer for others that use
+            // the former one.
+            if known.table.is_new {
+                let (upstream, folder) = (name.clone(), self.folder.path().to_owned());
+                return Err(MembershipError::NewTable { upstream, folder });
+            }
             let state = worker_state::ask(&socket, name, CONFIRM_DEADLINE).await?;
             let pid = state.pid;
             if state.instance != known.table.instance() {
@@ -224,6 +240,12 @@ impl LiveUpstreams {
     /// Other workers than those that have confirmed may run, or come.
     pub fn confirm_again(&mut self) {
         self.upstreams.values_mut().for_each(|known| known.is_confirmed = false);
+    }
+
+    /// nginx has loaded its files: its workers are new, and so they use the tables that are there.
+    pub fn note_loaded(&mut self) {
+        self.upstreams.values_mut().for_each(|known| known.table.is_new = false);
+        self.confirm_again();
     }
 
     /// Members that left and may still have requests.
