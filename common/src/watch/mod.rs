@@ -5,7 +5,7 @@
 //! time-outs only by a view that is stale for a while.
 //!
 //! Trees are followed by their changes. Where a store cannot tell whether it has delivered all of
-//! a revision (several trees, and v2 or a server before 3.4), a change only means that all trees
+//! a revision (several trees, and v2 or a server as old as 3.0), a change only means that all trees
 //! are read again at one revision.
 //!
 //! A value that is put again unchanged, by the same lease holder, is not published.

@@ -112,7 +112,9 @@ impl EtcdServer {
     fn spawn(&mut self) {
         let peer = self.peer();
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
-        let child = command("etcd")
+        // Looked up by itself: without an environment the system's own path would be taken.
+        let etcd = std::env::var("CONTRACT_ETCD").unwrap_or_else(|_| "etcd".to_owned());
+        let child = command(&etcd)
             .args(["--name", &self.name, "--data-dir"])
             .arg(self.data())
             .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])

@@ -26,7 +26,7 @@ impl Rejections {
     /// many resources read it.
     pub(crate) fn log_since(&self, before: &Self) {
         for line in self.lines_since(before) {
-            let Line { key, resource, why } = line;
+            let LogLine { key, resource, why } = line;
             match why {
                 Some(why) => tracing::warn!(key, resource, "value rejected: {why}"),
                 None => tracing::info!(key, resource, "no longer rejected"),
@@ -34,7 +34,7 @@ impl Rejections {
         }
     }
 
-    fn lines_since<'r>(&'r self, before: &'r Self) -> Vec<Line<'r>> {
+    fn lines_since<'r>(&'r self, before: &'r Self) -> Vec<LogLine<'r>> {
         let none = RejectedValues::new();
         let mut changed: BTreeSet<Arc<str>> = BTreeSet::new();
         for name in before.0.keys().chain(self.0.keys()) {
@@ -47,13 +47,13 @@ impl Rejections {
             let (was, is) = (before.reasons(&key), self.reasons(&key));
             if is.is_empty() {
                 let resource = was.into_values().flatten().collect::<Vec<_>>().join(", ");
-                lines.push(Line { key: key.to_string(), resource, why: None });
+                lines.push(LogLine { key: key.to_string(), resource, why: None });
                 continue;
             }
             for (why, resources) in is {
                 if was.get(why) != Some(&resources) {
                     let resource = resources.join(", ");
-                    lines.push(Line { key: key.to_string(), resource, why: Some(why) });
+                    lines.push(LogLine { key: key.to_string(), resource, why: Some(why) });
                 }
             }
         }
@@ -89,7 +89,7 @@ impl Rejections {
 
 /// One line of the log; `why` is none for a value that is used again.
 #[derive(Debug, PartialEq, Eq)]
-struct Line<'r> {
+struct LogLine<'r> {
     key: String,
     resource: String,
     why: Option<&'r Arc<str>>,
@@ -110,7 +110,7 @@ mod tests {
 
     fn lines(now: &Rejections, before: &Rejections) -> Vec<String> {
         let lines = now.lines_since(before).into_iter();
-        let text = |line: Line<'_>| {
+        let text = |line: LogLine<'_>| {
             format!("{} {}: {}", line.key, line.resource, line.why.map_or("good", |why| why))
         };
         lines.map(text).collect()

@@ -79,13 +79,17 @@ impl V3 {
         self.shared.version.get().map(String::as_str)
     }
 
-    /// Whether the server has v3 and accepts this user.
+    /// Whether the server has v3 and knows this user.
     pub(super) async fn probe(&self, deadline: Instant) -> Result<(), StoreError> {
         let link = self.link(deadline).await?;
-        // The one call that needs no permission and no leader.
+        // The one call that needs no leader, and before 3.5.30 no permission. Whether a user may do
+        // what is asked of it shows when it is asked.
         let mut client = link.client.maintenance_client();
-        let status = self.call(&link.endpoint, deadline, client.status()).await?;
-        let _ = self.shared.version.set(status.version().to_owned());
+        match self.call(&link.endpoint, deadline, client.status()).await.map_err(StoreError::from) {
+            Ok(status) => drop(self.shared.version.set(status.version().to_owned())),
+            Err(StoreError::Denied(_)) => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 

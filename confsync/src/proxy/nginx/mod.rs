@@ -198,7 +198,7 @@ impl Nginx {
         Some((user.uid.as_raw(), group.map_or(user.gid, |group| group.gid).as_raw()))
     }
 
-    /// Why nothing can be proven of it: it is told to run as a single process.
+    /// Why nothing can be proven of it: its configuration makes it run as a single process.
     #[must_use]
     pub fn without_master(&self) -> Option<String> {
         let globals = self.settings.globals.as_deref().unwrap_or_default();

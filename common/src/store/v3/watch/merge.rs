@@ -7,7 +7,7 @@
 //!
 //! From 3.4.25 and 3.5.8 on that is a promise (etcd issue 15220). Before, the answer may overtake
 //! messages which the server has ready and cannot send; such a late change is noticed
-//! ([`Late`]), and then everything is read again. Servers before 3.4 do not answer at all, nor do
+//! ([`Late`]), and then everything is read again. Old servers (3.0.17) do not answer at all, nor do
 //! newer ones while a watcher lags behind: until an answer comes, changes are handed on as
 //! [`WatchEvent::Partial`].
 //!
