@@ -570,13 +570,12 @@ local function take(pool, entry, max_fails, fail_timeout, slow_start)
         end
         local slot = pool.count > 0
             and choose(pool, entry, max_fails, fail_timeout, slow_start)
-        if not slot then
-            return nil
+        if slot then
+            entry.pool, entry.slot, entry.counted = pool, slot, count(pool, slot)
         end
-        entry.pool, entry.slot, entry.counted = pool, slot, count(pool, slot)
         barrier()
         if pool.words[HEAD] == pool.sequence then
-            return slot
+            return slot or nil
         end
         take_back(entry)
         -- A slot may have been given away while its record was read.
@@ -632,9 +631,13 @@ function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted, line
     else
         entry.tried = {}
     end
-    take_back(entry)
-    entry.slot = nil
-    local slot = take(pool, entry, max_fails, fail_timeout, slow_start)
+    local slot = entry.pool == pool and entry.reserved
+    entry.reserved = nil
+    if not slot then
+        take_back(entry)
+        entry.slot = nil
+        slot = take(pool, entry, max_fails, fail_timeout, slow_start)
+    end
     if not slot and #entry.tried >= pool.count then
         -- A kept connection that its backend has closed gives one try more than there are
         -- backends.
@@ -642,7 +645,9 @@ function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted, line
         slot = take(pool, entry, max_fails, fail_timeout, slow_start)
     end
     if not slot then
-        if pool.count == 0 and ngx.var.confsync_held ~= "1" then
+        -- The last one may be leaving: its slot says so before the head does.
+        local empty = pool.count == 0 or #entry.tried == 0
+        if empty and ngx.var.confsync_held ~= "1" then
             return balancer.set_current_peer("unix:" .. folder .. "/" .. name .. ".sock")
         end
         return ngx.exit(NGX_BUSY)
@@ -706,9 +711,22 @@ end
 
 local held = 0
 
+-- Takes a member for this request, for `pick` to use: the one that has been waited for may be
+-- the only one, and have left again before nginx asks for it. As it is counted, its drain waits.
+local function reserve(pool, max_fails, fail_timeout, slow_start, counted)
+    local key = counted and ngx.var.confsync_request
+    if not key then
+        return pool.count > 0
+    end
+    local entry = entry_of(key, tonumber(cast("uintptr_t", base.get_request())))
+    entry.slot = take(pool, entry, max_fails, fail_timeout, slow_start)
+    entry.reserved = entry.counted and entry.slot
+    return entry.slot ~= nil
+end
+
 -- access_by_lua of the server that answers while an upstream has no member: waits for one
 -- for at most `seconds`, else answers 503.
-function M.hold(folder, name, seconds, retry_after)
+function M.hold(folder, name, seconds, retry_after, ...)
     local pool = pools[name] or open_pool(folder, name)
     local deadline = ngx.now() + seconds
     held = held + 1
@@ -717,7 +735,7 @@ function M.hold(folder, name, seconds, retry_after)
         if pool.words[HEAD] ~= pool.sequence then
             read_head(pool)
         end
-        if pool.count > 0 then
+        if pool.count > 0 and reserve(pool, ...) then
             held = held - 1
             return
         end

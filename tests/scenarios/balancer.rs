@@ -236,6 +236,8 @@ async fn an_empty_set_answers_503_and_when_to_come_back() {
     let answer = scene.nginx.get("/").await.unwrap();
     assert_eq!(answer.status, 503);
     assert_eq!(answer.header("retry-after"), Some("5"));
+    let log = scene.nginx.error_log();
+    assert!(!log.iter().any(|line| line.contains("[warn]")), "{log:#?}");
     let a = Backend::start(&scene.lab, "a").await;
     scene.join(&a);
     assert_eq!(scene.nginx.get("/").await.unwrap().status, 200);

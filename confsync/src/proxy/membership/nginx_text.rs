@@ -79,12 +79,16 @@ fn loaded(files: BalancerFiles<'_>) -> String {
     )
 }
 
-/// What is needed once at http level: the variable that a request shares with its subrequests, a
+/// What is needed once at http level: the variable that a request shares with its subrequests, the
+/// one that is 1 where a request has been held (unset, nginx would warn of it at each request), a
 /// hook at the end of every request, and the socket for queries.
 #[must_use]
 pub fn http_level(files: BalancerFiles<'_>, counted: bool) -> String {
     let folder = files.folder.display().to_string();
-    let mut text = String::from("map $request_id $confsync_request { default $request_id; }\n");
+    let mut text = String::from(
+        "map $request_id $confsync_request { default $request_id; }\n\
+         map \"\" $confsync_held { default 0; }\n",
+    );
     if counted {
         text.push_str(
             "log_by_lua_block { local m = package.loaded[\"confsync.membership\"]; \
@@ -112,14 +116,8 @@ pub fn upstream(
     settings: &BalancerSettings,
 ) -> String {
     let folder = quoted(&files.folder.display().to_string());
-    let Balancing { max_fails, fail_timeout, slow_start, .. } = settings.balancing;
-    let (fail_timeout, slow_start) = (seconds(fail_timeout), seconds(slow_start));
     let lines = servers.lines().filter(|line| !line.contains(" down;")).count();
-    let pick = format!(
-        "m.pick({folder}, {}, {max_fails}, {fail_timeout}, {slow_start}, {}, {lines})",
-        quoted(name),
-        settings.counted
-    );
+    let pick = format!("m.pick({folder}, {}, {}, {lines})", quoted(name), rules(settings));
     let mut text = format!("upstream {name} {{\n");
     for line in
         servers
@@ -136,14 +134,22 @@ pub fn upstream(
     text
 }
 
+/// By what a member is chosen and counted, as arguments of the Lua functions.
+fn rules(settings: &BalancerSettings) -> String {
+    let Balancing { max_fails, fail_timeout, slow_start, .. } = settings.balancing;
+    let (fail_timeout, slow_start) = (seconds(fail_timeout), seconds(slow_start));
+    format!("{max_fails}, {fail_timeout}, {slow_start}, {}", settings.counted)
+}
+
 /// The server that responds while the upstream has no member.
 fn empty(name: &str, files: BalancerFiles<'_>, settings: &BalancerSettings) -> String {
     let folder = files.folder.display().to_string();
     let hold = format!(
-        "m.hold({}, {}, {}, {RETRY_AFTER})",
+        "m.hold({}, {}, {}, {RETRY_AFTER}, {})",
         quoted(&folder),
         quoted(name),
-        seconds(settings.balancing.hold)
+        seconds(settings.balancing.hold),
+        rules(settings)
     );
     // Request and response pass through unchanged; the timeouts that count are those of the
     // operator's own server.
