@@ -7,7 +7,11 @@ use tests::eventually::check;
 use tests::process::Spec;
 use tests::{Api, Backend, Confdir, Daemon, Etcd, Lab, Nginx, Signal, within};
 
-in_both_apis!(the_roles_of_the_manual_suffice, a_right_that_is_missing_is_named_at_the_start);
+in_both_apis!(
+    the_roles_of_the_manual_suffice,
+    a_right_that_is_missing_is_named_at_the_start,
+    a_resource_that_may_not_be_read_is_named
+);
 
 /// The lines of the page for an API that grant something.
 fn lines(api: Api) -> Vec<String> {
@@ -112,4 +116,14 @@ async fn a_right_that_is_missing_is_named_at_the_start(api: Api) {
     says(&sidekick, &format!("{missing} read below /confsync/acks: etcdctl role")).await;
     says(&confsync, &format!("{missing} write below /confsync/acks/")).await;
     assert_eq!(sidekick.log().matches(missing).count(), 1, "{}", sidekick.log());
+}
+
+async fn a_resource_that_may_not_be_read_is_named(api: Api) {
+    let (lacks, grant) = match api {
+        Api::V3 => ("confsync read /services", "ROLE read /services/apache /services/apache0`"),
+        Api::V2 => ("confsync --path '/services", "ROLE --path '/services/apache*' --read`"),
+    };
+    let setup = Setup::new(api, lacks).await;
+    let confsync = setup.confsync().start();
+    says(&confsync, &format!("{grant} grants it")).await;
 }

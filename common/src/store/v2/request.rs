@@ -89,11 +89,11 @@ impl V2 {
             _ => None,
         };
         let form = method == Method::PUT;
-        let request = self.request(method, url)?.query(linearizable.as_slice());
+        let request = self.request(method.clone(), url)?.query(linearizable.as_slice());
         let request = if form { request.form(params) } else { request.query(params) };
         let answer = async {
             let reply = receive(request).await?;
-            let read = reply.read()?;
+            let read = reply.read().map_err(|error| of_right(error, &method, path, params))?;
             Ok((read, StoreHeaders { index: reply.index()?, cluster: reply.cluster }))
         };
         let answer = self.shared.endpoints.bounded(&endpoint, deadline, answer).await?;
@@ -140,5 +140,40 @@ impl V2 {
             KeyReply::Failed(_) => None,
         };
         Ok((entry, headers.index))
+    }
+}
+
+/// Names the right that a request needs. etcd v2 says neither that nor whether the user and the
+/// password are right: its answer is the same.
+fn of_right(error: StoreError, method: &Method, path: &str, params: &Params<'_>) -> StoreError {
+    let StoreError::Denied(text) = error else { return error };
+    let (right, flag) = match *method {
+        Method::GET => ("read", "--read"),
+        _ => ("write", "--readwrite"),
+    };
+    let (path, below) = match params.contains(&("recursive", "true")) {
+        true => (path.trim_end_matches('/'), "*"),
+        false => (path, ""),
+    };
+    StoreError::Denied(format!(
+        "{text}; if these are right, the user has no right to {right} {path}{below}: `etcdctl role \
+         grant ROLE --path '{path}{below}' {flag}` grants it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_that_is_missing_is_named_with_the_line_that_grants_it() {
+        let denied = || StoreError::Denied("no".to_owned());
+        let whole = vec![("recursive", "true")];
+        let read = of_right(denied(), &Method::GET, "/services", &whole).to_string();
+        assert!(read.contains("read /services*: `etcdctl role grant"), "{read}");
+        assert!(read.contains("--path '/services*' --read`"), "{read}");
+        let write = of_right(denied(), &Method::PUT, "/services/a", &Vec::new()).to_string();
+        assert!(write.contains("write /services/a: `etcdctl"), "{write}");
+        assert!(write.contains("--path '/services/a' --readwrite`"), "{write}");
     }
 }

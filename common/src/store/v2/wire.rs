@@ -166,9 +166,7 @@ impl From<ErrorBody> for StoreError {
     fn from(ErrorBody { error_code, message, cause }: ErrorBody) -> Self {
         let text = format!("{message} ({cause}, code {error_code})");
         match error_code {
-            UNAUTHORIZED => Self::Denied(format!(
-                "{text}: check the user, the password and the role's access to this path"
-            )),
+            UNAUTHORIZED => Self::Denied(format!("{text}: check the user and the password")),
             NOT_A_FILE => {
                 Self::Rejected(format!("{text}: there is a directory in place of the key"))
             }

@@ -2,6 +2,7 @@
 
 use etcd_client::Error;
 
+use crate::model::Key;
 use crate::store::StoreError;
 use crate::store::reason::with_sources;
 
@@ -83,6 +84,18 @@ pub(super) fn without_advice(text: &str) -> &str {
     text.strip_suffix(WHICH_RIGHT).unwrap_or(text)
 }
 
+/// The error of a write to `key`: etcd does not say which right it denies. A guard reads.
+pub(super) fn of_write(key: &Key, failure: Failure) -> StoreError {
+    match failure.into() {
+        StoreError::Denied(text) if text.ends_with(WHICH_RIGHT) => StoreError::Denied(format!(
+            "{}: no right to read and write {key}: `etcdctl role grant-permission ROLE readwrite \
+             {key}` grants it",
+            without_advice(&text)
+        )),
+        other => other,
+    }
+}
+
 fn of_code(code: i32, text: String) -> Failure {
     let has = |part: &str| text.contains(part);
     let error = match code {
@@ -133,6 +146,9 @@ mod tests {
         };
         assert!(text.contains("least-rights.md"), "{text}");
         assert_eq!(without_advice(&text), denied, "where the right is named, nobody looks it up");
+        let key = "/services/a".parse().unwrap();
+        let write = of_write(&key, of_code(7, denied.to_owned())).to_string();
+        assert!(write.contains("grant-permission ROLE readwrite /services/a`"), "{write}");
         assert!(of(2, "context deadline exceeded").is_transient());
         assert!(matches!(of(16, "etcdserver: invalid auth token"), StoreError::Denied(_)));
         assert!(matches!(of(3, "etcdserver: user name is empty"), StoreError::Denied(_)));

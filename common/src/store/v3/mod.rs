@@ -23,7 +23,7 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use self::answer::{deleted, first_entry, key_state, revision, revision_of, seconds, written};
-use self::error::Failure;
+use self::error::{Failure, of_write};
 use self::link::Link;
 use super::connect::User;
 use super::endpoints::Endpoints;
@@ -237,7 +237,7 @@ impl Store for V3 {
         match self.txn(&link, txn, deadline).await {
             Ok(answer) => Ok(written(&answer, lease.id)),
             Err(Failure::LeaseUnknown) => Ok(PutOutcome::LeaseLost),
-            Err(failure) => Err(failure.into()),
+            Err(failure) => Err(of_write(key, failure)),
         }
     }
 
@@ -247,7 +247,10 @@ impl Store for V3 {
         guard: &Guard,
         deadline: Instant,
     ) -> Result<DeleteOutcome, StoreError> {
-        Ok(deleted(&self.delete_with(key, guard, Vec::new(), deadline).await?))
+        match self.delete_with(key, guard, Vec::new(), deadline).await {
+            Ok(answer) => Ok(deleted(&answer)),
+            Err(failure) => Err(of_write(key, failure)),
+        }
     }
 
     async fn leave(
