@@ -57,7 +57,7 @@ pub fn command() -> Command {
         .subcommand(
             subcommand("probe", "Probe once now: exit 0 if healthy, 1 if not", PROBES)
                 .alias("check")
-                .arg(backend),
+                .arg(backend.help("The backend's command, as `run` has it; it is not started")),
         )
         .subcommand(
             subcommand(

@@ -145,8 +145,18 @@ common::settings! {
         "The instance, if the sidekick has several, such as apache/10.0.0.1";
 }
 
+/// Where a running sidekick serves its status: the same setting, of another process.
+pub static SIDEKICK: Setting = Setting::new(
+    "listen",
+    "REGISTER_LISTEN",
+    "ADDR",
+    "The unix socket that the running sidekick was given as --listen",
+)
+.also_from(&["REGISTER_STATUS"])
+.formerly(&["status"]);
+
 /// The socket on which a running sidekick accepts another weight.
-pub static WEIGHING: Group = Group { heading: "", settings: &[&LISTEN, &ONE_INSTANCE] };
+pub static WEIGHING: Group = Group { heading: "", settings: &[&SIDEKICK, &ONE_INSTANCE] };
 
 common::settings! {
     CONFIG: "config", "REGISTER_CONFIG", "FILE",

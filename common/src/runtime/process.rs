@@ -15,11 +15,12 @@ use super::orphans::{self, Ours};
 
 /// Environment variables that children do not inherit: secrets, and the connection to the
 /// service manager, which would take a child's READY=1 for ours.
-pub const PRIVATE: [&str; 6] = [
+pub const PRIVATE: [&str; 7] = [
     "ETCD_PASSWORD",
     "ETCDCTL_PASSWORD",
     // `name:password`, if its owner writes it so.
     "ETCDCTL_USER",
+    "ETCDCTL_USERNAME",
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",

@@ -18,6 +18,7 @@ pub fn with_common_commands(program: Command) -> Command {
         .required(true)
         .value_parser(clap::value_parser!(Shell))
         .help("Shell that the script is for");
+    let example = format!("Example:\n  . <({} completion bash)", program.get_name());
     program
         .version(crate::VERSION)
         .subcommand_required(true)
@@ -26,7 +27,7 @@ pub fn with_common_commands(program: Command) -> Command {
         .subcommand(
             Command::new("completion")
                 .about("Print a shell completion script")
-                .after_help("Example:\n  . <(PROGRAM completion bash)")
+                .after_help(example)
                 .arg(shell),
         )
 }
@@ -79,6 +80,13 @@ fn mistake(program: &Command, words: &[OsString], error: &clap::Error) -> String
     let empty = ContextValue::String(String::new());
     if error.get(ContextKind::InvalidValue) == Some(&empty) {
         text.push_str("; is a variable in the unit file unset?");
+    }
+    // etcdctl has it.
+    let password = ContextValue::String("--password".to_owned());
+    if error.get(ContextKind::InvalidArg) == Some(&password) {
+        text.push_str(
+            "; everybody can read arguments: set $ETCD_PASSWORD, or --etcd-password-file",
+        );
     }
     let mut words = words.iter().map(|word| word.to_string_lossy());
     let command = words.find_map(|word| program.find_subcommand(&*word));
@@ -269,6 +277,11 @@ mod tests {
                 "x run --the-prot 1",
                 "unexpected argument '--the-prot' found; a similar argument exists: '--the-port'; \
                  see x run --help",
+            ),
+            (
+                "x run --password s3cret",
+                "unexpected argument '--password' found; everybody can read arguments: set \
+                 $ETCD_PASSWORD, or --etcd-password-file; see x run --help",
             ),
             (
                 "x run --the-port",

@@ -14,7 +14,7 @@ crate::settings! {
         "Address of an etcd member; repeat it or separate with commas"
         .details("Without it, $ETCDCTL_PEERS, else $HOST_IP:$ETCD_PORT (127.0.0.1 and 4001 where \
                  one of them is not set), else $ETCDCTL_ENDPOINTS.")
-        .default_in_words("http://127.0.0.1, port 2379 or 4001").aliases(&["endpoints", "node"])
+        .default_in_words("http://127.0.0.1, port 2379 or 4001").aliases(&["endpoints", "endpoint", "peers", "node"])
         .list().never_empty();
     API: "etcd_api", "ETCD_API", "API", "API version; `auto` asks the server"
         .also_from(&["ETCDCTL_API"]).choices(&["auto", "v3", "v2"]).default("auto");
@@ -29,11 +29,11 @@ crate::settings! {
                   machine.");
     CA: "etcd_ca", "ETCD_CA", "FILE",
         "File with the CA certificates that etcd's certificate must chain to"
-        .also_from(&["ETCDCTL_CACERT", "ETCDCTL_CA_FILE"]).aliases(&["cacert", "client-ca-keys"]);
+        .also_from(&["ETCDCTL_CACERT", "ETCDCTL_CA_FILE"]).aliases(&["cacert", "ca-file", "client-ca-keys"]);
     CERT: "etcd_cert", "ETCD_CERT", "FILE", "File with our client certificate"
-        .also_from(&["ETCDCTL_CERT", "ETCDCTL_CERT_FILE"]).aliases(&["cert", "client-cert"]);
+        .also_from(&["ETCDCTL_CERT", "ETCDCTL_CERT_FILE"]).aliases(&["cert", "cert-file", "client-cert"]);
     KEY: "etcd_key", "ETCD_KEY", "FILE", "File with the key of our client certificate"
-        .also_from(&["ETCDCTL_KEY", "ETCDCTL_KEY_FILE"]).aliases(&["key", "client-key"]);
+        .also_from(&["ETCDCTL_KEY", "ETCDCTL_KEY_FILE"]).aliases(&["key", "key-file", "client-key"]);
     USER: "etcd_user", "ETCD_USER", "NAME",
         "User name; the password comes from $ETCD_PASSWORD or a file, never from an argument"
         .also_from(&["ETCDCTL_USER", "ETCDCTL_USERNAME"]).aliases(&["user", "username"]);
@@ -100,8 +100,10 @@ fn endpoint_variables(environment: Environment<'_>) -> Vec<(&'static str, String
         }
         (None, port) => match port.and_then(|port| port.parse::<u16>().ok()) {
             Some(port) => vec![("ETCD_PORT", format!("http://127.0.0.1:{port}"))],
-            None => set("ETCDCTL_ENDPOINTS")
-                .map_or_else(Vec::new, |list| split("ETCDCTL_ENDPOINTS", &list)),
+            None => ["ETCDCTL_ENDPOINTS", "ETCDCTL_ENDPOINT"]
+                .into_iter()
+                .find_map(|name| set(name).map(|list| split(name, &list)))
+                .unwrap_or_default(),
         },
     }
 }
@@ -179,7 +181,9 @@ fn credentials(from: &mut Reader<'_>, environment: Environment<'_>) -> Option<Cr
         Some((name, password)) => (name.to_owned(), Some(password.to_owned())),
         None => (user, None),
     };
-    if with_name.is_some() && !from.is_from(&USER, "ETCDCTL_USER") {
+    let from_tool =
+        ["ETCDCTL_USER", "ETCDCTL_USERNAME"].iter().any(|name| from.is_from(&USER, name));
+    if with_name.is_some() && !from_tool {
         from.wrong(
             &USER,
             "give the name alone; the password comes from $ETCD_PASSWORD or --etcd-password-file",
@@ -277,6 +281,12 @@ mod tests {
         let credentials = from_tool.credentials.unwrap();
         assert!(matches!(credentials.password, Password::Given(text) if text == "s3cret"));
         assert_eq!(credentials.user, "me");
+        let of_v2 = [("ETCDCTL_ENDPOINT", "a:1,b:1"), ("ETCDCTL_USERNAME", "me:s3cret")];
+        let from_v2 = connect(&[], &of_v2).unwrap();
+        assert_eq!(from_v2.endpoints, ["a:1", "b:1"]);
+        assert_eq!(from_v2.credentials.unwrap().user, "me");
+        let line = ["--peers", "a:1", "--ca-file", "/x", "--cert-file", "/y", "--key-file", "/z"];
+        assert_eq!(connect(&line, &[]).unwrap().tls.ca, Some("/x".into()));
         let line = ["--endpoints", "a:1", "--cacert", "/x", "--cert", "/y", "--key", "/z"];
         let by_flags = connect(&line, &tool).unwrap();
         assert_eq!(

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::setup::variable;
-use crate::settings::{LISTEN, ONE_INSTANCE, WEIGHING};
+use crate::settings::{ONE_INSTANCE, SIDEKICK, WEIGHING};
 
 /// How long the sidekick may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ fn wanted(matches: &ArgMatches) -> Result<(u16, ListenAddress, Option<String>), 
     let mut from = Reader::new(&layer, "", &mut mistakes);
     let why =
         "the unix socket of the sidekick, such as unix:/run/apache-discovery-7777/status.sock";
-    let socket = from.need(&LISTEN, why, str::parse::<ListenAddress>);
+    let socket = from.need(&SIDEKICK, why, str::parse::<ListenAddress>);
     let key = from.text(&ONE_INSTANCE);
     let wanted = weight.zip(socket).map(|(weight, socket)| (weight, socket, key));
     mistakes.none_or_some(wanted)
