@@ -48,6 +48,8 @@ mod chaos_kill;
 mod chaos_store;
 /// Hostile values.
 mod chaos_values;
+/// `check --host` with HAProxy, and as a user who is not root.
+mod check_host;
 /// confd's command lines, confd.toml and resources, and what operators do with the subcommands.
 mod confd_thousands;
 mod confd_users;

@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::config::confdir::{Resource, ShellCommand};
 use crate::proxy::nginx::{Warning, is_included};
@@ -40,6 +42,7 @@ pub(super) fn problems(resource: &Resource) -> Vec<String> {
         ("check_cmd", &resource.check),
         ("reload_cmd", &resource.reload),
         ("verify_cmd", &resource.verify),
+        ("quiesce_cmd", &resource.quiesce),
     ];
     for (name, command) in commands {
         found.extend(command.as_ref().and_then(|command| first_word(command, name)));
@@ -107,9 +110,19 @@ fn pid_file(file: &Path, what: &str) -> Option<String> {
         return Some(format!("{what}: the folder {} does not exist", folder.display()));
     }
     let text = fs::read_to_string(file).ok()?;
-    let is_number = text.trim().parse::<u32>().is_ok_and(|pid| pid > 0);
-    (!is_number).then(|| {
-        format!("{what}: {} holds no process number; is the proxy running?", file.display())
+    let number = text.trim().parse().ok().filter(|number| *number > 0);
+    let Some(master) = number.and_then(Pid::from_raw) else {
+        let place = file.display();
+        return Some(format!("{what}: {place} holds no process number; is the proxy running?"));
+    };
+    // Asks only whether a signal would be allowed.
+    let is_foreign = test_kill_process(master) == Err(Errno::PERM);
+    is_foreign.then(|| {
+        format!(
+            "{what}: this user may not signal process {}, so nothing can be reloaded; run as root, \
+             or as the user of that process",
+            master.as_raw_nonzero()
+        )
     })
 }
 
@@ -174,7 +187,10 @@ mod tests {
         let file = folder.path().join("nginx.pid");
         let pid_file = |file: &Path| pid_file(file, "pid_file");
         assert_eq!(pid_file(&file), None);
-        for (text, good) in [("12\n", true), ("", false), ("x", false), ("0", false)] {
+        let own = format!("{}\n", std::process::id());
+        for (text, good) in
+            [(own.as_str(), true), ("", false), ("x", false), ("0", false), ("-1", false)]
+        {
             fs::write(&file, text).unwrap();
             assert_eq!(pid_file(&file).is_none(), good, "{text:?}");
         }
