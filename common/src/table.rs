@@ -53,10 +53,18 @@ pub fn table(lines: &[Line], colours: bool) -> String {
     text
 }
 
-/// Text from outside, with control characters escaped: a terminal must not obey it.
+/// Text from outside, with control characters escaped: a terminal must not obey it. Quotes stay as
+/// nginx writes them.
 #[must_use]
 pub fn escaped(text: &str) -> String {
-    text.escape_debug().to_string()
+    let mut shown = String::new();
+    for c in text.chars() {
+        match c {
+            '"' | '\'' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
 }
 
 fn painted(line: &str, paint: Paint) -> String {

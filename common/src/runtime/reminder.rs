@@ -64,6 +64,10 @@ impl Default for OutageLog {
 impl OutageLog {
     /// Logs this failure if it is new, or if a line is due; whether it was.
     pub fn remind(&mut self, what: &str) -> bool {
+        if self.logged.is_empty() {
+            // The outage begins with its first failure, and not when the last one ended.
+            self.reminder = Reminder::at_once();
+        }
         // How long an answer was waited for differs, and is no news.
         let kind = what.split(" within ").next().unwrap_or(what);
         if self.logged.len() < DISTINCT_ERRORS && !self.logged.iter().any(|text| text == kind) {

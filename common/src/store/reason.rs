@@ -6,21 +6,19 @@ use std::error::Error;
 use super::StoreError;
 
 /// Messages of layers that add nothing.
-const NOISE: [&str; 6] = [
+const NOISE: [&str; 7] = [
     "tcp connect error",
     "transport error",
     "connection error",
     "error sending request",
     "operation was canceled",
     "error trying to connect",
+    "h2 protocol error: error reading a body from connection",
 ];
 
 /// What is found at the bottom, and the likely remedy.
 const ADVICE: [(&str, &str); 10] = [
-    (
-        "Connection refused",
-        "nothing listens there: does etcd run, and does --etcd name its address?",
-    ),
+    ("Connection refused", "nothing listens there: does etcd run, and is this its address?"),
     ("UnknownIssuer", "no trusted CA has signed it; give its CA as the CA file"),
     ("CaUsedAsEndEntity", "self-signed CA certificate; give it as the CA file to trust it"),
     (
@@ -43,6 +41,10 @@ const ADVICE: [(&str, &str); 10] = [
     ),
     ("failed to lookup address", "is the name right, and does DNS answer?"),
 ];
+
+/// How HTTP/2 words the end of a connection, and how people do.
+const ENDED: (&str, &str) =
+    ("stream closed because of a broken pipe", "the connection ended (broken pipe)");
 
 /// What a server that wants something else does.
 const HUNG_UP: [&str; 2] = ["connection closed", "broken pipe"];
@@ -76,6 +78,7 @@ pub(super) fn with_sources(message: &str, mut source: Option<&(dyn Error + 'stat
         source = error.source();
     }
     let mut text = if parts.is_empty() { message.to_owned() } else { parts.join(": ") };
+    text = text.replace(ENDED.0, ENDED.1);
     if let Some((_, advice)) = ADVICE.iter().find(|(sign, _)| text.contains(sign)) {
         text = format!("{text} ({advice})");
     }
@@ -101,13 +104,17 @@ mod tests {
             (
                 "tcp connect error",
                 &["transport error", "tcp connect error", "Connection refused"][..],
-                "Connection refused (nothing listens there: does etcd run, and does --etcd name its \
-                 address?)",
+                "Connection refused (nothing listens there: does etcd run, and is this its address?)",
             ),
             (
                 "",
                 &["error sending request", "client error (Connect)", "tls handshake eof"][..],
                 "tls handshake eof (the server closed the connection during the TLS handshake; is it plain http?)",
+            ),
+            (
+                "h2 protocol error: error reading a body from connection",
+                &["stream closed because of a broken pipe"][..],
+                "the connection ended (broken pipe)",
             ),
             ("transport error", &[][..], "transport error"),
             ("etcdserver: no leader", &[][..], "etcdserver: no leader"),

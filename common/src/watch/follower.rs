@@ -86,8 +86,17 @@ const START_GRACE: Duration = Duration::from_secs(3);
 const REREAD_PAUSE: Duration = Duration::from_millis(200);
 const MAX_REREAD_PAUSE: Duration = Duration::from_secs(30);
 
+/// A watch that ends sooner than this failed by itself, and not with its connection.
+const BRIEF: Duration = Duration::from_secs(5);
+
 /// A watch that lived for this long shows that the server does have history.
 const STABLE: Duration = Duration::from_secs(60);
+
+/// Whether a watch ended with its connection, after it had worked. That is no news by itself: the
+/// next attempt succeeds at once, or knows why not.
+pub(super) fn is_end_of_connection(error: &StoreError, lived: Duration) -> bool {
+    matches!(error, StoreError::Unreachable(_)) && lived >= BRIEF
+}
 
 impl<S: Store> Follower<S> {
     async fn run(mut self, start: Option<Start>) {
@@ -110,7 +119,7 @@ impl<S: Store> Follower<S> {
                     ReadAfter::Resync
                 }
                 WatchEnd::Error(error) => {
-                    self.recover(error).await;
+                    self.recover(error, began.elapsed()).await;
                     ReadAfter::Loss
                 }
             };
@@ -293,7 +302,8 @@ impl<S: Store> Follower<S> {
 
     /// Prepares the next read after an error: at once where only the history is missing, and
     /// after a pause where etcd does not answer, or where the same happens again and again.
-    async fn recover(&mut self, error: StoreError) {
+    /// `lived`: how long the keys were followed until then.
+    async fn recover(&mut self, error: StoreError, lived: Duration) {
         let pause = match &error {
             StoreError::Interrupted => {
                 tracing::debug!(%error, "reading the keys again");
@@ -304,7 +314,10 @@ impl<S: Store> Follower<S> {
                 self.reread_pause()
             }
             _ => {
-                self.remind(&format!("watch failed, retrying: {error}"));
+                let was_followed = self.view.borrow().stale.is_none();
+                if !(was_followed && is_end_of_connection(&error, lived)) {
+                    self.remind(&format!("watch failed, retrying: {error}"));
+                }
                 self.view.send_modify(|view| {
                     let since = view.stale.as_ref().map_or_else(Instant::now, |s| s.since);
                     let reason = StaleReason::Failed(error);

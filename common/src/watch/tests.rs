@@ -4,9 +4,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::follower::is_end_of_connection;
 use super::*;
 use crate::model::{Key, Tree, Ttl};
-use crate::store::{Guard, Lease, Memory, Store, default_deadline as soon};
+use crate::store::{Guard, Lease, Memory, Store, StoreError, default_deadline as soon};
 
 async fn put(store: &Memory, key: &str, value: &str, lease: Lease) {
     let key: Key = key.parse().unwrap();
@@ -83,4 +84,14 @@ async fn ignored_keys_are_in_no_view_and_wake_nobody() {
         woken += 1;
     }
     assert!(woken <= 1, "woken {woken} times by one change");
+}
+
+/// One outage is one line in the log: the one of the attempt that fails after it.
+#[test]
+fn a_connection_that_ends_is_no_news_by_itself_and_one_that_never_works_is() {
+    let ended = StoreError::Unreachable("broken pipe".to_owned());
+    let long = Duration::from_secs(60);
+    assert!(is_end_of_connection(&ended, long));
+    assert!(!is_end_of_connection(&ended, Duration::from_secs(1)));
+    assert!(!is_end_of_connection(&StoreError::Denied("no right".to_owned()), long));
 }

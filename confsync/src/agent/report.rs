@@ -147,7 +147,7 @@ impl ReportFacts<'_> {
             quiesced: if is_withheld { Revision::default() } else { self.progress.quiesced },
             assumed: is_assumed,
             retained: lingering.into_iter().filter(is_read).cloned().collect(),
-            rejected: self.rejection(),
+            rejected: self.rejection(program),
             trouble: self.pipeline.failure.map(|why| why.chars().take(LONGEST_REASON).collect()),
             driver: self.progress.applied.map(|_| self.driver_in_use()),
         }
@@ -160,9 +160,16 @@ impl ReportFacts<'_> {
         DriverInUse { name: name.to_owned(), reason }
     }
 
-    fn rejection(&self) -> Option<Rejection> {
+    fn rejection(&self, program: &CompiledResource) -> Option<Rejection> {
         let rejection = self.pipeline.rejection.map(|why| Withheld::from(why.to_owned()));
         let Withheld { why, too_few_backends } = self.withheld.cloned().or(rejection)?;
+        // The resources of a proxy are loaded together or not at all.
+        let why = match self.trouble_place(&why) {
+            Some(place) if place.resource != program.resource.name => {
+                format!("because of {}: {why}", place.resource)
+            }
+            _ => why,
+        };
         Some(Rejection {
             revision: self.progress.decided.unwrap_or_default(),
             reason: why.chars().take(LONGEST_REASON).collect(),

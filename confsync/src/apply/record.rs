@@ -121,12 +121,12 @@ impl StepRecord {
         self.failure.as_deref()
     }
 
-    /// Files were rejected.
-    pub fn rejected(&mut self, why: &str) {
+    /// Files were rejected, because of this resource, where that is known.
+    pub fn rejected(&mut self, why: &str, resource: Option<&str>) {
         self.counts.refusals += 1;
         self.failure = None;
         let text = rejection_text(why);
-        let resource = if self.group.contains('+') { "RESOURCE" } else { &self.group };
+        let resource = resource.unwrap_or("RESOURCE");
         let line =
             format!("{text}; the last files stay, `confsync render {resource}` prints the new one");
         self.report(&text, &line, text.clone());
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(record.logged.as_deref(), Some("no nginx"), "whatever the pause is");
         record.not_running("no pid file");
         assert_eq!(record.trouble(), Some("the proxy is not running: no pid file"));
-        record.rejected("unknown directive");
+        record.rejected("unknown directive", Some("web"));
         assert_eq!(record.trouble(), Some("rejected: unknown directive"));
         assert_eq!(record.failure(), None, "not tried again");
         let wanted = Counts { refusals: 1, failures: 1, ..Counts::default() };

@@ -114,8 +114,10 @@ impl<S: Store> LossCheck<'_, S> {
                 resource = self.name,
                 retained = retained.len(),
                 gone = losses.missing.len() - retained.len(),
-                "{}: retaining unregistered backends that still accept connections",
-                losses.why
+                "{}: retaining unregistered backends that still accept connections; if they are \
+                 meant to be gone: confsync accept {}",
+                losses.why,
+                self.name
             );
         }
         retained

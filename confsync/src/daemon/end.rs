@@ -10,6 +10,7 @@ use super::Daemon;
 use crate::config::reload_group::ReloadGroup;
 use crate::proxy::child::Child;
 use crate::proxy::{Proxy, haproxy};
+use crate::status::state::States;
 
 /// How long etcd may take to store that we leave.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -22,27 +23,18 @@ impl Daemon {
         manager.stopping();
         manager.extend(self.config.stop_timeout + LEAVE + Duration::from_secs(10));
         let groups: Vec<ReloadGroup> = self.groups.all().cloned().collect();
-        let trouble = self.first_trouble();
-        self.groups.end(&self.signals.abort).await;
+        let states = self.groups.end(&self.signals.abort).await;
         let code = match (&self.child, child_left) {
             (Some(child), None) => self.stop_child(child).await,
             (_, left) => left,
         };
         if let Some(left) = child_left {
+            let trouble = first_trouble(&states);
             tracing::warn!(code = left, trouble, "the supervised command ended by itself");
         }
         let routes_nothing = self.child.is_some() || none_runs(&groups).await;
         let _ = timeout(LEAVE, self.registration.leave(routes_nothing)).await;
         code.map_or(Exit::Done, Exit::Child)
-    }
-
-    /// What kept the child from being started, if anything did: the last line of the log is to
-    /// name the cause.
-    fn first_trouble(&mut self) -> Option<String> {
-        let states = self.groups.states();
-        let trouble = states.values().find_map(|state| state.trouble.as_deref())?;
-        let cause = trouble.split_once("; trying again in ").map_or(trouble, |(cause, _)| cause);
-        Some(cause.to_owned())
     }
 
     async fn stop_child(&self, child: &Child) -> Option<u8> {
@@ -64,6 +56,13 @@ impl Daemon {
             Signal::TERM
         }
     }
+}
+
+/// What kept the child from being started, if anything did: the last line of the log is to name the
+/// cause.
+fn first_trouble(states: &States) -> Option<&str> {
+    let trouble = states.values().find_map(|state| state.trouble.as_deref())?;
+    Some(trouble.split_once("; trying again in ").map_or(trouble, |(cause, _)| cause))
 }
 
 /// Whether it is certain that no proxy of these groups runs.

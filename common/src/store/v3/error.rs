@@ -112,7 +112,7 @@ fn of_code(code: i32, text: String) -> Failure {
         }
         INVALID_ARGUMENT if has("authentication failed") => {
             return Failure::Unauthenticated(format!(
-                "{text}: compare --etcd-user and the password with what etcd has"
+                "{text}: compare the user and the password with what etcd has"
             ));
         }
         // Users or permissions changed; with a new token the request succeeds.

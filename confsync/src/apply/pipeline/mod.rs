@@ -43,6 +43,7 @@ use crate::install::{DestLock, Digest, InstallError, Target, Wanted};
 use crate::proxy::Proxy;
 use crate::proxy::driver::{Driver, RenderedFile};
 use crate::proxy::nginx::{ProcessId, gone};
+use crate::status::resources::named_line;
 
 /// How long until it is looked again whether old generations are gone, or a proxy runs.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -331,8 +332,26 @@ impl Pipeline {
         self.old.forget_revisions();
     }
 
+    /// The resource whose file a reason names; without one, the only resource there is.
+    fn resource_named(&self, why: &str) -> Option<&str> {
+        let targets = self.wanted.rendered.iter().map(|file| &file.target);
+        let dests: Vec<String> = targets.map(|t| t.dest.display().to_string()).collect();
+        let names: Vec<&str> = match dests.len() {
+            1 => vec![&self.name],
+            // The group has the names of its resources, joined.
+            _ => self.name.split('+').collect(),
+        };
+        let index = match named_line(why, dests.iter().map(String::as_str)) {
+            Some((index, _)) if names.len() == dests.len() => index,
+            _ if names.len() == 1 => 0,
+            _ => return None,
+        };
+        names.get(index).copied()
+    }
+
     fn rejected(&mut self, digest: Digest, why: String) -> StepOutcome {
-        self.record.rejected(&why);
+        let resource = self.resource_named(&why).map(str::to_owned);
+        self.record.rejected(&why, resource.as_deref());
         self.ledger.reject(digest, why.clone(), Instant::now());
         StepOutcome::Rejected(why)
     }

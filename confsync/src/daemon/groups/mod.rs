@@ -196,12 +196,15 @@ impl ReloadGroups {
         }
     }
 
-    /// Steps at hand are finished, unless `abort` comes first.
-    pub(super) async fn end(&mut self, abort: &CancellationToken) {
+    /// Steps at hand are finished, unless `abort` comes first. Returns the last state of each.
+    pub(super) async fn end(&mut self, abort: &CancellationToken) -> States {
         self.running.iter().for_each(|running| running.stop.cancel());
+        let mut last = self.states();
         for running in self.running.drain(..) {
             let _ = abort.run_until_cancelled(running.agent).await;
+            last.insert(running.group.name.clone(), running.state.borrow().clone());
         }
+        last
     }
 }
 
