@@ -105,5 +105,6 @@ mod tests {
     #[test]
     fn nothing_breaks_out() {
         assert_eq!(escaped("a\u{1b}[31m\nb\u{202e}"), "a\\u{1b}[31m\\nb\\u{202e}");
+        assert_eq!(escaped("unknown \"x\""), "unknown \"x\"");
     }
 }

@@ -237,3 +237,35 @@ async fn once_says_in_sync_only_of_a_proxy_that_has_a_configuration() {
     assert_says(&ended.log, &["in place; the proxy is not running"]);
     refuses().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_files_of_one_nginx_the_one_at_fault_is_named() {
+    let lab = Lab::new();
+    let setup = setup(&lab).await;
+    let other = setup.nginx.site().with_file_name("other.conf");
+    let dest = format!("dest = \"{}\"", setup.nginx.site().display());
+    let toml = fs::read_to_string(setup.confdir.path().join("conf.d/nginx.toml")).unwrap();
+    let toml = toml.replace(&dest, &format!("dest = \"{}\"", other.display()));
+    setup.confdir.toml("other", &toml.replace("nginx.tmpl", "other.tmpl"));
+    setup.confdir.template("other.tmpl", "proxy_cache_path_x y;\n");
+
+    let confsync = setup.confsync(&lab).flag("--name", "lb-1").supervising(&setup.nginx).start();
+    confsync.logged("`confsync render other` prints the new one").await;
+    let status = || {
+        let status = Daemon::new(&lab, "status", bins::confsync()).arg("status");
+        status.etcd(&setup.etcd, Api::V3).run()
+    };
+    eventually("the status names it for both", || async {
+        let printed = status().await.log;
+        let line =
+            |name: &str| printed.lines().find(|line| line.contains(name)).unwrap_or_default();
+        let (own, with_it) = (line("  other "), line("  nginx "));
+        // As nginx quotes it.
+        let reason = "[emerg] unknown directive \"proxy_cache_path_x\"";
+        let named = own.contains(&format!(": {reason}"))
+            && with_it.contains(&format!("because of other: {reason}"));
+        check(named, || printed.clone())
+    })
+    .await;
+    confsync.kill().await;
+}

@@ -216,3 +216,16 @@ async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     let lives = confsync.log().lines().filter(|line| line.contains(" live ")).count();
     assert_eq!(lives, 1, "{}", confsync.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_line_is_why_a_program_was_not_started() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    setup.resource("app", "");
+    setup.put(1).await;
+    let ended = setup.confsync(&lab).arg("--").arg("no-such-program").run().await;
+    assert_eq!(ended.exit, Exit::Code(127), "{}", ended.log);
+    let last = ended.log.lines().last().unwrap_or_default();
+    assert!(last.contains("there is no program `no-such-program`"), "{}", ended.log);
+    assert!(!ended.log.contains("ready"), "{}", ended.log);
+}
