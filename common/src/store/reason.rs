@@ -4,6 +4,7 @@
 use std::error::Error;
 
 use super::StoreError;
+use crate::tls::{tls_limit, without_numbers};
 
 /// Messages of layers that add nothing.
 const NOISE: [&str; 7] = [
@@ -17,23 +18,11 @@ const NOISE: [&str; 7] = [
 ];
 
 /// What is found at the bottom, and the likely remedy.
-const ADVICE: [(&str, &str); 10] = [
+const ADVICE: [(&str, &str); 7] = [
     ("Connection refused", "nothing listens there: does etcd run, and is this its address?"),
     ("UnknownIssuer", "no trusted CA has signed it; give its CA as the CA file"),
     ("CaUsedAsEndEntity", "self-signed CA certificate; give it as the CA file to trust it"),
-    (
-        "UnsupportedCertVersion",
-        "X.509 version 1 certificates are not accepted; issue one of version 3, with a \
-         subjectAltName",
-    ),
-    ("BadSignature", "is it signed by the given CA? an RSA key needs at least 2048 bits"),
     ("invalid peer certificate", "is it signed by the given CA, and made for this name?"),
-    (
-        "HandshakeFailure",
-        "no key type or algorithm in common: certificates on the curve P-521 are not supported; \
-         use P-256, P-384, Ed25519 or RSA of at least 2048 bits. Or the server requires a client \
-         certificate",
-    ),
     ("fatal alert", "the server requires a client certificate, or rejects this one"),
     (
         "tls handshake eof",
@@ -77,12 +66,13 @@ pub(super) fn with_sources(message: &str, mut source: Option<&(dyn Error + 'stat
         add(&error.to_string());
         source = error.source();
     }
-    let mut text = if parts.is_empty() { message.to_owned() } else { parts.join(": ") };
-    text = text.replace(ENDED.0, ENDED.1);
-    if let Some((_, advice)) = ADVICE.iter().find(|(sign, _)| text.contains(sign)) {
-        text = format!("{text} ({advice})");
+    let text = if parts.is_empty() { message.to_owned() } else { parts.join(": ") };
+    let text = text.replace(ENDED.0, ENDED.1);
+    let advice = ADVICE.iter().find(|(sign, _)| text.contains(sign)).map(|(_, advice)| *advice);
+    match tls_limit(&text).or(advice) {
+        Some(advice) => format!("{} ({advice})", without_numbers(&text)),
+        None => text,
     }
-    text
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::limits::key_limit;
 use super::{FromFiles, provider};
 
 /// A certificate with its chain, and its key, as the two files have them now.
@@ -55,5 +56,8 @@ fn pair(paths: &[PathBuf], contents: &[Vec<u8>]) -> Result<CertifiedKey, String>
     let chain = CertificateDer::pem_slice_iter(cert_pem).collect::<Result<Vec<_>, _>>();
     let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(wrong)?;
     let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| wrong())?;
-    CertifiedKey::from_der(chain, key, &provider()).map_err(|e| format!("{} ({e})", wrong()))
+    CertifiedKey::from_der(chain, key, &provider()).map_err(|e| {
+        let why = e.to_string();
+        format!("{} ({why}){}", wrong(), key_limit(&why))
+    })
 }

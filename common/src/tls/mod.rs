@@ -9,11 +9,13 @@
 mod expiry;
 mod from_files;
 mod identity;
+mod limits;
 mod roots;
 
 pub use expiry::{CertificateExpiry, follow_expiry};
 pub use from_files::FromFiles;
 pub use identity::ClientIdentity;
+pub use limits::{tls_limit, without_numbers};
 pub use roots::Roots;
 
 use std::path::PathBuf;

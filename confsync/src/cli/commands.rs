@@ -21,6 +21,7 @@ use crate::cli::args::{
 };
 use crate::cli::host;
 use crate::cli::proxy_check::{self, ProxyAnswer};
+use crate::cli::retries;
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
 use crate::config::confdir::SCHEMA;
 use crate::config::load::{self, load};
@@ -106,11 +107,7 @@ async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
         wrong += usize::from(note.ignored);
     }
     let programs: Vec<_> = loaded.sets.iter().flat_map(|set| &set.programs).collect();
-    for program in &programs {
-        if let Some(guarded) = program.resource.guarded() {
-            print_error(format_args!("{}: note: {guarded}", program.resource.file.display()));
-        }
-    }
+    programs.iter().for_each(|program| print_notes(program));
     let mut unrendered = 0;
     let keys = data(matches).map(|file| once::from_file(&file)).transpose()?;
     if let Some(snapshot) = &keys {
@@ -133,6 +130,19 @@ async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let resources = plural(programs.len(), "resource");
     print(format_args!("{}: {resources}, no mistakes\n", confdir.display()));
     Ok(Exit::Done)
+}
+
+/// Prints what may not be expected of a resource, and is no mistake.
+fn print_notes(program: &CompiledResource) {
+    let resource = &program.resource;
+    if let Some(guarded) = resource.guarded() {
+        print_error(format_args!("{}: note: {guarded}", resource.file.display()));
+    }
+    if resource.nginx.is_some()
+        && let Some(note) = retries::note(program.template())
+    {
+        print_error(format_args!("{}: note: {note}", resource.src.display()));
+    }
 }
 
 /// Prints what is missing on this machine for a resource; how much that is.

@@ -9,4 +9,5 @@ pub mod confd_flags;
 pub mod confd_toml;
 mod host;
 mod proxy_check;
+mod retries;
 pub mod settings;

@@ -6,6 +6,9 @@ use super::parse::CheckError;
 /// What a command line of a shell has outside of quotes, and no argument that was meant.
 const OPERATORS: [&str; 10] = ["||", "|", "&&", "2>&1", ">>", ">", "<<", "<", ";", "`"];
 
+/// Words of a shell's language that stand where a command does.
+const KEYWORDS: [&str; 8] = ["!", "[[", "{", "if", "for", "while", "case", "until"];
+
 /// The words of a command; quotes as a shell has them.
 pub(super) fn split(command: &str) -> Result<Vec<String>, CheckError> {
     let argv = shlex::split(command).ok_or_else(|| CheckError::Quote(short(command)))?;
@@ -23,7 +26,9 @@ pub(super) fn split(command: &str) -> Result<Vec<String>, CheckError> {
 
 /// The first operator of a shell outside of quotes, or what it would put in the place of a word.
 fn operator(command: &str) -> Option<String> {
-    if let Some(first) = command.split_whitespace().next().filter(|word| is_assignment(word)) {
+    let is_of_a_shell =
+        |word: &&str| is_assignment(word) || KEYWORDS.contains(word) || word.starts_with('(');
+    if let Some(first) = command.split_whitespace().next().filter(is_of_a_shell) {
         return Some(first.to_owned());
     }
     let is_shell = command.split_whitespace().next().is_some_and(|word| word.ends_with("sh"));
@@ -126,6 +131,10 @@ mod tests {
             ("test \"`cat /run/x`\" = 1", "`"),
             ("PGPASSWORD=x psql -c 1", "PGPASSWORD=x"),
             ("~/check", "~/"),
+            ("! pgrep nginx", "!"),
+            ("[[ -e /run/x ]]", "[["),
+            ("(pgrep nginx)", "(pgrep"),
+            ("if pgrep nginx", "if"),
         ] {
             let message = split(command).unwrap_err().to_string();
             assert!(message.contains(&format!("`{operator}`")), "{command}: {message}");

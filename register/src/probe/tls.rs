@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::tls::{Roots, client_config, provider};
+use common::tls::{Roots, client_config, provider, tls_limit, without_numbers};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -51,7 +51,7 @@ impl Connector {
                 let secured = self.tls.connect(name, stream).await;
                 secured.map_err(|e| {
                     let why = one_line(&e);
-                    format!("no TLS: {why}{}", advice(&why))
+                    format!("no TLS: {}{}", without_numbers(&why), advice(&why))
                 })
             })
             .await
@@ -88,17 +88,14 @@ fn connector(ca: Option<&Path>, insecure: bool) -> Result<Connector, String> {
 }
 
 /// What to do about a certificate that was rejected.
-fn advice(why: &str) -> &'static str {
-    const ADVICE: [(&str, &str); 4] = [
-        ("UnknownIssuer", " (not signed by a trusted CA; pass its CA with --check-ca)"),
-        ("not valid for", " (pass the name that it is for with --check-host)"),
-        ("CaUsedAsEndEntity", " (self-signed CA certificate; pass it with --check-ca to trust it)"),
-        (
-            "UnsupportedCertVersion",
-            " (X.509 version 1; issue one of version 3, with a subjectAltName)",
-        ),
+fn advice(why: &str) -> String {
+    const ADVICE: [(&str, &str); 3] = [
+        ("UnknownIssuer", "not signed by a trusted CA; pass its CA with --check-ca"),
+        ("not valid for", "pass the name that it is for with --check-host"),
+        ("CaUsedAsEndEntity", "self-signed CA certificate; pass it with --check-ca to trust it"),
     ];
-    ADVICE.iter().find(|(sign, _)| why.contains(sign)).map_or("", |(_, advice)| advice)
+    let advice = ADVICE.iter().find(|(sign, _)| why.contains(sign)).map(|(_, advice)| *advice);
+    advice.or_else(|| tls_limit(why)).map(|advice| format!(" ({advice})")).unwrap_or_default()
 }
 
 /// Takes any certificate, also one of a kind that could not be verified: who can put

@@ -26,14 +26,14 @@ pub(super) enum AddressError {
     User(String),
 }
 
-/// The text for a message: without what stands before an `@` or after a `?`, which may be a
-/// password.
+/// The text for a message: without what stands before an `@` or after a `?` or `#`, which may be
+/// a password.
 fn shown(text: &str) -> String {
     let (hidden, text) = match text.rsplit_once('@') {
         Some((_, rest)) => ("…@", rest),
         None => ("", text),
     };
-    let (text, cut) = match text.split_once('?') {
+    let (text, cut) = match text.split_once(['?', '#']) {
         Some((text, _)) => (text, "?…"),
         None => (text, ""),
     };
@@ -131,6 +131,7 @@ mod tests {
             ("http:/root:s3cret@a:1", "…@a:1"),
             ("http://root:s3/cret@a:1", "…@a:1"),
             ("http://a:1/?password=s3cret", "a:1/?…"),
+            ("http://a:1#s3cret", "a:1?…"),
             ("ftp://a:1/?password=s3cret", "only http"),
         ] {
             let error = parse(text, "http", Api::Auto).unwrap_err().to_string();
