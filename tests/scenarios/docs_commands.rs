@@ -262,7 +262,9 @@ sessions! {
     haproxy_in_front = "docs/how-to/haproxy.md",
     operations = "docs/operations.md",
     weights_and_a_canary = "docs/how-to/weights-and-canary.md",
-    one_taken_out_by_hand = "docs/how-to/take-one-out.md";
+    one_taken_out_by_hand = "docs/how-to/take-one-out.md",
+    tls_to_etcd = "docs/how-to/tls.md",
+    several_data_centres = "docs/how-to/data-centres.md";
 
     on_a_machine:
     the_readme_leads_from_nothing_to_a_pair_in_service = [], "README.md",
