@@ -39,6 +39,11 @@ async fn man_pages_have_every_flag_and_variable() {
                     assert!(page.contains(&text), "{name} does not speak of {text}");
                 }
             }
+            if command.get_arguments().any(|arg| arg.get_long() == Some("etcd")) {
+                for text in ["ETCD_PASSWORD", "ETCDCTL_CACERT", "CREDENTIALS_DIRECTORY"] {
+                    assert!(page.contains(text), "{name} does not speak of {text}");
+                }
+            }
             for part in ["EXIT STATUS", "SEE ALSO", ".SH FILES"] {
                 assert!(page.contains(part), "{name} has no {part}");
             }
@@ -91,6 +96,8 @@ async fn shells_complete_commands_flags_and_values() {
         ("confsync render --confdir lb ", "app nginx"),
         ("confsync render --confdir lb n", "nginx"),
         ("confsync render --confdir lb --da", "--data"),
+        ("confsync --confdir lb render n", "nginx"),
+        ("confsync init --proxy ", "nginx haproxy apache"),
     ] {
         let message = tried(&lab, "bash", &["--norc", "-c", OFFER, "bash", line]).await;
         assert_eq!(message.stdout().trim(), offered, "{line}: {}", message.stderr());

@@ -79,6 +79,14 @@ const LIBRARIES: [(&str, LevelFilter); 7] = [
     ("tower", LevelFilter::INFO),
 ];
 
+/// The level, if it is one.
+///
+/// # Errors
+/// Why it is none, and what to write.
+pub fn valid_level(level: &str) -> Result<String, String> {
+    filter(level).map(|_| level.to_owned())
+}
+
 /// Not `EnvFilter`: its further features are about spans, of which there are none here, and it
 /// brings regular expressions into a program that has to be small.
 fn filter(level: &str) -> Result<Targets, String> {

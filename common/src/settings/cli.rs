@@ -1,6 +1,7 @@
 //! The frame of a program: from arguments to matches, and the commands that every program
 //! has. Flags may be written before the subcommand as well as after it.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -90,8 +91,30 @@ fn mistake(program: &Command, words: &[OsString], error: &clap::Error) -> String
     }
     let mut words = words.iter().map(|word| word.to_string_lossy());
     let command = words.find_map(|word| program.find_subcommand(&*word));
+    if let Some(variable) = command.and_then(|command| variable_at_fault(command, words, error)) {
+        text.push_str(&format!("; it comes from ${variable}"));
+    }
     let command = command.map(|command| format!(" {}", command.get_name())).unwrap_or_default();
     format!("{text}; see {}{command} --help", program.get_name())
+}
+
+/// The variable that a value comes from which a flag does not take, if no flag was given: clap
+/// speaks of the flag alone.
+fn variable_at_fault<'w>(
+    command: &Command,
+    mut words: impl Iterator<Item = Cow<'w, str>>,
+    error: &clap::Error,
+) -> Option<String> {
+    let ContextValue::String(flag) = error.get(ContextKind::InvalidArg)? else { return None };
+    let name = flag.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+    let arg = command.get_arguments().find(|arg| arg.get_long() == Some(name))?;
+    let variable = arg.get_env().filter(|variable| std::env::var_os(variable).is_some())?;
+    let others = arg.get_all_aliases().unwrap_or_default();
+    let is_flag = |word: Cow<'w, str>| {
+        let word = word.split('=').next().unwrap_or_default().trim_start_matches('-').to_owned();
+        word == name || others.contains(&&*word)
+    };
+    (!words.any(is_flag)).then(|| variable.to_string_lossy().into_owned())
 }
 
 /// Mistakes by the names of the flags that stand in `words`: who wrote `--cacert` looks for that,
@@ -322,6 +345,24 @@ mod tests {
         assert_eq!(usage.downcast::<Usage>().unwrap(), Usage("--old-port is bad".to_owned()));
         let other = outcome(anyhow::anyhow!("--the-port is open")).unwrap_err();
         assert_eq!(other.to_string(), "--the-port is open");
+    }
+
+    #[test]
+    fn a_variable_at_fault_is_named_unless_the_flag_was_written() {
+        static SET: Setting = Setting::new("one_of", "PATH", "X", "").choices(&["yes", "no"]);
+        static ALL: Group = Group { heading: "", settings: &[&SET] };
+        let run = with_settings(Command::new("run"), &[&ALL]);
+        let program = with_common_commands(Command::new("x").subcommand(run));
+        for (line, is_named) in [("x run", true), ("x run --one-of z", false)] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let error = program.clone().try_get_matches_from(&words).unwrap_err();
+            let text = mistake(&program, &words, &error);
+            assert_eq!(
+                text.contains("; it comes from $PATH; see x run --help"),
+                is_named,
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -9,12 +9,13 @@ use super::{Environment, Group, Layer, Mistakes, Place, Reader};
 use crate::store::{Api, Connection, Credentials, Password, Timeouts, check_endpoint};
 use crate::tls::TlsFiles;
 
+// The former names are those of etcdctl's v2.
 crate::settings! {
     ENDPOINTS: "etcd", "ETCD_ENDPOINTS", "URL",
         "Address of an etcd member; repeat it or separate with commas"
         .details("Without it, $ETCDCTL_PEERS, else $HOST_IP:$ETCD_PORT (127.0.0.1 and 4001 where \
                  one of them is not set), else $ETCDCTL_ENDPOINTS.")
-        .default_in_words("http://127.0.0.1, port 2379 or 4001").aliases(&["endpoints", "endpoint", "peers", "node"])
+        .default_in_words("http://127.0.0.1, port 2379 or 4001").aliases(&["endpoints", "node"]).formerly(&["endpoint", "peers"])
         .list().never_empty();
     API: "etcd_api", "ETCD_API", "API", "API version; `auto` asks the server"
         .also_from(&["ETCDCTL_API"]).choices(&["auto", "v3", "v2"]).default("auto");
@@ -29,11 +30,11 @@ crate::settings! {
                   machine.");
     CA: "etcd_ca", "ETCD_CA", "FILE",
         "File with the CA certificates that etcd's certificate must chain to"
-        .also_from(&["ETCDCTL_CACERT", "ETCDCTL_CA_FILE"]).aliases(&["cacert", "ca-file", "client-ca-keys"]);
+        .also_from(&["ETCDCTL_CACERT", "ETCDCTL_CA_FILE"]).aliases(&["cacert", "client-ca-keys"]).formerly(&["ca_file"]);
     CERT: "etcd_cert", "ETCD_CERT", "FILE", "File with our client certificate"
-        .also_from(&["ETCDCTL_CERT", "ETCDCTL_CERT_FILE"]).aliases(&["cert", "cert-file", "client-cert"]);
+        .also_from(&["ETCDCTL_CERT", "ETCDCTL_CERT_FILE"]).aliases(&["cert", "client-cert"]).formerly(&["cert_file"]);
     KEY: "etcd_key", "ETCD_KEY", "FILE", "File with the key of our client certificate"
-        .also_from(&["ETCDCTL_KEY", "ETCDCTL_KEY_FILE"]).aliases(&["key", "key-file", "client-key"]);
+        .also_from(&["ETCDCTL_KEY", "ETCDCTL_KEY_FILE"]).aliases(&["key", "client-key"]).formerly(&["key_file"]);
     USER: "etcd_user", "ETCD_USER", "NAME",
         "User name; the password comes from $ETCD_PASSWORD or a file, never from an argument"
         .also_from(&["ETCDCTL_USER", "ETCDCTL_USERNAME"]).aliases(&["user", "username"]);

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::{Environment, Group, Layer, Mistakes, Reader};
-use crate::runtime::LogFormat;
+use crate::runtime::{LogFormat, valid_level};
 
 crate::settings! {
     FORMAT: "log_format", "LOG_FORMAT", "FORMAT", "Format of the log lines"
@@ -28,6 +28,6 @@ pub fn read(
     let mut mistakes = Mistakes::default();
     let mut from = Reader::new(&layer, "", &mut mistakes);
     let format = from.get(&FORMAT, LogFormat::from_str).unwrap_or(LogFormat::Text);
-    let level = from.text(&LEVEL).unwrap_or_default();
+    let level = from.get(&LEVEL, valid_level).unwrap_or_default();
     mistakes.none_or((format, level))
 }

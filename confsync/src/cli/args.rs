@@ -8,6 +8,8 @@ use common::settings::cli::with_common_commands;
 use common::settings::{Group, Setting, etcd, log, output, status, with_settings};
 use std::ffi::OsString;
 
+use crate::template::starter::PROXIES;
+
 common::settings! {
     CONFDIR: "confdir", "CONFSYNC_CONFDIR", "DIR", "Folder with conf.d/ and templates/"
         .default("/etc/confsync");
@@ -120,7 +122,7 @@ pub static ACCEPTING: Group = Group { heading: "", settings: &[&BOOKKEEPING] };
 
 common::settings! {
     PROXY: "proxy", "CONFSYNC_PROXY", "NAME", "The proxy to start with: nginx, haproxy or apache"
-        .default("nginx");
+        .choices(&PROXIES).default("nginx");
 }
 
 /// Where `init` writes, and what.

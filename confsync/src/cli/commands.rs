@@ -282,14 +282,11 @@ fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let mut mistakes = Mistakes::default();
     let mut from = Reader::new(&layer, "", &mut mistakes);
     let confdir = from.text(&CONFDIR);
-    let proxy = from.get(&PROXY, |text| match starter::PROXIES.contains(&text) {
-        true => Ok(text.to_owned()),
-        false => Err(format!("`{text}` is none of {}", starter::PROXIES.join(", "))),
-    });
+    let proxy = from.text(&PROXY).unwrap_or_default().to_ascii_lowercase();
     let (confdir, proxy) = mistakes.none_or((confdir, proxy)).map_err(Usage::from)?;
     let confdir = PathBuf::from(confdir.unwrap_or_default());
     let schema = ("schema.json", SCHEMA);
-    for (name, text) in starter::files(&proxy.unwrap_or_default()).into_iter().chain([schema]) {
+    for (name, text) in starter::files(&proxy).into_iter().chain([schema]) {
         let path = confdir.join(name);
         if path.exists() {
             print(format_args!("{} exists, left unchanged\n", path.display()));

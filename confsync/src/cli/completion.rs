@@ -7,12 +7,15 @@ use common::settings::cli::Shell;
 const BASH: &str = r#"
 _confsync_or_resources() {
     _confsync "$@"
-    [[ ${COMP_WORDS[1]} == render || ${COMP_WORDS[1]} == accept ]] || return 0
     [[ $2 != -* && $3 != --* ]] || return 0
-    local at names folder="${CONFSYNC_CONFDIR:-/etc/confsync}"
-    for ((at = 2; at < COMP_CWORD; at++)); do
-        [[ ${COMP_WORDS[at]} == --confdir ]] && folder="${COMP_WORDS[at + 1]}"
+    local at names takes_one="" folder="${CONFSYNC_CONFDIR:-/etc/confsync}"
+    for ((at = 1; at < COMP_CWORD; at++)); do
+        case ${COMP_WORDS[at]} in
+            --confdir) folder="${COMP_WORDS[++at]}" ;;
+            render | accept) takes_one=yes ;;
+        esac
     done
+    [[ -n $takes_one ]] || return 0
     names="$(cd "$folder/conf.d" 2>/dev/null && ls -- *.toml 2>/dev/null)"
     COMPREPLY=($(compgen -W "${names//.toml/}" -- "$2"))
 }

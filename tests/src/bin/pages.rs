@@ -47,6 +47,24 @@ const FILES: [(&str, &[(&str, &str)]); 2] = [
     ),
 ];
 
+/// Variables without a flag, of subcommands that ask etcd.
+const OF_ETCD: [(&str, &str); 4] = [
+    ("ETCD_PASSWORD", "The password of --etcd-user; no flag has it."),
+    (
+        "ETCDCTL_ENDPOINTS, ETCDCTL_API, ETCDCTL_DISCOVERY_SRV",
+        "As etcdctl has them, where neither a flag nor a variable above says it.",
+    ),
+    (
+        "ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY, ETCDCTL_USER, ETCDCTL_PASSWORD",
+        "The same; the user may be NAME:PASSWORD.",
+    ),
+    (
+        "CREDENTIALS_DIRECTORY",
+        "Credentials of the service manager: etcd-ca, etcd-cert, etcd-key and etcd-password are \
+         used where nothing else is given.",
+    ),
+];
+
 /// What the pages of all subcommands end with.
 const END: &str = r#".SH "EXIT STATUS"
 .TP
@@ -141,6 +159,11 @@ fn environment(command: &Command, more: &mut String) {
         let flag = roff(&format!("--{flag}"));
         let line = format!(".TP\n\\fB{variable}\\fR\nAs \\fB{}\\fR.\n", flag.trim());
         more.push_str(&line);
+    }
+    if command.get_arguments().any(|arg| arg.get_long() == Some("etcd")) {
+        for (variables, what) in OF_ETCD {
+            more.push_str(&format!(".TP\n\\fB{variables}\\fR\n{}", roff(what)));
+        }
     }
 }
 

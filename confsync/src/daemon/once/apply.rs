@@ -120,7 +120,8 @@ async fn locks_or_in_sync(
             Ok(locks) => return Ok(Some(locks)),
             Err(locked @ InstallError::Held { .. }) => {
                 if current(targets)? == wanted {
-                    tracing::info!(set = set.name, "in sync: {locked}");
+                    // That one is no rival: it keeps the files as this run wants them.
+                    tracing::info!(set = set.name, "in sync; a running confsync writes the files");
                     return Ok(None);
                 }
                 if Instant::now() >= until {
