@@ -148,6 +148,8 @@ mod register_services;
 mod register_setup;
 /// `register`: the backend as its child.
 mod register_supervises;
+/// Both daemons without files, or without memory: nothing else is blamed, nothing changes.
+mod starved;
 /// What confsync supervises, whatever starts it and however it is notified of changes.
 mod supervised;
 /// What is served to machines: health, readiness, metrics; and that its docs are true.

@@ -297,17 +297,23 @@ fn on_own_stack<T: Send>(
     file: &Path,
     work: impl FnOnce() -> Result<T, TemplateError> + Send,
 ) -> Result<T, TemplateError> {
-    let failed = |why: String| {
-        let fault = Fault::new(why, "this is a mistake in the program, not in the template");
-        Err(TemplateError::at(file, (0, 0), fault))
-    };
+    let failed = |fault| Err(TemplateError::at(file, (0, 0), fault));
+    let mistake = "this is a mistake in the program, not in the template";
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("template".into()).stack_size(STACK);
         match thread.spawn_scoped(scope, work) {
-            Ok(handle) => handle.join().unwrap_or_else(|_| failed(PANICKED.into())),
-            Err(error) => failed(format!("no thread to render on: {error}")),
+            Ok(handle) => handle.join().unwrap_or_else(|_| failed(Fault::new(PANICKED, mistake))),
+            Err(error) => failed(no_thread(&error)),
         }
     })
+}
+
+/// What the process wants says nothing of the template.
+fn no_thread(error: &std::io::Error) -> Fault {
+    Fault::new(
+        format!("cannot render: no thread: {error}"),
+        "the template is not at fault: this process lacks memory or tasks, see its limits",
+    )
 }
 
 /// The names of all functions of Go templates, without Go's own.
