@@ -12,7 +12,7 @@ use super::rejections::Rejections;
 use super::render::{RenderRules, RenderVerdict, RenderedResource, Withheld};
 use super::route_table::{RouteTable, Unwritten};
 use crate::backends::known::KnownBackends;
-use crate::backends::saved::SavedBackends;
+use crate::backends::saved::{BackendValues, SavedBackends};
 use crate::backends::{Entries, KeySelection, ParsedKeys};
 use crate::config::last_render::LastRender;
 use crate::config::program::CompiledResource;
@@ -43,6 +43,7 @@ struct LastResource {
     seen: ParsedKeys,
     render: LastRender,
     unwritten: UnwrittenBackends,
+    values: BackendValues,
 }
 
 impl LastResource {
@@ -170,10 +171,12 @@ impl<S: Store> GroupRenderer<S> {
     }
 
     /// Keeps what is proven for the next start. A failure is logged, and costs nothing else.
-    pub(super) async fn save(&self, now: &Snapshot) {
+    pub(super) async fn save(&mut self, now: &Snapshot) {
         let saved = |program: &CompiledResource| {
-            let known = self.known.get(&program.resource.name)?;
-            Some((program.resource.target.dest.clone(), SavedBackends::of(now, known)))
+            let CompiledResource { resource, .. } = program;
+            let known = self.known.get(&resource.name)?;
+            let last = self.last.entry(resource.name.clone()).or_default();
+            Some((resource.target.dest.clone(), last.values.at(now, known)))
         };
         let all: Vec<_> = self.group.programs.iter().filter_map(saved).collect();
         let save = move || all.iter().try_for_each(|(dest, saved)| saved.save(dest));

@@ -3,7 +3,7 @@
 //!
 //! Pure. The evidence about lost backends is gathered elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::handshake::Acceptance;
@@ -82,17 +82,21 @@ impl KnownBackends {
     /// registered was only renamed, and is not among them.
     #[must_use]
     pub fn missing(&self, seen: &ParsedKeys) -> BTreeSet<String> {
-        type Address<'a> = (&'a str, &'a Endpoint);
+        type Address<'a> = (&'a Endpoint, &'a str);
         fn address(registered: &RegisteredBackend) -> Address<'_> {
-            (&registered.service, &registered.backend.addr)
+            (&registered.backend.addr, &registered.service)
         }
         let absent: Vec<_> = self.absent(seen).collect();
-        if absent.is_empty() {
+        // Nearly always one among thousands: to look each of them up in a short sorted list is
+        // cheaper than to hash it.
+        let mut theirs: Vec<Address<'_>> = absent.iter().map(|(_, r)| address(r)).collect();
+        if theirs.is_empty() {
             return BTreeSet::new();
         }
-        let theirs: HashSet<Address<'_>> = absent.iter().map(|(_, r)| address(r)).collect();
+        theirs.sort_unstable();
         let now = seen.backends.values().map(|registered| address(registered));
-        let renamed: HashSet<Address<'_>> = now.filter(|at| theirs.contains(at)).collect();
+        let renamed: BTreeSet<Address<'_>> =
+            now.filter(|at| theirs.binary_search(at).is_ok()).collect();
         let missing = absent.iter().filter(|(_, r)| !renamed.contains(&address(r)));
         missing.map(|(key, _)| key.to_string()).collect()
     }

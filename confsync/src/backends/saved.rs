@@ -13,11 +13,11 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use common::model::{Entry, Revision, Snapshot, StoredValue};
+use common::model::{Entry, Revision, Snapshot, StoredValue, changed_keys};
 use serde::{Deserialize, Serialize};
 
-use crate::backends::KeySelection;
 use crate::backends::known::KnownBackends;
+use crate::backends::{Backends, KeySelection};
 use crate::install::{InstallError, beside, new_beside, note};
 use crate::template::Texts;
 
@@ -35,6 +35,36 @@ pub struct SavedBackends {
     pub backends: Texts,
 }
 
+/// The stored values of the backends that one resource routes to, for the next save: brought up to
+/// date by what has changed since the last one.
+#[derive(Debug, Default)]
+pub struct BackendValues {
+    known: Backends,
+    values: Texts,
+}
+
+impl BackendValues {
+    /// What is to be saved at the revision of `snapshot`. Backends that etcd does not have are left
+    /// out.
+    #[must_use]
+    pub fn at(&mut self, snapshot: &Snapshot, known: &KnownBackends) -> SavedBackends {
+        let known = known.backends();
+        // One that was absent may have come back as it was, which is no change of `known`.
+        if self.values.len() != self.known.len() {
+            *self = Self::default();
+        }
+        for key in changed_keys(&self.known, known) {
+            match snapshot.entries.get(key).filter(|_| known.contains_key(key)) {
+                Some(entry) => drop(self.values.insert(Arc::clone(key), entry.value.clone())),
+                None => drop(self.values.remove(key)),
+            }
+        }
+        self.known.clone_from(known);
+        let backends = self.values.clone();
+        SavedBackends { cluster: snapshot.cluster, revision: snapshot.revision, backends }
+    }
+}
+
 /// The first line of the file identifies the store; the second has the backends.
 #[derive(Serialize, Deserialize)]
 struct SavedHeader {
@@ -49,17 +79,6 @@ impl SavedHeader {
 }
 
 impl SavedBackends {
-    /// The known backends at the revision of `snapshot`, with their stored values.
-    #[must_use]
-    pub fn of(snapshot: &Snapshot, known: &KnownBackends) -> Self {
-        let text = |key: &Arc<str>| {
-            let entry = snapshot.entries.get(key)?;
-            Some((Arc::clone(&entry.key), entry.value.clone()))
-        };
-        let backends = known.backends().keys().filter_map(text).collect();
-        Self { cluster: snapshot.cluster, revision: snapshot.revision, backends }
-    }
-
     /// Reads the file beside `dest`, if it is ahead of the store: otherwise only the header is
     /// read, since the rest may be large. A file that is missing or not ours counts as none.
     #[must_use]
@@ -148,7 +167,7 @@ mod tests {
         let before = snapshot(1, 7);
         let mut known = KnownBackends::default();
         known.adopt(&reading("/services").see(before.entries.values()), Default::default());
-        let memory = SavedBackends::of(&before, &known);
+        let memory = BackendValues::default().at(&before, &known);
         memory.save(&dest).unwrap();
         let found = SavedBackends::load_if_ahead(&dest, &wiped).unwrap();
         assert_eq!(found, memory);
@@ -163,11 +182,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_saved_next_follows_what_has_changed() {
+        let at = |revision, keys: &[&str]| {
+            let entries = keys.iter().map(|key| Entry::new(*key, "10.0.0.1:80", Revision(1)));
+            let entries = entries.map(|entry| (Arc::clone(&entry.key), entry)).collect();
+            Snapshot { revision: Revision(revision), cluster: 1, entries }
+        };
+        let (a, b) = ("/services/apache/a", "/services/apache/b");
+        let mut known = KnownBackends::default();
+        let mut values = BackendValues::default();
+        let mut saved = |snapshot: &Snapshot, retained: &[&str]| {
+            let absent = retained.iter().map(|key| Entry::new(*key, "10.0.0.1:80", Revision(1)));
+            let all: Vec<_> = snapshot.entries.values().cloned().chain(absent).collect();
+            known.adopt(&reading("/services").see(all.iter()), Default::default());
+            let saved = values.at(snapshot, &known);
+            assert_eq!(saved.revision, snapshot.revision);
+            saved.backends.keys().map(|key| key.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(saved(&at(1, &[a]), &[]), [a]);
+        assert_eq!(saved(&at(2, &[a, b]), &[]), [a, b]);
+        assert_eq!(saved(&at(3, &[b]), &[]), [b]);
+        assert_eq!(saved(&at(4, &[b]), &[a]), [b], "etcd does not have it");
+        assert_eq!(saved(&at(5, &[a, b]), &[]), [a, b], "and has it again");
+    }
+
+    #[test]
     fn nothing_routed_to_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let dest = folder.path().join("app.conf");
         std::fs::write(note(&dest, WORD), "{}").unwrap();
-        let memory = SavedBackends::of(&snapshot(1, 7), &KnownBackends::default());
+        let memory = BackendValues::default().at(&snapshot(1, 7), &KnownBackends::default());
         memory.save(&dest).unwrap();
         memory.save(&dest).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

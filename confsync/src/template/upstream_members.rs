@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use common::model::{Endpoint, changed_keys};
+use common::model::{Endpoint, Host, changed_keys};
 use imbl::OrdMap;
 use sha2::{Digest, Sha256};
 
@@ -17,11 +17,19 @@ pub struct UpstreamMember {
     pub weight: u16,
 }
 
+impl UpstreamMember {
+    fn is_named(&self) -> bool {
+        matches!(self.endpoint.host(), Host::Name(_))
+    }
+}
+
 /// The backends of one service, by their keys.
 #[derive(Clone, Default)]
 pub struct UpstreamMembers {
     by_key: OrdMap<Arc<str>, UpstreamMember>,
     fingerprint: Fingerprint,
+    /// How many are at a name instead of an address.
+    named: usize,
 }
 
 /// Distinguishes sets of members: the sum of the digests of all of them, so that one more or less is
@@ -63,16 +71,31 @@ impl UpstreamMembers {
     /// Adds a member, or replaces the one of this key.
     pub fn insert(&mut self, key: Arc<str>, member: UpstreamMember) {
         self.fingerprint.add(Fingerprint::of(&key, &member));
+        self.named += usize::from(member.is_named());
         if let Some(before) = self.by_key.insert(Arc::clone(&key), member) {
-            self.fingerprint.subtract(Fingerprint::of(&key, &before));
+            self.forget(&key, &before);
         }
     }
 
     /// Removes the member of this key.
     pub fn remove(&mut self, key: &str) {
         if let Some(before) = self.by_key.remove(key) {
-            self.fingerprint.subtract(Fingerprint::of(key, &before));
+            self.forget(key, &before);
         }
+    }
+
+    fn forget(&mut self, key: &str, member: &UpstreamMember) {
+        self.fingerprint.subtract(Fingerprint::of(key, member));
+        self.named -= usize::from(member.is_named());
+    }
+
+    /// One that is at a name instead of an address.
+    #[must_use]
+    pub fn first_named(&self) -> Option<&UpstreamMember> {
+        if self.named == 0 {
+            return None;
+        }
+        self.values().find(|member| member.is_named())
     }
 
     /// The member of this key.

@@ -16,7 +16,7 @@ use crate::install::Wanted;
 use crate::proxy::pools::{
     Arrangement, DepartedMember, Ejection, Pools, PublishError, ReadBack, RenderedFile,
 };
-use crate::template::{NamedService, Piece, RenderedText, UpstreamMember, UpstreamMembers};
+use crate::template::{NamedService, Piece, RenderedText, UpstreamMember};
 
 /// The balancer; the same text is in the package.
 const LUA: &str = include_str!("../../../lua/membership.lua");
@@ -123,7 +123,7 @@ impl NginxLua {
                 // The name of a socket has 107 bytes at most.
                 Ok(_) if name == "state" => Some("its name is taken by a socket".to_owned()),
                 Ok(_) if folder + name.len() > 100 => Some("its name is too long".to_owned()),
-                Ok(_) => nameless(&service.members),
+                Ok(_) => service.members.first_named().map(named),
             };
             left_out.extend(why.map(|why| (name.to_owned(), why)));
         }
@@ -237,11 +237,8 @@ fn upstreams_of(text: &RenderedText) -> impl Iterator<Item = (&NamedService, &st
     })
 }
 
-fn nameless(members: &UpstreamMembers) -> Option<String> {
-    let is_name =
-        |member: &&UpstreamMember| matches!(member.endpoint.host(), common::model::Host::Name(_));
-    let named = members.values().find(is_name)?;
-    Some(format!("{} is a name, not an address", named.endpoint))
+fn named(member: &UpstreamMember) -> String {
+    format!("{} is a name, not an address", member.endpoint)
 }
 
 /// The balancer's file: the packaged one if it has this version, else one of our own.

@@ -175,6 +175,9 @@ impl LiveUpstreams {
             known.join(members, Joins::All).map_err(full)?;
             self.folder.commit(&mut known.table).map_err(|e| files(&self.folder, e))?;
         }
+        // The same in content; it shares what the next set shares with this one, which then costs
+        // what differs.
+        known.members.clone_from(members);
         known.is_known = true;
         Ok(())
     }
