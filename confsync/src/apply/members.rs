@@ -181,10 +181,7 @@ impl ActiveMembers {
 
     /// Looks whether the proxy was reloaded before the files that it reads were written.
     pub(super) async fn look_for_reload(&mut self) -> ReadBack {
-        match self.driver.outlives_reload() {
-            true => ReadBack::Same,
-            false => self.driver.read_back().await,
-        }
+        self.driver.look_for_reload().await
     }
 
     /// Whether what was published outlives a reload of the proxy.

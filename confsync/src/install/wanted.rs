@@ -36,12 +36,6 @@ impl Wanted {
         Self { files: Arc::new(LazyLock::new(make)), digest, structure }
     }
 
-    /// Files of which only `structure` needs a reload.
-    #[must_use]
-    pub fn with_structure(files: Vec<Candidate>, structure: &[Candidate]) -> Self {
-        Self { structure: Digest::of(structure), ..files.into() }
-    }
-
     /// The files, in the set's order.
     #[must_use]
     pub fn files(&self) -> &[Candidate] {

@@ -15,7 +15,7 @@
 use crate::config::confdir::LiveMembership;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::proxy::Proxy;
-use crate::proxy::haproxy::{self, Backends, DepartedServer, Runtime, RuntimeError};
+use crate::proxy::haproxy::{self, DepartedServer, Runtime, RuntimeError};
 use crate::proxy::membership::folder::WorkerUser;
 use crate::proxy::membership::nginx_lua::NginxLua;
 pub use crate::proxy::pools::{
@@ -189,9 +189,7 @@ impl Driver {
         match self {
             Self::Reload { .. } => Ok(()),
             Self::NginxLua { lua, .. } => lua.publish(pools).await,
-            Self::Haproxy(runtime) => {
-                runtime.publish(&backends(pools)).await.map_err(PublishError::from)
-            }
+            Self::Haproxy(runtime) => runtime.publish(pools).await.map_err(PublishError::from),
         }
     }
 
@@ -199,7 +197,7 @@ impl Driver {
     /// `false` for a driver that publishes them.
     pub fn expect_from_files(&mut self, pools: &Pools) -> bool {
         let Self::Haproxy(runtime) = self else { return false };
-        runtime.expect(&backends(pools));
+        runtime.expect(pools);
         true
     }
 
@@ -237,10 +235,23 @@ impl Driver {
         }
     }
 
+    /// Whether the proxy was reloaded before its files were written, if what it was given ends with
+    /// that.
+    pub async fn look_for_reload(&self) -> ReadBack {
+        match self {
+            Self::Haproxy(runtime) => {
+                runtime.other_worker().await.map_or(ReadBack::Same, ReadBack::Other)
+            }
+            Self::NginxLua { .. } | Self::Reload { .. } => ReadBack::Same,
+        }
+    }
+
     /// The proxy may be another than the one that has confirmed its members, or becomes one.
     pub fn confirm_again(&mut self) {
-        if let Self::NginxLua { lua, .. } = self {
-            lua.confirm_again();
+        match self {
+            Self::NginxLua { lua, .. } => lua.confirm_again(),
+            Self::Haproxy(runtime) => runtime.list_again(),
+            Self::Reload { .. } => {}
         }
     }
 
@@ -288,17 +299,6 @@ impl Driver {
             lua.count_again();
         }
     }
-}
-
-/// The members of each pool as HAProxy has them; those with a DNS name stay in the files.
-fn backends(pools: &Pools) -> Backends {
-    let backend = |(pool, members): (&String, &crate::template::UpstreamMembers)| {
-        // Of several with one address the first counts, as in the file.
-        let members = members.values().rev();
-        let members = members.filter_map(|member| haproxy::member(&member.endpoint, member.weight));
-        (pool.clone(), members.collect())
-    };
-    pools.iter().map(backend).collect()
 }
 
 impl From<RuntimeError> for PublishError {

@@ -18,7 +18,9 @@ pub struct UpstreamMember {
 }
 
 impl UpstreamMember {
-    fn is_named(&self) -> bool {
+    /// Whether it is at a name instead of an address.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
         matches!(self.endpoint.host(), Host::Name(_))
     }
 }
@@ -113,6 +115,11 @@ impl UpstreamMembers {
     /// All, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &UpstreamMember)> {
         self.by_key.iter()
+    }
+
+    /// Copies of all, in the order of their keys.
+    pub fn entries(&self) -> impl Iterator<Item = (Arc<str>, UpstreamMember)> {
+        self.iter().map(|(key, member)| (Arc::clone(key), member.clone()))
     }
 
     /// Their keys.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use confsync::config::confdir;
 use confsync::proxy::command::Supervised;
-use confsync::proxy::haproxy::{Backends, Haproxy, Runtime, RuntimeError, member};
+use confsync::proxy::haproxy::{Haproxy, Runtime, RuntimeError};
+use confsync::proxy::pools::Pools;
+use confsync::template::UpstreamMember;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -79,11 +81,23 @@ impl Site {
     }
 
     /// The servers at these, with their weights.
-    fn backends(of: &[(&TcpListener, u16)]) -> Backends {
+    fn pools(of: &[(&TcpListener, u16)]) -> Pools {
         let one = |(listener, weight): &(&TcpListener, u16)| {
-            member(&listener.local_addr().unwrap().to_string().parse().unwrap(), *weight).unwrap()
+            let at = listener.local_addr().unwrap().to_string();
+            let member = UpstreamMember { endpoint: at.parse().unwrap(), weight: *weight };
+            (at.into(), member)
         };
-        Backends::from([("app".to_owned(), of.iter().map(one).collect())])
+        Pools::from([("app".to_owned(), of.iter().map(one).collect())])
+    }
+
+    /// What an operator does by hand.
+    async fn command(&self, commands: &str) -> String {
+        let path = self.folder.path().join("admin.sock");
+        let mut socket = tokio::net::UnixStream::connect(path).await.unwrap();
+        socket.write_all(format!("{commands}\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// A request that is under way; it ends when the backend has answered.
@@ -119,7 +133,7 @@ async fn servers_come_leave_and_are_counted(global: &str, more: &[&str]) {
     let mut site = Site::start(global, "balance leastconn", more).await;
     let (one, two) = (listener().await, listener().await);
     let mut runtime = Runtime::new(site.haproxy.clone());
-    let first_members = Site::backends(&[(&one, 1)]);
+    let first_members = Site::pools(&[(&one, 1)]);
     // A master that has just started may not answer yet.
     timeout(DEADLINE, async {
         while let Err(RuntimeError::Retry(_)) = runtime.publish(&first_members).await {}
@@ -131,7 +145,7 @@ async fn servers_come_leave_and_are_counted(global: &str, more: &[&str]) {
     let held = accept(&one).await;
 
     // The other takes its place; what the first has goes on, and is counted.
-    runtime.publish(&Site::backends(&[(&two, 7)])).await.unwrap();
+    runtime.publish(&Site::pools(&[(&two, 7)])).await.unwrap();
     runtime.confirm().await.unwrap();
     let departed = runtime.departed();
     assert_eq!(departed.len(), 1);
@@ -142,7 +156,7 @@ async fn servers_come_leave_and_are_counted(global: &str, more: &[&str]) {
         assert!(request.await.unwrap().ends_with("well"));
     }
     // Back with requests of before, it is another server, so that those are still counted.
-    runtime.publish(&Site::backends(&[(&one, 1), (&two, 7)])).await.unwrap();
+    runtime.publish(&Site::pools(&[(&one, 1), (&two, 7)])).await.unwrap();
     runtime.confirm().await.unwrap();
     assert_eq!(runtime.in_flight(&departed[0]).await, Some(1));
     answer(held).await;
@@ -153,7 +167,7 @@ async fn servers_come_leave_and_are_counted(global: &str, more: &[&str]) {
     assert!(runtime.departed().is_empty());
 
     // Back again, and another weight.
-    runtime.publish(&Site::backends(&[(&one, 256), (&two, 1)])).await.unwrap();
+    runtime.publish(&Site::pools(&[(&one, 256), (&two, 1)])).await.unwrap();
     runtime.confirm().await.unwrap();
 
     // Somebody reloads: the new worker knows nothing of it, is noticed, and is given it.
@@ -172,7 +186,7 @@ async fn servers_come_leave_and_are_counted(global: &str, more: &[&str]) {
     };
     timeout(DEADLINE, lost).await.unwrap();
     assert!(matches!(runtime.confirm().await, Err(RuntimeError::Retry(_))));
-    runtime.publish(&Site::backends(&[(&one, 256), (&two, 1)])).await.unwrap();
+    runtime.publish(&Site::pools(&[(&one, 256), (&two, 1)])).await.unwrap();
     runtime.confirm().await.unwrap();
     site.process.stop(Signal::TERM, DEADLINE).await.unwrap();
     drop(site.folder);
@@ -189,14 +203,42 @@ async fn servers_come_leave_and_are_counted_by_the_masters_socket() {
 }
 
 #[tokio::test]
+async fn what_others_did_to_a_server_is_found_by_the_next_change_of_it() {
+    let site = Site::start("stats socket HERE level admin", "balance random", &[]).await;
+    let (one, two) = (listener().await, listener().await);
+    let mut runtime = Runtime::new(site.haproxy.clone());
+    let both = |weight| Site::pools(&[(&one, weight), (&two, 1)]);
+    runtime.publish(&both(1)).await.unwrap();
+    runtime.confirm().await.unwrap();
+    let server = format!("app/{}", one.local_addr().unwrap());
+    let list = || site.command("show servers state app");
+
+    // Its weight cannot be set: it is added again.
+    let deleted = format!("set server {server} state maint; del server {server}");
+    assert!(site.command(&deleted).await.contains("Server deleted."));
+    runtime.publish(&both(2)).await.unwrap();
+    runtime.confirm().await.unwrap();
+    assert!(list().await.contains(&server[4..]));
+
+    // It is given what it is to have; that somebody drains it is found when it is asked for.
+    site.command(&format!("set server {server} state drain")).await;
+    runtime.publish(&both(3)).await.unwrap();
+    let why = runtime.confirm().await.unwrap_err();
+    assert!(matches!(&why, RuntimeError::Retry(why) if why.contains("not ready")), "{why:?}");
+    runtime.publish(&both(3)).await.unwrap();
+    runtime.confirm().await.unwrap();
+    assert_eq!(runtime.read_back().await, None);
+}
+
+#[tokio::test]
 async fn what_the_running_one_cannot_do_is_said() {
     let site = Site::start("stats socket HERE level admin", "default-server cookie x", &[]).await;
     let one = listener().await;
     let mut runtime = Runtime::new(site.haproxy.clone());
-    let error = runtime.publish(&Site::backends(&[(&one, 1)])).await.unwrap_err();
+    let error = runtime.publish(&Site::pools(&[(&one, 1)])).await.unwrap_err();
     let RuntimeError::NeedsReload(words) = &error else { panic!("{error:?}") };
     assert!(words.contains("'cookie' option is not accepted"), "{words}");
-    let mut unknown = Site::backends(&[(&one, 1)]);
+    let mut unknown = Site::pools(&[(&one, 1)]);
     let app = unknown.remove("app").unwrap();
     unknown.insert("other".into(), app);
     let error = runtime.publish(&unknown).await.unwrap_err();

@@ -1,19 +1,19 @@
 //! Rendered files in HAProxy's syntax. They are the same whether or not members are changed at run
 //! time; that only decides which changes need a reload.
 
-use std::sync::Arc;
+use std::collections::btree_map::Entry;
 
 use super::conf::{SECTIONS, words};
-use crate::install::Candidate;
+use crate::install::{Candidate, Wanted};
 use crate::proxy::pools::{Arrangement, Pools, RenderedFile};
-use crate::template::{Piece, UpstreamMember, UpstreamMembers, haproxy_lines};
+use crate::template::{Piece, UpstreamMembers, haproxy_lines};
 
 /// The files, and the members that a running HAProxy can be given: those of a `backend` or `listen`
 /// section that are addresses.
 #[must_use]
 pub fn arrange(files: &[RenderedFile]) -> Arrangement {
     let mut pools = Pools::new();
-    let mut structure = Vec::new();
+    let (mut structure, mut distinct) = (Vec::new(), Vec::new());
     for file in files {
         let bytes = file.text.write(|piece, out| match piece {
             Piece::Text(text) => out.extend_from_slice(text),
@@ -22,7 +22,11 @@ pub fn arrange(files: &[RenderedFile]) -> Arrangement {
                     let (live, fixed) = split(&service.members);
                     out.extend_from_slice(haproxy_lines(&fixed).as_bytes());
                     out.extend_from_slice(format!("\u{1}{}\u{1}", service.path).as_bytes());
-                    pools.entry(backend).or_default().extend(live);
+                    distinct.extend(live.fingerprint().bytes());
+                    match pools.entry(backend) {
+                        Entry::Vacant(pool) => drop(pool.insert(live)),
+                        Entry::Occupied(mut pool) => pool.get_mut().extend(live.entries()),
+                    }
                 }
                 None => out.extend_from_slice(haproxy_lines(&service.members).as_bytes()),
             },
@@ -30,19 +34,17 @@ pub fn arrange(files: &[RenderedFile]) -> Arrangement {
         });
         structure.push(Candidate { target: file.target.clone(), bytes });
     }
-    let plain: Vec<Candidate> = files.iter().map(RenderedFile::plain).collect();
-    Arrangement { wanted: crate::install::Wanted::with_structure(plain, &structure), pools }
+    let files = files.to_vec();
+    let plain = move || files.iter().map(RenderedFile::plain).collect();
+    Arrangement { wanted: Wanted::in_parts(&structure, &distinct, plain), pools }
 }
 
-type Member = (Arc<str>, UpstreamMember);
-
 /// The members that are addresses, and those that are names, which HAProxy resolves when it starts.
-fn split(members: &UpstreamMembers) -> (Vec<Member>, UpstreamMembers) {
-    let all = members.iter().map(|(key, member)| (Arc::clone(key), member.clone()));
-    let is_address =
-        |(_, member): &Member| super::member(&member.endpoint, member.weight).is_some();
-    let (live, fixed): (Vec<_>, Vec<_>) = all.partition(is_address);
-    (live, fixed.into_iter().collect())
+fn split(members: &UpstreamMembers) -> (UpstreamMembers, UpstreamMembers) {
+    if members.first_named().is_none() {
+        return (members.clone(), UpstreamMembers::default());
+    }
+    members.entries().partition(|(_, member)| !member.is_named())
 }
 
 /// The section that the end of this text is in.
@@ -61,9 +63,11 @@ fn backend_of(text: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::install::Target;
-    use crate::template::{NamedService, RenderedText};
+    use crate::template::{NamedService, RenderedText, UpstreamMember};
 
     fn file(text: &str, members: &[&str]) -> RenderedFile {
         let member = |endpoint: &&str| {

@@ -122,6 +122,12 @@ impl fmt::Display for RuntimeCommand {
 }
 
 impl RuntimeCommand {
+    /// Whether HAProxy's answer to a deletion means that the server is not there.
+    #[must_use]
+    pub(super) fn is_gone(&self, answer: &str) -> bool {
+        self.is_done(answer) || answer.contains("No such server")
+    }
+
     /// Whether HAProxy's answer means success. There are no status codes: the answers of successful
     /// commands are known, and any other is a failure.
     #[must_use]

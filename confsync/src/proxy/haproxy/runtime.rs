@@ -2,63 +2,44 @@
 //!
 //! A new server is added (or taken out of maintenance), one that leaves is put into maintenance:
 //! from then on it gets no new requests, and those in flight are finished. Afterwards HAProxy is
-//! asked for its servers. Only servers whose name is their address are touched: those that we
-//! write.
+//! asked for the servers that were changed. Only servers whose name is their address are touched:
+//! those that we write.
+//!
+//! All servers of a backend are listed once for each worker, and whenever it turns out that somebody
+//! else has changed them; a change costs what it changes.
 //!
 //! The invariant: an answer of one worker is never taken for another's, so the worker's pid is
 //! compared before and after.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::command::{Admin, RuntimeCommand, ServerName, Word};
-use super::servers::{Members, RunningServer, difference, free_name, in_flight};
-use super::worker::{RuntimeError, RuntimeWorker, word};
-use super::{Haproxy, conf, options};
+use super::Haproxy;
+use super::backend::Backend;
+use super::command::{RuntimeCommand, ServerName};
+pub use super::departed::DepartedServer;
+use super::departed::DepartedServers;
+use super::servers::in_flight;
+use super::worker::{RuntimeError, RuntimeWorker, Target, word};
+use crate::proxy::pools::Pools;
 use crate::proxy::process::{ProcessId, is_alive};
-
-/// The servers of each backend.
-pub type Backends = BTreeMap<String, Members>;
-
-/// A server that left and may still have requests.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DepartedServer {
-    /// Its backend.
-    pub backend: String,
-    /// A number of our own for each departure: HAProxy reuses its own.
-    pub number: u32,
-}
 
 /// The runtime API of one HAProxy.
 #[derive(Debug)]
 pub struct Runtime {
     haproxy: Haproxy,
-    /// The members that were published last.
-    wanted: Backends,
-    /// Servers that left and may still have requests.
-    departed: BTreeMap<DepartedServer, Departed>,
-    next: u32,
+    /// By name.
+    backends: BTreeMap<String, Backend>,
+    departed: DepartedServers,
     /// The worker that confirmed last.
     confirmed: Option<ProcessId>,
-}
-
-#[derive(Debug, Clone)]
-struct Departed {
-    server: ServerName,
-    id: u32,
-    worker: ProcessId,
 }
 
 impl Runtime {
     /// Nothing is published yet.
     #[must_use]
     pub fn new(haproxy: Haproxy) -> Self {
-        Self {
-            haproxy,
-            wanted: Backends::new(),
-            departed: BTreeMap::new(),
-            next: 0,
-            confirmed: None,
-        }
+        let (backends, departed, confirmed) = Default::default();
+        Self { haproxy, backends, departed, confirmed }
     }
 
     /// Whose runtime API it is.
@@ -67,9 +48,22 @@ impl Runtime {
         self.haproxy.clone()
     }
 
-    /// These are the servers of the files that are loaded next.
-    pub fn expect(&mut self, backends: &Backends) {
-        self.wanted.clone_from(backends);
+    /// These are the members of the files that are loaded next.
+    pub fn expect(&mut self, pools: &Pools) {
+        self.want(pools);
+        self.list_again();
+    }
+
+    /// Its servers are not known any more: others may have changed them, or it is another worker.
+    pub fn list_again(&mut self) {
+        self.backends.values_mut().for_each(Backend::list_again);
+    }
+
+    fn want(&mut self, pools: &Pools) {
+        self.backends.retain(|name, _| pools.contains_key(name));
+        for (name, members) in pools {
+            self.backends.entry(name.clone()).or_default().want(members);
+        }
     }
 
     /// Whether a worker has ever confirmed.
@@ -82,14 +76,12 @@ impl Runtime {
     ///
     /// # Errors
     /// [`RuntimeError`].
-    pub async fn publish(&mut self, backends: &Backends) -> Result<(), RuntimeError> {
-        self.wanted.clone_from(backends);
+    pub async fn publish(&mut self, pools: &Pools) -> Result<(), RuntimeError> {
+        self.want(pools);
         let worker = self.worker().await?;
-        for (backend, members) in backends {
-            let backend = word(backend)?;
-            let running = worker.servers(&backend).await?;
-            self.join(&worker, &backend, members, &running).await?;
-            self.leave(&worker, &backend, members, &running).await?;
+        for (name, backend) in &mut self.backends {
+            let to = Target { haproxy: &self.haproxy, worker: &worker, name: &word(name)? };
+            backend.publish(to, &mut self.departed).await?;
         }
         Ok(())
     }
@@ -99,14 +91,13 @@ impl Runtime {
     /// # Errors
     /// [`RuntimeError`].
     pub async fn confirm(&mut self) -> Result<(), RuntimeError> {
-        if self.wanted.is_empty() {
+        if self.backends.is_empty() {
             return Ok(());
         }
         let worker = self.worker().await?;
-        for (backend, members) in &self.wanted {
-            let running = worker.servers(&word(backend)?).await?;
-            if let Some(why) = difference(members, &running) {
-                return Err(RuntimeError::Retry(format!("backend {backend} of HAProxy: {why}")));
+        for (name, backend) in &mut self.backends {
+            if let Some(why) = backend.confirm(&worker, &word(name)?).await? {
+                return Err(RuntimeError::Retry(format!("backend {name} of HAProxy: {why}")));
             }
         }
         let again = self.worker().await?;
@@ -120,24 +111,30 @@ impl Runtime {
     }
 
     /// Whether the running worker has something else than what was published, and what.
-    pub async fn read_back(&self) -> Option<String> {
-        let (confirmed, worker) = (self.confirmed?, self.worker().await.ok()?);
-        if worker.id != confirmed {
-            return Some("somebody reloaded it".into());
+    pub async fn read_back(&mut self) -> Option<String> {
+        if let Some(why) = self.other_worker().await {
+            return Some(why);
         }
-        for (backend, members) in &self.wanted {
-            let running = worker.servers(&word(backend).ok()?).await.ok()?;
-            if let Some(why) = difference(members, &running) {
-                return Some(format!("somebody changed its backend {backend}: {why}"));
+        self.confirmed?;
+        let worker = self.worker().await.ok()?;
+        for (name, backend) in &mut self.backends {
+            if let Some(why) = backend.compare(&worker, &word(name).ok()?).await.ok()? {
+                return Some(format!("somebody changed its backend {name}: {why}"));
             }
         }
         None
     }
 
+    /// Whether another worker runs than the one that has confirmed.
+    pub async fn other_worker(&self) -> Option<String> {
+        let (confirmed, worker) = (self.confirmed?, self.worker().await.ok()?);
+        (worker.id != confirmed).then(|| "somebody reloaded it".into())
+    }
+
     /// Servers that left and may still have requests.
     #[must_use]
     pub fn departed(&self) -> Vec<DepartedServer> {
-        self.departed.keys().cloned().collect()
+        self.departed.list()
     }
 
     /// The requests of a server that left. One without requests is deleted, if HAProxy has no idle
@@ -157,8 +154,11 @@ impl Runtime {
         };
         let delete = RuntimeCommand::Delete(gone.server.clone());
         let answer = worker.socket.ask(&delete).await.ok()?;
-        let there = match delete.is_done(&answer) || answer.contains("No such server") {
-            true => 0,
+        let there = match delete.is_gone(&answer) {
+            true => {
+                self.forget(&gone.server);
+                0
+            }
             false => {
                 let command = RuntimeCommand::Counters(gone.server.backend.clone(), gone.id);
                 let answer = worker.socket.ask(&command).await.ok()?;
@@ -184,116 +184,9 @@ impl Runtime {
         }
     }
 
-    async fn join(
-        &self,
-        worker: &RuntimeWorker,
-        backend: &Word,
-        members: &Members,
-        running: &[RunningServer],
-    ) -> Result<(), RuntimeError> {
-        let mut next = running.iter().map(|server| server.id).max().unwrap_or(0);
-        let mut options = None;
-        // One whose last requests are waited for stays out: they could not be told from new
-        // ones. The member comes back as another server.
-        let mut usable: BTreeMap<&str, &RunningServer> = BTreeMap::new();
-        for there in in_order(running) {
-            if !self.is_waited_for(worker, backend, there) {
-                usable.entry(there.member_name()).or_insert(there);
-            }
+    fn forget(&mut self, server: &ServerName) {
+        if let Some(backend) = self.backends.get_mut(server.backend.as_str()) {
+            backend.forget(server.name.as_str());
         }
-        for (name, (address, weight)) in members {
-            if let Some(there) = usable.get(name.as_str()) {
-                let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
-                if there.weight != *weight {
-                    worker.send(&RuntimeCommand::Weight(server.clone(), *weight)).await?;
-                }
-                if !there.is_ready() {
-                    worker.send(&RuntimeCommand::Set(server.clone(), Admin::Ready)).await?;
-                }
-                continue;
-            }
-            let options = match &options {
-                Some(options) => options,
-                None => options.insert(self.options(backend)?),
-            };
-            next += 1;
-            let name = word(&free_name(name, running))?;
-            let server = ServerName { backend: backend.clone(), name };
-            worker.add(server, *address, next, *weight, options).await?;
-        }
-        Ok(())
     }
-
-    fn is_waited_for(&self, worker: &RuntimeWorker, backend: &Word, there: &RunningServer) -> bool {
-        let is = |gone: &Departed| {
-            let ServerName { backend: of, name } = &gone.server;
-            gone.worker == worker.id && of == backend && name.as_str() == there.name
-        };
-        self.departed.values().any(is)
-    }
-
-    async fn leave(
-        &mut self,
-        worker: &RuntimeWorker,
-        backend: &Word,
-        members: &Members,
-        running: &[RunningServer],
-    ) -> Result<(), RuntimeError> {
-        let (mut serving, mut unused) = (BTreeSet::new(), Vec::new());
-        // As `join` has chosen: of several for one member the first.
-        for there in in_order(running) {
-            let name = there.member_name();
-            let is_waited_for = self.is_waited_for(worker, backend, there);
-            if is_waited_for || members.contains_key(name) && serving.insert(name) {
-                continue;
-            }
-            match there.is_out() {
-                true => unused.push(there),
-                false => self.take_out(worker, backend, there).await?,
-            }
-        }
-        tidy(worker, backend, &unused).await
-    }
-
-    async fn take_out(
-        &mut self,
-        worker: &RuntimeWorker,
-        backend: &Word,
-        there: &RunningServer,
-    ) -> Result<(), RuntimeError> {
-        let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
-        worker.send(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
-        self.next = self.next.wrapping_add(1);
-        let member = DepartedServer { backend: backend.as_str().to_owned(), number: self.next };
-        let gone = Departed { server, id: there.id, worker: worker.id };
-        self.departed.insert(member, gone);
-        Ok(())
-    }
-
-    fn options(&self, backend: &Word) -> Result<Vec<Word>, RuntimeError> {
-        let files = conf::files(&self.haproxy.settings.conf, &[]);
-        options::server_options(&files, backend.as_str()).map_err(RuntimeError::NeedsReload)
-    }
-}
-
-/// Our servers, those first that are not out.
-fn in_order(running: &[RunningServer]) -> Vec<&RunningServer> {
-    let mut ours: Vec<&RunningServer> = running.iter().filter(|server| server.is_ours()).collect();
-    ours.sort_by(|a, b| (a.is_out(), &a.name).cmp(&(b.is_out(), &b.name)));
-    ours
-}
-
-/// Deletes servers that nobody waits for any more. HAProxy refuses while it keeps an idle
-/// connection to one; then the next change does it.
-async fn tidy(
-    worker: &RuntimeWorker,
-    backend: &Word,
-    unused: &[&RunningServer],
-) -> Result<(), RuntimeError> {
-    for there in unused {
-        let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
-        let deleted = worker.socket.ask(&RuntimeCommand::Delete(server)).await;
-        tracing::debug!(?deleted, server = there.name, "an unused server");
-    }
-    Ok(())
 }

@@ -25,6 +25,8 @@ pub(super) struct RunningServer {
     pub(super) weight: u16,
 }
 
+/// The server is in maintenance by a command.
+const FORCED_MAINTENANCE: u32 = 0x01;
 /// The server is in maintenance: by a command, or by the configuration.
 const MAINTENANCE: u32 = 0x01 | 0x02 | 0x04 | 0x20;
 /// The states set by an operator, as opposed to a name that does not resolve.
@@ -47,7 +49,19 @@ impl RunningServer {
     /// member came back before the requests of before were done.
     #[must_use]
     pub(super) fn member_name(&self) -> &str {
-        self.name.split_once(AGAIN).map_or(&self.name, |(name, _)| name)
+        member_of(&self.name)
+    }
+
+    /// As it is when it serves with this weight.
+    #[must_use]
+    pub(super) fn serving(&self, weight: u16) -> Self {
+        Self { admin: 0, weight, ..self.clone() }
+    }
+
+    /// As it is when it was taken out.
+    #[must_use]
+    pub(super) fn in_maintenance(&self) -> Self {
+        Self { admin: self.admin | FORCED_MAINTENANCE, ..self.clone() }
     }
 
     /// Whether it is one of those that we write: it is named by its address.
@@ -69,6 +83,12 @@ impl RunningServer {
 /// What stands between a member's name and a number, in the name of a server for a member that
 /// came back before the requests of before were done. No address has it, and HAProxy takes it.
 pub(super) const AGAIN: char = '_';
+
+/// The member that a server of this name is for.
+#[must_use]
+pub(super) fn member_of(name: &str) -> &str {
+    name.split_once(AGAIN).map_or(name, |(member, _)| member)
+}
 
 /// A name that none of these servers has, for a member of this name.
 #[must_use]

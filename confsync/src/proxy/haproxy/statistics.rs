@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::command::RuntimeCommand;
-use super::servers::{AGAIN, member};
+use super::servers::{RunningServer, member, member_of};
 use super::{Haproxy, RuntimeError};
 use crate::proxy::pools::MemberTraffic;
 
@@ -46,12 +46,36 @@ fn read(answer: &str) -> Option<Vec<MemberTraffic>> {
     Some(lines.filter_map(one).collect())
 }
 
+/// Whether the answer to `show stat` shows this server as it is here: where, with which weight, and
+/// whether it takes requests.
+#[must_use]
+pub(super) fn shows(answer: &str, server: &RunningServer) -> bool {
+    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
+    let Some(names) = lines.next().map(|line| fields(line.trim_start_matches("# "))) else {
+        return false;
+    };
+    let rows = lines.map(fields);
+    let value = |row: &[String], name: &str| {
+        let column = names.iter().position(|known| known == name)?;
+        row.get(column).cloned()
+    };
+    let is_here = |row: &Vec<String>| value(row, "svname").as_ref() == Some(&server.name);
+    let Some(row) = rows.into_iter().find(is_here) else { return false };
+    let Some(status) = value(&row, "status") else { return false };
+    let address = value(&row, "addr").and_then(|addr| addr.parse().ok());
+    let weight = value(&row, "uweight").and_then(|weight| weight.parse().ok());
+    let is_out = status.starts_with("MAINT");
+    let is_ready = !is_out && !status.starts_with("DRAIN");
+    (is_out, is_ready) == (server.is_out(), server.is_ready())
+        && address == server.address
+        && weight == Some(server.weight)
+}
+
 /// Where a server is whose name is its address: one of those that we write.
 fn addr_of_ours(name: &str, addr: &str) -> Option<String> {
     let at: SocketAddr = addr.parse().ok()?;
     let endpoint = at.to_string().parse().ok()?;
-    let member_name = name.split_once(AGAIN).map_or(name, |(name, _)| name);
-    (member(&endpoint, 1)?.0 == member_name).then(|| endpoint.to_string())
+    (member(&endpoint, 1)?.0 == member_of(name)).then(|| endpoint.to_string())
 }
 
 /// The fields of a line of CSV as HAProxy writes it: quoted where there is a comma in one.
@@ -87,6 +111,35 @@ app,10.0.0.2:80,0,0,9,0,0,MAINT,,10.0.0.2:80,
 app,fixed,0,1,9,0,0,UP,,10.0.0.3:80,
 
 ";
+
+    /// Of 2.6, shortened.
+    const ONE: &str = "\
+# pxname,svname,status,weight,sid,addr,uweight,
+app,127.0.0.1:1,no check,7,1,127.0.0.1:1,7,
+
+";
+
+    #[test]
+    fn one_server_is_as_it_is_to_be() {
+        let (name, address) = ("127.0.0.1:1".to_owned(), "127.0.0.1:1".parse().ok());
+        let good = RunningServer { id: 1, name, address, admin: 0, weight: 7 };
+        assert!(shows(ONE, &good));
+        assert!(shows(&ONE.replace("no check", "UP 1/3"), &good));
+        assert!(shows(&ONE.replace("no check", "MAINT"), &good.in_maintenance()));
+        for (answer, server) in [
+            (ONE, &good.serving(8)),
+            (ONE, &good.in_maintenance()),
+            (&ONE.replace("no check", "MAINT"), &good),
+            (&ONE.replace("no check", "DRAIN"), &good),
+            (&ONE.replace(",127.0.0.1:1,7", ",127.0.0.1:2,7"), &good),
+            (&ONE.replace(",uweight", ",x"), &good),
+            (ONE.lines().next().unwrap(), &good),
+            ("No such server.", &good),
+            ("", &good),
+        ] {
+            assert!(!shows(answer, server), "{answer} {server:?}");
+        }
+    }
 
     #[test]
     fn show_stat_as_recorded() {

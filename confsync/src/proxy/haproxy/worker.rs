@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::Haproxy;
 use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{RunningServer, servers};
 use super::socket::RuntimeSocket;
+use super::statistics::shows;
 use crate::proxy::process::ProcessId;
 
 /// Why the running HAProxy may not have the servers that are wanted.
@@ -22,6 +24,15 @@ pub(super) struct RuntimeWorker {
     pub(super) id: ProcessId,
 }
 
+/// A backend of a worker, as commands are sent to it.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) haproxy: &'a Haproxy,
+    pub(super) worker: &'a RuntimeWorker,
+    /// The backend's name.
+    pub(super) name: &'a Word,
+}
+
 impl RuntimeWorker {
     pub(super) async fn servers(&self, backend: &Word) -> Result<Vec<RunningServer>, RuntimeError> {
         let command = RuntimeCommand::Servers(backend.clone());
@@ -34,6 +45,49 @@ impl RuntimeWorker {
         let answer = self.socket.ask(command).await;
         let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
         if command.is_done(&answer) { Ok(()) } else { Err(refused(command, &answer)) }
+    }
+
+    /// Has a server that is there take requests, with this weight.
+    pub(super) async fn make_ready(
+        &self,
+        backend: &Word,
+        there: &RunningServer,
+        weight: u16,
+    ) -> Result<(), RuntimeError> {
+        let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
+        if there.weight != weight {
+            self.send(&RuntimeCommand::Weight(server.clone(), weight)).await?;
+        }
+        if !there.is_ready() {
+            self.send(&RuntimeCommand::Set(server, Admin::Ready)).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a server that nobody waits for any more. `false`: HAProxy keeps an idle connection
+    /// to it; the next change tries again.
+    pub(super) async fn delete(
+        &self,
+        backend: &Word,
+        there: &RunningServer,
+    ) -> Result<bool, RuntimeError> {
+        let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
+        let command = RuntimeCommand::Delete(server);
+        let answer = self.socket.ask(&command).await;
+        tracing::debug!(?answer, server = there.name, "an unused server");
+        Ok(answer.is_ok_and(|answer| command.is_gone(&answer)))
+    }
+
+    /// Whether the worker shows this server as it is here.
+    pub(super) async fn has(
+        &self,
+        backend: &Word,
+        there: &RunningServer,
+    ) -> Result<bool, RuntimeError> {
+        let command = RuntimeCommand::Counters(backend.clone(), there.id);
+        let answer = self.socket.ask(&command).await;
+        let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
+        Ok(shows(&answer, there))
     }
 
     pub(super) async fn add(
