@@ -65,6 +65,8 @@ mod docs_lines;
 mod faults;
 /// The tutorial with a real fleet.
 mod fleet;
+/// One change, followed through every log and status.
+mod followed;
 /// Man pages and completions, as the packages have them.
 mod generated;
 mod given_etcd;

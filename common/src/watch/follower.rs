@@ -186,7 +186,8 @@ impl<S: Store> Follower<S> {
             {
                 if self.log != WatchLog::Nothing {
                     tracing::warn!(
-                        before = %before.revision, now = %snapshot.revision,
+                        before = before.revision.0,
+                        now = snapshot.revision.0,
                         "etcd has regressed: it was wiped, or restored from a backup"
                     );
                 }
@@ -201,7 +202,7 @@ impl<S: Store> Follower<S> {
             if let Some(stale) = view.stale.take().filter(is_news) {
                 tracing::info!(
                     after = %format_span(stale.since.elapsed()),
-                    revision = %snapshot.revision, keys = snapshot.entries.len(),
+                    revision = snapshot.revision.0, keys = snapshot.entries.len(),
                     "following the keys in etcd"
                 );
             }

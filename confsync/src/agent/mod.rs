@@ -50,7 +50,6 @@ use crate::apply::pipeline::Pipeline;
 use crate::apply::step::StepOutcome;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
-use crate::status::audit::Changes;
 use crate::status::change_summary::Routes;
 use crate::status::state::GroupState;
 
@@ -299,16 +298,17 @@ impl<S: Store> Agent<S> {
     fn note_routes(&mut self) {
         let routes = self.renderer.routes(self.probing.left_out());
         let keys = self.decided.snapshot().cloned().unwrap_or_default();
-        let Changes { added, removed, changed } = self.routing.serve(routes, keys);
+        let changes = self.routing.serve(routes, keys);
         tracing::info!(
             set = self.renderer.group.name,
-            revision = %self.decided.revision(),
+            revision = self.decided.revision().0,
             cause = self.pipeline.status().cause,
-            added,
-            removed,
-            changed,
+            added = changes.added,
+            removed = changes.removed,
+            changed = changes.changed,
             "applied"
         );
+        self.pipeline.note_changes(changes);
     }
 
     /// Other keys may make the same files, which are active already: the same addresses under other

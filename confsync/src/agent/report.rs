@@ -1,6 +1,7 @@
 //! What is reported of one reload group: its status, and what it acknowledges to backends that wait
 //! to deregister. Pure.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use common::handshake::{DriverInUse, Rejection};
@@ -10,14 +11,13 @@ use common::watch::StaleReason;
 use super::rejections::Rejections;
 use super::render::Withheld;
 use crate::acks::members::Applied;
+use crate::apply::named_line::named_line;
 use crate::apply::pipeline::PipelineStatus;
 use crate::apply::record::HISTORY;
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::install::Digest;
-use crate::status::resources::{
-    ResourceState, ServiceState, TroublePlace, named_line, template_line,
-};
+use crate::status::resources::{ResourceState, ServiceState, TroublePlace, template_line};
 use crate::status::state::{BackendCounts, BackendStates, GroupState, LoadState};
 
 /// The longest reason that an acknowledgement gives, in characters.
@@ -102,6 +102,7 @@ impl ReportFacts<'_> {
             cause: load.cause.clone(),
             failed: load.failed.clone(),
             reload: load.is_reload,
+            changes: Arc::clone(&load.changes),
         });
         let mut loads: Vec<LoadState> = before.iter().cloned().chain(loads).collect();
         loads.drain(..loads.len().saturating_sub(HISTORY));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use common::model::Snapshot;
 
+use crate::apply::record::Changes;
 use crate::status::audit;
 use crate::status::change_summary::{self, Routes};
 use crate::status::state::{BackendState, GroupState};
@@ -49,7 +50,7 @@ impl Routing {
     }
 
     /// These routes are active. What that changed.
-    pub(super) fn serve(&mut self, routes: Routes, keys: Arc<Snapshot>) -> audit::Changes {
+    pub(super) fn serve(&mut self, routes: Routes, keys: Arc<Snapshot>) -> Changes {
         let before = self.served.as_ref().map(|served| (&served.routes, &*served.keys));
         let changes = audit::changes(before, (&routes, &keys));
         self.served = Some(ServedRoutes { routes, keys });
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(routing.cause_of(&routes(&["a:1"])), "start");
         assert!(routing.serve(routes(&["a:1"]), Arc::default()).added.is_some());
         assert_eq!(routing.cause_of(&routes(&["a:1", "b:1"])), "b:1 joined");
-        assert_eq!(routing.serve(routes(&["a:1"]), Arc::default()), audit::Changes::default());
+        assert_eq!(routing.serve(routes(&["a:1"]), Arc::default()), Changes::default());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From rendered files to files that a proxy has been proven to run.
 
 pub mod ledger;
+pub mod named_line;
 pub mod pipeline;
 pub mod quiescence;
 pub mod record;

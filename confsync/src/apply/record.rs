@@ -2,10 +2,12 @@
 //! status page.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::model::{Revision, format_span};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use serde::Serialize;
 
 /// Loads kept for the status page.
 pub const HISTORY: usize = 50;
@@ -23,6 +25,17 @@ pub struct Counts {
     pub failures: u64,
 }
 
+/// How a load changed the backends, in words; each `None` if there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// Backends that are routed to from now on.
+    pub added: Option<String>,
+    /// Backends that are routed to no more.
+    pub removed: Option<String>,
+    /// Backends with another address or weight.
+    pub changed: Option<String>,
+}
+
 /// One load, for the status page.
 #[derive(Debug, Clone)]
 pub struct Load {
@@ -38,6 +51,8 @@ pub struct Load {
     pub failed: Option<String>,
     /// Whether the proxy was made to reload.
     pub is_reload: bool,
+    /// The backends that it added, removed and changed; none if it failed.
+    pub changes: Arc<Changes>,
 }
 
 /// An empty histogram of load durations: 10 ms, where nginx is at best, to the 41 s
@@ -206,6 +221,14 @@ impl StepRecord {
         self.loads.push_back(load);
     }
 
+    /// What the last load changed.
+    pub fn note_changes(&mut self, revision: Revision, changes: Changes) {
+        let last = self.loads.back_mut();
+        if let Some(load) = last.filter(|load| load.revision == revision && load.failed.is_none()) {
+            load.changes = Arc::new(changes);
+        }
+    }
+
     /// How long a proven load took, for the metrics.
     pub fn observe(&self, took: Duration) {
         self.load_seconds.observe(took.as_secs_f64());
@@ -255,6 +278,7 @@ mod tests {
                 cause,
                 failed: None,
                 is_reload: true,
+                changes: Arc::default(),
             });
         }
         assert_eq!(record.loads().len(), HISTORY);

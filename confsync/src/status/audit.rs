@@ -1,26 +1,17 @@
-//! Which backends a reload or a change of membership added, removed or changed, with key, lease and
-//! revision. Each has one line in the log, so that it can be reconstructed later who sent requests
-//! where, and why. Pure.
+//! Which backends a reload or a change of membership added, removed or changed, with lease and the
+//! change by which `register` names a registration: `KEY@REVISION`. Each has one line in the log, and
+//! the status page has the last ones, so that it can be reconstructed later who sent requests where,
+//! and why. Pure.
 
 use std::sync::Arc;
 
 use common::model::{Entry, Snapshot, changed_keys};
 
+use crate::apply::record::Changes;
 use crate::status::change_summary::{Route, Routes};
 
 /// How many backends are named before the rest is only counted.
 const NAMED: usize = 20;
-
-/// The changes, in words; each `None` if there is none.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Backends that are routed to from now on.
-    pub added: Option<String>,
-    /// Backends that are routed to no more.
-    pub removed: Option<String>,
-    /// Backends with another address or weight.
-    pub changed: Option<String>,
-}
 
 /// The difference between the former routes, with the keys of that time, and the present ones.
 #[must_use]
@@ -50,7 +41,7 @@ pub fn changes(before: Option<(&Routes, &Snapshot)>, now: (&Routes, &Snapshot)) 
 /// Leases as etcdctl prints them; v2 has none.
 fn origin(entry: &Entry) -> String {
     let lease = if entry.lease == 0 { String::new() } else { format!(", lease {:x}", entry.lease) };
-    format!("{lease}, revision {}", entry.modified)
+    format!("@{}{lease}", entry.modified)
 }
 
 fn list(texts: &[String]) -> Option<String> {
@@ -79,16 +70,16 @@ mod tests {
     }
 
     #[test]
-    fn each_backend_is_named_with_its_key_lease_and_revision() {
+    fn each_backend_is_named_with_its_registration_and_lease() {
         let before = picture(&[("/s/a/1", "10.0.0.1:80", 255, 7), ("/s/a/2", "10.0.0.2:80", 0, 8)]);
         let now = picture(&[("/s/a/2", "10.0.0.9:80", 0, 9), ("/s/a/3", "10.0.0.3:80", 16, 10)]);
         let found = changes(Some((&before.0, &before.1)), (&now.0, &now.1));
         let text = |text: &str| Some(text.to_owned());
-        assert_eq!(found.added, text("10.0.0.3:80 (/s/a/3, lease 10, revision 10)"));
-        assert_eq!(found.removed, text("10.0.0.1:80 (/s/a/1, lease ff, revision 7)"));
-        assert_eq!(found.changed, text("10.0.0.9:80 (/s/a/2, revision 9)"));
+        assert_eq!(found.added, text("10.0.0.3:80 (/s/a/3@10, lease 10)"));
+        assert_eq!(found.removed, text("10.0.0.1:80 (/s/a/1@7, lease ff)"));
+        assert_eq!(found.changed, text("10.0.0.9:80 (/s/a/2@9)"));
         assert_eq!(changes(Some((&now.0, &now.1)), (&now.0, &now.1)), Changes::default());
         let started = changes(None, (&now.0, &now.1));
-        assert!(started.added.is_some_and(|added| added.matches("revision").count() == 2));
+        assert!(started.added.is_some_and(|added| added.matches('@').count() == 2));
     }
 }

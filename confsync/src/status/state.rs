@@ -10,7 +10,7 @@ use imbl::OrdMap;
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Serialize, Serializer};
 
-use crate::apply::record::load_seconds;
+use crate::apply::record::{Changes, load_seconds};
 use crate::proxy::traffic::MemberTraffic;
 use crate::status::resources::{ResourceState, TroublePlace};
 use crate::status::traffic::TrafficByGroup;
@@ -168,6 +168,9 @@ pub struct LoadState {
     pub failed: Option<String>,
     /// Whether the proxy was reloaded; else its driver changed the backends.
     pub reload: bool,
+    /// The backends that it added, removed and changed.
+    #[serde(flatten)]
+    pub changes: Arc<Changes>,
 }
 
 /// All reload groups, by name.

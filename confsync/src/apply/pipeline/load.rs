@@ -1,5 +1,6 @@
 //! Wanted files are checked, installed, loaded and proven, or the previous ones are put back.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -60,7 +61,12 @@ impl Pipeline {
         }
         self.ledger.note_installed(Some(digest));
         let revision = self.wanted.revision;
-        tracing::info!(set = self.name, digest = digest.short(), %revision, "installed");
+        tracing::info!(
+            set = self.name,
+            digest = digest.short(),
+            revision = revision.0,
+            "installed"
+        );
         if let Err(why) = self.proxy.check_installed().await {
             self.roll_back().await;
             return Err(self.rejected(digest, why));
@@ -120,7 +126,7 @@ impl Pipeline {
         self.record.loaded();
         self.note_applied();
         self.record.recovered();
-        tracing::info!(set = self.name, revision = %self.wanted.revision, "live");
+        tracing::info!(set = self.name, revision = self.wanted.revision.0, "live");
         self.files.commit().await;
         StepOutcome::Loaded
     }
@@ -200,6 +206,7 @@ impl Pipeline {
             cause: self.wanted.cause.clone(),
             failed,
             is_reload,
+            changes: Arc::default(),
         });
     }
 }

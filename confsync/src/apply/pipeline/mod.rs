@@ -35,15 +35,15 @@ use crate::apply::group_files::{FilesInPlace, GroupFiles};
 use crate::apply::ledger::{Ledger, PendingStep};
 use crate::apply::load_pacing::{LoadLimits, LoadPacing};
 use crate::apply::members::ActiveMembers;
+use crate::apply::named_line::named_line;
 use crate::apply::old_generations::OldGenerations;
-use crate::apply::record::{Counts, StepRecord};
+use crate::apply::record::{Changes, Counts, StepRecord};
 use crate::apply::step::StepOutcome;
 use crate::apply::wanted_files::WantedFiles;
 use crate::install::{DestLock, Digest, InstallError, Target, Wanted};
 use crate::proxy::Proxy;
 use crate::proxy::driver::{Driver, RenderedFile};
 use crate::proxy::nginx::{ProcessId, gone};
-use crate::status::resources::named_line;
 
 /// How long until it is looked again whether old generations are gone, or a proxy runs.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -319,6 +319,11 @@ impl Pipeline {
     /// Up to which revision nothing works by an older one.
     pub fn quiesced(&mut self, now: Instant) -> Revision {
         self.old.quiesced(self.applied(), now)
+    }
+
+    /// What the last load changed, for the status page.
+    pub fn note_changes(&mut self, changes: Changes) {
+        self.record.note_changes(self.wanted.revision, changes);
     }
 
     /// The operator asked: what was rejected or failed is tried again now.

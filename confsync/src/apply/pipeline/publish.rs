@@ -55,7 +55,7 @@ impl Pipeline {
         self.note_applied();
         tracing::info!(
             set = self.name,
-            revision = %self.wanted.revision,
+            revision = self.wanted.revision.0,
             driver = self.members.driver().0,
             "members changed without a reload"
         );

@@ -138,6 +138,9 @@ impl<S: Store> Departure<S> {
         if removed.is_empty() {
             return self.taken_over();
         }
+        for (key, at) in &removed {
+            tracing::info!(%key, revision = at.0, change = %format_args!("{key}@{at}"), "deregistered");
+        }
         let removed_addrs: Vec<Endpoint> =
             removed.keys().filter_map(|key| Some(self.instances.get(key)?.addr.clone())).collect();
         let result = self.wait_for_load_balancers(removed).await;
@@ -294,9 +297,12 @@ impl<S: Store> Departure<S> {
             };
             let waits = removed.iter().map(wait).collect();
             let store = self.registration.store().clone();
-            let report = DrainReport::new(self.manager.clone(), self.publish.clone());
-            let (known, report) = (known.take(), report.into_fn());
-            match wait_for_all(&store, &self.bookkeeping, waits, known, report, &self.abort).await {
+            let mut report = DrainReport::new(self.manager.clone(), self.publish.clone());
+            let (known, waits_for) = (known.take(), |missing: &[String]| report.waits_for(missing));
+            let end = wait_for_all(&store, &self.bookkeeping, waits, known, waits_for, &self.abort);
+            let end = end.await;
+            report.is_over();
+            match end {
                 WaitsEnd::Results(results) => return self.results(results),
                 WaitsEnd::Aborted => {
                     return self.unconfirmed("drain unconfirmed: received a second signal");
@@ -315,8 +321,8 @@ impl<S: Store> Departure<S> {
     async fn wait_until_quiet(&self, backends: &[Endpoint], result: DrainResult) -> DrainResult {
         let Some(span) = self.process.drain.quiet else { return result };
         let bound = self.process.drain.quiesced;
-        let mut report = DrainReport::new(self.manager.clone(), self.publish.clone()).into_fn();
-        let report = |missing: &str| report(&[missing.to_owned()]);
+        let mut report = DrainReport::new(self.manager.clone(), self.publish.clone());
+        let report = |missing: &str| report.waits_for(&[missing.to_owned()]);
         match quiet::wait(backends, span, bound, report, &self.abort).await {
             QuietEnd::Quiet => {
                 let quiet_for = format_span(span);

@@ -1,11 +1,14 @@
 //! How the state of a drain is worded: which load balancers it waits for, and why it is
 //! unconfirmed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use common::model::format_span;
 use common::runtime::ServiceManager;
 use common::store::StoreError;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::handshake::wait::LoadBalancerState;
 use crate::handshake::{HandshakeResult, names_or_all};
@@ -26,30 +29,49 @@ pub(super) fn blame(result: &mut HandshakeResult, error: &StoreError) {
     result.unconfirmed.push(("etcd".to_owned(), error.to_string()));
 }
 
-/// Reports which load balancers a drain waits for, when that changes.
+/// Reports which load balancers a drain waits for, when that changes, and how long each was waited
+/// for.
 pub(super) struct DrainReport {
     manager: ServiceManager,
     publish: watch::Sender<SidekickStatus>,
+    began: Instant,
+    load_balancers: BTreeSet<String>,
     last: String,
 }
 
 impl DrainReport {
     pub(super) fn new(manager: ServiceManager, publish: watch::Sender<SidekickStatus>) -> Self {
-        Self { manager, publish, last: String::new() }
+        let (began, load_balancers) = (Instant::now(), BTreeSet::new());
+        Self { manager, publish, began, load_balancers, last: String::new() }
     }
 
-    pub(super) fn into_fn(mut self) -> impl FnMut(&[String]) {
-        move |missing| {
-            self.manager.extend(EXTENSION);
-            let text = format!("draining: waiting for {}", names_or_all(missing));
-            if self.last != text {
-                tracing::info!("{text}");
-                self.manager.status(&text);
-                let drain = DrainStatus::WaitingFor(missing.to_vec());
-                self.publish.send_modify(|status| status.drain = Some(drain));
-                self.last = text;
-            }
+    /// Who is missing still, each with a reason.
+    pub(super) fn waits_for(&mut self, missing: &[String]) {
+        self.manager.extend(EXTENSION);
+        let text = format!("draining: waiting for {}", names_or_all(missing));
+        if self.last != text {
+            self.note_load_balancers(missing);
+            tracing::info!("{text}");
+            self.manager.status(&text);
+            let drain = DrainStatus::WaitingFor(missing.to_vec());
+            self.publish.send_modify(|status| status.drain = Some(drain));
+            self.last = text;
         }
+    }
+
+    /// Nobody is waited for any more.
+    pub(super) fn is_over(&mut self) {
+        self.note_load_balancers(&[]);
+    }
+
+    fn note_load_balancers(&mut self, missing: &[String]) {
+        let names = missing.iter().filter_map(|text| text.split_once(" (")).map(|(lb, _)| lb);
+        let now: BTreeSet<String> = names.map(str::to_owned).collect();
+        let after = format_span(self.began.elapsed());
+        for lb in self.load_balancers.difference(&now) {
+            tracing::info!(%after, "waited for {lb}");
+        }
+        self.load_balancers = now;
     }
 }
 
