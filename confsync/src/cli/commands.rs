@@ -29,6 +29,7 @@ use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::daemon;
 use crate::daemon::once;
+use crate::status::fleet_json::fleet_json;
 use crate::status::load_balancers;
 use crate::template::starter;
 
@@ -256,7 +257,7 @@ async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let (fleet, revision) = (load_balancers::read(&found, &bookkeeping), found.revision.0);
     if json {
-        let text = serde_json::to_string_pretty(&load_balancers::json(&fleet, revision))?;
+        let text = serde_json::to_string_pretty(&fleet_json(&fleet, revision))?;
         print(format_args!("{text}\n"));
     } else {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();

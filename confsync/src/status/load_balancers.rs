@@ -9,7 +9,6 @@ use common::model::{Snapshot, plural};
 use common::runtime::hostname;
 use common::table::{self, Line, Paint, escaped};
 use serde::Serialize;
-use serde_json::json;
 
 /// Every load balancer by name, with its acknowledgements by resource.
 pub type Fleet = BTreeMap<String, (Member, BTreeMap<String, Ack>)>;
@@ -133,15 +132,6 @@ pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
         member.resources.iter().map(one).collect::<Vec<_>>()
     };
     fleet.iter().flat_map(of).collect()
-}
-
-/// The state as JSON.
-#[must_use]
-pub fn json(fleet: &Fleet, revision: u64) -> serde_json::Value {
-    let lbs = fleet
-        .iter()
-        .map(|(lb, (member, acks))| json!({ "name": lb, "member": member, "acks": acks }));
-    json!({ "revision": revision, "load_balancers": lbs.collect::<Vec<_>>() })
 }
 
 /// A loopback address refers to the client's own machine, so it is a valid link only for ours.

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod change_summary;
 mod document;
 mod events;
+pub mod fleet_json;
 pub mod load_balancers;
 mod metrics;
 mod page;
