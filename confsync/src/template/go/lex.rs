@@ -224,8 +224,12 @@ impl<'s> Lexer<'s> {
             ' '..='~' => self.emit(LexemeKind::Char, width),
             rune => {
                 let what = format!("unrecognized character in action: {}", shown(rune));
-                let remedy =
-                    "letters of other alphabets belong in quotes; a space is a plain space";
+                let remedy = match rune {
+                    '“' | '”' | '„' | '‘' | '’' | '«' | '»' => {
+                        "text has plain double quotes, `\"`, around it"
+                    }
+                    _ => "letters of other alphabets belong in quotes; a space is a plain space",
+                };
                 return fault(self.at, what, remedy);
             }
         }

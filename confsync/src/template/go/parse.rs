@@ -371,6 +371,7 @@ pub(super) fn unexpected(lexeme: &Lexeme<'_>, context: &str) -> SyntaxError {
         (LexemeKind::Char, "!") => "write `not (…)` or `ne … …`",
         (LexemeKind::Char, "<" | ">") => "write `lt … …`, `le`, `gt` or `ge`",
         (LexemeKind::Char, "*" | "%") => "write `mul … …`, `div … …` or `mod … …`",
+        (LexemeKind::Char, "{" | "}") => "an action ends with `}}`; text needs double quotes",
         (LexemeKind::Char, _) => "text, such as a key, needs double quotes",
         (LexemeKind::Assign, _) => "to compare write `eq … …`; a variable is declared with `:=`",
         (LexemeKind::Declare, _) => "a variable must come first: `$x := …`, or `range $i, $x := …`",

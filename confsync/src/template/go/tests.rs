@@ -161,6 +161,8 @@ fn a_mistake_has_a_remedy() {
         ("{{ range gets \"/*\" }}{{ edn }}", "did you mean `end`?"),
         ("{{getv /a}}", "double quotes"),
         ("{{getv '/a'}}", "double quotes"),
+        ("{{getv “/a”}}", "plain double quotes"),
+        ("{{getv \"/a\" }", "ends with `}}`"),
         ("{{if exists \"/a\" && exists \"/b\"}}{{end}}", "`and (…) (…)`"),
         ("{{if !exists \"/a\"}}{{end}}", "`not (…)`"),
         ("{{if .a == .b}}{{end}}", "`eq … …`"),
