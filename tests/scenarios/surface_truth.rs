@@ -135,6 +135,12 @@ async fn a_backend_that_the_template_leaves_out_is_not_counted_in_rotation() {
     })
     .await;
     assert_eq!(live(status).await, (true, vec![true, true]));
+    // Nor is it silent: by the log it can be told later who was there when.
+    for change in ["added=\"", "removed=\""] {
+        let name = if change.starts_with('a') { "three" } else { "two" };
+        let line = format!("{change}{} (/services/apache/{name}", two.address());
+        assert!(confsync.log().contains(&line), "no {line} in {}", confsync.log());
+    }
 }
 
 /// A template that writes other addresses than etcd has: which backends it uses cannot be told.

@@ -47,6 +47,7 @@ use self::timing::{Debounce, Saves, Waits};
 use crate::acks::members::LoadBalancerKeys;
 use crate::apply::ledger::PendingStep;
 use crate::apply::pipeline::Pipeline;
+use crate::apply::record::Changes;
 use crate::apply::step::StepOutcome;
 use crate::backends::known::KnownBackends;
 use crate::config::reload_group::ReloadGroup;
@@ -299,16 +300,20 @@ impl<S: Store> Agent<S> {
         let routes = self.renderer.routes(self.probing.left_out());
         let keys = self.decided.snapshot().cloned().unwrap_or_default();
         let changes = self.routing.serve(routes, keys);
+        self.log_applied(self.pipeline.status().cause, &changes);
+        self.pipeline.note_changes(changes);
+    }
+
+    fn log_applied(&self, cause: &str, changes: &Changes) {
         tracing::info!(
             set = self.renderer.group.name,
             revision = self.decided.revision().0,
-            cause = self.pipeline.status().cause,
+            cause,
             added = changes.added,
             removed = changes.removed,
             changed = changes.changed,
             "applied"
         );
-        self.pipeline.note_changes(changes);
     }
 
     /// Other keys may make the same files, which are active already: the same addresses under other
@@ -321,7 +326,9 @@ impl<S: Store> Agent<S> {
         let is_other = |served: &Routes| changed_keys(served, &routes).next().is_some();
         if self.routing.served().is_some_and(is_other) {
             let keys = self.decided.snapshot().cloned().unwrap_or_default();
-            self.routing.serve(routes, keys);
+            let cause = self.routing.cause_of(&routes);
+            let changes = self.routing.serve(routes, keys);
+            self.log_applied(&cause, &changes);
             self.publication.outdate();
         }
     }
