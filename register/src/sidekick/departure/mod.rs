@@ -263,6 +263,11 @@ impl<S: Store> Departure<S> {
             Some(error) if error.is_without_quorum() => {
                 format!("{error}; the key stays and is routed to until etcd has a quorum again")
             }
+            // With v2, silence is all that is heard of a quorum that is lost.
+            Some(error) if error.is_transient() => format!(
+                "{error}; if etcd has lost its quorum, the key stays and is routed to until it has \
+                 one again"
+            ),
             Some(error) => error.to_string(),
             None => "etcd did not answer in time".to_owned(),
         };
