@@ -58,6 +58,17 @@ fn no_line_of_a_page_is_too_long() {
     assert!(long.is_empty(), "more than {WIDTH} characters:\n{}", long.join("\n"));
 }
 
+/// The version, and whether there is a release, as the changelog has it.
+#[test]
+fn the_readme_has_the_status_of_today() {
+    let changes = fs::read_to_string(docs().join("CHANGELOG.md")).unwrap();
+    let is_released = changes.lines().any(|line| line.starts_with("## 0"));
+    let readme = fs::read_to_string(docs().join("README.md")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(readme.contains(&format!("\nVersion {version}")), "not the version {version}");
+    assert_eq!(readme.contains("not released yet"), !is_released);
+}
+
 /// The targets of a page's links, without those that lead out of the repository.
 fn links(text: &str) -> Vec<String> {
     let mut inside = false;
