@@ -4,6 +4,9 @@
 //! these lines can be written in the form that the proxy's driver needs, and a change in them can
 //! be distinguished from a change in the rest. Pure.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
 use common::model::Endpoint;
 
 use super::functions::members::{Mark, check};
@@ -155,11 +158,15 @@ pub fn server_lines(service: &NamedService) -> String {
         return "server 127.0.0.1:1 down;".to_owned();
     }
     let options = &service.server_options;
-    let line = |UpstreamMember { endpoint, weight }: &UpstreamMember| match weight {
-        1 => format!("server {endpoint}{options};"),
-        weight => format!("server {endpoint} weight={weight}{options};"),
-    };
-    service.members.values().map(line).collect::<Vec<_>>().join("\n")
+    let mut lines = String::new();
+    for UpstreamMember { endpoint, weight } in service.members.values() {
+        let _ = match weight {
+            1 => writeln!(lines, "server {endpoint}{options};"),
+            weight => writeln!(lines, "server {endpoint} weight={weight}{options};"),
+        };
+    }
+    lines.truncate(lines.trim_end().len());
+    lines
 }
 
 /// The lines, each indented as the first one is.
@@ -176,12 +183,16 @@ fn indented(lines: &str, before: &[u8]) -> String {
 /// The `server` lines of HAProxy for members; none is allowed. Two at one address are one.
 #[must_use]
 pub fn haproxy_lines(members: &UpstreamMembers) -> String {
-    let mut seen = std::collections::BTreeSet::new();
-    let new = |member: &&UpstreamMember| seen.insert(member.endpoint.clone());
-    let line = |UpstreamMember { endpoint, weight }: &UpstreamMember| {
-        format!("server {} {endpoint} weight {weight}", haproxy_server_name(endpoint))
-    };
-    members.values().filter(new).map(line).collect::<Vec<_>>().join("\n")
+    let mut seen = HashSet::new();
+    let mut lines = String::new();
+    for UpstreamMember { endpoint, weight } in members.values() {
+        if seen.insert(endpoint) {
+            let name = haproxy_server_name(endpoint);
+            let _ = writeln!(lines, "server {name} {endpoint} weight {weight}");
+        }
+    }
+    lines.truncate(lines.trim_end().len());
+    lines
 }
 
 /// What HAProxy's server at this address is called: the address without brackets, because a

@@ -54,7 +54,7 @@ pub(super) fn global(files: &[PathBuf]) -> Global {
 impl Global {
     fn read(&mut self, text: &str) {
         let mut inside = false;
-        for line in text.lines().map(words) {
+        for line in lines(text) {
             let line: Vec<&str> = line.iter().map(String::as_str).collect();
             match line.as_slice() {
                 [section, ..] if SECTIONS.contains(section) => inside = *section == "global",
@@ -94,6 +94,13 @@ pub(super) const SECTIONS: [&str; 18] = [
     "traces",
     "acme",
 ];
+
+/// The words of each line that may be of interest here: the lines of servers, of which there may be
+/// thousands, are left out.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = Vec<String>> {
+    let is_server = |line: &&str| line.trim_start().starts_with("server ");
+    text.lines().filter(move |line| !is_server(line)).map(words)
+}
 
 /// The words of a line, without quotes, backslashes and comment.
 #[must_use]

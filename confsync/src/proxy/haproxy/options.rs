@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::command::Word;
-use super::conf::{SECTIONS, words};
+use super::conf::{SECTIONS, lines};
 
 /// The keywords for a server that is added to this backend, according to these files.
 ///
@@ -49,7 +49,7 @@ enum Section {
 
 impl DefaultServerReader {
     fn read(&mut self, text: &str, backend: &str) {
-        for line in text.lines().map(words) {
+        for line in lines(text) {
             let line: Vec<&str> = line.iter().map(String::as_str).collect();
             match line.as_slice() {
                 ["defaults", rest @ ..] => {
