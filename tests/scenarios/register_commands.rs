@@ -137,6 +137,8 @@ async fn a_running_sidekick_takes_another_weight() {
     ] {
         assert_ended(&weight(words).run().await, code, &[says]);
     }
+    let _ = sidekick.stop().await;
+    assert!(!setup.lab.path().join("s.sock").exists(), "the socket stays behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ pub use reminder::{OutageLog, Reminder};
 pub use signals::{Forwarded, Hangups, Signals};
 pub use status_server::{
     AllowedHosts, Body, DocumentSource, Handler, HtmlPage, ListenAddress, Preparation,
-    SharedDocument, StatusResponse, StatusServer, health, plain,
+    ServedStatus, SharedDocument, StatusResponse, StatusServer, health, plain,
 };
 
 /// The name of this machine.

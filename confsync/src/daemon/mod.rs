@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use common::handshake::{Bookkeeping, Consumes};
 use common::model::format_span;
-use common::runtime::{Exit, Heartbeat, Liveness, Signals, orphans};
+use common::runtime::{Exit, Heartbeat, Liveness, ServedStatus, Signals, orphans};
 use common::store::Etcd;
 use rustix::process::Signal;
 use tokio::time::{Instant, interval_at, sleep_until};
@@ -74,6 +74,7 @@ pub async fn run(config: RunConfig, signals: Signals) -> anyhow::Result<Exit> {
 struct Daemon {
     /// Locked for life.
     _instance: Instance,
+    _served: Option<ServedStatus>,
     config: RunConfig,
     signals: Signals,
     child: Option<Child>,
@@ -115,7 +116,7 @@ impl Daemon {
         argv: Option<NginxArgv>,
         loaded: &Loaded,
     ) -> anyhow::Result<Self> {
-        let Startup { publication, liveness, page_clients, traffic } = startup;
+        let Startup { publication, liveness, page_clients, traffic, served } = startup;
         let instance = Instance::begin(loaded.dests());
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
         let (name, id, ended) = (config.name.clone(), instance.id.clone(), instance.ended.clone());
@@ -137,6 +138,7 @@ impl Daemon {
         let store = (store, api);
         Ok(Self {
             _instance: instance,
+            _served: served,
             registration: Registration::start(store, members, config.ttl, introduction),
             config,
             signals,

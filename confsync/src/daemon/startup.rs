@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use common::model::format_span;
-use common::runtime::{Gate, Liveness, Reminder, ServiceManager, Signals};
+use common::runtime::{Gate, Liveness, Reminder, ServedStatus, ServiceManager, Signals};
 use common::startup::wait_for_etcd;
 use common::store::Etcd;
 use common::tls::follow_expiry;
@@ -24,6 +24,8 @@ pub(super) struct Startup {
     pub(super) liveness: Liveness,
     pub(super) page_clients: PageClients,
     pub(super) traffic: TrafficMonitor,
+    /// Kept as long as the status is to be served.
+    pub(super) served: Option<ServedStatus>,
 }
 
 impl Startup {
@@ -36,6 +38,7 @@ impl Startup {
         let (liveness, page_clients) = (Liveness::default(), PageClients::default());
         let traffic = TrafficMonitor::default();
         let certificate = follow_expiry(&config.connection.tls, signals.abort.clone());
+        let mut served = None;
         if let Some(server) = config.status.clone() {
             let sources = status::Sources {
                 certificate,
@@ -47,12 +50,12 @@ impl Startup {
                 page_clients: page_clients.clone(),
                 traffic: traffic.clone(),
             };
-            status::serve(server, sources, signals.abort.clone())?;
+            served = Some(status::serve(server, sources, &signals.abort)?);
         }
         let (ready, reminder) = (Gate::default(), Reminder::default());
         tokio::spawn(end_start(manager.clone(), config.start_within, ready.clone()));
         let publication = ProcessPublication { manager, states, about, ready, reminder };
-        Ok(Self { publication, liveness, page_clients, traffic })
+        Ok(Self { publication, liveness, page_clients, traffic, served })
     }
 
     /// The confdir. Where a supervised nginx can serve meanwhile, one that cannot be used is

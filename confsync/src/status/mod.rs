@@ -25,8 +25,8 @@ use std::time::{Duration, SystemTime};
 
 use common::metrics::EtcdUse;
 use common::runtime::{
-    DocumentSource, Handler, Liveness, Preparation, ServiceManager, SharedDocument, SharedMetrics,
-    StatusResponse, StatusServer, health, plain,
+    DocumentSource, Handler, Liveness, Preparation, ServedStatus, ServiceManager, SharedDocument,
+    SharedMetrics, StatusResponse, StatusServer, health, plain,
 };
 use common::tls::CertificateExpiry;
 use hyper::Request;
@@ -101,15 +101,15 @@ pub struct Sources {
     pub traffic: TrafficMonitor,
 }
 
-/// Serves the status until `shutdown`.
+/// Serves the status until `shutdown`, or until what is returned is dropped.
 ///
 /// # Errors
 /// When the system has no thread for it.
 pub fn serve(
     server: StatusServer,
     sources: Sources,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
+    shutdown: &CancellationToken,
+) -> std::io::Result<ServedStatus> {
     server.serve(Arc::new(StatusHandler::new(sources)), shutdown)
 }
 

@@ -9,7 +9,7 @@ use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::format_span;
 use common::rights::{Right, warn_until_granted};
 use common::runtime::{
-    Exit, Forwarded, Liveness, ProcessExit, ServiceManager, Signals, Usage, orphans,
+    Exit, Forwarded, Liveness, ProcessExit, ServedStatus, ServiceManager, Signals, Usage, orphans,
 };
 use common::startup::wait_for_etcd;
 use common::store::Etcd;
@@ -45,7 +45,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let certificate = follow_expiry(&connection.tls, signals.abort.clone());
     let etcd = Arc::default();
     let served = (&config, &manager, &liveness, &signals);
-    let (publish, weight_changes) = serve(served, certificate, Arc::clone(&etcd))?;
+    let (publish, weight_changes, _status) = serve(served, certificate, Arc::clone(&etcd))?;
     if let Some(within) = config.process.ready_within {
         tokio::spawn(ready_within(within, manager.clone(), signals.drain.clone()));
     }
@@ -85,21 +85,24 @@ async fn reap_orphans() {
     }
 }
 
-/// Serves the status, if `--listen` is given. Returns where to publish it, and the weights that are
-/// set through it.
+type ServedTo = (watch::Sender<SidekickStatus>, mpsc::Receiver<WeightChange>, Option<ServedStatus>);
+
+/// Serves the status, if `--listen` is given. Returns where to publish it, the weights that are
+/// set through it, and what it is served until the end of.
 fn serve(
     (config, manager, liveness, signals): (&RegisterConfig, &ServiceManager, &Liveness, &Signals),
     certificate: CertificateExpiry,
     etcd: Arc<OnceLock<Etcd>>,
-) -> anyhow::Result<(watch::Sender<SidekickStatus>, mpsc::Receiver<WeightChange>)> {
+) -> anyhow::Result<ServedTo> {
     let (publish, published) = watch::channel(SidekickStatus::default());
     let (commands, weight_changes) = mpsc::channel(8);
+    let mut served = None;
     if let Some(server) = config.process.status.clone() {
         let (liveness, manager) = (liveness.clone(), manager.clone());
         let sources = StatusSources { published, liveness, manager, certificate, commands, etcd };
-        status::serve(server, sources, signals.abort.clone())?;
+        served = Some(status::serve(server, sources, &signals.abort)?);
     }
-    Ok((publish, weight_changes))
+    Ok((publish, weight_changes, served))
 }
 
 /// A boot must not block on an etcd or a backend that is not there.

@@ -15,8 +15,8 @@ use common::metrics::EtcdUse;
 use common::model::Key;
 use common::registrar::RegistrarReport;
 use common::runtime::{
-    Handler, HtmlPage, Liveness, ServiceManager, SharedDocument, SharedMetrics, StatusResponse,
-    StatusServer, health, plain,
+    Handler, HtmlPage, Liveness, ServedStatus, ServiceManager, SharedDocument, SharedMetrics,
+    StatusResponse, StatusServer, health, plain,
 };
 use common::store::Etcd;
 use common::tls::CertificateExpiry;
@@ -113,15 +113,15 @@ fn page() -> HtmlPage {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Serves the status until `shutdown`.
+/// Serves the status until `shutdown`, or until what is returned is dropped.
 ///
 /// # Errors
 /// When the system has no thread for it.
 pub fn serve(
     server: StatusServer,
     sources: StatusSources,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
+    shutdown: &CancellationToken,
+) -> std::io::Result<ServedStatus> {
     server.serve(Arc::new(SidekickStatusHandler::new(sources)), shutdown)
 }
 

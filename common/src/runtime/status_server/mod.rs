@@ -79,6 +79,23 @@ pub struct StatusServer {
     pub hosts: AllowedHosts,
 }
 
+/// Status is served until this is dropped: a process that ends leaves no unix socket behind.
+#[derive(Debug)]
+pub struct ServedStatus {
+    end: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for ServedStatus {
+    fn drop(&mut self) {
+        self.end.cancel();
+        // It waits for nothing but an answer that is being made.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// After so many requests a connection is closed, so that places change hands.
@@ -116,17 +133,24 @@ pub fn plain(status: u16, content_type: &str, text: impl Into<Bytes>) -> StatusR
 }
 
 impl StatusServer {
-    /// Serves until `shutdown`, on a thread of its own. An address that cannot be had is
-    /// logged and tried again: the daemon works without.
+    /// Serves until `shutdown` or until what is returned is dropped, on a thread of its own. An
+    /// address that cannot be had is logged and tried again: the daemon works without.
     ///
     /// # Errors
     /// When the system has no thread for it.
-    pub fn serve(self, handler: Arc<dyn Handler>, shutdown: CancellationToken) -> io::Result<()> {
+    pub fn serve(
+        self,
+        handler: Arc<dyn Handler>,
+        shutdown: &CancellationToken,
+    ) -> io::Result<ServedStatus> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("status".to_owned()).spawn(move || {
-            runtime.block_on(shutdown.run_until_cancelled(self.run(handler)));
+        let end = shutdown.child_token();
+        let ended = end.clone();
+        let thread = std::thread::Builder::new().name("status".to_owned()).spawn(move || {
+            runtime.block_on(ended.run_until_cancelled(self.run(handler)));
+            runtime.shutdown_background();
         })?;
-        Ok(())
+        Ok(ServedStatus { end, thread: Some(thread) })
     }
 
     async fn run(self, handler: Arc<dyn Handler>) {
