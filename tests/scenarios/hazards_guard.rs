@@ -162,6 +162,7 @@ async fn an_operator_accepts_this_loss_and_no_other(api: Api) {
     retained(true).await;
     let ended = accept("app").await;
     assert!(ended.log.contains("lb-1: accepted\n"), "{}", ended.log);
+    assert!(!ended.log.contains("INFO"), "an answer, and no log: {}", ended.log);
     assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
     assert_eq!(setup.text("live"), file_of(&[]));
     retained(false).await;

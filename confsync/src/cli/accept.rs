@@ -10,7 +10,7 @@ use common::handshake::{Acceptance, Ack, Bookkeeping, Member};
 use common::model::{Key, Snapshot, Ttl, plural};
 use common::runtime::{Exit, print};
 use common::store::{Guard, Lease, PutOutcome, Store, default_deadline, read_deadline};
-use common::watch::{Options, follow};
+use common::watch::{Options, WatchLog, follow};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +115,8 @@ async fn see<S: Store>(
 ) -> anyhow::Result<Exit> {
     let (trees, end) = (vec![bookkeeping.members(), bookkeeping.acks()], CancellationToken::new());
     let _ended = end.clone().drop_guard();
-    let mut view = follow(store.clone(), trees, Options::default(), end);
+    let options = Options { log: WatchLog::Trouble, ..Options::default() };
+    let mut view = follow(store.clone(), trees, options, end);
     let mut exit = Exit::Done;
     let all = async {
         while !names.is_empty() && view.changed().await.is_ok() {

@@ -42,7 +42,7 @@ impl FromStr for ListenAddress {
         });
         parsed.map(Self::Tcp).ok_or_else(|| {
             format!(
-                "`{}` is not an address; write 127.0.0.1:8080, :8080 for all, or unix:/run/NAME.sock",
+                "`{}` is not an address; write 127.0.0.1:9180, :9180 for all, or unix:/run/NAME.sock",
                 text.escape_debug()
             )
         })
