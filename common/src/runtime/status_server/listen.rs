@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(at("localhost:8080").as_deref(), Ok("127.0.0.1:8080"));
         assert_eq!(at("unix:/run/x.sock,mode=600").as_deref(), Ok("unix:/run/x.sock"));
         for wrong in ["", "8080", "lb:8080", ":99999", "127.0.0.1"] {
-            assert!(at(wrong).is_err_and(|why| why.contains(":8080")), "{wrong}");
+            assert!(at(wrong).is_err_and(|why| why.contains(":9180")), "{wrong}");
         }
         for (wrong, part) in [
             ("unix:x.sock", "absolute path"),

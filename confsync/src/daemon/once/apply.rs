@@ -118,12 +118,15 @@ async fn locks_or_in_sync(
     loop {
         match lock_dests(targets, Duration::ZERO).await {
             Ok(locks) => return Ok(Some(locks)),
+            Err(InstallError::Held { holder, .. }) if current(targets)? == wanted => {
+                // That one is no rival: it keeps the files as this run wants them.
+                tracing::info!(
+                    set = set.name,
+                    "in sync; they are written by another confsync ({holder})"
+                );
+                return Ok(None);
+            }
             Err(locked @ InstallError::Held { .. }) => {
-                if current(targets)? == wanted {
-                    // That one is no rival: it keeps the files as this run wants them.
-                    tracing::info!(set = set.name, "in sync; a running confsync writes the files");
-                    return Ok(None);
-                }
                 if Instant::now() >= until {
                     return Err(locked.into());
                 }
