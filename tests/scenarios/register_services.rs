@@ -80,7 +80,7 @@ async fn a_reload_touches_nothing_but_what_changed(api: Api) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_wrong_with_a_file_is_said_at_once() {
+async fn a_bad_file_at_the_start_is_waited_for_and_the_backend_runs() {
     let setup = Setup::new(Api::V3).await;
     let file = File::new(&setup);
     file.write(&[
@@ -89,13 +89,36 @@ async fn everything_wrong_with_a_file_is_said_at_once() {
         ("web", &setup.backend, "check = \"http://:80/\"\n"),
         ("api", &setup.backend, "check = \"exec:/nowhere/check\"\nprot = 1\n"),
     ]);
-    let run = Daemon::register(&setup.lab).etcd(&setup.etcd, Api::V3);
-    let run = run.flag("--config", file.0.display().to_string());
-    let parts = [
+    let run = || {
+        let run = Daemon::register(&setup.lab).etcd(&setup.etcd, Api::V3);
+        run.flag("--config", file.0.display().to_string())
+    };
+    let started = setup.lab.path().join("started");
+    let backend = format!("touch {}; exec sleep 1000", started.display());
+    let sidekick = run().arg("--").arg("sh").arg("-c").arg(&backend).start();
+    // Everything that is wrong with it is said at once, each on a line.
+    for part in [
         "is given twice; keep one of the two",
         "below three probe intervals of 20s",
         "`http://:80/` has no host",
         "did you mean `port`?",
-    ];
-    assert_ended(&run.run().await, 64, &parts);
+    ] {
+        sidekick.logged(part).await;
+    }
+    eventually("the backend runs", || async { check(started.exists(), || sidekick.log()) }).await;
+
+    // What is wrong now is said, and the file counts as soon as it can be used.
+    file.write(&[("apache", &setup.backend, "check = \"exec:/nowhere/check\"\n")]);
+    sidekick.signal(Signal::HUP);
+    sidekick.logged("`/nowhere/check` cannot be executed").await;
+    file.write(&[("apache", &setup.backend, "")]);
+    sidekick.signal(Signal::HUP);
+    sidekick.logged("the configuration file is usable again").await;
+    sidekick.ready().await;
+    sidekick.stop().await;
+
+    // A path and a flag that are wrong are mistakes of the command line.
+    assert_ended(&run().flag("--interval", "never").run().await, 64, &["--interval"]);
+    fs::remove_file(&file.0).unwrap();
+    assert_ended(&run().run().await, 64, &["--config", "cannot read"]);
 }

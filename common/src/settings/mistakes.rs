@@ -36,6 +36,11 @@ impl Mistakes {
         }
     }
 
+    /// Where they are.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|mistake| mistake.place.as_str())
+    }
+
     /// `value`, if nothing is wrong.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The subcommands: each reads its part of the command line and does its work.
 
+mod config_file;
 mod list;
 mod probe;
 mod remove;

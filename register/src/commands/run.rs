@@ -11,15 +11,17 @@ use common::rights::{Right, warn_until_granted};
 use common::runtime::{
     Exit, Forwarded, Liveness, ProcessExit, ServedStatus, ServiceManager, Signals, Usage, orphans,
 };
+use common::settings::Mistakes;
 use common::startup::wait_for_etcd;
-use common::store::Etcd;
+use common::store::{Connection, Etcd};
 use common::tls::{CertificateExpiry, follow_expiry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::config_file;
 use super::setup::{sources, start};
-use crate::config::{RegisterConfig, prepare};
-use crate::probe::is_left_over;
+use crate::config::{ConfigSources, RegisterConfig, Unusable};
+use crate::probe::{Probe, is_left_over};
 use crate::sidekick::{self, SidekickParts, SupervisedBackend};
 use crate::status::{self, SidekickStatus, StatusSources, WeightChange};
 use crate::supervise::BackendProcess;
@@ -27,20 +29,28 @@ use crate::supervise::BackendProcess;
 /// Probes the backends and keeps their keys, until a signal ends it.
 ///
 /// # Errors
-/// Wrong usage; or etcd refuses us at the start.
+/// Wrong usage, or a backend that cannot be started.
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let sources = sources(matches);
-    let (config, connection) = start(matches, sources.load())?;
+    let (prepared, connection) = begin(matches, &sources)?;
     let manager = ServiceManager::default();
     let signals = Signals::listen().context("cannot install signal handlers")?;
+    tokio::spawn(reap_orphans());
+    let mut backend = start_backend(sources.command())?;
+    let prepared = tokio::select! {
+        prepared = config_or_wait(&sources, &manager, &signals, prepared) => Ok(prepared),
+        code = ended(&mut backend) => Err(code),
+    };
+    let (config, probes) = match prepared {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return stop_early(backend).await,
+        Err(code) => return Ok(ended_by_itself(code)),
+    };
     for note in &config.notes {
         tracing::warn!("{note}");
     }
     let services = config.services.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
-    let probes = prepare(&config.services).map_err(Usage::from)?;
-    tokio::spawn(reap_orphans());
-    let mut backend = start_backend(&config.command)?;
     let liveness = Liveness::default();
     let certificate = follow_expiry(&connection.tls, signals.abort.clone());
     let etcd = Arc::default();
@@ -57,10 +67,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let store = match reached {
         Ok(Some(store)) => store,
         Ok(None) => return stop_early(backend).await,
-        Err(code) => {
-            tracing::warn!(code, "the backend ended by itself");
-            return Ok(Exit::Child(code));
-        }
+        Err(code) => return Ok(ended_by_itself(code)),
     };
     let _ = etcd.set(store.clone());
     tokio::spawn(warn_until_granted(store.clone(), store.api(), rights(&config)?));
@@ -77,6 +84,36 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         weight_changes,
     };
     sidekick::run(parts).await
+}
+
+/// What a sidekick starts with, or what is wrong with its file.
+type Prepared = Result<(RegisterConfig, Vec<Vec<Probe>>), Mistakes>;
+
+/// Reads the configuration, and starts the log.
+fn begin(matches: &ArgMatches, sources: &ConfigSources) -> anyhow::Result<(Prepared, Connection)> {
+    let settings = match sources.prepared() {
+        Ok(prepared) => Ok(Ok(prepared)),
+        Err(Unusable::File(wrong)) => Ok(Err(wrong)),
+        Err(Unusable::CommandLine(wrong)) => Err(wrong),
+    };
+    start(matches, settings)
+}
+
+async fn config_or_wait(
+    sources: &ConfigSources,
+    manager: &ServiceManager,
+    signals: &Signals,
+    prepared: Prepared,
+) -> Option<(RegisterConfig, Vec<Vec<Probe>>)> {
+    match prepared {
+        Ok(prepared) => Some(prepared),
+        Err(wrong) => config_file::usable(sources, manager, signals, wrong).await,
+    }
+}
+
+fn ended_by_itself(code: u8) -> Exit {
+    tracing::warn!(code, "the backend ended by itself");
+    Exit::Child(code)
 }
 
 async fn reap_orphans() {

@@ -24,6 +24,7 @@ pub(crate) use file::read_any as read_any_file;
 pub use process::{DrainSpans, Process, Removal, process};
 pub use service::{RegistrationTarget, Service, prepare};
 
+use crate::probe::Probe;
 use crate::settings::{CONFIG, HOST, PORT, SERVICE, SERVICES, in_file};
 
 /// The variable that names a machine's private address on CoreOS.
@@ -40,6 +41,15 @@ pub struct RegisterConfig {
     pub command: Vec<String>,
     /// What is allowed but probably not meant, for the log.
     pub notes: Vec<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum Unusable {
+    /// The command line or the environment: to try again does not help.
+    CommandLine(Mistakes),
+    /// What the file says: people correct files.
+    File(Mistakes),
 }
 
 /// Where the configuration comes from; kept to read the file again.
@@ -77,6 +87,41 @@ impl ConfigSources {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// The backend to supervise; empty for none.
+    #[must_use]
+    pub fn command(&self) -> &[String] {
+        &self.command
+    }
+
+    /// All that a sidekick starts with.
+    ///
+    /// # Errors
+    /// [`Unusable`]. A file that is not there is a mistake of the command line.
+    pub fn prepared(&self) -> Result<(RegisterConfig, Vec<Vec<Probe>>), Unusable> {
+        let config = self.load().map_err(|mistakes| match self.are_of_file(&mistakes) {
+            true => Unusable::File(mistakes),
+            false => Unusable::CommandLine(mistakes),
+        })?;
+        match prepare(&config.services) {
+            Ok(probes) => Ok((config, probes)),
+            Err(mistakes) if self.file.is_some() => Err(Unusable::File(mistakes)),
+            Err(mistakes) => Err(Unusable::CommandLine(mistakes)),
+        }
+    }
+
+    /// Mistakes are at a line of the file, or at a key that several of its services have.
+    fn are_of_file(&self, mistakes: &Mistakes) -> bool {
+        let name = self.file_name();
+        let is_of_file = |place: &str| place.starts_with(&name) || place.starts_with('/');
+        self.file.is_some() && mistakes.places().all(is_of_file)
+    }
+
+    /// As mistakes name it.
+    fn file_name(&self) -> String {
+        let path = self.file.as_deref().unwrap_or(Path::new("services.toml"));
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
     /// Reads the file, if there is one, and makes sense of everything.
@@ -124,8 +169,7 @@ impl ConfigSources {
         let Some(text) = text else {
             return (Layer::default(), vec![(Layer::default(), String::new())]);
         };
-        let name = self.file.as_deref().unwrap_or(Path::new("services.toml"));
-        let name = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy();
+        let name = self.file_name();
         for given in [&SERVICE, &PORT].into_iter().filter_map(|setting| self.flags.one(setting)) {
             let problem = "cannot be given together with --config: it would be every service's; \
                            write it in the file";
