@@ -41,7 +41,7 @@ pub fn follow_expiry(files: &TlsFiles, shutdown: CancellationToken) -> Certifica
 }
 
 async fn follow(file: PathBuf, sender: watch::Sender<Option<SystemTime>>) {
-    let source = FromFiles::new(vec![file.clone()], validity_of_file);
+    let source = FromFiles::new(vec![file.clone()], &["certificate"], validity_of_file);
     let mut ticks = tokio::time::interval(INTERVAL);
     let mut warned: Option<SystemTime> = None;
     loop {

@@ -13,6 +13,8 @@ type Parse<T> = fn(&[PathBuf], &[Vec<u8>]) -> Result<T, String>;
 /// when one of them has changed.
 pub struct FromFiles<T> {
     paths: Vec<PathBuf>,
+    /// What each file is, for an operator.
+    kinds: &'static [&'static str],
     parse: Parse<T>,
     state: Mutex<FilesState<T>>,
 }
@@ -49,11 +51,12 @@ impl FileVersion {
 }
 
 impl<T> FromFiles<T> {
-    /// Nothing is read before the first use.
+    /// Nothing is read before the first use. `kinds` is what each of the files is, such as
+    /// `client key`.
     #[must_use]
-    pub fn new(paths: Vec<PathBuf>, parse: Parse<T>) -> Self {
+    pub fn new(paths: Vec<PathBuf>, kinds: &'static [&'static str], parse: Parse<T>) -> Self {
         let state = FilesState { seen: None, good: None, wrong: String::new() };
-        Self { paths, parse, state: Mutex::new(state) }
+        Self { paths, kinds, parse, state: Mutex::new(state) }
     }
 
     /// The value of the files as they are now, or else the last one that could be parsed.
@@ -90,10 +93,11 @@ impl<T> FromFiles<T> {
     }
 
     fn read(&self) -> Result<T, String> {
-        let read = |path: &PathBuf| {
-            fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+        let read = |(path, kind): (&PathBuf, &&str)| {
+            fs::read(path).map_err(|e| format!("cannot read the {kind} {}: {e}", path.display()))
         };
-        let contents = self.paths.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let files = self.paths.iter().zip(self.kinds);
+        let contents = files.map(read).collect::<Result<Vec<_>, _>>()?;
         (self.parse)(&self.paths, &contents)
     }
 
@@ -122,7 +126,7 @@ mod tests {
     fn a_change_is_read_and_what_cannot_be_used_leaves_what_was_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("number");
-        let source = FromFiles::new(vec![path.clone()], number);
+        let source = FromFiles::new(vec![path.clone()], &["number"], number);
         let now = || source.current().map(|number| *number);
         assert!(now().unwrap_err().starts_with("cannot read "));
         fs::write(&path, "x").unwrap();

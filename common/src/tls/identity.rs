@@ -20,7 +20,7 @@ impl ClientIdentity {
     /// Nothing is read before a server asks.
     #[must_use]
     pub fn of(cert: PathBuf, key: PathBuf) -> Self {
-        Self(FromFiles::new(vec![cert, key], pair))
+        Self(FromFiles::new(vec![cert, key], &["client certificate", "client key"], pair))
     }
 
     /// Reads the files.

@@ -33,8 +33,8 @@ impl Roots {
     #[must_use]
     pub fn of(ca: Option<PathBuf>) -> Self {
         let trusted = match ca {
-            Some(file) => FromFiles::new(vec![file], of_file),
-            None => FromFiles::new(Vec::new(), of_system),
+            Some(file) => FromFiles::new(vec![file], &["CA file"], of_file),
+            None => FromFiles::new(Vec::new(), &[], of_system),
         };
         Self { trusted, provider: provider() }
     }

@@ -24,9 +24,11 @@ impl User {
     pub(super) fn new(credentials: &Credentials) -> Result<Self, StoreError> {
         let password = match &credentials.password {
             Password::Given(password) => PasswordSource::Given(Arc::new(password.clone())),
-            Password::File(file) => {
-                PasswordSource::File(FromFiles::new(vec![file.clone()], first_line))
-            }
+            Password::File(file) => PasswordSource::File(FromFiles::new(
+                vec![file.clone()],
+                &["password file"],
+                first_line,
+            )),
         };
         let user = Self { name: credentials.user.clone(), password };
         user.password()?;
