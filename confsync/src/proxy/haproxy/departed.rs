@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::command::{Admin, RuntimeCommand, ServerName};
 use super::servers::RunningServer;
-use super::worker::{RuntimeError, Target, word};
+use super::worker::{RuntimeBackend, RuntimeError, word};
 use crate::proxy::process::ProcessId;
 
 /// A server that left and may still have requests.
@@ -47,7 +47,7 @@ impl DepartedServers {
     }
 
     /// Whether the requests of this server are waited for.
-    pub(super) fn is_waited_for(&self, of: Target<'_>, there: &RunningServer) -> bool {
+    pub(super) fn is_waited_for(&self, of: RuntimeBackend<'_>, there: &RunningServer) -> bool {
         let is = |gone: &Departed| {
             let ServerName { backend, name } = &gone.server;
             gone.worker == of.worker.id && backend == of.name && name.as_str() == there.name
@@ -58,7 +58,7 @@ impl DepartedServers {
     /// Takes a server out: it gets no new requests.
     pub(super) async fn take_out(
         &mut self,
-        of: Target<'_>,
+        of: RuntimeBackend<'_>,
         there: &RunningServer,
     ) -> Result<(), RuntimeError> {
         let server = ServerName { backend: of.name.clone(), name: word(&there.name)? };

@@ -15,7 +15,7 @@
 mod answers;
 mod argv;
 mod arrange;
-mod backend;
+mod backend_servers;
 mod check;
 mod command;
 mod conf;
@@ -44,7 +44,7 @@ use master::works;
 pub use master::{HaproxyMasterError, Master};
 use reload::HaproxyReloadError;
 pub use runtime::{DepartedServer, Runtime};
-pub use servers::{Members, member};
+pub use servers::{ServersByName, member};
 use socket::RuntimeSocket;
 pub use statistics::traffic;
 pub use worker::RuntimeError;

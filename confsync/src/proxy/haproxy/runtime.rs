@@ -14,12 +14,12 @@
 use std::collections::BTreeMap;
 
 use super::Haproxy;
-use super::backend::Backend;
+use super::backend_servers::BackendServers;
 use super::command::{RuntimeCommand, ServerName};
 pub use super::departed::DepartedServer;
 use super::departed::DepartedServers;
 use super::servers::in_flight;
-use super::worker::{RuntimeError, RuntimeWorker, Target, word};
+use super::worker::{RuntimeBackend, RuntimeError, RuntimeWorker, word};
 use crate::proxy::pools::Pools;
 use crate::proxy::process::{ProcessId, is_alive};
 
@@ -28,7 +28,7 @@ use crate::proxy::process::{ProcessId, is_alive};
 pub struct Runtime {
     haproxy: Haproxy,
     /// By name.
-    backends: BTreeMap<String, Backend>,
+    backends: BTreeMap<String, BackendServers>,
     departed: DepartedServers,
     /// The worker that confirmed last.
     confirmed: Option<ProcessId>,
@@ -56,7 +56,7 @@ impl Runtime {
 
     /// Its servers are not known any more: others may have changed them, or it is another worker.
     pub fn list_again(&mut self) {
-        self.backends.values_mut().for_each(Backend::list_again);
+        self.backends.values_mut().for_each(BackendServers::list_again);
     }
 
     fn want(&mut self, pools: &Pools) {
@@ -80,7 +80,7 @@ impl Runtime {
         self.want(pools);
         let worker = self.worker().await?;
         for (name, backend) in &mut self.backends {
-            let to = Target { haproxy: &self.haproxy, worker: &worker, name: &word(name)? };
+            let to = RuntimeBackend { haproxy: &self.haproxy, worker: &worker, name: &word(name)? };
             backend.publish(to, &mut self.departed).await?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use common::model::{Endpoint, Host};
 pub(super) use crate::template::haproxy_server_name as server_name;
 
 /// The servers that a backend should have, by name, with address and weight.
-pub type Members = BTreeMap<String, (SocketAddr, u16)>;
+pub type ServersByName = BTreeMap<String, (SocketAddr, u16)>;
 
 /// A server of `show servers state`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,7 +170,7 @@ pub fn member(endpoint: &Endpoint, weight: u16) -> Option<(String, (SocketAddr, 
 }
 
 /// The first server that a backend lacks or has too many, in words.
-pub(super) fn difference(members: &Members, running: &[RunningServer]) -> Option<String> {
+pub(super) fn difference(members: &ServersByName, running: &[RunningServer]) -> Option<String> {
     let mut serving = std::collections::BTreeSet::new();
     for server in running.iter().filter(|server| server.is_ours()) {
         let name = server.member_name();
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn what_differs_is_named() {
         let at = |text: &str, weight| (text.parse::<SocketAddr>().unwrap(), weight);
-        let members: Members = [
+        let members: ServersByName = [
             ("10.0.0.1:80".to_owned(), at("10.0.0.1:80", 1)),
             ("::1:80".to_owned(), at("[::1]:80", 3)),
         ]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::servers::Members;
+use super::servers::ServersByName;
 use crate::template::{UpstreamMember, UpstreamMembers};
 
 /// The keys at one address, sorted, and what each of them wants of its server.
@@ -64,12 +64,12 @@ impl WantedServers {
     }
 
     /// All, with address and weight.
-    pub(super) fn all(&self) -> Members {
+    pub(super) fn all(&self) -> ServersByName {
         self.names().filter_map(|name| Some((name.clone(), self.get(name)?))).collect()
     }
 
     /// That of this name alone.
-    pub(super) fn only(&self, name: &str) -> Members {
+    pub(super) fn only(&self, name: &str) -> ServersByName {
         self.get(name).map(|at| (name.to_owned(), at)).into_iter().collect()
     }
 }

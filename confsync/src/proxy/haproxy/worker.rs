@@ -26,7 +26,7 @@ pub(super) struct RuntimeWorker {
 
 /// A backend of a worker, as commands are sent to it.
 #[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct RuntimeBackend<'a> {
     pub(super) haproxy: &'a Haproxy,
     pub(super) worker: &'a RuntimeWorker,
     /// The backend's name.

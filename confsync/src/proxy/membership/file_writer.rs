@@ -24,22 +24,22 @@ pub(super) struct FileWriter {
 /// Whether the members that the balancer changes are written: nginx reads them only where it
 /// starts without a table. The rest is what needs a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Members {
+pub(super) enum MemberLines {
     Written,
     LeftOut,
 }
 
 impl FileWriter {
     /// The files.
-    pub(super) fn write(&self, files: &[RenderedFile], members: Members) -> Vec<Candidate> {
+    pub(super) fn write(&self, files: &[RenderedFile], lines: MemberLines) -> Vec<Candidate> {
         let http = || http_level(self.files(), self.settings.counted);
         let mut once = (!self.live.is_empty()).then(http);
         let file = |file: &RenderedFile| {
             let bytes = file.text.write(|piece, out| match piece {
                 Piece::Upstream { service, more } if self.live.contains(service.upstream()) => {
-                    let lines = match members {
-                        Members::Written => server_lines(service),
-                        Members::LeftOut => String::new(),
+                    let lines = match lines {
+                        MemberLines::Written => server_lines(service),
+                        MemberLines::LeftOut => String::new(),
                     };
                     out.extend_from_slice(once.take().unwrap_or_default().as_bytes());
                     let block = self.block(service.upstream(), &lines, more);

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::file_writer::{FileWriter, Members, kept_directives};
+use super::file_writer::{FileWriter, MemberLines, kept_directives};
 use super::folder::{TableFolder, WorkerUser};
 use super::layout::{CAPACITY, MAX_CAPACITY};
 use super::nginx_text::{BalancerSettings, Balancing};
@@ -97,13 +97,13 @@ impl NginxLua {
             settings: self.settings,
             live: pools.keys().cloned().collect(),
         };
-        let structure = writer.write(files, Members::LeftOut);
+        let structure = writer.write(files, MemberLines::LeftOut);
         let wanted = match pools.is_empty() {
             true => structure.into(),
             false => {
                 let files = files.to_vec();
                 Wanted::in_parts(&structure, &members, move || {
-                    writer.write(&files, Members::Written)
+                    writer.write(&files, MemberLines::Written)
                 })
             }
         };

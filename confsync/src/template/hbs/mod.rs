@@ -34,7 +34,7 @@ use super::{Input, TemplateSources};
 use asks::Asks;
 use definition::{Carried, RenderState};
 use helpers::Helpers;
-use tree::{Scope, TemplateTree};
+use tree::{NameScope, TemplateTree};
 
 /// A handlebars template with its partials, read and checked.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl TemplateReader<'_> {
             TemplateError::at(file, error.pos().unwrap_or((0, 0)), what.into())
         })?;
         let partials: BTreeSet<_> = self.sources.partials.keys().cloned().collect();
-        let scope = Scope::default();
+        let scope = NameScope::default();
         let scope = if partials.contains(name) { scope.lent() } else { scope };
         let mut tree = TemplateTree {
             lines: text.lines().collect(),

@@ -31,14 +31,14 @@ pub(super) struct TemplateTree<'a> {
     /// What inline partials use, by name.
     pub(super) inline: BTreeMap<String, BTreeSet<String>>,
     /// What names mean in the body we are in.
-    pub(super) scope: Scope,
+    pub(super) scope: NameScope,
     /// The backend data that is used.
     pub(super) asks: Asks,
 }
 
 /// What names mean in a body.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Scope {
+pub(super) struct NameScope {
     /// Its context is not the outermost: any name may be a field.
     moved: bool,
     /// It sees an item of a list, or what `with` chose, since the partial it is in began.
@@ -50,7 +50,7 @@ pub(super) struct Scope {
     fields: Option<&'static [&'static str]>,
 }
 
-impl Scope {
+impl NameScope {
     /// A partial, which sees what its caller sees; a body that a partial will see, whoever calls it.
     pub(super) fn lent(self) -> Self {
         Self { moved: true, chosen: false, shadowed: true, ..self }
@@ -120,7 +120,7 @@ impl TemplateTree<'_> {
         if moves {
             let fields = call.params.first().and_then(|list| self.fields_of(list));
             let fields = fields.filter(|_| !scope.shadowed);
-            scope = Scope { moved: true, chosen: true, fields, ..scope };
+            scope = NameScope { moved: true, chosen: true, fields, ..scope };
         }
         self.call(call)?;
         if let Some(body) = &mut call.template {
@@ -152,7 +152,7 @@ impl TemplateTree<'_> {
     }
 
     /// A body inside a block or a partial.
-    fn inner(&mut self, body: &mut Template, scope: Scope) -> Result<(), LocatedFault> {
+    fn inner(&mut self, body: &mut Template, scope: NameScope) -> Result<(), LocatedFault> {
         let outer = std::mem::replace(&mut self.scope, scope);
         self.body(body)?;
         self.scope = outer;

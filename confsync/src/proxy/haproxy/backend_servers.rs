@@ -1,5 +1,5 @@
-//! One backend of a running HAProxy: what it is to have, what it is known to have, and the commands
-//! between the two.
+//! The servers of one backend of a running HAProxy: those it is to have, those it is known to have,
+//! and the commands between the two.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use super::departed::DepartedServers;
 use super::listing::Listing;
 use super::servers::{RunningServer, difference, free_name};
 use super::wanted::WantedServers;
-use super::worker::{RuntimeError, RuntimeWorker, Target, word};
+use super::worker::{RuntimeBackend, RuntimeError, RuntimeWorker, word};
 use super::{conf, options};
 use crate::template::UpstreamMembers;
 
 /// With more changed members than this, all servers are listed instead of asking for each.
 const ASKED_ONE_BY_ONE: usize = 32;
 
-/// One backend.
+/// The servers of one backend.
 #[derive(Debug, Default)]
-pub(super) struct Backend {
+pub(super) struct BackendServers {
     wanted: WantedServers,
     /// `None`: it is to be listed.
     listing: Option<Listing>,
@@ -27,7 +27,7 @@ pub(super) struct Backend {
     unconfirmed: BTreeSet<String>,
 }
 
-impl Backend {
+impl BackendServers {
     /// These are the members that it is to have.
     pub(super) fn want(&mut self, members: &UpstreamMembers) {
         self.unpublished.append(&mut self.wanted.update(members));
@@ -48,7 +48,7 @@ impl Backend {
     /// Gives the worker the members that are wanted.
     pub(super) async fn publish(
         &mut self,
-        to: Target<'_>,
+        to: RuntimeBackend<'_>,
         departed: &mut DepartedServers,
     ) -> Result<(), RuntimeError> {
         let listed = self.listing.as_ref().is_some_and(|listing| listing.is_of(to.worker.id));
@@ -62,7 +62,7 @@ impl Backend {
     /// After an error, the servers are listed again.
     async fn change_servers(
         &mut self,
-        to: Target<'_>,
+        to: RuntimeBackend<'_>,
         departed: &mut DepartedServers,
     ) -> Result<(), RuntimeError> {
         let listed = self.listing.take().filter(|listing| listing.is_of(to.worker.id));
@@ -86,7 +86,7 @@ impl Backend {
 
     async fn join(
         &self,
-        to: Target<'_>,
+        to: RuntimeBackend<'_>,
         changed: &BTreeSet<String>,
         departed: &DepartedServers,
         listing: &mut Listing,
@@ -118,7 +118,7 @@ impl Backend {
 
     async fn leave(
         &self,
-        to: Target<'_>,
+        to: RuntimeBackend<'_>,
         changed: &BTreeSet<String>,
         departed: &mut DepartedServers,
         listing: &mut Listing,
@@ -197,7 +197,7 @@ impl Backend {
 }
 
 /// The keywords of a new server.
-fn server_options(of: Target<'_>) -> Result<Vec<Word>, RuntimeError> {
+fn server_options(of: RuntimeBackend<'_>) -> Result<Vec<Word>, RuntimeError> {
     let files = conf::files(&of.haproxy.settings.conf, &[]);
     options::server_options(&files, of.name.as_str()).map_err(RuntimeError::NeedsReload)
 }
