@@ -133,6 +133,8 @@ mod page;
 mod page_register;
 /// The page of confsync in states that last, wide and narrow, light and dark.
 mod page_states;
+/// The page of confsync when something is wrong, with the commands that it shows.
+mod page_trouble;
 /// etcd refuses us at the start, or a file is missing: waited for, and nothing ends.
 mod refused;
 /// `register`: keys, values, variables, mistakes, and the small subcommands.

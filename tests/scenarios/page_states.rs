@@ -5,6 +5,7 @@
 //!
 //! `PAGE_SCREENSHOTS=DIR` keeps pictures of it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use etcd_client::{Client, Txn, TxnOp};
@@ -36,13 +37,21 @@ async fn register(etcd: &Etcd, backends: usize) {
     }
 }
 
-struct Scene {
-    browser: Browser,
+pub(crate) struct Scene {
+    pub(crate) browser: Browser,
     axe: Option<String>,
 }
 
 impl Scene {
-    async fn looks_right(&mut self, state: &str) {
+    pub(crate) fn new(browser: Browser) -> Self {
+        Self { browser, axe: axe_core() }
+    }
+
+    pub(crate) async fn open(&mut self, status: SocketAddr) {
+        self.browser.open(&format!("http://{status}/")).await;
+    }
+
+    pub(crate) async fn looks_right(&mut self, state: &str) {
         for (name, width, dark) in VIEWS {
             self.browser.look(width, 900, dark).await;
             let fits = "document.documentElement.scrollWidth <= innerWidth";
@@ -68,7 +77,7 @@ impl Scene {
         assert_eq!(self.browser.eval("window.found").await, "", "{state}");
     }
 
-    async fn shows(&mut self, text: &str) {
+    pub(crate) async fn shows(&mut self, text: &str) {
         let text = serde_json::to_string(text).unwrap();
         // There is no body before the page has come.
         let shown = format!("!!document.body && document.body.innerText.includes({text})");
@@ -125,8 +134,8 @@ async fn the_page_can_be_read_in_every_state() {
     let confsync = confsync.supervising(&nginx).start();
     confsync.ready().await;
 
-    let mut scene = Scene { browser, axe: axe_core() };
-    scene.browser.open(&format!("http://{status}/")).await;
+    let mut scene = Scene::new(browser);
+    scene.open(status).await;
     scene.shows("2 backends in rotation").await;
     // Nothing is going to be done for a backend that the template does not write.
     ctl.put("/services/spare/a", "10.9.9.9:80").await;
@@ -162,7 +171,7 @@ async fn the_page_can_be_read_in_every_state() {
     scene.looks_right("etcd-away").await;
 }
 
-async fn load_reaches(backends: &[Backend]) {
+pub(crate) async fn load_reaches(backends: &[Backend]) {
     tests::eventually("requests in flight at both", || async {
         let all = backends.iter().map(Backend::in_flight).collect::<Vec<_>>();
         tests::eventually::check(all.iter().all(|n| *n > 0), || format!("{all:?}"))

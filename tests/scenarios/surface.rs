@@ -126,9 +126,10 @@ async fn every_metric_that_is_spoken_of_is_served() {
     }
 }
 
-/// Whoever is woken by an alert is led to what to do.
+/// Whoever is woken by an alert is led to what to do; and it was tried when it wakes, and when not.
 #[test]
 fn every_alert_has_a_section_of_what_to_do() {
+    let days = include_str!("../alerts.yml");
     let page = include_str!("../../docs/troubleshooting.md");
     let rules: Vec<&str> = ALERTS.split("- alert: ").skip(1).collect();
     assert!(rules.len() > 10, "the rules were read");
@@ -137,6 +138,9 @@ fn every_alert_has_a_section_of_what_to_do() {
         assert!(page.contains(&format!("\n### {name}\n")), "troubleshooting.md lacks {name}");
         let link = format!("runbook_url: \"troubleshooting.md#{}\"", name.to_lowercase());
         assert!(rule.contains(&link), "{name}: {link}");
+        for day in [" }\n", "\n        exp_alerts:\n"] {
+            assert!(days.contains(&format!("alertname: {name}{day}")), "{name}: {day}");
+        }
         assert!(rule.contains("severity: page") != rule.contains("severity: ticket"), "{name}");
     }
 }

@@ -162,6 +162,9 @@ async fn backends_whose_addresses_are_mapped_count_by_their_keys() {
     confsync.ready().await;
     is(200, status, "1 backend in rotation (by their keys) at").await;
     assert_eq!(live(status).await, (true, vec![true]));
+    let served = http::get(status, "/metrics").await.unwrap().body;
+    let counted = "confsync_counted_by_keys{set=\"nginx\",resource=\"nginx\"} 1\n";
+    assert!(served.contains(counted), "{served}");
     is_documented(status).await;
 }
 

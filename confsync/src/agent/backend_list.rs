@@ -98,7 +98,7 @@ impl BackendList {
             }
             let before = before.into_iter().flat_map(|before| &before.resources);
             for state in before.filter(|before| before.name == resource.name) {
-                state.services.iter().for_each(|s| services.expect(&resource.name, &s.service));
+                state.services.iter().for_each(|s| services.go_on(&resource.name, s));
             }
         }
         let shown = before.map(|before| before.backends.clone()).unwrap_or_default();
@@ -123,7 +123,8 @@ impl BackendList {
         for key in &changed {
             for (resource, registered, is_retained) in before.find(key) {
                 let is_live = before.is_live(key, registered);
-                self.services.subtract(resource, &registered.service, is_live, is_retained);
+                let counted = (is_live, is_retained);
+                self.services.subtract(resource, &registered.service, counted, now);
             }
             let state = self.state(key, &facts, now);
             self.show(key, state);
@@ -250,6 +251,11 @@ mod tests {
                 prop_assert_eq!(counts, BackendCounts::of(&shown));
                 let counted = |list: &BackendList| {
                     let all = list.services_of("app").into_iter();
+                    // A new list does not know when a service lost its last.
+                    let all = all.map(|service| {
+                        assert!(service.emptied.is_none() || service.in_rotation == 0);
+                        ServiceState { emptied: None, ..service }
+                    });
                     all.filter(|service| service.backends > 0).collect::<Vec<_>>()
                 };
                 prop_assert_eq!(counted(&list), counted(&anew));

@@ -153,10 +153,13 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
         Some(Ack { trouble: Some(why), .. }) => {
             (Severity::Bad, format!("not loaded, retrying: {why}"))
         }
-        Some(ack) if !ack.retained.is_empty() => (
-            Severity::Bad,
-            format!("retains {} absent from etcd", plural(ack.retained.len(), "backend")),
-        ),
+        // One that was retained is named until the last old worker has ended.
+        Some(ack) if !ack.retained.is_empty() && ack.quiesced < ack.applied => {
+            (Severity::Wait, format!("old workers finish requests, also to {}", absent(ack)))
+        }
+        Some(ack) if !ack.retained.is_empty() => {
+            (Severity::Bad, format!("retains {}", absent(ack)))
+        }
         Some(ack) if ack.quiesced < ack.applied => {
             (Severity::Wait, "old workers finish requests".into())
         }
@@ -166,6 +169,10 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
         }
         Some(_) => (Severity::Good, "ok".into()),
     }
+}
+
+fn absent(ack: &Ack) -> String {
+    format!("{} absent from etcd", plural(ack.retained.len(), "backend"))
 }
 
 const HEADINGS: [&str; 6] = ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED", "DRIVER"];
@@ -260,6 +267,8 @@ mod tests {
                 "edge-7",
                 Some(Ack { trouble: Some("no pid".into()), ..ack("b", 8, 8, None) }),
             ),
+            ("lb-8", "edge-8", Some(Ack { retained: vec!["a".into()], ..ack("b", 8, 8, None) })),
+            ("lb-9", "edge-9", Some(Ack { retained: vec!["a".into()], ..ack("b", 8, 7, None) })),
         ];
         let entry = |(lb, host, ack): (&str, &str, Option<Ack>)| {
             let acks = ack.into_iter().map(|ack| ("web".to_owned(), ack)).collect();
@@ -281,6 +290,8 @@ lb-4           edge-4    web       -        -         -          has not applied
 lb-5           edge-5    web       -        -         -          has not applied anything yet
 lb-6           edge-6    web       8        8         nginx-lua  ok, assumed: only commands say that it is loaded
 lb-7           edge-7    web       8        8         nginx-lua  not loaded, retrying: no pid
+lb-8           edge-8    web       8        8         nginx-lua  retains 1 backend absent from etcd
+lb-9           edge-9    web       8        7         nginx-lua  old workers finish requests, also to 1 backend absent from etcd
 lb-3: every change of backends needs a reload: nginx has no Lua module
 etcd is at revision 9
 "

@@ -33,6 +33,12 @@ struct ByService {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResource {
+    set: String,
+    resource: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByDriver {
     set: String,
     driver: &'static str,
@@ -91,9 +97,22 @@ fn backends(registry: &mut Registry, states: &States) {
         "Backends that are absent from etcd and retained",
         |s| s.retained,
     );
+    by_keys(registry, states);
     gauge(registry, states, "values_refused", "Values in etcd that are rejected", |s| {
         s.rejected.len() as u64
     });
+}
+
+fn by_keys(registry: &mut Registry, states: &States) {
+    let family = Family::<ByResource, Gauge>::default();
+    for state in states.values() {
+        for resource in state.resources.iter().filter(|resource| !resource.services.is_empty()) {
+            let label = ByResource { set: state.name.clone(), resource: resource.name.clone() };
+            family.get_or_create(&label).set(i64::from(resource.counted_by_keys));
+        }
+    }
+    let help = "Whether backends count as in rotation by their keys: the file has no addresses";
+    registry.register("counted_by_keys", help, family);
 }
 
 fn by_service(

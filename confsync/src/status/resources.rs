@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
+
+use crate::status::state::maybe_millis;
 
 /// One resource of a reload group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +36,9 @@ pub struct ServiceState {
     pub in_rotation: usize,
     /// Those of them that are absent from etcd and still routed to.
     pub retained: usize,
+    /// When the last of them left rotation; `None` while one is in it, or if none was.
+    #[serde(serialize_with = "maybe_millis")]
+    pub emptied: Option<SystemTime>,
 }
 
 /// The position of a failure: a line of a rendered file, or of a template.
@@ -63,25 +69,34 @@ impl ServiceCounts {
         self.entry(resource, service);
     }
 
+    /// A service as a predecessor has counted it, without its backends.
+    pub fn go_on(&mut self, resource: &str, before: &ServiceState) {
+        self.entry(resource, &before.service).emptied = before.emptied;
+    }
+
     /// One backend of a service more.
     pub fn add(&mut self, resource: &str, service: &Arc<str>, in_rotation: bool, retained: bool) {
         let state = self.entry(resource, service);
         state.backends += 1;
         state.in_rotation += usize::from(in_rotation);
+        state.emptied = state.emptied.filter(|_| !in_rotation);
         state.retained += usize::from(retained);
     }
 
-    /// One backend of a service less, which was counted like this.
+    /// One backend of a service less, which was counted like this until now.
     pub fn subtract(
         &mut self,
         resource: &str,
         service: &Arc<str>,
-        in_rotation: bool,
-        retained: bool,
+        (in_rotation, retained): (bool, bool),
+        now: SystemTime,
     ) {
         let state = self.entry(resource, service);
         state.backends = state.backends.saturating_sub(1);
         state.in_rotation = state.in_rotation.saturating_sub(usize::from(in_rotation));
+        if in_rotation && state.in_rotation == 0 {
+            state.emptied = Some(now);
+        }
         state.retained = state.retained.saturating_sub(usize::from(retained));
     }
 
@@ -132,9 +147,21 @@ mod tests {
             all.map(|s| (s.service.to_string(), s.backends, s.in_rotation, s.retained)).collect()
         };
         assert_eq!(of(&counts), [("cart".into(), 2, 1, 1), ("web".into(), 0, 0, 0)]);
-        counts.subtract("site", &cart, true, false);
-        counts.subtract("site", &cart, false, true);
+        let now = SystemTime::UNIX_EPOCH;
+        counts.subtract("site", &cart, (true, false), now);
+        counts.subtract("site", &cart, (false, true), now);
         assert_eq!(of(&counts), [("cart".into(), 0, 0, 0), ("web".into(), 0, 0, 0)]);
+        let emptied = |counts: &ServiceCounts| -> Vec<_> {
+            counts.of("site").into_iter().map(|s| s.emptied).collect()
+        };
+        assert_eq!(emptied(&counts), [Some(now), None], "web never had any");
+        let mut next = ServiceCounts::default();
+        counts.of("site").iter().for_each(|state| next.go_on("site", state));
+        assert_eq!(emptied(&next), [Some(now), None]);
+        next.add("site", &cart, false, false);
+        assert_eq!(emptied(&next), [Some(now), None], "no request goes to it yet");
+        next.add("site", &cart, true, false);
+        assert_eq!(emptied(&next), [None, None]);
     }
 
     #[test]

@@ -282,6 +282,9 @@ fn values<S: Serializer>(states: &BackendStates, serializer: S) -> Result<S::Ok,
 }
 
 #[expect(clippy::ref_option, reason = "serde's signature")]
-fn maybe_millis<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn maybe_millis<S: Serializer>(
+    at: &Option<SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     at.map(unix).serialize(serializer)
 }

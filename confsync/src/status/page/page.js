@@ -24,15 +24,17 @@ function picture(shown) {
   return s("svg", { viewBox: "0 0 720 56", preserveAspectRatio: "none", role: "img", "aria-label": words }, bars);
 }
 function problem(set, doc) {
-  const at = set.trouble_at, rejected = set.trouble.startsWith("rejected: ");
+  const at = set.trouble_at;
   const note = h("div", "note");
   if (at) {
     const line = at.line ? [h("code", "", at.file), " line " + at.line + ", from "] : [];
     const from = [h("code", "", at.template), at.template_line ? " line " + at.template_line : ""];
     add(note, [h("p", "", h("b", "", at.resource), " is not applied: ", line, from)]);
   }
-  add(note, [h("p", "reason", rejected ? set.trouble.slice("rejected: ".length) : set.trouble)]);
-  const served = set.live ? "Served instead: the previous configuration" + (set.applied ? ", of revision " + set.applied : "") + ". It is tried again at the next change." :
+  add(note, [h("p", "reason", set.trouble)]);
+  // Who has just read the files again has applied nothing yet; its last proven change still tells.
+  const proven = set.loads.findLast((l) => !l.failed), revision = set.applied || (proven && proven.revision);
+  const served = set.live ? "Served instead: the previous configuration" + (revision ? ", of revision " + revision : "") + ". It is tried again at the next change." :
     "Nothing of this group is proven to be served.";
   add(note, [h("p", "", served)]);
   const names = at ? [at.resource] : set.resources.length === 1 ? [set.resources[0].name] : [];
@@ -84,6 +86,7 @@ function moodOf(set) {
   if (!set.in_sync) return ["wait", "applying"];
   return set.refused.length ? ["wait", "in sync, values rejected"] : ["good", "in sync"];
 }
+const DAY = 24 * 3600 * 1000;
 function headline(doc) {
   const sets = doc.sets, backends = sets.flatMap((set) => set.backends);
   const wanted = backends.filter((b) => !b.leaving).length, rotating = backends.filter((b) => b.live).length;
@@ -98,6 +101,10 @@ function headline(doc) {
   const held = backends.filter((b) => b.held).length;
   if (held) return ["bad", plural(held, "backend") + " retained", (held === 1 ? "Its key is" : "Their keys are") + " absent from etcd, and it is not certain that " + (held === 1 ? "it is" : "they are") + " gone."];
   if (any((set) => !set.in_sync)) return ["wait", "Applying a change", inRotation + ", " + wanted + " wanted."];
+  // As long as its alert lasts: a service that is gone for good is no news after a day.
+  const emptied = sets.flatMap((set) => set.resources).flatMap((r) => r.services)
+    .filter((s) => !s.in_rotation && s.emptied && doc.now - s.emptied < DAY).map((s) => s.service);
+  const none = emptied.length ? " No backend of " + emptied.join(", ") + " is in rotation." : "";
   const join = doc.joined ? "" : " This load balancer is not registered in etcd, so backends that deregister do not wait for it.";
   const rejected = sets.reduce((n, set) => n + set.refused.length, 0);
   const but = rejected ? " " + plural(rejected, "value") + " in etcd " + (rejected === 1 ? "is" : "are") + " rejected." : "";
@@ -107,7 +114,7 @@ function headline(doc) {
   const told = byKeys.length ? " Counted by their keys: " + byKeys.join(", ") + " has none of the backends' addresses, so which of them it uses cannot be told." : "";
   const about = any((set) => set.resources.some((r) => r.services.length));
   if (!wanted && about) return ["wait", "No backends", "None is registered, so clients are told to come back later." + but + join];
-  return [join || but ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + left + told + but + join];
+  return [join || but || none ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + none + left + told + but + join];
 }
 // What is read from etcd ages while etcd is away; what this process knows does not.
 const asSeen = (doc) => doc.sets.some((set) => set.stale) ? " · as last seen in etcd" : "";
@@ -116,14 +123,14 @@ function drains(doc) {
   if (!(doc.draining || []).length && !waits.length) return null;
   const wait = (t) => h("li", "", h("span", "", tag("wait", "waiting")), h("span", "what", h("b", "", t.addr), " of " + t.pool),
     h("span", "when", t.in_flight === null ? "requests are not counted" : plural(t.in_flight, "request") + " here"));
-  const old = (doc.load_balancers || []).filter((b) => b.mood === "wait").map((b) => b.lb + " (" + b.resource + "): " + b.words);
+  const old = (doc.load_balancers || []).filter((b) => b.mood !== "good").map((b) => b.lb + " (" + b.resource + "): " + b.words);
   const drain = (d) => {
     const [id, name] = d.key.split("/").reverse();
     const until = d.until ? [" · ", age(d.until, "at most % more", true)] : null;
     return h("li", "", h("span", "", tag("wait", "draining")), h("span", "what", h("b", "", id), " of " + name, h("small", "", d.key)),
-      h("span", "when", d.since ? age(d.since, "since %") : null, until));
+      h("span", "when", d.since ? age(d.since, "for %") : null, until));
   };
-  const made = h("section", "", h("div", "top", h("h2", "", "Drains"), h("span", "soft", (old.length ? old.join(", ") : "no load balancer has old requests left") + asSeen(doc))),
+  const made = h("section", "", h("div", "top", h("h2", "", "Drains"), h("span", "soft", (old.length ? old.join(", ") : doc.load_balancers ? "no load balancer has old requests left" : "") + asSeen(doc))),
     h("ul", "rows", (doc.draining || []).map(drain)), waits.length ? h("ul", "rows", waits.map(wait)) : null);
   made.setAttribute("aria-label", "Drains");
   return made;
@@ -136,7 +143,7 @@ function others(doc) {
     return link;
   };
   const row = (b) => h("li", "", h("span", "", tag(b.mood, { good: "applied", wait: "waiting", bad: "trouble" }[b.mood])),
-    h("span", "what", name(b), b.lb === doc.name ? " (this one)" : "", h("small", "", b.resource + " on " + b.host + (b.driver && b.driver !== "reload" ? " · " + b.driver : "") + (b.words === "ok" ? "" : " · " + b.words))),
+    h("span", "what", name(b), b.lb === doc.name ? " (this one)" : "", h("small", "", b.resource + " on " + b.host + (b.driver && b.driver !== "reload" ? " · " + b.driver : "") + " · " + b.words)),
     h("span", "when", b.applied === null ? "nothing yet" : "revision " + b.applied));
   const list = doc.load_balancers;
   return h("section", "", h("div", "top", h("h2", "", "Load balancers"), h("span", "soft", "and the last revision that each applied" + (list ? asSeen(doc) : ""))),

@@ -1,4 +1,6 @@
 const EVERY = 2000;
+// Each machine has its own: its address tells the tabs apart.
+const HERE = location.host;
 
 const isHeld = (s) => typeof s.registration === "object" && "held_at_revision" in s.registration;
 function stateOf(s, leaving) {
@@ -60,7 +62,7 @@ function show(now) {
   const since = () => " For " + span(now.etcd.trouble_for_seconds * 1000) + (now.ready ? "; the key lives until its lease ends." : ".");
   byId("detail").textContent = now.leaving ? "It ends when no load balancer sends requests any more, or its time is over." :
     trouble ? trouble[0].toUpperCase() + trouble.slice(1) + "." + since() : now.words;
-  document.title = words + " · register";
+  document.title = words + " · " + HERE;
   byId("about").textContent = "register " + now.version;
   byId("drain").replaceChildren(...[drained(now.drain)].filter(Boolean));
   const order = { bad: 0, wait: 1, good: 2 };
@@ -72,7 +74,7 @@ function connected(yes) {
   document.body.classList.toggle("cut", !yes);
   byId("link").className = "link " + (yes ? "good" : "bad");
   byId("link-words").textContent = yes ? "connected" : "no answer";
-  if (!yes) { byId("headline").textContent = "register does not answer"; document.title = "register does not answer"; }
+  if (!yes) { byId("headline").textContent = "register does not answer"; document.title = "register does not answer · " + HERE; }
 }
 async function look() {
   try {
@@ -86,4 +88,5 @@ async function look() {
   }
   setTimeout(look, EVERY);
 }
+byId("name").textContent = HERE;
 look();
