@@ -118,8 +118,9 @@ impl<S: Store> Leases<S> {
             merged.keys.extend(report.keys);
             let read = [merged.read_with.take(), report.read_with];
             merged.read_with = read.into_iter().flatten().max_by_key(|read| read.revision);
-            merged.requests += report.requests;
-            merged.failures += report.failures;
+            for (endpoint, counts) in report.requests {
+                merged.requests.entry(endpoint).or_default().add(counts);
+            }
             merged.failure = match (merged.failure, report.failure) {
                 (Some(one), Some(other)) if other.since < one.since => Some(other),
                 (one, other) => one.or(other),
@@ -207,6 +208,8 @@ mod tests {
         let (mut report, _task) = start(store, ttl, wants, CancellationToken::new());
         owns(&mut report, 0, 3).await;
         let report = report.borrow().clone();
-        assert!(report.lease_until.is_some() && report.failure.is_none() && report.requests > 0);
+        assert!(
+            report.lease_until.is_some() && report.failure.is_none() && !report.requests.is_empty()
+        );
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::model::format_span;
 use crate::runtime::{Heartbeat, Liveness, OutageLog, ServiceManager};
-use crate::store::{Connection, Etcd, StoreError, connect};
+use crate::store::{Connection, Etcd, Store as _, StoreError, connect};
 
 /// How long one attempt over all endpoints may take at the very most.
 const ATTEMPT: Duration = Duration::from_secs(120);

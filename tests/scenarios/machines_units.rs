@@ -49,6 +49,19 @@ fn a_running_nginx_is_not_stopped_for_nothing() {
         balancer.says(UNIT, "1 backend in rotation").await;
         assert_eq!(balancer.property("nginx", "ActiveState").await.unwrap(), "inactive");
         assert_eq!(http::get(balancer.at(80), "/").await.unwrap().body, "web1\n");
+        for (machine, unit) in [(balancer, UNIT), (&fleet.first, "apache-discovery@7777")] {
+            let limits = format!("cat /proc/$(systemctl show -P MainPID {unit})/limits");
+            let limits = machine.sh(&limits).await;
+            let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+            let words = core.split_whitespace().collect::<Vec<_>>();
+            assert_eq!(words, ["Max", "core", "file", "size", "0", "0", "bytes"], "{unit}");
+        }
+
+        // And back, as the README of the units has it: nginx serves the last file.
+        balancer.systemctl(&["disable", "--now", UNIT]).await;
+        balancer.systemctl(&["enable", "--now", "nginx"]).await;
+        assert_eq!(balancer.property("nginx", "ActiveState").await.unwrap(), "active");
+        assert_eq!(http::get(balancer.at(80), "/").await.unwrap().body, "web1\n");
     });
 }
 

@@ -119,7 +119,7 @@ async fn every_metric_that_is_spoken_of_is_served() {
         "confsync_backends_in_rotation{set=\"nginx\",resource=\"nginx\",service=\"apache\"} 1",
         "confsync_etcd_endpoint{api=\"v3\",endpoint=\"127.",
         "confsync_joined 1",
-        "register_etcd_requests_total{api=\"v3\"}",
+        "register_etcd_requests_total{api=\"v3\",endpoint=\"127.",
         "register_etcd_endpoint{api=\"v3\",endpoint=\"127.",
     ] {
         assert!(served.contains(line), "no `{line}` in\n{served}");

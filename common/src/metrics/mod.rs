@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::registrar::{RequestCounts, RequestsByEndpoint};
 use crate::tls::CertificateExpiry;
 
 /// A gauge of any number.
@@ -27,14 +28,7 @@ pub struct EtcdUse {
     /// The endpoint that is asked now.
     pub endpoint: String,
     /// Requests about our own keys since the start.
-    pub requests: u64,
-    /// Those of them that failed.
-    pub failures: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByApi {
-    api: &'static str,
+    pub requests: RequestsByEndpoint,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,21 +75,20 @@ fn register_certificate(registry: &mut Registry, expiry: &CertificateExpiry) {
 }
 
 fn register_etcd(registry: &mut Registry, etcd: &EtcdUse) {
-    let total = |value: u64| {
-        let family = Family::<ByApi, Counter>::default();
-        family.get_or_create(&ByApi { api: etcd.api }).inc_by(value);
+    let label = |endpoint: &String| ByEndpoint { api: etcd.api, endpoint: endpoint.clone() };
+    let totals = |of: fn(&RequestCounts) -> u64| {
+        let family = Family::<ByEndpoint, Counter>::default();
+        for (endpoint, counts) in &etcd.requests {
+            family.get_or_create(&label(endpoint)).inc_by(of(counts));
+        }
         family
     };
     let help = "Requests to etcd about our own keys";
-    registry.register("etcd_requests", help, total(etcd.requests));
-    registry.register(
-        "etcd_failures",
-        "Failed requests to etcd about our own keys",
-        total(etcd.failures),
-    );
+    registry.register("etcd_requests", help, totals(|counts| counts.requests));
+    let help = "Failed requests to etcd about our own keys";
+    registry.register("etcd_failures", help, totals(|counts| counts.failures));
     let endpoint = Family::<ByEndpoint, Gauge>::default();
-    let label = ByEndpoint { api: etcd.api, endpoint: etcd.endpoint.clone() };
-    endpoint.get_or_create(&label).set(i64::from(!etcd.endpoint.is_empty()));
+    endpoint.get_or_create(&label(&etcd.endpoint)).set(i64::from(!etcd.endpoint.is_empty()));
     registry.register("etcd_endpoint", "1 for the etcd endpoint in use", endpoint);
 }
 

@@ -39,10 +39,38 @@ pub struct RegistrarReport {
     pub read_with: Option<Arc<Snapshot>>,
     /// The present failure, if the last request failed.
     pub failure: Option<RequestFailure>,
-    /// Requests since the start.
+    /// Requests since the start, by endpoint.
+    pub requests: RequestsByEndpoint,
+    /// The endpoint that was asked last.
+    pub(crate) asked: String,
+}
+
+/// Requests since the start, by `host:port` of the endpoint.
+pub type RequestsByEndpoint = BTreeMap<String, RequestCounts>;
+
+/// Requests to one endpoint, or to all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestCounts {
+    /// Requests.
     pub requests: u64,
-    /// Failed requests since the start.
+    /// Those of them that failed.
     pub failures: u64,
+}
+
+impl RequestCounts {
+    /// Of several together.
+    #[must_use]
+    pub fn sum(all: &RequestsByEndpoint) -> Self {
+        let mut sum = Self::default();
+        all.values().for_each(|counts| sum.add(*counts));
+        sum
+    }
+
+    /// These more.
+    pub fn add(&mut self, more: Self) {
+        self.requests += more.requests;
+        self.failures += more.failures;
+    }
 }
 
 /// Requests to etcd fail.
@@ -281,8 +309,10 @@ impl<S: Store> Registrar<S> {
 
     /// Counts a request and gives it its deadline.
     fn begin_request(&self) -> Instant {
+        let endpoint = self.store.endpoint();
         self.report.send_if_modified(|report| {
-            report.requests += 1;
+            report.requests.entry(endpoint.clone()).or_default().requests += 1;
+            report.asked = endpoint;
             false
         });
         Instant::now() + self.time.now()
@@ -305,7 +335,9 @@ impl<S: Store> Registrar<S> {
                 let pause = self.backoff.after_failure(fastrand::f64());
                 self.outage.remind(&format!("etcd request failed; retrying: {error}"));
                 self.report.send_modify(|report| {
-                    report.failures += 1;
+                    // Another endpoint may be next by now.
+                    let asked = report.asked.clone();
+                    report.requests.entry(asked).or_default().failures += 1;
                     let since = report.failure.as_ref().map_or_else(Instant::now, |f| f.since);
                     report.failure = Some(RequestFailure { since, error });
                 });

@@ -39,15 +39,6 @@ impl Etcd {
         }
     }
 
-    /// `host:port` of the endpoint that is asked now.
-    #[must_use]
-    pub fn endpoint(&self) -> String {
-        match self {
-            Self::V3(store) => store.endpoint(),
-            Self::V2(store) => store.endpoint(),
-        }
-    }
-
     /// The version that the server reported, if its API has one.
     #[must_use]
     pub fn server_version(&self) -> Option<&str> {
@@ -69,6 +60,13 @@ impl Watch for EtcdWatch {
 
 impl Store for Etcd {
     type Watch = EtcdWatch;
+
+    fn endpoint(&self) -> String {
+        match self {
+            Self::V3(store) => store.endpoint(),
+            Self::V2(store) => store.endpoint(),
+        }
+    }
 
     async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
         match self {

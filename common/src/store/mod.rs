@@ -252,6 +252,12 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The watch of this store.
     type Watch: Watch + 'static;
 
+    /// `host:port` of the endpoint that is asked now; nothing for a store that is not asked over
+    /// the network.
+    fn endpoint(&self) -> String {
+        String::new()
+    }
+
     /// Reads whole trees at one revision. With v2, several trees that are being written to
     /// may be ahead of the snapshot's revision; a watch from there still ends at the right
     /// snapshot.

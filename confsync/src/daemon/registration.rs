@@ -166,8 +166,7 @@ impl Registration<Etcd> {
         let etcd = EtcdUse {
             api: self.api,
             endpoint: self.store.endpoint(),
-            requests: report.requests,
-            failures: report.failures,
+            requests: report.requests.clone(),
         };
         RegistrationStatus { joined, rival, etcd }
     }

@@ -3,6 +3,7 @@
 use common::claim::KeyStatus;
 use common::handshake::{Ack, Consumes, Member, Rejection};
 use common::model::{Key, Revision};
+use common::registrar::RequestCounts;
 use common::store::{Memory, Rights};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -220,7 +221,7 @@ async fn an_etcd_that_is_away_changes_no_health_and_is_waited_for() {
     let store = Memory::new();
     store.cut();
     let mut rig = SidekickRig::start(&store, "");
-    rig.until(|status| status.registrar.failures > 3).await;
+    rig.until(|status| RequestCounts::sum(&status.registrar.requests).failures > 3).await;
     let status = rig.manager.last_status();
     assert!(status.contains("healthy, registering; for ") && status.contains("s: "), "{status}");
     store.heal();
@@ -394,7 +395,7 @@ async fn who_may_not_write_has_nothing_to_wait_for() {
         store.grant_rights(rights);
         let mut rig = SidekickRig::start(&store, "");
         rig.join("lb-1");
-        rig.until(|status| status.registrar.failures > 1).await;
+        rig.until(|status| RequestCounts::sum(&status.registrar.requests).failures > 1).await;
         let (began, manager) = (Instant::now(), rig.manager.clone());
         let (_, result) = rig.stopped().await;
         assert_eq!(result, expected);

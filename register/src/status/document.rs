@@ -4,6 +4,7 @@
 use common::claim::KeyStatus;
 use common::metrics::EtcdUse;
 use common::model::Key;
+use common::registrar::RequestCounts;
 use serde_json::{Value, json};
 
 use super::{DrainStatus, ServiceStatus, SidekickStatus};
@@ -13,6 +14,7 @@ use crate::probe::Verdict;
 /// Everything now. `text` is the status line.
 pub(super) fn of(status: &SidekickStatus, text: &str, etcd: &EtcdUse) -> String {
     let failure = status.registrar.failure.as_ref();
+    let requests = RequestCounts::sum(&etcd.requests);
     let services: Vec<Value> = status.services.iter().map(|(key, s)| service(key, s)).collect();
     let document = json!({
         "version": common::VERSION,
@@ -26,8 +28,8 @@ pub(super) fn of(status: &SidekickStatus, text: &str, etcd: &EtcdUse) -> String 
             "endpoint": etcd.endpoint,
             "trouble": failure.map(|failure| failure.error.to_string()),
             "trouble_for_seconds": failure.map(|failure| failure.since.elapsed().as_secs()),
-            "requests": status.registrar.requests,
-            "failures": status.registrar.failures,
+            "requests": requests.requests,
+            "failures": requests.failures,
         },
     });
     document.to_string()

@@ -114,18 +114,26 @@ fn lease(registry: &mut Registry, report: &RegistrarReport) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use common::registrar::RequestCounts;
+
     use super::*;
 
     #[test]
-    fn etcd_counters_have_its_api_and_the_endpoint_is_named() {
+    fn etcd_counters_have_its_api_and_the_endpoint() {
         let none = tokio::sync::watch::channel(None).1;
         let status = SidekickStatus::default();
         let endpoint = "10.0.0.9:2379".to_owned();
-        let used = EtcdUse { api: "v3", endpoint, requests: 7, failures: 2 };
+        let away = ("10.0.0.8:2379".to_owned(), RequestCounts { requests: 1, failures: 1 });
+        let counts = RequestCounts { requests: 7, failures: 2 };
+        let requests = BTreeMap::from([away, (endpoint.clone(), counts)]);
+        let used = EtcdUse { api: "v3", endpoint, requests };
         let served = text(&status, &none, &used);
         for line in [
-            "register_etcd_requests_total{api=\"v3\"} 7\n",
-            "register_etcd_failures_total{api=\"v3\"} 2\n",
+            "register_etcd_requests_total{api=\"v3\",endpoint=\"10.0.0.9:2379\"} 7\n",
+            "register_etcd_failures_total{api=\"v3\",endpoint=\"10.0.0.9:2379\"} 2\n",
+            "register_etcd_failures_total{api=\"v3\",endpoint=\"10.0.0.8:2379\"} 1\n",
             "register_etcd_endpoint{api=\"v3\",endpoint=\"10.0.0.9:2379\"} 1\n",
         ] {
             assert!(served.contains(line), "{line}{served}");

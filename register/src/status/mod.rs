@@ -18,7 +18,7 @@ use common::runtime::{
     Handler, HtmlPage, Liveness, ServedStatus, ServiceManager, SharedDocument, SharedMetrics,
     StatusResponse, StatusServer, health, plain,
 };
-use common::store::Etcd;
+use common::store::{Etcd, Store as _};
 use common::tls::CertificateExpiry;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -98,8 +98,8 @@ impl StatusSources {
     fn etcd_use(&self) -> EtcdUse {
         let (api, endpoint) =
             self.etcd.get().map(|etcd| (etcd.api(), etcd.endpoint())).unwrap_or_default();
-        let RegistrarReport { requests, failures, .. } = self.published.borrow().registrar;
-        EtcdUse { api, endpoint, requests, failures }
+        let requests = self.published.borrow().registrar.requests.clone();
+        EtcdUse { api, endpoint, requests }
     }
 }
 

@@ -81,11 +81,6 @@ impl V2 {
         self.shared.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `host:port` of the endpoint that is asked now.
-    pub(super) fn endpoint(&self) -> String {
-        self.shared.endpoints.current()
-    }
-
     /// The store's index by quorum, from a key that nobody has. Asks for no more permission
     /// than a reader of the tree has, and its answer is small.
     async fn index(&self, tree: &Tree, deadline: Instant) -> Result<Revision, StoreError> {
@@ -111,6 +106,10 @@ impl V2 {
 
 impl Store for V2 {
     type Watch = V2Watch;
+
+    fn endpoint(&self) -> String {
+        self.shared.endpoints.current()
+    }
 
     /// Several trees are several requests. They are repeated until no index moved between
     /// them; failing that, the lowest index is the snapshot's revision. A watch from there

@@ -69,11 +69,6 @@ impl V3 {
         }
     }
 
-    /// `host:port` of the endpoint that is asked now.
-    pub(super) fn endpoint(&self) -> String {
-        self.shared.endpoints.current()
-    }
-
     /// What the server that answered first reported.
     pub(super) fn version(&self) -> Option<&str> {
         self.shared.version.get().map(String::as_str)
@@ -153,6 +148,10 @@ impl V3 {
 
 impl Store for V3 {
     type Watch = V3Watch;
+
+    fn endpoint(&self) -> String {
+        self.shared.endpoints.current()
+    }
 
     async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
         read::read(self, trees, deadline).await
