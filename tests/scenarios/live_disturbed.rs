@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 use rustix::process::{Pid, kill_process};
 use tests::eventually::check;
-use tests::{Behaviour, Exit, Signal, eventually};
+use tests::{Behaviour, Daemon, Exit, Signal, bins, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -27,6 +27,11 @@ async fn where_requests_cannot_be_counted_every_change_is_a_reload_and_a_drain_i
     scene.confdir.edit("templates/app.hbs", |text| {
         text.replace("location / {", &format!("{LOGS}\n    location / {{"))
     });
+    let check = Daemon::new(&scene.lab, "check", bins::confsync()).arg("check").arg("--host");
+    let ended = check.confdir(&scene.confdir).run().await;
+    assert!(ended.log.contains("requests cannot be counted: log_by_lua_block in"), "{}", ended.log);
+    assert_eq!(ended.exit, Exit::Code(0), "{}", ended.log);
+
     let (one, sidekick) = scene.join("one").await;
     let (_two, _sidekick_two) = scene.join("two").await;
     let confsync = scene.confsync().supervising(&scene.nginx).start();

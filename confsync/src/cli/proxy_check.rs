@@ -8,6 +8,7 @@ use std::fs;
 
 use common::model::Snapshot;
 
+use crate::config::confdir::LiveMembership;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::install::{StagedPaths, real_path};
 use crate::proxy::{NotPassed, Proxy};
@@ -29,11 +30,7 @@ pub(super) async fn ask(set: &ReloadGroup, keys: Option<&Snapshot>) -> ProxyAnsw
         return ProxyAnswer::Accepted(Vec::new());
     }
     let answer = match staged(set, keys) {
-        Ok((folder, paths)) => {
-            let asked = check(set, paths).await;
-            drop(folder);
-            asked
-        }
+        Ok(candidates) => check(set, &candidates).await,
         Err(why) => return ProxyAnswer::NotAsked(why),
     };
     match answer {
@@ -51,34 +48,49 @@ fn is_for_root(why: &str) -> bool {
     !rustix::process::geteuid().is_root() && why.to_ascii_lowercase().contains("permission denied")
 }
 
-async fn check(set: &ReloadGroup, paths: Vec<StagedPaths>) -> Result<Vec<String>, NotPassed> {
+async fn check(set: &ReloadGroup, candidates: &Candidates) -> Result<Vec<String>, NotPassed> {
     let proxy = Proxy::of(set, None, None).await;
     let proxy = proxy.map_err(|error| NotPassed::Unknown(error.to_string()))?;
-    proxy.check_candidates(paths).await
+    let mut warnings = proxy.check_candidates(candidates.paths.clone()).await?;
+    if candidates.name_members && is_live(set) {
+        let why = proxy.nginx().and_then(|nginx| nginx.uncountable(candidates.paths.clone()));
+        warnings.extend(why.map(|why| format!("{why}; every change of backends needs a reload")));
+    }
+    Ok(warnings)
 }
 
-/// The candidates, in a folder that is gone when it is dropped.
-fn staged(
-    set: &ReloadGroup,
-    keys: Option<&Snapshot>,
-) -> Result<(tempfile::TempDir, Vec<StagedPaths>), String> {
+fn is_live(set: &ReloadGroup) -> bool {
+    matches!(&set.loader, Loader::Nginx(nginx) if nginx.live != LiveMembership::Off)
+}
+
+/// The files as they would be installed.
+struct Candidates {
+    paths: Vec<StagedPaths>,
+    /// Whether any has members that could be changed without a reload.
+    name_members: bool,
+    /// Gone when it is dropped.
+    _folder: tempfile::TempDir,
+}
+
+fn staged(set: &ReloadGroup, keys: Option<&Snapshot>) -> Result<Candidates, String> {
     let folder = tempfile::Builder::new().prefix("confsync-check-").tempdir();
     let folder =
         folder.map_err(|error| format!("cannot write in the temporary folder: {error}"))?;
     let empty = Snapshot::default();
     let entries = &keys.unwrap_or(&empty).entries;
-    let mut paths = Vec::new();
+    let (mut paths, mut name_members) = (Vec::new(), false);
     for (nth, program) in set.programs.iter().enumerate() {
         let rendered = program.render(&program.resource.reading.see(entries.values()));
         let candidate = rendered.map_err(|why| match keys {
             Some(_) => why,
             None => format!("without keys there is nothing to check ({why}); add --data FILE"),
         })?;
+        name_members |= candidate.text.names_members();
         let staged = folder.path().join(nth.to_string());
         fs::write(&staged, candidate.plain().bytes)
             .map_err(|error| format!("cannot write {}: {error}", staged.display()))?;
         let dest = program.resource.target.dest.clone();
         paths.push(StagedPaths { real: real_path(&dest), dest, staged });
     }
-    Ok((folder, paths))
+    Ok(Candidates { paths, name_members, _folder: folder })
 }

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::MasterEnd;
-use super::publish::uncountable;
 use super::{LOOK_AGAIN, Pipeline};
 use crate::apply::record::{Load, rejection_text};
 use crate::apply::step::StepOutcome;
@@ -47,9 +46,8 @@ impl Pipeline {
             Err(NotPassed::Unknown(why)) => return Err(self.failed(why)),
         };
         if self.members.need_log_phase()
-            && let Some(found) = self.proxy.nginx().and_then(|n| n.hidden_log_phase(Some(&staged)))
+            && let Some(why) = self.proxy.nginx().and_then(|n| n.uncountable(staged.paths()))
         {
-            let why = uncountable(&found);
             return Err(match self.demote(&why) {
                 true => StepOutcome::Changed(why),
                 false => self.rejected(digest, why),

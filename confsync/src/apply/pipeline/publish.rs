@@ -135,12 +135,11 @@ impl Pipeline {
 
     /// A worker is new: by its configuration, requests may not be counted any more.
     fn look_for_log_phase(&mut self) {
-        let found = self.proxy.nginx().and_then(|nginx| nginx.hidden_log_phase(None));
-        if let Some(found) = found {
-            let why = uncountable(&found);
-            if !self.demote(&why) {
-                self.record.report_trouble(why);
-            }
+        let why = self.proxy.nginx().and_then(|nginx| nginx.uncountable(Vec::new()));
+        if let Some(why) = why
+            && !self.demote(&why)
+        {
+            self.record.report_trouble(why);
         }
     }
 
@@ -175,11 +174,4 @@ impl Pipeline {
             }
         }
     }
-}
-
-/// Why the driver's counts would not be true.
-pub(super) fn uncountable(found: &str) -> String {
-    format!(
-        "requests cannot be counted: {found} takes the place of confsync's own log_by_lua_block"
-    )
 }

@@ -8,23 +8,25 @@ use std::path::{Path, PathBuf};
 
 use super::conf::{Directive, parse};
 use super::{Nginx, include};
-use crate::install::{StagedFiles, StagedPaths, real_path};
+use crate::install::{StagedPaths, real_path};
 
 /// Deeper includes nginx itself would not read: it runs out of open files on a circle.
 const MAX_DEPTH: usize = 16;
 
 impl Nginx {
-    /// The first `log_by_lua*` inside of a server or location, with its place; with the staged
-    /// files in the places of their dests.
+    /// Why requests cannot be counted: the first `log_by_lua*` inside of a server or location, with
+    /// its place; with the staged files in the places of their dests.
     #[must_use]
-    pub fn hidden_log_phase(&self, staged: Option<&StagedFiles>) -> Option<String> {
-        let staged = staged.map(StagedFiles::paths).unwrap_or_default();
+    pub(crate) fn uncountable(&self, staged: Vec<StagedPaths>) -> Option<String> {
         let walk = LogPhaseSearch {
             base: self.conf.parent().unwrap_or(Path::new("/")),
             reals: staged.iter().map(|paths| paths.real.clone()).collect(),
             staged: &staged,
         };
-        walk.look(&self.conf, &[], 0)
+        let found = walk.look(&self.conf, &[], 0)?;
+        Some(format!(
+            "requests cannot be counted: {found} takes the place of confsync's own log_by_lua_block"
+        ))
     }
 }
 
