@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::Sources;
 use crate::proxy::traffic::MemberTraffic;
 use crate::status::load_balancers::{self, DrainState, Followed, LoadBalancerStatus};
-use crate::status::state::{GroupState, unix};
+use crate::status::moments::unix;
+use crate::status::state::GroupState;
 
 /// Serialized directly from what the agents published: with 100 000 backends, a tree of values in
 /// between would take most of the memory.

@@ -12,6 +12,7 @@ mod events;
 pub mod fleet_json;
 pub mod load_balancers;
 mod metrics;
+mod moments;
 mod page;
 mod page_clients;
 pub mod resources;

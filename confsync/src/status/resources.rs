@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::status::state::maybe_millis;
+use crate::status::moments::maybe_millis;
 
 /// One resource of a reload group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

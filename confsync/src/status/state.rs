@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::apply::record::{Changes, load_seconds};
 use crate::proxy::traffic::MemberTraffic;
+use crate::status::moments::{maybe_millis, millis};
 use crate::status::resources::{ResourceState, TroublePlace};
 use crate::status::traffic::TrafficByGroup;
 
@@ -267,24 +268,6 @@ impl GroupState {
     }
 }
 
-/// Milliseconds of Unix time.
-pub(crate) fn unix(at: SystemTime) -> u64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn millis<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(unix(*at))
-}
-
 fn values<S: Serializer>(states: &BackendStates, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(states.values())
-}
-
-#[expect(clippy::ref_option, reason = "serde's signature")]
-pub(crate) fn maybe_millis<S: Serializer>(
-    at: &Option<SystemTime>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    at.map(unix).serialize(serializer)
 }
