@@ -7,10 +7,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::view::{Ignored, Options, Stale, StaleReason, Start, View, WatchLog};
+use super::published::PublishedView;
+use super::view::{Ignored, Options, StaleReason, Start, View};
 use crate::backoff::Backoff;
-use crate::model::{Change, Entry, Revision, Snapshot, Tree, changed_keys, format_span};
-use crate::runtime::OutageLog;
+use crate::model::{Change, Entry, Revision, Snapshot, Tree};
 use crate::store::{Store, StoreError, Watch, WatchEvent, default_deadline, read_deadline};
 
 /// Follows `trees` until `shutdown`, and publishes every new view. A slow reader gets only the
@@ -21,21 +21,18 @@ pub fn follow<S: Store>(
     options: Options,
     shutdown: CancellationToken,
 ) -> watch::Receiver<View> {
-    let stale = Stale { since: Instant::now(), reason: StaleReason::NotReadYet };
-    let (view, receiver) = watch::channel(View { stale: Some(stale), ..View::default() });
+    let (published, receiver) = PublishedView::new(options.log);
     let follower = Follower {
         store,
         trees,
         known: options.known,
         ignored: options.ignored,
-        log: options.log,
         resync: options.resync,
         backoff: options.backoff,
         rereads: Backoff::new(REREAD_PAUSE, MAX_REREAD_PAUSE),
-        view,
+        published,
         read: Snapshot::default(),
         seen: Revision::default(),
-        outage: OutageLog::default(),
     };
     tokio::spawn(async move {
         shutdown.run_until_cancelled(follower.run(options.start)).await;
@@ -52,14 +49,12 @@ struct Follower<S> {
     backoff: Backoff,
     /// The schedule of reads after a watch ended for want of history.
     rereads: Backoff,
-    view: watch::Sender<View>,
+    published: PublishedView,
     /// What was last read, without what was deleted since. What was written since is not in it, so
     /// that a resync compares it. Shares with the view what is the same.
     read: Snapshot,
     /// The snapshot has every change up to here.
     seen: Revision,
-    outage: OutageLog,
-    log: WatchLog,
 }
 
 /// Why a watch ended.
@@ -128,10 +123,7 @@ impl<S: Store> Follower<S> {
 
     async fn wait_to_start(&mut self, start: Start) {
         if tokio::time::timeout(START_GRACE, start.gate.opened()).await.is_err() {
-            self.view.send_modify(|view| {
-                let reason = StaleReason::NotStarted(start.reason);
-                view.stale = Some(Stale { since: Instant::now(), reason });
-            });
+            self.published.mark_stale(StaleReason::NotStarted(start.reason));
             start.gate.opened().await;
         }
     }
@@ -154,60 +146,12 @@ impl<S: Store> Follower<S> {
             ignored.remove_from(&mut snapshot);
         }
         self.backoff.reset();
-        self.outage = OutageLog::default();
+        self.published.end_outage();
         self.seen = snapshot.revision;
         // A revision that only other keys moved wakes no reader.
-        if !(after == ReadAfter::Resync && self.is_known(&snapshot)) {
-            self.publish(snapshot);
+        if !(after == ReadAfter::Resync && self.published.has(&snapshot)) {
+            self.published.publish(snapshot);
         }
-    }
-
-    /// Whether the published snapshot has the same entries, refreshes aside.
-    fn is_known(&self, snapshot: &Snapshot) -> bool {
-        let view = self.view.borrow();
-        let Some(before) = &view.snapshot else { return false };
-        let entry = |snapshot: &Snapshot, key: &Arc<str>| {
-            let entry = snapshot.entries.get(key);
-            entry.map(|entry: &Entry| (entry.value.clone(), entry.created))
-        };
-        view.stale.is_none()
-            && before.cluster == snapshot.cluster
-            && before.revision <= snapshot.revision
-            && changed_keys(&before.entries, &snapshot.entries)
-                .all(|key| entry(before, key) == entry(snapshot, key))
-    }
-
-    fn publish(&mut self, snapshot: Snapshot) {
-        self.view.send_modify(|view| {
-            if let Some(before) = &view.snapshot
-                && (snapshot.revision < before.revision
-                    || snapshot.cluster != before.cluster
-                    || snapshot.contradicts(before))
-            {
-                if self.log != WatchLog::Nothing {
-                    tracing::warn!(
-                        before = before.revision.0,
-                        now = snapshot.revision.0,
-                        "etcd has regressed: it was wiped, or restored from a backup"
-                    );
-                }
-                view.regressions += 1;
-                view.regressed_at = Some(Instant::now());
-            }
-            let is_news = |stale: &Stale| match self.log {
-                WatchLog::All => true,
-                WatchLog::Trouble => matches!(stale.reason, StaleReason::Failed(_)),
-                WatchLog::Nothing => false,
-            };
-            if let Some(stale) = view.stale.take().filter(is_news) {
-                tracing::info!(
-                    after = %format_span(stale.since.elapsed()),
-                    revision = snapshot.revision.0, keys = snapshot.entries.len(),
-                    "following the keys in etcd"
-                );
-            }
-            view.snapshot = Some(Arc::new(snapshot));
-        });
     }
 
     /// Follows the published snapshot; however it ends, the caller reads again.
@@ -241,15 +185,9 @@ impl<S: Store> Follower<S> {
     fn apply(&mut self, mut changes: Vec<Change>) {
         let newest = self.retain_news(&mut changes);
         self.seen = newest.max(self.seen);
-        if changes.is_empty() {
-            return;
+        if !changes.is_empty() {
+            self.published.apply(changes);
         }
-        self.view.send_modify(|view| {
-            let mut next = view.snapshot.take().unwrap_or_default();
-            let snapshot = Arc::make_mut(&mut next);
-            changes.into_iter().for_each(|change| snapshot.apply(change));
-            view.snapshot = Some(next);
-        });
     }
 
     /// Some changes, of which others may be a part.
@@ -267,25 +205,11 @@ impl<S: Store> Follower<S> {
     fn retain_news(&mut self, changes: &mut Vec<Change>) -> Revision {
         self.forget_deleted(changes);
         if let Some(ignored) = &self.ignored {
-            ignored.retain(changes, self.view.borrow().snapshot.as_deref());
+            ignored.retain(changes, self.published.view().snapshot.as_deref());
         }
         let newest = changes.iter().map(Change::revision).max().unwrap_or_default();
-        changes.retain(|change| !self.is_repeated(change));
+        changes.retain(|change| !self.published.has_already(change));
         newest
-    }
-
-    /// Whether a key was put again as it was. Not if it has another lease, or a lifetime of its
-    /// own (v2): somebody took the key over, and may wait until the revision of that is applied.
-    fn is_repeated(&self, change: &Change) -> bool {
-        let Change::Put(entry) = change else { return false };
-        let view = self.view.borrow();
-        let known = view.snapshot.as_ref().and_then(|known| known.entries.get(&entry.key));
-        known.is_some_and(|known| {
-            entry.ttl.is_none()
-                && known.lease == entry.lease
-                && known.created == entry.created
-                && known.value == entry.value
-        })
     }
 
     fn forget_deleted(&mut self, changes: &[Change]) {
@@ -311,30 +235,19 @@ impl<S: Store> Follower<S> {
                 self.reread_pause()
             }
             StoreError::Compacted(_) | StoreError::Regressed { .. } => {
-                self.remind(&format!("reading the keys again: {error}"));
+                self.published.remind(&format!("reading the keys again: {error}"));
                 self.reread_pause()
             }
             _ => {
-                let was_followed = self.view.borrow().stale.is_none();
+                let was_followed = self.published.view().stale.is_none();
                 if !(was_followed && is_end_of_connection(&error, lived)) {
-                    self.remind(&format!("watch failed, retrying: {error}"));
+                    self.published.remind(&format!("watch failed, retrying: {error}"));
                 }
-                self.view.send_modify(|view| {
-                    let since = view.stale.as_ref().map_or_else(Instant::now, |s| s.since);
-                    let reason = StaleReason::Failed(error);
-                    view.stale = Some(Stale { since, reason });
-                });
+                self.published.mark_stale(StaleReason::Failed(error));
                 self.backoff.after_failure(fastrand::f64())
             }
         };
         tokio::time::sleep(pause).await;
-    }
-
-    fn remind(&mut self, what: &str) {
-        match self.log {
-            WatchLog::All | WatchLog::Trouble => drop(self.outage.remind(what)),
-            WatchLog::Nothing => tracing::debug!("{what}"),
-        }
     }
 
     fn reread_pause(&mut self) -> Duration {

@@ -13,6 +13,7 @@
 //! It knows nothing of what the keys mean.
 
 mod follower;
+mod published;
 #[cfg(test)]
 mod tests;
 mod view;

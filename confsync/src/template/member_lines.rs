@@ -4,15 +4,9 @@
 //! these lines can be written in the form that the proxy's driver needs, and a change in them can
 //! be distinguished from a change in the rest. Pure.
 
-use std::collections::HashSet;
-use std::fmt::Write as _;
-
-use common::model::Endpoint;
-
-use super::functions::members::{Mark, check};
-use super::functions::{Fault, MAX_ITEMS};
-use super::runes::to_str;
-use super::upstream_members::{UpstreamMember, UpstreamMembers};
+use super::functions::MAX_ITEMS;
+use super::server_lines::{haproxy_lines, indented, server_lines, upstream_block};
+use super::upstream_members::UpstreamMembers;
 
 /// A service that a template names, and its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +56,10 @@ impl RenderedText {
     pub fn plain(&self) -> Vec<u8> {
         self.write(|piece, out| match piece {
             Piece::Text(text) => out.extend_from_slice(text),
-            Piece::Servers(service) => out.extend_from_slice(lines(service, out).as_bytes()),
+            Piece::Servers(service) => {
+                let lines = indented(&server_lines(service), out);
+                out.extend_from_slice(lines.as_bytes());
+            }
             Piece::Upstream { service, more } => {
                 let block = upstream_block(service.upstream(), &server_lines(service), more);
                 out.extend_from_slice(block.as_bytes());
@@ -148,121 +145,6 @@ impl RenderedText {
             Piece::Text(_) => None,
             Piece::Servers(service) | Piece::Upstream { service, .. } => Some(service),
         })
-    }
-}
-
-/// The `server` lines of nginx for a service: never none, which nginx would reject.
-#[must_use]
-pub fn server_lines(service: &NamedService) -> String {
-    if service.members.is_empty() {
-        return "server 127.0.0.1:1 down;".to_owned();
-    }
-    let options = &service.server_options;
-    let mut lines = String::new();
-    for UpstreamMember { endpoint, weight } in service.members.values() {
-        let _ = match weight {
-            1 => writeln!(lines, "server {endpoint}{options};"),
-            weight => writeln!(lines, "server {endpoint} weight={weight}{options};"),
-        };
-    }
-    lines.truncate(lines.trim_end().len());
-    lines
-}
-
-/// The lines, each indented as the first one is.
-fn lines(service: &NamedService, before: &[u8]) -> String {
-    indented(&server_lines(service), before)
-}
-
-fn indented(lines: &str, before: &[u8]) -> String {
-    let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    let indent = if line.iter().all(|byte| matches!(byte, b' ' | b'\t')) { line } else { b"" };
-    lines.replace('\n', &format!("\n{}", to_str(indent)))
-}
-
-/// The `server` lines of HAProxy for members; none is allowed. Two at one address are one.
-#[must_use]
-pub fn haproxy_lines(members: &UpstreamMembers) -> String {
-    let mut seen = HashSet::new();
-    let mut lines = String::new();
-    for UpstreamMember { endpoint, weight } in members.values() {
-        if seen.insert(endpoint) {
-            let name = haproxy_server_name(endpoint);
-            let _ = writeln!(lines, "server {name} {endpoint} weight {weight}");
-        }
-    }
-    lines.truncate(lines.trim_end().len());
-    lines
-}
-
-/// What HAProxy's server at this address is called: the address without brackets, because a
-/// name may not have them. So a backend that comes back elsewhere is another server, and what
-/// is in flight to the old one is counted by itself.
-#[must_use]
-pub fn haproxy_server_name(endpoint: &Endpoint) -> String {
-    format!("{}:{}", endpoint.host(), endpoint.port())
-}
-
-/// `upstream NAME { … }` without a line's end.
-#[must_use]
-pub fn upstream_block(name: &str, lines: &str, more: &str) -> String {
-    let inside = lines.lines().chain(more.trim().lines());
-    let inside: String = inside.map(|line| format!("    {}\n", line.trim())).collect();
-    format!("upstream {name} {{\n{inside}}}")
-}
-
-/// Cuts an output at its marks; the services have no members yet.
-pub(super) fn cut(mark: &Mark, output: Vec<u8>) -> Result<RenderedText, Fault> {
-    let (is_used, mark) = (mark.is_used(), mark.text().as_bytes());
-    if !is_used {
-        return Ok(RenderedText { pieces: vec![Piece::Text(output)] });
-    }
-    let mut pieces = Vec::new();
-    let mut rest = output.as_slice();
-    while let Some(begin) = memchr::memmem::find(rest, mark) {
-        let (text, after) = rest.split_at(begin);
-        let after = after.get(mark.len()..).unwrap_or_default();
-        let end = memchr::memmem::find(after, mark).ok_or_else(changed)?;
-        let (word, after) = after.split_at(end);
-        if !text.is_empty() {
-            pieces.push(Piece::Text(text.to_owned()));
-        }
-        if pieces.len() > MAX_ITEMS {
-            return Err(Fault::new(
-                format!("more than {MAX_ITEMS} times `servers` or `upstream`"),
-                "write them outside of loops",
-            ));
-        }
-        pieces.push(read(&to_str(word))?);
-        rest = after.get(mark.len()..).unwrap_or_default();
-    }
-    if !rest.is_empty() {
-        pieces.push(Piece::Text(rest.to_owned()));
-    }
-    let is_torn = |piece: &Piece| matches!(piece, Piece::Text(text) if text.contains(&1));
-    if pieces.iter().any(is_torn) { Err(changed()) } else { Ok(RenderedText { pieces }) }
-}
-
-fn changed() -> Fault {
-    Fault::new(
-        "another function has changed what `servers` or `upstream` wrote",
-        "write `{{servers …}}` and `{{upstream …}}` by themselves",
-    )
-}
-
-/// Parses the text between two marks.
-fn read(word: &str) -> Result<Piece, Fault> {
-    let (path, more) = word.split_once('\n').ok_or_else(changed)?;
-    check(path)?;
-    let service = NamedService {
-        path: path.to_owned(),
-        members: UpstreamMembers::default(),
-        server_options: String::new(),
-    };
-    match more.strip_prefix('\u{1}') {
-        Some(more) => Ok(Piece::Upstream { service, more: more.to_owned() }),
-        None if more.is_empty() => Ok(Piece::Servers(service)),
-        None => Err(changed()),
     }
 }
 

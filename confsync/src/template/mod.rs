@@ -8,6 +8,7 @@
 //! Invariants: no template and no data makes it panic, hang, or grow without bound; an error says
 //! where, what, and what to do.
 
+mod cut;
 mod error;
 mod escape;
 mod functions;
@@ -18,6 +19,7 @@ mod member_lines;
 mod path;
 mod print;
 mod runes;
+mod server_lines;
 mod sprintf;
 pub mod starter;
 mod system;
@@ -36,12 +38,9 @@ pub use error::{RenderError, TemplateError};
 pub use escape::{ESCAPES, Escape};
 use functions::members::Mark;
 pub use kv::{Collision, Keys, Texts, keys};
-pub use member_lines::{
-    NamedService, Piece, RenderedText, haproxy_lines, haproxy_server_name, is_named_by,
-    server_lines, upstream_block,
-};
+pub use member_lines::{NamedService, Piece, RenderedText, is_named_by};
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
-
+pub use server_lines::{haproxy_lines, haproxy_server_name, server_lines, upstream_block};
 pub use system::{IncludeError, IncludedFile, NoSystem, ServiceRecord, System};
 pub use upstream_members::{UpstreamMember, UpstreamMembers};
 
@@ -259,8 +258,8 @@ impl Template {
             Program::Go(program) => program.render(input),
             Program::Handlebars(program) => program.render(input),
         })?;
-        let cut = member_lines::cut(&input.mark, output);
-        cut.map_err(|fault| TemplateError::at(file, (0, 0), fault))
+        let rendered = cut::cut(&input.mark, output);
+        rendered.map_err(|fault| TemplateError::at(file, (0, 0), fault))
     }
 
     fn file(&self) -> &Path {

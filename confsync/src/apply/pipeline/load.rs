@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::MasterEnd;
+use super::master_end::MasterEnd;
 use super::{LOOK_AGAIN, Pipeline};
 use crate::apply::record::{Load, rejection_text};
 use crate::apply::step::StepOutcome;

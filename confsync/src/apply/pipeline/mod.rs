@@ -16,6 +16,7 @@
 //! This module knows nothing of etcd.
 
 mod load;
+mod master_end;
 mod publish;
 mod status;
 #[cfg(test)]
@@ -26,16 +27,15 @@ use std::time::Duration;
 use common::model::{Revision, format_span};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
+use master_end::MasterEnd;
 pub use status::PipelineStatus;
 
 use crate::apply::group_files::{FilesInPlace, GroupFiles};
 use crate::apply::ledger::{Ledger, PendingStep};
 use crate::apply::load_pacing::{LoadLimits, LoadPacing};
 use crate::apply::members::ActiveMembers;
-use crate::apply::named_line::named_line;
+use crate::apply::named_line::named_resource;
 use crate::apply::old_generations::OldGenerations;
 use crate::apply::record::{Changes, Counts, StepRecord};
 use crate::apply::step::StepOutcome;
@@ -43,30 +43,9 @@ use crate::apply::wanted_files::WantedFiles;
 use crate::install::{DestLock, Digest, InstallError, Target, Wanted};
 use crate::proxy::Proxy;
 use crate::proxy::driver::{Driver, RenderedFile};
-use crate::proxy::nginx::{ProcessId, gone};
 
 /// How long until it is looked again whether old generations are gone, or a proxy runs.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// The end of a process, watched for once and not at every turn.
-#[derive(Debug)]
-struct MasterEnd {
-    id: ProcessId,
-    ended: CancellationToken,
-    _watch: AbortOnDropHandle<()>,
-}
-
-impl MasterEnd {
-    fn of(id: ProcessId) -> Self {
-        let ended = CancellationToken::new();
-        let done = ended.clone();
-        let watch = tokio::spawn(async move {
-            gone(id).await;
-            done.cancel();
-        });
-        Self { id, ended, _watch: AbortOnDropHandle::new(watch) }
-    }
-}
 
 /// The pipeline of one reload group.
 #[derive(Debug)]
@@ -337,26 +316,10 @@ impl Pipeline {
         self.old.forget_revisions();
     }
 
-    /// The resource whose file a reason names; without one, the only resource there is.
-    fn resource_named(&self, why: &str) -> Option<&str> {
-        let targets = self.wanted.rendered.iter().map(|file| &file.target);
-        let dests: Vec<String> = targets.map(|t| t.dest.display().to_string()).collect();
-        let names: Vec<&str> = match dests.len() {
-            1 => vec![&self.name],
-            // The group has the names of its resources, joined.
-            _ => self.name.split('+').collect(),
-        };
-        let index = match named_line(why, dests.iter().map(String::as_str)) {
-            Some((index, _)) if names.len() == dests.len() => index,
-            _ if names.len() == 1 => 0,
-            _ => return None,
-        };
-        names.get(index).copied()
-    }
-
     fn rejected(&mut self, digest: Digest, why: String) -> StepOutcome {
-        let resource = self.resource_named(&why).map(str::to_owned);
-        self.record.rejected(&why, resource.as_deref());
+        let dests = self.wanted.rendered.iter().map(|file| file.target.dest.display().to_string());
+        let resource = named_resource(&why, &self.name, &dests.collect::<Vec<_>>());
+        self.record.rejected(&why, resource);
         self.ledger.reject(digest, why.clone(), Instant::now());
         StepOutcome::Rejected(why)
     }

@@ -1,20 +1,18 @@
 //! All upstreams of one nginx that change without a reload: wanted members in, confirmation and
 //! requests in flight out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use common::model::{Endpoint, Host};
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep_until};
 
 use super::folder::TableFolder;
-use super::layout::MemberId;
-use super::roster::{Joining, TableFull};
-use super::table::{MemberTable, Traffic};
+use super::live_upstream::{Joins, LiveUpstream, host_and_port, id_of};
+use super::roster::TableFull;
+use super::table::Traffic;
 use super::worker_state::{self, WorkerStateError};
 use crate::proxy::pools::DepartedMember;
 pub use crate::template::{UpstreamMember, UpstreamMembers};
@@ -25,10 +23,6 @@ const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 /// the process that listened there before; within this time it notices their end. nginx does not
 /// retry a POST that it sent on a dead connection.
 const REJOIN_PAUSE: Duration = Duration::from_millis(50);
-/// How long an nginx may keep an idle connection: `keepalive_timeout` of an upstream is 60 s
-/// unless it is set.
-const KEPT_CONNECTIONS: Duration = Duration::from_secs(75);
-
 /// Why nginx may not use the members that were set.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
@@ -95,20 +89,6 @@ pub enum MembershipError {
         /// The upstream.
         upstream: String,
     },
-}
-
-/// One upstream.
-#[derive(Debug)]
-pub(super) struct LiveUpstream {
-    pub(super) table: MemberTable,
-    members: UpstreamMembers,
-    /// Whether [`Self::members`] equals the table: not before the first change of this run, which
-    /// compares with what an earlier run left.
-    is_known: bool,
-    /// Whether a worker has confirmed the table as it is.
-    is_confirmed: bool,
-    /// Addresses that have had requests, and when they left.
-    left: HashMap<Endpoint, Instant>,
 }
 
 /// The upstreams of one nginx.
@@ -200,13 +180,7 @@ impl LiveUpstreams {
             self.upstreams.remove(upstream);
         }
         if !self.upstreams.contains_key(upstream) {
-            let new = LiveUpstream {
-                table: self.folder.table(upstream, members)?,
-                members: UpstreamMembers::default(),
-                is_known: false,
-                is_confirmed: false,
-                left: HashMap::new(),
-            };
+            let new = LiveUpstream::new(self.folder.table(upstream, members)?);
             self.upstreams.insert(upstream.to_owned(), new);
         }
         Ok(())
@@ -301,94 +275,6 @@ impl LiveUpstreams {
     }
 }
 
-/// Which new members join now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Joins {
-    NotBackAgain,
-    All,
-}
-
-impl LiveUpstream {
-    /// Frees the slots of departed backends without requests.
-    fn release_drained(&mut self, folder: &TableFolder) -> io::Result<()> {
-        if !folder.workers.is_exact()? {
-            return Ok(());
-        }
-        let leaving: Vec<u32> = self.table.roster.leaving().map(|(_, slot)| slot).collect();
-        for slot in leaving {
-            if folder.in_flight(&self.table, slot)? == 0 {
-                self.table.roster.release(slot);
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes members that are not wanted, or not at this address.
-    fn leave(&mut self, wanted: &UpstreamMembers, folder: &TableFolder) -> io::Result<()> {
-        if !self.is_known {
-            // Also those that an earlier run had in the table under other keys.
-            let ids: std::collections::HashSet<_> = wanted.keys().map(|key| id_of(key)).collect();
-            let gone: Vec<_> = self.table.roster.members().map(|(id, _)| *id).collect();
-            gone.iter().filter(|id| !ids.contains(*id)).for_each(|id| self.table.roster.leave(id));
-        }
-        let gone = |key: &Arc<str>| {
-            let endpoint = self.members.get(key)?.endpoint.clone();
-            let is_gone = wanted.get(key).is_none_or(|wanted| wanted.endpoint != endpoint);
-            is_gone.then(|| (Arc::clone(key), endpoint))
-        };
-        let gone: Vec<_> = self.members.changed_keys(wanted).filter_map(gone).collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let now = Instant::now();
-        self.left.retain(|_, at| now < *at + KEPT_CONNECTIONS);
-        for (key, endpoint) in gone {
-            let id = id_of(&key);
-            // Without requests there are no kept connections either.
-            if let Some(slot) = self.table.roster.slot_of(&id)
-                && folder.has_had_requests(&self.table, slot)?
-            {
-                self.left.insert(endpoint, now);
-            }
-            self.table.roster.leave(&id);
-            self.members.remove(&key);
-        }
-        Ok(())
-    }
-
-    /// Adds new members and updates weights. Returns whether some were left out because their
-    /// address came back too soon.
-    fn join(&mut self, wanted: &UpstreamMembers, joins: Joins) -> Result<bool, TableFull> {
-        let now = Instant::now();
-        let joined = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        // Members that exist at the start have their full weight.
-        let joined = if self.members.is_empty() && !self.is_known { 0.0 } else { joined };
-        let mut late = false;
-        let changed: Vec<_> = self.members.changed_keys(wanted).cloned().collect();
-        for key in &changed {
-            let Some(member) = wanted.get(key) else { continue };
-            let is_back = self.left.get(&member.endpoint);
-            let is_back = is_back.is_some_and(|at| now < *at + KEPT_CONNECTIONS);
-            if joins == Joins::NotBackAgain && is_back && !self.members.contains_key(key) {
-                late = true;
-                continue;
-            }
-            let Some((host, port)) = host_and_port(&member.endpoint) else { continue };
-            let weight = member.weight;
-            self.table.roster.join(Joining { id: id_of(key), host, port, weight, joined })?;
-            self.members.insert(Arc::clone(key), member.clone());
-        }
-        Ok(late)
-    }
-}
-
-fn id_of(key: &str) -> MemberId {
-    let hash = Sha256::digest(key.as_bytes());
-    let mut id = MemberId::default();
-    id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-    id
-}
-
 /// Checks those that are not `known`.
 fn check_addresses(
     upstream: &str,
@@ -404,14 +290,4 @@ fn check_addresses(
             endpoint: member.endpoint.to_string(),
         }),
     }
-}
-
-/// The form that nginx takes for a peer; `None` for names and sockets.
-fn host_and_port(endpoint: &Endpoint) -> Option<(String, u16)> {
-    let host = match endpoint.host() {
-        Host::V4(address) => address.to_string(),
-        Host::V6(address) => format!("[{address}]"),
-        Host::Name(_) => return None,
-    };
-    Some((host, endpoint.port()))
 }

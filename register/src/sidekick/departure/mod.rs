@@ -7,7 +7,6 @@ mod report;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::claim::{Aim, Marker, Takeover, Want};
 use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::{Endpoint, Key, Revision, format_span};
 use common::runtime::{Exit, ProcessExit, ServiceManager};
@@ -16,15 +15,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use plan::DeparturePlan;
-use report::{DrainReport, EXTENSION, blame};
+use plan::{DeparturePlan, removal};
+use report::{DrainReport, EXTENSION, blame, why_unasked};
 
 use super::SupervisedBackend;
 use super::registration::{KeyRegistration, RemovalPatience};
 use super::services::StoppedService;
 use crate::config::Process;
 use crate::handshake::{
-    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, trees_of, wait_for_all,
+    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, wait_for_all,
 };
 use crate::health::HealthState;
 use crate::quiet::{self, QuietEnd};
@@ -205,28 +204,8 @@ impl<S: Store> Departure<S> {
     ) -> Option<BTreeMap<Key, Revision>> {
         let DeparturePlan::Remove { keys } = plan else { return Some(BTreeMap::new()) };
         self.manager.extend(deadline.saturating_duration_since(Instant::now()) + EXTENSION);
-        let mut wants = BTreeMap::new();
-        for (key, value) in keys {
-            // Who has registered nothing has no load balancer to tell.
-            let marker = match patience {
-                RemovalPatience::UntilDeadline => self.bookkeeping.leave_marker(key, self.times),
-                RemovalPatience::UntilRefused => None,
-            };
-            // For a single key, members and acknowledgements are read in the transaction that
-            // removes it.
-            let reads = match keys.len() {
-                1 => trees_of(&self.bookkeeping, keys.keys()),
-                _ => Vec::new(),
-            };
-            let marker = marker.map(|(key, value)| Marker { key, value, reads });
-            // The markers stay as long as we do.
-            wants.extend(marker.clone().map(|Marker { key, value, .. }| {
-                (key, Want { value, takeover: Takeover::Any, aim: Aim::Present })
-            }));
-            let aim = marker.map_or(Aim::Absent, Aim::Left);
-            let want = Want { value: value.clone(), takeover: Takeover::SameValue, aim };
-            wants.insert(key.clone(), want);
-        }
+        let is_marked = patience == RemovalPatience::UntilDeadline;
+        let wants = removal(keys, &self.bookkeeping, is_marked.then_some(self.times));
         self.registration.remove(keys, wants, (deadline, patience), &self.abort).await
     }
 
@@ -258,18 +237,9 @@ impl<S: Store> Departure<S> {
         let least = self.process.drain.min;
         self.manager.extend(least + EXTENSION);
         let _ = self.abort.run_until_cancelled(sleep_until(Instant::now() + least)).await;
-        let reason = match self.registration.failure() {
-            _ if self.abort.is_cancelled() => "received a second signal".to_owned(),
-            Some(error) if error.is_without_quorum() => {
-                format!("{error}; the key stays and is routed to until etcd has a quorum again")
-            }
-            // With v2, silence is all that is heard of a quorum that is lost.
-            Some(error) if error.is_transient() => format!(
-                "{error}; if etcd has lost its quorum, the key stays and is routed to until it has \
-                 one again"
-            ),
-            Some(error) => error.to_string(),
-            None => "etcd did not answer in time".to_owned(),
+        let reason = match self.abort.is_cancelled() {
+            true => "received a second signal".to_owned(),
+            false => why_unasked(self.registration.failure()),
         };
         self.unconfirmed(&format!("drain unconfirmed: {reason}"))
     }

@@ -1,11 +1,13 @@
-//! Which keys go when the process leaves. Pure.
+//! Which keys go when the process leaves, and what is wanted of etcd for that. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use common::claim::KeyStatus;
+use common::claim::{Aim, KeyStatus, Marker, Takeover, Want};
+use common::handshake::{Bookkeeping, DrainTimes};
 use common::model::{Key, plural};
 
+use crate::handshake::trees_of;
 use crate::health::HealthState;
 use crate::sidekick::registration::KeyStatuses;
 use crate::sidekick::services::StoppedService;
@@ -40,6 +42,34 @@ impl DeparturePlan {
         }
         if keys.is_empty() { Self::NothingRegistered } else { Self::Remove { keys } }
     }
+}
+
+/// What is to be wanted so that these keys, each with its value, go. With `times`, each has a leave
+/// marker; a process that has registered nothing has no load balancer to inform.
+pub(super) fn removal(
+    keys: &BTreeMap<Key, Vec<u8>>,
+    bookkeeping: &Bookkeeping,
+    times: Option<DrainTimes>,
+) -> BTreeMap<Key, Want> {
+    let mut wants = BTreeMap::new();
+    for (key, value) in keys {
+        let marker = times.and_then(|times| bookkeeping.leave_marker(key, times));
+        // For a single key, members and acknowledgements are read in the transaction that removes
+        // it.
+        let reads = match keys.len() {
+            1 => trees_of(bookkeeping, keys.keys()),
+            _ => Vec::new(),
+        };
+        let marker = marker.map(|(key, value)| Marker { key, value, reads });
+        // The markers stay as long as we do.
+        wants.extend(marker.clone().map(|Marker { key, value, .. }| {
+            (key, Want { value, takeover: Takeover::Any, aim: Aim::Present })
+        }));
+        let aim = marker.map_or(Aim::Absent, Aim::Left);
+        let want = Want { value: value.clone(), takeover: Takeover::SameValue, aim };
+        wants.insert(key.clone(), want);
+    }
+    wants
 }
 
 impl fmt::Display for DeparturePlan {

@@ -29,6 +29,22 @@ pub(super) fn blame(result: &mut HandshakeResult, error: &StoreError) {
     result.unconfirmed.push(("etcd".to_owned(), error.to_string()));
 }
 
+/// Why no load balancer could be asked, when etcd did not remove the keys in time.
+pub(super) fn why_unasked(failure: Option<StoreError>) -> String {
+    match failure {
+        Some(error) if error.is_without_quorum() => {
+            format!("{error}; the key stays and is routed to until etcd has a quorum again")
+        }
+        // With v2, silence is all that is heard of a quorum that is lost.
+        Some(error) if error.is_transient() => format!(
+            "{error}; if etcd has lost its quorum, the key stays and is routed to until it has one \
+             again"
+        ),
+        Some(error) => error.to_string(),
+        None => "etcd did not answer in time".to_owned(),
+    }
+}
+
 /// Reports which load balancers a drain waits for, when that changes, and how long each was waited
 /// for.
 pub(super) struct DrainReport {
