@@ -38,11 +38,6 @@ pub fn groups(subcommand: &str) -> &'static [&'static Group] {
 /// The whole command line.
 #[must_use]
 pub fn command() -> Command {
-    let backend = Arg::new("command")
-        .value_name("COMMAND")
-        .last(true)
-        .num_args(0..)
-        .help("Start this command as the backend, and stop it after it has been drained");
     let subcommand = |name: &'static str, about: &'static str, examples: &'static str| {
         let command = Command::new(name).about(about).after_help(format!("Examples:\n{examples}"));
         with_settings(command, groups(name))
@@ -52,12 +47,12 @@ pub fn command() -> Command {
         .max_term_width(100)
         .subcommand(
             subcommand("run", "Probe a backend and keep its key in etcd while it is healthy", RUNS)
-                .arg(backend.clone()),
+                .arg(backend()),
         )
         .subcommand(
             subcommand("probe", "Probe once now: exit 0 if healthy, 1 if not", PROBES)
                 .alias("check")
-                .arg(backend.help("The backend's command, as `run` has it; it is not started")),
+                .arg(backend().help("The backend's command, as `run` has it; it is not started")),
         )
         .subcommand(
             subcommand(
@@ -65,22 +60,32 @@ pub fn command() -> Command {
                 "Remove an instance's key, if it holds the address of that instance",
                 REMOVALS,
             )
-            .arg(
-                Arg::new("key")
-                    .value_name("KEY")
-                    .help("Key to remove, such as apache/10.0.0.1, below --services"),
-            ),
+            .arg(key()),
         )
         .subcommand(
-            subcommand("weight", "Give a running sidekick's instance another weight", WEIGHTS).arg(
-                Arg::new("weight")
-                    .value_name("N")
-                    .required(true)
-                    .help("Share of the requests, 1 to 256"),
-            ),
+            subcommand("weight", "Give a running sidekick's instance another weight", WEIGHTS)
+                .arg(weight()),
         )
         .subcommand(subcommand("list", "List the registered backends", LISTS));
     with_common_commands(program)
+}
+
+fn backend() -> Arg {
+    Arg::new("command")
+        .value_name("COMMAND")
+        .last(true)
+        .num_args(0..)
+        .help("Start this command as the backend, and stop it after it has been drained")
+}
+
+fn key() -> Arg {
+    Arg::new("key")
+        .value_name("KEY")
+        .help("Key to remove, such as apache/10.0.0.1, below --services")
+}
+
+fn weight() -> Arg {
+    Arg::new("weight").value_name("N").required(true).help("Share of the requests, 1 to 256")
 }
 
 const RUNS: &str = "  \

@@ -81,6 +81,13 @@ pub(super) struct GroupRender {
     pub(super) verdict: RenderVerdict,
 }
 
+impl GroupRender {
+    /// No file is wanted, for this cause.
+    fn withheld(cause: Withheld, is_unverified: bool) -> Self {
+        Self { files: None, verdict: RenderVerdict::new(Some(cause), is_unverified) }
+    }
+}
+
 impl<S: Store> GroupRenderer<S> {
     pub(super) fn new(
         group: ReloadGroup,
@@ -107,23 +114,19 @@ impl<S: Store> GroupRenderer<S> {
             let known = self.known.entry(name.clone()).or_default();
             let last = self.last.entry(name.clone()).or_default();
             let mut seen = last.see(&program.resource.reading, &snapshot.entries);
-            let rendered = rules.render(program, &mut last.render, known, &mut seen).await;
-            let rendered = match rendered {
+            let rendered = match rules.render(program, &mut last.render, known, &mut seen).await {
                 Ok(rendered) => rendered,
                 Err(cause) => {
                     if cause.too_few_backends {
                         self.rejected.set(name, seen.rejected);
                     }
-                    let cause = self.named(program, cause);
-                    let verdict = RenderVerdict::new(Some(cause), is_unverified);
-                    return GroupRender { files: None, verdict };
+                    return GroupRender::withheld(self.named(program, cause), is_unverified);
                 }
             };
             is_unverified |= rendered.is_unverified();
             let RenderedResource { file, retained, withheld: cause } = rendered;
             let prefix = &program.resource.reading.prefix;
-            let left_out = last.unwritten.update(&file.text, &seen.backends, prefix);
-            if let Some(keys) = left_out {
+            if let Some(keys) = last.unwritten.update(&file.text, &seen.backends, prefix) {
                 unwritten.insert(name.clone(), keys.clone());
             }
             withheld = cause.map(|cause| self.named(program, cause)).or(withheld);
@@ -132,8 +135,7 @@ impl<S: Store> GroupRenderer<S> {
             adopted.push((name.clone(), seen, retained));
         }
         rejected.log_since(&self.rejected);
-        self.rejected = rejected;
-        self.unwritten = unwritten;
+        (self.rejected, self.unwritten) = (rejected, unwritten);
         for (name, seen, retained) in adopted {
             self.known.entry(name).or_default().adopt(&seen, retained);
         }

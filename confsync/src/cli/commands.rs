@@ -23,7 +23,7 @@ use crate::cli::host;
 use crate::cli::proxy_check::{self, ProxyAnswer};
 use crate::cli::retries;
 use crate::cli::settings::{CommandLine, ResourceSettings, RunSettings};
-use crate::config::confdir::SCHEMA;
+use crate::config::confdir::{Note, SCHEMA};
 use crate::config::load::{self, load};
 use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
@@ -102,11 +102,7 @@ async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
         print_error(mistake);
     }
     let mut wrong = mistakes.len();
-    for note in line.notes().iter().chain(&loaded.notes) {
-        let kind = if note.ignored { "" } else { "note: " };
-        print_error(format_args!("{}: {kind}{}", note.file.display(), note.text));
-        wrong += usize::from(note.ignored);
-    }
+    wrong += line.notes().iter().chain(&loaded.notes).filter(|note| print_note(note)).count();
     let programs: Vec<_> = loaded.sets.iter().flat_map(|set| &set.programs).collect();
     programs.iter().for_each(|program| print_notes(program));
     let mut unrendered = 0;
@@ -120,9 +116,7 @@ async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
         wrong += missing;
         // What is missing is named already, in better words than a proxy has.
         if missing == 0 && unrendered == 0 {
-            for set in &loaded.sets {
-                wrong += usize::from(!is_accepted(set, keys.as_ref()).await);
-            }
+            wrong += count_rejected(&loaded.sets, keys.as_ref()).await;
         }
     }
     if wrong > 0 {
@@ -131,6 +125,13 @@ async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let resources = plural(programs.len(), "resource");
     print(format_args!("{}: {resources}, no mistakes\n", confdir.display()));
     Ok(Exit::Done)
+}
+
+/// Prints a note; whether it is one of a mistake.
+fn print_note(note: &Note) -> bool {
+    let kind = if note.ignored { "" } else { "note: " };
+    print_error(format_args!("{}: {kind}{}", note.file.display(), note.text));
+    note.ignored
 }
 
 /// Prints what may not be expected of a resource, and is no mistake.
@@ -157,6 +158,15 @@ fn check_host(program: &CompiledResource) -> usize {
         print_error(format_args!("{file}: note: on this machine: {note}"));
     }
     problems.len()
+}
+
+/// How many of the reload groups their proxy rejects.
+async fn count_rejected(sets: &[ReloadGroup], keys: Option<&Snapshot>) -> usize {
+    let mut rejected = 0;
+    for set in sets {
+        rejected += usize::from(!is_accepted(set, keys).await);
+    }
+    rejected
 }
 
 /// Whether the proxy accepts what would be installed, as far as it can be asked; prints what it

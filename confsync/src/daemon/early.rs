@@ -99,12 +99,7 @@ impl EarlyChild<'_> {
         error: ConfdirError,
     ) -> anyhow::Result<Loaded> {
         let supervised = self.supervised_nginx(config, &error).await?;
-        let child_exited = || async {
-            match &supervised {
-                Some((child, _)) => child.exited().await,
-                None => std::future::pending().await,
-            }
-        };
+        let child = supervised.as_ref().map(|(child, _)| *child);
         let mut hangups = signals.hangups.clone();
         let mut logged = String::new();
         let mut error = error.to_string();
@@ -119,11 +114,7 @@ impl EarlyChild<'_> {
                 start_as_it_is(child, nginx).await?;
             }
             tokio::select! {
-                () = signals.drain.cancelled() => return Err(EndedEarly.into()),
-                code = child_exited() => {
-                    let why = format!("the supervised command ended with code {code}");
-                    return Err(anyhow::anyhow!(why).context(ChildLeft(code)));
-                }
+                end = ended(child, signals) => return Err(end),
                 Ok(()) = hangups.changed() => {}
                 () = tokio::time::sleep(READ_AGAIN) => {}
             }
@@ -134,6 +125,23 @@ impl EarlyChild<'_> {
                 }
                 Err(again) => error = again.to_string(),
             }
+        }
+    }
+}
+
+/// What ends the wait for a usable confdir.
+async fn ended(child: Option<&Child>, signals: &Signals) -> anyhow::Error {
+    let exited = async {
+        match child {
+            Some(child) => child.exited().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = signals.drain.cancelled() => EndedEarly.into(),
+        code = exited => {
+            let why = format!("the supervised command ended with code {code}");
+            anyhow::anyhow!(why).context(ChildLeft(code))
         }
     }
 }

@@ -8,6 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 
+use common::handshake::Bookkeeping;
+
+use crate::acks::members::LoadBalancerKeys;
 use crate::install::note;
 
 /// The word in the name of the file that is locked.
@@ -45,6 +48,16 @@ impl Instance {
             }
         }
         Self { id, ended, _locks: locks }
+    }
+
+    /// The keys that a load balancer of this name has in this run.
+    pub(super) fn load_balancer_keys(
+        &self,
+        name: &str,
+        bookkeeping: &Bookkeeping,
+    ) -> LoadBalancerKeys {
+        let (id, ended) = (self.id.clone(), self.ended.clone());
+        LoadBalancerKeys::new(name.to_owned(), id, ended, bookkeeping.clone())
     }
 }
 

@@ -37,7 +37,6 @@ use publication::{ProcessPublication, is_all_quiesced};
 use registration::{Registration, consumed_by, introduction};
 use startup::Startup;
 
-use crate::acks::members::LoadBalancerKeys;
 use crate::config::load::Loaded;
 use crate::config::run::RunConfig;
 use crate::proxy::child::Child;
@@ -119,8 +118,7 @@ impl Daemon {
         let Startup { publication, liveness, page_clients, traffic, served } = startup;
         let instance = Instance::begin(loaded.dests());
         let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
-        let (name, id, ended) = (config.name.clone(), instance.id.clone(), instance.ended.clone());
-        let members = LoadBalancerKeys::new(name, id, ended, bookkeeping.clone());
+        let members = instance.load_balancer_keys(&config.name, &bookkeeping);
         page_clients.follow(store.clone(), bookkeeping, signals.abort.clone());
         let groups = ReloadGroups::new(GroupEnvironment {
             child: child.clone(),
@@ -135,11 +133,10 @@ impl Daemon {
             traffic,
         });
         let (api, introduction) = (store.api(), introduction(&config));
-        let store = (store, api);
         Ok(Self {
             _instance: instance,
             _served: served,
-            registration: Registration::start(store, members, config.ttl, introduction),
+            registration: Registration::start((store, api), members, config.ttl, introduction),
             config,
             signals,
             child,

@@ -37,20 +37,12 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let signals = Signals::listen().context("cannot install signal handlers")?;
     tokio::spawn(reap_orphans());
     let mut backend = start_backend(sources.command())?;
-    let prepared = tokio::select! {
-        prepared = config_or_wait(&sources, &manager, &signals, prepared) => Ok(prepared),
-        code = ended(&mut backend) => Err(code),
+    let prepared = config_or_wait(&sources, &manager, &signals, prepared);
+    let (config, probes) = match unless_ended(&mut backend, prepared).await {
+        Ok(prepared) => prepared,
+        Err(end) => return end.exit(backend).await,
     };
-    let (config, probes) = match prepared {
-        Ok(Some(prepared)) => prepared,
-        Ok(None) => return stop_early(backend).await,
-        Err(code) => return Ok(ended_by_itself(code)),
-    };
-    for note in &config.notes {
-        tracing::warn!("{note}");
-    }
-    let services = config.services.len();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
+    log_start(&config);
     let liveness = Liveness::default();
     let certificate = follow_expiry(&connection.tls, signals.abort.clone());
     let etcd = Arc::default();
@@ -59,15 +51,10 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     if let Some(within) = config.process.ready_within {
         tokio::spawn(ready_within(within, manager.clone(), signals.drain.clone()));
     }
-    let reached = tokio::select! {
-        store = wait_for_etcd(&connection, &manager, &signals.drain, &liveness) => Ok(store),
-        code = ended(&mut backend) => Err(code),
-        () = signs_of_life(&manager) => Ok(None),
-    };
-    let store = match reached {
-        Ok(Some(store)) => store,
-        Ok(None) => return stop_early(backend).await,
-        Err(code) => return Ok(ended_by_itself(code)),
+    let reached = reach_etcd(&connection, &manager, &signals, &liveness);
+    let store = match unless_ended(&mut backend, reached).await {
+        Ok(store) => store,
+        Err(end) => return end.exit(backend).await,
     };
     let _ = etcd.set(store.clone());
     tokio::spawn(warn_until_granted(store.clone(), store.api(), rights(&config)?));
@@ -111,9 +98,26 @@ async fn config_or_wait(
     }
 }
 
-fn ended_by_itself(code: u8) -> Exit {
-    tracing::warn!(code, "the backend ended by itself");
-    Exit::Child(code)
+fn log_start(config: &RegisterConfig) {
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    let services = config.services.len();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), services, "starting");
+}
+
+/// `None`: a signal came first. The service manager expects WATCHDOG=1 from READY=1 on, which it
+/// may have got meanwhile.
+async fn reach_etcd(
+    connection: &Connection,
+    manager: &ServiceManager,
+    signals: &Signals,
+    liveness: &Liveness,
+) -> Option<Etcd> {
+    tokio::select! {
+        store = wait_for_etcd(connection, manager, &signals.drain, liveness) => store,
+        () = signs_of_life(manager) => None,
+    }
 }
 
 async fn reap_orphans() {
@@ -152,8 +156,7 @@ async fn ready_within(within: Duration, manager: ServiceManager, stop: Cancellat
     }
 }
 
-/// Sends WATCHDOG=1 while etcd is waited for: the service manager expects it from READY=1 on. Never
-/// ends.
+/// Sends WATCHDOG=1. Never ends.
 async fn signs_of_life(manager: &ServiceManager) {
     let Some(interval) = manager.watchdog_interval() else { return std::future::pending().await };
     let mut beat = tokio::time::interval(interval);
@@ -203,13 +206,38 @@ async fn ended(backend: &mut Option<SupervisedBackend>) -> u8 {
     }
 }
 
-/// A signal came while nothing was registered yet.
-async fn stop_early(backend: Option<SupervisedBackend>) -> anyhow::Result<Exit> {
-    tracing::info!("ended before etcd was reached");
-    match backend {
-        None => Ok(Exit::Done),
-        Some(SupervisedBackend { mut process, .. }) => {
-            Ok(Exit::Child(process.stop(Duration::from_secs(30)).await?.code()))
+/// Why the process ends while nothing is registered yet.
+enum EarlyEnd {
+    Signal,
+    /// The backend ended by itself, with this exit code.
+    BackendEnded(u8),
+}
+
+/// What `work` results in, unless the backend ends first. `work` results in nothing on a signal.
+async fn unless_ended<T>(
+    backend: &mut Option<SupervisedBackend>,
+    work: impl Future<Output = Option<T>>,
+) -> Result<T, EarlyEnd> {
+    tokio::select! {
+        done = work => done.ok_or(EarlyEnd::Signal),
+        code = ended(backend) => Err(EarlyEnd::BackendEnded(code)),
+    }
+}
+
+impl EarlyEnd {
+    async fn exit(self, backend: Option<SupervisedBackend>) -> anyhow::Result<Exit> {
+        match (self, backend) {
+            (Self::BackendEnded(code), _) => {
+                tracing::warn!(code, "the backend ended by itself");
+                Ok(Exit::Child(code))
+            }
+            (Self::Signal, backend) => {
+                tracing::info!("ended before etcd was reached");
+                let Some(SupervisedBackend { mut process, .. }) = backend else {
+                    return Ok(Exit::Done);
+                };
+                Ok(Exit::Child(process.stop(Duration::from_secs(30)).await?.code()))
+            }
         }
     }
 }

@@ -37,12 +37,7 @@ pub(super) async fn weight(matches: &ArgMatches) -> anyhow::Result<Exit> {
             return Err(Usage(text).into());
         }
     };
-    let mut request = format!("PUT /weight/{weight}");
-    if let Some(key) = key {
-        let encoded = url::form_urlencoded::byte_serialize(key.as_bytes());
-        request.push_str(&format!("?key={}", encoded.collect::<String>()));
-    }
-    request.push_str(" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let request = request(weight, key.as_deref());
     let asking = async {
         let mut stream = UnixStream::connect(path).await?;
         stream.write_all(request.as_bytes()).await?;
@@ -63,6 +58,15 @@ pub(super) async fn weight(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     print(body);
     Ok(Exit::Done)
+}
+
+fn request(weight: u16, key: Option<&str>) -> String {
+    let mut request = format!("PUT /weight/{weight}");
+    if let Some(key) = key {
+        let encoded = url::form_urlencoded::byte_serialize(key.as_bytes());
+        request.push_str(&format!("?key={}", encoded.collect::<String>()));
+    }
+    request + " HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 }
 
 fn wanted(matches: &ArgMatches) -> Result<(u16, ListenAddress, Option<String>), Mistakes> {

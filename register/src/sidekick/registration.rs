@@ -134,9 +134,23 @@ impl<S: Store> KeyRegistration<S> {
         if !self.wait_for(deadline, abort, over).await || !gone(&self.report.borrow()) {
             return None;
         }
+        let (mut removed, unknown) = self.removed(keys);
+        // They went with the lease, at an unknown moment: the store confirms now that they are
+        // gone.
+        removed.extend(self.remove_by_value(&unknown, deadline).await?);
+        Some(removed)
+    }
+
+    /// Of keys that are gone: the revisions at which the registrar removed them, and those that it
+    /// did not remove. Those of another instance are neither.
+    fn removed(
+        &self,
+        keys: &BTreeMap<Key, Vec<u8>>,
+    ) -> (BTreeMap<Key, Revision>, BTreeMap<Key, Vec<u8>>) {
         let (mut removed, mut unknown) = (BTreeMap::new(), BTreeMap::new());
+        let report = self.report.borrow();
         for (key, value) in keys {
-            match self.report.borrow().keys.get(key) {
+            match report.keys.get(key) {
                 Some(KeyStatus::Absent { removed: Some(at) }) => {
                     removed.insert(key.clone(), *at);
                 }
@@ -146,10 +160,7 @@ impl<S: Store> KeyRegistration<S> {
                 }
             }
         }
-        // They went with the lease, at an unknown moment: the store confirms now that they are
-        // gone.
-        removed.extend(self.remove_by_value(&unknown, deadline).await?);
-        Some(removed)
+        (removed, unknown)
     }
 
     /// After etcd has refused to remove these keys: whether they are not there anyway. `None`: they

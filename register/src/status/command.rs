@@ -27,6 +27,21 @@ pub(super) fn read(
     };
     let weight = weight.parse().ok().filter(|n| (1..=MAX_WEIGHT).contains(n));
     let weight = weight.ok_or_else(|| (400, format!("a weight is from 1 to {MAX_WEIGHT}\n")))?;
+    let key = named_key(query, services)?;
+    let value = services.get(&key).map_or("", |service| service.value.as_str());
+    if with_weight(value, weight).is_none() {
+        return Err((
+            409,
+            format!(
+                "{key} has a plain value, host:port, without a weight: start it with --value json\n"
+            ),
+        ));
+    }
+    Ok(WeightChange { key, weight })
+}
+
+/// The instance that a command is for: by its key or the end of it, else the only one.
+fn named_key(query: &str, services: &BTreeMap<Key, ServiceStatus>) -> Result<Key, (u16, String)> {
     let asked = url::form_urlencoded::parse(query.as_bytes());
     let asked = asked.filter(|(name, _)| name == "key").map(|(_, key)| key.into_owned()).next();
     let fits = |key: &&Key| {
@@ -39,26 +54,15 @@ pub(super) fn read(
     let mut found = services.keys().filter(fits);
     let names: Vec<&str> = services.keys().map(Key::as_str).collect();
     let names = names.join(", ");
-    let key = match (found.next(), found.next()) {
-        (Some(key), None) => key.clone(),
-        (None, _) => return Err((404, format!("no such key here; there are: {names}\n"))),
+    match (found.next(), found.next()) {
+        (Some(key), None) => Ok(key.clone()),
+        (None, _) => Err((404, format!("no such key here; there are: {names}\n"))),
         (Some(_), Some(_)) => {
-            return Err((
-                409,
-                format!("there are several instances; add --instance with one of: {names}\n"),
-            ));
+            let text =
+                format!("there are several instances; add --instance with one of: {names}\n");
+            Err((409, text))
         }
-    };
-    let value = services.get(&key).map_or("", |service| service.value.as_str());
-    if with_weight(value, weight).is_none() {
-        return Err((
-            409,
-            format!(
-                "{key} has a plain value, host:port, without a weight: start it with --value json\n"
-            ),
-        ));
     }
-    Ok(WeightChange { key, weight })
 }
 
 /// The value with another weight; `None` for a plain one.

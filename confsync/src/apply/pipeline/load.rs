@@ -9,6 +9,7 @@ use super::master_end::MasterEnd;
 use super::{LOOK_AGAIN, Pipeline};
 use crate::apply::record::{Load, rejection_text};
 use crate::apply::step::StepOutcome;
+use crate::install::StagedFiles;
 use crate::proxy::driver::PublishError;
 use crate::proxy::{NotLoaded, NotPassed, ProvenLoad};
 
@@ -45,14 +46,7 @@ impl Pipeline {
             }
             Err(NotPassed::Unknown(why)) => return Err(self.failed(why)),
         };
-        if self.members.need_log_phase()
-            && let Some(why) = self.proxy.nginx().and_then(|n| n.uncountable(staged.paths()))
-        {
-            return Err(match self.demote(&why) {
-                true => StepOutcome::Changed(why),
-                false => self.rejected(digest, why),
-            });
-        }
+        self.check_counts(&staged)?;
         if let Err(why) = self.files.install(staged, proof).await {
             self.ledger.note_installed(self.files.in_place());
             return Err(self.failed(why));
@@ -70,6 +64,19 @@ impl Pipeline {
             return Err(self.rejected(digest, why));
         }
         Ok(())
+    }
+
+    /// The requests of members must be counted where they are changed without a reload.
+    fn check_counts(&mut self, staged: &StagedFiles) -> Result<(), StepOutcome> {
+        if !self.members.need_log_phase() {
+            return Ok(());
+        }
+        let found = self.proxy.nginx().and_then(|nginx| nginx.uncountable(staged.paths()));
+        let Some(why) = found else { return Ok(()) };
+        Err(match self.demote(&why) {
+            true => StepOutcome::Changed(why),
+            false => self.rejected(staged.digest(), why),
+        })
     }
 
     pub(super) async fn load(&mut self, began: Instant) -> StepOutcome {
