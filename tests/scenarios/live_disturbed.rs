@@ -96,7 +96,7 @@ async fn a_table_that_somebody_touched_is_noticed_and_made_right() {
     let mut file = OpenOptions::new().write(true).open(&table).unwrap();
     file.seek(SeekFrom::Start(64)).unwrap();
     file.write_all(&[0; 84]).unwrap();
-    let noticed = "the proxy had other members (somebody changed the table of apache)";
+    let noticed = "the proxy had other members (another process changed the table of apache)";
     eventually("it is noticed", || async {
         let log = confsync.log();
         let is = log.contains(noticed) || log.contains("uses another table of apache");

@@ -298,13 +298,14 @@ impl<S: Store> Agent<S> {
     /// What is wanted is active: logs the backends that this added, removed and changed.
     fn note_routes(&mut self) {
         let routes = self.renderer.routes(self.probing.left_out());
-        let keys = self.decided.snapshot().cloned().unwrap_or_default();
-        let changes = self.routing.serve(routes, keys);
-        self.log_applied(self.pipeline.status().cause, &changes);
+        let cause = self.pipeline.status().cause.to_owned();
+        let changes = self.serve(routes, &cause);
         self.pipeline.note_changes(changes);
     }
 
-    fn log_applied(&self, cause: &str, changes: &Changes) {
+    fn serve(&mut self, routes: Routes, cause: &str) -> Changes {
+        let keys = self.decided.snapshot().cloned().unwrap_or_default();
+        let changes = self.routing.serve(routes, keys);
         tracing::info!(
             set = self.renderer.group.name,
             revision = self.decided.revision().0,
@@ -314,6 +315,7 @@ impl<S: Store> Agent<S> {
             changed = changes.changed,
             "applied"
         );
+        changes
     }
 
     /// Other keys may make the same files, which are active already: the same addresses under other
@@ -325,10 +327,8 @@ impl<S: Store> Agent<S> {
         let routes = self.renderer.routes(self.probing.left_out());
         let is_other = |served: &Routes| changed_keys(served, &routes).next().is_some();
         if self.routing.served().is_some_and(is_other) {
-            let keys = self.decided.snapshot().cloned().unwrap_or_default();
             let cause = self.routing.cause_of(&routes);
-            let changes = self.routing.serve(routes, keys);
-            self.log_applied(&cause, &changes);
+            self.serve(routes, &cause);
             self.publication.outdate();
         }
     }

@@ -19,7 +19,7 @@ use crate::status::load_balancers::{self, Fleet};
 /// How long the load balancers may take: they check every two seconds, and then reload.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The lease of the acceptance, in case the command is killed.
-const WORD: Duration = Duration::from_secs(45);
+const ACCEPTANCE_TTL: Duration = Duration::from_secs(45);
 
 /// What one load balancer does about the loss.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum LossAcceptance {
     /// It retains nothing.
     Done,
     /// It still retains the lost backends.
-    HoldsBack,
+    Withholds,
     /// It has accepted the loss, but cannot apply it.
     Rejected(String),
 }
@@ -41,31 +41,31 @@ pub(super) async fn accept<S: Store>(
     let trees = [bookkeeping.members(), bookkeeping.acks()];
     let found = store.read(&trees, read_deadline()).await?;
     let fleet = load_balancers::read(&found, bookkeeping);
-    let holding = holding(&fleet, resource)?;
-    if holding.is_empty() {
+    let withholding = withholding(&fleet, resource)?;
+    if withholding.is_empty() {
         print(format_args!("nothing to accept: no load balancer withholds a loss of {resource}\n"));
         return Ok(Exit::Done);
     }
     let keys: BTreeSet<String> =
-        holding.iter().flat_map(|(_, ack)| ack.retained.iter().cloned()).collect();
-    for (lb, ack) in &holding {
+        withholding.iter().flat_map(|(_, ack)| ack.retained.iter().cloned()).collect();
+    for (lb, ack) in &withholding {
         let (count, keys) = (plural(ack.retained.len(), "backend"), ack.retained.join(", "));
         print(format_args!("{lb}: accepting the loss of {count} {keys}\n"));
     }
-    let names: BTreeSet<String> = holding.iter().map(|(lb, _)| (*lb).to_owned()).collect();
+    let names: BTreeSet<String> = withholding.iter().map(|(lb, _)| (*lb).to_owned()).collect();
     let id = format!("{:08x}{:08x}", fastrand::u32(..), fastrand::u32(..));
-    let word = serde_json::to_vec(&Acceptance { id, keys })?;
+    let value = serde_json::to_vec(&Acceptance { id, keys })?;
     let key = bookkeeping.acceptance(resource)?;
-    let lease = say(store, &key, &word).await.with_context(|| format!("cannot write {key}"))?;
-    let exit = see(store, bookkeeping, resource, names).await;
+    let lease = write(store, &key, &value).await.with_context(|| format!("cannot write {key}"))?;
+    let exit = wait_until_accepted(store, bookkeeping, resource, names).await;
     // It expires by itself in any case.
-    let _ = store.delete(&key, &Guard::Value(word), default_deadline()).await;
+    let _ = store.delete(&key, &Guard::Value(value), default_deadline()).await;
     let _ = store.revoke(lease, default_deadline()).await;
     exit
 }
 
 /// The load balancers that withhold a loss of `resource`.
-fn holding<'f>(fleet: &'f Fleet, resource: &str) -> anyhow::Result<Vec<(&'f str, &'f Ack)>> {
+fn withholding<'f>(fleet: &'f Fleet, resource: &str) -> anyhow::Result<Vec<(&'f str, &'f Ack)>> {
     let resources = fleet.values().flat_map(|(member, _)| &member.resources);
     let names: BTreeSet<&str> = resources.map(|consumes| consumes.name.as_str()).collect();
     if !names.contains(resource) {
@@ -77,26 +77,26 @@ fn holding<'f>(fleet: &'f Fleet, resource: &str) -> anyhow::Result<Vec<(&'f str,
     }
     let of = |(lb, (member, acks)): (&'f String, &'f (Member, BTreeMap<String, Ack>))| {
         let ack = acks.get(resource).filter(|ack| ack.instance_id == member.instance_id)?;
-        (standing(ack) == LossAcceptance::HoldsBack).then_some((lb.as_str(), ack))
+        (state(ack) == LossAcceptance::Withholds).then_some((lb.as_str(), ack))
     };
     Ok(fleet.iter().filter_map(of).collect())
 }
 
-fn standing(ack: &Ack) -> LossAcceptance {
+fn state(ack: &Ack) -> LossAcceptance {
     match &ack.rejected {
-        Some(rejection) if rejection.too_few_backends => LossAcceptance::HoldsBack,
+        Some(rejection) if rejection.too_few_backends => LossAcceptance::Withholds,
         Some(rejection) => LossAcceptance::Rejected(rejection.reason.clone()),
         None if ack.retained.is_empty() => LossAcceptance::Done,
-        None => LossAcceptance::HoldsBack,
+        None => LossAcceptance::Withholds,
     }
 }
 
 /// Writes the acceptance, in place of an earlier one.
-async fn say<S: Store>(store: &S, key: &Key, word: &[u8]) -> anyhow::Result<Lease> {
-    let lease = store.grant(Ttl::new(WORD)?, default_deadline()).await?;
+async fn write<S: Store>(store: &S, key: &Key, value: &[u8]) -> anyhow::Result<Lease> {
+    let lease = store.grant(Ttl::new(ACCEPTANCE_TTL)?, default_deadline()).await?;
     let mut guard = Guard::Absent;
     for _ in 0..3 {
-        match store.put(key, word, lease, &guard, default_deadline()).await? {
+        match store.put(key, value, lease, &guard, default_deadline()).await? {
             PutOutcome::Written(_) => return Ok(lease),
             PutOutcome::Taken { by, .. } => guard = Guard::Value(by.value.to_vec()),
             PutOutcome::Missing { .. } => guard = Guard::Absent,
@@ -107,7 +107,7 @@ async fn say<S: Store>(store: &S, key: &Key, word: &[u8]) -> anyhow::Result<Leas
 }
 
 /// Waits until none of `names` withholds the loss, and reports how each ended.
-async fn see<S: Store>(
+async fn wait_until_accepted<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
     resource: &str,
@@ -121,8 +121,8 @@ async fn see<S: Store>(
     let all = async {
         while !names.is_empty() && view.changed().await.is_ok() {
             let Some(snapshot) = view.borrow_and_update().snapshot.clone() else { continue };
-            names.retain(|lb| match standing_of(&snapshot, bookkeeping, resource, lb) {
-                Some(LossAcceptance::HoldsBack) => true,
+            names.retain(|lb| match state_of(&snapshot, bookkeeping, resource, lb) {
+                Some(LossAcceptance::Withholds) => true,
                 Some(LossAcceptance::Done) => {
                     print(format_args!("{lb}: accepted\n"));
                     false
@@ -149,12 +149,12 @@ async fn see<S: Store>(
     Ok(exit)
 }
 
-fn standing_of(
+fn state_of(
     snapshot: &Snapshot,
     bookkeeping: &Bookkeeping,
     resource: &str,
     lb: &str,
 ) -> Option<LossAcceptance> {
     let fleet = load_balancers::read(snapshot, bookkeeping);
-    Some(fleet.get(lb)?.1.get(resource).map_or(LossAcceptance::HoldsBack, standing))
+    Some(fleet.get(lb)?.1.get(resource).map_or(LossAcceptance::Withholds, state))
 }

@@ -12,7 +12,7 @@ use common::runtime::{
     Exit, LogFormat, Signals, Usage, print, print_bytes, print_error, start_log,
 };
 use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
-use common::store::{Connection, Store, connect, read_deadline};
+use common::store::{Connection, Etcd, Store, connect, read_deadline};
 
 use crate::backends::ParsedKeys;
 use crate::cli::args::{
@@ -252,14 +252,8 @@ async fn read_keys(
 async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let layer = Layer::from_matches(matches, SHOWING.settings, &variable);
     let mut mistakes = Mistakes::default();
-    let mut from = Reader::new(&layer, "", &mut mistakes);
-    let json = output::is_json(&mut from, &OUTPUT, &JSON);
-    let prefix = from.get(&BOOKKEEPING, str::parse::<Prefix>);
-    let connection = etcd::read(matches, &variable, &Layer::default());
-    let log = log::read(matches, &variable, &Layer::default());
-    let (prefix, connection) = start(log, both(mistakes.none_or_some(prefix), connection))?;
-    let bookkeeping = Bookkeeping::below(&prefix)?;
-    let store = connect(&connection).await?;
+    let json = output::is_json(&mut Reader::new(&layer, "", &mut mistakes), &OUTPUT, &JSON);
+    let (connection, store, bookkeeping) = load_balancer_keys(matches, &layer, mistakes).await?;
     let members = bookkeeping.members();
     let found = store.read(&[members.clone(), bookkeeping.acks()], read_deadline()).await?;
     if !found.entries.keys().any(|key| members.covers(key)) {
@@ -278,14 +272,24 @@ async fn status(matches: &ArgMatches) -> anyhow::Result<Exit> {
 
 async fn accept(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let layer = Layer::from_matches(matches, ACCEPTING.settings, &variable);
-    let mut mistakes = Mistakes::default();
-    let prefix = Reader::new(&layer, "", &mut mistakes).get(&BOOKKEEPING, str::parse::<Prefix>);
+    let (_, store, bookkeeping) = load_balancer_keys(matches, &layer, Mistakes::default()).await?;
+    let resource = matches.get_one::<String>("resource").map_or("", String::as_str);
+    super::accept::accept(&store, &bookkeeping, resource).await
+}
+
+/// Starts the log, and reaches the store in which load balancers publish. `mistakes` are those in
+/// other settings of the command.
+async fn load_balancer_keys(
+    matches: &ArgMatches,
+    layer: &Layer,
+    mut mistakes: Mistakes,
+) -> anyhow::Result<(Connection, Etcd, Bookkeeping)> {
+    let prefix = Reader::new(layer, "", &mut mistakes).get(&BOOKKEEPING, str::parse::<Prefix>);
     let connection = etcd::read(matches, &variable, &Layer::default());
     let log = log::read(matches, &variable, &Layer::default());
     let (prefix, connection) = start(log, both(mistakes.none_or_some(prefix), connection))?;
-    let resource = matches.get_one::<String>("resource").map_or("", String::as_str);
     let store = connect(&connection).await?;
-    super::accept::accept(&store, &Bookkeeping::below(&prefix)?, resource).await
+    Ok((connection, store, Bookkeeping::below(&prefix)?))
 }
 
 fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {

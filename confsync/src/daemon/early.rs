@@ -129,17 +129,19 @@ impl EarlyChild<'_> {
     }
 }
 
+/// The exit code of the child, if there is one.
+pub(super) async fn exited(child: Option<&Child>) -> u8 {
+    match child {
+        Some(child) => child.exited().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What ends the wait for a usable confdir.
 async fn ended(child: Option<&Child>, signals: &Signals) -> anyhow::Error {
-    let exited = async {
-        match child {
-            Some(child) => child.exited().await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         () = signals.drain.cancelled() => EndedEarly.into(),
-        code = exited => {
+        code = exited(child) => {
             let why = format!("the supervised command ended with code {code}");
             anyhow::anyhow!(why).context(ChildLeft(code))
         }

@@ -30,7 +30,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, interval_at, sleep_until};
 
 pub(crate) use early::explain;
-use early::{EarlyChild, EndedEarly};
+use early::{EarlyChild, EndedEarly, exited};
 use groups::{GroupEnvironment, ReloadGroups};
 use instance::Instance;
 use publication::{ProcessPublication, is_all_quiesced};
@@ -166,16 +166,10 @@ impl Daemon {
             self.heartbeat.beat(CHORE);
             self.publish();
             let child = self.child.clone();
-            let left = async {
-                match &child {
-                    Some(child) => child.exited().await,
-                    None => std::future::pending().await,
-                }
-            };
             let begin = sleep_until_some(self.groups.next_begin());
             tokio::select! {
                 () = drain.cancelled() => return Ok(self.end(None).await),
-                code = left => return Ok(self.end(Some(code)).await),
+                code = exited(child.as_ref()) => return Ok(self.end(Some(code)).await),
                 () = self.groups.changed() => {}
                 () = self.registration.changed() => {}
                 Ok(()) = hangups.changed() => self.reload().await,

@@ -5,7 +5,7 @@
 //! be distinguished from a change in the rest. Pure.
 
 use super::functions::MAX_ITEMS;
-use super::server_lines::{haproxy_lines, indented, server_lines, upstream_block};
+use super::server_lines::{haproxy_lines, indented, nginx_lines, upstream_block};
 use super::upstream_members::UpstreamMembers;
 
 /// A service that a template names, and its backends.
@@ -24,6 +24,12 @@ impl NamedService {
     #[must_use]
     pub fn upstream(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// Its `server` lines for nginx.
+    #[must_use]
+    pub fn nginx_lines(&self) -> String {
+        nginx_lines(&self.members, &self.server_options)
     }
 }
 
@@ -57,11 +63,11 @@ impl RenderedText {
         self.write(|piece, out| match piece {
             Piece::Text(text) => out.extend_from_slice(text),
             Piece::Servers(service) => {
-                let lines = indented(&server_lines(service), out);
+                let lines = indented(&service.nginx_lines(), out);
                 out.extend_from_slice(lines.as_bytes());
             }
             Piece::Upstream { service, more } => {
-                let block = upstream_block(service.upstream(), &server_lines(service), more);
+                let block = upstream_block(service.upstream(), &service.nginx_lines(), more);
                 out.extend_from_slice(block.as_bytes());
             }
         })

@@ -5,19 +5,18 @@ use std::fmt::Write as _;
 
 use common::model::Endpoint;
 
-use super::member_lines::NamedService;
 use super::runes::to_str;
 use super::upstream_members::{UpstreamMember, UpstreamMembers};
 
-/// The `server` lines of nginx for a service: never none, which nginx would reject.
+/// The `server` lines of nginx for members, each with these options: never none, which nginx would
+/// reject.
 #[must_use]
-pub fn server_lines(service: &NamedService) -> String {
-    if service.members.is_empty() {
+pub(super) fn nginx_lines(members: &UpstreamMembers, options: &str) -> String {
+    if members.is_empty() {
         return "server 127.0.0.1:1 down;".to_owned();
     }
-    let options = &service.server_options;
     let mut lines = String::new();
-    for UpstreamMember { endpoint, weight } in service.members.values() {
+    for UpstreamMember { endpoint, weight } in members.values() {
         let _ = match weight {
             1 => writeln!(lines, "server {endpoint}{options};"),
             weight => writeln!(lines, "server {endpoint} weight={weight}{options};"),

@@ -29,8 +29,8 @@ impl Pipeline {
 
     /// Puts the wanted files in place, if a check lets them pass.
     async fn install(&mut self) -> Result<(), StepOutcome> {
-        // Nothing runs that could prove what is in place: it gives way to its predecessor, so
-        // that what is kept as previous was proven once.
+        // What is in place and was never proven gives way to its predecessor, so that what is kept
+        // as previous was proven once.
         self.roll_back().await;
         let Some(wanted) = self.wanted.files.clone() else { return Err(StepOutcome::Idle) };
         let staged = self.files.stage(wanted).await.map_err(|why| self.failed(why))?;
@@ -109,7 +109,7 @@ impl Pipeline {
         outcome
     }
 
-    /// The proxy serves by the files in place; its members are confirmed, and then all is.
+    /// The proxy serves by the files in place. They are active once its members are confirmed.
     async fn prove(&mut self, loaded: ProvenLoad) -> StepOutcome {
         if self.master.as_ref().map(|master| master.id) != loaded.master {
             self.master = loaded.master.map(MasterEnd::of);
@@ -144,7 +144,7 @@ impl Pipeline {
         StepOutcome::NotRunning(why)
     }
 
-    /// What is installed will not do: the previous files come back, and are loaded again where
+    /// What is installed cannot be used: the previous files come back, and are loaded again where
     /// the proxy may not run by them any more.
     async fn go_back(&mut self, why: String, how: GoBack) -> StepOutcome {
         let digest = self.ledger.installed();
@@ -167,11 +167,15 @@ impl Pipeline {
 
     async fn load_previous(&mut self, why: &str) {
         self.ledger.note_active_unknown();
-        let again = self.proxy.load(self.ledger.installed()).await;
-        let back = again.is_ok();
-        tracing::error!(set = self.name, back, "{why}; the previous files are loaded again");
-        if back {
+        if self.proxy.load(self.ledger.installed()).await.is_ok() {
             self.ledger.note_active();
+            tracing::error!(set = self.name, "{why}; the previous files are loaded again");
+        } else {
+            tracing::error!(
+                set = self.name,
+                "{why}; the previous files are back in place, and it is not proven that they are \
+                 loaded: trying again"
+            );
         }
     }
 
@@ -184,8 +188,8 @@ impl Pipeline {
         is_back
     }
 
-    /// What the proxy does not take may be the driver's part of it: then a reload has to do,
-    /// and the same files are wanted in plain form.
+    /// What the proxy rejects may be what the driver added to the files: then every change is a
+    /// reload, and the same files are wanted in plain form.
     fn fall_back(&mut self, why: &str) -> bool {
         let has_given_up = self.members.give_up_driver(why);
         if has_given_up {
@@ -219,8 +223,8 @@ impl Pipeline {
 /// How the previous files come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GoBack {
-    /// The proxy runs by them still.
+    /// The proxy still runs by them.
     WithoutLoad,
-    /// The proxy may have stopped to serve, or may do so yet.
+    /// The proxy may have stopped serving, or may still stop.
     AndLoad,
 }

@@ -270,8 +270,8 @@ impl Pipeline {
             tracing::warn!(
                 set = self.name,
                 old,
-                "waiting with the reload: too many old generations are still at work \
-                 (worker_shutdown_timeout bounds them)"
+                "the reload waits: too many old generations still finish requests (nginx's \
+                 worker_shutdown_timeout or HAProxy's hard-stop-after limits how long)"
             );
             self.ledger.pause(now + LOOK_AGAIN);
             return false;
@@ -281,8 +281,8 @@ impl Pipeline {
 
     /// The revision that is proven to be active: that of the wanted files, if they are.
     ///
-    /// Where a reload makes the proxy forget what its driver published, the files have to say it
-    /// as well: somebody else may reload it at any time.
+    /// Where a reload makes the proxy forget what its driver published, the files must have it as
+    /// well: another process may reload it at any time.
     #[must_use]
     pub fn applied(&self) -> Option<Revision> {
         let is_lasting = self.members.outlive_reload() || !self.ledger.is_file_behind();

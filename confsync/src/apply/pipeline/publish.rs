@@ -81,7 +81,7 @@ impl Pipeline {
                 if self.members.outlive_reload() {
                     self.ledger.pause_writes(now + self.members.write_pause());
                 }
-                // Somebody may have reloaded the proxy by the files of before.
+                // Another process may have reloaded the proxy, which read the files of before.
                 if let ReadBack::Other(why) = self.members.look_for_reload().await {
                     self.give_members_again(&why).await;
                 }
@@ -89,7 +89,7 @@ impl Pipeline {
                 StepOutcome::Written
             }
             Err(error) => self.failed(format!(
-                "the members are active, and cannot be written to the files: {error}"
+                "the members are active, but cannot be written to the files: {error}"
             )),
         }
     }
@@ -101,8 +101,8 @@ impl Pipeline {
         }
     }
 
-    /// Looks what the running proxy really has. Somebody may have reloaded it, by files that
-    /// were not written yet, or changed its members: it is given them again.
+    /// Looks what the running proxy really has. Another process may have reloaded it before its
+    /// files had the newest members, or changed its members: it is given them again.
     pub async fn look_for_lost_members(&mut self) {
         if !self.ledger.in_sync() || self.members.is_empty() {
             return;

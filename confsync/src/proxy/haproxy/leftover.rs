@@ -56,6 +56,6 @@ pub(super) fn finish(masters: &[Master]) -> Vec<ProcessId> {
 }
 
 /// Whether all of them have taken the signal.
-pub(super) fn are_told(old: &[ProcessId]) -> bool {
+pub(super) fn are_stopping(old: &[ProcessId]) -> bool {
     old.iter().all(|process| has_taken_its_signals(*process))
 }

@@ -144,7 +144,7 @@ impl Haproxy {
     /// The admin socket of the worker that accepts connections.
     ///
     /// # Errors
-    /// What to do, when there is no such socket.
+    /// When there is no such socket, with what to add to the configuration.
     async fn runtime_socket(&self) -> Result<RuntimeSocket, RuntimeError> {
         let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).socket;
         let weak = match self.settings.socket.clone().map(|path| (path, true)).or_else(by_conf) {
@@ -165,7 +165,10 @@ impl Haproxy {
             return socket.ok_or_else(silent);
         }
         Err(RuntimeError::NeedsReload(match weak {
-            Some(path) => format!("HAProxy's socket {} has no `level admin`", path.display()),
+            Some(path) => format!(
+                "HAProxy's socket {} has no `level admin`; add it to that `stats socket` line",
+                path.display()
+            ),
             None => "HAProxy has no admin socket; add `stats socket /run/haproxy/admin.sock level \
                      admin` to its global section"
                 .to_owned(),
@@ -221,7 +224,7 @@ impl Haproxy {
         self.wait_until_served(child, until).await?;
         let old = leftover::finish(&left);
         let mut pace = PollInterval::new();
-        while !leftover::are_told(&old) && Instant::now() < until {
+        while !leftover::are_stopping(&old) && Instant::now() < until {
             pace.wait().await;
         }
         Ok((read == FilesRead::These).then_some(old))

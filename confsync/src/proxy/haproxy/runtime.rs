@@ -119,7 +119,7 @@ impl Runtime {
         let worker = self.worker().await.ok()?;
         for (name, backend) in &mut self.backends {
             if let Some(why) = backend.compare(&worker, &word(name).ok()?).await.ok()? {
-                return Some(format!("somebody changed its backend {name}: {why}"));
+                return Some(format!("another process changed its backend {name}: {why}"));
             }
         }
         None
@@ -128,7 +128,7 @@ impl Runtime {
     /// Whether another worker runs than the one that has confirmed.
     pub async fn other_worker(&self) -> Option<String> {
         let (confirmed, worker) = (self.confirmed?, self.worker().await.ok()?);
-        (worker.id != confirmed).then(|| "somebody reloaded it".into())
+        (worker.id != confirmed).then(|| "another process reloaded it".into())
     }
 
     /// Servers that left and may still have requests.

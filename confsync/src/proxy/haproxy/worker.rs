@@ -117,7 +117,7 @@ impl RuntimeWorker {
 fn refused(command: &RuntimeCommand, answer: &str) -> RuntimeError {
     let words: Vec<&str> = answer.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let answer: String = words.join("; ").chars().take(300).collect();
-    RuntimeError::NeedsReload(format!("HAProxy answers to `{command}`: {answer}"))
+    RuntimeError::NeedsReload(format!("HAProxy answers `{command}` with: {answer}"))
 }
 
 pub(super) fn word(text: &str) -> Result<Word, RuntimeError> {

@@ -7,7 +7,7 @@ use super::nginx_text::{BalancerFiles, BalancerSettings, http_level, upstream};
 use crate::install::Candidate;
 use crate::proxy::nginx::conf;
 use crate::proxy::pools::RenderedFile;
-use crate::template::{Piece, RenderedText, server_lines, upstream_block};
+use crate::template::{Piece, RenderedText, upstream_block};
 
 /// Writes files for one nginx.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl FileWriter {
             let bytes = file.text.write(|piece, out| match piece {
                 Piece::Upstream { service, more } if self.live.contains(service.upstream()) => {
                     let lines = match lines {
-                        MemberLines::Written => server_lines(service),
+                        MemberLines::Written => service.nginx_lines(),
                         MemberLines::LeftOut => String::new(),
                     };
                     out.extend_from_slice(once.take().unwrap_or_default().as_bytes());
@@ -46,7 +46,7 @@ impl FileWriter {
                     out.extend_from_slice(block.trim_end().as_bytes());
                 }
                 Piece::Upstream { service, more } => {
-                    let block = upstream_block(service.upstream(), &server_lines(service), more);
+                    let block = upstream_block(service.upstream(), &service.nginx_lines(), more);
                     out.extend_from_slice(block.as_bytes());
                 }
                 Piece::Text(_) | Piece::Servers(_) => {

@@ -1,5 +1,5 @@
-//! Whether nginx still has what was written last: somebody may have touched the files, or a
-//! worker may use others.
+//! Whether nginx still has what was written last: another process may have changed the files, or
+//! a worker may use others.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -31,7 +31,7 @@ impl LiveUpstreams {
         });
         if let Some(name) = changed {
             self.upstreams.remove(&name);
-            return ReadBack::Other(format!("somebody changed the table of {name}"));
+            return ReadBack::Other(format!("another process changed the table of {name}"));
         }
         self.ask_about_one().await
     }
