@@ -15,7 +15,7 @@
 use crate::config::confdir::LiveMembership;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::proxy::Proxy;
-use crate::proxy::haproxy::{self, DepartedServer, Runtime, RuntimeError};
+use crate::proxy::haproxy::{self, Runtime};
 use crate::proxy::membership::folder::WorkerUser;
 use crate::proxy::membership::nginx_lua::NginxLua;
 pub use crate::proxy::pools::{
@@ -189,7 +189,7 @@ impl Driver {
         match self {
             Self::Reload { .. } => Ok(()),
             Self::NginxLua { lua, .. } => lua.publish(pools).await,
-            Self::Haproxy(runtime) => runtime.publish(pools).await.map_err(PublishError::from),
+            Self::Haproxy(runtime) => runtime.publish(pools).await,
         }
     }
 
@@ -270,7 +270,7 @@ impl Driver {
         match self {
             Self::Reload { .. } => Ok(()),
             Self::NginxLua { lua, .. } => lua.confirm().await,
-            Self::Haproxy(runtime) => runtime.confirm().await.map_err(PublishError::from),
+            Self::Haproxy(runtime) => runtime.confirm().await,
         }
     }
 
@@ -280,7 +280,7 @@ impl Driver {
         match self {
             Self::Reload { .. } => Vec::new(),
             Self::NginxLua { lua, .. } => lua.departed(),
-            Self::Haproxy(runtime) => runtime.departed().into_iter().map(Into::into).collect(),
+            Self::Haproxy(runtime) => runtime.departed(),
         }
     }
 
@@ -289,7 +289,7 @@ impl Driver {
         match self {
             Self::Reload { .. } => None,
             Self::NginxLua { lua, .. } => lua.in_flight(departed),
-            Self::Haproxy(runtime) => runtime.in_flight(&departed.clone().into()).await,
+            Self::Haproxy(runtime) => runtime.in_flight(departed).await,
         }
     }
 
@@ -298,26 +298,5 @@ impl Driver {
         if let Self::NginxLua { lua, .. } = self {
             lua.count_again();
         }
-    }
-}
-
-impl From<RuntimeError> for PublishError {
-    fn from(error: RuntimeError) -> Self {
-        match error {
-            RuntimeError::Retry(why) => Self::Retry(why),
-            RuntimeError::NeedsReload(why) => Self::NeedsReload(why),
-        }
-    }
-}
-
-impl From<DepartedServer> for DepartedMember {
-    fn from(DepartedServer { backend, number }: DepartedServer) -> Self {
-        Self { pool: backend, slot: number }
-    }
-}
-
-impl From<DepartedMember> for DepartedServer {
-    fn from(DepartedMember { pool, slot }: DepartedMember) -> Self {
-        Self { backend: pool, number: slot }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use confsync::config::confdir;
 use confsync::proxy::command::Supervised;
-use confsync::proxy::haproxy::{Haproxy, Runtime, RuntimeError};
-use confsync::proxy::pools::Pools;
+use confsync::proxy::haproxy::{Haproxy, Runtime};
+use confsync::proxy::pools::{Pools, PublishError};
 use confsync::template::UpstreamMember;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -136,7 +136,7 @@ async fn servers_come_leave_and_are_counted(global: &str, more: &[&str]) {
     let first_members = Site::pools(&[(&one, 1)]);
     // A master that has just started may not answer yet.
     timeout(DEADLINE, async {
-        while let Err(RuntimeError::Retry(_)) = runtime.publish(&first_members).await {}
+        while let Err(PublishError::Retry(_)) = runtime.publish(&first_members).await {}
     })
     .await
     .unwrap();
@@ -185,7 +185,7 @@ async fn servers_come_leave_and_are_counted(global: &str, more: &[&str]) {
         }
     };
     timeout(DEADLINE, lost).await.unwrap();
-    assert!(matches!(runtime.confirm().await, Err(RuntimeError::Retry(_))));
+    assert!(matches!(runtime.confirm().await, Err(PublishError::Retry(_))));
     runtime.publish(&Site::pools(&[(&one, 256), (&two, 1)])).await.unwrap();
     runtime.confirm().await.unwrap();
     site.process.stop(Signal::TERM, DEADLINE).await.unwrap();
@@ -224,7 +224,7 @@ async fn what_others_did_to_a_server_is_found_by_the_next_change_of_it() {
     site.command(&format!("set server {server} state drain")).await;
     runtime.publish(&both(3)).await.unwrap();
     let why = runtime.confirm().await.unwrap_err();
-    assert!(matches!(&why, RuntimeError::Retry(why) if why.contains("not ready")), "{why:?}");
+    assert!(matches!(&why, PublishError::Retry(why) if why.contains("not ready")), "{why:?}");
     runtime.publish(&both(3)).await.unwrap();
     runtime.confirm().await.unwrap();
     assert_eq!(runtime.read_back().await, None);
@@ -236,18 +236,18 @@ async fn what_the_running_one_cannot_do_is_said() {
     let one = listener().await;
     let mut runtime = Runtime::new(site.haproxy.clone());
     let error = runtime.publish(&Site::pools(&[(&one, 1)])).await.unwrap_err();
-    let RuntimeError::NeedsReload(words) = &error else { panic!("{error:?}") };
+    let PublishError::NeedsReload(words) = &error else { panic!("{error:?}") };
     assert!(words.contains("'cookie' option is not accepted"), "{words}");
     let mut unknown = Site::pools(&[(&one, 1)]);
     let app = unknown.remove("app").unwrap();
     unknown.insert("other".into(), app);
     let error = runtime.publish(&unknown).await.unwrap_err();
-    assert!(matches!(&error, RuntimeError::NeedsReload(words) if words.contains("other")));
+    assert!(matches!(&error, PublishError::NeedsReload(words) if words.contains("other")));
 
     let mut site = site;
     site.process.stop(Signal::TERM, DEADLINE).await.unwrap();
     let site = Site::start("stats socket HERE level operator", "balance random", &[]).await;
     let error = Runtime::new(site.haproxy.clone()).publish(&unknown).await.unwrap_err();
-    let RuntimeError::NeedsReload(words) = &error else { panic!("{error:?}") };
+    let PublishError::NeedsReload(words) = &error else { panic!("{error:?}") };
     assert!(words.contains("has no `level admin`"), "{words}");
 }

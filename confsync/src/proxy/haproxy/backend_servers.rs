@@ -8,8 +8,9 @@ use super::departed::DepartedServers;
 use super::listing::Listing;
 use super::servers::{RunningServer, difference, free_name};
 use super::wanted::WantedServers;
-use super::worker::{RuntimeBackend, RuntimeError, RuntimeWorker, word};
+use super::worker::{RuntimeBackend, RuntimeWorker, word};
 use super::{conf, options};
+use crate::proxy::pools::PublishError;
 use crate::template::UpstreamMembers;
 
 /// With more changed members than this, all servers are listed instead of asking for each.
@@ -50,11 +51,11 @@ impl BackendServers {
         &mut self,
         to: RuntimeBackend<'_>,
         departed: &mut DepartedServers,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), PublishError> {
         let listed = self.listing.as_ref().is_some_and(|listing| listing.is_of(to.worker.id));
         match self.change_servers(to, departed).await {
             // Somebody else may have changed them since they were listed.
-            Err(RuntimeError::NeedsReload(_)) if listed => self.change_servers(to, departed).await,
+            Err(PublishError::NeedsReload(_)) if listed => self.change_servers(to, departed).await,
             done => done,
         }
     }
@@ -64,7 +65,7 @@ impl BackendServers {
         &mut self,
         to: RuntimeBackend<'_>,
         departed: &mut DepartedServers,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), PublishError> {
         let listed = self.listing.take().filter(|listing| listing.is_of(to.worker.id));
         let mut listing = match listed {
             Some(listing) => listing,
@@ -90,7 +91,7 @@ impl BackendServers {
         changed: &BTreeSet<String>,
         departed: &DepartedServers,
         listing: &mut Listing,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), PublishError> {
         let mut options = None;
         for name in changed {
             let Some((address, weight)) = self.wanted.get(name) else { continue };
@@ -122,7 +123,7 @@ impl BackendServers {
         changed: &BTreeSet<String>,
         departed: &mut DepartedServers,
         listing: &mut Listing,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), PublishError> {
         for name in changed {
             let is_unused =
                 |there: &&RunningServer| there.is_ours() && !departed.is_waited_for(to, there);
@@ -147,7 +148,7 @@ impl BackendServers {
         &mut self,
         worker: &RuntimeWorker,
         name: &Word,
-    ) -> Result<Option<String>, RuntimeError> {
+    ) -> Result<Option<String>, PublishError> {
         if self.is_as_listed(worker, name).await? {
             self.unconfirmed.clear();
             return Ok(None);
@@ -160,7 +161,7 @@ impl BackendServers {
         &self,
         worker: &RuntimeWorker,
         name: &Word,
-    ) -> Result<bool, RuntimeError> {
+    ) -> Result<bool, PublishError> {
         let listing = self.listing.as_ref().filter(|listing| listing.is_of(worker.id));
         let Some(listing) = listing.filter(|_| self.unconfirmed.len() <= ASKED_ONE_BY_ONE) else {
             return Ok(false);
@@ -184,7 +185,7 @@ impl BackendServers {
         &mut self,
         worker: &RuntimeWorker,
         name: &Word,
-    ) -> Result<Option<String>, RuntimeError> {
+    ) -> Result<Option<String>, PublishError> {
         self.listing = None;
         let running = worker.servers(name).await?;
         let differs = difference(&self.wanted.all(), &running);
@@ -197,7 +198,7 @@ impl BackendServers {
 }
 
 /// The keywords of a new server.
-fn server_options(of: RuntimeBackend<'_>) -> Result<Vec<Word>, RuntimeError> {
+fn server_options(of: RuntimeBackend<'_>) -> Result<Vec<Word>, PublishError> {
     let files = conf::files(&of.haproxy.settings.conf, &[]);
-    options::server_options(&files, of.name.as_str()).map_err(RuntimeError::NeedsReload)
+    options::server_options(&files, of.name.as_str()).map_err(PublishError::NeedsReload)
 }

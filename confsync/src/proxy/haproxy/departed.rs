@@ -4,17 +4,9 @@ use std::collections::BTreeMap;
 
 use super::command::{Admin, RuntimeCommand, ServerName};
 use super::servers::RunningServer;
-use super::worker::{RuntimeBackend, RuntimeError, word};
+use super::worker::{RuntimeBackend, word};
+use crate::proxy::pools::{DepartedMember, PublishError};
 use crate::proxy::process::ProcessId;
-
-/// A server that left and may still have requests.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DepartedServer {
-    /// Its backend.
-    pub backend: String,
-    /// A number of our own for each departure: HAProxy reuses its own.
-    pub number: u32,
-}
 
 /// Where one is found.
 #[derive(Debug, Clone)]
@@ -27,22 +19,23 @@ pub(super) struct Departed {
 /// All that are waited for.
 #[derive(Debug, Default)]
 pub(super) struct DepartedServers {
-    all: BTreeMap<DepartedServer, Departed>,
+    all: BTreeMap<DepartedMember, Departed>,
+    /// A number of our own for each departure: HAProxy reuses its own.
     next: u32,
 }
 
 impl DepartedServers {
     /// Which they are.
-    pub(super) fn list(&self) -> Vec<DepartedServer> {
+    pub(super) fn list(&self) -> Vec<DepartedMember> {
         self.all.keys().cloned().collect()
     }
 
-    pub(super) fn get(&self, member: &DepartedServer) -> Option<&Departed> {
+    pub(super) fn get(&self, member: &DepartedMember) -> Option<&Departed> {
         self.all.get(member)
     }
 
     /// It has no requests any more.
-    pub(super) fn remove(&mut self, member: &DepartedServer) {
+    pub(super) fn remove(&mut self, member: &DepartedMember) {
         self.all.remove(member);
     }
 
@@ -60,11 +53,11 @@ impl DepartedServers {
         &mut self,
         of: RuntimeBackend<'_>,
         there: &RunningServer,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), PublishError> {
         let server = ServerName { backend: of.name.clone(), name: word(&there.name)? };
         of.worker.send(&RuntimeCommand::Set(server.clone(), Admin::Maintenance)).await?;
         self.next = self.next.wrapping_add(1);
-        let member = DepartedServer { backend: of.name.as_str().to_owned(), number: self.next };
+        let member = DepartedMember { pool: of.name.as_str().to_owned(), slot: self.next };
         self.all.insert(member, Departed { server, id: there.id, worker: of.worker.id });
         Ok(())
     }

@@ -43,15 +43,15 @@ pub use arrange::arrange;
 use master::works;
 pub use master::{HaproxyMasterError, Master};
 use reload::HaproxyReloadError;
-pub use runtime::{DepartedServer, Runtime};
+pub use runtime::Runtime;
 pub use servers::{ServersByName, member};
 use socket::RuntimeSocket;
 pub use statistics::traffic;
-pub use worker::RuntimeError;
 
 use crate::config::confdir;
 use crate::install::Digest;
 use crate::proxy::child::{Child, ChildState, FilesRead};
+use crate::proxy::pools::PublishError;
 use crate::proxy::process::{PollInterval, ProcessId};
 use crate::proxy::{NotLoaded, Old, ProvenLoad};
 
@@ -145,7 +145,7 @@ impl Haproxy {
     ///
     /// # Errors
     /// When there is no such socket, with what to add to the configuration.
-    async fn runtime_socket(&self) -> Result<RuntimeSocket, RuntimeError> {
+    async fn runtime_socket(&self) -> Result<RuntimeSocket, PublishError> {
         let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).socket;
         let weak = match self.settings.socket.clone().map(|path| (path, true)).or_else(by_conf) {
             Some((path, true)) => return Ok(RuntimeSocket::at(&path)),
@@ -161,10 +161,10 @@ impl Haproxy {
                 processes.workers.first().map(|worker| socket.of_worker(*worker))
             });
             let silent =
-                || RuntimeError::Retry("HAProxy's master does not name its workers".into());
+                || PublishError::Retry("HAProxy's master does not name its workers".into());
             return socket.ok_or_else(silent);
         }
-        Err(RuntimeError::NeedsReload(match weak {
+        Err(PublishError::NeedsReload(match weak {
             Some(path) => format!(
                 "HAProxy's socket {} has no `level admin`; add it to that `stats socket` line",
                 path.display()

@@ -16,11 +16,10 @@ use std::collections::BTreeMap;
 use super::Haproxy;
 use super::backend_servers::BackendServers;
 use super::command::{RuntimeCommand, ServerName};
-pub use super::departed::DepartedServer;
 use super::departed::DepartedServers;
 use super::servers::in_flight;
-use super::worker::{RuntimeBackend, RuntimeError, RuntimeWorker, word};
-use crate::proxy::pools::Pools;
+use super::worker::{RuntimeBackend, RuntimeWorker, word};
+use crate::proxy::pools::{DepartedMember, Pools, PublishError};
 use crate::proxy::process::{ProcessId, is_alive};
 
 /// The runtime API of one HAProxy.
@@ -75,8 +74,8 @@ impl Runtime {
     /// Makes these the members of the running worker.
     ///
     /// # Errors
-    /// [`RuntimeError`].
-    pub async fn publish(&mut self, pools: &Pools) -> Result<(), RuntimeError> {
+    /// [`PublishError`].
+    pub async fn publish(&mut self, pools: &Pools) -> Result<(), PublishError> {
         self.want(pools);
         let worker = self.worker().await?;
         for (name, backend) in &mut self.backends {
@@ -89,15 +88,15 @@ impl Runtime {
     /// Asks the worker for its servers, which must be those that were published.
     ///
     /// # Errors
-    /// [`RuntimeError`].
-    pub async fn confirm(&mut self) -> Result<(), RuntimeError> {
+    /// [`PublishError`].
+    pub async fn confirm(&mut self) -> Result<(), PublishError> {
         if self.backends.is_empty() {
             return Ok(());
         }
         let worker = self.worker().await?;
         for (name, backend) in &mut self.backends {
             if let Some(why) = backend.confirm(&worker, &word(name)?).await? {
-                return Err(RuntimeError::Retry(format!("backend {name} of HAProxy: {why}")));
+                return Err(PublishError::Retry(format!("backend {name} of HAProxy: {why}")));
             }
         }
         let again = self.worker().await?;
@@ -106,7 +105,7 @@ impl Runtime {
                 self.confirmed = Some(worker.id);
                 Ok(())
             }
-            false => Err(RuntimeError::Retry("HAProxy was reloaded meanwhile".into())),
+            false => Err(PublishError::Retry("HAProxy was reloaded meanwhile".into())),
         }
     }
 
@@ -133,7 +132,7 @@ impl Runtime {
 
     /// Servers that left and may still have requests.
     #[must_use]
-    pub fn departed(&self) -> Vec<DepartedServer> {
+    pub fn departed(&self) -> Vec<DepartedMember> {
         self.departed.list()
     }
 
@@ -141,7 +140,7 @@ impl Runtime {
     /// connection to it any more; that attempt also waits until no thread is about to use it.
     ///
     /// `None` where HAProxy does not report that.
-    pub async fn in_flight(&mut self, member: &DepartedServer) -> Option<u64> {
+    pub async fn in_flight(&mut self, member: &DepartedMember) -> Option<u64> {
         let Some(gone) = self.departed.get(member).cloned() else { return Some(0) };
         let worker = self.worker().await.ok();
         let Some(worker) = worker.filter(|worker| worker.id == gone.worker) else {
@@ -172,15 +171,14 @@ impl Runtime {
     }
 
     /// The worker that accepts connections now.
-    async fn worker(&self) -> Result<RuntimeWorker, RuntimeError> {
+    async fn worker(&self) -> Result<RuntimeWorker, PublishError> {
         let socket = self.haproxy.runtime_socket().await?;
-        let answer = socket.ask(&RuntimeCommand::Info).await;
-        let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
+        let answer = socket.ask(&RuntimeCommand::Info).await?;
         let info = super::answers::Info::read(&answer).filter(|info| !info.stopping);
         let id = info.and_then(|info| ProcessId::of(info.pid));
         match id {
             Some(id) => Ok(RuntimeWorker { socket, id }),
-            None => Err(RuntimeError::Retry("another process is reloading HAProxy".into())),
+            None => Err(PublishError::Retry("another process is reloading HAProxy".into())),
         }
     }
 

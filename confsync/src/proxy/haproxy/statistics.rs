@@ -2,20 +2,16 @@
 
 use std::net::SocketAddr;
 
+use super::Haproxy;
 use super::command::RuntimeCommand;
 use super::servers::{RunningServer, member, member_of};
-use super::{Haproxy, RuntimeError};
 use crate::proxy::pools::MemberTraffic;
 
-/// The servers that we write, of all backends, and those that left and still have requests.
-///
-/// # Errors
-/// When HAProxy does not answer.
-pub async fn traffic(haproxy: &Haproxy) -> Result<Vec<MemberTraffic>, RuntimeError> {
-    let socket = haproxy.runtime_socket().await?;
-    let answer = socket.ask(&RuntimeCommand::AllCounters).await;
-    let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
-    read(&answer).ok_or_else(|| RuntimeError::Retry("`show stat` is not understood".into()))
+/// The servers that we write, of all backends, and those that left and still have requests; `None`
+/// where HAProxy does not answer.
+pub async fn traffic(haproxy: &Haproxy) -> Option<Vec<MemberTraffic>> {
+    let socket = haproxy.runtime_socket().await.ok()?;
+    read(&socket.ask(&RuntimeCommand::AllCounters).await.ok()?)
 }
 
 /// Reads `show stat`; `None` if it is something else. The columns are found by their names.

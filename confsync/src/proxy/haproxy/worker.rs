@@ -5,18 +5,10 @@ use std::net::SocketAddr;
 use super::Haproxy;
 use super::command::{Admin, RuntimeCommand, ServerName, Word};
 use super::servers::{RunningServer, servers};
-use super::socket::RuntimeSocket;
+use super::socket::{RuntimeSocket, SocketError};
 use super::statistics::shows;
+use crate::proxy::pools::PublishError;
 use crate::proxy::process::ProcessId;
-
-/// Why the running HAProxy may not have the servers that are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuntimeError {
-    /// Worth another try.
-    Retry(String),
-    /// It needs a reload.
-    NeedsReload(String),
-}
 
 /// A worker that answers commands.
 pub(super) struct RuntimeWorker {
@@ -34,16 +26,14 @@ pub(super) struct RuntimeBackend<'a> {
 }
 
 impl RuntimeWorker {
-    pub(super) async fn servers(&self, backend: &Word) -> Result<Vec<RunningServer>, RuntimeError> {
+    pub(super) async fn servers(&self, backend: &Word) -> Result<Vec<RunningServer>, PublishError> {
         let command = RuntimeCommand::Servers(backend.clone());
-        let answer = self.socket.ask(&command).await;
-        let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
+        let answer = self.socket.ask(&command).await?;
         servers(&answer).ok_or_else(|| refused(&command, &answer))
     }
 
-    pub(super) async fn send(&self, command: &RuntimeCommand) -> Result<(), RuntimeError> {
-        let answer = self.socket.ask(command).await;
-        let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
+    pub(super) async fn send(&self, command: &RuntimeCommand) -> Result<(), PublishError> {
+        let answer = self.socket.ask(command).await?;
         if command.is_done(&answer) { Ok(()) } else { Err(refused(command, &answer)) }
     }
 
@@ -53,7 +43,7 @@ impl RuntimeWorker {
         backend: &Word,
         there: &RunningServer,
         weight: u16,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), PublishError> {
         let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
         if there.weight != weight {
             self.send(&RuntimeCommand::Weight(server.clone(), weight)).await?;
@@ -70,7 +60,7 @@ impl RuntimeWorker {
         &self,
         backend: &Word,
         there: &RunningServer,
-    ) -> Result<bool, RuntimeError> {
+    ) -> Result<bool, PublishError> {
         let server = ServerName { backend: backend.clone(), name: word(&there.name)? };
         let command = RuntimeCommand::Delete(server);
         let answer = self.socket.ask(&command).await;
@@ -83,10 +73,9 @@ impl RuntimeWorker {
         &self,
         backend: &Word,
         there: &RunningServer,
-    ) -> Result<bool, RuntimeError> {
+    ) -> Result<bool, PublishError> {
         let command = RuntimeCommand::Counters(backend.clone(), there.id);
-        let answer = self.socket.ask(&command).await;
-        let answer = answer.map_err(|error| RuntimeError::Retry(error.to_string()))?;
+        let answer = self.socket.ask(&command).await?;
         Ok(shows(&answer, there))
     }
 
@@ -97,7 +86,7 @@ impl RuntimeWorker {
         id: u32,
         weight: u16,
         options: &[Word],
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), PublishError> {
         let has = |word: &str| options.iter().any(|option| option.as_str() == word);
         let (check, agent) = (has("check"), has("agent-check"));
         let options = options.to_vec();
@@ -113,14 +102,20 @@ impl RuntimeWorker {
     }
 }
 
-/// A change that the running HAProxy refuses needs a reload.
-fn refused(command: &RuntimeCommand, answer: &str) -> RuntimeError {
-    let words: Vec<&str> = answer.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let answer: String = words.join("; ").chars().take(300).collect();
-    RuntimeError::NeedsReload(format!("HAProxy answers `{command}` with: {answer}"))
+impl From<SocketError> for PublishError {
+    fn from(error: SocketError) -> Self {
+        Self::Retry(error.to_string())
+    }
 }
 
-pub(super) fn word(text: &str) -> Result<Word, RuntimeError> {
-    let refuse = || RuntimeError::NeedsReload(format!("`{text}` cannot be sent to HAProxy"));
+/// A change that the running HAProxy refuses needs a reload.
+fn refused(command: &RuntimeCommand, answer: &str) -> PublishError {
+    let words: Vec<&str> = answer.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let answer: String = words.join("; ").chars().take(300).collect();
+    PublishError::NeedsReload(format!("HAProxy answers `{command}` with: {answer}"))
+}
+
+pub(super) fn word(text: &str) -> Result<Word, PublishError> {
+    let refuse = || PublishError::NeedsReload(format!("`{text}` cannot be sent to HAProxy"));
     Word::new(text).ok_or_else(refuse)
 }

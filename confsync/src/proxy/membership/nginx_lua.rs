@@ -136,7 +136,7 @@ impl NginxLua {
     /// When a table cannot be written.
     pub async fn publish(&mut self, pools: &Pools) -> Result<(), PublishError> {
         for (name, members) in pools {
-            self.upstreams.set(name, members).await.map_err(publish_error)?;
+            self.upstreams.set(name, members).await?;
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl NginxLua {
     /// # Errors
     /// When none answers, or one uses something else.
     pub async fn confirm(&mut self) -> Result<(), PublishError> {
-        self.upstreams.confirm().await.map_err(publish_error)?;
+        self.upstreams.confirm().await?;
         self.is_proven = true;
         Ok(())
     }
@@ -220,12 +220,14 @@ impl NginxLua {
     }
 }
 
-fn publish_error(error: MembershipError) -> PublishError {
-    match error {
-        MembershipError::OtherTable { .. } | MembershipError::NewTable { .. } => {
-            PublishError::NeedsReload(error.to_string())
+impl From<MembershipError> for PublishError {
+    fn from(error: MembershipError) -> Self {
+        match error {
+            MembershipError::OtherTable { .. } | MembershipError::NewTable { .. } => {
+                Self::NeedsReload(error.to_string())
+            }
+            _ => Self::Retry(error.to_string()),
         }
-        _ => PublishError::Retry(error.to_string()),
     }
 }
 
