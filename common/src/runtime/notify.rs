@@ -1,5 +1,6 @@
 //! Messages to the service manager (`sd_notify(3)`); none when there is none.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -72,6 +73,17 @@ impl ServiceManager {
         }
         let micros: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
         (micros > 0).then(|| Duration::from_micros(micros) / 2)
+    }
+
+    /// Sends WATCHDOG=1 as often as it is to be sent, and never ends: for a time in which only
+    /// waits happen, each with a bound of its own.
+    pub async fn signs_of_life(&self) -> Infallible {
+        let Some(interval) = self.watchdog_interval() else { return std::future::pending().await };
+        let mut beat = tokio::time::interval(interval);
+        loop {
+            beat.tick().await;
+            self.watchdog();
+        }
     }
 }
 

@@ -116,7 +116,7 @@ async fn reach_etcd(
 ) -> Option<Etcd> {
     tokio::select! {
         store = wait_for_etcd(connection, manager, &signals.drain, liveness) => store,
-        () = signs_of_life(manager) => None,
+        never = manager.signs_of_life() => match never {},
     }
 }
 
@@ -153,16 +153,6 @@ async fn ready_within(within: Duration, manager: ServiceManager, stop: Cancellat
         let waited = format_span(within);
         tracing::warn!(%waited, "not registered yet; reporting READY to the service manager anyway");
         manager.ready();
-    }
-}
-
-/// Sends WATCHDOG=1. Never ends.
-async fn signs_of_life(manager: &ServiceManager) {
-    let Some(interval) = manager.watchdog_interval() else { return std::future::pending().await };
-    let mut beat = tokio::time::interval(interval);
-    loop {
-        beat.tick().await;
-        manager.watchdog();
     }
 }
 

@@ -60,15 +60,9 @@ impl<S: Store> Departure<S> {
     /// Leaves in order. Each step is bounded, so the service manager gets its signs of life.
     pub(super) async fn leave(self, reason: EndReason) -> Exit {
         let manager = self.manager.clone();
-        let leaving = self.leave_in_order(reason);
-        let Some(interval) = manager.watchdog_interval() else { return leaving.await };
-        tokio::pin!(leaving);
-        let mut beat = tokio::time::interval(interval);
-        loop {
-            tokio::select! {
-                exit = &mut leaving => return exit,
-                _ = beat.tick() => manager.watchdog(),
-            }
+        tokio::select! {
+            exit = self.leave_in_order(reason) => exit,
+            never = manager.signs_of_life() => match never {},
         }
     }
 
