@@ -173,8 +173,7 @@ impl Pipeline {
         } else {
             tracing::error!(
                 set = self.name,
-                "{why}; the previous files are back in place, and it is not proven that they are \
-                 loaded: trying again"
+                "{why}; the previous files are back, but not proven to be loaded: trying again"
             );
         }
     }
