@@ -4,6 +4,9 @@
 
 use std::net::IpAddr;
 
+use hyper::Request;
+use hyper::header::HOST;
+
 use crate::runtime::hostname;
 
 /// Domains that nobody can register.
@@ -18,6 +21,15 @@ impl AllowedHosts {
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().chain([hostname()]).map(|name| plain(&name)).collect())
+    }
+
+    /// Whether a request calls us by names that are ours alone: in each `Host` header, and in a target
+    /// that is a whole URI, which counts instead of the header (RFC 9112, 3.2.2).
+    #[must_use]
+    pub fn allow_request<B>(&self, request: &Request<B>) -> bool {
+        let headers = request.headers().get_all(HOST).iter().map(|host| host.to_str().ok());
+        let target = request.uri().authority().map(|authority| Some(authority.as_str()));
+        headers.chain(target).all(|name| name.is_some_and(|name| self.allow(name)))
     }
 
     /// Whether a `Host` header calls us by an address or by a name that is ours. A name
@@ -55,6 +67,25 @@ fn plain(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_of_a_request_must_be_ours() {
+        let hosts = AllowedHosts::new([]);
+        let allows = |target: &str, names: &[&str]| {
+            let mut request = Request::builder().uri(target);
+            for name in names {
+                request = request.header(HOST, *name);
+            }
+            hosts.allow_request(&request.body(()).unwrap())
+        };
+        assert!(allows("/", &[]));
+        assert!(allows("/", &["localhost:9180"]));
+        assert!(allows("http://127.0.0.1:9180/", &["localhost"]));
+        assert!(!allows("/", &["attacker.example"]));
+        assert!(!allows("/", &["localhost", "attacker.example"]));
+        assert!(!allows("http://attacker.example/", &["localhost"]));
+        assert!(!allows("http://localhost@attacker.example/", &["localhost"]));
+    }
 
     #[test]
     fn a_name_that_somebody_outside_can_own_is_not_ours() {

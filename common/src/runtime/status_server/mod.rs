@@ -25,7 +25,7 @@ use std::time::Duration;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, HOST, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -267,8 +267,7 @@ impl Served {
             _ => return plain(405, TEXT, ONLY_READ),
         }
         let always = ["/healthz", "/readyz"].contains(&request.uri().path());
-        let host = request.headers().get(HOST).map_or(Some(""), |host| host.to_str().ok());
-        if by_name && !always && !host.is_some_and(|host| self.hosts.allow(host)) {
+        if by_name && !always && !self.hosts.allow_request(request) {
             return plain(
                 421,
                 TEXT,
