@@ -15,7 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::registrar::{RequestCounts, RequestsByEndpoint};
-use crate::tls::CertificateExpiry;
+use crate::tls::{CertificateExpiry, Validity};
 
 /// A gauge of any number.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
@@ -65,7 +65,11 @@ pub fn metrics(
 
 /// Infinite without a certificate.
 fn register_certificate(registry: &mut Registry, expiry: &CertificateExpiry) {
-    let left = expiry.borrow().map_or(f64::INFINITY, |until| {
+    let validity = *expiry.borrow();
+    let lifetime = validity.map_or(f64::INFINITY, |validity| validity.lifetime().as_secs_f64());
+    let help = "How long the client certificate for etcd is valid in all";
+    registry.register_with_unit("certificate_lifetime", help, Unit::Seconds, number(lifetime));
+    let left = validity.map_or(f64::INFINITY, |Validity { until, .. }| {
         let now = SystemTime::now();
         let ago = || now.duration_since(until).unwrap_or_default().as_secs_f64();
         until.duration_since(now).map_or_else(|_| -ago(), |left| left.as_secs_f64())

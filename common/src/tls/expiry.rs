@@ -19,13 +19,23 @@ const REMIND: Duration = Duration::from_secs(24 * 3600);
 
 /// The time in which a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Validity {
-    from: SystemTime,
-    until: SystemTime,
+pub struct Validity {
+    /// Its begin.
+    pub from: SystemTime,
+    /// Its end.
+    pub until: SystemTime,
 }
 
-/// When our certificate expires, always the newest; `None` without one that can be read.
-pub type CertificateExpiry = watch::Receiver<Option<SystemTime>>;
+impl Validity {
+    /// From its begin to its end.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.until.duration_since(self.from).unwrap_or_default()
+    }
+}
+
+/// When our own certificate is valid, always the newest; `None` without one that can be read.
+pub type CertificateExpiry = watch::Receiver<Option<Validity>>;
 
 /// Follows the certificate in `files` until `shutdown`, and warns when a tenth of its lifetime
 /// is left.
@@ -40,17 +50,14 @@ pub fn follow_expiry(files: &TlsFiles, shutdown: CancellationToken) -> Certifica
     receiver
 }
 
-async fn follow(file: PathBuf, sender: watch::Sender<Option<SystemTime>>) {
+async fn follow(file: PathBuf, sender: watch::Sender<Option<Validity>>) {
     let source = FromFiles::new(vec![file.clone()], &["certificate"], validity_of_file);
     let mut ticks = tokio::time::interval(INTERVAL);
     let mut warned: Option<SystemTime> = None;
     loop {
         ticks.tick().await;
         let validity = source.current().ok().map(|validity| *validity);
-        sender.send_if_modified(|until| {
-            let new = validity.map(|validity| validity.until);
-            std::mem::replace(until, new) != new
-        });
+        sender.send_if_modified(|known| std::mem::replace(known, validity) != validity);
         let now = SystemTime::now();
         let quiet = warned.is_some_and(|at| now.duration_since(at).is_ok_and(|ago| ago < REMIND));
         match validity.and_then(|validity| warning(validity, now, &file)) {
@@ -70,9 +77,8 @@ fn warning(validity: Validity, now: SystemTime, file: &Path) -> Option<String> {
     let Ok(left) = validity.until.duration_since(now) else {
         return Some(format!("the client certificate {file} has expired; put a new one there"));
     };
-    let lifetime = validity.until.duration_since(validity.from).unwrap_or_default();
     let left = Duration::from_secs(left.as_secs());
-    (left < lifetime / 10).then(|| {
+    (left < validity.lifetime() / 10).then(|| {
         format!(
             "the client certificate {file} expires in {}; put a new one there",
             format_span(left)

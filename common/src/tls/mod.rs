@@ -12,7 +12,7 @@ mod identity;
 mod limits;
 mod roots;
 
-pub use expiry::{CertificateExpiry, follow_expiry};
+pub use expiry::{CertificateExpiry, Validity, follow_expiry};
 pub use from_files::FromFiles;
 pub use identity::ClientIdentity;
 pub use limits::{tls_limit, without_numbers};
