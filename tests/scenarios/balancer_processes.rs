@@ -114,6 +114,12 @@ async fn nginx_that_was_killed_starts_again_with_its_members() {
     let Some((scene, nginx)) = Scene::start(&Conf::default()).await else { return };
     let backend = Backend::start(&scene.lab, "app").await;
     scene.join(&backend);
+    // One that is started only now would keep the port.
+    eventually("both workers", || async {
+        let workers = scene.nginx.workers();
+        check(workers.len() == 2, || format!("{workers:?}"))
+    })
+    .await;
     let workers = scene.nginx.workers();
     nginx.kill().await;
     workers.iter().for_each(|worker| kill(worker.pid));
