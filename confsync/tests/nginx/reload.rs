@@ -11,6 +11,7 @@ use confsync::proxy::nginx::{
 };
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::bench::{Bench, DEADLINE, free_port, get, version};
 
@@ -184,8 +185,14 @@ async fn no_signal_goes_to_a_stranger() {
     let mut stranger = Supervised::start(&["sleep".into(), "60".into()]).unwrap();
     let pid = stranger.pid().unwrap();
     fs::write(&file, format!("{}\n", pid.as_raw_nonzero())).unwrap();
-    let error = master().to_string();
-    assert!(error.contains("`sleep 60`, not an nginx master"), "{error}");
+    // Between its fork and its exec it has no command line.
+    timeout(DEADLINE, async {
+        while !master().to_string().contains("`sleep 60`, not an nginx master") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("{}", master()));
     stranger.stop(Signal::TERM, DEADLINE).await.unwrap();
     assert!(matches!(master(), NginxMasterError::NotRunning(_)));
 }
