@@ -8,7 +8,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::eventually::{check, patience, within};
 use crate::http;
@@ -237,15 +237,30 @@ impl Etcd {
         self.up().await;
     }
 
-    /// SIGSTOP: connections stay open and nothing is answered.
+    /// SIGSTOP: connections stay open and nothing is answered from now on.
     pub fn freeze(&self) {
-        self.running().signal(Signal::STOP);
+        let etcd = self.running();
+        etcd.signal(Signal::STOP);
+        // Its threads stop one by one.
+        let late = Instant::now() + STOP;
+        while !is_stopped(etcd.pid()) {
+            assert!(Instant::now() < late, "etcd does not stop");
+            std::thread::yield_now();
+        }
     }
 
     /// SIGCONT.
     pub fn thaw(&self) {
         self.running().signal(Signal::CONT);
     }
+}
+
+/// Whether no thread of a process runs.
+fn is_stopped(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut stats =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
 }
 
 #[track_caller]
