@@ -107,6 +107,27 @@ async fn settings_change_while_the_last_backends_are_kept() {
     setup.is("live", &format!("{one} -")).await;
 }
 
+/// Values below the services' folder in a form that only the template knows: each change of theirs
+/// is rendered, by a single run too. That no backend can be read from them is no loss of backends.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_only_the_template_knows_are_rendered_at_each_change() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    let template = "{{range gets \"/services/apache/*\"}}{{(json .Value).at}} {{end}}";
+    setup.confdir.template("app.tmpl", template);
+    setup.resource("app", &(setup.reload() + "keys = [\"/services/apache\"]\n"));
+    setup.ctl().put("/services/apache/1", "{\"at\":\"a\"}").await;
+    let confsync = setup.confsync(&lab).start();
+    setup.is("live", "a ").await;
+    setup.ctl().put("/services/apache/2", "{\"at\":\"b\"}").await;
+    setup.is("live", "a b ").await;
+    confsync.stop().await;
+    setup.ctl().put("/services/apache/2", "{\"at\":\"c\"}").await;
+    let once = setup.confsync(&lab).arg("--once").run().await;
+    assert_eq!(once.exit, Exit::Code(0), "{}", once.log);
+    setup.is("live", "a c ").await;
+}
+
 /// `keys = ["/"]` reads everything but what we write ourselves: an acknowledgement of an
 /// acknowledgement would never end.
 #[tokio::test(flavor = "multi_thread")]

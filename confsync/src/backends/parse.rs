@@ -58,10 +58,12 @@ pub struct ParsedKeys {
 }
 
 impl ParsedKeys {
-    /// How many backends there are.
+    /// How many backends there are for a template: also those whose values are in a form that only
+    /// the template knows. Without them a folder of such values would count as emptied.
     #[must_use]
     pub fn backend_count(&self) -> usize {
-        self.backends.len() + self.unrecorded_backends
+        let shown = self.rejected.keys().filter(|key| self.entries.contains_key(*key));
+        self.backends.len() + self.unrecorded_backends + shown.count()
     }
 
     fn put(&mut self, key: &Arc<str>, read: ReadEntry) {
