@@ -152,7 +152,7 @@ pub struct Acceptance {
 
 /// Whether a key and its value are the bookkeeping of a load balancer, wherever it keeps that: a
 /// member key, or an acknowledgement. Two that read the whole store, each with a `--bookkeeping`
-/// of its own, would otherwise acknowledge each other's acknowledgements for ever.
+/// of its own, would otherwise acknowledge each other's acknowledgements forever.
 #[must_use]
 pub fn is_bookkeeping(key: &str, value: &[u8]) -> bool {
     match folder_of(key) {

@@ -128,6 +128,24 @@ async fn values_that_only_the_template_knows_are_rendered_at_each_change() {
     setup.is("live", "a c ").await;
 }
 
+/// One such value beside backends does not make up for the loss of all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_no_backend_does_not_stand_for_the_last_one() {
+    let lab = Lab::new();
+    let setup = Setup::start(&lab).await;
+    let template = "{{range gets \"/services/apache/*\"}}{{.Value}} {{end}}";
+    setup.confdir.template("app.tmpl", template);
+    setup.resource("app", &(setup.reload() + "keys = [\"/services/apache\"]\n"));
+    setup.put(1).await;
+    setup.ctl().put("/services/apache/readme", "hello").await;
+    let confsync = setup.confsync(&lab).start();
+    let both = format!("{} hello ", address(1));
+    setup.is("live", &both).await;
+    setup.ctl().del("/services/apache/1").await;
+    confsync.logged("on_empty = \"keep\"").await;
+    setup.is("live", &both).await;
+}
+
 /// `keys = ["/"]` reads everything but what we write ourselves: an acknowledgement of an
 /// acknowledgement would never end.
 #[tokio::test(flavor = "multi_thread")]

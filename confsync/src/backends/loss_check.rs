@@ -66,7 +66,7 @@ impl<S: Store> LossCheck<'_, S> {
     /// Verifies the losses of `seen`, and adds the retained backends to it.
     pub async fn look(&self, known: &mut KnownBackends, seen: &mut ParsedKeys) -> LossOutcome {
         let losses = known.unverified_losses(self.policy, seen, self.regressed);
-        if losses.is_none() && self.too_few(known, seen.backend_count()).is_none() {
+        if losses.is_none() && self.too_few(known, seen).is_none() {
             return LossOutcome::default();
         }
         let statements = self.read_statements().await;
@@ -81,14 +81,18 @@ impl<S: Store> LossCheck<'_, S> {
             Some(losses) => self.verify(known, seen, &losses).await,
             None => BTreeSet::new(),
         };
-        let too_few = self.too_few(known, seen.backend_count());
+        let too_few = self.too_few(known, seen);
         let retained = if too_few.is_some() { known.retain_all_lost(seen) } else { retained };
         LossOutcome { retained, too_few }
     }
 
-    /// Why `count` backends are too few to be rendered, if they are.
-    fn too_few(&self, known: &mut KnownBackends, count: usize) -> Option<String> {
+    /// Why the backends of `seen` are too few to be rendered, if they are.
+    fn too_few(&self, known: &mut KnownBackends, seen: &ParsedKeys) -> Option<String> {
         let had = !known.backends().is_empty();
+        // A folder of foreign values is not empty; but beside backends that were there, one such
+        // value does not make up for the loss of them.
+        let foreign = if had { 0 } else { seen.foreign_count() };
+        let count = seen.backend_count() + foreign;
         // Without a file in place there is nothing to keep.
         let may_keep = self.in_place && (had || count > 0 || self.is_about_backends);
         match self.policy.weigh(count, self.regressed && self.may_wait) {

@@ -58,12 +58,17 @@ pub struct ParsedKeys {
 }
 
 impl ParsedKeys {
-    /// How many backends there are for a template: also those whose values are in a form that only
-    /// the template knows. Without them a folder of such values would count as emptied.
+    /// How many backends there are.
     #[must_use]
     pub fn backend_count(&self) -> usize {
-        let shown = self.rejected.keys().filter(|key| self.entries.contains_key(*key));
-        self.backends.len() + self.unrecorded_backends + shown.count()
+        self.backends.len() + self.unrecorded_backends
+    }
+
+    /// How many values are in the place of a backend's, in a form that only the template knows: no
+    /// backend can be read from them, and the template sees them as they are.
+    #[must_use]
+    pub fn foreign_count(&self) -> usize {
+        self.rejected.keys().filter(|key| self.entries.contains_key(*key)).count()
     }
 
     fn put(&mut self, key: &Arc<str>, read: ReadEntry) {

@@ -94,7 +94,7 @@ impl Startup {
     }
 }
 
-/// So that a boot does not wait for ever: sends READY=1 after `within`, even if nothing is proven
+/// So that a boot does not wait forever: sends READY=1 after `within`, even if nothing is proven
 /// to be active yet. `/readyz` keeps reporting that.
 async fn end_start(manager: ServiceManager, within: Duration, ready: Gate) {
     if within.is_zero() {

@@ -99,7 +99,7 @@ fn exit_of_failure(
     }
     if is_in_place && was_in_place && only_commands(set) {
         // A script that starts the proxy after this has succeeded, in a loop as confd's users have
-        // it, would wait for ever: until then its reload_cmd fails. The run that wrote the file has
+        // it, would wait forever: until then its reload_cmd fails. The run that wrote the file has
         // failed; the reload stays pending.
         tracing::warn!(set = set.name, "in place since an earlier run, though {why}");
         return Exit::Done;
@@ -137,7 +137,7 @@ async fn locks_or_in_sync(
     }
 }
 
-/// Performs the step that is due. What delays one is waited for, though not for ever.
+/// Performs the step that is due. What delays one is waited for, though not forever.
 async fn step(pipeline: &mut Pipeline) -> StepOutcome {
     let until = Instant::now() + DELAYED;
     loop {

@@ -178,7 +178,7 @@ impl FuzzCase {
         // To the fork what `gets` has not found is nil, and what `reverse` returns is not.
         let asks_for_nil = says("eq") || says("ne") || says("#");
         let nil_in_the_fork = fork && asks_for_nil && (says("gets") || says("reverse"));
-        // What takes confd for ever, or all memory.
+        // What takes confd forever, or all memory.
         let endless = says("9223") && ["seq", "range", "repeat", "indent"].into_iter().any(says);
         endless || lists_the_top || changes_its_argument || of_the_fork || nil_in_the_fork
     }
