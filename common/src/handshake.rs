@@ -76,9 +76,17 @@ pub struct Ack {
     /// Why the newest files are not active yet; loading them is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// How many keys it leaves out because of their values; the others are applied.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rejected_values: usize,
     /// Who changes backends in the proxy; not in those of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<DriverInUse>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Who changes backends in the proxy.

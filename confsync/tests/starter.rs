@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use confsync::proxy::nginx;
 use confsync::template::{Engine, Input, NamedBackend, Template, TemplateSources, starter};
 
 fn input() -> Input {
@@ -84,6 +85,16 @@ fn nginx_takes(rendered: &str) -> bool {
     let nginx =
         std::process::Command::new("nginx").args(["-t", "-c", &path("nginx.conf")]).output();
     nginx.unwrap().status.success()
+}
+
+#[tokio::test]
+async fn the_starter_has_the_directive_that_a_newer_nginx_knows() {
+    let newer = starter::for_newer_nginx(starter::NGINX_HBS);
+    let lines = |text: &str| text.lines().filter(|l| l.contains("min_timeout 2s")).count();
+    assert_eq!((lines(starter::NGINX_HBS), lines(&newer)), (1, 1));
+    assert!(newer.contains(&format!("\n    {}\n", starter::KEEPALIVE_DIRECTIVE)), "{newer}");
+    let known = nginx::knows(Path::new("nginx"), starter::KEEPALIVE_DIRECTIVE).await.unwrap();
+    assert_eq!(nginx_takes(&render("nginx.hbs", &newer, &input())), known);
 }
 
 #[test]

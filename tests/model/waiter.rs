@@ -129,6 +129,7 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
                     too_few_backends: true,
                 }),
                 trouble: None,
+                rejected_values: 0,
                 driver: None,
             };
             add(&mut snapshot, format!("/confsync/acks/web/{}", name_of(which)), &ack);

@@ -46,6 +46,9 @@ async fn a_dest_has_one_writer_and_the_second_names_it() {
     let second = setup.confsync(&lab).flag("--name", "second").run().await;
     assert_eq!(second.exit, Exit::Code(1), "{}", second.log);
     assert!(second.log.contains(&holder), "{}", second.log);
+    // No drain waits for it: its member key does not last until its lease ends.
+    let members = setup.ctl().ls("/confsync/members/").await;
+    assert_eq!(members, ["/confsync/members/first"]);
     // The daemon applies it: a single run waits for that, and has nothing to do.
     setup.put(2).await;
     let once = setup.confsync(&lab).arg("--once").run().await;

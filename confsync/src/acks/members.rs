@@ -62,6 +62,8 @@ pub struct Applied {
     pub rejected: Option<Rejection>,
     /// Why the newest files are not active yet, while loading them is tried again.
     pub trouble: Option<String>,
+    /// How many keys are left out because of their values.
+    pub rejected_values: usize,
     /// Who changes backends in the proxy, once that is proven.
     pub driver: Option<DriverInUse>,
 }
@@ -181,6 +183,7 @@ impl LoadBalancerKeys {
                 assumed: now.assumed,
                 rejected: now.rejected,
                 trouble: now.trouble,
+                rejected_values: now.rejected_values,
                 driver: now.driver,
             };
             state.acks.insert(resource.to_owned(), ack);
@@ -193,6 +196,14 @@ impl LoadBalancerKeys {
             if let Some(member) = &mut state.member {
                 member.left = true;
             }
+        });
+    }
+
+    /// None of our keys is wanted any more.
+    pub fn withdraw(&self) {
+        self.change(|state| {
+            state.member = None;
+            state.acks.clear();
         });
     }
 
@@ -244,6 +255,7 @@ mod tests {
             retained: vec![],
             rejected: None,
             trouble: None,
+            rejected_values: 0,
             driver: None,
         }
     }

@@ -367,7 +367,8 @@ impl<S: Store> Agent<S> {
     fn progress(&mut self) -> GroupProgress {
         let quiesced = self.pipeline.quiesced(Instant::now());
         let pipeline = self.pipeline.status();
-        let is_nothing_older_active = pipeline.in_sync && pipeline.old_generations == 0;
+        let is_old_at_work = pipeline.old_generations > 0 || self.pipeline.waits_for_requests();
+        let is_nothing_older_active = pipeline.in_sync && !is_old_at_work;
         let retained = self.renderer.known().values().flat_map(KnownBackends::still_routed);
         self.routing.linger(retained, is_nothing_older_active);
         let is_withheld = self.decided.verdict().withheld().is_some();

@@ -22,6 +22,11 @@ impl Rejections {
         self.0.insert(resource.to_owned(), rejected);
     }
 
+    /// How many this resource rejects now.
+    pub(super) fn count(&self, resource: &str) -> usize {
+        self.0.get(resource).map_or(0, |rejected| rejected.len())
+    }
+
     /// Logs which are new since `before`, and which are no more: a line for each value, however
     /// many resources read it.
     pub(crate) fn log_since(&self, before: &Self) {
@@ -128,5 +133,6 @@ mod tests {
         let states = both.states();
         assert_eq!(states.len(), 1);
         assert_eq!(states[0].resources, ["api", "web"]);
+        assert_eq!(["api", "other"].map(|resource| both.count(resource)), [1, 0]);
     }
 }

@@ -150,6 +150,7 @@ impl ReportFacts<'_> {
             retained: lingering.into_iter().filter(is_read).cloned().collect(),
             rejected: self.rejection(program),
             trouble: self.pipeline.failure.map(|why| why.chars().take(LONGEST_REASON).collect()),
+            rejected_values: self.rejected.count(&program.resource.name),
             driver: self.progress.applied.map(|_| self.driver_in_use()),
         }
     }

@@ -135,8 +135,10 @@ async fn a_rejected_value_is_named_and_the_others_are_applied() {
     let state = rig.applied(bad).await;
     assert_eq!(rig.sample.dest().as_deref(), Some("10.0.0.1:80 "));
     assert_eq!(state.rejected.iter().map(|r| r.key.as_str()).collect::<Vec<_>>(), [web(2)]);
+    assert_eq!(rig.ack().unwrap().rejected_values, 1);
     let good = rig.set(&web(2), "10.0.0.2:80");
     assert!(rig.applied(good).await.rejected.is_empty());
+    assert_eq!(rig.ack().unwrap().rejected_values, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,7 +108,7 @@ impl OldGenerations {
         self.quiescence.forget();
     }
 
-    /// How many are waited for.
+    /// How many generations are waited for.
     #[must_use]
     pub(super) fn count(&self) -> usize {
         self.quiescence.retiring()

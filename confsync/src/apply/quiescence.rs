@@ -145,10 +145,12 @@ impl Quiescence {
         self.retiring.iter_mut().for_each(|retiring| retiring.knows = Revision::default());
     }
 
-    /// How many old generations are waited for.
+    /// How many old generations are waited for. The workers that finish requests to members that
+    /// left are those of now.
     #[must_use]
     pub fn retiring(&self) -> usize {
-        self.retiring.len()
+        let is_older = |retiring: &&Retiring| !matches!(retiring.until, RetiredUntil::Drained(_));
+        self.retiring.iter().filter(is_older).count()
     }
 }
 
@@ -191,6 +193,7 @@ mod tests {
         quiescence.drained(&a);
         assert_eq!(look(&mut quiescence), Revision(6));
         assert_eq!(quiescence.departed().collect::<Vec<_>>(), [&b]);
+        assert_eq!(quiescence.retiring(), 0, "no generation is old");
         quiescence.drained(&b);
         assert_eq!(look(&mut quiescence), Revision(7));
     }

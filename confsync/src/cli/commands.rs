@@ -29,6 +29,7 @@ use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::daemon;
 use crate::daemon::once;
+use crate::proxy::nginx;
 use crate::status::fleet_json::fleet_json;
 use crate::status::load_balancers;
 use crate::template::starter;
@@ -44,7 +45,7 @@ pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
         Some(("render", matches)) => render(matches).await,
         Some(("status", matches)) => status(matches).await,
         Some(("accept", matches)) => accept(matches).await,
-        Some(("init", matches)) => init(matches),
+        Some(("init", matches)) => init(matches).await,
         Some(("schema", _)) => {
             print(SCHEMA);
             Ok(Exit::Done)
@@ -292,7 +293,7 @@ async fn load_balancer_keys(
     Ok((connection, store, Bookkeeping::below(&prefix)?))
 }
 
-fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
+async fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let layer = Layer::from_matches(matches, STARTING.settings, &variable);
     let mut mistakes = Mistakes::default();
     let mut from = Reader::new(&layer, "", &mut mistakes);
@@ -301,17 +302,25 @@ fn init(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let (confdir, proxy) = mistakes.none_or((confdir, proxy)).map_err(Usage::from)?;
     let confdir = PathBuf::from(confdir.unwrap_or_default());
     let schema = ("schema.json", SCHEMA);
+    let is_newer = proxy == "nginx" && is_newer_nginx().await;
     for (name, text) in starter::files(&proxy).into_iter().chain([schema]) {
         let path = confdir.join(name);
         if path.exists() {
             print(format_args!("{} exists, left unchanged\n", path.display()));
             continue;
         }
-        write_new(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        let newer = is_newer.then(|| starter::for_newer_nginx(text));
+        write_new(&path, newer.as_deref().unwrap_or(text))
+            .with_context(|| format!("cannot write {}", path.display()))?;
         print(format_args!("{} written\n", path.display()));
     }
     print(format_args!("try it: confsync check --confdir {}\n", confdir.display()));
     Ok(Exit::Done)
+}
+
+/// Whether the nginx of this machine keeps connections over a reload; not known where there is none.
+async fn is_newer_nginx() -> bool {
+    nginx::knows(Path::new("nginx"), starter::KEEPALIVE_DIRECTIVE).await == Some(true)
 }
 
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {

@@ -11,6 +11,11 @@ pub(super) const HANDED_OVER: Duration = Duration::from_secs(3);
 /// How often to try again.
 pub(super) const LOCK_PACE: Duration = Duration::from_millis(50);
 
+/// Whether this is the error of files that another process writes.
+pub(super) fn is_held(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(InstallError::Held { .. }))
+}
+
 /// Locks `targets`; a process that holds a lock may take `patience` to end.
 pub(super) async fn lock_dests(
     targets: &[Target],

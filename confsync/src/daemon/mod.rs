@@ -33,6 +33,7 @@ pub(crate) use early::explain;
 use early::{EarlyChild, EndedEarly, exited};
 use groups::{GroupEnvironment, ReloadGroups};
 use instance::Instance;
+use locks::is_held;
 use publication::{ProcessPublication, is_all_quiesced};
 use registration::{Registration, consumed_by, introduction};
 use startup::Startup;
@@ -152,7 +153,12 @@ impl Daemon {
         let consumed: Vec<Consumes> = loaded.sets.iter().flat_map(consumed_by).collect();
         let joined = self.registration.join(consumed).await;
         self.groups.expect(&loaded.sets).await;
-        self.groups.begin_all(loaded.sets, &joined).await
+        let begun = self.groups.begin_all(loaded.sets, &joined).await;
+        if begun.as_ref().is_err_and(is_held) {
+            // Whoever writes the files has a member key of its own.
+            self.registration.withdraw().await;
+        }
+        begun
     }
 
     async fn work(mut self) -> anyhow::Result<Exit> {

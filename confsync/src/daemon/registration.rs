@@ -35,6 +35,7 @@ pub(super) struct Registration<S = Etcd> {
     members: LoadBalancerKeys,
     introduction: Introduction,
     registrar: JoinHandle<()>,
+    end_registrar: CancellationToken,
     report: channel::Receiver<RegistrarReport>,
     name_owner: channel::Receiver<NameOwner>,
     /// What the member key is to name once the files of the new confdir are active.
@@ -60,8 +61,9 @@ impl<S: Store> Registration<S> {
     ) -> Self {
         let tree = members.bookkeeping().members();
         let wants = paced(members.wants(), store.clone(), tree);
+        let end_registrar = CancellationToken::new();
         let (report, registrar) =
-            registrar::start(store.clone(), ttl, wants, CancellationToken::new());
+            registrar::start(store.clone(), ttl, wants, end_registrar.clone());
         let (owner, name_owner) = channel::channel(NameOwner::default());
         tokio::spawn(name::keep(members.clone(), report.clone(), owner));
         Self {
@@ -70,6 +72,7 @@ impl<S: Store> Registration<S> {
             members,
             introduction,
             registrar,
+            end_registrar,
             report,
             name_owner,
             consumed_next: None,
@@ -155,6 +158,17 @@ impl<S: Store> Registration<S> {
         }
         // Aborted rather than shut down, which would remove the keys.
         self.registrar.abort();
+    }
+
+    /// Removes our keys at once: this process has routed nothing, and never will. No draining
+    /// backend is to wait for it until its lease ends.
+    pub(super) async fn withdraw(&mut self) {
+        self.members.withdraw();
+        // With v2 no lease takes them along.
+        let removed = self.report.wait_for(|report| report.keys.is_empty());
+        let _ = timeout(LEAVE, removed).await;
+        self.end_registrar.cancel();
+        let _ = timeout(LEAVE, &mut self.registrar).await;
     }
 }
 
@@ -285,6 +299,19 @@ mod tests {
         opened(&registration.join(consumes("/services")).await).await;
         registration.leave(false).await;
         assert!(!member(&store).unwrap().left, "its proxy routes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_withdraws_leaves_no_key() {
+        let store = Memory::new();
+        let mut registration = start(&store);
+        opened(&registration.join(consumes("/services")).await).await;
+        registration.withdraw().await;
+        assert_eq!(member(&store), None);
+        let mut registration = start(&store);
+        opened(&registration.join(consumes("/services")).await).await;
+        store.cut();
+        timeout(Duration::from_secs(600), registration.withdraw()).await.expect("it is bounded");
     }
 
     #[tokio::test(start_paused = true)]

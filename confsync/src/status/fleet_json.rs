@@ -39,7 +39,8 @@ fn member(member: &Member) -> Value {
 }
 
 fn ack(ack: &Ack) -> Value {
-    let Ack { instance_id, applied, quiesced, retained, assumed, rejected, trouble, driver } = ack;
+    let Ack { instance_id, applied, quiesced, retained, assumed, rejected, .. } = ack;
+    let Ack { trouble, rejected_values, driver, .. } = ack;
     let refused = rejected.as_ref().map(|Rejection { revision, reason, too_few_backends }| {
         json!({ "revision": revision, "why": reason, "too_few_backends": too_few_backends })
     });
@@ -54,6 +55,7 @@ fn ack(ack: &Ack) -> Value {
         "held": retained,
         "refused": refused,
         "trouble": trouble,
+        "rejected_values": rejected_values,
         "driver": driver,
     })
 }
@@ -100,7 +102,17 @@ mod tests {
         assert_eq!(names(&one["acks"]["web"]), names(&two["acks"]["web"]));
         assert_eq!(
             names(&one["acks"]["web"]),
-            ["applied", "assumed", "boot", "driver", "held", "quiesced", "refused", "trouble"]
+            [
+                "applied",
+                "assumed",
+                "boot",
+                "driver",
+                "held",
+                "quiesced",
+                "refused",
+                "rejected_values",
+                "trouble"
+            ]
         );
         assert_eq!(
             names(&one["member"]),

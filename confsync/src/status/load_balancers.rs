@@ -164,6 +164,9 @@ fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
             (Severity::Wait, "old workers finish requests".into())
         }
         Some(ack) if ack.applied.0 == 0 => (Severity::Wait, NOTHING_YET.into()),
+        Some(Ack { rejected_values: some @ 1.., .. }) => {
+            (Severity::Wait, format!("ok, without {} that it rejects", plural(*some, "value")))
+        }
         Some(ack) if ack.assumed => {
             (Severity::Good, "ok, assumed: only commands say that it is loaded".into())
         }
@@ -250,6 +253,7 @@ mod tests {
                 too_few_backends: false,
             }),
             trouble: None,
+            rejected_values: 0,
             driver: (instance == "b").then(|| DriverInUse {
                 name: if applied == 7 { "reload" } else { "nginx-lua" }.into(),
                 reason: (applied == 7).then(|| "nginx has no Lua module".into()),
@@ -268,6 +272,7 @@ mod tests {
                 Some(Ack { trouble: Some("no pid".into()), ..ack("b", 8, 8, None) }),
             ),
             ("lb-8", "edge-8", Some(Ack { retained: vec!["a".into()], ..ack("b", 8, 8, None) })),
+            ("lb-A", "edge-A", Some(Ack { rejected_values: 2, ..ack("b", 8, 8, None) })),
             ("lb-9", "edge-9", Some(Ack { retained: vec!["a".into()], ..ack("b", 8, 7, None) })),
         ];
         let entry = |(lb, host, ack): (&str, &str, Option<Ack>)| {
@@ -292,6 +297,7 @@ lb-6           edge-6    web       8        8         nginx-lua  ok, assumed: on
 lb-7           edge-7    web       8        8         nginx-lua  not loaded, retrying: no pid
 lb-8           edge-8    web       8        8         nginx-lua  retains 1 backend absent from etcd
 lb-9           edge-9    web       8        7         nginx-lua  old workers finish requests, also to 1 backend absent from etcd
+lb-A           edge-A    web       8        8         nginx-lua  ok, without 2 values that it rejects
 lb-3: every change of backends needs a reload: nginx has no Lua module
 etcd is at revision 9
 "

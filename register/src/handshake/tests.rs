@@ -41,6 +41,7 @@ fn ack(lb: &str, applied: u64, quiesced: u64) -> Ack {
         assumed: false,
         rejected: None,
         trouble: None,
+        rejected_values: 0,
         driver: None,
     }
 }

@@ -103,6 +103,7 @@ impl SidekickRig {
             assumed: false,
             rejected: None,
             trouble: None,
+            rejected_values: 0,
             driver: None,
         };
         more(&mut ack);
@@ -270,6 +271,7 @@ async fn a_load_balancer_confirms_assumes_or_is_silent() {
                     assumed,
                     rejected: None,
                     trouble: None,
+                    rejected_values: 0,
                     driver: None,
                 };
                 let name = bookkeeping.ack("web", "lb-1").unwrap();

@@ -8,7 +8,7 @@ use common::runtime::Gate;
 use tokio::time::Instant;
 
 use super::super::early::nginx_of;
-use super::super::locks::HANDED_OVER;
+use super::super::locks::{HANDED_OVER, is_held};
 use super::ReloadGroups;
 use crate::agent::Predecessor;
 use crate::config::reload_group::ReloadGroup;
@@ -69,7 +69,9 @@ impl ReloadGroups {
         }
         let is_useless = self.environment.child.is_none() && self.running() == 0;
         if is_useless && !failed.is_empty() {
-            return Err(failed.swap_remove(0).1);
+            // Files that another process writes are named last: whatever else is wrong may pass.
+            let told = failed.iter().position(|(_, error)| !is_held(error)).unwrap_or_default();
+            return Err(failed.swap_remove(told).1);
         }
         for (new, error) in failed {
             self.wait_to_begin(new, joined.clone(), &error).await;

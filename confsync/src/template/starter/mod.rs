@@ -13,6 +13,19 @@ pub const HAPROXY_HBS: &str = include_str!("haproxy.hbs");
 /// Handlebars: a site of Apache that balances.
 pub const APACHE_HBS: &str = include_str!("apache.hbs");
 
+/// The line of [`NGINX_HBS`] that only a newer nginx knows, as a comment and as a directive.
+const KEEPALIVE: (&str, &str) = ("#keepalive_min_timeout ", "keepalive_min_timeout ");
+
+/// The directive of that line.
+pub const KEEPALIVE_DIRECTIVE: &str = "keepalive_min_timeout 2s;";
+
+/// A file of the starter for an nginx that knows [`KEEPALIVE_DIRECTIVE`].
+#[must_use]
+pub fn for_newer_nginx(text: &str) -> String {
+    let (comment, directive) = KEEPALIVE;
+    text.replace(comment, directive)
+}
+
 /// The proxies that there is a starter for.
 pub const PROXIES: [&str; 3] = ["nginx", "haproxy", "apache"];
 

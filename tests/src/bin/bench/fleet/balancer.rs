@@ -86,6 +86,7 @@ async fn acknowledge(keys: LoadBalancerKeys, mut view: watch::Receiver<View>, ap
             retained: vec![],
             rejected: None,
             trouble: None,
+            rejected_values: 0,
             driver: None,
         };
         keys.acknowledge(RESOURCE, applied, 0);
