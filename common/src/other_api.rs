@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::model::{Tree, plural};
+use crate::settings::etcd::API;
 use crate::store::{Connection, Elsewhere, Etcd, look_elsewhere};
 
 /// How long the search may take: it is only for a hint.
@@ -19,11 +20,13 @@ pub async fn hint(connection: &Connection, store: &Etcd, tree: &Tree) -> String 
     for elsewhere in found.await.unwrap_or_default() {
         text += &match elsewhere {
             Elsewhere::OtherApi { api, .. } => format!(
-                "; its {api} API has keys there: --etcd-api {api}, or ETCD_API={api}, shows them"
+                "; its {api} API has keys there: {} {api}, or {}={api}, shows them",
+                API.flag(),
+                API.env
             ),
             Elsewhere::WithoutSlash { name, keys } => format!(
-                "; {} begin with `{name}` instead of `/{name}`, which nobody reads: write them with \
-                 the slash",
+                "; {} begin with `{name}` instead of `/{name}`, which is not read: write them with the \
+                 slash",
                 plural(usize::try_from(keys).unwrap_or(usize::MAX), "key")
             ),
         };

@@ -1,5 +1,6 @@
-//! The structure of confsync, held against its sources: the rooms import downwards only, the
-//! modules of a room in one direction only, and docs/architecture.md shows what is so.
+//! The structure of the crates, held against their sources: the modules of every folder import
+//! each other in one direction only, the rooms of confsync downwards only, and
+//! docs/architecture.md shows what is so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,13 +13,13 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn source() -> PathBuf {
-    workspace().join("confsync/src")
+fn source(name: &str) -> PathBuf {
+    workspace().join(name).join("src")
 }
 
 /// The rooms, lowest first, as `lib.rs` lists them.
 fn rooms() -> Vec<String> {
-    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
+    let text = fs::read_to_string(source("confsync").join("lib.rs")).unwrap();
     let (text, _) = text.split_once("#[cfg(test)]").unwrap();
     let name = |line: &str| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned());
     text.lines().filter_map(name).collect()
@@ -102,11 +103,31 @@ fn code_of(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// What the modules of the folder at `path` below `src` import of each other.
-fn imports(path: &[&str]) -> Imports {
-    let folder = path.iter().fold(source(), |folder, part| folder.join(part));
+/// The names that a folder's `mod.rs` passes on, and the module each of them comes from.
+fn passed_on(folder: &Path, known: &BTreeSet<String>) -> BTreeMap<String, String> {
+    let files = ["mod.rs", "lib.rs"].map(|name| fs::read_to_string(folder.join(name)));
+    let text = code_of(&files.into_iter().filter_map(Result::ok).collect::<String>());
+    let mut from = BTreeMap::new();
+    for statement in text.split(';').map(str::trim_start) {
+        let Some((before, list)) = statement.split_once("use ") else { continue };
+        let Some((module, _)) = list.trim_start_matches("self::").split_once("::") else {
+            continue;
+        };
+        if before.starts_with("pub") && known.contains(module) {
+            let names = names_after(list, &format!("{module}::"));
+            from.extend(names.into_iter().map(|name| (name, module.to_owned())));
+        }
+    }
+    from
+}
+
+/// What the modules of a folder import of each other; `inside` is its path below `src`.
+fn imports(src: &Path, inside: &Path) -> Imports {
+    let folder = src.join(inside);
     let known = modules(&folder);
-    let whole = format!("crate::{}", path.iter().map(|p| format!("{p}::")).collect::<String>());
+    let passed_on = passed_on(&folder, &known);
+    let parts = inside.components().map(|part| part.as_os_str().to_str().unwrap());
+    let whole = format!("crate::{}", parts.map(|part| format!("{part}::")).collect::<String>());
     let mut all = Imports::new();
     for name in &known {
         let mut found = BTreeSet::new();
@@ -118,10 +139,18 @@ fn imports(path: &[&str]) -> Imports {
             let depth = inside.components().count() - usize::from(inside.ends_with("mod.rs"));
             found.extend(names_after(&text, &"super::".repeat(depth + 1)));
         }
+        let module = |found: String| passed_on.get(&found).cloned().unwrap_or(found);
+        let mut found: BTreeSet<String> = found.into_iter().map(module).collect();
         found.retain(|other| other != name && known.contains(other));
         all.insert(name.clone(), found);
     }
     all
+}
+
+/// All folders of a crate's sources that have modules, relative to `src`.
+fn folders(src: &Path) -> BTreeSet<PathBuf> {
+    let parent = |file: PathBuf| file.parent().unwrap().strip_prefix(src).unwrap().to_owned();
+    sources(src).into_iter().map(parent).collect()
 }
 
 /// A circle of modules that import each other, if there is one.
@@ -161,7 +190,7 @@ fn imports_are_read_as_written() {
 
 #[test]
 fn a_room_imports_none_above_it() {
-    let (rooms, imports) = (rooms(), imports(&[]));
+    let (rooms, imports) = (rooms(), imports(&source("confsync"), Path::new("")));
     assert!(rooms.len() > 8, "lib.rs lists the rooms: {rooms:?}");
     let floor = |name: &str| rooms.iter().position(|room| room == name);
     let mut wrong = Vec::new();
@@ -174,14 +203,14 @@ fn a_room_imports_none_above_it() {
 }
 
 #[test]
-fn the_modules_of_a_room_import_each_other_in_one_direction() {
+fn the_modules_of_a_folder_import_each_other_in_one_direction() {
     let mut circles = BTreeMap::new();
-    for room in rooms() {
-        for module in modules(&source().join(&room)) {
-            let name = format!("{room}/{module}");
-            circles.extend(circle(&imports(&[&room, &module])).map(|way| (name, way)));
+    for name in ["common", "register", "confsync"] {
+        let src = source(name);
+        for folder in folders(&src) {
+            let way = circle(&imports(&src, &folder));
+            circles.extend(way.map(|way| (src.join(folder), way)));
         }
-        circles.extend(circle(&imports(&[&room])).map(|way| (room, way)));
     }
     assert!(circles.is_empty(), "{circles:#?}");
 }
@@ -189,7 +218,7 @@ fn the_modules_of_a_room_import_each_other_in_one_direction() {
 /// A block of `room  what it imports`, the highest room first.
 #[test]
 fn the_picture_of_the_rooms_in_the_docs_is_true() {
-    let imports = imports(&[]);
+    let imports = imports(&source("confsync"), Path::new(""));
     let line = |room: &String| {
         let below = imports[room].iter().cloned().collect::<Vec<_>>().join(" ");
         format!("{room:<9} {below}").trim_end().to_owned()

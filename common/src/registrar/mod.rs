@@ -215,7 +215,7 @@ impl<S: Store> Registrar<S> {
             Step::Wait(_) | Step::Idle => Ok(()),
         };
         match &outcome {
-            Err(StoreError::Unreachable(_)) if sent.elapsed() >= self.time.now() => {
+            Err(error) if error.is_unanswered() && sent.elapsed() >= self.time.now() => {
                 self.time.unanswered();
             }
             _ => self.time.answered(sent.elapsed()),

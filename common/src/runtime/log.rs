@@ -36,14 +36,8 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Starts the log. `level` is a level (`info`), or one for each part of the program
-/// (`info,register=debug`).
-///
-/// # Errors
-/// When `level` is neither.
-pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter =
-        filter(level).map_err(|why| super::Usage(format!("--log-level `{level}`: {why}")))?;
+/// Starts the log with what [`log_filter`] lets through.
+pub fn start_log(format: LogFormat, filter: Targets) {
     // A closed stderr must not end anything: the subscriber reports its own errors to the
     // same place, and panics there.
     let lines =
@@ -64,7 +58,6 @@ pub fn start_log(format: LogFormat, level: &str) -> anyhow::Result<()> {
             log.with(lines).with(filter).try_init()
         }
     };
-    Ok(())
 }
 
 /// Libraries whose details are of no use to an operator, whatever level is asked for. What the
@@ -79,17 +72,15 @@ const LIBRARIES: [(&str, LevelFilter); 7] = [
     ("tower", LevelFilter::INFO),
 ];
 
-/// The level, if it is one.
+/// What is logged with a level (`info`), or one for each part of the program
+/// (`info,register=debug`).
 ///
-/// # Errors
-/// Why it is none, and what to write.
-pub fn valid_level(level: &str) -> Result<String, String> {
-    filter(level).map(|_| level.to_owned())
-}
-
 /// Not `EnvFilter`: its further features are about spans, of which there are none here, and it
 /// brings regular expressions into a program that has to be small.
-fn filter(level: &str) -> Result<Targets, String> {
+///
+/// # Errors
+/// What is no level, and what to write.
+pub fn log_filter(level: &str) -> Result<Targets, String> {
     // `Targets` takes a single name for a target, and would log nothing else.
     let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
     let part = |part: &str| part.contains('=') || is_level(part);
@@ -243,7 +234,7 @@ mod tests {
     #[test]
     fn a_level_or_one_for_each_part() {
         let logged = |text: &str, target: &str| {
-            let filter = filter(text).unwrap();
+            let filter = log_filter(text).unwrap();
             [Level::WARN, Level::INFO, Level::DEBUG]
                 .map(|level| filter.would_enable(target, &level))
         };
@@ -255,7 +246,7 @@ mod tests {
         assert_eq!(logged("warn", "h2"), [true, false, false]);
         assert_eq!(logged("debug,h2=debug", "h2"), [true, true, true]);
         for mistake in ["", "verbose", "info,hyper", "register=loud"] {
-            assert!(filter(mistake).is_err(), "{mistake}");
+            assert!(log_filter(mistake).is_err(), "{mistake}");
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::str::FromStr;
 
+use tracing_subscriber::filter::Targets;
+
 use super::{Environment, Group, Layer, Mistakes, Reader};
-use crate::runtime::{LogFormat, valid_level};
+use crate::runtime::{LogFormat, log_filter};
 
 crate::settings! {
     FORMAT: "log_format", "LOG_FORMAT", "FORMAT", "Format of the log lines"
@@ -12,10 +14,19 @@ crate::settings! {
         "Lowest level that is logged: error, warn, info, debug, trace".default("info");
 }
 
+/// How the log is written.
+#[derive(Debug)]
+pub struct LogSettings {
+    /// The form of its lines.
+    pub format: LogFormat,
+    /// What is logged at all.
+    pub filter: Targets,
+}
+
 /// Both.
 pub static GROUP: Group = Group { heading: "Log", settings: &[&FORMAT, &LEVEL] };
 
-/// Form and least level, by flags, environment and what is `below` them (a file).
+/// How the log is written, by flags, environment and what is `below` them (a file).
 ///
 /// # Errors
 /// All mistakes at once.
@@ -23,11 +34,11 @@ pub fn read(
     matches: &clap::ArgMatches,
     environment: Environment<'_>,
     below: &Layer,
-) -> Result<(LogFormat, String), Mistakes> {
+) -> Result<LogSettings, Mistakes> {
     let layer = Layer::from_matches(matches, GROUP.settings, environment).over(below);
     let mut mistakes = Mistakes::default();
     let mut from = Reader::new(&layer, "", &mut mistakes);
     let format = from.get(&FORMAT, LogFormat::from_str).unwrap_or(LogFormat::Text);
-    let level = from.get(&LEVEL, valid_level).unwrap_or_default();
-    mistakes.none_or((format, level))
+    let filter = from.get(&LEVEL, log_filter).unwrap_or_default();
+    mistakes.none_or(LogSettings { format, filter })
 }

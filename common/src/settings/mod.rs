@@ -35,7 +35,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub struct Setting {
     /// Its name in files; the flag has `-` for `_`.
     pub name: &'static str,
-    env: &'static str,
+    pub(crate) env: &'static str,
     more_env: &'static [&'static str],
     value: &'static str,
     help: &'static str,

@@ -207,11 +207,13 @@ impl Endpoints {
     /// Goes on to the next endpoint if `error` says that this one does not answer, and names
     /// it in the message.
     pub(super) fn failed(&self, endpoint: &EndpointChoice, error: StoreError) -> StoreError {
+        if error.is_unanswered() {
+            self.switch(endpoint.epoch);
+        }
+        let named = |reason| format!("{}: {reason}", endpoint.name());
         match error {
-            StoreError::Unreachable(reason) => {
-                self.switch(endpoint.epoch);
-                StoreError::Unreachable(format!("{}: {reason}", endpoint.name()))
-            }
+            StoreError::Unreachable(reason) => StoreError::Unreachable(named(reason)),
+            StoreError::NoQuorum(reason) => StoreError::NoQuorum(named(reason)),
             other => other,
         }
     }

@@ -21,17 +21,17 @@ mod etcd;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod reason;
+mod user;
 mod v2;
 mod v3;
 mod version;
 
-pub use connect::{
-    Api, ApiError, Connection, Credentials, Password, Timeouts, check_endpoint, connect,
-};
+pub use connect::{Api, ApiError, Connection, Timeouts, check_endpoint, connect};
 pub use elsewhere::{Elsewhere, look_elsewhere};
 pub use etcd::{Etcd, EtcdWatch};
 #[cfg(any(test, feature = "memory"))]
 pub use memory::{Memory, Rights};
+pub use user::{Credentials, Password};
 pub(crate) use v2::v2_answer;
 pub use v2::{V2, V2Watch};
 pub use v3::{V3, V3Watch};
@@ -65,10 +65,14 @@ pub fn default_deadline() -> Instant {
 /// operators.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// No answer, or none that can be relied on: no connection, no leader, a deadline, a
-    /// stream that was cut. The same request may succeed a moment later.
+    /// No answer, or none that can be relied on: no connection, a deadline, a stream that was
+    /// cut. The same request may succeed a moment later.
     #[error("etcd is not reachable: {0}")]
     Unreachable(String),
+    /// The cluster has lost the majority of its members: nothing is answered, no write is
+    /// possible, and no lease ends. v2 does not tell this from a member that is slow.
+    #[error("etcd is not reachable: {0}")]
+    NoQuorum(String),
     /// The history asked for is no longer kept (v3 compaction, v2 error 401). Read again and
     /// watch from there.
     #[error("etcd no longer has the history after revision {0}")]
@@ -106,21 +110,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the cluster has lost the majority of its members: nothing is answered, no write is
-    /// possible, and no lease ends.
+    /// Whether there was no answer: whatever was asked may have been done.
     #[must_use]
-    pub fn is_without_quorum(&self) -> bool {
-        matches!(self, Self::Unreachable(text) if text.contains("no leader"))
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::NoQuorum(_))
     }
 
     /// Whether the same request may succeed a moment later without any change to a user, a
     /// permission, a file or the server.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable(_) | Self::Compacted(_) | Self::Interrupted | Self::Regressed { .. }
-        )
+        self.is_unanswered()
+            || matches!(self, Self::Compacted(_) | Self::Interrupted | Self::Regressed { .. })
     }
 }
 

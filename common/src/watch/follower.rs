@@ -90,7 +90,7 @@ const STABLE: Duration = Duration::from_secs(60);
 /// Whether a watch ended with its connection, after it had worked. That is no news by itself: the
 /// next attempt succeeds at once, or knows why not.
 pub(super) fn is_end_of_connection(error: &StoreError, lived: Duration) -> bool {
-    matches!(error, StoreError::Unreachable(_)) && lived >= BRIEF
+    error.is_unanswered() && lived >= BRIEF
 }
 
 impl<S: Store> Follower<S> {

@@ -8,9 +8,7 @@ use clap::ArgMatches;
 use common::handshake::Bookkeeping;
 use common::model::{Prefix, Snapshot, plural};
 use common::other_api::hint;
-use common::runtime::{
-    Exit, LogFormat, Signals, Usage, print, print_bytes, print_error, start_log,
-};
+use common::runtime::{Exit, Signals, Usage, print, print_bytes, print_error, start_log};
 use common::settings::{Layer, Mistakes, Reader, both, etcd, log, output};
 use common::store::{Connection, Etcd, Store, connect, read_deadline};
 
@@ -67,11 +65,11 @@ fn variable(name: &str) -> Option<String> {
 
 /// Starts the log; returns `settings`, or the mistakes in them or in those of the log.
 fn start<T>(
-    log: Result<(LogFormat, String), Mistakes>,
+    log: Result<log::LogSettings, Mistakes>,
     settings: Result<T, Mistakes>,
 ) -> anyhow::Result<T> {
-    let ((format, level), settings) = both(log, settings).map_err(Usage::from)?;
-    start_log(format, &level)?;
+    let (log, settings) = both(log, settings).map_err(Usage::from)?;
+    start_log(log.format, log.filter);
     Ok(settings)
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use common::model::Prefix;
-use common::runtime::LogFormat;
 use common::settings::{Environment, Layer, Mistakes, Reader, both, etcd, log, status};
 use common::store::Connection;
 
@@ -77,11 +76,11 @@ impl<'a> CommandLine<'a> {
         &self.confd.notes
     }
 
-    /// The log's format and its least level.
+    /// How the log is written.
     ///
     /// # Errors
     /// All mistakes at once.
-    pub fn log(&self) -> Result<(LogFormat, String), Mistakes> {
+    pub fn log(&self) -> Result<log::LogSettings, Mistakes> {
         log::read(self.matches, self.environment, &self.confd.layer(self.environment))
     }
 

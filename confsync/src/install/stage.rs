@@ -11,7 +11,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::names::{RANDOM, stage_prefix};
 use super::target::{Access, ResolvedDest, make_folder, resolve};
-use super::{Candidate, CheckedFiles, Digest, InstallError, Target, Wanted};
+use super::{Candidate, Digest, InstallError, Target, Wanted};
 
 /// One file of a set, written beside its dest and not checked. Dropping it removes
 /// the staged file.
@@ -194,11 +194,11 @@ impl StagedFiles {
         self.digest
     }
 
-    /// Accepts the set, given the proof that it was checked.
+    /// The files that `proof` is for, and whether the check has edited them.
     ///
     /// # Errors
     /// When the proof is for other bytes, or the staged files were changed since.
-    pub fn accept(mut self, proof: Proof) -> Result<CheckedFiles, InstallError> {
+    pub(super) fn proven(mut self, proof: Proof) -> Result<(Vec<Staged>, bool), InstallError> {
         if proof.digest != self.digest {
             return Err(InstallError::OtherProof);
         }
@@ -207,7 +207,7 @@ impl StagedFiles {
             edited |= file.take_edit(stamp)?;
         }
         self.files.iter().try_for_each(Staged::unaltered)?;
-        Ok(CheckedFiles::new(self.files, self.digest, edited))
+        Ok((self.files, edited))
     }
 }
 

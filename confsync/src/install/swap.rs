@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::slot::FileSwap;
-use super::{Digest, InstallError, Staged, Target};
+use super::{Digest, InstallError, Proof, StagedFiles, Target};
 
 /// A set that passed its check and waits beside its dests.
 #[derive(Debug)]
@@ -46,12 +46,20 @@ pub(super) enum SwapStep {
     Sync(PathBuf),
 }
 
-impl CheckedFiles {
-    pub(super) fn new(files: Vec<Staged>, digest: Digest, edited: bool) -> Self {
+impl StagedFiles {
+    /// Accepts the set, given the proof that it was checked.
+    ///
+    /// # Errors
+    /// When the proof is for other bytes, or the staged files were changed since.
+    pub fn accept(self, proof: Proof) -> Result<CheckedFiles, InstallError> {
+        let digest = self.digest();
+        let (files, edited) = self.proven(proof)?;
         let slots = files.into_iter().map(FileSwap::staged).collect();
-        Self { swap: Swap { slots }, digest, edited }
+        Ok(CheckedFiles { swap: Swap { slots }, digest, edited })
     }
+}
 
+impl CheckedFiles {
     /// The digest of what waits.
     #[must_use]
     pub fn digest(&self) -> Digest {

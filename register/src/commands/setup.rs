@@ -20,9 +20,9 @@ pub(super) fn start<T>(
 ) -> anyhow::Result<(T, Connection)> {
     let connection = etcd::read(matches, &variable, &Layer::default());
     let log = log::read(matches, &variable, &Layer::default());
-    let ((settings, connection), (format, level)) =
+    let ((settings, connection), log) =
         both(both(settings, connection), log).map_err(Usage::from)?;
-    start_log(format, &level)?;
+    start_log(log.format, log.filter);
     Ok((settings, connection))
 }
 

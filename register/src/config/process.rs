@@ -8,14 +8,12 @@ use common::model::{Endpoint, Key, Prefix, Ttl, format_span, parse_span};
 use common::runtime::StatusServer;
 use common::settings::{Reader, status};
 
-use super::service::Service;
+use super::service::{HOUR, Service};
 use crate::handshake::WaitBounds;
 use crate::settings::{
     ALLOW_HOST, BOOKKEEPING, DRAIN_APPLIED, DRAIN_EXIT, DRAIN_MIN, DRAIN_QUIESCED, DRAIN_QUIET,
     LISTEN, MIN_LBS, READY_WITHIN, TTL, WAIT_APPLIED,
 };
-
-pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What holds for the whole process. A change takes a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]

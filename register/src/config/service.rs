@@ -11,13 +11,14 @@ use common::model::{
 };
 use common::settings::{Mistakes, Reader, Setting};
 
-use super::process::HOUR;
 use crate::health::HealthPolicy;
 use crate::probe::{Check, HttpOptions, Probe, Trust};
 use crate::settings::{
     CHECK, CHECK_BODY, CHECK_CA, CHECK_HOST, CHECK_INSECURE, EXPECT, FALL, FAST_INTERVAL, GRACE,
     HOST, ID, INTERVAL, META, PORT, RISE, SERVICE, SERVICES, TIMEOUT, VALUE, WEIGHT, ZONE,
 };
+
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What is registered, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

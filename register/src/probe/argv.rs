@@ -1,7 +1,7 @@
 //! The command of an `exec:` check, as words. No shell reads it, so what only a shell would
 //! understand is a mistake, and not an argument. Pure.
 
-use super::parse::CheckError;
+use super::check::CheckError;
 
 /// What a command line of a shell has outside of quotes, and no argument that was meant.
 const OPERATORS: [&str; 10] = ["||", "|", "&&", "2>&1", ">>", ">", "<<", "<", ";", "`"];

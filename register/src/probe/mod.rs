@@ -26,10 +26,9 @@ mod tls;
 use std::fmt;
 use std::time::Duration;
 
-pub use check::{Check, HttpCheck, HttpOptions, ProbeAddress, Scheme};
+pub use check::{Check, CheckError, HttpCheck, HttpOptions, ProbeAddress, Scheme};
 pub use exec::is_left_over;
 pub(crate) use http::judge_any as judge_any_answer;
-pub use parse::CheckError;
 pub use statuses::{StatusError, Statuses};
 pub use tls::Trust;
 

@@ -19,62 +19,7 @@ use common::model::{Endpoint, EndpointError, Host};
 use url::Url;
 
 use super::argv;
-use super::check::{Check, HttpCheck, HttpOptions, ProbeAddress, Scheme};
-
-/// Why a text is not a check.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CheckError {
-    /// Nothing known begins like this.
-    #[error(
-        "`{0}` is not a check; write http://…, https://…, h2c://…, tcp, unix:/path, exec:CMD, \
-         none, or a /path"
-    )]
-    Unknown(String),
-    /// Usually an unset variable in a unit file.
-    #[error("`{0}` has no host; is a variable in the unit file unset?")]
-    NoHost(String),
-    /// `tcp://host` does not say which port.
-    #[error("`{0}` has no port from 1 to 65535")]
-    NoPort(String),
-    /// Everybody on the machine can read a command line.
-    #[error("a user or password in a check's URL would be visible in the process list")]
-    Secret,
-    /// The URL is broken in another way.
-    #[error("`{url}` is not a URL: {why}")]
-    Url {
-        /// What was written.
-        url: String,
-        /// The parser's message.
-        why: url::ParseError,
-    },
-    /// The host or port after `tcp://` is not one.
-    #[error("`{text}`: {why}")]
-    Endpoint {
-        /// What was written.
-        text: String,
-        /// What is wrong with it.
-        why: EndpointError,
-    },
-    /// The socket's path is relative, or too long for the kernel.
-    #[error("`{0}` is not the absolute path of a unix socket (at most 107 bytes)")]
-    Socket(String),
-    /// `exec:` with nothing after it.
-    #[error("`exec:` names no command")]
-    NoCommand,
-    /// A quote is not closed.
-    #[error("`{0}` has a quote without its partner")]
-    Quote(String),
-    /// What only a shell understands.
-    #[error(
-        "`exec:` runs the command without a shell, which `{operator}` needs; write exec:sh -c {quoted}"
-    )]
-    Shell {
-        /// The first of it.
-        operator: String,
-        /// The whole command, as an argument of a shell.
-        quoted: String,
-    },
-}
+use super::check::{Check, CheckError, HttpCheck, HttpOptions, ProbeAddress, Scheme};
 
 impl Check {
     /// Reads what was written after `--check` for the service at `own`.

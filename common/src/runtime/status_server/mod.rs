@@ -271,8 +271,8 @@ impl Served {
             return plain(
                 421,
                 TEXT,
-                "this process is not known by that name: ask it by its address, or give the name \
-                 with --allow-host\n",
+                "this process is not known by that name: ask it by its address, or add the \
+                 name to the allowed hosts\n",
             );
         }
         self.handler.answer(request)

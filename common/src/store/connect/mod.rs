@@ -6,10 +6,8 @@
 
 mod address;
 mod http_client;
-mod user;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,12 +16,12 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 use url::Url;
 
-pub(in crate::store) use self::user::User;
 use super::StoreError;
 use super::discovery::Discovery;
 use super::endpoints::{Endpoints, host_and_port, shuffled};
 use super::etcd::Etcd;
 use super::reason::at_first;
+use super::user::{Credentials, User};
 use super::v2::{self, V2};
 use super::v3::{self, V3};
 use super::version::ServerVersion;
@@ -65,30 +63,6 @@ impl fmt::Display for Api {
             Self::V3 => "v3",
             Self::V2 => "v2",
         })
-    }
-}
-
-/// A user of etcd.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The name.
-    pub user: String,
-    /// Never printed.
-    pub password: Password,
-}
-
-/// Where a password comes from.
-#[derive(Clone)]
-pub enum Password {
-    /// The password itself.
-    Given(String),
-    /// A file whose first line it is.
-    File(PathBuf),
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
@@ -231,8 +205,8 @@ impl Dialer {
             Ok(()) => return Ok(Etcd::V3(store)),
             Err(error) => at_first(error),
         };
-        let silent = matches!(error, StoreError::Unreachable(_) | StoreError::Unsupported(_));
-        if !silent {
+        let unsupported = matches!(error, StoreError::Unsupported(_));
+        if !error.is_unanswered() && !unsupported {
             return Err(error);
         }
         match ServerVersion::ask(&self.http()?, url, self.timeouts.request).await {
@@ -263,7 +237,9 @@ impl Dialer {
 fn without_v3(url: &Url, version: &ServerVersion) -> Option<StoreError> {
     version.major.filter(|major| *major < 3)?;
     let (server, version) = (host_and_port(url), &version.text);
-    let text = format!("{server}: etcd {version} has only the v2 API; choose it: --etcd-api v2");
+    let text = format!(
+        "{server}: etcd {version} has only the v2 API; choose it, or leave the choice to the server"
+    );
     Some(StoreError::Unsupported(text))
 }
 
@@ -298,7 +274,7 @@ fn most_definite(errors: Vec<StoreError>) -> StoreError {
     let reasons: Vec<String> = errors
         .into_iter()
         .map(|error| match error {
-            StoreError::Unreachable(reason) => reason,
+            StoreError::Unreachable(reason) | StoreError::NoQuorum(reason) => reason,
             other => other.to_string(),
         })
         .collect();
@@ -330,6 +306,7 @@ fn joined(mut reasons: Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Password;
 
     #[test]
     fn passwords_are_never_printed() {

@@ -10,6 +10,22 @@ use super::wire::{KeyReply, NOT_A_DIRECTORY};
 use crate::model::{Entry, Key, Revision};
 use crate::store::{Guard, Ownership, StoreError};
 
+/// How a guarded write ended.
+pub(super) enum GuardedWrite {
+    /// Done, at this index.
+    Done(Revision),
+    /// Its guard asks for something else than what is there.
+    Stopped(Obstacle),
+}
+
+/// A guard, before the write.
+enum Condition {
+    /// The server checks it: a parameter and its value.
+    Asked(&'static str, String),
+    /// It is certain to stop the write.
+    Unmet(Obstacle),
+}
+
 /// What a guarded write found in place of what its guard asks for.
 pub(super) struct Obstacle {
     pub(super) entry: Option<Entry>,
@@ -32,30 +48,33 @@ impl V2 {
         }
     }
 
-    /// A guard as a condition that the server checks; or what is certain to stop it.
     async fn condition(
         &self,
         method: &Method,
         key: &Key,
         guard: &Guard,
         deadline: Instant,
-    ) -> Result<Result<(&'static str, String), Obstacle>, StoreError> {
-        let at = |modified: Revision| ("prevIndex", modified.to_string());
+    ) -> Result<Condition, StoreError> {
+        let at = |modified: Revision| Condition::Asked("prevIndex", modified.to_string());
         Ok(match guard {
-            Guard::Absent if method == Method::PUT => Ok(("prevExist", "false".into())),
+            Guard::Absent if method == Method::PUT => Condition::Asked("prevExist", "false".into()),
             // The server ignores a `prevIndex` of 0 and rejects an empty `prevValue`.
-            Guard::Value(value) if !value.is_empty() => Ok(("prevValue", text(value)?.to_owned())),
-            Guard::Ours(Ownership { modified, .. }) if modified.0 > 0 => Ok(at(*modified)),
+            Guard::Value(value) if !value.is_empty() => {
+                Condition::Asked("prevValue", text(value)?.to_owned())
+            }
+            Guard::Ours(Ownership { modified, .. }) if modified.0 > 0 => at(*modified),
             Guard::Value(_) => {
                 let found = self.obstacle(key, deadline).await?;
-                let empty = found.entry.as_ref().filter(|entry| entry.value.is_empty());
-                empty.map(|entry| at(entry.modified)).ok_or(found)
+                match &found.entry {
+                    Some(entry) if entry.value.is_empty() => at(entry.modified),
+                    _ => Condition::Unmet(found),
+                }
             }
-            Guard::Absent | Guard::Ours(_) => Err(self.obstacle(key, deadline).await?),
+            Guard::Absent | Guard::Ours(_) => Condition::Unmet(self.obstacle(key, deadline).await?),
         })
     }
 
-    /// A write that a guard may stop; the index of the write, or what stopped it.
+    /// A write that a guard may stop.
     pub(super) async fn guarded(
         &self,
         method: Method,
@@ -63,10 +82,10 @@ impl V2 {
         params: Params<'_>,
         guard: &Guard,
         deadline: Instant,
-    ) -> Result<Result<Revision, Obstacle>, StoreError> {
+    ) -> Result<GuardedWrite, StoreError> {
         let (name, value) = match self.condition(&method, key, guard, deadline).await? {
-            Ok(condition) => condition,
-            Err(obstacle) => return Ok(Err(obstacle)),
+            Condition::Asked(name, value) => (name, value),
+            Condition::Unmet(obstacle) => return Ok(GuardedWrite::Stopped(obstacle)),
         };
         let mut params = params;
         params.push((name, &value));
@@ -78,10 +97,10 @@ impl V2 {
                         "{key}: etcd has stored another value than was sent"
                     )));
                 }
-                Ok(Ok(Revision(event.node.modified_index)))
+                Ok(GuardedWrite::Done(Revision(event.node.modified_index)))
             }
             KeyReply::Failed(error) if error.error_code == NOT_A_DIRECTORY => Err(error.into()),
-            KeyReply::Failed(_) => self.obstacle(key, deadline).await.map(Err),
+            KeyReply::Failed(_) => self.obstacle(key, deadline).await.map(GuardedWrite::Stopped),
         }
     }
 }

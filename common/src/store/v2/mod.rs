@@ -27,11 +27,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, Method};
 use tokio::time::Instant;
 
-use self::guarded::{Obstacle, text};
+use self::guarded::{GuardedWrite, Obstacle, text};
 use self::member::PresentMember;
 use self::wire::KeyReply;
-use super::connect::User;
 use super::endpoints::Endpoints;
+use super::user::User;
 use super::{
     DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
 };
@@ -175,12 +175,16 @@ impl Store for V2 {
         let ttl = lease.ttl.as_secs().to_string();
         let params = vec![("value", text(value)?), ("ttl", ttl.as_str())];
         Ok(match self.guarded(Method::PUT, key, params, guard, deadline).await? {
-            Ok(modified) => {
+            GuardedWrite::Done(modified) => {
                 self.written().insert(key.clone(), value.to_vec());
                 PutOutcome::Written(Ownership { lease: 0, modified })
             }
-            Err(Obstacle { entry: Some(by), revision }) => PutOutcome::Taken { by, revision },
-            Err(Obstacle { entry: None, revision }) => PutOutcome::Missing { revision },
+            GuardedWrite::Stopped(Obstacle { entry: Some(by), revision }) => {
+                PutOutcome::Taken { by, revision }
+            }
+            GuardedWrite::Stopped(Obstacle { entry: None, revision }) => {
+                PutOutcome::Missing { revision }
+            }
         })
     }
 
@@ -191,12 +195,16 @@ impl Store for V2 {
         deadline: Instant,
     ) -> Result<DeleteOutcome, StoreError> {
         Ok(match self.guarded(Method::DELETE, key, Vec::new(), guard, deadline).await? {
-            Ok(revision) => {
+            GuardedWrite::Done(revision) => {
                 self.written().remove(key);
                 DeleteOutcome::Deleted(revision)
             }
-            Err(Obstacle { entry: Some(by), revision }) => DeleteOutcome::Taken { by, revision },
-            Err(Obstacle { entry: None, revision }) => DeleteOutcome::Missing(revision),
+            GuardedWrite::Stopped(Obstacle { entry: Some(by), revision }) => {
+                DeleteOutcome::Taken { by, revision }
+            }
+            GuardedWrite::Stopped(Obstacle { entry: None, revision }) => {
+                DeleteOutcome::Missing(revision)
+            }
         })
     }
 

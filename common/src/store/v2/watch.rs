@@ -183,7 +183,9 @@ impl WatchPosition {
         match error {
             // Not sent again for the same index: a store restored from a backup may have got
             // there by other changes, and nothing would show it.
-            StoreError::Unreachable(_) if poll.since.elapsed() >= brief => StoreError::Interrupted,
+            error if error.is_unanswered() && poll.since.elapsed() >= brief => {
+                StoreError::Interrupted
+            }
             error => self.store.shared.endpoints.failed(&poll.endpoint, error),
         }
     }

@@ -29,6 +29,8 @@ pub(super) enum Failure {
     TooLarge,
     /// Authentication is off in etcd, and a user was given.
     AuthOff,
+    /// The user lacks a right; the server does not say which.
+    NoRight(String),
     /// The connection's token or user is not accepted; another connection may be.
     Unauthenticated(String),
     /// Anything else.
@@ -49,6 +51,7 @@ impl From<Failure> for StoreError {
             Failure::AuthOff => Self::Unreachable(
                 "authentication is off in etcd; connecting again without a user".to_owned(),
             ),
+            Failure::NoRight(text) => Self::Denied(format!("{text}{WHICH_RIGHT}")),
             Failure::Unauthenticated(text) => Self::Denied(text),
         }
     }
@@ -79,20 +82,14 @@ impl From<Error> for Failure {
 const WHICH_RIGHT: &str = ": no role of the user has the right that this needs; the log names what \
                            is missing, and docs/how-to/least-rights.md all of it";
 
-/// The server's words about a right that is known.
-pub(super) fn without_advice(text: &str) -> &str {
-    text.strip_suffix(WHICH_RIGHT).unwrap_or(text)
-}
-
 /// The error of a write to `key`: etcd does not say which right it denies. A guard reads.
 pub(super) fn of_write(key: &Key, failure: Failure) -> StoreError {
-    match failure.into() {
-        StoreError::Denied(text) if text.ends_with(WHICH_RIGHT) => StoreError::Denied(format!(
-            "{}: no right to read and write {key}: `etcdctl role grant-permission ROLE readwrite \
-             {key}` grants it",
-            without_advice(&text)
+    match failure {
+        Failure::NoRight(text) => StoreError::Denied(format!(
+            "{text}: no right to read and write {key}: `etcdctl role grant-permission ROLE \
+             readwrite {key}` grants it"
         )),
-        other => other,
+        other => other.into(),
     }
 }
 
@@ -103,11 +100,11 @@ fn of_code(code: i32, text: String) -> Failure {
         OUT_OF_RANGE if has("compacted") => return Failure::Compacted,
         OUT_OF_RANGE if has("message length too large") => return Failure::TooLarge,
         FAILED_PRECONDITION if has("authentication is not enabled") => return Failure::AuthOff,
-        PERMISSION_DENIED => StoreError::Denied(format!("{text}{WHICH_RIGHT}")),
+        PERMISSION_DENIED => return Failure::NoRight(text),
         UNAUTHENTICATED => return Failure::Unauthenticated(text),
         INVALID_ARGUMENT if has("user name is empty") => {
             return Failure::Unauthenticated(format!(
-                "{text}: it requires --etcd-user and $ETCD_PASSWORD, or --etcd-cert and --etcd-key"
+                "{text}: it requires a user and a password, or a client certificate and its key"
             ));
         }
         INVALID_ARGUMENT if has("authentication failed") => {
@@ -120,7 +117,7 @@ fn of_code(code: i32, text: String) -> Failure {
         RESOURCE_EXHAUSTED if has("space exceeded") => StoreError::NoSpace(format!(
             "{text}: compact and defragment etcd, then `etcdctl alarm disarm`"
         )),
-        _ if has("no leader") => StoreError::Unreachable(format!("{text}: {NO_QUORUM}")),
+        _ if has("no leader") => StoreError::NoQuorum(format!("{text}: {NO_QUORUM}")),
         UNIMPLEMENTED => StoreError::Unsupported(format!(
             "this server does not have the v3 API ({text}); is it an etcd before 3.0? then use v2"
         )),
@@ -139,16 +136,15 @@ mod tests {
     #[test]
     fn each_code_has_its_own_error() {
         let of = |code, text: &str| StoreError::from(of_code(code, text.to_owned()));
-        assert!(of(14, "etcdserver: no leader").is_transient());
+        let no_leader = of(14, "etcdserver: no leader");
+        assert!(matches!(no_leader, StoreError::NoQuorum(_)) && no_leader.is_transient());
         let denied = "etcdserver: permission denied";
-        let Failure::Store(StoreError::Denied(text)) = of_code(7, denied.to_owned()) else {
-            panic!("it is denied");
-        };
-        assert!(text.contains("least-rights.md"), "{text}");
-        assert_eq!(without_advice(&text), denied, "where the right is named, nobody looks it up");
+        let unknown = of(7, denied).to_string();
+        assert!(unknown.contains("least-rights.md"), "{unknown}");
         let key = "/services/a".parse().unwrap();
         let write = of_write(&key, of_code(7, denied.to_owned())).to_string();
         assert!(write.contains("grant-permission ROLE readwrite /services/a`"), "{write}");
+        assert!(!write.contains("least-rights.md"), "the right is named: {write}");
         assert!(of(2, "context deadline exceeded").is_transient());
         assert!(matches!(of(16, "etcdserver: invalid auth token"), StoreError::Denied(_)));
         assert!(matches!(of(3, "etcdserver: user name is empty"), StoreError::Denied(_)));

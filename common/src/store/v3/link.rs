@@ -1,24 +1,18 @@
 //! The client of the current endpoint: connecting it, and the bounds of each request.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, KvClient};
 use tokio::time::{Instant, timeout};
 
 use super::error::Failure;
-use super::{V3, V3Settings, secured};
+use super::{PING, PING_ANSWER, V3, V3Settings, secured};
 use crate::store::endpoints::EndpointChoice;
 use crate::store::{REQUEST_TIMEOUT, StoreError};
 
 /// The largest answer that is accepted. tonic's own bound of 4 MiB is less than one page of large
 /// values, or one batch of events, can have.
 pub(super) const MAX_ANSWER: usize = 128 * 1024 * 1024;
-
-/// HTTP/2 pings notice a member that hangs, or a dead connection. Not more often than every 5 s,
-/// or the server closes the connection (`--grpc-keepalive-min-time`).
-pub(super) const PING: Duration = Duration::from_secs(10);
-pub(super) const PING_ANSWER: Duration = Duration::from_secs(5);
 
 /// A client and the endpoint it belongs to. Shared, because a client is large.
 #[derive(Clone)]

@@ -25,8 +25,8 @@ use tokio::time::Instant;
 use self::answer::{deleted, first_entry, key_state, revision, revision_of, seconds, written};
 use self::error::{Failure, of_write};
 use self::link::Link;
-use super::connect::User;
 use super::endpoints::Endpoints;
+use super::user::User;
 use super::{
     DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
 };
@@ -34,6 +34,11 @@ use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
 
 /// etcd's default for `--max-txn-ops`.
 const MAX_OPS: usize = 128;
+
+/// HTTP/2 pings notice a member that hangs, or a dead connection. Not more often than every 5 s,
+/// or the server closes the connection (`--grpc-keepalive-min-time`).
+const PING: Duration = Duration::from_secs(10);
+const PING_ANSWER: Duration = Duration::from_secs(5);
 
 /// What a client of any endpoint is made of.
 pub(super) struct V3Settings {

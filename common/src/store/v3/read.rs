@@ -10,7 +10,7 @@ use etcd_client::{
 use tokio::time::Instant;
 
 use super::answer::{entry, revision};
-use super::error::{Failure, without_advice};
+use super::error::Failure;
 use super::{Link, MAX_OPS, V3};
 use crate::model::{Revision, Snapshot, Tree};
 use crate::store::StoreError;
@@ -84,9 +84,7 @@ pub(super) async fn read(
             Ok(snapshot) => return Ok(snapshot),
             Err(Failure::TooLarge) => (page, last) = (page / 50, Failure::TooLarge),
             Err(Failure::Compacted) => last = Failure::Compacted,
-            Err(Failure::Store(StoreError::Denied(text))) => {
-                return Err(reader.denied(trees, &text).await);
-            }
+            Err(Failure::NoRight(text)) => return Err(reader.denied(trees, text).await),
             Err(failure) => return Err(failure.into()),
         }
     }
@@ -103,14 +101,13 @@ struct SnapshotRead<'a> {
 
 impl SnapshotRead<'_> {
     /// Names the first of `trees` that may not be read: etcd does not say which it is.
-    async fn denied(&self, trees: &[Tree], text: &str) -> StoreError {
-        let why = without_advice(text);
+    async fn denied(&self, trees: &[Tree], why: String) -> StoreError {
         for tree in trees {
             for range in ranges(tree) {
                 let mut kv = self.link.kv();
                 let count = kv.get(range.from.clone(), Some(range.options().with_count_only()));
                 let answer = self.store.call(&self.link.endpoint, self.deadline, count).await;
-                if let Err(Failure::Store(StoreError::Denied(_))) = answer {
+                if let Err(Failure::NoRight(_)) = answer {
                     let path = tree.path().trim_end_matches('/');
                     let (from, to) = if tree.is_below_only() || path.is_empty() {
                         (format!("{path}/"), format!("{path}0"))
@@ -124,7 +121,7 @@ impl SnapshotRead<'_> {
                 }
             }
         }
-        StoreError::Denied(text.to_owned())
+        Failure::NoRight(why).into()
     }
 
     async fn read(&self, trees: &[Tree]) -> Result<Snapshot, Failure> {

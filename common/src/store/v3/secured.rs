@@ -18,7 +18,7 @@ use tonic::transport::{Endpoint, Uri};
 use tower_service::Service;
 use url::Url;
 
-use super::link::{PING, PING_ANSWER};
+use super::{PING, PING_ANSWER};
 
 /// Connects to `url`, within `limit`.
 pub(super) async fn channel(

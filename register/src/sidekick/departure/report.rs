@@ -32,7 +32,7 @@ pub(super) fn blame(result: &mut HandshakeResult, error: &StoreError) {
 /// Why no load balancer could be asked, when etcd did not remove the keys in time.
 pub(super) fn why_unasked(failure: Option<StoreError>) -> String {
     match failure {
-        Some(error) if error.is_without_quorum() => {
+        Some(error @ StoreError::NoQuorum(_)) => {
             format!("{error}; the key stays and is routed to until etcd has a quorum again")
         }
         // With v2, silence is all that is heard of a quorum that is lost.

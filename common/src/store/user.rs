@@ -1,15 +1,39 @@
 //! The user of etcd, with the password as it is now.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Credentials, Password};
-use crate::store::StoreError;
+use super::StoreError;
 use crate::tls::FromFiles;
 
+/// A user of etcd.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The name.
+    pub user: String,
+    /// Never printed.
+    pub password: Password,
+}
+
+/// Where a password comes from.
+#[derive(Clone)]
+pub enum Password {
+    /// The password itself.
+    Given(String),
+    /// A file whose first line it is.
+    File(PathBuf),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
 /// A user whose password, if it is in a file, may be changed at any time.
-pub(in crate::store) struct User {
-    pub(in crate::store) name: String,
+pub(super) struct User {
+    pub(super) name: String,
     password: PasswordSource,
 }
 
@@ -39,7 +63,7 @@ impl User {
     ///
     /// # Errors
     /// [`StoreError::Setup`] when there never was one.
-    pub(in crate::store) fn password(&self) -> Result<Arc<String>, StoreError> {
+    pub(super) fn password(&self) -> Result<Arc<String>, StoreError> {
         match &self.password {
             PasswordSource::Given(password) => Ok(Arc::clone(password)),
             PasswordSource::File(file) => file.current().map_err(StoreError::Setup),
