@@ -1,8 +1,6 @@
 //! What the pure parts cost with a thousand backends. `cargo bench -p benches` compares with the
 //! last run; `-- hbs` takes the benches of that name. Nothing fails because a machine was slow.
 
-#![expect(missing_docs, reason = "the functions that criterion's macro makes have none")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::path::Path;

@@ -214,7 +214,6 @@ impl Bookkeeping {
         Tree::below(self.acks.clone())
     }
 
-    /// All leave markers.
     #[must_use]
     pub fn leave_markers(&self) -> Tree {
         Tree::below(self.leaving.clone())

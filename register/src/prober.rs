@@ -76,7 +76,6 @@ impl ProbeLimits {
 pub struct ProbeReport {
     /// Whether it is to be registered.
     pub state: HealthState,
-    /// Since when.
     pub since: Instant,
     /// What the last probes found; `None` before the first answer.
     pub last: Option<ProbeOutcome>,

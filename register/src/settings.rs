@@ -94,7 +94,6 @@ common::settings! {
         "Where load balancers publish members and acknowledgements".default("/confsync");
 }
 
-/// How to drain.
 pub static DRAIN: Group = Group {
     heading: "Joining and leaving",
     settings: &[&MIN_LBS, &DRAIN_MIN, &DRAIN_APPLIED, &DRAIN_QUIESCED, &BOOKKEEPING],
@@ -137,7 +136,6 @@ pub static LISTEN: Setting = status::listen(
 /// Names under which it may be asked.
 pub static ALLOW_HOST: Setting = status::allow_host("REGISTER_ALLOW_HOST");
 
-/// The process.
 pub static PROCESS: Group = Group { heading: "Status", settings: &[&LISTEN, &ALLOW_HOST] };
 
 common::settings! {

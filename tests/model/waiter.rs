@@ -92,8 +92,10 @@ impl Waiting {
 /// Whether the verdict says that load balancer `which` may not have followed. Without
 /// a look at etcd no load balancer is known, and the verdict names etcd.
 pub(crate) fn names(verdict: &HandshakeResult, which: usize) -> bool {
-    let unconfirmed = |(name, _): &(String, String)| *name == name_of(which) || name == "etcd";
-    verdict.unconfirmed.iter().any(unconfirmed) || verdict.assumed.contains(&name_of(which))
+    let is_meant = |name: &str| name == name_of(which);
+    verdict.unconfirmed.iter().any(|(name, _)| is_meant(name))
+        || verdict.unknown.iter().any(|(place, _)| *place == "etcd")
+        || verdict.assumed.iter().any(|name| is_meant(name))
 }
 
 fn name_of(which: usize) -> String {

@@ -103,7 +103,7 @@ impl<'a> Setup<'a> {
                 .await;
             }
             Step::Installed => self.logged_again(confsync, " installed ").await,
-            Step::Live => self.logged_again(confsync, " live ").await,
+            Step::Live => self.logged_again(confsync, " configuration is active ").await,
             Step::Reload => {
                 confsync.ready().await;
                 self.kill_in_a_reload(confsync).await;

@@ -164,7 +164,8 @@ async fn h11_nothing_is_applied_while_an_old_master_accepts_too() {
     assert!(lab.spawn(spec).ended(Duration::from_secs(20)).await.unwrap().success());
     let confsync = confsync().start();
     confsync.ready().await;
-    let lives = || confsync.log().lines().filter(|line| line.contains(" live ")).count();
+    let lives =
+        || confsync.log().lines().filter(|line| line.contains(" configuration is active ")).count();
     let before = lives();
     let old = nginx.master().unwrap();
     nginx.signal(Signal::USR2);

@@ -100,7 +100,7 @@ impl Scene {
 }
 
 fn reloads(log: &str) -> usize {
-    log.lines().filter(|line| line.contains(" live ") || line.ends_with(" live")).count()
+    log.lines().filter(|line| line.contains("configuration is active")).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

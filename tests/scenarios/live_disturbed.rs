@@ -76,7 +76,7 @@ async fn a_log_phase_that_comes_later_is_noticed_and_a_drain_waits_for_the_old_w
     .await;
     // Its request is in a worker of before, which nobody counts: the drain waits for it.
     sidekick.signal(Signal::TERM);
-    confsync.logged(" live ").await;
+    confsync.logged(" configuration is active ").await;
     scene.answers("two").await;
     assert_eq!(sidekick.process().exit(), None, "{}", sidekick.log());
     drop(old);

@@ -213,7 +213,8 @@ async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
         tests::eventually::check(times >= 2, || confsync.log())
     })
     .await;
-    let lives = confsync.log().lines().filter(|line| line.contains(" live ")).count();
+    let lives =
+        confsync.log().lines().filter(|line| line.contains(" configuration is active ")).count();
     assert_eq!(lives, 1, "{}", confsync.log());
 }
 

@@ -38,7 +38,6 @@ pub enum Aim {
 pub struct Marker {
     /// Its name.
     pub key: Key,
-    /// Its value.
     pub value: Vec<u8>,
     /// What is read in that transaction, for whoever waits for the consequences.
     pub reads: Vec<Tree>,

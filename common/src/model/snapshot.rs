@@ -23,9 +23,7 @@ pub struct Revision(pub u64);
 /// One key as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The key.
     pub key: Arc<str>,
-    /// Its value.
     pub value: StoredValue,
     /// The revision that created the key.
     pub created: Revision,
@@ -61,14 +59,12 @@ pub enum Change {
     Put(Entry),
     /// The key was deleted, or has expired.
     Deleted {
-        /// The key.
         key: Arc<str>,
         /// The revision of the deletion.
         at: Revision,
     },
     /// The key and everything below it were deleted, or have expired (v2, a directory).
     TreeDeleted {
-        /// The tree.
         tree: Tree,
         /// The revision of the deletion.
         at: Revision,

@@ -51,7 +51,6 @@ pub type RequestsByEndpoint = BTreeMap<String, RequestCounts>;
 /// Requests to one endpoint, or to all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RequestCounts {
-    /// Requests.
     pub requests: u64,
     /// Those of them that failed.
     pub failures: u64,

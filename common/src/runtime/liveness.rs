@@ -33,7 +33,6 @@ pub struct Heartbeat {
 /// A loop that did not report in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overdue {
-    /// Its name.
     pub name: String,
     /// How long ago it should have reported.
     pub by: Duration,

@@ -42,7 +42,6 @@ crate::settings! {
         "File whose first line is the password";
 }
 
-/// All of them.
 pub static GROUP: Group = Group {
     heading: "etcd",
     settings: &[&ENDPOINTS, &API, &SRV, &AUTO_SYNC, &CA, &CERT, &KEY, &USER, &PASSWORD_FILE],

@@ -12,7 +12,6 @@ use super::{Environment, Separator, Setting};
 /// Where a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// This flag.
     Flag(String),
     /// This environment variable, the counterpart of this flag.
     Env(String, String),
@@ -45,7 +44,6 @@ impl fmt::Display for Place {
 pub struct Given {
     /// As written.
     pub text: String,
-    /// Where.
     pub place: Place,
 }
 

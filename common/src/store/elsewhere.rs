@@ -23,7 +23,6 @@ pub enum Elsewhere {
     },
     /// In v3, by the name of a tree without its leading slash.
     WithoutSlash {
-        /// That name.
         name: String,
         /// How many.
         keys: i64,

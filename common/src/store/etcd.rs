@@ -23,9 +23,7 @@ pub enum Etcd {
 
 /// A running watch by either API.
 pub enum EtcdWatch {
-    /// Of v3.
     V3(Box<V3Watch>),
-    /// Of v2.
     V2(Box<V2Watch>),
 }
 

@@ -194,7 +194,6 @@ pub enum DeleteOutcome {
     },
 }
 
-/// The outcome of a refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefreshOutcome {
     /// The lease lives on.

@@ -33,7 +33,6 @@ pub struct TlsFiles {
     pub ca: Option<PathBuf>,
     /// Our certificate, with its chain.
     pub cert: Option<PathBuf>,
-    /// Its key.
     pub key: Option<PathBuf>,
 }
 

@@ -28,7 +28,6 @@ pub struct View {
 /// A view is not fresh.
 #[derive(Debug, Clone)]
 pub struct Stale {
-    /// Since when.
     pub since: Instant,
     /// The cause.
     pub reason: StaleReason,

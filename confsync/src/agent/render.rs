@@ -20,7 +20,7 @@ use crate::config::rendered::RenderedFile;
 /// Why files are not rendered, or not as etcd has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Withheld {
-    /// In the operator's words.
+    /// For an operator.
     pub(crate) why: String,
     /// Nothing is wrong but that too few backends are registered.
     pub(crate) too_few_backends: bool,

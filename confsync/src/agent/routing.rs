@@ -44,9 +44,9 @@ impl Routing {
         self.served.as_ref().map(|served| &served.routes)
     }
 
-    /// What makes a load of these routes due, in the operator's words.
+    /// What makes a load of these routes due, for an operator.
     pub(super) fn cause_of(&self, wanted: &Routes) -> String {
-        change_summary::words(self.served(), wanted)
+        change_summary::summary(self.served(), wanted)
     }
 
     /// These routes are active. What that changed.

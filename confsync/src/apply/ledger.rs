@@ -34,7 +34,6 @@ pub struct Ledger {
 /// Files that the proxy, or a check, did not take.
 #[derive(Debug, Clone)]
 pub struct RejectedFiles {
-    /// What.
     pub digest: Digest,
     /// In the words of who rejected it.
     pub why: String,
@@ -197,7 +196,6 @@ impl Ledger {
         self.wanted.is_some() && self.active == self.wanted
     }
 
-    /// What is wanted.
     #[must_use]
     pub fn wanted(&self) -> Option<Digest> {
         self.wanted

@@ -59,7 +59,7 @@ async fn ask(group: String, commands: Vec<Command>) {
         let (mut pause, mut logged) = (FIRST_PAUSE, false);
         while let Err(error) = command.run().await {
             // "Not yet" is an exit code; anything else will not pass by itself.
-            if !logged && !matches!(error, CommandError::RejectedValue { .. }) {
+            if !logged && !matches!(error, CommandError::Failed { .. }) {
                 tracing::warn!(
                     set = group,
                     "quiesce_cmd: {error}; no drain is confirmed until it succeeds"

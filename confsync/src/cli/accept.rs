@@ -121,21 +121,18 @@ async fn wait_until_accepted<S: Store>(
     let all = async {
         while !names.is_empty() && view.changed().await.is_ok() {
             let Some(snapshot) = view.borrow_and_update().snapshot.clone() else { continue };
-            names.retain(|lb| match state_of(&snapshot, bookkeeping, resource, lb) {
-                Some(LossAcceptance::Withholds) => true,
-                Some(LossAcceptance::Done) => {
-                    print(format_args!("{lb}: accepted\n"));
-                    false
-                }
-                Some(LossAcceptance::Rejected(why)) => {
-                    print(format_args!("{lb}: accepted, but the last files stay: {why}\n"));
-                    exit = Exit::Failed;
-                    false
-                }
-                None => {
-                    print(format_args!("{lb}: no longer registered\n"));
-                    false
-                }
+            names.retain(|lb| {
+                let outcome = match state_of(&snapshot, bookkeeping, resource, lb) {
+                    Some(LossAcceptance::Withholds) => return true,
+                    Some(LossAcceptance::Done) => "accepted".to_owned(),
+                    Some(LossAcceptance::Rejected(why)) => {
+                        exit = Exit::Failed;
+                        format!("accepted, but the last files stay: {why}")
+                    }
+                    None => "no longer registered".to_owned(),
+                };
+                print(format_args!("{lb}: {outcome}\n"));
+                false
             });
         }
     };

@@ -26,7 +26,6 @@ common::settings! {
         .default_in_words("confd.toml in the confdir, if it exists");
 }
 
-/// The resources.
 pub static RESOURCES: Group = Group {
     heading: "",
     settings: &[&CONFDIR, &PREFIX, &SERVICES, &BOOKKEEPING, &MIN_RELOAD_INTERVAL, &CONFD_CONFIG],

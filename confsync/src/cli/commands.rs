@@ -27,7 +27,7 @@ use crate::config::program::CompiledResource;
 use crate::config::reload_group::ReloadGroup;
 use crate::daemon;
 use crate::daemon::once;
-use crate::proxy::nginx;
+use crate::proxy::{Warning, nginx};
 use crate::status::fleet_json::fleet_json;
 use crate::status::load_balancers;
 use crate::template::starter;
@@ -175,7 +175,7 @@ async fn is_accepted(set: &ReloadGroup, keys: Option<&Snapshot>) -> bool {
     match proxy_check::ask(set, keys).await {
         ProxyAnswer::Accepted(warnings) => {
             // That note is there already, with what may be meant.
-            let is_new = |warning: &&String| !warning.contains("nginx would never read it");
+            let is_new = |warning: &&Warning| !matches!(warning, Warning::NotIncluded { .. });
             for warning in warnings.iter().filter(is_new) {
                 print_error(format_args!("{name}: note: on this machine: {warning}"));
             }

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::config::confdir::{Resource, ShellCommand};
-use crate::proxy::nginx::{Warning, is_included};
+use crate::proxy::Warning;
+use crate::proxy::nginx::is_included;
 
 /// Keywords of the shell, and commands that run another command.
 const SHELL: &[&str] = &[

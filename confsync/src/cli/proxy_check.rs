@@ -11,13 +11,13 @@ use common::model::Snapshot;
 use crate::config::confdir::LiveMembership;
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::install::{StagedPaths, real_path};
-use crate::proxy::{NotPassed, Proxy};
+use crate::proxy::{NotPassed, Proxy, Warning};
 
 /// What the proxy says of one reload group.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ProxyAnswer {
     /// It accepts the files, with these warnings. Also where there is no proxy to ask.
-    Accepted(Vec<String>),
+    Accepted(Vec<Warning>),
     /// It would reject them.
     Rejected(String),
     /// It could not be asked, or not as this user, and why.
@@ -35,11 +35,12 @@ pub(super) async fn ask(set: &ReloadGroup, keys: Option<&Snapshot>) -> ProxyAnsw
     };
     match answer {
         Ok(warnings) => ProxyAnswer::Accepted(warnings),
-        Err(NotPassed::RejectedValue(why) | NotPassed::Unknown(why)) if is_for_root(&why) => {
+        Err(NotPassed::Rejected(why) | NotPassed::Unknown(why)) if is_for_root(&why) => {
             ProxyAnswer::NotAsked(format!("{}; run it as root", why.replace('\n', "; ")))
         }
-        Err(NotPassed::RejectedValue(why)) => ProxyAnswer::Rejected(why.replace('\n', "; ")),
-        Err(NotPassed::Unknown(why)) => ProxyAnswer::Rejected(why.replace('\n', "; ")),
+        Err(NotPassed::Rejected(why) | NotPassed::Unknown(why)) => {
+            ProxyAnswer::Rejected(why.replace('\n', "; "))
+        }
     }
 }
 
@@ -48,13 +49,14 @@ fn is_for_root(why: &str) -> bool {
     !rustix::process::geteuid().is_root() && why.to_ascii_lowercase().contains("permission denied")
 }
 
-async fn check(set: &ReloadGroup, candidates: &Candidates) -> Result<Vec<String>, NotPassed> {
+async fn check(set: &ReloadGroup, candidates: &Candidates) -> Result<Vec<Warning>, NotPassed> {
     let proxy = Proxy::of(set, None, None).await;
     let proxy = proxy.map_err(|error| NotPassed::Unknown(error.to_string()))?;
     let mut warnings = proxy.check_candidates(candidates.paths.clone()).await?;
     if candidates.name_members && is_live(set) {
         let why = proxy.nginx().and_then(|nginx| nginx.uncountable(candidates.paths.clone()));
-        warnings.extend(why.map(|why| format!("{why}; every change of backends needs a reload")));
+        let text = why.map(|why| format!("{why}; every change of backends needs a reload"));
+        warnings.extend(text.map(Warning::Proxy));
     }
     Ok(warnings)
 }

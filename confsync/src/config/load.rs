@@ -10,7 +10,6 @@ use crate::config::reload_group::{Loader, ReloadGroup, group};
 /// A confdir, ready to use.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Its reload groups.
     pub sets: Vec<ReloadGroup>,
     /// Notes for the operator.
     pub notes: Vec<Note>,

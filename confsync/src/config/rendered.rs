@@ -4,7 +4,6 @@
 use crate::install::{Candidate, Target};
 use crate::template::RenderedText;
 
-/// A rendered file.
 #[derive(Debug, Clone)]
 pub struct RenderedFile {
     /// Where it goes.

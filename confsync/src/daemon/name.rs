@@ -21,7 +21,7 @@ pub(super) enum NameOwner {
     Unknown,
     /// Ours: etcd has confirmed our member key.
     Us,
-    /// Another load balancer's, in the operator's words.
+    /// Another load balancer's, for an operator.
     Rival(String),
 }
 

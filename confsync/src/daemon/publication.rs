@@ -51,7 +51,7 @@ pub(super) fn is_all_quiesced(states: &States) -> bool {
 }
 
 fn status_line(states: &States, rival: Option<&str>) -> String {
-    let groups = states.values().map(GroupState::words);
+    let groups = states.values().map(GroupState::summary);
     groups.chain(rival.map(str::to_owned)).collect::<Vec<_>>().join(" | ")
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Registration<S = Etcd> {
 pub(super) struct RegistrationStatus {
     /// etcd has confirmed the member key.
     pub(super) joined: bool,
-    /// Another load balancer has our name, in the operator's words.
+    /// Another load balancer has our name, for an operator.
     pub(super) rival: Option<String>,
     pub(super) etcd: EtcdUse,
 }

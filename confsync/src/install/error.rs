@@ -43,12 +43,7 @@ pub enum InstallError {
     LinkLoop(PathBuf),
     /// Dest is there and is no regular file.
     #[error("{} is {what}, not a file; give another dest", .dest.display())]
-    NotAFile {
-        /// The dest.
-        dest: PathBuf,
-        /// What it is.
-        what: &'static str,
-    },
+    NotAFile { dest: PathBuf, what: &'static str },
     /// Dest names no file, or is not an absolute path.
     #[error("`{}` is not an absolute path of a file", .0.display())]
     NotAPath(PathBuf),
@@ -68,7 +63,6 @@ pub enum InstallError {
          one of the two, or give it another dest", .dest.display(), .path.display()
     )]
     Held {
-        /// The dest.
         dest: PathBuf,
         /// Who holds the lock.
         holder: String,

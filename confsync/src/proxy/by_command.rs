@@ -75,18 +75,17 @@ impl ByCommand {
                 continue;
             };
             let line = check_line(&check.command.text, file.path(), file.dest())
-                .map_err(|error| NotPassed::RejectedValue(format!("check_cmd: {error}")))?;
+                .map_err(|error| NotPassed::Rejected(format!("check_cmd: {error}")))?;
             match Command::shell(&line, check.command.timeout).run().await {
                 Ok(_) => {}
-                Err(error @ CommandError::RejectedValue { .. }) => {
-                    return Err(NotPassed::RejectedValue(format!("check_cmd: {error}")));
+                Err(error @ CommandError::Failed { .. }) => {
+                    return Err(NotPassed::Rejected(format!("check_cmd: {error}")));
                 }
                 Err(error) => return Err(NotPassed::Unknown(format!("check_cmd: {error}"))),
             }
         }
         // Checks that do not name the candidate are run after the swap.
-        Proof::passed_by_commands(staged)
-            .map_err(|error| NotPassed::RejectedValue(error.to_string()))
+        Proof::passed_by_commands(staged).map_err(|error| NotPassed::Rejected(error.to_string()))
     }
 
     pub(super) async fn check_installed(&self) -> Result<(), String> {
@@ -117,7 +116,7 @@ impl ByCommand {
             && (waiting.is_some() || self.reloads.is_empty())
         {
             let (group, nginx) = (&self.group, self.nginx.clone());
-            let read = child.placed(group, files, nginx).await.map_err(NotLoaded::RejectedValue)?;
+            let read = child.placed(group, files, nginx).await.map_err(NotLoaded::Rejected)?;
             self.judge(child, read, loaded.as_ref().err())?;
         }
         loaded.map_err(NotLoaded::Unproven)?;

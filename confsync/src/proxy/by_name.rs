@@ -10,7 +10,7 @@ use super::nginx::{
     Nginx, NginxArgv, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError,
     ProvenReload, Settings, old_generations,
 };
-use super::{NotLoaded, NotPassed, Old, ProvenLoad};
+use super::{NotLoaded, NotPassed, Old, ProvenLoad, Warning};
 use crate::config::confdir::NginxOptions;
 use crate::install::{Digest, Proof, StagedFiles, StagedPaths};
 
@@ -85,7 +85,7 @@ impl NginxByName {
     pub(super) async fn check_candidates(
         &self,
         candidates: Vec<StagedPaths>,
-    ) -> Result<Vec<String>, NotPassed> {
+    ) -> Result<Vec<Warning>, NotPassed> {
         // nginx has nothing against it, and a start would be waited for in vain.
         if let Some(why) = self.nginx.without_master() {
             return Err(NotPassed::Unknown(why));
@@ -98,8 +98,8 @@ impl NginxByName {
             )));
         }
         match self.nginx.check_paths(candidates).await {
-            Ok(warnings) => Ok(warnings.iter().map(ToString::to_string).collect()),
-            Err(NginxCheckError::RejectedValue(words)) => Err(NotPassed::RejectedValue(words)),
+            Ok(warnings) => Ok(warnings),
+            Err(NginxCheckError::Rejected(why)) => Err(NotPassed::Rejected(why)),
             Err(error) => Err(NotPassed::Unknown(error.to_string())),
         }
     }
@@ -123,7 +123,7 @@ impl NginxByName {
             return match child.start(Some(self.nginx.clone()), self.deadline).await {
                 Ok(StartOutcome::Started) => Ok(Some(live(None))),
                 Ok(StartOutcome::AlreadyRunning) => Ok(None),
-                Err(why) => Err(NotLoaded::RejectedValue(why)),
+                Err(why) => Err(NotLoaded::Rejected(why)),
             };
         }
         let Some(child) = self.unknown.as_ref().filter(|child| child.is_to_start()) else {
@@ -131,7 +131,7 @@ impl NginxByName {
         };
         let ran = self.master().is_ok();
         let read = child.placed(&self.group, files, None).await;
-        match read.map_err(NotLoaded::RejectedValue)? {
+        match read.map_err(NotLoaded::Rejected)? {
             FilesRead::These if !ran => {
                 let master = self.serving(child.name()).await.map_err(NotLoaded::Deferred)?;
                 Ok(Some(live(Some(master.id()))))
@@ -174,8 +174,8 @@ impl NginxByName {
                 let master = self.child.is_none().then(|| master.id());
                 Ok(ProvenLoad { old: Old::Processes(old), master })
             }
-            Err(error @ NginxReloadError::RejectedValue(_)) => {
-                Err(NotLoaded::RejectedValue(error.to_string()))
+            Err(error @ NginxReloadError::Rejected(_)) => {
+                Err(NotLoaded::Rejected(error.to_string()))
             }
             // Even without a proof in time, the new configuration may still become active.
             Err(error @ (NginxReloadError::NoWorkers(_) | NginxReloadError::TimedOut { .. })) => {

@@ -12,12 +12,14 @@ pub mod nginx;
 pub mod pools;
 pub mod process;
 pub mod traffic;
+mod warning;
 
 use std::path::Path;
 use std::time::Duration;
 
 pub use by_command::ByCommand;
 pub use by_name::NginxByName;
+pub use warning::Warning;
 
 use crate::config::reload_group::{Loader, ReloadGroup};
 use crate::install::{Digest, Proof, StagedFiles, StagedPaths};
@@ -41,7 +43,7 @@ pub enum Proxy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotPassed {
     /// It is invalid; the reason as the proxy or the command reported it.
-    RejectedValue(String),
+    Rejected(String),
     /// The check could not be made: worth another try soon.
     Unknown(String),
 }
@@ -50,7 +52,7 @@ pub enum NotPassed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotLoaded {
     /// The installed files are rejected: put the previous ones back.
-    RejectedValue(String),
+    Rejected(String),
     /// The installed files stopped the service, or may still do so: put the previous files back and
     /// load them at once.
     Broken(String),
@@ -153,7 +155,7 @@ impl Proxy {
     pub(crate) async fn check_candidates(
         &self,
         candidates: Vec<StagedPaths>,
-    ) -> Result<Vec<String>, NotPassed> {
+    ) -> Result<Vec<Warning>, NotPassed> {
         match self {
             Self::Nginx(by_name) => by_name.check_candidates(candidates).await,
             Self::Haproxy(haproxy) => haproxy.check_candidates(&candidates).await,

@@ -22,7 +22,6 @@ pub fn count_members(pools: &Pools) -> usize {
 /// A member that left a pool and may have requests in flight.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DepartedMember {
-    /// The pool.
     pub pool: String,
     /// Its position there: a slot of a table, or an id of HAProxy's.
     pub slot: u32,
@@ -81,6 +80,6 @@ pub enum ReadBack {
     Same,
     /// The same, by a worker that was not there before: its configuration may be another one.
     NewWorker,
-    /// Something else, in the operator's words.
+    /// Something else, for an operator.
     Other(String),
 }

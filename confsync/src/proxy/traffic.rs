@@ -12,7 +12,6 @@ pub use crate::proxy::pools::{Ejection, MemberTraffic};
 pub enum TrafficReader {
     /// The tables that nginx's workers write.
     NginxLua {
-        /// Their folder.
         folder: PathBuf,
         /// What the balancer was configured with.
         ejection: Ejection,

@@ -16,7 +16,7 @@ const NAMED: usize = 3;
 
 /// What differs `now`; `None` before anything was active.
 #[must_use]
-pub fn words(before: Option<&Routes>, now: &Routes) -> String {
+pub fn summary(before: Option<&Routes>, now: &Routes) -> String {
     let Some(before) = before else { return "start".to_owned() };
     let (mut joined, mut left, mut changed) = (Vec::new(), Vec::new(), Vec::new());
     for key in changed_keys(before, now) {
@@ -56,14 +56,14 @@ mod tests {
     fn what_changed_is_named_and_the_rest_is_counted() {
         let none = routes(&[]);
         let two = routes(&[("a:1", 1), ("b:1", 1)]);
-        assert_eq!(words(None, &two), "start");
-        assert_eq!(words(Some(&none), &two), "a:1, b:1 joined");
+        assert_eq!(summary(None, &two), "start");
+        assert_eq!(summary(Some(&none), &two), "a:1, b:1 joined");
         assert_eq!(
-            words(Some(&two), &routes(&[("a:1", 2), ("c:1", 1)])),
+            summary(Some(&two), &routes(&[("a:1", 2), ("c:1", 1)])),
             "c:1 joined, b:1 left, a:1 changed"
         );
-        assert_eq!(words(Some(&two), &two), "the same backends, other settings");
+        assert_eq!(summary(Some(&two), &two), "the same backends, other settings");
         let many = routes(&[("a:1", 1), ("b:1", 1), ("c:1", 1), ("d:1", 1), ("e:1", 1)]);
-        assert_eq!(words(Some(&many), &none), "a:1, b:1, c:1 and 2 more left");
+        assert_eq!(summary(Some(&many), &none), "a:1, b:1, c:1 and 2 more left");
     }
 }

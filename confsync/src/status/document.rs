@@ -60,7 +60,7 @@ pub(super) fn of(sources: &Sources, followed: Option<&Followed>) -> String {
             .values()
             .map(|state| GroupDocument { state, traffic: state.traffic(&traffic) })
             .collect(),
-        load_balancers: followed.map(|followed| load_balancers::standings(&followed.fleet)),
+        load_balancers: followed.map(|followed| load_balancers::statuses(&followed.fleet)),
         draining: followed.map(|followed| followed.draining.clone()),
     };
     // Texts and numbers always serialize.

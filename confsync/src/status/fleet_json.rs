@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use common::handshake::{Ack, DriverInUse, Member, Rejection};
 use serde_json::{Value, json};
 
-use crate::status::load_balancers::{Fleet, standings};
+use crate::status::load_balancers::{Fleet, statuses};
 
 /// The document. A field without a value is null, false or empty, and never absent.
 #[must_use]
 pub fn fleet_json(fleet: &Fleet, revision: u64) -> Value {
     let mut states: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for standing in standings(fleet) {
-        states.entry(standing.lb).or_default().insert(standing.resource, standing.words);
+    for status in statuses(fleet) {
+        states.entry(status.lb).or_default().insert(status.resource, status.words);
     }
     let one = |(lb, (member_value, acks)): (&String, &(Member, BTreeMap<String, Ack>))| {
         let acks: BTreeMap<&String, Value> =

@@ -22,7 +22,6 @@ pub struct LoadBalancerStatus {
     pub host: String,
     /// Its status page, if it can be reached from here.
     pub page: Option<String>,
-    /// The resource.
     pub resource: String,
     /// The revision it has applied; `None` before the first.
     pub applied: Option<u64>,
@@ -32,9 +31,10 @@ pub struct LoadBalancerStatus {
     pub driver: Option<String>,
     /// Why every change of backends needs a reload.
     pub driver_reason: Option<String>,
-    /// Good, passing, or in need of somebody.
-    pub mood: Severity,
-    /// Its state in words.
+    /// How urgent its state is.
+    #[serde(rename = "mood")]
+    pub severity: Severity,
+    /// Its state, for an operator.
     pub words: String,
 }
 
@@ -50,7 +50,6 @@ pub struct Followed {
 /// One backend that deregisters on purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DrainState {
-    /// Its key.
     pub key: String,
     /// When the drain began, in milliseconds of Unix time, if its sidekick reports it.
     pub since: Option<u64>,
@@ -108,12 +107,12 @@ pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
 
 /// One line per resource, ordered by name.
 #[must_use]
-pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
+pub fn statuses(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
     let of = |(lb, (member, acks)): (&String, &(Member, BTreeMap<String, Ack>))| {
         let one = |resource: &common::handshake::Consumes| {
             // An acknowledgement of an earlier instance does not count.
             let ack = acks.get(&resource.name).filter(|ack| ack.instance_id == member.instance_id);
-            let (mood, words) = words(member, ack);
+            let (severity, words) = state_of(member, ack);
             let known = ack.filter(|ack| ack.applied.0 > 0);
             let driver = known.and_then(|ack| ack.driver.as_ref());
             LoadBalancerStatus {
@@ -125,7 +124,7 @@ pub fn standings(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
                 quiesced: known.map(|ack| ack.quiesced.0),
                 driver: driver.map(|driver| driver.name.clone()),
                 driver_reason: driver.and_then(|driver| driver.reason.clone()),
-                mood,
+                severity,
                 words,
             }
         };
@@ -143,7 +142,7 @@ fn page(member: &Member) -> Option<String> {
 
 const NOTHING_YET: &str = "has not applied anything yet";
 
-fn words(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
+fn state_of(member: &Member, ack: Option<&Ack>) -> (Severity, String) {
     match ack {
         _ if member.left => (Severity::Wait, "left".into()),
         None => (Severity::Wait, NOTHING_YET.into()),
@@ -189,9 +188,9 @@ pub fn table(fleet: &Fleet, revision: u64, colours: bool) -> String {
     let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
     let headings = HEADINGS.map(str::to_owned).to_vec();
     let mut lines = vec![Line { cells: headings, note: "STATE".to_owned(), paint: Paint::Bold }];
-    let standings = standings(fleet);
-    lines.extend(standings.iter().map(|s| {
-        let paint = match s.mood {
+    let statuses = statuses(fleet);
+    lines.extend(statuses.iter().map(|s| {
+        let paint = match s.severity {
             Severity::Good => Paint::Plain,
             Severity::Wait => Paint::Yellow,
             Severity::Bad => Paint::Red,
@@ -203,18 +202,18 @@ pub fn table(fleet: &Fleet, revision: u64, colours: bool) -> String {
         Line { cells, note: escaped(&s.words), paint }
     }));
     table::table(&lines, colours)
-        + &reasons(&standings)
+        + &reasons(&statuses)
         + &format!("etcd is at revision {revision}\n")
 }
 
 /// Why changes are reloads: one line a reason.
-fn reasons(standings: &[LoadBalancerStatus]) -> String {
+fn reasons(statuses: &[LoadBalancerStatus]) -> String {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for standing in standings {
-        if let Some(reason) = &standing.driver_reason {
+    for status in statuses {
+        if let Some(reason) = &status.driver_reason {
             let lbs = reasons.entry(reason).or_default();
-            if !lbs.contains(&standing.lb.as_str()) {
-                lbs.push(&standing.lb);
+            if !lbs.contains(&status.lb.as_str()) {
+                lbs.push(&status.lb);
             }
         }
     }

@@ -148,8 +148,8 @@ impl Handler for StatusHandler {
             "/events" => self.events.answer(&self.sources),
             "/healthz" => health(&self.sources.liveness),
             "/readyz" => {
-                let (ready, words) = self.sources.ready();
-                plain(if ready { 200 } else { 503 }, TEXT, format!("{words}\n"))
+                let (ready, text) = self.sources.ready();
+                plain(if ready { 200 } else { 503 }, TEXT, format!("{text}\n"))
             }
             "/metrics" => self.metrics.answer(request, metrics::text),
             "/status" => {
@@ -173,23 +173,23 @@ impl DocumentSource for Sources {
 }
 
 impl Sources {
-    /// Whether traffic may be sent here, and the reason in words.
+    /// Whether traffic may be sent here, and the reason.
     fn ready(&self) -> (bool, String) {
         let states = self.states.borrow();
         if self.stopping.is_cancelled() {
             return (false, "stopping".to_owned());
         }
         if states.is_empty() {
-            let words = self.manager.last_status();
-            return (false, if words.is_empty() { "starting".to_owned() } else { words });
+            let text = self.manager.last_status();
+            return (false, if text.is_empty() { "starting".to_owned() } else { text });
         }
         let late = self.liveness.late(tokio::time::Instant::now());
         let rival = self.about.borrow().rival.clone();
         let ready = late.is_empty()
             && rival.is_none()
             && states.values().all(|state| state.ready(PATIENCE));
-        let words = states.values().map(GroupState::words);
+        let text = states.values().map(GroupState::summary);
         let stuck = late.iter().map(|late| format!("{}: stuck", late.name));
-        (ready, words.chain(rival).chain(stuck).collect::<Vec<_>>().join("\n"))
+        (ready, text.chain(rival).chain(stuck).collect::<Vec<_>>().join("\n"))
     }
 }

@@ -16,7 +16,6 @@ pub struct ResourceState {
     pub name: String,
     /// The file it writes.
     pub file: String,
-    /// Its template.
     pub template: String,
     /// Its services; none for a resource that is made of settings.
     pub services: Vec<ServiceState>,
@@ -44,13 +43,11 @@ pub struct ServiceState {
 /// The position of a failure: a line of a rendered file, or of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TroublePlace {
-    /// The resource.
     pub resource: String,
     /// The file it writes.
     pub file: String,
     /// The line of that file, as it was rendered; `None` when the template failed.
     pub line: Option<usize>,
-    /// The template.
     pub template: String,
     /// The line of the template, where it is certain.
     pub template_line: Option<usize>,

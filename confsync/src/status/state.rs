@@ -84,7 +84,6 @@ pub type BackendStates = OrdMap<Arc<str>, Arc<BackendState>>;
 /// How many backends there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BackendCounts {
-    /// Those that are wanted.
     pub wanted: usize,
     /// Those that are absent from etcd and still routed to.
     pub retained: usize,
@@ -120,13 +119,10 @@ impl BackendCounts {
 /// One backend. There may be thousands, so copies share their texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackendState {
-    /// Its key.
     pub key: Arc<str>,
-    /// Its service.
     pub service: Arc<str>,
     /// Where it listens.
     pub addr: Arc<str>,
-    /// Its weight.
     pub weight: u16,
     /// Its zone, if it has one.
     pub zone: Option<String>,
@@ -145,7 +141,6 @@ pub struct BackendState {
 /// A rejected value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RejectedState {
-    /// Its key.
     pub key: String,
     /// The reason, for an operator.
     pub why: String,
@@ -218,9 +213,9 @@ impl GroupState {
         own.map_or(&[], Vec::as_slice)
     }
 
-    /// In words, for `STATUS=` and `/readyz`.
+    /// In one line, for `STATUS=` and `/readyz`.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub fn summary(&self) -> String {
         let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
             (None, true, _) => {

@@ -42,7 +42,6 @@ pub enum Piece {
     Servers(NamedService),
     /// A whole `upstream`.
     Upstream {
-        /// The service.
         service: NamedService,
         /// The template's other directives in it.
         more: String,

@@ -65,7 +65,6 @@ impl BoundedText {
         Self { text: Vec::new(), limit }
     }
 
-    /// The text.
     #[must_use]
     pub(crate) fn into_text(self) -> Vec<u8> {
         self.text

@@ -9,7 +9,6 @@ use std::time::SystemTime;
 
 /// The system that a render may query.
 pub trait System: fmt::Debug + Send + Sync {
-    /// The time.
     fn now(&self) -> SystemTime;
 
     /// A variable of the environment, if it is set.
@@ -49,7 +48,6 @@ pub trait System: fmt::Debug + Send + Sync {
 pub struct ServiceRecord {
     /// The name of the server, with a dot at its end.
     pub target: String,
-    /// Its port.
     pub port: u16,
     /// Lower ones come first.
     pub priority: u16,
@@ -62,7 +60,6 @@ pub struct ServiceRecord {
 pub struct IncludedFile {
     /// Where it is, links followed: the same file is known by it.
     pub path: PathBuf,
-    /// What is in it.
     pub text: Vec<u8>,
 }
 

@@ -100,7 +100,6 @@ impl UpstreamMembers {
         self.values().find(|member| member.is_named())
     }
 
-    /// The member of this key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&UpstreamMember> {
         self.by_key.get(key)
@@ -122,7 +121,6 @@ impl UpstreamMembers {
         self.iter().map(|(key, member)| (Arc::clone(key), member.clone()))
     }
 
-    /// Their keys.
     pub fn keys(&self) -> impl Iterator<Item = &Arc<str>> {
         self.by_key.keys()
     }

@@ -15,7 +15,6 @@ use super::time::Time;
 /// How deep lists and maps may be nested; `encoding/json` data is far flatter.
 pub(crate) const MAX_DEPTH: u16 = 200;
 
-/// A value.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     /// No value at all: a missing map key, the dot of the outermost template.
@@ -196,7 +195,6 @@ impl Map {
         Self { entries: Arc::default(), depth: 1, is_nil: true }
     }
 
-    /// Whether it is nil.
     #[must_use]
     pub(crate) fn is_nil(&self) -> bool {
         self.is_nil

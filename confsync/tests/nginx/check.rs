@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use confsync::install::Proof;
-use confsync::proxy::nginx::{NginxCheckError, Warning};
+use confsync::proxy::Warning;
+use confsync::proxy::nginx::NginxCheckError;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -14,7 +15,7 @@ use crate::skip::skip;
 
 fn words(error: NginxCheckError) -> String {
     match error {
-        NginxCheckError::RejectedValue(words) => words,
+        NginxCheckError::Rejected(words) => words,
         other => panic!("{other}"),
     }
 }
@@ -189,7 +190,7 @@ async fn warnings_of_nginx_are_passed_on() {
     let staged = bench.stage(&[("sites/version.conf", &text)]);
     let warnings = bench.nginx.check(&staged).await.unwrap().warnings;
     assert!(
-        matches!(&warnings[..], [Warning::Nginx(w)] if w.contains("conflicting")),
+        matches!(&warnings[..], [Warning::Proxy(w)] if w.contains("conflicting")),
         "{warnings:?}"
     );
 }

@@ -48,7 +48,7 @@ async fn a_port_in_use_passes_the_check_and_is_found_all_the_same() {
     let text = [version(2).as_slice(), text.as_bytes()].concat();
     let installed = bench.install(&[("sites/version.conf", &text)]).await;
     let error = bench.reload().await.unwrap_err();
-    let NginxReloadError::RejectedValue(words) = &error else { panic!("{error}") };
+    let NginxReloadError::Rejected(words) = &error else { panic!("{error}") };
     assert!(words.contains("still could not bind()"), "{words}");
     assert!(words.contains(&format!("127.0.0.1:{port} failed (98")), "{words}");
     assert_eq!(bench.ask().await, "v1");
@@ -69,7 +69,7 @@ async fn what_only_the_running_master_can_refuse_is_found_at_once() {
     let bench = bench.start().await;
     let installed = bench.install(&[("sites/version.conf", &zone("$arg_x"))]).await;
     let error = bench.reload().await.unwrap_err();
-    let NginxReloadError::RejectedValue(words) = &error else { panic!("{error}") };
+    let NginxReloadError::Rejected(words) = &error else { panic!("{error}") };
     assert!(words.contains("uses the \"$arg_x\" key while previously"), "{words}");
     installed.rollback().unwrap();
     bench.reload().await.unwrap();
@@ -82,7 +82,7 @@ async fn an_unchecked_file_is_refused_with_the_masters_words() {
     let dest = bench.path("sites/version.conf");
     fs::write(&dest, "\noops;").unwrap();
     let error = bench.reload().await.unwrap_err();
-    let NginxReloadError::RejectedValue(words) = &error else { panic!("{error}") };
+    let NginxReloadError::Rejected(words) = &error else { panic!("{error}") };
     assert_eq!(words, &format!("[emerg] unknown directive \"oops\" in {}:2", dest.display()));
     // Without a log that can be read, a test of the files tells as much.
     let conf = fs::read_to_string(bench.path("nginx.conf")).unwrap();
@@ -121,7 +121,7 @@ async fn a_worker_that_crashes_is_no_new_generation() {
         let pid = rustix::process::Pid::from_raw(worker.id.pid).unwrap();
         rustix::process::kill_process(pid, Signal::KILL).unwrap();
         let error = bench.reload().await.unwrap_err();
-        assert!(matches!(error, NginxReloadError::RejectedValue(_)), "{error}");
+        assert!(matches!(error, NginxReloadError::Rejected(_)), "{error}");
     }
     fs::write(bench.path("sites/version.conf"), version(3)).unwrap();
     bench.reload().await.unwrap();
@@ -218,9 +218,9 @@ async fn a_start_that_fails_says_why() {
     fs::write(bench.path("sites/version.conf"), "oops;").unwrap();
     let mut child = Supervised::start(&bench.argv()).unwrap();
     let error = bench.nginx.started(&mut child, DEADLINE).await.unwrap_err();
-    let StartError::Left { left, words } = &error else { panic!("{error}") };
+    let StartError::Left { left, messages } = &error else { panic!("{error}") };
     assert_eq!(left.code(), 1);
-    assert!(words.contains("unknown directive \"oops\""), "{words}");
+    assert!(messages.contains("unknown directive \"oops\""), "{messages}");
 
     // Its port is taken: five tries, then it gives up.
     fs::write(bench.path("sites/version.conf"), version(1)).unwrap();

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::setup::{sources, start, variable};
 use crate::config::Removal;
 use crate::handshake::{
-    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitBounds, WaitsEnd, names_or_all,
-    wait_for_all,
+    DrainResult, Goal, HandshakeResult, LoadBalancerWait, MissingLoadBalancer, WaitBounds,
+    WaitsEnd, names_or_all, wait_for_all,
 };
 use crate::settings::{FORCE, REMOVAL, WAIT};
 
@@ -100,7 +100,7 @@ async fn wait(
     for _ in 0..2 {
         let (key, now) = (removed.key.clone(), Instant::now());
         let wait = LoadBalancerWait::new(key, removed.at, Goal::Drained, bounds.clone(), now);
-        let report = |missing: &[String]| {
+        let report = |missing: &[MissingLoadBalancer]| {
             let missing = names_or_all(missing);
             if last != missing {
                 print_error(format_args!("waiting for {missing}"));

@@ -77,7 +77,6 @@ impl DrainSpans {
 /// What `register remove` removes, and how it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// The key.
     pub key: Key,
     /// The address that its value must have to be ours; `None`: whatever it is.
     pub owner: Option<Endpoint>,

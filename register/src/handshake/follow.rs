@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::result::HandshakeResult;
-use super::wait::{LoadBalancerWait, WaitProgress};
+use super::wait::{LoadBalancerWait, MissingLoadBalancer, WaitProgress};
 
 /// How all waits ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,14 +32,14 @@ pub enum WaitsEnd {
 const REPORT: Duration = Duration::from_secs(5);
 
 /// Waits for all `waits`, which begin with a linearizable read, or with what is `known` of it by
-/// the transaction that made the change. `report` gets, whenever
-/// something is learnt and every few seconds, who is still missing.
+/// the transaction that made the change. `report` gets, whenever something is learnt and every few
+/// seconds, the load balancers that are still missing.
 pub async fn wait_for_all<S: Store>(
     store: &S,
     bookkeeping: &Bookkeeping,
     mut waits: Vec<LoadBalancerWait>,
     known: Option<Arc<Snapshot>>,
-    mut report: impl FnMut(&[String]),
+    mut report: impl FnMut(&[MissingLoadBalancer]),
     abort: &CancellationToken,
 ) -> WaitsEnd {
     let end = CancellationToken::new();
@@ -110,14 +110,15 @@ fn results(progress: Vec<WaitProgress>) -> Vec<HandshakeResult> {
     progress.into_iter().filter_map(result).collect()
 }
 
-/// Who is missing for any of the waits, and why; each once.
-fn missing(waits: &[LoadBalancerWait]) -> Vec<String> {
-    let missing: BTreeSet<String> = waits.iter().flat_map(LoadBalancerWait::missing).collect();
+/// The load balancers that any of the waits is for; each once.
+fn missing(waits: &[LoadBalancerWait]) -> Vec<MissingLoadBalancer> {
+    let missing: BTreeSet<_> = waits.iter().flat_map(LoadBalancerWait::missing).collect();
     missing.into_iter().collect()
 }
 
 /// Their names, for an operator; none is known before the first answer, or only a minimum is left.
 #[must_use]
-pub fn names_or_all(missing: &[String]) -> String {
-    if missing.is_empty() { "the load balancers".to_owned() } else { missing.join(", ") }
+pub fn names_or_all(missing: &[MissingLoadBalancer]) -> String {
+    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    if names.is_empty() { "the load balancers".to_owned() } else { names.join(", ") }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use common::runtime::Exit;
 
+use super::state::LoadBalancerState;
+
 /// What each load balancer did, when the wait was over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct HandshakeResult {
@@ -11,8 +13,10 @@ pub struct HandshakeResult {
     pub confirmed: Vec<String>,
     /// Those that finished without proof: they know their proxy by commands alone.
     pub assumed: Vec<String>,
-    /// Those that did not, and why.
-    pub unconfirmed: Vec<(String, String)>,
+    /// Those that did not, and what they did instead.
+    pub unconfirmed: Vec<(String, LoadBalancerState)>,
+    /// What else leaves it unconfirmed, and where: there may be load balancers that nobody knows.
+    pub unknown: Vec<(&'static str, String)>,
 }
 
 /// The result of a drain; of several keys the worst.
@@ -59,7 +63,7 @@ impl HandshakeResult {
     /// The result as one word.
     #[must_use]
     pub fn summary(&self) -> DrainResult {
-        if !self.unconfirmed.is_empty() {
+        if !self.unconfirmed.is_empty() || !self.unknown.is_empty() {
             DrainResult::Unconfirmed
         } else if !self.assumed.is_empty() {
             DrainResult::Assumed
@@ -82,8 +86,9 @@ impl fmt::Display for HandshakeResult {
                 if confirmed.is_empty() { Ok(()) } else { write!(f, "; confirmed by {confirmed}") }
             }
             DrainResult::Unconfirmed => {
-                let each: Vec<String> =
-                    self.unconfirmed.iter().map(|(lb, why)| format!("{lb}: {why}")).collect();
+                let each = self.unconfirmed.iter().map(|(lb, state)| format!("{lb}: {state}"));
+                let unknown = self.unknown.iter().map(|(place, why)| format!("{place}: {why}"));
+                let each: Vec<String> = each.chain(unknown).collect();
                 write!(f, "unconfirmed ({})", each.join("; "))
             }
         }
@@ -99,7 +104,11 @@ mod tests {
         HandshakeResult {
             confirmed: names(confirmed),
             assumed: names(assumed),
-            unconfirmed: unconfirmed.iter().map(|lb| ((*lb).into(), "no".into())).collect(),
+            unconfirmed: unconfirmed
+                .iter()
+                .map(|lb| ((*lb).into(), LoadBalancerState::Unreadable))
+                .collect(),
+            unknown: Vec::new(),
         }
     }
 
@@ -118,7 +127,11 @@ mod tests {
                 DrainResult::Assumed,
                 "assumed for ha, known by commands alone; confirmed by a",
             ),
-            (result(&["a"], &["ha"], &["c"]), DrainResult::Unconfirmed, "unconfirmed (c: no)"),
+            (
+                result(&["a"], &["ha"], &["c"]),
+                DrainResult::Unconfirmed,
+                "unconfirmed (c: its member key cannot be read)",
+            ),
         ] {
             assert_eq!(result.summary(), summary);
             assert_eq!(result.to_string(), text);

@@ -15,6 +15,7 @@ use common::model::{Key, Revision, Snapshot};
 use tokio::time::Instant;
 
 use super::result::HandshakeResult;
+use super::state::LoadBalancerState;
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,37 +39,6 @@ pub struct WaitBounds {
     pub least: Duration,
     /// With fewer members the result is unconfirmed.
     pub min_lbs: usize,
-}
-
-/// What is known of one load balancer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum LoadBalancerState {
-    /// It has acknowledged nothing that covers the change.
-    Silent,
-    /// The same, and it says why: it cannot load the change yet, and tries again.
-    Failing(String),
-    /// Its member key cannot be read, so it is unknown what it routes.
-    Unreadable,
-    /// New requests are routed by the change.
-    Applied {
-        /// By the success of commands, not by evidence.
-        assumed: bool,
-    },
-    /// And no older worker is left.
-    Quiesced {
-        /// By a span of time, not by evidence.
-        assumed: bool,
-    },
-    /// It routes on to this backend, because it does not accept the loss; it looks again.
-    Retaining,
-    /// It routes on to this backend until there is another one.
-    TooFew(String),
-    /// A definite no.
-    Rejected(String),
-    /// It left in order, or renders this key no more: it routes nothing by it.
-    Gone,
-    /// Its lease ended at this instant; its proxy may still route.
-    Lost(Instant),
 }
 
 /// One wait for all load balancers.
@@ -95,6 +65,21 @@ pub enum WaitProgress {
     },
     /// Over.
     Over(HandshakeResult),
+}
+
+/// A load balancer that is still waited for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MissingLoadBalancer {
+    /// Its name.
+    pub lb: String,
+    /// What it has done, for an operator.
+    pub why: String,
+}
+
+impl fmt::Display for MissingLoadBalancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.lb, self.why)
+    }
 }
 
 impl LoadBalancerWait {
@@ -142,7 +127,9 @@ impl LoadBalancerWait {
             }
         }
         self.load_balancers.extend(present);
-        if self.all_applied.is_none() && !self.load_balancers.values().any(may_route_as_before) {
+        if self.all_applied.is_none()
+            && !self.load_balancers.values().any(LoadBalancerState::may_route_as_before)
+        {
             self.all_applied = Some(now);
         }
     }
@@ -168,7 +155,7 @@ impl LoadBalancerWait {
             serde_json::from_slice::<Ack>(&ack.value).ok()
         });
         // The resource that is furthest behind speaks for the member.
-        acks.map(|ack| self.judge(member, ack)).min_by_key(rank)
+        acks.map(|ack| self.judge(member, ack)).min_by_key(LoadBalancerState::rank)
     }
 
     fn judge(&self, member: &Member, ack: Option<Ack>) -> LoadBalancerState {
@@ -210,10 +197,11 @@ impl LoadBalancerWait {
     /// No bound lies past the deadline of the whole, however late members appear.
     fn bound_of(&self, state: &LoadBalancerState) -> Option<Instant> {
         use LoadBalancerState::{
-            Applied, Failing, Gone, Lost, Quiesced, Rejected, Retaining, Silent, TooFew, Unreadable,
+            Applied, CannotAcknowledge, Failing, Gone, Lost, Quiesced, Rejected, Retaining, Silent,
+            TooFew, Unreadable,
         };
         let bound = match (state, self.goal) {
-            (Silent | Failing(_) | Retaining | TooFew(_) | Unreadable, _) => {
+            (Silent | CannotAcknowledge | Failing(_) | Retaining | TooFew(_) | Unreadable, _) => {
                 self.began + self.bounds.applied
             }
             (Applied { .. }, Goal::Drained) => {
@@ -239,25 +227,25 @@ impl LoadBalancerWait {
                 (Quiesced { .. } | Gone, _) | (Applied { .. }, Goal::Served) => {
                     result.confirmed.push(lb.clone());
                 }
-                (other, _) => result.unconfirmed.push((lb.clone(), other.to_string())),
+                (other, _) => result.unconfirmed.push((lb.clone(), other.clone())),
             }
         }
         let (there, wanted) = (self.load_balancers.len(), self.bounds.min_lbs);
         if there < wanted {
             let text = format!("{there} of at least {wanted} load balancers are registered");
-            result.unconfirmed.push(("--min-lbs".into(), text));
+            result.unknown.push(("--min-lbs", text));
         }
         if let Some(why) = &self.unread {
             let text = format!("cannot list the load balancers: {why}");
-            result.unconfirmed.push(("etcd".into(), text));
+            result.unknown.push(("etcd", text));
         }
         result
     }
 
-    /// Whom the wait is for, and why.
-    pub fn missing(&self) -> impl Iterator<Item = String> {
+    /// The load balancers that the wait is for.
+    pub fn missing(&self) -> impl Iterator<Item = MissingLoadBalancer> {
         let open = self.load_balancers.iter().filter(|(_, state)| self.bound_of(state).is_some());
-        open.map(|(lb, state)| format!("{lb} ({state})"))
+        open.map(|(lb, state)| MissingLoadBalancer { lb: lb.clone(), why: state.to_string() })
     }
 
     /// The latest instant at which this wait can end.
@@ -281,7 +269,6 @@ impl LoadBalancerWait {
             && snapshot.entries.get(self.key.as_str()).is_some_and(|e| e.created < self.change)
     }
 
-    /// The revision of the change.
     #[must_use]
     pub fn change(&self) -> Revision {
         self.change
@@ -291,46 +278,6 @@ impl LoadBalancerWait {
     #[must_use]
     pub fn load_balancers(&self) -> &BTreeMap<String, LoadBalancerState> {
         &self.load_balancers
-    }
-}
-
-/// Whether new requests may still be routed without the change.
-fn may_route_as_before(state: &LoadBalancerState) -> bool {
-    use LoadBalancerState::{Failing, Retaining, Silent, TooFew, Unreadable};
-    matches!(state, Silent | Failing(_) | Unreadable | Retaining | TooFew(_))
-}
-
-/// From the furthest behind on.
-fn rank(state: &LoadBalancerState) -> u8 {
-    match state {
-        LoadBalancerState::Silent | LoadBalancerState::Failing(_) => 0,
-        LoadBalancerState::Unreadable => 1,
-        LoadBalancerState::Retaining => 2,
-        LoadBalancerState::TooFew(_) => 3,
-        LoadBalancerState::Rejected(_) => 4,
-        LoadBalancerState::Lost(_) => 5,
-        LoadBalancerState::Applied { .. } => 6,
-        LoadBalancerState::Quiesced { assumed: true } => 7,
-        LoadBalancerState::Quiesced { assumed: false } => 8,
-        LoadBalancerState::Gone => 9,
-    }
-}
-
-impl fmt::Display for LoadBalancerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silent => f.write_str("has not applied the change"),
-            Self::Failing(why) => write!(f, "has not applied the change, and tries again: {why}"),
-            Self::Unreadable => f.write_str("its member key cannot be read"),
-            Self::Applied { .. } => f.write_str("old workers still finish requests"),
-            Self::Quiesced { assumed: false } => f.write_str("confirmed"),
-            Self::Quiesced { assumed: true } => f.write_str("assumed"),
-            Self::Retaining => f.write_str("retains this backend, because too many left at once"),
-            Self::TooFew(why) => write!(f, "needs another backend first: {why}"),
-            Self::Rejected(why) => write!(f, "rejected: {why}"),
-            Self::Gone => f.write_str("left"),
-            Self::Lost(_) => f.write_str("lost: its lease ended"),
-        }
     }
 }
 

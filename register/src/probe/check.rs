@@ -105,7 +105,6 @@ pub enum Scheme {
 pub struct HttpCheck {
     /// The version of HTTP, and whether it runs over TLS.
     pub scheme: Scheme,
-    /// Where to.
     pub address: ProbeAddress,
     /// The `Host` header.
     pub authority: String,

@@ -62,7 +62,6 @@ fn runs() -> MutexGuard<'static, Runs> {
     RUNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One run of a command.
 struct CommandRun(u64);
 
 impl CommandRun {

@@ -48,7 +48,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Whether it passed.
     #[must_use]
     pub fn passed(&self) -> bool {
         matches!(self, Self::Pass)
@@ -58,11 +57,8 @@ impl Verdict {
 /// What a probe takes while it runs, so that many at once can be bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost {
-    /// Nothing.
     Nothing,
-    /// One connection.
     Connection,
-    /// One process.
     Process,
 }
 

@@ -6,12 +6,10 @@ use std::fs;
 /// `/proc` is hidden.
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 
-/// One socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TcpSocket {
     /// Its own address, as the kernel writes it.
     pub(super) address: String,
-    /// Its own port.
     pub(super) port: u16,
     /// The address of the other side, as the kernel writes it.
     pub(super) peer: String,
@@ -29,7 +27,6 @@ impl TcpSocket {
     }
 }
 
-/// All sockets.
 pub(super) fn read() -> Result<Vec<TcpSocket>, String> {
     let mut all = Vec::new();
     let mut failed = None;

@@ -70,7 +70,6 @@ pub struct SidekickParts<S> {
 /// A backend that we supervise.
 #[derive(Debug)]
 pub struct SupervisedBackend {
-    /// The process.
     pub process: BackendProcess,
     /// The signals that it gets through us.
     pub signals: Forwarded,

@@ -16,7 +16,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::registration::KeyRegistration;
 use crate::config::RegisterConfig;
 use crate::handshake::{
-    DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitBounds, WaitsEnd, wait_for_all,
+    DrainResult, Goal, HandshakeResult, LoadBalancerWait, MissingLoadBalancer, WaitBounds,
+    WaitsEnd, names_or_all, wait_for_all,
 };
 
 /// Keys and the revisions at which they were written.
@@ -43,7 +44,7 @@ enum ReadinessState {
 /// A wait for load balancers to serve what is registered.
 struct ServedWait {
     registered: Registered,
-    missing: watch::Receiver<Vec<String>>,
+    missing: watch::Receiver<Vec<MissingLoadBalancer>>,
     task: AbortOnDropHandle<WaitsEnd>,
 }
 
@@ -157,7 +158,8 @@ impl Readiness {
     pub(super) fn waiting_for(&self) -> Option<String> {
         let ReadinessState::Waiting(wait) = &self.state else { return None };
         let missing = wait.missing.borrow();
-        (!missing.is_empty()).then(|| format!("; waiting to be served by {}", missing.join(", ")))
+        (!missing.is_empty())
+            .then(|| format!("; waiting to be served by {}", names_or_all(&missing)))
     }
 }
 
@@ -179,7 +181,7 @@ impl ServedWait {
         let bookkeeping = bookkeeping.clone();
         let (publish, missing) = watch::channel(Vec::new());
         let task = tokio::spawn(async move {
-            let report = |missing: &[String]| {
+            let report = |missing: &[MissingLoadBalancer]| {
                 publish.send_if_modified(|before| {
                     let changed = before != missing;
                     missing.clone_into(before);

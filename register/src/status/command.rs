@@ -10,9 +10,7 @@ use super::ServiceStatus;
 /// Another weight for an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightChange {
-    /// Its key.
     pub key: Key,
-    /// The weight.
     pub weight: u16,
 }
 

@@ -44,7 +44,6 @@ pub struct SidekickStatus {
     pub drain: Option<DrainStatus>,
 }
 
-/// One service.
 #[derive(Debug, Clone)]
 pub struct ServiceStatus {
     /// What its probes found, always the newest.

@@ -19,7 +19,6 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix {
-        /// Its path.
         path: PathBuf,
         /// Who may connect: those who may write to it.
         mode: u32,

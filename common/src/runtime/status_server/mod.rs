@@ -73,7 +73,6 @@ pub trait Handler: Send + Sync + 'static {
 /// Where and to whom status is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusServer {
-    /// Where it listens.
     pub address: ListenAddress,
     /// The names under which it may be asked.
     pub hosts: AllowedHosts,

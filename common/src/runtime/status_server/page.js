@@ -23,4 +23,4 @@ function span(ms) {
   return plural(Math.floor(sec / 86400), "day") + " " + Math.floor(sec % 86400 / 3600) + " h";
 }
 function dot() { const d = h("span", "dot"); d.setAttribute("aria-hidden", "true"); return d; }
-const tag = (mood, words) => h("span", "tag " + mood, dot(), words);
+const tag = (severity, words) => h("span", "tag " + severity, dot(), words);

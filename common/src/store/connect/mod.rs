@@ -93,7 +93,6 @@ pub struct Connection {
     pub discovery: Option<String>,
     /// Whether the members that the cluster names are used as well, when those given fail.
     pub auto_sync: bool,
-    /// Which API.
     pub api: Api,
     /// Files for https.
     pub tls: TlsFiles,

@@ -37,10 +37,10 @@ impl Pipeline {
         let digest = staged.digest();
         let proof = match self.proxy.check(&staged).await {
             Ok(proof) => proof,
-            Err(NotPassed::RejectedValue(why)) if self.fall_back(&why) => {
+            Err(NotPassed::Rejected(why)) if self.fall_back(&why) => {
                 return Err(StepOutcome::Changed(why));
             }
-            Err(NotPassed::RejectedValue(why)) => {
+            Err(NotPassed::Rejected(why)) => {
                 self.members.reconsider_driver();
                 return Err(self.rejected(digest, why));
             }
@@ -100,7 +100,7 @@ impl Pipeline {
                 self.failed(why)
             }
             Err(NotLoaded::Broken(why)) => self.go_back(why, GoBack::AndLoad).await,
-            Err(NotLoaded::RejectedValue(why)) => self.go_back(why, GoBack::WithoutLoad).await,
+            Err(NotLoaded::Rejected(why)) => self.go_back(why, GoBack::WithoutLoad).await,
         };
         if outcome == StepOutcome::Loaded {
             self.record.observe(began.elapsed());
@@ -131,7 +131,8 @@ impl Pipeline {
         self.record.loaded();
         self.note_applied();
         self.record.recovered();
-        tracing::info!(set = self.name, revision = self.wanted.revision.0, "live");
+        let revision = self.wanted.revision.0;
+        tracing::info!(set = self.name, revision, "new configuration is active");
         self.files.commit().await;
         StepOutcome::Loaded
     }

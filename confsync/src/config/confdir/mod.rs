@@ -28,7 +28,6 @@ use crate::install::real_path;
 /// A confdir, read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Confdir {
-    /// Where it is.
     pub path: PathBuf,
     /// Its resources, by file name.
     pub resources: Vec<Resource>,
@@ -39,7 +38,6 @@ pub struct Confdir {
 /// Something that may not be what the author meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// The file.
     pub file: PathBuf,
     /// The note, for an operator.
     pub text: String,
@@ -88,7 +86,6 @@ fn literal(prefix: &str) -> Prefix {
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ConfdirError(pub Vec<ConfdirMistake>);
 
-/// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfdirMistake {
     /// The file or folder.

@@ -20,7 +20,6 @@ macro_rules! table {
     };
 }
 
-/// A resource file.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct ResourceFile {
     pub template: Option<RawTemplate>,

@@ -15,7 +15,6 @@ pub struct Resource {
     /// The stem of its file's name, with its folders where stems collide; its acknowledgements have
     /// this name.
     pub name: String,
-    /// Its file.
     pub file: PathBuf,
     /// The template.
     pub src: PathBuf,
@@ -182,7 +181,6 @@ pub struct HaproxyOptions {
 /// A command of the operator, run by the shell as confd does it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShellCommand {
-    /// The text.
     pub text: String,
     /// How long it may take.
     pub timeout: Duration,

@@ -56,7 +56,6 @@ pub(super) struct GroupEnvironment {
     pub(super) traffic: TrafficMonitor,
 }
 
-/// The reload groups.
 pub(super) struct ReloadGroups {
     pub(super) environment: GroupEnvironment,
     running: Vec<RunningGroup>,

@@ -26,7 +26,6 @@ use start_files::StartFiles;
 /// How long a child may take until it serves.
 pub const START: Duration = Duration::from_secs(10);
 
-/// The state of the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildState {
     /// There is no good configuration yet.
@@ -37,7 +36,6 @@ pub enum ChildState {
     Exited(u8),
 }
 
-/// The outcome of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartOutcome {
     /// It was started now, and read the files that are in place.

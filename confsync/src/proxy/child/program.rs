@@ -54,13 +54,13 @@ impl SupervisedProgram {
             let deadline = if wrapped { deadline * WRAPPED } else { deadline };
             match nginx.started(&mut child, deadline).await {
                 Ok(_) => {}
-                Err(StartError::Left { left, words }) => {
+                Err(StartError::Left { left, messages }) => {
                     // Another nginx that was just starting when we looked may have taken the ports
                     // since.
                     if let Some(survivor) = Self::survivor(argv, Some(nginx))? {
                         return Ok((survivor, StartOutcome::AlreadyRunning));
                     }
-                    let why = format!("it ended at once ({left}): {words}");
+                    let why = format!("it ended at once ({left}): {messages}");
                     return Err(StartFailure::new(why, left.code().max(1)));
                 }
                 Err(error) => {

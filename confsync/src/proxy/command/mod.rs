@@ -62,12 +62,11 @@ pub struct Outcome {
 pub enum CommandError {
     /// It ended by itself with another code, or by a signal.
     #[error("`{command}` failed ({}){output}", *.exit)]
-    RejectedValue {
+    Failed {
         /// The command as written.
         command: String,
         /// How it ended.
         exit: ProcessExit,
-        /// Its output.
         output: Output,
     },
     /// It was still running at its deadline and was killed with all its children.
@@ -101,7 +100,7 @@ impl CommandError {
     #[must_use]
     pub fn output(&self) -> Option<&Output> {
         match self {
-            Self::RejectedValue { output, .. } | Self::TimedOut { output, .. } => Some(output),
+            Self::Failed { output, .. } | Self::TimedOut { output, .. } => Some(output),
             Self::NotFound(_) | Self::Spawn { .. } => None,
         }
     }
@@ -160,7 +159,7 @@ impl Command {
                 if status.success() {
                     Ok(Outcome { output, took: begun.elapsed() })
                 } else {
-                    Err(CommandError::RejectedValue { command, exit: status.into(), output })
+                    Err(CommandError::Failed { command, exit: status.into(), output })
                 }
             }
             Err(_) => {

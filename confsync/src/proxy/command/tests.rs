@@ -79,7 +79,7 @@ async fn a_grandchild_with_the_pipe_does_not_hold_the_call() {
 #[tokio::test]
 async fn a_command_that_closes_its_output_is_still_waited_for() {
     let error = sh("exec >&- 2>&-; exit 4").run().await.unwrap_err();
-    assert!(matches!(error, CommandError::RejectedValue { exit, .. } if exit.code() == 4));
+    assert!(matches!(error, CommandError::Failed { exit, .. } if exit.code() == 4));
 }
 
 #[tokio::test]

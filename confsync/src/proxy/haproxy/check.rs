@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Haproxy, conf};
 use crate::install::{Proof, StagedFiles, StagedPaths};
-use crate::proxy::NotPassed;
 use crate::proxy::command::{Command, CommandError};
+use crate::proxy::{NotPassed, Warning};
 
 impl Haproxy {
     /// Checks the whole configuration as it will be with these files in place. Nothing that runs is
@@ -29,7 +29,7 @@ impl Haproxy {
     pub(crate) async fn check_candidates(
         &self,
         candidates: &[StagedPaths],
-    ) -> Result<Vec<String>, NotPassed> {
+    ) -> Result<Vec<Warning>, NotPassed> {
         let dests: Vec<PathBuf> = candidates.iter().map(|paths| paths.dest.clone()).collect();
         let files = conf::files(&self.settings.conf, &dests);
         let candidate_of = |file: &PathBuf| {
@@ -39,22 +39,23 @@ impl Haproxy {
         let mut warnings = Vec::new();
         for paths in candidates {
             if !files.iter().filter_map(candidate_of).any(|of| of.dest == paths.dest) {
-                warnings.push(format!(
+                warnings.push(Warning::Proxy(format!(
                     "{} is not part of {}: HAProxy would never read it as configuration",
                     paths.dest.display(),
                     shown(&self.settings.conf)
-                ));
+                )));
             }
         }
         let read = |file: &PathBuf| candidate_of(file).map_or(file, |paths| &paths.staged).clone();
         match self.ask(files.iter().map(read)).await {
             Ok(text) => {
                 let lines = lines_of(&text, &["[WARNING]"]);
-                warnings.extend(lines.iter().map(|line| translate(line, candidates)));
+                let translated = lines.iter().map(|line| translate(line, candidates));
+                warnings.extend(translated.map(Warning::Proxy));
                 Ok(warnings)
             }
-            Err(CommandError::RejectedValue { output, .. }) => {
-                Err(NotPassed::RejectedValue(translate(&reason(&output.text), candidates)))
+            Err(CommandError::Failed { output, .. }) => {
+                Err(NotPassed::Rejected(translate(&reason(&output.text), candidates)))
             }
             Err(error) => Err(NotPassed::Unknown(translate(&error.to_string(), candidates))),
         }
@@ -64,7 +65,7 @@ impl Haproxy {
     pub(super) async fn why_rejected(&self) -> Option<String> {
         match self.ask(conf::files(&self.settings.conf, &[])).await {
             Ok(_) => None,
-            Err(CommandError::RejectedValue { output, .. }) => Some(reason(&output.text)),
+            Err(CommandError::Failed { output, .. }) => Some(reason(&output.text)),
             Err(error) => Some(error.to_string()),
         }
     }

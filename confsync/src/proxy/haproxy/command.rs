@@ -35,7 +35,6 @@ impl Word {
 /// A server of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ServerName {
-    /// The backend.
     pub(super) backend: Word,
     /// The server in it.
     pub(super) name: Word,
@@ -50,7 +49,6 @@ pub(super) enum Admin {
     Maintenance,
 }
 
-/// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RuntimeCommand {
     /// Which worker answers, and whether it is stopping.
@@ -63,9 +61,7 @@ pub(super) enum RuntimeCommand {
     Counters(Word, u32),
     /// A new server, in maintenance.
     Add {
-        /// Its name.
         server: ServerName,
-        /// Its address.
         address: SocketAddr,
         /// Its number in the backend.
         id: u32,

@@ -34,7 +34,6 @@ pub enum HaproxyMasterError {
     NotHaproxy {
         /// The process.
         pid: i32,
-        /// Its name.
         name: String,
     },
     /// A reload would end it.
@@ -94,7 +93,6 @@ impl Master {
         Ok(Self { process, name })
     }
 
-    /// Which process it is.
     #[must_use]
     pub fn id(&self) -> ProcessId {
         self.process.id()

@@ -82,7 +82,6 @@ pub struct HaproxySettings {
     pub max_old_generations: usize,
 }
 
-/// One HAProxy.
 #[derive(Debug, Clone)]
 pub struct Haproxy {
     group: String,
@@ -215,7 +214,7 @@ impl Haproxy {
         let argv = in_command(child.command()).unwrap_or_default();
         let left = leftover::leftovers(&argv);
         let read = child.placed(&self.group, files, None).await;
-        let read = read.map_err(NotLoaded::RejectedValue)?;
+        let read = read.map_err(NotLoaded::Rejected)?;
         if read == FilesRead::NotStarted {
             let why = format!("{} is started when all files are in place", child.name());
             return Err(NotLoaded::Unproven(why));
@@ -241,7 +240,7 @@ impl Haproxy {
                 Err(error) => error.to_string(),
             };
             if matches!(child.state(), ChildState::Exited(_)) {
-                return Err(NotLoaded::RejectedValue(format!("{name} ended at once")));
+                return Err(NotLoaded::Rejected(format!("{name} ended at once")));
             }
             if is_late {
                 return Err(NotLoaded::Deferred(why));
@@ -256,7 +255,7 @@ impl Haproxy {
             Err(error @ HaproxyReloadError::Rejected) => {
                 let why = self.why_rejected().await;
                 let why = why.unwrap_or_else(|| "its log has the reason".to_owned());
-                Err(NotLoaded::RejectedValue(format!("{error}: {why}")))
+                Err(NotLoaded::Rejected(format!("{error}: {why}")))
             }
             Err(error @ HaproxyReloadError::TimedOut { .. }) => {
                 Err(NotLoaded::Broken(error.to_string()))

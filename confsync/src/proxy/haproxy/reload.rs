@@ -33,7 +33,6 @@ pub(super) enum HaproxyReloadError {
     TimedOut {
         /// What has not happened.
         what: &'static str,
-        /// The deadline.
         deadline: Duration,
     },
     /// The master ended.

@@ -15,7 +15,6 @@ pub type ServersByName = BTreeMap<String, (SocketAddr, u16)>;
 pub(super) struct RunningServer {
     /// Its number in the backend.
     pub(super) id: u32,
-    /// Its name.
     pub(super) name: String,
     /// Its address; `None` for a name or a socket.
     pub(super) address: Option<SocketAddr>,

@@ -30,7 +30,6 @@ pub(super) enum MemberLines {
 }
 
 impl FileWriter {
-    /// The files.
     pub(super) fn write(&self, files: &[RenderedFile], lines: MemberLines) -> Vec<Candidate> {
         let http = || http_level(self.files(), self.settings.counted);
         let mut once = (!self.live.is_empty()).then(http);

@@ -53,7 +53,6 @@ pub(super) const WORKER: u64 = 16;
 /// What fits between [`ALLOCATED_AT`] and [`COUNTS_DATA`].
 pub(super) const MAX_COLUMNS: u32 = 2_032;
 
-/// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotState {
     /// Unused: it may be written.
@@ -89,13 +88,11 @@ pub type MemberId = [u8; 16];
 /// One backend as it is written into a slot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlotRecord {
-    /// Its state.
     pub state: SlotState,
     /// Its backend.
     pub id: MemberId,
     /// An IPv4 address, or an IPv6 address in brackets: what nginx takes for a peer.
     pub host: String,
-    /// Its port.
     pub port: u16,
     /// 1 to 256.
     pub weight: u16,
@@ -199,7 +196,6 @@ fn check(words: &[u32]) -> u32 {
     words.iter().fold(0, |check: u32, word| check.rotate_left(5) ^ word)
 }
 
-/// The class of a weight.
 #[must_use]
 pub fn class_of(weight: u16) -> usize {
     usize::try_from(weight.clamp(1, 256).ilog2()).unwrap_or(0)

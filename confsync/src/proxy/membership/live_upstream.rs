@@ -19,7 +19,6 @@ use crate::template::UpstreamMembers;
 /// unless it is set.
 const KEPT_CONNECTIONS: Duration = Duration::from_secs(75);
 
-/// One upstream.
 #[derive(Debug)]
 pub(super) struct LiveUpstream {
     pub(super) table: MemberTable,

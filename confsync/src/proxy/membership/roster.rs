@@ -14,33 +14,27 @@ use super::layout::{CLASSES, ClassHead, Head, MemberId, SlotRecord, SlotState, c
 pub enum TableWrite {
     /// A whole slot, while it is free. Its failures are cleared too.
     Record(u32, SlotRecord),
-    /// The state of a slot.
     State(u32, SlotState),
     /// A member's weight.
     Weight(u32, u16),
     /// A position in the list of one class.
     Order {
-        /// The class.
         class: usize,
-        /// The position.
         position: u32,
         /// The member there.
         slot: u32,
     },
     /// Everything written before is visible to every worker that sees anything written after.
     Barrier,
-    /// The head.
     Head(Head),
 }
 
 /// A backend that is to join.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Joining {
-    /// Its id.
     pub id: MemberId,
     /// Its address, in the form that nginx takes.
     pub host: String,
-    /// Its port.
     pub port: u16,
     /// 1 to 256.
     pub weight: u16,
@@ -227,13 +221,11 @@ impl Roster {
         self.order.iter().map(Vec::as_slice)
     }
 
-    /// The slot of a member.
     #[must_use]
     pub fn slot_of(&self, id: &MemberId) -> Option<u32> {
         self.members.get(id).copied()
     }
 
-    /// The members.
     pub fn members(&self) -> impl Iterator<Item = (&MemberId, u32)> {
         self.members.iter().map(|(id, slot)| (id, *slot))
     }

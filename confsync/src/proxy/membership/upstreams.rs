@@ -29,7 +29,6 @@ pub enum MembershipError {
     /// More backends than fit.
     #[error("{upstream}: {source}")]
     Full {
-        /// The upstream.
         upstream: String,
         /// How many fit.
         source: TableFull,
@@ -40,7 +39,6 @@ pub enum MembershipError {
          change without a reload"
     )]
     NoAddress {
-        /// The upstream.
         upstream: String,
         /// The value.
         endpoint: String,
@@ -48,7 +46,6 @@ pub enum MembershipError {
     /// The table cannot be written.
     #[error("cannot write the members of {upstream} in {}: {source}", .folder.display())]
     Files {
-        /// The upstream.
         upstream: String,
         /// Where its table is.
         folder: PathBuf,
@@ -63,7 +60,6 @@ pub enum MembershipError {
         "the table of {upstream} in {} is new: nginx uses it after a reload", .folder.display()
     )]
     NewTable {
-        /// The upstream.
         upstream: String,
         /// Where the table is.
         folder: PathBuf,
@@ -76,7 +72,6 @@ pub enum MembershipError {
     OtherTable {
         /// The worker.
         pid: i32,
-        /// The upstream.
         upstream: String,
         /// Where the table is.
         folder: PathBuf,
@@ -86,7 +81,6 @@ pub enum MembershipError {
     Behind {
         /// The worker.
         pid: i32,
-        /// The upstream.
         upstream: String,
     },
 }
@@ -268,7 +262,6 @@ impl LiveUpstreams {
         Ok(all)
     }
 
-    /// The folder of the tables.
     #[must_use]
     pub fn folder(&self) -> &TableFolder {
         &self.folder

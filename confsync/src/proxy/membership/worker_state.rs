@@ -34,7 +34,6 @@ pub enum WorkerStateError {
     /// The socket is not served, or not with HTTP.
     #[error("no answer on {socket}: {why}")]
     NoAnswer {
-        /// The socket.
         socket: String,
         /// What went wrong.
         why: String,

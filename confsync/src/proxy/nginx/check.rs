@@ -1,13 +1,13 @@
 //! `nginx -t` on the full tree with the staged files in their places.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::shadow::Shadow;
 use super::{Nginx, conf};
 use crate::install::{InstallError, Proof, StagedFiles, StagedPaths};
+use crate::proxy::Warning;
 use crate::proxy::command::{Command, CommandError, Output};
 
 /// A check that passed.
@@ -21,41 +21,12 @@ pub struct CheckReport {
     pub took: Duration,
 }
 
-/// A warning about a set that passed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Warning {
-    /// No include of the configuration reaches this file, so the check does not cover it. That is
-    /// right for a key or a password file, else a mistake.
-    NotIncluded {
-        /// The file.
-        dest: PathBuf,
-        /// The main file.
-        conf: PathBuf,
-    },
-    /// A `[warn]` of nginx.
-    Nginx(String),
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotIncluded { dest, conf } => write!(
-                f,
-                "{} does not include {}: nginx would never read it as configuration",
-                conf.display(),
-                dest.display()
-            ),
-            Self::Nginx(text) => f.write_str(text),
-        }
-    }
-}
-
 /// Why a set did not pass.
 #[derive(Debug, thiserror::Error)]
 pub enum NginxCheckError {
     /// nginx rejects the configuration; its message, with the names of the dests.
     #[error("nginx rejects the configuration: {0}")]
-    RejectedValue(String),
+    Rejected(String),
     /// nginx could not be run, or did not finish.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -108,8 +79,8 @@ impl Nginx {
         let command = self.test(&shadow);
         match command.run().await {
             Ok(outcome) => Ok((self.warnings(&shadow, &outcome.output), outcome.took)),
-            Err(CommandError::RejectedValue { output, .. }) => {
-                Err(NginxCheckError::RejectedValue(reason(&shadow, &output)))
+            Err(CommandError::Failed { output, .. }) => {
+                Err(NginxCheckError::Rejected(reason(&shadow, &output)))
             }
             Err(CommandError::TimedOut { command, after, output }) => {
                 let text = shadow.translate(&output.text);
@@ -135,7 +106,7 @@ impl Nginx {
         let not_included =
             |dest: &PathBuf| Warning::NotIncluded { dest: dest.clone(), conf: self.conf.clone() };
         let warnings =
-            lines_of(&shadow.translate(&output.text), "[warn]").into_iter().map(Warning::Nginx);
+            lines_of(&shadow.translate(&output.text), "[warn]").into_iter().map(Warning::Proxy);
         shadow.unreached.iter().map(not_included).chain(warnings).collect()
     }
 }

@@ -28,9 +28,7 @@ pub enum Role {
 /// A child of the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Worker {
-    /// The process.
     pub id: ProcessId,
-    /// Its role.
     pub role: Role,
 }
 
@@ -48,7 +46,6 @@ pub enum NginxMasterError {
     NotNginx {
         /// The process.
         pid: i32,
-        /// Its title.
         title: String,
     },
     /// It cannot be observed or signalled.
@@ -128,7 +125,6 @@ impl NginxMaster {
         title.split_once(": ").is_some_and(|(_, rest)| rest.starts_with("master process"))
     }
 
-    /// Which process it is.
     #[must_use]
     pub fn id(&self) -> ProcessId {
         self.0.id()

@@ -19,6 +19,7 @@ mod argv;
 mod check;
 mod compiled;
 pub mod conf;
+mod error_log;
 mod evidence;
 mod include;
 mod known;
@@ -29,7 +30,6 @@ mod reload;
 mod shadow;
 mod start;
 mod survivor;
-mod words;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -39,7 +39,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 pub use argv::NginxArgv;
-pub use check::{CheckReport, NginxCheckError, Warning};
+pub use check::{CheckReport, NginxCheckError};
 use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
 pub use known::knows;

@@ -15,9 +15,9 @@ use common::model::format_span;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
+use super::error_log::{LogPositions, is_final};
 use super::evidence::{Generation, has_new, judge, old_generations};
 use super::master::{NginxMaster, NginxMasterError, Role};
-use super::words::{LogPositions, is_final};
 use super::{Nginx, NginxCheckError};
 use crate::proxy::process::{PollInterval, ProcessId, is_alive};
 
@@ -58,19 +58,18 @@ pub enum NginxReloadError {
     Master(#[from] NginxMasterError),
     /// The master read the configuration and kept the old one. Its message.
     #[error("nginx keeps its old configuration: {0}")]
-    RejectedValue(String),
+    Rejected(String),
     /// The master accepted the configuration, but the workers that it started cannot run with it.
     /// The old ones are shutting down, so nothing serves until a working configuration is loaded:
     /// put the previous one back and reload at once.
     #[error("nginx's new workers cannot run, and NO WORKER SERVES: {0}")]
     NoWorkers(String),
     /// No proof by the deadline: no new worker serves, or an old one still accepts.
-    #[error("no new workers took over within {}: {words}", format_span(*.deadline))]
+    #[error("no new workers took over within {}: {messages}", format_span(*.deadline))]
     TimedOut {
-        /// The deadline.
         deadline: Duration,
         /// The master's messages.
-        words: String,
+        messages: String,
     },
     /// The new generation serves, and so do the workers of another master.
     #[error(
@@ -99,8 +98,8 @@ impl Nginx {
         let until = Instant::now() + deadline;
         let logs = self.mark_logs();
         if !is_idle_by(master, until).await {
-            let words = self.explain(&logs, master, "it is busy with something else").await;
-            return Err(NginxReloadError::TimedOut { deadline, words });
+            let messages = self.explain(&logs, master, "it is busy with something else").await;
+            return Err(NginxReloadError::TimedOut { deadline, messages });
         }
         let logs = self.mark_logs();
         let before: Vec<_> = master.workers(&[])?.iter().map(|worker| worker.id).collect();
@@ -113,20 +112,21 @@ impl Nginx {
                 Ok(ProvenReload { old, old_generations, took: sent.elapsed() })
             }
             ReloadOutcome::OtherMaster(pid) => Err(NginxReloadError::OtherMaster(pid)),
-            ReloadOutcome::RejectedValue => {
-                Err(NginxReloadError::RejectedValue(self.explain(&logs, master, SILENT).await))
+            ReloadOutcome::Rejected => {
+                Err(NginxReloadError::Rejected(self.explain(&logs, master, SILENT).await))
             }
             ReloadOutcome::NoWorkers => {
-                let words = logs.words_of_all();
-                let words = if words.is_empty() { SILENT.into() } else { words.join("\n") };
-                Err(NginxReloadError::NoWorkers(words))
+                let messages = logs.messages_of_all();
+                let messages =
+                    if messages.is_empty() { SILENT.into() } else { messages.join("\n") };
+                Err(NginxReloadError::NoWorkers(messages))
             }
             ReloadOutcome::Died => {
                 Err(NginxReloadError::Died(self.explain(&logs, master, SILENT).await))
             }
             ReloadOutcome::TimedOut => {
-                let words = self.explain(&logs, master, SILENT).await;
-                Err(NginxReloadError::TimedOut { deadline, words })
+                let messages = self.explain(&logs, master, SILENT).await;
+                Err(NginxReloadError::TimedOut { deadline, messages })
             }
         }
     }
@@ -134,12 +134,12 @@ impl Nginx {
     /// The master's messages since the mark, or else what a check of the files reports, or else
     /// `otherwise`.
     async fn explain(&self, logs: &LogPositions, master: &NginxMaster, otherwise: &str) -> String {
-        let words = logs.words(master.id().pid);
-        if !words.is_empty() {
-            return words.join("\n");
+        let messages = logs.messages(master.id().pid);
+        if !messages.is_empty() {
+            return messages.join("\n");
         }
         match self.check_current().await {
-            Err(NginxCheckError::RejectedValue(words)) => words,
+            Err(NginxCheckError::Rejected(messages)) => messages,
             Ok(_) | Err(_) => otherwise.to_owned(),
         }
     }
@@ -148,7 +148,7 @@ impl Nginx {
 enum ReloadOutcome {
     Applied { old_generations: usize, others: Vec<ProcessId> },
     OtherMaster(i32),
-    RejectedValue,
+    Rejected,
     NoWorkers,
     Died,
     TimedOut,
@@ -190,11 +190,7 @@ impl Wait<'_> {
                 idle_since = None;
             } else if since.elapsed() >= IDLE {
                 let serves = now.iter().any(|worker| worker.role == Role::Serving);
-                return Ok(if serves {
-                    ReloadOutcome::RejectedValue
-                } else {
-                    ReloadOutcome::NoWorkers
-                });
+                return Ok(if serves { ReloadOutcome::Rejected } else { ReloadOutcome::NoWorkers });
             }
             if late {
                 return Ok(ReloadOutcome::TimedOut);
@@ -238,7 +234,7 @@ pub async fn quiesced(applied: &ProvenReload, cap: Duration) -> Quiesced {
 /// A worker that crashed and was started again looks like a new generation; the master's last
 /// message then shows that it was not.
 fn gave_up(logs: &LogPositions, master: &NginxMaster) -> bool {
-    logs.words(master.id().pid).iter().any(|line| is_final(line))
+    logs.messages(master.id().pid).iter().any(|line| is_final(line))
 }
 
 /// Another process may have started a reload, which may not read what we swapped in.

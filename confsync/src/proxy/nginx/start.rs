@@ -24,20 +24,19 @@ pub struct Started {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// It exited; with its last messages.
-    #[error("nginx ended at once ({left}): {words}")]
+    #[error("nginx ended at once ({left}): {messages}")]
     Left {
         /// Its exit status.
         left: ProcessExit,
         /// The last lines of its standard error, or a hint.
-        words: String,
+        messages: String,
     },
     /// No worker serves by the deadline.
-    #[error("nginx runs, but no worker serves after {}: {words}", format_span(*.deadline))]
+    #[error("nginx runs, but no worker serves after {}: {messages}", format_span(*.deadline))]
     TimedOut {
-        /// The deadline.
         deadline: Duration,
         /// What it printed meanwhile.
-        words: String,
+        messages: String,
     },
     /// It cannot be watched.
     #[error("cannot watch nginx: {0}")]
@@ -61,13 +60,13 @@ impl Nginx {
                 return Ok(Started { master, took: begun.elapsed() });
             }
             if begun.elapsed() >= deadline {
-                let words = child.stderr().since(0).join("\n");
-                return Err(StartError::TimedOut { deadline, words });
+                let messages = child.stderr().since(0).join("\n");
+                return Err(StartError::TimedOut { deadline, messages });
             }
             if let Ok(left) = timeout(Duration::ZERO, child.wait()).await {
                 let left = left?;
-                let words = reason(left, &child.last_words().await);
-                return Err(StartError::Left { left, words });
+                let messages = reason(left, &child.last_words().await);
+                return Err(StartError::Left { left, messages });
             }
             pace.wait().await;
         }

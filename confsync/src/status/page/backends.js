@@ -75,11 +75,11 @@ function trafficWords(t) {
   return [plural(t.requests, "request"), t.in_flight ? t.in_flight + " in flight" : null, t.failures ? t.failures + " failed" : null];
 }
 function row(b, fresh, traffic) {
-  const state = stateOf(b), [, mood, words] = STATES.find(([name]) => name === state);
+  const state = stateOf(b), [, severity, words] = STATES.find(([name]) => name === state);
   const id = b.key.split("/").pop();
   const t = b.left ? null : traffic.get(b.addr);
   const more = [b.addr.startsWith(id) ? null : id, b.weight === 1 ? null : "weight " + b.weight, b.zone ? "zone " + b.zone : null].concat(t ? trafficWords(t) : []);
-  const made = h("li", mood + (b.left ? " left" : "") + (fresh ? " fresh" : ""), h("span", "state", dot(), words), h("b", "", b.addr),
+  const made = h("li", severity + (b.left ? " left" : "") + (fresh ? " fresh" : ""), h("span", "state", dot(), words), h("b", "", b.addr),
     h("span", "more", t && t.ejected ? tag("bad", "ejected") : null, t && t.ejected ? " " : null, more.filter(Boolean).join(" · ")), h("span", "when", age(b.since, b.left ? "% ago" : "%")));
   made.title = b.key + ": " + TITLES[state];
   if (b.left) made.dataset.left = b.addr;
@@ -95,7 +95,7 @@ function service(set, name, backends, fresh, many, traffic) {
   for (const b of backends) counts.set(stateOf(b), counts.get(stateOf(b)) + 1);
   const present = backends.length - counts.get("left");
   const well = present && counts.get("in-rotation") + counts.get("unused") === present;
-  const numbers = STATES.filter(([state]) => counts.get(state)).map(([state, mood, words]) => h("span", mood, counts.get(state) + " " + words));
+  const numbers = STATES.filter(([state]) => counts.get(state)).map(([state, severity, words]) => h("span", severity, counts.get(state) + " " + words));
   if (!present) numbers.unshift(h("span", "wait", "no backends"));
   if (filtered()) numbers.push(h("span", "", shown.length + " of " + backends.length + " shown"));
   const made = h("details", "service"), summary = h("summary", "", h("b", "", name), numbers);

@@ -8,11 +8,11 @@ function unknown() {
 const ASK = 10000;
 let source, heard = 0, last = 0, again;
 // Nothing is known any more, and nothing here may look as if it were.
-function link(mood, words) {
-  byId("link").className = "link " + mood;
+function link(severity, words) {
+  byId("link").className = "link " + severity;
   say("link-words", words);
-  document.body.className = mood === "bad" && heard ? "cut" : "";
-  if (mood === "bad") unknown();
+  document.body.className = severity === "bad" && heard ? "cut" : "";
+  if (severity === "bad") unknown();
 }
 function take(text) {
   heard = Date.now();

@@ -1,13 +1,13 @@
 // The whole page: what stands of each reload group, drains, load balancers.
 function stages(set) {
-  const cell = (mood, name, words, more) => h("li", mood, h("span", "", dot(), name), h("b", "", words), h("small", "", more || "\u00a0"));
+  const cell = (severity, name, words, more) => h("li", severity, h("span", "", dot(), name), h("b", "", words), h("small", "", more || "\u00a0"));
   const is = (digest) => digest === null ? (set.wanted ? "not known" : "nothing yet") : digest === set.wanted ? "in sync" : "the one before";
-  const mood = (digest) => digest === null ? (set.wanted && !set.in_sync && set.trouble ? "bad" : "wait") : digest === set.wanted && !set.trouble ? "good" : "wait";
+  const severity = (digest) => digest === null ? (set.wanted && !set.in_sync && set.trouble ? "bad" : "wait") : digest === set.wanted && !set.trouble ? "good" : "wait";
   const old = set.old_generations;
   return h("ol", "stages",
     cell(set.stale ? "wait" : "good", "etcd", set.revision ? "revision " + set.revision : "nothing read yet", set.stale ? "not watched" : "watched"),
     cell(set.installed === set.wanted && set.wanted ? "good" : "wait", "installed", set.installed ? is(set.installed) : "nothing yet", set.installed),
-    cell(mood(set.live), "active", is(set.live), set.live),
+    cell(severity(set.live), "active", is(set.live), set.live),
     cell(old ? "wait" : "good", "old generations", old ? plural(old, "generation") : "none left", old ? "finishing requests" : null));
 }
 function picture(shown) {
@@ -60,8 +60,8 @@ function driver(set) {
   return set.driver_reason ? h("p", "soft driver", "Every change of backends needs a reload: " + set.driver_reason + ".") : null;
 }
 function one(set, doc, many) {
-  const mood = moodOf(set);
-  const card = h("section", "", h("div", "top", h("h2", "", set.name), tag(mood[0], mood[1])), stages(set));
+  const severity = severityOf(set);
+  const card = h("section", "", h("div", "top", h("h2", "", set.name), tag(severity[0], severity[1])), stages(set));
   card.setAttribute("aria-label", set.name);
   if (set.trouble) add(card, [problem(set, doc)]);
   if (set.stale) add(card, [h("p", "note wait", "etcd is not watched: " + set.stale + ". What is active stays active.")]);
@@ -78,7 +78,7 @@ function one(set, doc, many) {
   add(card, [driver(set)]);
   return add(card, [h("p", "soft files", "Writes ", set.files.map((f, i) => [i ? ", " : "", h("code", "", f)]), ".")]);
 }
-function moodOf(set) {
+function severityOf(set) {
   if (set.trouble) return ["bad", set.live ? "a change is not applied" : "not known to be active"];
   if (!set.live && !set.wanted) return ["wait", "waiting"];
   if (set.stale) return ["wait", "etcd not watched"];
@@ -151,8 +151,8 @@ function others(doc) {
     list.length ? h("ul", "rows", list.map(row)) : h("p", "empty", "None is registered in etcd."));
 }
 // Told apart by form as well as by colour.
-function icon(mood) {
-  const [colour, form] = { good: ["#1a7440", "M4.5 8.3l2.4 2.4 4.6-5"], wait: ["#a86a00", "M8 4.5v4l2.5 1.5"], bad: ["#c62b22", "M8 4v5M8 11.2v.6"] }[mood] || ["#6a7178", "M4.5 8h7"];
+function icon(severity) {
+  const [colour, form] = { good: ["#1a7440", "M4.5 8.3l2.4 2.4 4.6-5"], wait: ["#a86a00", "M8 4.5v4l2.5 1.5"], bad: ["#c62b22", "M8 4v5M8 11.2v.6"] }[severity] || ["#6a7178", "M4.5 8h7"];
   const text = "<svg xmlns='" + SVG + "' viewBox='0 0 16 16'><circle cx='8' cy='8' r='8' fill='" + colour + "'/><path d='" + form +
     "' fill='none' stroke='white' stroke-width='2' stroke-linecap='round' stroke-linejoin='round'/></svg>";
   document.querySelector("link[rel=icon]").href = "data:image/svg+xml," + encodeURIComponent(text);
@@ -164,12 +164,12 @@ function show(doc) {
   skew = doc.now - Date.now();
   // What etcd has is applied: whoever is not in rotation then is not waiting for anything.
   for (const set of doc.sets) for (const b of set.backends) b.unused = set.in_sync && !b.live && !b.held && !b.leaving;
-  const [mood, words, detail] = headline(doc);
+  const [severity, words, detail] = headline(doc);
   say("name", doc.name);
-  byId("hero").className = "hero " + mood;
+  byId("hero").className = "hero " + severity;
   say("headline", words);
   say("detail", detail);
-  icon(mood);
+  icon(severity);
   document.title = words + " · " + doc.name;
   byId("about").replaceChildren("confsync " + doc.version + ", ", age(doc.started, "up for %"));
   redraw();

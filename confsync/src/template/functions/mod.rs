@@ -62,7 +62,6 @@ pub(crate) enum Ty {
 /// A function as templates know it.
 #[derive(Debug)]
 pub(crate) struct Function {
-    /// Its name.
     pub(crate) name: &'static str,
     /// The parameters that must be there.
     pub(crate) params: &'static [Ty],
@@ -220,7 +219,6 @@ const TABLES: [&[Function]; 9] = [
     members::FUNCTIONS,
 ];
 
-/// Every function.
 pub(crate) fn all() -> impl Iterator<Item = &'static Function> {
     TABLES.iter().copied().flatten()
 }

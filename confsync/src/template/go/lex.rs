@@ -7,7 +7,6 @@
 use super::syntax_error::{SyntaxError, fault};
 use crate::template::runes::{decode, is_name, is_print};
 
-/// What a lexeme is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LexemeKind {
     /// Between two actions.

@@ -70,7 +70,6 @@ pub(super) struct Operand {
     pub(super) kind: OperandKind,
 }
 
-/// What an operand is.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum OperandKind {
     Dot,

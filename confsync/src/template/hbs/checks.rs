@@ -17,7 +17,6 @@ pub(super) const RAW: &str = " raw";
 /// The helper that counts steps.
 pub(super) const TICK: &str = " tick";
 
-/// Registers them.
 pub(super) fn register<'a>(registry: &mut Handlebars<'a>, state: &Arc<RenderState<'a>>) {
     let of_safe = Arc::clone(state);
     register_value(registry, SAFE, move |helper| safe_value(helper, &of_safe));

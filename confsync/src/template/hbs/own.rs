@@ -19,7 +19,6 @@ use crate::template::time::Time;
 pub(super) type HelperFunction =
     fn(&[&Json], &dyn Fn(&str) -> Option<Json>, &Input) -> Result<Json, Fault>;
 
-/// All of them.
 pub(super) const HELPERS: &[(&str, HelperFunction)] = &[
     ("quote", quote),
     ("goQuote", go_quote),

@@ -32,6 +32,9 @@ use crate::status::{DrainStatus, SidekickStatus};
 /// How long the backend may take to end after SIGTERM.
 const BACKEND_STOP: Duration = Duration::from_secs(30);
 
+/// Why a drain is unconfirmed that was not waited for to its end.
+const SECOND_SIGNAL: &str = "received a second signal";
+
 /// Why the work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndReason {
@@ -167,8 +170,8 @@ impl<S: Store> Departure<S> {
                 Some(DrainResult::Confirmed)
             }
             None => Some(self.unconfirmed(&format!(
-                "drain unconfirmed: this process has registered nothing, and may not read what an \
-                 earlier one has left: {why}"
+                "this process has registered nothing, and may not read what an earlier one has left: \
+                 {why}"
             ))),
         }
     }
@@ -232,15 +235,16 @@ impl<S: Store> Departure<S> {
         self.manager.extend(least + EXTENSION);
         let _ = self.abort.run_until_cancelled(sleep_until(Instant::now() + least)).await;
         let reason = match self.abort.is_cancelled() {
-            true => "received a second signal".to_owned(),
+            true => SECOND_SIGNAL.to_owned(),
             false => why_unasked(self.registration.failure()),
         };
-        self.unconfirmed(&format!("drain unconfirmed: {reason}"))
+        self.unconfirmed(&reason)
     }
 
-    fn unconfirmed(&self, text: &str) -> DrainResult {
+    fn unconfirmed(&self, reason: &str) -> DrainResult {
+        let text = format!("drain unconfirmed: {reason}");
         tracing::warn!("{text}");
-        self.manager.status(text);
+        self.manager.status(&text);
         DrainResult::Unconfirmed
     }
 
@@ -267,14 +271,14 @@ impl<S: Store> Departure<S> {
             let waits = removed.iter().map(wait).collect();
             let store = self.registration.store().clone();
             let mut report = DrainReport::new(self.manager.clone(), self.publish.clone());
-            let (known, waits_for) = (known.take(), |missing: &[String]| report.waits_for(missing));
-            let end = wait_for_all(&store, &self.bookkeeping, waits, known, waits_for, &self.abort);
-            let end = end.await;
+            let (known, book) = (known.take(), &self.bookkeeping);
+            let waits_for = |missing: &[_]| report.waits_for_load_balancers(missing);
+            let end = wait_for_all(&store, book, waits, known, waits_for, &self.abort).await;
             report.is_over();
             match end {
                 WaitsEnd::Results(results) => return self.results(results),
                 WaitsEnd::Aborted => {
-                    return self.unconfirmed("drain unconfirmed: received a second signal");
+                    return self.unconfirmed(SECOND_SIGNAL);
                 }
                 WaitsEnd::Regressed(to) => {
                     tracing::warn!(%to, "etcd has regressed during the drain: removing the keys again");
@@ -283,7 +287,7 @@ impl<S: Store> Departure<S> {
                 }
             }
         }
-        self.unconfirmed("drain unconfirmed: etcd has regressed, and the keys may be back")
+        self.unconfirmed("etcd has regressed, and the keys may be back")
     }
 
     /// With `--drain-quiet`: the connections to the backends themselves decide.
@@ -291,15 +295,15 @@ impl<S: Store> Departure<S> {
         let Some(span) = self.process.drain.quiet else { return result };
         let bound = self.process.drain.quiesced;
         let mut report = DrainReport::new(self.manager.clone(), self.publish.clone());
-        let report = |missing: &str| report.waits_for(&[missing.to_owned()]);
+        let report = |missing: &str| report.waits_for(missing, vec![missing.to_owned()]);
         match quiet::wait(backends, span, bound, report, &self.abort).await {
             QuietEnd::Quiet => {
                 let quiet_for = format_span(span);
                 tracing::info!(%quiet_for, "no connection to the backend is open, and none came");
                 result
             }
-            QuietEnd::NotQuiet(why) => self.unconfirmed(&format!("drain unconfirmed: {why}")),
-            QuietEnd::Aborted => self.unconfirmed("drain unconfirmed: received a second signal"),
+            QuietEnd::NotQuiet(why) => self.unconfirmed(&why),
+            QuietEnd::Aborted => self.unconfirmed(SECOND_SIGNAL),
         }
     }
 

@@ -10,8 +10,7 @@ use common::store::StoreError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::handshake::wait::LoadBalancerState;
-use crate::handshake::{HandshakeResult, names_or_all};
+use crate::handshake::{HandshakeResult, LoadBalancerState, MissingLoadBalancer, names_or_all};
 use crate::status::{DrainStatus, SidekickStatus};
 
 /// The service manager is asked for this much more time, again and again.
@@ -20,13 +19,14 @@ pub(super) const EXTENSION: Duration = Duration::from_secs(15);
 /// Why a drain is unconfirmed while requests to etcd fail: load balancers that cannot write cannot
 /// acknowledge.
 pub(super) fn blame(result: &mut HandshakeResult, error: &StoreError) {
-    let silent = LoadBalancerState::Silent.to_string();
     if matches!(error, StoreError::Rejected(_) | StoreError::NoSpace(_)) {
-        for (_, why) in result.unconfirmed.iter_mut().filter(|(_, why)| *why == silent) {
-            "cannot acknowledge while etcd accepts no writes".clone_into(why);
+        for (_, state) in &mut result.unconfirmed {
+            if *state == LoadBalancerState::Silent {
+                *state = LoadBalancerState::CannotAcknowledge;
+            }
         }
     }
-    result.unconfirmed.push(("etcd".to_owned(), error.to_string()));
+    result.unknown.push(("etcd", error.to_string()));
 }
 
 /// Why no load balancer could be asked, when etcd did not remove the keys in time.
@@ -61,28 +61,32 @@ impl DrainReport {
         Self { manager, publish, began, load_balancers, last: String::new() }
     }
 
-    /// Who is missing still, each with a reason.
-    pub(super) fn waits_for(&mut self, missing: &[String]) {
+    /// The load balancers that are still missing.
+    pub(super) fn waits_for_load_balancers(&mut self, missing: &[MissingLoadBalancer]) {
+        self.note_load_balancers(missing.iter().map(|missing| missing.lb.clone()).collect());
+        let each = missing.iter().map(ToString::to_string).collect();
+        self.waits_for(&names_or_all(missing), each);
+    }
+
+    /// What is waited for, in one text and each by itself.
+    pub(super) fn waits_for(&mut self, all: &str, each: Vec<String>) {
         self.manager.extend(EXTENSION);
-        let text = format!("draining: waiting for {}", names_or_all(missing));
+        let text = format!("draining: waiting for {all}");
         if self.last != text {
-            self.note_load_balancers(missing);
             tracing::info!("{text}");
             self.manager.status(&text);
-            let drain = DrainStatus::WaitingFor(missing.to_vec());
+            let drain = DrainStatus::WaitingFor(each);
             self.publish.send_modify(|status| status.drain = Some(drain));
             self.last = text;
         }
     }
 
-    /// Nobody is waited for any more.
+    /// No load balancer is waited for any more.
     pub(super) fn is_over(&mut self) {
-        self.note_load_balancers(&[]);
+        self.note_load_balancers(BTreeSet::new());
     }
 
-    fn note_load_balancers(&mut self, missing: &[String]) {
-        let names = missing.iter().filter_map(|text| text.split_once(" (")).map(|(lb, _)| lb);
-        let now: BTreeSet<String> = names.map(str::to_owned).collect();
+    fn note_load_balancers(&mut self, now: BTreeSet<String>) {
         let after = format_span(self.began.elapsed());
         for lb in self.load_balancers.difference(&now) {
             tracing::info!(%after, "waited for {lb}");
@@ -96,8 +100,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_cannot_write_is_not_said_to_have_done_nothing() {
-        let unconfirmed = vec![("lb".to_owned(), LoadBalancerState::Silent.to_string())];
+    fn a_load_balancer_that_cannot_write_is_not_blamed_for_silence() {
+        let unconfirmed = vec![("lb".to_owned(), LoadBalancerState::Silent)];
         let mut result = HandshakeResult { unconfirmed, ..HandshakeResult::default() };
         blame(&mut result, &StoreError::Rejected("database space exceeded".into()));
         assert_eq!(

@@ -30,8 +30,8 @@ function strip(history) {
 }
 function row(name, ...value) { return [h("dt", "", name), h("dd", "", ...value)]; }
 function service(s, leaving) {
-  const [mood, words] = stateOf(s, leaving);
-  const section = h("section", "", h("div", "top", h("h2", "", s.key), tag(mood, words)), strip(s.history),
+  const [severity, words] = stateOf(s, leaving);
+  const section = h("section", "", h("div", "top", h("h2", "", s.key), tag(severity, words)), strip(s.history),
     h("dl", "",
       row("Value", s.value),
       row(s.checks.length === 1 ? "Check" : "Checks", s.checks.join(", ")),
@@ -55,9 +55,9 @@ function drained(drain) {
 function show(now) {
   const count = now.services.length, held = now.services.filter(isHeld).length;
   const trouble = now.etcd.trouble;
-  const mood = now.leaving ? "wait" : now.ready ? (trouble ? "wait" : "good") : trouble ? "bad" : "wait";
+  const severity = now.leaving ? "wait" : now.ready ? (trouble ? "wait" : "good") : trouble ? "bad" : "wait";
   const words = now.leaving ? "Draining" : held === count ? plural(count, "service") + " registered" : held + " of " + plural(count, "service") + " registered";
-  byId("hero").className = "hero " + mood;
+  byId("hero").className = "hero " + severity;
   if (byId("headline").textContent !== words) byId("headline").textContent = words;
   const since = () => " For " + span(now.etcd.trouble_for_seconds * 1000) + (now.ready ? "; the key lives until its lease ends." : ".");
   byId("detail").textContent = now.leaving ? "It ends when no load balancer sends requests any more, or its time is over." :

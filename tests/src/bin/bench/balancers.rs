@@ -176,7 +176,7 @@ impl Balancer {
 
     /// How often the proxy was made to reload, its first files included.
     pub(crate) fn reloads(&self) -> usize {
-        let is_load = |line: &&str| line.contains(" live ") || line.ends_with(" live");
+        let is_load = |line: &&str| line.contains("configuration is active");
         self.confsync.log().lines().filter(is_load).count()
     }
 

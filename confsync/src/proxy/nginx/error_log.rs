@@ -50,30 +50,30 @@ impl Nginx {
 
 impl LogPositions {
     /// The severe messages that this master has logged since.
-    pub(super) fn words(&self, master: i32) -> Vec<String> {
+    pub(super) fn messages(&self, master: i32) -> Vec<String> {
         self.lines(|line| grave(line).filter(|(pid, _)| *pid == master).map(|(_, text)| text))
     }
 
     /// The severe messages that any process has logged since, workers that failed to start
     /// included.
-    pub(super) fn words_of_all(&self) -> Vec<String> {
+    pub(super) fn messages_of_all(&self) -> Vec<String> {
         self.lines(|line| grave(line).map(|(_, text)| text))
     }
 
     fn lines(&self, pick: impl Fn(&str) -> Option<String>) -> Vec<String> {
-        let mut words = Vec::new();
+        let mut messages = Vec::new();
         for (log, place) in &self.files {
             let text = since(log, *place).unwrap_or_default();
-            words.extend(String::from_utf8_lossy(&text).lines().filter_map(&pick));
+            messages.extend(String::from_utf8_lossy(&text).lines().filter_map(&pick));
         }
         if let Some((tail, at)) = &self.stderr {
-            words.extend(tail.since(*at).iter().filter_map(|line| pick(line)));
+            messages.extend(tail.since(*at).iter().filter_map(|line| pick(line)));
         }
         // Five attempts to bind give the same message five times.
         let mut seen = std::collections::BTreeSet::new();
-        words.retain(|line| seen.insert(line.clone()));
-        words.truncate(LINES);
-        words
+        messages.retain(|line| seen.insert(line.clone()));
+        messages.truncate(LINES);
+        messages
     }
 }
 
