@@ -8,7 +8,11 @@ use super::docs::{pages, spans};
 
 /// Where the status for the service manager is made, and of which functions.
 const WORDS: [(&str, &str, &str); 2] = [
-    ("confsync/src/status/state.rs", "pub fn words(&self)", "/// Whether the first configuration"),
+    (
+        "confsync/src/status/state.rs",
+        "pub fn summary(&self)",
+        "/// Whether the first configuration",
+    ),
     (
         "register/src/sidekick/status_line.rs",
         "pub(super) fn of",
@@ -169,7 +173,8 @@ fn every_line_that_an_operator_can_meet_is_explained() {
     let mut lines = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        for opens in [".status(", ".say(", "report_trouble(", "format!(\"drain", ".remind("] {
+        for opens in [".status(", ".unconfirmed(", "report_trouble(", "format!(\"drain", ".remind("]
+        {
             let message = text.split(opens).skip(1);
             let opened = if opens.ends_with('(') { "" } else { "\"drain" };
             lines.extend(message.filter_map(|rest| literals(&format!("{opened}{rest}")).pop()));
