@@ -21,7 +21,7 @@ pub async fn knows(binary: &Path, directive: &str) -> Option<bool> {
     match Command::argv(binary, words, DEADLINE).run().await {
         Ok(_) => Some(true),
         // What else it may say of this file comes later: of folders, which only root may make.
-        Err(CommandError::RejectedValue { output, .. }) => {
+        Err(CommandError::Failed { output, .. }) => {
             let is_read = output.text.contains("syntax is ok");
             let is_unknown = output.text.contains("unknown directive");
             (is_read || is_unknown).then_some(is_read)
