@@ -93,6 +93,45 @@ async fn driver_and_traffic_are_shown_and_a_drain_says_how_many_requests_it_wait
     .await;
 }
 
+/// A choice that nginx alone can make stays nginx's: who looks is told what needs a reload, and why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_driver_cannot_change_is_shown_with_the_reason() {
+    let Some(scene) = Scene::new("").await else { return };
+    let status = scene.lab.free();
+    let (_one, _sidekick) = scene.join("one").await;
+    scene.confdir.edit("templates/app.hbs", |text| text.replace("keepalive 16", "ip_hash"));
+    let confsync = scene.confsync().flag("--listen", status.to_string());
+    let confsync = confsync.supervising(&scene.nginx).start();
+    confsync.ready().await;
+    let why = "`ip_hash` cannot be combined with changes without a reload";
+    let shown = group(status).await.unwrap();
+    assert_eq!(
+        (shown["driver"].as_str(), shown["driver_reason"].as_str()),
+        (Some("reload"), Some(why))
+    );
+    let every = format!("every change of backends needs a reload: {why}");
+    confsync.logged(&every).await;
+    let table = Daemon::new(&scene.lab, "confsync status", bins::confsync()).arg("status");
+    let table = table.etcd(&scene.etcd, Api::V3).run().await;
+    assert!(table.log.contains(&every), "{}", table.log);
+
+    // Beside one that it can change.
+    scene.confdir.edit("conf.d/app.toml", |text| {
+        text.replace("\"/services/apache\"", "\"/services/apache\", \"/services/other\"")
+    });
+    scene.confdir.edit("templates/app.hbs", |text| {
+        format!("{{{{#upstream \"other\"}}}}{{{{/upstream}}}}\n{text}")
+    });
+    confsync.signal(tests::Signal::HUP);
+    eventually("one of two is changed without a reload", || async {
+        let group = group(status).await?;
+        let is = group["driver"] == "nginx-lua"
+            && group["driver_reason"] == format!("a change of apache needs a reload: {why}");
+        check(is, || format!("{} {}", group["driver"], group["driver_reason"]))
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_fails_is_shown_as_ejected() {
     let Some(scene) = Scene::new("max_fails = 2\nfail_timeout = \"1h\"\n").await else { return };

@@ -21,6 +21,8 @@ pub(super) struct ActiveMembers {
     driver: Driver,
     /// What the driver is to give the proxy.
     pools: Pools,
+    /// Why some pools, or all, are not among them.
+    left_out: Option<String>,
     is_published: bool,
     counting: Counting,
     /// When it is looked again what the running proxy has.
@@ -45,6 +47,7 @@ impl ActiveMembers {
             group,
             driver,
             pools: Pools::new(),
+            left_out: None,
             is_published: true,
             counting: Counting::Exact,
             read_back_at: None,
@@ -60,6 +63,10 @@ impl ActiveMembers {
     /// Takes over the members of these files; the files in the form of the driver.
     pub(super) fn arrange(&mut self, rendered: &[RenderedFile]) -> Wanted {
         let Arrangement { wanted, pools } = self.driver.arrange(rendered);
+        self.left_out = self.driver.left_out().map(|(name, why)| match pools.is_empty() {
+            true => why.to_owned(),
+            false => format!("a change of {name} needs a reload: {why}"),
+        });
         if pools != self.pools {
             (self.pools, self.is_published) = (pools, false);
         }
@@ -72,14 +79,15 @@ impl ActiveMembers {
         self.pools.is_empty()
     }
 
-    /// The driver in use, and why it is no better one.
+    /// The driver in use, and why it is no better one, or does not change all.
     #[must_use]
     pub(super) fn driver(&self) -> (&'static str, Option<&str>) {
+        let left_out = self.left_out.as_deref();
         if self.driver.name() != "reload" && self.pools.is_empty() {
-            let why = "no template uses `upstream` or `servers`";
+            let why = left_out.unwrap_or("no template uses `upstream` or `servers`");
             return ("reload", Some(why));
         }
-        (self.driver.name(), self.driver.why())
+        (self.driver.name(), self.driver.why().or(left_out))
     }
 
     /// Logs once which driver is in use, when that is proven.
@@ -89,10 +97,11 @@ impl ActiveMembers {
         if !has_members || self.logged_driver == Some(driver) {
             return;
         }
-        match why {
+        match why.filter(|_| driver == "reload") {
             Some(why) => {
                 tracing::info!(set = self.group, "every change of backends needs a reload: {why}");
             }
+            // Whatever it cannot change is named when it is found.
             None => tracing::info!(set = self.group, driver, "backends change without a reload"),
         }
         self.logged_driver = Some(driver);

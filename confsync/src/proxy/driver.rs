@@ -105,6 +105,14 @@ impl Driver {
         }
     }
 
+    /// The first pool that it cannot change, of those in the files that it has put into its form,
+    /// and why.
+    #[must_use]
+    pub fn left_out(&self) -> Option<(&str, &str)> {
+        let Self::NginxLua { lua, .. } = self else { return None };
+        lua.left_out().first_key_value().map(|(name, why)| (name.as_str(), why.as_str()))
+    }
+
     /// Where what its members have had and have is read, if it knows that.
     #[must_use]
     pub fn traffic_reader(&self) -> Option<TrafficReader> {

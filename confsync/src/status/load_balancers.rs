@@ -29,7 +29,7 @@ pub struct LoadBalancerStatus {
     pub quiesced: Option<u64>,
     /// Who changes backends in its proxy, once it says so.
     pub driver: Option<String>,
-    /// Why every change of backends needs a reload.
+    /// Why every change of backends needs a reload, or which do.
     pub driver_reason: Option<String>,
     /// How urgent its state is.
     #[serde(rename = "mood")]
@@ -208,18 +208,22 @@ pub fn table(fleet: &Fleet, revision: u64, colours: bool) -> String {
 
 /// Why changes are reloads: one line a reason.
 fn reasons(statuses: &[LoadBalancerStatus]) -> String {
-    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut reasons: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for status in statuses {
         if let Some(reason) = &status.driver_reason {
+            let reason = match status.driver.as_deref() {
+                Some("reload") => format!("every change of backends needs a reload: {reason}"),
+                _ => reason.clone(),
+            };
             let lbs = reasons.entry(reason).or_default();
             if !lbs.contains(&status.lb.as_str()) {
                 lbs.push(&status.lb);
             }
         }
     }
-    let line = |(reason, lbs): (&str, Vec<&str>)| {
+    let line = |(reason, lbs): (String, Vec<&str>)| {
         let lbs = lbs.into_iter().map(escaped).collect::<Vec<_>>().join(", ");
-        format!("{lbs}: every change of backends needs a reload: {}\n", escaped(reason))
+        format!("{lbs}: {}\n", escaped(&reason))
     };
     reasons.into_iter().map(line).collect()
 }

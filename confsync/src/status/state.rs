@@ -59,7 +59,7 @@ pub struct GroupState {
     pub rejected: Vec<RejectedState>,
     /// The driver that changes members in the running proxy; `reload` if there is none.
     pub driver: &'static str,
-    /// Why a better driver is not used.
+    /// Why a better driver is not used, or what this one cannot change.
     pub driver_reason: Option<String>,
     /// Changes of backends without a load since the start.
     pub member_changes_total: u64,

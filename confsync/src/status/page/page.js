@@ -56,7 +56,7 @@ function change(l) {
 }
 // Who changes backends. Whoever uses no word for it is not told why.
 function driver(set) {
-  if (set.driver !== "reload") return h("p", "soft driver", "Backends change without a reload (" + set.driver + "): " + set.member_changes_total + " so far.");
+  if (set.driver !== "reload") return h("p", "soft driver", "Backends change without a reload (" + set.driver + "): " + set.member_changes_total + " so far." + (set.driver_reason ? " But " + set.driver_reason + "." : ""));
   return set.driver_reason ? h("p", "soft driver", "Every change of backends needs a reload: " + set.driver_reason + ".") : null;
 }
 function one(set, doc, many) {
