@@ -273,6 +273,43 @@ async fn backends_change_without_a_reload() {
     .await;
 }
 
+/// A keyword that this version does not take for a server at run time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_change_is_a_reload_and_shown_with_haproxys_answer() {
+    let site = Site::prepare().await;
+    site.name_servers();
+    site.confdir.edit("templates/web.tmpl", |text| {
+        text.replace("balance roundrobin", "balance roundrobin\n    default-server cookie x")
+    });
+    let (_process, confsync) = site.start(&[]).await;
+    let backend = Backend::start(&site.lab, "three").await;
+    let ctl = site.etcd.ctl(Api::V3);
+    ctl.put("/services/apache/three", &backend.address().to_string()).await;
+    let load = Load::on(site.listen).clients(2).start();
+    load.answered("three").await;
+    load.stop().await.assert_none_failed();
+    confsync.logged("a reload is needed: HAProxy answers `add server").await;
+    let status = || async {
+        let status = Daemon::new(&site.lab, "confsync status", tests::bins::confsync());
+        status.arg("status").etcd(&site.etcd, Api::V3).run().await.log
+    };
+    let refused = "the last change needed a reload: HAProxy answers";
+    eventually("the refusal is shown", || async {
+        let table = status().await;
+        check(table.contains(refused) && table.contains("'cookie' option is not accepted"), || {
+            table
+        })
+    })
+    .await;
+    // It takes that one leaves.
+    ctl.del("/services/apache/three").await;
+    eventually("the last change needed none", || async {
+        let table = status().await;
+        check(!table.contains(refused), || table)
+    })
+    .await;
+}
+
 /// Signals are for a master alone: SIGUSR2 would end another HAProxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_haproxy_without_a_master_is_left_alone() {

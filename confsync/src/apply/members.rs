@@ -23,6 +23,8 @@ pub(super) struct ActiveMembers {
     pools: Pools,
     /// Why some pools, or all, are not among them.
     left_out: Option<String>,
+    /// Why the last change was no change without a reload.
+    needed_reload: Option<String>,
     is_published: bool,
     counting: Counting,
     /// When it is looked again what the running proxy has.
@@ -48,6 +50,7 @@ impl ActiveMembers {
             driver,
             pools: Pools::new(),
             left_out: None,
+            needed_reload: None,
             is_published: true,
             counting: Counting::Exact,
             read_back_at: None,
@@ -79,15 +82,21 @@ impl ActiveMembers {
         self.pools.is_empty()
     }
 
+    /// The running proxy did not take a change, for this reason; `None`: it took one.
+    pub(super) fn note_needed_reload(&mut self, why: Option<&str>) {
+        self.needed_reload = why.map(|why| format!("the last change needed a reload: {why}"));
+    }
+
     /// The driver in use, and why it is no better one, or does not change all.
     #[must_use]
     pub(super) fn driver(&self) -> (&'static str, Option<&str>) {
         let left_out = self.left_out.as_deref();
+        let refused = self.needed_reload.as_deref();
         if self.driver.name() != "reload" && self.pools.is_empty() {
             let why = left_out.unwrap_or("no template uses `upstream` or `servers`");
             return ("reload", Some(why));
         }
-        (self.driver.name(), self.driver.why().or(left_out))
+        (self.driver.name(), self.driver.why().or(refused).or(left_out))
     }
 
     /// Logs once which driver is in use, when that is proven.

@@ -40,6 +40,7 @@ impl Pipeline {
 
     async fn members_changed(&mut self, began: Instant) -> StepOutcome {
         self.ledger.note_published();
+        self.members.note_needed_reload(None);
         self.pacing.reset_backoff();
         self.record.members_changed();
         self.record.recovered();
@@ -65,6 +66,7 @@ impl Pipeline {
 
     fn needs_reload(&mut self, why: &str) -> StepOutcome {
         tracing::warn!(set = self.name, "a reload is needed: {why}");
+        self.members.note_needed_reload(Some(why));
         self.members.publish_again();
         self.ledger.note_active_unknown();
         StepOutcome::Changed(why.to_owned())
