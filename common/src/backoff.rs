@@ -15,7 +15,6 @@ pub struct Backoff {
 
 impl Backoff {
     /// Waits from `min`, doubling, to `max`; a `max` below `min` counts as `min`.
-    #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max: max.max(min), failures: 0 }
     }
@@ -29,7 +28,6 @@ impl Backoff {
     }
 
     /// Failures since the last success.
-    #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
     }

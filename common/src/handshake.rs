@@ -138,7 +138,6 @@ pub struct DrainTimes {
 
 impl DrainTimes {
     /// Of a drain that begins now and takes `most` at most.
-    #[must_use]
     pub fn from_now(most: Duration) -> Self {
         let at = |after: Duration| {
             let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
@@ -161,7 +160,6 @@ pub struct Acceptance {
 /// Whether a key and its value are the bookkeeping of a load balancer, wherever it keeps that: a
 /// member key, or an acknowledgement. Two that read the whole store, each with a `--bookkeeping`
 /// of its own, would otherwise acknowledge each other's acknowledgements forever.
-#[must_use]
 pub fn is_bookkeeping(key: &str, value: &[u8]) -> bool {
     match folder_of(key) {
         Some("members") => serde_json::from_slice::<Member>(value).is_ok(),
@@ -171,7 +169,6 @@ pub fn is_bookkeeping(key: &str, value: &[u8]) -> bool {
 }
 
 /// Whether a key is where bookkeeping may be: of its value nothing is known.
-#[must_use]
 pub fn may_be_bookkeeping(key: &str) -> bool {
     folder_of(key).is_some()
 }
@@ -203,24 +200,20 @@ impl Bookkeeping {
     }
 
     /// All member keys.
-    #[must_use]
     pub fn members(&self) -> Tree {
         Tree::below(self.members.clone())
     }
 
     /// All acknowledgements.
-    #[must_use]
     pub fn acks(&self) -> Tree {
         Tree::below(self.acks.clone())
     }
 
-    #[must_use]
     pub fn leave_markers(&self) -> Tree {
         Tree::below(self.leaving.clone())
     }
 
     /// All losses that an operator accepts.
-    #[must_use]
     pub fn acceptances(&self) -> Tree {
         Tree::below(self.accepted.clone())
     }
@@ -234,7 +227,6 @@ impl Bookkeeping {
     }
 
     /// The resource in the key of an acceptance.
-    #[must_use]
     pub fn accepted_resource<'k>(&self, key: &'k str) -> Option<&'k str> {
         self.accepted.strip(key).filter(|rest| !rest.contains('/'))
     }
@@ -265,7 +257,6 @@ impl Bookkeeping {
 
     /// The leave marker for a backend's key: its key and its value. `None` for a key without a
     /// folder.
-    #[must_use]
     pub fn leave_marker(&self, key: &Key, times: DrainTimes) -> Option<(Key, Vec<u8>)> {
         let (folder, id) = key.as_str().rsplit_once('/')?;
         let service = folder.rsplit('/').next()?;
@@ -274,13 +265,11 @@ impl Bookkeeping {
     }
 
     /// The name of the load balancer in a member key.
-    #[must_use]
     pub fn member_name<'k>(&self, key: &'k str) -> Option<&'k str> {
         self.members.strip(key).filter(|rest| !rest.contains('/'))
     }
 
     /// Resource and load balancer in an acknowledgement's key.
-    #[must_use]
     pub fn ack_parts<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str)> {
         self.acks.strip(key)?.split_once('/').filter(|(_, lb)| !lb.contains('/'))
     }

@@ -29,7 +29,6 @@ pub enum Paint {
 
 /// The lines below each other; a column that has nothing but its heading takes no
 /// room. The first line is the headings.
-#[must_use]
 pub fn table(lines: &[Line], colours: bool) -> String {
     let columns = lines.iter().map(|line| line.cells.len()).max().unwrap_or(0);
     let cell = |line: &Line, nth: usize| line.cells.get(nth).map_or("", String::as_str).to_owned();
@@ -55,7 +54,6 @@ pub fn table(lines: &[Line], colours: bool) -> String {
 
 /// Text from outside, with control characters escaped: a terminal must not obey it. Quotes stay as
 /// nginx writes them.
-#[must_use]
 pub fn escaped(text: &str) -> String {
     let mut shown = String::new();
     for c in text.chars() {

@@ -25,7 +25,6 @@ const WEIGHT: [&Group; 1] = [&WEIGHING];
 const SHOW: [&Group; 3] = [&LIST, &etcd::GROUP, &log::GROUP];
 
 /// The groups of settings of a subcommand.
-#[must_use]
 pub fn groups(subcommand: &str) -> &'static [&'static Group] {
     match subcommand {
         "remove" => &REMOVE,
@@ -36,7 +35,6 @@ pub fn groups(subcommand: &str) -> &'static [&'static Group] {
 }
 
 /// The whole command line.
-#[must_use]
 pub fn command() -> Command {
     let subcommand = |name: &'static str, about: &'static str, examples: &'static str| {
         let command = Command::new(name).about(about).after_help(format!("Examples:\n{examples}"));

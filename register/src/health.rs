@@ -58,19 +58,16 @@ pub struct Health {
 
 impl Health {
     /// Nothing asked yet.
-    #[must_use]
     pub fn new(policy: HealthPolicy, now: Instant) -> Self {
         Self { policy, started: now, state: HealthState::Starting, row: 0, passing: false }
     }
 
     /// What is known now.
-    #[must_use]
     pub fn state(&self) -> HealthState {
         self.state
     }
 
     /// The last results: how many equal ones in a row, and whether they passed.
-    #[must_use]
     pub fn row(&self) -> (u32, bool) {
         (self.row, self.passing)
     }
@@ -100,7 +97,6 @@ impl Health {
     }
 
     /// Whether the next results may change the state, so that they are wanted soon.
-    #[must_use]
     pub fn changing(&self) -> bool {
         match self.state {
             HealthState::Starting => true,
@@ -111,7 +107,6 @@ impl Health {
 
     /// When to probe next, if the last probe ran from `began` to `ended`. `chance`
     /// is a random number from 0 to 1.
-    #[must_use]
     pub fn next(&self, began: Instant, ended: Instant, chance: f64) -> Instant {
         let gap = if self.changing() { self.policy.fast } else { self.policy.interval };
         (began + jittered(gap, chance)).max(ended)

@@ -145,7 +145,6 @@ pub struct ServiceProbe {
 
 /// Starts probing a service. `bell` is notified when its report changes, so that one
 /// loop can follow a thousand services. The first probe comes within `spread`.
-#[must_use]
 pub fn start(
     probes: Vec<Probe>,
     policy: HealthPolicy,
@@ -163,7 +162,6 @@ pub fn start(
 
 /// Over what time the first probes of this many services are spread: none for one,
 /// a second for a thousand.
-#[must_use]
 pub fn spread(services: usize) -> Duration {
     let others = u64::try_from(services.saturating_sub(1)).unwrap_or(u64::MAX);
     Duration::from_millis(others.min(5_000))

@@ -196,7 +196,6 @@ pub enum Scope {
 }
 
 /// What a setting concerns that `services.toml` may have.
-#[must_use]
 pub fn scope(setting: &Setting) -> Scope {
     let is_in = |group: &Group| group.settings.iter().any(|other| other.name == setting.name);
     if [SERVICE.name, PORT.name].contains(&setting.name) {

@@ -56,7 +56,6 @@ impl BackendProcess {
     }
 
     /// Its process id, while it runs.
-    #[must_use]
     pub fn pid(&self) -> Option<i32> {
         pid_of(&self.child).map(Pid::as_raw_pid)
     }

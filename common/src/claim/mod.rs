@@ -48,14 +48,12 @@ struct CurrentLease {
 
 impl Claim {
     /// A claim without a lease or a key.
-    #[must_use]
     pub fn new(ttl: Ttl) -> Self {
         Self { ttl, lease: None, highest_revision: Revision::default(), keys: BTreeMap::new() }
     }
 
     /// The next step towards `wants`. Refreshing goes first: writing many keys must not cost
     /// those that exist.
-    #[must_use]
     pub fn next(&self, wants: &Wants, now: Instant) -> Step {
         if let Some(step) = self.refresh_due(wants, now) {
             return step;
@@ -257,14 +255,12 @@ impl Claim {
     }
 
     /// What is known of `key`, given whether it is wanted.
-    #[must_use]
     pub fn status(&self, key: &Key, wanted: bool) -> KeyStatus {
         let unknown = KeyRecord::default();
         self.keys.get(key).unwrap_or(&unknown).status(wanted)
     }
 
     /// The entry that another process has at `key`, if one was met.
-    #[must_use]
     pub fn rival(&self, key: &Key) -> Option<&Entry> {
         Some(&self.keys.get(key)?.rival()?.entry)
     }
@@ -275,13 +271,11 @@ impl Claim {
     }
 
     /// Until when the store keeps our keys if it is not asked again; `None` without a lease.
-    #[must_use]
     pub fn lease_until(&self) -> Option<Instant> {
         self.lease.map(|current| current.refreshed + current.lease.ttl.min(self.ttl.span()))
     }
 
     /// The lease, to be revoked at the end.
-    #[must_use]
     pub fn lease(&self) -> Option<Lease> {
         self.lease.map(|current| current.lease)
     }

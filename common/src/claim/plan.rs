@@ -69,7 +69,6 @@ impl Takeover {
 }
 
 /// The instance that a member key or an acknowledgement names.
-#[must_use]
 pub fn instance_of(value: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Written {
@@ -88,7 +87,6 @@ pub struct Wants {
 
 impl Wants {
     /// These keys, as the first version.
-    #[must_use]
     pub fn new(keys: BTreeMap<Key, Want>) -> Self {
         Self { version: 0, keys: Arc::new(keys) }
     }
@@ -105,13 +103,11 @@ impl Wants {
     }
 
     /// Some of these keys, as a part of this version.
-    #[must_use]
     pub(crate) fn part(&self, keys: BTreeMap<Key, Want>) -> Self {
         Self { version: self.version, keys: Arc::new(keys) }
     }
 
     /// Grows with each change: a report about a later version is about this one as well.
-    #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -207,7 +203,6 @@ pub enum KeyStatus {
 }
 
 /// Whether `key` is to exist.
-#[must_use]
 pub fn is_wanted(wants: &Wants, key: &Key) -> bool {
     wants.get(key).is_some_and(|want| want.aim == Aim::Present)
 }

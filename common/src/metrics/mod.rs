@@ -97,7 +97,6 @@ fn register_etcd(registry: &mut Registry, etcd: &EtcdUse) {
 }
 
 /// A gauge with this value.
-#[must_use]
 pub fn number(value: f64) -> FloatGauge {
     let gauge = FloatGauge::default();
     gauge.set(value);
@@ -105,7 +104,6 @@ pub fn number(value: f64) -> FloatGauge {
 }
 
 /// A gauge that is 1 for true.
-#[must_use]
 pub fn yes(value: bool) -> FloatGauge {
     number(f64::from(u8::from(value)))
 }

@@ -88,7 +88,6 @@ fn word(text: &str) -> Result<(), BackendError> {
 
 impl Backend {
     /// A backend with no more than an address.
-    #[must_use]
     pub fn at(addr: Endpoint) -> Self {
         Self { addr, weight: 1, zone: None, meta: BTreeMap::new() }
     }
@@ -122,7 +121,6 @@ impl Backend {
     }
 
     /// The JSON form.
-    #[must_use]
     pub fn to_json(&self) -> String {
         let record = JsonBackend {
             addr: self.addr.to_string(),

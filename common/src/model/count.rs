@@ -1,7 +1,6 @@
 //! A number and its noun.
 
 /// `1 backend`, `2 backends`: for nouns whose plural ends in `s`.
-#[must_use]
 pub fn plural(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }

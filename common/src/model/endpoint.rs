@@ -152,19 +152,16 @@ impl Endpoint {
     }
 
     /// The host part.
-    #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
     }
 
     /// The port, never 0.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// The IP address, unless the host is a name.
-    #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         match &self.host {
             Host::V4(ip) => Some((*ip).into()),

@@ -50,7 +50,6 @@ fn check_segment(segment: &str) -> Result<(), KeyError> {
 
 /// Whether a service's name can be the name of an upstream in nginx and of a backend in HAProxy:
 /// letters, digits, `_`, `-` and `.`, a letter or digit first. As a key, more is possible.
-#[must_use]
 pub fn is_upstream_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
@@ -77,7 +76,6 @@ fn clean(text: &str) -> Result<String, KeyError> {
 
 impl Prefix {
     /// The folder with a leading and without a trailing slash.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -108,7 +106,6 @@ impl Prefix {
 
     /// The path of `key` relative to this folder, if it is below it: for
     /// `/services` and `/services/apache/10.0.0.1`, `apache/10.0.0.1`.
-    #[must_use]
     pub fn strip<'k>(&self, key: &'k str) -> Option<&'k str> {
         let rest = if self.0 == "/" { key } else { key.strip_prefix(self.0.as_str())? };
         rest.strip_prefix('/').filter(|r| !r.is_empty())
@@ -117,13 +114,11 @@ impl Prefix {
 
 impl Key {
     /// The key with a leading slash.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The last segment: of `/services/apache/10.0.0.1`, `10.0.0.1`.
-    #[must_use]
     pub fn id(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }

@@ -97,7 +97,6 @@ pub fn changed_keys<'m, K: Ord + Clone, V: Clone + PartialEq>(
 
 impl Entry {
     /// The value as text; `None` if it is not UTF-8.
-    #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.value.text()
     }
@@ -106,25 +105,21 @@ impl Entry {
 impl Tree {
     /// What is below a folder, without a key of the folder's own name: to read it takes no
     /// more than the right to read what begins with `folder/`.
-    #[must_use]
     pub fn below(folder: Prefix) -> Self {
         Self { top: folder, below_only: true }
     }
 
     /// The path at the top of the tree.
-    #[must_use]
     pub fn path(&self) -> &str {
         self.top.as_str()
     }
 
     /// Whether the top itself is no part of it.
-    #[must_use]
     pub fn is_below_only(&self) -> bool {
         self.below_only
     }
 
     /// Whether it has all of another tree and more.
-    #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
         self != other
             && if self.path() == other.path() {
@@ -135,7 +130,6 @@ impl Tree {
     }
 
     /// Whether `key` is in it.
-    #[must_use]
     pub fn covers(&self, key: &str) -> bool {
         let below = key.strip_prefix(self.path().trim_end_matches('/'));
         let top = !self.below_only;
@@ -178,7 +172,6 @@ impl fmt::Display for Revision {
 
 impl Change {
     /// The key that changed, or the top of the tree that was deleted.
-    #[must_use]
     pub fn key(&self) -> &str {
         match self {
             Self::Put(entry) => &entry.key,
@@ -188,7 +181,6 @@ impl Change {
     }
 
     /// The revision of the change.
-    #[must_use]
     pub fn revision(&self) -> Revision {
         match self {
             Change::Put(entry) => entry.modified,
@@ -199,7 +191,6 @@ impl Change {
 
 impl Snapshot {
     /// Whether keys and values are the same, whatever their revisions and leases.
-    #[must_use]
     pub fn same_values(&self, other: &Self) -> bool {
         let value = |entries: &OrdMap<Arc<str>, Entry>, key| {
             entries.get(key).map(|entry: &Entry| entry.value.clone())
@@ -213,7 +204,6 @@ impl Snapshot {
     /// from a backup, although its revision has not fallen.
     ///
     /// `modified` alone proves nothing: a v2 refresh moves it without an event.
-    #[must_use]
     pub fn contradicts(&self, earlier: &Self) -> bool {
         let old = |e: &&Entry| e.created.max(e.modified) <= earlier.revision;
         let is_new = |entry: &Entry| {

@@ -21,7 +21,6 @@ pub fn parse_span(text: &str) -> Result<Duration, SpanError> {
 }
 
 /// The span for a person, with three digits: `1.24s` rather than `1s 238ms 114us`.
-#[must_use]
 pub fn format_span(span: Duration) -> String {
     let ms = span.as_millis();
     match ms {

@@ -24,7 +24,6 @@ enum Content {
 
 impl StoredValue {
     /// The value as text; `None` if it is not UTF-8.
-    #[must_use]
     pub fn text(&self) -> Option<&str> {
         match &self.0 {
             Content::Text(text) => Some(text),
@@ -33,7 +32,6 @@ impl StoredValue {
     }
 
     /// The value as text, with what is not UTF-8 replaced.
-    #[must_use]
     pub fn lossy(&self) -> Arc<str> {
         match &self.0 {
             Content::Text(text) => Arc::clone(text),

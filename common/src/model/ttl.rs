@@ -37,26 +37,22 @@ impl Ttl {
     }
 
     /// The whole span.
-    #[must_use]
     pub fn span(self) -> Duration {
         self.0
     }
 
     /// In seconds, as etcd takes it.
-    #[must_use]
     pub fn secs(self) -> u64 {
         self.0.as_secs()
     }
 
     /// Time between refreshes: a third, so two of them may fail.
-    #[must_use]
     pub fn refresh(self) -> Duration {
         self.0 / 3
     }
 
     /// How long one request may take before it is repeated: a ninth, so that a third of the TTL
     /// holds three attempts.
-    #[must_use]
     pub fn attempt(self) -> Duration {
         (self.0 / 9).max(Duration::from_millis(250))
     }

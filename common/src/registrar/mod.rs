@@ -58,7 +58,6 @@ pub struct RequestCounts {
 
 impl RequestCounts {
     /// Of several together.
-    #[must_use]
     pub fn sum(all: &RequestsByEndpoint) -> Self {
         let mut sum = Self::default();
         all.values().for_each(|counts| sum.add(*counts));

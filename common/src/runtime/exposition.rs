@@ -17,7 +17,6 @@ pub struct SharedMetrics<S> {
 
 impl<S: DocumentSource + Clone> SharedMetrics<S> {
     /// Nothing is rendered before the first request.
-    #[must_use]
     pub fn new(source: S) -> Self {
         Self { open: SharedDocument::new(source.clone()), plain: SharedDocument::new(source) }
     }

@@ -20,7 +20,6 @@ impl Gate {
         self.0.send_replace(true);
     }
 
-    #[must_use]
     pub fn is_open(&self) -> bool {
         *self.0.borrow()
     }

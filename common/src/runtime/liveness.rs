@@ -50,7 +50,6 @@ impl Liveness {
     }
 
     /// The loops that should have reported before `now`.
-    #[must_use]
     pub fn late(&self, now: Instant) -> Vec<Overdue> {
         let loops = self.lock();
         let late = loops.values().filter(|beat| beat.until < now);

@@ -28,7 +28,6 @@ pub use status_server::{
 };
 
 /// The name of this machine.
-#[must_use]
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -27,7 +27,6 @@ impl ServiceManager {
     }
 
     /// Whether READY=1 was sent, or would have been if there were a service manager.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
@@ -47,7 +46,6 @@ impl ServiceManager {
     }
 
     /// The last [`ServiceManager::status`], whether or not there is a service manager.
-    #[must_use]
     pub fn last_status(&self) -> String {
         self.status.lock().map(|last| last.clone()).unwrap_or_default()
     }
@@ -65,7 +63,6 @@ impl ServiceManager {
 
     /// How often [`ServiceManager::watchdog`] is to be called: half of what the
     /// unit's `WatchdogSec=` allows. `None` without one.
-    #[must_use]
     pub fn watchdog_interval(&self) -> Option<Duration> {
         let pid = std::env::var("WATCHDOG_PID").ok();
         if pid.is_some_and(|pid| pid != std::process::id().to_string()) {

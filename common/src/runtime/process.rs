@@ -32,14 +32,12 @@ pub struct ProcessExit(ExitStatus);
 
 impl ProcessExit {
     /// The code to exit with: its own, or 128 and the signal, as shells have it.
-    #[must_use]
     pub fn code(self) -> u8 {
         let code = self.0.code().or_else(|| self.0.signal().map(|signal| 128 + signal));
         code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
     }
 
     /// Whether a signal ended it.
-    #[must_use]
     pub fn is_by_signal(self) -> bool {
         self.0.signal().is_some()
     }
@@ -62,7 +60,6 @@ impl fmt::Display for ProcessExit {
 }
 
 /// A command that will lead a process group, without what is [`PRIVATE`] in its environment.
-#[must_use]
 pub fn group_leader(program: impl AsRef<OsStr>) -> Command {
     #[expect(clippy::disallowed_methods, reason = "deadlines are the callers'; the group is here")]
     let mut command = Command::new(program);
@@ -107,7 +104,6 @@ impl ProcessGroup {
 }
 
 /// The process number of a child, until it was waited for.
-#[must_use]
 pub fn pid_of(child: &Child) -> Option<Pid> {
     child.id().and_then(|id| Pid::from_raw(id.cast_signed()))
 }

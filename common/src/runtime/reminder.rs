@@ -28,7 +28,6 @@ impl Default for Reminder {
 
 impl Reminder {
     /// With the first line at once.
-    #[must_use]
     pub fn at_once() -> Self {
         Self { next: Instant::now(), ..Self::default() }
     }

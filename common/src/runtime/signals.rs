@@ -53,7 +53,6 @@ impl Signals {
     }
 
     /// Signals that never come, for tests and one-shot commands.
-    #[must_use]
     pub fn none() -> Self {
         let (count, hangups) = watch::channel(0);
         let signals =

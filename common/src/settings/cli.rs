@@ -12,7 +12,6 @@ pub use clap_complete::Shell;
 use crate::runtime::{Exit, Usage, exit_on, print, print_error, printed};
 
 /// With `version` and `completion`, whose names every tool of this kind has.
-#[must_use]
 pub fn with_common_commands(program: Command) -> Command {
     let shell = Arg::new("shell")
         .value_name("SHELL")
@@ -179,7 +178,6 @@ fn with_flag(text: &str, flag: &str, other: &str) -> String {
 pub type Completed = fn(Shell, String) -> String;
 
 /// The script that completes commands and flags.
-#[must_use]
 pub fn completion(mut program: Command, shell: Shell, completed: Completed) -> String {
     let (name, mut script) = (program.get_name().to_owned(), Vec::new());
     clap_complete::generate(shell, &mut program, name, &mut script);
@@ -187,7 +185,6 @@ pub fn completion(mut program: Command, shell: Shell, completed: Completed) -> S
 }
 
 /// Carries out a command that every program has. `None`: it is none of them.
-#[must_use]
 pub fn common_command(
     program: Command,
     matches: &ArgMatches,
@@ -206,7 +203,6 @@ pub fn common_command(
 
 /// Moves flags that are written before the subcommand behind it: people who know other
 /// tools write them there.
-#[must_use]
 pub fn subcommand_first(program: &Command, words: Vec<OsString>) -> Vec<OsString> {
     let mut words = words.into_iter().peekable();
     let mut first: Vec<OsString> = words.next().into_iter().collect();

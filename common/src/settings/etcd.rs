@@ -52,7 +52,6 @@ const PASSWORDS: [&str; 2] = ["ETCD_PASSWORD", "ETCDCTL_PASSWORD"];
 
 /// Where etcd is and how it is reached according to variables that are not ours alone, and
 /// to credentials of systemd: to be laid under flags and variables.
-#[must_use]
 fn from_surroundings(environment: Environment<'_>) -> Layer {
     let mut layer = Layer::default();
     for (name, endpoint) in endpoint_variables(environment) {

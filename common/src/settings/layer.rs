@@ -59,7 +59,6 @@ impl Layer {
     }
 
     /// These settings, and those of `lower` where there are none.
-    #[must_use]
     pub fn over(&self, lower: &Self) -> Self {
         let mut both = lower.0.clone();
         both.extend(self.0.iter().map(|(name, given)| (*name, given.clone())));
@@ -67,20 +66,17 @@ impl Layer {
     }
 
     /// Every value of a setting.
-    #[must_use]
     pub fn all(&self, setting: &Setting) -> &[Given] {
         self.0.get(setting.name).map_or(&[], Vec::as_slice)
     }
 
     /// The value of a setting, if it is given.
-    #[must_use]
     pub fn one(&self, setting: &Setting) -> Option<&Given> {
         self.all(setting).first()
     }
 
     /// What clap found of these settings: flags, and the variables of their names; where
     /// there is neither, the other variables of the setting.
-    #[must_use]
     pub fn from_matches<'s>(
         matches: &ArgMatches,
         settings: impl IntoIterator<Item = &'s &'static Setting>,

@@ -65,7 +65,6 @@ enum Separator {
 impl Setting {
     /// A setting with one value. `value` is what stands for it in help, `SPAN` for
     /// example; empty for a switch.
-    #[must_use]
     pub const fn new(
         name: &'static str,
         env: &'static str,
@@ -176,19 +175,16 @@ impl Setting {
     }
 
     /// `--fast-interval` of `fast_interval`.
-    #[must_use]
     pub fn flag(&self) -> String {
         format!("--{}", dashed(self.name))
     }
 
     /// The name by which a file means this setting, if `name` is one.
-    #[must_use]
     pub fn named(&self, name: &str) -> Option<&'static str> {
         std::iter::once(&self.name).chain(self.old_names).find(|own| **own == name).copied()
     }
 
     /// Whether several values may be given.
-    #[must_use]
     pub fn takes_many(&self) -> bool {
         self.separator != Separator::None
     }
@@ -264,7 +260,6 @@ pub struct Group {
 }
 
 /// A command with the flags of these groups.
-#[must_use]
 pub fn with_settings(mut command: clap::Command, groups: &[&Group]) -> clap::Command {
     for group in groups {
         for setting in group.settings {

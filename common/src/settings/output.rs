@@ -3,7 +3,6 @@
 use super::{Reader, Setting};
 
 /// `--output`, read from this variable as well.
-#[must_use]
 pub const fn form(env: &'static str) -> Setting {
     Setting::new("output", env, "FORM", "Output format: a table for people, JSON for programs")
         .short('o')
@@ -12,7 +11,6 @@ pub const fn form(env: &'static str) -> Setting {
 }
 
 /// `--json`, read from this variable as well.
-#[must_use]
 pub const fn json(env: &'static str) -> Setting {
     Setting::new("json", env, "", "The same as --output json")
 }

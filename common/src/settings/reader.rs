@@ -131,20 +131,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether the setting is set anywhere.
-    #[must_use]
     pub fn is_given(&self, setting: &Setting) -> bool {
         self.layer.one(setting).is_some()
     }
 
     /// Whether it is from this variable of the environment.
-    #[must_use]
     pub fn is_from(&self, setting: &Setting, variable: &str) -> bool {
         let place = self.layer.one(setting).map(|given| &given.place);
         matches!(place, Some(Place::Env(name, _)) if name == variable)
     }
 
     /// Whether it is a file that the service manager provides (`LoadCredential=`).
-    #[must_use]
     pub fn is_credential(&self, setting: &Setting) -> bool {
         let place = self.layer.one(setting).map(|given| &given.place);
         matches!(place, Some(Place::Credential(..)))
@@ -153,7 +150,6 @@ impl<'a> Reader<'a> {
     /// Whether a setting was written for just this service, so that it is a mistake
     /// if it has no effect here. Among the defaults of a file, in the environment, or as a
     /// flag beside a file it is for those services that it fits.
-    #[must_use]
     pub fn is_meant(&self, setting: &Setting) -> bool {
         self.layer.one(setting).is_some_and(|given| match given.place {
             Place::Flag(_) => self.origin.is_empty(),

@@ -4,7 +4,6 @@ use super::{Reader, Setting};
 use crate::runtime::{AllowedHosts, ListenAddress, StatusServer};
 
 /// `--listen`, read from these variables as well, the first of them first.
-#[must_use]
 pub const fn listen(
     env: &'static str,
     older_env: &'static [&'static str],
@@ -20,7 +19,6 @@ pub const fn listen(
 }
 
 /// `--allow-host`, read from this variable as well.
-#[must_use]
 pub const fn allow_host(env: &'static str) -> Setting {
     Setting::new(
         "allow_host",

@@ -29,7 +29,6 @@ pub enum EtcdWatch {
 
 impl Etcd {
     /// The API in use, `v3` or `v2`.
-    #[must_use]
     pub fn api(&self) -> &'static str {
         match self {
             Self::V3(_) => "v3",
@@ -38,7 +37,6 @@ impl Etcd {
     }
 
     /// The version that the server reported, if its API has one.
-    #[must_use]
     pub fn server_version(&self) -> Option<&str> {
         match self {
             Self::V3(store) => store.version(),

@@ -50,13 +50,11 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The deadline of a read that begins now, with [`READ_TIMEOUT`].
-#[must_use]
 pub fn read_deadline() -> Instant {
     Instant::now() + READ_TIMEOUT
 }
 
 /// The deadline of a request that begins now, with [`REQUEST_TIMEOUT`].
-#[must_use]
 pub fn default_deadline() -> Instant {
     Instant::now() + REQUEST_TIMEOUT
 }
@@ -111,14 +109,12 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether there was no answer: whatever was asked may have been done.
-    #[must_use]
     pub fn is_unanswered(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::NoQuorum(_))
     }
 
     /// Whether the same request may succeed a moment later without any change to a user, a
     /// permission, a file or the server.
-    #[must_use]
     pub fn is_transient(&self) -> bool {
         self.is_unanswered()
             || matches!(self, Self::Compacted(_) | Self::Interrupted | Self::Regressed { .. })

@@ -28,7 +28,6 @@ pub struct Validity {
 
 impl Validity {
     /// From its begin to its end.
-    #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.until.duration_since(self.from).unwrap_or_default()
     }
@@ -39,7 +38,6 @@ pub type CertificateExpiry = watch::Receiver<Option<Validity>>;
 
 /// Follows the certificate in `files` until `shutdown`, and warns when a tenth of its lifetime
 /// is left.
-#[must_use]
 pub fn follow_expiry(files: &TlsFiles, shutdown: CancellationToken) -> CertificateExpiry {
     let (sender, receiver) = watch::channel(None);
     if let Some(file) = files.cert.clone() {

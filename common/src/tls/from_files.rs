@@ -53,7 +53,6 @@ impl FileVersion {
 impl<T> FromFiles<T> {
     /// Nothing is read before the first use. `kinds` is what each of the files is, such as
     /// `client key`.
-    #[must_use]
     pub fn new(paths: Vec<PathBuf>, kinds: &'static [&'static str], parse: Parse<T>) -> Self {
         let state = FilesState { seen: None, good: None, wrong: String::new() };
         Self { paths, kinds, parse, state: Mutex::new(state) }

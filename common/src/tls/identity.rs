@@ -18,7 +18,6 @@ pub struct ClientIdentity(FromFiles<CertifiedKey>);
 
 impl ClientIdentity {
     /// Nothing is read before a server asks.
-    #[must_use]
     pub fn of(cert: PathBuf, key: PathBuf) -> Self {
         Self(FromFiles::new(vec![cert, key], &["client certificate", "client key"], pair))
     }

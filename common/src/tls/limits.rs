@@ -37,13 +37,11 @@ const LIMITS: [(&str, &str); 6] = [
 ];
 
 /// What a failed handshake says of such a limit; `None` if it is not about one.
-#[must_use]
 pub fn tls_limit(message: &str) -> Option<&'static str> {
     LIMITS.iter().find(|(sign, _)| message.contains(sign)).map(|(_, words)| *words)
 }
 
 /// The message without the numbers of algorithms, which fill a screen.
-#[must_use]
 pub fn without_numbers(message: &str) -> String {
     match message.split_once("Context {") {
         Some((before, after)) => {

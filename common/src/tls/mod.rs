@@ -38,7 +38,6 @@ pub struct TlsFiles {
 
 impl TlsFiles {
     /// Whether any file is given.
-    #[must_use]
     pub fn is_given(&self) -> bool {
         self.ca.is_some() || self.cert.is_some() || self.key.is_some()
     }
@@ -91,7 +90,6 @@ pub fn client_config(
 }
 
 /// The cryptography of all our TLS.
-#[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

@@ -30,7 +30,6 @@ pub struct Roots {
 
 impl Roots {
     /// Nothing is read before a server presents its certificate.
-    #[must_use]
     pub fn of(ca: Option<PathBuf>) -> Self {
         let trusted = match ca {
             Some(file) => FromFiles::new(vec![file], &["CA file"], of_file),

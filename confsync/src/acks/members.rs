@@ -71,7 +71,6 @@ pub struct Applied {
 impl LoadBalancerKeys {
     /// `name` is this load balancer's, `instance_id` names this run of the process, and
     /// `earlier` the runs whose keys may be taken over, because they have ended.
-    #[must_use]
     pub fn new(
         name: String,
         instance_id: String,
@@ -85,14 +84,12 @@ impl LoadBalancerKeys {
 
     /// The name under which the member key is written while another load balancer has ours. It is
     /// unique to this run.
-    #[must_use]
     pub fn alias(&self) -> String {
         let id = self.instance_id.rsplit('-').next().unwrap_or_default();
         format!("{}~{id}", self.name)
     }
 
     /// Whether a key with this value may be taken over.
-    #[must_use]
     pub fn is_ours(&self, value: &[u8]) -> bool {
         instance_of(value).is_some_and(|id| self.ours.contains(&id))
     }
@@ -103,13 +100,11 @@ impl LoadBalancerKeys {
     }
 
     /// The keys that the registrar is to keep in etcd.
-    #[must_use]
     pub fn wants(&self) -> watch::Receiver<Wants> {
         self.wants.subscribe()
     }
 
     /// The name of this load balancer.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -123,7 +118,6 @@ impl LoadBalancerKeys {
     }
 
     /// The member key, under the name in use, and its value; `None` before joining.
-    #[must_use]
     pub fn member_as_wanted(&self) -> Option<(Key, Vec<u8>)> {
         let is_alias = self.state.lock().is_ok_and(|state| state.is_alias);
         let name = if is_alias { self.alias() } else { self.name.clone() };
@@ -133,7 +127,6 @@ impl LoadBalancerKeys {
     }
 
     /// The prefix of member keys and acknowledgements.
-    #[must_use]
     pub fn bookkeeping(&self) -> &Bookkeeping {
         &self.bookkeeping
     }

@@ -25,7 +25,6 @@ const COUNT_AGAIN: Duration = Duration::from_secs(300);
 
 /// The values of `from`, at a limited rate. `members` is where the load balancers' member keys
 /// are; they are counted when so much is to be written that their number matters.
-#[must_use]
 pub fn paced<S: Store>(
     mut from: watch::Receiver<Wants>,
     store: S,

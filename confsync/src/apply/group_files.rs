@@ -97,13 +97,11 @@ impl GroupFiles {
     }
 
     /// The digest of what is in place; `None` where a file is missing.
-    #[must_use]
     pub(super) fn in_place(&self) -> Option<Digest> {
         digest_in_place(&self.targets).map(|found| self.as_wanted(found))
     }
 
     /// Whether an earlier run left files in place that nothing has proven.
-    #[must_use]
     pub(super) fn are_unproven(&self) -> bool {
         !matches!(self.unproven, Unproven::Nothing)
     }

@@ -82,13 +82,11 @@ pub const LONGEST_REST: Duration = Duration::from_secs(60);
 
 impl Ledger {
     /// A ledger at the start: the files on disk are known, what runs is not.
-    #[must_use]
     pub fn new(installed: Option<Digest>) -> Self {
         Self { installed, ..Self::default() }
     }
 
     /// The step that is pending.
-    #[must_use]
     pub fn pending(&self, now: Instant) -> PendingStep {
         let Some(wanted) = &self.wanted else { return PendingStep::Nothing };
         let is_active = self.active.as_ref() == Some(wanted);
@@ -150,7 +148,6 @@ impl Ledger {
     }
 
     /// Whether what is live is not in the files yet.
-    #[must_use]
     pub fn is_file_behind(&self) -> bool {
         self.is_file_behind
     }
@@ -185,30 +182,25 @@ impl Ledger {
     }
 
     /// Why what is wanted is not active, if it was rejected.
-    #[must_use]
     pub fn rejection(&self) -> Option<&RejectedFiles> {
         self.rejected.as_ref().filter(|r| Some(&r.digest) == self.wanted.as_ref())
     }
 
     /// Whether what is wanted is active.
-    #[must_use]
     pub fn in_sync(&self) -> bool {
         self.wanted.is_some() && self.active == self.wanted
     }
 
-    #[must_use]
     pub fn wanted(&self) -> Option<Digest> {
         self.wanted
     }
 
     /// What is proven to be active.
-    #[must_use]
     pub fn active(&self) -> Option<Digest> {
         self.active
     }
 
     /// What is on disk.
-    #[must_use]
     pub fn installed(&self) -> Option<Digest> {
         self.installed
     }

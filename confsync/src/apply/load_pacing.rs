@@ -39,7 +39,6 @@ pub(super) struct LoadPacing {
 
 impl LoadPacing {
     /// Nothing has been loaded yet.
-    #[must_use]
     pub(super) fn new(limits: LoadLimits) -> Self {
         let backoff = || Backoff::new(RETRY.0, RETRY.1);
         Self {
@@ -53,7 +52,6 @@ impl LoadPacing {
     }
 
     /// Whether a load was tried since the start.
-    #[must_use]
     pub(super) fn has_loaded(&self) -> bool {
         self.last_load.is_some()
     }
@@ -70,7 +68,6 @@ impl LoadPacing {
     }
 
     /// When the minimum interval since the last load ends, if it has not ended yet.
-    #[must_use]
     pub(super) fn interval_ends(&self, now: Instant) -> Option<Instant> {
         self.last_load.map(|last| last + self.limits.min_interval).filter(|end| *end > now)
     }

@@ -43,7 +43,6 @@ enum Counting {
 
 impl ActiveMembers {
     /// Changed by this driver; none is known yet.
-    #[must_use]
     pub(super) fn new(group: String, driver: Driver) -> Self {
         Self {
             group,
@@ -77,7 +76,6 @@ impl ActiveMembers {
     }
 
     /// Whether there are none that the driver could change.
-    #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.pools.is_empty()
     }
@@ -88,7 +86,6 @@ impl ActiveMembers {
     }
 
     /// The driver in use, and why it is no better one, or does not change all.
-    #[must_use]
     pub(super) fn driver(&self) -> (&'static str, Option<&str>) {
         let left_out = self.left_out.as_deref();
         let refused = self.needed_reload.as_deref();
@@ -203,19 +200,16 @@ impl ActiveMembers {
     }
 
     /// Whether what was published outlives a reload of the proxy.
-    #[must_use]
     pub(super) fn outlive_reload(&self) -> bool {
         self.driver.outlives_reload()
     }
 
     /// How long the files may stay behind what is active.
-    #[must_use]
     pub(super) fn write_pause(&self) -> Duration {
         write_pause(count_members(&self.pools))
     }
 
     /// Whether they are counted in nginx's log phase.
-    #[must_use]
     pub(super) fn need_log_phase(&self) -> bool {
         self.driver.needs_log_phase() && !self.pools.is_empty()
     }

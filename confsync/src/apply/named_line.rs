@@ -2,7 +2,6 @@
 
 /// The first of `files` that `text` mentions with a line number, as nginx, HAProxy and the
 /// templates do: `/etc/nginx/nginx.conf:12`.
-#[must_use]
 pub fn named_line<'f>(
     text: &str,
     files: impl IntoIterator<Item = &'f str>,

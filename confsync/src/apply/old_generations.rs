@@ -22,7 +22,6 @@ pub(super) struct OldGenerations {
 
 impl OldGenerations {
     /// None is known yet.
-    #[must_use]
     pub(super) fn new(group: String) -> Self {
         Self { group, quiescence: Quiescence::default(), check: QuiesceCheck::default() }
     }
@@ -55,7 +54,6 @@ impl OldGenerations {
     }
 
     /// The members that left and are waited for, each once.
-    #[must_use]
     pub(super) fn departed(&self) -> Vec<DepartedMember> {
         let mut departed: Vec<_> = self.quiescence.departed().cloned().collect();
         departed.sort();
@@ -79,19 +77,16 @@ impl OldGenerations {
     }
 
     /// When the wait for those ends that cannot be observed.
-    #[must_use]
     pub(super) fn first_instant(&self) -> Option<Instant> {
         self.quiescence.first_instant()
     }
 
     /// Whether requests to members that left are waited for.
-    #[must_use]
     pub(super) fn waits_for_requests(&self) -> bool {
         self.quiescence.departed().next().is_some()
     }
 
     /// Whether workers of an older generation are waited for.
-    #[must_use]
     pub(super) fn waits_for_workers(&self) -> bool {
         self.quiescence.waits_for_workers()
     }
@@ -109,7 +104,6 @@ impl OldGenerations {
     }
 
     /// How many generations are waited for.
-    #[must_use]
     pub(super) fn count(&self) -> usize {
         self.quiescence.retiring()
     }

@@ -97,7 +97,6 @@ impl Quiescence {
     }
 
     /// When the first of those has to be over of which no more is known.
-    #[must_use]
     pub fn first_instant(&self) -> Option<Instant> {
         let instants = self.retiring.iter().filter_map(|retiring| match retiring.until {
             RetiredUntil::Instant(at) => Some(at),
@@ -115,7 +114,6 @@ impl Quiescence {
     }
 
     /// Whether workers of an older generation are waited for.
-    #[must_use]
     pub fn waits_for_workers(&self) -> bool {
         self.workers().next().is_some()
     }
@@ -147,7 +145,6 @@ impl Quiescence {
 
     /// How many old generations are waited for. The workers that finish requests to members that
     /// left are those of now.
-    #[must_use]
     pub fn retiring(&self) -> usize {
         let is_older = |retiring: &&Retiring| !matches!(retiring.until, RetiredUntil::Drained(_));
         self.retiring.iter().filter(is_older).count()

@@ -57,7 +57,6 @@ pub struct Load {
 
 /// An empty histogram of load durations: 10 ms, where nginx is at best, to the 41 s
 /// that only a hanging check takes.
-#[must_use]
 pub fn load_seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.01, 2.0, 13))
 }
@@ -82,7 +81,6 @@ pub struct StepRecord {
 
 impl StepRecord {
     /// Nothing has been done yet.
-    #[must_use]
     pub fn new(group: String) -> Self {
         Self {
             group,
@@ -107,31 +105,26 @@ impl StepRecord {
     }
 
     /// The counters.
-    #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
     /// How long proven loads took.
-    #[must_use]
     pub fn load_seconds(&self) -> &Histogram {
         &self.load_seconds
     }
 
     /// The last loads, newest last.
-    #[must_use]
     pub fn loads(&self) -> &VecDeque<Load> {
         &self.loads
     }
 
     /// Why the last step failed, until one succeeds.
-    #[must_use]
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
     /// Why the last step failed, if it is tried again.
-    #[must_use]
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
@@ -236,7 +229,6 @@ impl StepRecord {
 }
 
 /// A rejection, as the status page and the log have it.
-#[must_use]
 pub fn rejection_text(why: &str) -> String {
     format!("rejected: {why}")
 }

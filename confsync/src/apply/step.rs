@@ -25,13 +25,11 @@ pub enum StepOutcome {
 
 impl StepOutcome {
     /// Whether more is routed to by what is wanted than before the step.
-    #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self, Self::Loaded | Self::MembersChanged)
     }
 
     /// Why what is wanted is not active, unless it is or nothing was tried.
-    #[must_use]
     pub fn failure(&self) -> Option<&str> {
         match self {
             Self::Idle | Self::Loaded | Self::MembersChanged | Self::Written => None,

@@ -44,7 +44,6 @@ pub struct MissingBackends {
 impl KnownBackends {
     /// The losses that must be verified before `seen` is rendered. Retained backends are verified
     /// again each time, so that one is dropped once it stops accepting connections.
-    #[must_use]
     pub fn unverified_losses(
         &self,
         policy: &LossPolicy,
@@ -80,7 +79,6 @@ impl KnownBackends {
 
     /// The known keys that are absent. A key whose address another key of its service has
     /// registered was only renamed, and is not among them.
-    #[must_use]
     pub fn missing(&self, seen: &ParsedKeys) -> BTreeSet<String> {
         type Address<'a> = (&'a Endpoint, &'a str);
         fn address(registered: &RegisteredBackend) -> Address<'_> {
@@ -121,7 +119,6 @@ impl KnownBackends {
     }
 
     /// The addresses of backends that left or leave on purpose.
-    #[must_use]
     pub fn left_addresses(&self) -> BTreeSet<&Endpoint> {
         let place = |key: &String| Some(&self.known.get(key.as_str())?.backend.addr);
         self.left.iter().filter_map(place).collect()
@@ -141,7 +138,6 @@ impl KnownBackends {
     }
 
     /// Whether an operator has accepted that only `count` backends are left.
-    #[must_use]
     pub fn is_accepted(&self, count: usize) -> bool {
         self.accepted.is_some_and(|least| count >= least)
     }
@@ -152,7 +148,6 @@ impl KnownBackends {
     }
 
     /// Adds the backends that the evidence retains to `seen`, and returns their keys.
-    #[must_use]
     pub fn retain_lost(
         &self,
         seen: &mut ParsedKeys,
@@ -167,7 +162,6 @@ impl KnownBackends {
 
     /// Adds every absent backend to `seen`, because too few are left without them, and returns
     /// their keys. Those that left on purpose are included only if there are no others.
-    #[must_use]
     pub fn retain_all_lost(&self, seen: &mut ParsedKeys) -> BTreeSet<String> {
         let missing = self.missing(seen);
         let lost: BTreeSet<String> = missing.difference(&self.left).cloned().collect();
@@ -212,7 +206,6 @@ impl KnownBackends {
     }
 
     /// The keys that are absent from etcd and still routed to.
-    #[must_use]
     pub fn retained(&self) -> &BTreeSet<String> {
         &self.retained
     }
@@ -224,7 +217,6 @@ impl KnownBackends {
     }
 
     /// The backends that are routed to, by key.
-    #[must_use]
     pub fn backends(&self) -> &Backends {
         &self.known
     }

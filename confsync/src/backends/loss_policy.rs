@@ -85,7 +85,6 @@ pub enum RenderDecision {
 impl LossPolicy {
     /// Judges that of the backends `known` so far this many are `missing`. `is_none_left`: etcd has
     /// no others either; `regressed`: the store has regressed less than the grace ago.
-    #[must_use]
     pub fn judge(
         &self,
         missing: usize,
@@ -109,7 +108,6 @@ impl LossPolicy {
 
     /// Which of the missing backends are retained. One without evidence (it could not be probed) is
     /// retained too.
-    #[must_use]
     pub fn retained(
         missing: &BTreeSet<String>,
         evidence: &BTreeMap<String, LossEvidence>,
@@ -120,7 +118,6 @@ impl LossPolicy {
     }
 
     /// Whether a set of `count` backends, the retained ones included, may be rendered.
-    #[must_use]
     pub fn weigh(&self, count: usize, regressed: bool) -> RenderDecision {
         if count == 0 && self.on_empty == OnEmpty::Keep {
             return RenderDecision::Keep {

@@ -59,14 +59,12 @@ pub struct ParsedKeys {
 
 impl ParsedKeys {
     /// How many backends there are.
-    #[must_use]
     pub fn backend_count(&self) -> usize {
         self.backends.len() + self.unrecorded_backends
     }
 
     /// How many values are in the place of a backend's, in a form that only the template knows: no
     /// backend can be read from them, and the template sees them as they are.
-    #[must_use]
     pub fn foreign_count(&self) -> usize {
         self.rejected.keys().filter(|key| self.entries.contains_key(*key)).count()
     }
@@ -115,7 +113,6 @@ struct Sorted<'k> {
 
 impl KeySelection {
     /// Classifies the entries of a snapshot as backends, other values and rejected values.
-    #[must_use]
     pub fn see(&self, entries: impl IntoIterator<Item: Borrow<Entry>>) -> ParsedKeys {
         let mut seen = ParsedKeys::default();
         // Shared with the entry before: entries of one service follow each other.
@@ -141,7 +138,6 @@ impl KeySelection {
 
     /// Like [`KeySelection::see`], but passes on each backend instead of keeping it: a single run
     /// of a template that uses only keys need not hold thousands of records.
-    #[must_use]
     pub fn see_each(
         &self,
         entries: impl IntoIterator<Item: Borrow<Entry>>,

@@ -81,7 +81,6 @@ impl SavedHeader {
 impl SavedBackends {
     /// Reads the file beside `dest`, if it is ahead of the store: otherwise only the header is
     /// read, since the rest may be large. A file that is missing or not ours counts as none.
-    #[must_use]
     pub fn load_if_ahead(dest: &Path, now: &Snapshot) -> Option<Self> {
         let mut file = BufReader::new(File::open(note(dest, WORD)).ok()?);
         let mut line = String::new();
@@ -122,7 +121,6 @@ impl SavedBackends {
     }
 
     /// The saved backends that a resource would still route to.
-    #[must_use]
     pub fn known(&self, reading: &KeySelection) -> KnownBackends {
         let entry = |(key, value): (&Arc<str>, &StoredValue)| {
             Entry::new(Arc::clone(key), value.clone(), self.revision)

@@ -38,7 +38,6 @@ pub struct KeySelection {
 
 impl KeySelection {
     /// Whether having no backends is a loss: a file made of settings has none to lose.
-    #[must_use]
     pub fn is_about_backends(&self) -> bool {
         let prefix = self.prefix.as_str().trim_end_matches('/');
         let about = |tree: &Tree| {
@@ -58,7 +57,6 @@ impl KeySelection {
     }
 
     /// The folder whose keys are backends by default, if any of them is read.
-    #[must_use]
     pub fn services_read(&self) -> Option<String> {
         let prefix = self.prefix.as_str().trim_end_matches('/');
         let services = format!("{prefix}{}", self.services);

@@ -128,7 +128,6 @@ common::settings! {
 pub static STARTING: Group = Group { heading: "", settings: &[&CONFDIR, &PROXY] };
 
 /// The whole command line.
-#[must_use]
 pub fn command() -> Command {
     let program = Command::new("confsync")
         .about("Renders the proxy's configuration from etcd and proves that the proxy runs it")

@@ -53,7 +53,6 @@ pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
 }
 
 /// Whether this command keeps running until it is stopped.
-#[must_use]
 pub fn is_daemon(matches: &ArgMatches) -> bool {
     let Some(("run", matches)) = matches.subcommand() else { return false };
     ![&ONCE, &DRY_RUN].iter().any(|setting| matches.get_flag(setting.name))

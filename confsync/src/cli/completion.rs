@@ -46,7 +46,6 @@ complete -c confsync -n "__fish_confsync_using_subcommand render accept" -f -a "
 "#;
 
 /// The script of this shell, which completes the names of resources too.
-#[must_use]
 pub fn with_resources(shell: Shell, script: String) -> String {
     match shell {
         Shell::Bash => script + BASH,

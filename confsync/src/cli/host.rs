@@ -21,7 +21,6 @@ const SHELL: &[&str] = &[
 ];
 
 /// What would fail, for an operator, each with what to do.
-#[must_use]
 pub(super) fn problems(resource: &Resource) -> Vec<String> {
     let mut found = dest(resource);
     found.extend(owner(resource));
@@ -52,7 +51,6 @@ pub(super) fn problems(resource: &Resource) -> Vec<String> {
 }
 
 /// What may be meant: nginx reads a map or a certificate elsewhere.
-#[must_use]
 pub(super) fn note(resource: &Resource) -> Option<String> {
     let (conf, dest) = (&resource.nginx.as_ref()?.conf, &resource.target.dest);
     let is_missed = is_included(conf, dest).is_ok_and(|included| !included);

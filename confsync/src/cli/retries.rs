@@ -2,7 +2,6 @@
 //! while etcd cannot say so: without a quorum no lease ends, so its server stays in the file. Pure.
 
 /// A note, if some requests are not passed to the next backend after a failed connection.
-#[must_use]
 pub(super) fn note(template: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(template);
     let code = text.lines().map(|line| line.split('#').next().unwrap_or_default());

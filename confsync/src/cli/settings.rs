@@ -50,7 +50,6 @@ pub struct CommandLine<'a> {
 
 impl<'a> CommandLine<'a> {
     /// Reads `confd.toml`, which a flag may name or which is in the confdir.
-    #[must_use]
     pub fn new(matches: &'a ArgMatches, environment: Environment<'a>) -> Self {
         let known = |id: &str| matches.try_contains_id(id).is_ok();
         let settings = RESOURCES.settings.iter().chain(RUNNING.settings);
@@ -71,7 +70,6 @@ impl<'a> CommandLine<'a> {
     }
 
     /// Notes on `confd.toml` for the operator.
-    #[must_use]
     pub fn notes(&self) -> &[Note] {
         &self.confd.notes
     }

@@ -47,7 +47,6 @@ pub fn load_usable(
 }
 
 /// Whether there is no resource file at all.
-#[must_use]
 pub fn has_no_resources(path: &Path) -> bool {
     confdir::has_no_files(path)
 }

@@ -55,7 +55,6 @@ impl CompiledResource {
     }
 
     /// Whether both render the same from the same keys, and are installed and loaded the same way.
-    #[must_use]
     pub fn same_as(&self, other: &CompiledResource) -> bool {
         self.resource == other.resource
             && self.text == other.text
@@ -63,13 +62,11 @@ impl CompiledResource {
     }
 
     /// The text of its template, as it was read.
-    #[must_use]
     pub fn template(&self) -> &[u8] {
         &self.text
     }
 
     /// A note on something that the template's author may not expect.
-    #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         self.template.advice()
     }
@@ -146,7 +143,6 @@ impl CompiledResource {
     }
 
     /// Whether the template uses typed backends: otherwise they may be left out of the parsed keys.
-    #[must_use]
     pub fn asks_for_backends(&self) -> bool {
         self.template.asks_for_backends()
     }

@@ -37,7 +37,6 @@ pub enum Loader {
 }
 
 /// Groups compiled resources.
-#[must_use]
 pub fn group(programs: Vec<CompiledResource>) -> Vec<ReloadGroup> {
     let mut sets: BTreeMap<Loader, Vec<CompiledResource>> = BTreeMap::new();
     for program in programs {
@@ -63,13 +62,11 @@ fn loader(resource: &Resource) -> Loader {
 
 impl ReloadGroup {
     /// The files of its resources.
-    #[must_use]
     pub fn targets(&self) -> Vec<Target> {
         self.programs.iter().map(|program| program.resource.target.clone()).collect()
     }
 
     /// The trees that its resources read, each once.
-    #[must_use]
     pub fn trees(&self) -> Vec<Tree> {
         let mut trees: Vec<Tree> =
             self.programs.iter().flat_map(|p| p.resource.reading.trees.clone()).collect();
@@ -91,32 +88,27 @@ impl ReloadGroup {
     }
 
     /// The longest that any of its resources asks for between two reloads.
-    #[must_use]
     pub fn min_reload_interval(&self) -> Duration {
         let intervals = self.programs.iter().map(|p| p.resource.min_reload_interval);
         intervals.max().unwrap_or_default()
     }
 
     /// The longest random delay that any of its resources asks for.
-    #[must_use]
     pub fn splay(&self) -> Duration {
         self.programs.iter().map(|p| p.resource.splay).max().unwrap_or_default()
     }
 
     /// The longest that any of its resources collects changes.
-    #[must_use]
     pub fn debounce(&self) -> Duration {
         self.programs.iter().map(|p| p.resource.debounce).max().unwrap_or_default()
     }
 
     /// The longest grace of its resources after the store has regressed.
-    #[must_use]
     pub fn grace(&self) -> Duration {
         self.programs.iter().map(|p| p.resource.policy.grace).max().unwrap_or_default()
     }
 
     /// Whether both are the same in every respect that matters.
-    #[must_use]
     pub fn same_as(&self, other: &ReloadGroup) -> bool {
         self.loader == other.loader
             && self.programs.len() == other.programs.len()

@@ -16,7 +16,6 @@ pub struct RenderedFile {
 
 impl RenderedFile {
     /// The text for a proxy that is reloaded for each change.
-    #[must_use]
     pub fn plain(&self) -> Candidate {
         let bytes = match self.is_for_haproxy {
             true => self.text.plain_for_haproxy(),

@@ -31,7 +31,6 @@ pub fn check_line(line: &str, src: &Path, dest: &Path) -> Result<String, Templat
 
 /// Puts the paths into any other command, for `{{src}}`, `{{.src}}`, `{{ .src }}` and the same
 /// with `dest`. Anything else in braces is left alone.
-#[must_use]
 pub fn substitute(line: &str, src: &Path, dest: &Path) -> String {
     let [src, dest] = [src, dest].map(|path| path.to_string_lossy());
     let paths = [&*src, &*dest];
@@ -41,7 +40,6 @@ pub fn substitute(line: &str, src: &Path, dest: &Path) -> String {
 }
 
 /// Whether the line has a place for the candidate; one without checks another file.
-#[must_use]
 pub fn names_src(line: &str) -> bool {
     let probe = |src: &str| check_line(line, Path::new(src), Path::new("/b")).ok();
     probe("/a") != probe("/aa")

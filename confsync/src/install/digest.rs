@@ -19,7 +19,6 @@ pub struct Digest([u8; 32]);
 
 impl Digest {
     /// The digest of the candidates; touches no file.
-    #[must_use]
     pub fn of(set: &[Candidate]) -> Self {
         let mut hash = Sha256::new();
         for Candidate { target, bytes } in set {
@@ -35,7 +34,6 @@ impl Digest {
     }
 
     /// The first twelve hexadecimal digits: enough for a person to tell two apart.
-    #[must_use]
     pub fn short(&self) -> String {
         self.to_string().chars().take(12).collect()
     }

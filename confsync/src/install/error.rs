@@ -97,7 +97,6 @@ impl InstallError {
     }
 
     /// The kind of the system error, if it was one.
-    #[must_use]
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
             Self::Io { source, .. } => Some(source.kind()),

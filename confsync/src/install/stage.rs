@@ -106,19 +106,16 @@ impl Staged {
     }
 
     /// The dest as the operator wrote it: the name to use in messages.
-    #[must_use]
     pub fn dest(&self) -> &Path {
         &self.target.dest
     }
 
     /// The file that dest means, behind links; it may not exist yet.
-    #[must_use]
     pub fn real(&self) -> &Path {
         &self.real
     }
 
     /// Where the unchecked bytes are.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -178,7 +175,6 @@ impl StagedFiles {
     }
 
     /// The files, in the order of the candidates.
-    #[must_use]
     pub fn files(&self) -> &[Staged] {
         &self.files
     }
@@ -189,7 +185,6 @@ impl StagedFiles {
     }
 
     /// The digest of what is staged.
-    #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
     }

@@ -19,7 +19,6 @@ struct FileStamp {
 
 impl Stamp {
     /// The present stamp. A file that does not exist, or cannot be examined, is `None`.
-    #[must_use]
     pub fn of(targets: &[Target]) -> Self {
         let file = |target: &Target| {
             let meta = fs::metadata(&target.dest).ok()?;

@@ -61,7 +61,6 @@ impl StagedFiles {
 
 impl CheckedFiles {
     /// The digest of what waits.
-    #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -93,14 +92,12 @@ impl InstalledFiles {
     }
 
     /// The dests that were written in place, not replaced: worth a warning.
-    #[must_use]
     pub fn in_place(&self) -> Vec<&Path> {
         let slots = self.swap.slots.iter().filter(|s| s.in_place());
         slots.map(|s| s.dest()).collect()
     }
 
     /// Whether a check has edited one of them: what is in place is not what was rendered.
-    #[must_use]
     pub fn is_edited(&self) -> bool {
         self.edited
     }

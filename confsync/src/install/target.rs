@@ -34,7 +34,6 @@ pub struct Target {
 
 impl Target {
     /// A target with defaults for everything but its path.
-    #[must_use]
     pub fn new(dest: impl Into<PathBuf>) -> Self {
         Self {
             dest: dest.into(),
@@ -107,7 +106,6 @@ pub(super) fn resolve(dest: &Path) -> Result<ResolvedDest, InstallError> {
 
 /// The file behind the links of any path, existing or not; the path itself where it cannot be
 /// resolved.
-#[must_use]
 pub fn real_path(path: &Path) -> PathBuf {
     let found = fs::canonicalize(path);
     let found = found.or_else(|_| resolve(path).map(|place| place.real));

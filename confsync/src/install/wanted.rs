@@ -24,7 +24,6 @@ struct MadeFiles {
 impl Wanted {
     /// Files of which only `structure` needs a reload. `members` distinguishes the rest, and `make`
     /// makes all of it.
-    #[must_use]
     pub fn in_parts(
         structure: &[Candidate],
         members: &[u8],
@@ -37,26 +36,22 @@ impl Wanted {
     }
 
     /// The files, in the set's order.
-    #[must_use]
     pub fn files(&self) -> &[Candidate] {
         &self.files.files
     }
 
     /// What distinguishes them from others that are wanted.
-    #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
     /// The digest of their bytes, as it is computed of what is on disk.
-    #[must_use]
     pub fn digest_on_disk(&self) -> Digest {
         self.files.digest
     }
 
     /// The digest of the part that needs a reload to become active: all of it, unless a driver can
     /// change the rest in the running proxy.
-    #[must_use]
     pub fn structure(&self) -> Digest {
         self.structure
     }

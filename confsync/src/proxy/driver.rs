@@ -46,13 +46,11 @@ pub enum Driver {
 
 impl Driver {
     /// Every change needs a reload.
-    #[must_use]
     pub fn reload(why: impl Into<String>) -> Self {
         Self::Reload { why: why.into(), given_up: None }
     }
 
     /// The best driver to try for a reload group.
-    #[must_use]
     pub fn of(set: &ReloadGroup, proxy: &Proxy) -> Self {
         if let (Loader::Haproxy(options), Proxy::Haproxy(haproxy)) = (&set.loader, proxy) {
             return match options.is_live {
@@ -87,7 +85,6 @@ impl Driver {
     }
 
     /// Its name in logs and status.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Reload { .. } => "reload",
@@ -97,7 +94,6 @@ impl Driver {
     }
 
     /// Why a better driver is not used.
-    #[must_use]
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Reload { why, .. } => Some(why),
@@ -107,14 +103,12 @@ impl Driver {
 
     /// The first pool that it cannot change, of those in the files that it has put into its form,
     /// and why.
-    #[must_use]
     pub fn left_out(&self) -> Option<(&str, &str)> {
         let Self::NginxLua { lua, .. } = self else { return None };
         lua.left_out().first_key_value().map(|(name, why)| (name.as_str(), why.as_str()))
     }
 
     /// Where what its members have had and have is read, if it knows that.
-    #[must_use]
     pub fn traffic_reader(&self) -> Option<TrafficReader> {
         match self {
             Self::Reload { .. } => None,
@@ -211,13 +205,11 @@ impl Driver {
 
     /// Whether what was published outlives a reload of the proxy: if not, the file has to say it
     /// before it counts as applied.
-    #[must_use]
     pub fn outlives_reload(&self) -> bool {
         matches!(self, Self::NginxLua { .. })
     }
 
     /// Whether it counts requests at their end, in nginx's log phase.
-    #[must_use]
     pub fn needs_log_phase(&self) -> bool {
         matches!(self, Self::NginxLua { .. })
     }
@@ -283,7 +275,6 @@ impl Driver {
     }
 
     /// Members that left and may still have requests.
-    #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         match self {
             Self::Reload { .. } => Vec::new(),

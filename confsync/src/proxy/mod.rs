@@ -114,7 +114,6 @@ impl Proxy {
     }
 
     /// The nginx, if it is one.
-    #[must_use]
     pub fn nginx(&self) -> Option<&Nginx> {
         match self {
             Self::Nginx(by_name) => Some(by_name.nginx()),
@@ -123,7 +122,6 @@ impl Proxy {
     }
 
     /// Whether confsync starts the proxy itself.
-    #[must_use]
     pub fn is_child(&self) -> bool {
         matches!(self, Self::Nginx(by_name) if by_name.is_child())
     }
@@ -189,7 +187,6 @@ impl Proxy {
     }
 
     /// The number of old generations, if they are so many that a reload should wait.
-    #[must_use]
     pub fn crowded(&self) -> Option<usize> {
         match self {
             Self::Nginx(by_name) => by_name.crowded(),
@@ -199,7 +196,6 @@ impl Proxy {
     }
 
     /// Whether the program that loads the files runs: `false` only if it is known not to.
-    #[must_use]
     pub fn is_running(&self) -> bool {
         match self {
             Self::Nginx(by_name) => by_name.is_running(),
@@ -210,7 +206,6 @@ impl Proxy {
 
     /// Why it could not be started by the files in place, as far as that is seen without a check:
     /// its own main file is not there.
-    #[must_use]
     pub fn missing_conf(&self) -> Option<String> {
         match self {
             Self::Nginx(by_name) => unreadable("[nginx] conf", &[by_name.nginx().conf()]),
@@ -223,7 +218,6 @@ impl Proxy {
     }
 
     /// Whether the end of old requests is concluded from a span of time, not from evidence.
-    #[must_use]
     pub fn is_assumed(&self) -> bool {
         matches!(self, Self::Commands(commands) if commands.is_assumed())
     }

@@ -14,7 +14,6 @@ use crate::template::UpstreamMembers;
 pub type Pools = BTreeMap<String, UpstreamMembers>;
 
 /// How many members all pools have together.
-#[must_use]
 pub fn count_members(pools: &Pools) -> usize {
     pools.values().map(UpstreamMembers::len).sum()
 }

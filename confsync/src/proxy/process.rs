@@ -28,14 +28,12 @@ pub struct ProcessId {
 
 impl ProcessId {
     /// The process that has this number now.
-    #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
         ProcessStat::read(pid).map(|stat| Self { pid, start: stat.start })
     }
 }
 
 /// Whether this very process still runs.
-#[must_use]
 pub fn is_alive(id: ProcessId) -> bool {
     ProcessStat::read(id.pid).is_some_and(|stat| stat.start == id.start)
 }

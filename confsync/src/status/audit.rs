@@ -14,7 +14,6 @@ use crate::status::change_summary::{Route, Routes};
 const NAMED: usize = 20;
 
 /// The difference between the former routes, with the keys of that time, and the present ones.
-#[must_use]
 pub fn changes(before: Option<(&Routes, &Snapshot)>, now: (&Routes, &Snapshot)) -> Changes {
     let none = (Routes::new(), Snapshot::default());
     let (old, old_keys) = before.unwrap_or((&none.0, &none.1));

@@ -15,7 +15,6 @@ pub type Routes = OrdMap<Arc<str>, Route>;
 const NAMED: usize = 3;
 
 /// What differs `now`; `None` before anything was active.
-#[must_use]
 pub fn summary(before: Option<&Routes>, now: &Routes) -> String {
     let Some(before) = before else { return "start".to_owned() };
     let (mut joined, mut left, mut changed) = (Vec::new(), Vec::new(), Vec::new());

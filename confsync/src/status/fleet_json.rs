@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use crate::status::load_balancers::{Fleet, statuses};
 
 /// The document. A field without a value is null, false or empty, and never absent.
-#[must_use]
 pub fn fleet_json(fleet: &Fleet, revision: u64) -> Value {
     let mut states: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for status in statuses(fleet) {

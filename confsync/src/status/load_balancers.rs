@@ -59,7 +59,6 @@ pub struct DrainState {
 
 impl Followed {
     /// Parses the bookkeeping keys; what does not parse is left out.
-    #[must_use]
     pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Self {
         let markers = bookkeeping.leave_markers();
         let marks = found.entries.values().filter(|entry| markers.covers(&entry.key));
@@ -84,7 +83,6 @@ pub enum Severity {
 }
 
 /// Parses the bookkeeping keys; what does not parse is left out.
-#[must_use]
 pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
     let mut fleet = Fleet::new();
     for entry in found.entries.values() {
@@ -106,7 +104,6 @@ pub fn read(found: &Snapshot, bookkeeping: &Bookkeeping) -> Fleet {
 }
 
 /// One line per resource, ordered by name.
-#[must_use]
 pub fn statuses(fleet: &Fleet) -> Vec<LoadBalancerStatus> {
     let of = |(lb, (member, acks)): (&String, &(Member, BTreeMap<String, Ack>))| {
         let one = |resource: &common::handshake::Consumes| {
@@ -180,7 +177,6 @@ fn absent(ack: &Ack) -> String {
 const HEADINGS: [&str; 6] = ["LOAD BALANCER", "HOST", "RESOURCE", "APPLIED", "QUIESCED", "DRIVER"];
 
 /// An aligned table; `colours` for a terminal.
-#[must_use]
 pub fn table(fleet: &Fleet, revision: u64, colours: bool) -> String {
     if fleet.is_empty() {
         return "no load balancer is registered\n".to_owned();

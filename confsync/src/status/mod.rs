@@ -67,7 +67,6 @@ pub struct About {
 
 impl About {
     /// The state of a process that has not reached etcd yet.
-    #[must_use]
     pub fn new(name: String, confdir: PathBuf) -> Self {
         Self {
             name,

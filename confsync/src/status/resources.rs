@@ -98,7 +98,6 @@ impl ServiceCounts {
     }
 
     /// The services of a resource, by name.
-    #[must_use]
     pub fn of(&self, resource: &str) -> Vec<ServiceState> {
         self.resources.get(resource).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
@@ -115,7 +114,6 @@ impl ServiceCounts {
 
 /// The line of the template that a line of its file was copied from: the only one with the same
 /// text. `None` when that is not certain.
-#[must_use]
 pub fn template_line(template: &[u8], rendered: &[u8], line: usize) -> Option<usize> {
     let lines = |text: &'_ [u8]| {
         let text = String::from_utf8_lossy(text).into_owned();

@@ -93,7 +93,6 @@ pub struct BackendCounts {
 
 impl BackendCounts {
     /// Of all of these.
-    #[must_use]
     pub fn of(states: &BackendStates) -> Self {
         let mut counts = Self::default();
         states.values().for_each(|state| counts.replace(None, Some(state)));
@@ -174,7 +173,6 @@ pub type States = BTreeMap<String, GroupState>;
 
 impl GroupState {
     /// The state of a group that has not considered anything yet.
-    #[must_use]
     pub fn empty(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -207,14 +205,12 @@ impl GroupState {
     }
 
     /// What was read of its backends, while a driver is in use.
-    #[must_use]
     pub fn traffic<'a>(&self, all: &'a TrafficByGroup) -> &'a [MemberTraffic] {
         let own = all.get(&self.name).filter(|_| self.driver != "reload");
         own.map_or(&[], Vec::as_slice)
     }
 
     /// In one line, for `STATUS=` and `/readyz`.
-    #[must_use]
     pub fn summary(&self) -> String {
         let mut text = match (&self.trouble, self.in_sync, self.wanted.is_some()) {
             (Some(trouble), _, _) => format!("{}: {trouble}", self.name),
@@ -254,7 +250,6 @@ impl GroupState {
 
     /// Whether the first configuration is applied, the watch is running, and nothing has been
     /// pending for longer than `patience`.
-    #[must_use]
     pub fn ready(&self, patience: Duration) -> bool {
         let pending = self.pending_since.and_then(|since| since.elapsed().ok());
         self.live.is_some()

@@ -22,7 +22,6 @@ pub type TotalsByGroup = BTreeMap<String, Totals>;
 
 impl Totals {
     /// The counters of a group in its present state.
-    #[must_use]
     pub fn of(state: &GroupState) -> Self {
         let counts = Counts {
             loads: state.loads_total,
@@ -35,7 +34,6 @@ impl Totals {
 }
 
 /// The counters of groups that have ended, and of those that run.
-#[must_use]
 pub fn all(ended: &TotalsByGroup, running: &States) -> TotalsByGroup {
     let mut all = ended.clone();
     all.extend(running.iter().map(|(name, state)| (name.clone(), Totals::of(state))));

@@ -57,7 +57,6 @@ impl Default for TrafficMonitor {
 
 impl TrafficMonitor {
     /// The traffic of this group is read here, if anywhere.
-    #[must_use]
     pub fn of(&self, group: &str, reader: Option<TrafficReader>) -> Option<Monitored> {
         let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.next += 1;

@@ -55,7 +55,6 @@ impl fmt::Display for TemplateError {
 impl std::error::Error for TemplateError {}
 
 /// Line and column, both from 1, of a byte in a text.
-#[must_use]
 pub(crate) fn place(source: &[u8], offset: usize) -> (usize, usize) {
     let before = source.get(..offset).unwrap_or(source);
     let line = memchr::memchr_iter(b'\n', before).count() + 1;

@@ -25,7 +25,6 @@ pub const ESCAPES: &[&str] = &["nginx", "haproxy", "json", "shell", "none"];
 
 impl Escape {
     /// By the ending of the file to write.
-    #[must_use]
     pub fn of(dest: &Path) -> Self {
         let name = dest.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         match name.rsplit_once('.').map_or("", |(_, ending)| ending) {
@@ -37,7 +36,6 @@ impl Escape {
     }
 
     /// The name of what reads the file, for messages.
-    #[must_use]
     pub(crate) fn reader(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",

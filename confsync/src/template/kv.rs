@@ -38,7 +38,6 @@ pub struct Keys {
 /// The prefix is stripped as text, without a boundary, because confd does so.
 /// Of several keys with one name the one that needed no cleaning wins, else the
 /// first in byte order. confd lets chance decide, anew each time.
-#[must_use]
 pub fn keys(entries: &Texts, prefix: &str) -> Keys {
     if prefix.is_empty() && entries.keys().all(|key| is_clean(key)) {
         return Keys { kv: entries.clone(), collisions: Vec::new() };

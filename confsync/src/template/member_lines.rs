@@ -21,13 +21,11 @@ pub struct NamedService {
 
 impl NamedService {
     /// The name of its upstream: the last part of the path.
-    #[must_use]
     pub fn upstream(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
     /// Its `server` lines for nginx.
-    #[must_use]
     pub fn nginx_lines(&self) -> String {
         nginx_lines(&self.members, &self.server_options)
     }
@@ -57,7 +55,6 @@ pub struct RenderedText {
 
 impl RenderedText {
     /// The text for a proxy that is reloaded for each change.
-    #[must_use]
     pub fn plain(&self) -> Vec<u8> {
         self.write(|piece, out| match piece {
             Piece::Text(text) => out.extend_from_slice(text),
@@ -73,7 +70,6 @@ impl RenderedText {
     }
 
     /// The text for HAProxy: members are `server` lines of its own.
-    #[must_use]
     pub fn plain_for_haproxy(&self) -> Vec<u8> {
         self.write(|piece, out| match piece {
             Piece::Text(text) => out.extend_from_slice(text),
@@ -104,7 +100,6 @@ impl RenderedText {
     }
 
     /// Whether any of its lines depends on the proxy's driver.
-    #[must_use]
     pub fn names_members(&self) -> bool {
         self.services().next().is_some()
     }
@@ -155,7 +150,6 @@ impl RenderedText {
 
 /// Whether a backend of `service` with this key, as templates see it, is one of those that `path`
 /// names: a service, or the folder of keys.
-#[must_use]
 pub fn is_named_by(path: &str, key: &str, service: &str) -> bool {
     match path.starts_with('/') {
         true => key.rsplit_once('/').is_some_and(|(folder, _)| folder == path),

@@ -60,7 +60,6 @@ pub enum Engine {
 
 impl Engine {
     /// By the ending: `.hbs` is handlebars, everything else is Go.
-    #[must_use]
     pub fn of(src: &Path) -> Self {
         if src.extension().is_some_and(|e| e == "hbs") { Self::Handlebars } else { Self::Go }
     }
@@ -86,7 +85,6 @@ impl Default for Input {
 impl Input {
     /// The resource's keys in confd's form, which [`keys`] makes; the backends among them, in the
     /// order of their keys; the system that may be queried.
-    #[must_use]
     pub fn new(kv: Texts, backends: Vec<NamedBackend>, system: Arc<dyn System>) -> Self {
         Self { kv, backends, system, mark: Mark::default(), is_read: Arc::default() }
     }
@@ -112,7 +110,6 @@ impl Input {
     }
 
     /// Whether a template has read anything of it: what did not depends on nothing but itself.
-    #[must_use]
     pub fn is_read(&self) -> bool {
         self.is_read.load(Ordering::Relaxed)
     }
@@ -155,7 +152,6 @@ pub struct NamedBackend {
 
 impl NamedBackend {
     /// The instance the key names.
-    #[must_use]
     pub fn id(&self) -> &str {
         self.key.rsplit('/').next().unwrap_or_default()
     }
@@ -205,7 +201,6 @@ impl Template {
     }
 
     /// Whether it uses typed backends; a Go template does only by `upstream` and `servers`.
-    #[must_use]
     pub fn asks_for_backends(&self) -> bool {
         match &self.program {
             Program::Go(program) => program.names_members(),
@@ -214,7 +209,6 @@ impl Template {
     }
 
     /// Where the output deliberately differs from confd's, in words for the template's author.
-    #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         match &self.program {
             Program::Go(program) if program.lists_the_top() => Some(
@@ -316,7 +310,6 @@ fn no_thread(error: &std::io::Error) -> Fault {
 }
 
 /// The names of all functions of Go templates, without Go's own.
-#[must_use]
 pub fn functions() -> Vec<&'static str> {
     let mut names: Vec<&str> = functions::all().map(|f| f.name).chain(["include"]).collect();
     names.sort_unstable();
@@ -324,7 +317,6 @@ pub fn functions() -> Vec<&'static str> {
 }
 
 /// The names of all helpers of handlebars templates, blocks included.
-#[must_use]
 pub fn helpers() -> Vec<&'static str> {
     hbs::names()
 }

@@ -60,13 +60,11 @@ impl Pattern {
     }
 
     /// The text that every fitting name begins with.
-    #[must_use]
     pub fn prefix(&self) -> String {
         literal(&self.items).0
     }
 
     /// Whether the whole name fits.
-    #[must_use]
     pub fn fits(&self, name: &str) -> bool {
         match &self.plain {
             Shortcut::Exactly(text) => name == text,
@@ -173,7 +171,6 @@ fn one_fits(item: &PatternItem, c: char) -> bool {
 }
 
 /// The last element; `.` for nothing, `/` for slashes alone.
-#[must_use]
 pub fn base(path: &str) -> &str {
     if path.is_empty() {
         return ".";
@@ -186,14 +183,12 @@ pub fn base(path: &str) -> &str {
 }
 
 /// All but the last element, cleaned.
-#[must_use]
 pub fn dir(path: &str) -> String {
     let end = path.rfind('/').map_or(0, |at| at + 1);
     clean(path.get(..end).unwrap_or_default())
 }
 
 /// The shortest equal path: no `//`, no `.`, `..` resolved where it can be.
-#[must_use]
 pub fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
@@ -215,7 +210,6 @@ pub fn clean(path: &str) -> String {
 }
 
 /// Whether an absolute path is as [`clean`] makes it; it then costs no copy.
-#[must_use]
 pub fn is_clean(path: &str) -> bool {
     // Of thousands of keys hardly one has a part that begins like `.` or is empty.
     let is_odd = |two: &[u8]| matches!(two, [b'/', b'/' | b'.']);

@@ -7,7 +7,6 @@ use super::value::{Record, Value};
 
 /// A float in the shortest form that reads back the same, as `%v` has it: with
 /// an exponent from a million on and below one ten-thousandth.
-#[must_use]
 pub(crate) fn float(f: f64) -> String {
     general(f, 6)
 }
@@ -60,12 +59,10 @@ pub(crate) struct BoundedText {
 
 impl BoundedText {
     /// An empty text that may have this many bytes.
-    #[must_use]
     pub(crate) fn new(limit: usize) -> Self {
         Self { text: Vec::new(), limit }
     }
 
-    #[must_use]
     pub(crate) fn into_text(self) -> Vec<u8> {
         self.text
     }

@@ -10,7 +10,6 @@ use super::upstream_members::{UpstreamMember, UpstreamMembers};
 
 /// The `server` lines of nginx for members, each with these options: never none, which nginx would
 /// reject.
-#[must_use]
 pub(super) fn nginx_lines(members: &UpstreamMembers, options: &str) -> String {
     if members.is_empty() {
         return "server 127.0.0.1:1 down;".to_owned();
@@ -34,7 +33,6 @@ pub(super) fn indented(lines: &str, before: &[u8]) -> String {
 }
 
 /// The `server` lines of HAProxy for members; none is allowed. Two at one address are one.
-#[must_use]
 pub fn haproxy_lines(members: &UpstreamMembers) -> String {
     let mut seen = HashSet::new();
     let mut lines = String::new();
@@ -51,13 +49,11 @@ pub fn haproxy_lines(members: &UpstreamMembers) -> String {
 /// What HAProxy's server at this address is called: the address without brackets, because a
 /// name may not have them. So a backend that comes back elsewhere is another server, and what
 /// is in flight to the old one is counted by itself.
-#[must_use]
 pub fn haproxy_server_name(endpoint: &Endpoint) -> String {
     format!("{}:{}", endpoint.host(), endpoint.port())
 }
 
 /// `upstream NAME { … }` without a line's end.
-#[must_use]
 pub fn upstream_block(name: &str, lines: &str, more: &str) -> String {
     let inside = lines.lines().chain(more.trim().lines());
     let inside: String = inside.map(|line| format!("    {}\n", line.trim())).collect();

@@ -71,7 +71,6 @@ impl From<SystemTime> for Time {
 impl Time {
     /// The calendar's view. Years are counted from March, so that a leap day is
     /// the last day of its year.
-    #[must_use]
     pub(crate) fn civil(self) -> Civil {
         let days = self.unix.div_euclid(86_400);
         let clock = self.unix.rem_euclid(86_400);
@@ -98,14 +97,12 @@ impl Time {
     }
 
     /// The moment so many nanoseconds later; before 1970 and after all time there is none.
-    #[must_use]
     pub(crate) fn plus(self, nanos: i64) -> Self {
         Self::at(self.all_nanos() + i128::from(nanos))
     }
 
     /// The moment so many calendar years, months and days later, as Go counts them: a month
     /// that is too short runs over into the next.
-    #[must_use]
     pub(crate) fn plus_date(self, years: i64, months: i64, days: i64) -> Self {
         const MOST: i64 = 1_000_000;
         let [years, months, days] = [years, months, days].map(|n| n.clamp(-MOST, MOST));
@@ -120,7 +117,6 @@ impl Time {
     }
 
     /// The last multiple of so many nanoseconds since the year 1, which is where Go begins.
-    #[must_use]
     pub(crate) fn truncated(self, nanos: i64) -> Self {
         if nanos <= 0 {
             return self;
@@ -130,7 +126,6 @@ impl Time {
     }
 
     /// In units of so many nanoseconds since 1970.
-    #[must_use]
     pub(crate) fn since_1970(self, unit: i64) -> i64 {
         i64::try_from(self.all_nanos().div_euclid(i128::from(unit))).unwrap_or(i64::MAX)
     }
@@ -147,19 +142,16 @@ impl Time {
     }
 
     /// The month's English name.
-    #[must_use]
     pub(crate) fn month(self) -> &'static str {
         MONTHS.get(self.civil().month - 1).unwrap_or(&"January")
     }
 
     /// The weekday's English name.
-    #[must_use]
     pub(crate) fn weekday(self) -> &'static str {
         DAYS.get(self.civil().weekday).unwrap_or(&"Sunday")
     }
 
     /// Go's `Format`: the layout is how 2 January 2006, 15:04:05 would be written.
-    #[must_use]
     pub(crate) fn format(self, layout: &str) -> String {
         let mut out = String::new();
         let mut rest = layout;

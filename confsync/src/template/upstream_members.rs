@@ -19,7 +19,6 @@ pub struct UpstreamMember {
 
 impl UpstreamMember {
     /// Whether it is at a name instead of an address.
-    #[must_use]
     pub fn is_named(&self) -> bool {
         matches!(self.endpoint.host(), Host::Name(_))
     }
@@ -41,7 +40,6 @@ pub struct Fingerprint([u64; 4]);
 
 impl Fingerprint {
     /// As bytes, for a digest of more than the members.
-    #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|lane| lane.to_le_bytes()).collect()
     }
@@ -92,7 +90,6 @@ impl UpstreamMembers {
     }
 
     /// One that is at a name instead of an address.
-    #[must_use]
     pub fn first_named(&self) -> Option<&UpstreamMember> {
         if self.named == 0 {
             return None;
@@ -100,13 +97,11 @@ impl UpstreamMembers {
         self.values().find(|member| member.is_named())
     }
 
-    #[must_use]
     pub fn get(&self, key: &str) -> Option<&UpstreamMember> {
         self.by_key.get(key)
     }
 
     /// Whether there is a member of this key.
-    #[must_use]
     pub fn contains_key(&self, key: &str) -> bool {
         self.by_key.contains_key(key)
     }
@@ -131,19 +126,16 @@ impl UpstreamMembers {
     }
 
     /// How many there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
     /// Whether there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
     /// What distinguishes this set from others.
-    #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }

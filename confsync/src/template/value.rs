@@ -121,44 +121,37 @@ impl List {
     }
 
     /// A slice of one flat type: texts, ints, pairs, service records.
-    #[must_use]
     pub(crate) fn flat(elem: Elem, items: Vec<Value>) -> Self {
         Self { elem, items: Arc::new(items), depth: 1, is_nil: false, is_null: false }
     }
 
     /// A nil slice, which Go treats as an empty one nearly everywhere.
-    #[must_use]
     pub(crate) fn nil(elem: Elem) -> Self {
         Self { is_nil: true, is_null: true, ..Self::flat(elem, Vec::new()) }
     }
 
     /// What `gets` returns when no key matches: an empty slice in confd, a nil one in its fork.
-    #[must_use]
     pub(crate) fn no_pairs() -> Self {
         Self { is_null: true, ..Self::flat(Elem::Pairs, Vec::new()) }
     }
 
     /// Whether it is nil in confd: what `eq` and `%#v` see.
-    #[must_use]
     pub(crate) fn is_nil(&self) -> bool {
         self.is_nil
     }
 
     /// Whether it is nil in confd's fork, which alone has `toJson`.
-    #[must_use]
     pub(crate) fn is_null(&self) -> bool {
         self.is_null
     }
 
     /// The same, of another type.
-    #[must_use]
     pub(crate) fn of(&self, elem: Elem) -> Self {
         Self { elem, ..self.clone() }
     }
 
     /// The elements in the reverse order. confd reverses the slice itself, so that nil stays nil;
     /// its fork makes a new one, except of what `gets` returned.
-    #[must_use]
     pub(crate) fn reversed(&self) -> Self {
         let items = self.items.iter().rev().cloned().collect();
         let is_null = self.is_null && self.elem == Elem::Pairs;
@@ -166,13 +159,11 @@ impl List {
     }
 
     /// The elements.
-    #[must_use]
     pub(crate) fn items(&self) -> &[Value] {
         &self.items
     }
 
     /// The elements between two places, which the caller has checked.
-    #[must_use]
     pub(crate) fn part(&self, from: usize, to: usize) -> Self {
         let items = self.items.get(from..to).unwrap_or_default().to_vec();
         Self { items: Arc::new(items), ..self.clone() }
@@ -190,18 +181,15 @@ impl Map {
     }
 
     /// A nil map, which Go treats as an empty one nearly everywhere.
-    #[must_use]
     pub(crate) fn nil() -> Self {
         Self { entries: Arc::default(), depth: 1, is_nil: true }
     }
 
-    #[must_use]
     pub(crate) fn is_nil(&self) -> bool {
         self.is_nil
     }
 
     /// The entries, by name.
-    #[must_use]
     pub(crate) fn entries(&self) -> &BTreeMap<StoredValue, Value> {
         &self.entries
     }
@@ -209,13 +197,11 @@ impl Map {
 
 impl Record {
     /// Whether values of it are pointers in Go, which are equal if they point to the same.
-    #[must_use]
     pub(crate) fn is_pointer(&self) -> bool {
         self.name.starts_with('*')
     }
 
     /// A field by its name.
-    #[must_use]
     pub(crate) fn field(&self, name: &str) -> Option<&Value> {
         self.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
     }
@@ -223,7 +209,6 @@ impl Record {
 
 impl Uint {
     /// The number.
-    #[must_use]
     pub(crate) fn int(self) -> i64 {
         match self {
             Self::Byte(n) => n.into(),
@@ -248,20 +233,17 @@ impl Value {
     }
 
     /// A key with its value, as `get` and `gets` return it.
-    #[must_use]
     pub(crate) fn pair(key: impl Into<StoredValue>, value: impl Into<StoredValue>) -> Self {
         let fields = vec![("Key", Self::str(key)), ("Value", Self::str(value))];
         Self::Record(Arc::new(Record { name: "memkv.KVPair", fields }))
     }
 
     /// The text, if it is one.
-    #[must_use]
     pub(crate) fn as_text(&self) -> Option<&[u8]> {
         if let Self::Str(text) = self { Some(text) } else { None }
     }
 
     /// The number, if it is a whole one of any type.
-    #[must_use]
     pub(crate) fn as_whole(&self) -> Option<i64> {
         match self {
             Self::Int(n) => Some(*n),
@@ -271,7 +253,6 @@ impl Value {
     }
 
     /// Whether `if` takes it for true: not zero, not empty.
-    #[must_use]
     pub(crate) fn is_true(&self) -> bool {
         match self {
             Self::Absent | Self::Nil => false,
@@ -287,7 +268,6 @@ impl Value {
     }
 
     /// Go's name of its type.
-    #[must_use]
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Absent | Self::Nil => "nil",
@@ -320,7 +300,6 @@ impl Value {
     }
 
     /// An empty interface as an expression sees it: absent.
-    #[must_use]
     pub(crate) fn or_absent(self) -> Self {
         if matches!(self, Self::Nil) { Self::Absent } else { self }
     }

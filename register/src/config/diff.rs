@@ -25,7 +25,6 @@ pub struct Diff {
 
 impl RegisterConfig {
     /// What has to be done to get from this configuration to `new`.
-    #[must_use]
     pub fn diff(&self, new: &RegisterConfig) -> Diff {
         let by_key = |config: &RegisterConfig| -> BTreeMap<Key, Service> {
             config.services.iter().map(|s| (s.target.key.clone(), s.clone())).collect()

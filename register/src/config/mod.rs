@@ -64,7 +64,6 @@ pub struct ConfigSources {
 
 impl ConfigSources {
     /// What clap read for a subcommand. `hostname` is what `{hostname}` means.
-    #[must_use]
     pub fn new(matches: &ArgMatches, environment: Environment<'_>, hostname: String) -> Self {
         let known = |id: &str| matches.try_contains_id(id).is_ok();
         let settings = in_file().filter(|setting| known(setting.name));
@@ -84,13 +83,11 @@ impl ConfigSources {
     }
 
     /// The file that a reload reads again, if there is one.
-    #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
     /// The backend to supervise; empty for none.
-    #[must_use]
     pub fn command(&self) -> &[String] {
         &self.command
     }

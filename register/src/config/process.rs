@@ -39,7 +39,6 @@ pub struct Process {
 
 impl Process {
     /// How long leaving waits for load balancers, and for how many.
-    #[must_use]
     pub fn bounds(&self) -> WaitBounds {
         WaitBounds {
             applied: self.drain.applied,
@@ -67,7 +66,6 @@ pub struct DrainSpans {
 
 impl DrainSpans {
     /// How long a drain takes at most.
-    #[must_use]
     pub fn longest(&self) -> Duration {
         let quiet = self.quiet.map_or(Duration::ZERO, |_| self.quiesced);
         (self.applied + self.quiesced).max(self.min) + quiet

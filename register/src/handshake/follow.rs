@@ -117,7 +117,6 @@ fn missing(waits: &[LoadBalancerWait]) -> Vec<MissingLoadBalancer> {
 }
 
 /// Their names, for an operator; none is known before the first answer, or only a minimum is left.
-#[must_use]
 pub fn names_or_all(missing: &[MissingLoadBalancer]) -> String {
     let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
     if names.is_empty() { "the load balancers".to_owned() } else { names.join(", ") }

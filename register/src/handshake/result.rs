@@ -38,7 +38,6 @@ impl DrainResult {
         [Self::Confirmed, Self::NoLoadBalancer, Self::Assumed, Self::Unconfirmed];
 
     /// The name in JSON and metrics.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",
@@ -49,7 +48,6 @@ impl DrainResult {
     }
 
     /// How the process ends.
-    #[must_use]
     pub fn exit(self) -> Exit {
         match self {
             Self::Confirmed | Self::NoLoadBalancer => Exit::Done,
@@ -61,7 +59,6 @@ impl DrainResult {
 
 impl HandshakeResult {
     /// The result as one word.
-    #[must_use]
     pub fn summary(&self) -> DrainResult {
         if !self.unconfirmed.is_empty() || !self.unknown.is_empty() {
             DrainResult::Unconfirmed

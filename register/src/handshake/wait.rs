@@ -84,7 +84,6 @@ impl fmt::Display for MissingLoadBalancer {
 
 impl LoadBalancerWait {
     /// Begins to wait for what happened to `key` at revision `change`.
-    #[must_use]
     pub fn new(key: Key, change: Revision, goal: Goal, bounds: WaitBounds, now: Instant) -> Self {
         Self {
             key,
@@ -179,7 +178,6 @@ impl LoadBalancerWait {
     }
 
     /// How far the wait is. Never `Waiting` past its bounds.
-    #[must_use]
     pub fn progress(&self, now: Instant) -> WaitProgress {
         let bounds = self.load_balancers.values().filter_map(|state| self.bound_of(state));
         let least = Some(self.began + self.bounds.least);
@@ -249,33 +247,28 @@ impl LoadBalancerWait {
     }
 
     /// The latest instant at which this wait can end.
-    #[must_use]
     pub fn deadline(&self) -> Instant {
         let most = self.bounds.applied + self.bounds.quiesced + self.bounds.lost;
         self.began + most.max(self.bounds.least)
     }
 
     /// The key that was written or removed.
-    #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
     }
 
     /// Whether the snapshot has what the change had undone: a key from before its
     /// removal, back out of a backup. A key written after it is a successor's.
-    #[must_use]
     pub fn is_undone(&self, snapshot: &Snapshot) -> bool {
         self.goal == Goal::Drained
             && snapshot.entries.get(self.key.as_str()).is_some_and(|e| e.created < self.change)
     }
 
-    #[must_use]
     pub fn change(&self) -> Revision {
         self.change
     }
 
     /// The load balancers known.
-    #[must_use]
     pub fn load_balancers(&self) -> &BTreeMap<String, LoadBalancerState> {
         &self.load_balancers
     }

@@ -140,7 +140,6 @@ pub struct HttpOptions {
 impl Check {
     /// What is probed, for a page that strangers may see: a query of a URL and the arguments of a
     /// command may hold secrets, and are left out.
-    #[must_use]
     pub fn shown(&self) -> String {
         match self {
             Self::None => "none: always healthy".to_owned(),
@@ -159,7 +158,6 @@ impl Check {
     }
 
     /// Whether it needs TLS.
-    #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Http(http) if http.scheme == Scheme::Https)
     }

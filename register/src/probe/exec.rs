@@ -87,7 +87,6 @@ impl Drop for CommandRun {
 }
 
 /// Whether a process was started by the command of a probe that is over.
-#[must_use]
 pub fn is_left_over(pid: u32) -> bool {
     let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = variables.split(|byte| *byte == 0);

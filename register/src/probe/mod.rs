@@ -48,7 +48,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    #[must_use]
     pub fn passed(&self) -> bool {
         matches!(self, Self::Pass)
     }
@@ -91,7 +90,6 @@ impl Probe {
     }
 
     /// What it takes while it runs.
-    #[must_use]
     pub fn cost(&self) -> Cost {
         match self.check {
             Check::None => Cost::Nothing,

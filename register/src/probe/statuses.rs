@@ -15,7 +15,6 @@ pub struct StatusError(String);
 
 impl Statuses {
     /// Whether this status is in the set.
-    #[must_use]
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
     }

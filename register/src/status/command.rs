@@ -64,7 +64,6 @@ fn named_key(query: &str, services: &BTreeMap<Key, ServiceStatus>) -> Result<Key
 }
 
 /// The value with another weight; `None` for a plain one.
-#[must_use]
 pub fn with_weight(value: &str, weight: u16) -> Option<String> {
     let backend = Backend::parse(value.as_bytes()).ok().filter(|_| value.starts_with('{'))?;
     Some(Backend { weight, ..backend }.to_json())

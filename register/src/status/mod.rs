@@ -69,7 +69,6 @@ pub enum DrainStatus {
 
 impl SidekickStatus {
     /// Registered, not leaving, and no key is about to end because etcd does not answer.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         let owned = |s: &ServiceStatus| matches!(s.registration, KeyStatus::Owned { .. });
         let fresh = self.registrar.lease_until.is_some_and(|until| until > Instant::now());

@@ -40,7 +40,6 @@ struct DocumentState<S> {
 
 impl<S: DocumentSource> SharedDocument<S> {
     /// Nothing is rendered before the first request.
-    #[must_use]
     pub fn new(source: S) -> Self {
         Self { state: Mutex::new(DocumentState { source, rendered: None }) }
     }

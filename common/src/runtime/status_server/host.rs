@@ -18,14 +18,12 @@ pub struct AllowedHosts(Vec<String>);
 
 impl AllowedHosts {
     /// The name of this machine, and those that the operator gives.
-    #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().chain([hostname()]).map(|name| plain(&name)).collect())
     }
 
     /// Whether a request calls us by names that are ours alone: in each `Host` header, and in a target
     /// that is a whole URI, which counts instead of the header (RFC 9112, 3.2.2).
-    #[must_use]
     pub fn allow_request<B>(&self, request: &Request<B>) -> bool {
         let headers = request.headers().get_all(HOST).iter().map(|host| host.to_str().ok());
         let target = request.uri().authority().map(|authority| Some(authority.as_str()));
@@ -34,7 +32,6 @@ impl AllowedHosts {
 
     /// Whether a `Host` header calls us by an address or by a name that is ours. A name
     /// without a dot is never one of the Internet's.
-    #[must_use]
     pub fn allow(&self, header: &str) -> bool {
         let host = without_port(header);
         if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {

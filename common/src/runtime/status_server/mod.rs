@@ -107,7 +107,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const ONLY_READ: &str = "method not allowed; use GET or HEAD\n";
 
 /// The answer of `/healthz`: whether every loop has reported as it promised.
-#[must_use]
 pub fn health(liveness: &Liveness) -> StatusResponse {
     let late = liveness.late(Instant::now());
     if late.is_empty() {
@@ -121,7 +120,6 @@ pub fn health(liveness: &Liveness) -> StatusResponse {
 }
 
 /// A plain answer with a content type.
-#[must_use]
 pub fn plain(status: u16, content_type: &str, text: impl Into<Bytes>) -> StatusResponse {
     Response::builder()
         .status(status)

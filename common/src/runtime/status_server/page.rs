@@ -23,7 +23,6 @@ pub struct HtmlPage {
 impl HtmlPage {
     /// A page with this title, the content of its body, and rules and a script of its own after
     /// the shared ones.
-    #[must_use]
     pub fn new(title: &str, style: &str, body: &str, script: &str) -> Self {
         let style = format!("\n{STYLE}{style}");
         let script = format!("\n{SCRIPT}{script}");
@@ -47,7 +46,6 @@ impl HtmlPage {
     }
 
     /// The answer with the page.
-    #[must_use]
     pub fn answer(&self) -> StatusResponse {
         let mut answer = plain(200, "text/html; charset=utf-8", self.text.clone());
         let headers = answer.headers_mut();
@@ -58,7 +56,6 @@ impl HtmlPage {
     }
 
     /// What a page must not have: markup made of values, or anything from elsewhere. For tests.
-    #[must_use]
     pub fn problem(&self) -> Option<&'static str> {
         let text = String::from_utf8_lossy(&self.text);
         let script = between(&text, "<script>", "</script>");

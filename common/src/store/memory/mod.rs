@@ -57,7 +57,6 @@ impl Default for Memory {
 
 impl Memory {
     /// An empty store that answers.
-    #[must_use]
     pub fn new() -> Self {
         let world = Arc::new(Mutex::new(World::default()));
         let line = Arc::new(watch::Sender::new(Connectivity::Up));
@@ -110,7 +109,6 @@ impl Memory {
     }
 
     /// The store as it is, for [`Memory::restore`].
-    #[must_use]
     pub fn save(&self) -> Saved {
         self.world().save()
     }
@@ -147,32 +145,27 @@ impl Memory {
     }
 
     /// The revision now.
-    #[must_use]
     pub fn revision(&self) -> Revision {
         self.world().revision
     }
 
     /// The value of a key, whatever the state of the connection.
-    #[must_use]
     pub fn value(&self, key: &Key) -> Option<Vec<u8>> {
         self.world().entries.get(key.as_str()).map(|entry| entry.value.to_vec())
     }
 
     /// How many changes were ever written, deletions and expiries included. A
     /// refresh is none.
-    #[must_use]
     pub fn writes(&self) -> u64 {
         self.world().writes
     }
 
     /// How many changes were delivered to watches.
-    #[must_use]
     pub fn events(&self) -> u64 {
         self.world().events
     }
 
     /// How many calls were made, answered or not.
-    #[must_use]
     pub fn calls(&self) -> u64 {
         self.world().calls
     }

@@ -214,13 +214,11 @@ impl Pipeline {
     }
 
     /// When the wait for those ends that cannot be observed.
-    #[must_use]
     pub fn old_generation_ends(&self) -> Option<Instant> {
         self.old.first_instant()
     }
 
     /// Whether requests to members that left are waited for.
-    #[must_use]
     pub fn waits_for_requests(&self) -> bool {
         self.old.waits_for_requests()
     }
@@ -239,7 +237,6 @@ impl Pipeline {
     }
 
     /// The step that is pending.
-    #[must_use]
     pub fn pending(&self, now: Instant) -> PendingStep {
         self.ledger.pending(now)
     }
@@ -283,7 +280,6 @@ impl Pipeline {
     ///
     /// Where a reload makes the proxy forget what its driver published, the files must have it as
     /// well: another process may reload it at any time.
-    #[must_use]
     pub fn applied(&self) -> Option<Revision> {
         let is_lasting = self.members.outlive_reload() || !self.ledger.is_file_behind();
         (self.ledger.in_sync() && is_lasting).then_some(self.wanted.revision)

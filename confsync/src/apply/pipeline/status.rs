@@ -48,7 +48,6 @@ pub struct PipelineStatus<'p> {
 
 impl Pipeline {
     /// What is known now.
-    #[must_use]
     pub fn status(&self) -> PipelineStatus<'_> {
         PipelineStatus {
             wanted: self.ledger.wanted(),
@@ -71,19 +70,16 @@ impl Pipeline {
     }
 
     /// Whether all files of the group are in place, whatever is in them.
-    #[must_use]
     pub fn has_files_in_place(&self) -> bool {
         self.ledger.installed().is_some()
     }
 
     /// Whether an earlier run left files in place that nothing has proven.
-    #[must_use]
     pub fn has_unproven_files(&self) -> bool {
         self.files.are_unproven()
     }
 
     /// How its files are loaded.
-    #[must_use]
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
     }

@@ -62,14 +62,12 @@ impl Resource {
     }
 
     /// Whether confsync knows its proxy (nginx, HAProxy), so that it needs no commands.
-    #[must_use]
     pub fn is_by_name(&self) -> bool {
         self.nginx.is_some() || self.haproxy.is_some()
     }
 
     /// The services whose loss is guarded, in words; `None`: all keys are settings, whose removal
     /// is rendered at once, as confd does it.
-    #[must_use]
     pub fn guarded(&self) -> Option<String> {
         let keys = if self.reading.declared {
             "endpoints in its keys".to_owned()
@@ -133,7 +131,6 @@ impl Default for Balancing {
 
 impl Balancing {
     /// What of it nginx takes on its own `server` lines, where it is not the default.
-    #[must_use]
     pub fn server_options(&self) -> String {
         let (default, mut options) = (Self::default(), String::new());
         if self.max_fails != default.max_fails {

@@ -57,7 +57,6 @@ pub struct Child {
 
 impl Child {
     /// A child to be started later.
-    #[must_use]
     pub fn new(argv: Vec<OsString>) -> Self {
         let (orders, inbox) = mpsc::channel(16);
         let (states, state) = watch::channel(ChildState::NotStarted);
@@ -68,31 +67,26 @@ impl Child {
     }
 
     /// The program's name, as in its command line.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its command line.
-    #[must_use]
     pub fn command(&self) -> &[OsString] {
         &self.command
     }
 
     /// Its present state.
-    #[must_use]
     pub fn state(&self) -> ChildState {
         *self.state.borrow()
     }
 
     /// Whether it is still to be started.
-    #[must_use]
     pub fn is_to_start(&self) -> bool {
         self.state() == ChildState::NotStarted
     }
 
     /// Its process number, while it runs.
-    #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         match self.state() {
             ChildState::Running(pid) => Pid::from_raw(pid),
@@ -101,7 +95,6 @@ impl Child {
     }
 
     /// Whether it is an nginx, or has started one.
-    #[must_use]
     pub fn runs_nginx(&self) -> bool {
         self.pid().is_some_and(|pid| NginxMaster::below(pid).is_ok())
     }

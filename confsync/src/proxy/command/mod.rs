@@ -97,7 +97,6 @@ pub enum CommandError {
 
 impl CommandError {
     /// The output of the program, if it ran.
-    #[must_use]
     pub fn output(&self) -> Option<&Output> {
         match self {
             Self::Failed { output, .. } | Self::TimedOut { output, .. } => Some(output),
@@ -108,7 +107,6 @@ impl CommandError {
 
 impl Command {
     /// A line for a shell: run by `/bin/sh -c`, as confd does.
-    #[must_use]
     pub fn shell(line: &str, deadline: Duration) -> Self {
         let argv = ["/bin/sh", "-c", line].map(OsString::from).to_vec();
         Self { argv, shown: line.to_owned(), deadline, keep: KEEP }

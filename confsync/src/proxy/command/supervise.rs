@@ -64,19 +64,16 @@ impl Supervised {
     }
 
     /// Its process number; `None` once it has exited and been waited for.
-    #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         pid_of(&self.child)
     }
 
     /// The program, as it was called.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The last lines of its standard error.
-    #[must_use]
     pub fn stderr(&self) -> &Tail {
         &self.stderr
     }
@@ -152,13 +149,11 @@ impl Tail {
     }
 
     /// The present position in the stream, for [`Self::since`].
-    #[must_use]
     pub fn mark(&self) -> u64 {
         self.lock().seen
     }
 
     /// The lines since `mark`, as far as they are still kept.
-    #[must_use]
     pub fn since(&self, mark: u64) -> Vec<String> {
         let lines = self.lock();
         let new = usize::try_from(lines.seen.saturating_sub(mark)).unwrap_or(usize::MAX);

@@ -16,7 +16,6 @@ pub(super) struct Processes {
 
 impl Processes {
     /// Parses it; `None` if it is something else.
-    #[must_use]
     pub(super) fn read(answer: &str) -> Option<Self> {
         let mut found = Self::default();
         let mut old = false;
@@ -56,7 +55,6 @@ pub(super) struct Info {
 
 impl Info {
     /// Parses it; `None` if it is something else.
-    #[must_use]
     pub(super) fn read(answer: &str) -> Option<Self> {
         let value = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name));
         let pid = value("Pid: ")?.trim().parse().ok()?;

@@ -23,7 +23,6 @@ pub struct HaproxyArgv {
 
 impl HaproxyArgv {
     /// Reads a command line; `None` if its program is not called haproxy.
-    #[must_use]
     pub fn read(argv: &[OsString]) -> Option<Self> {
         let (program, rest) = argv.split_first()?;
         if Path::new(program).file_name()? != "haproxy" {
@@ -41,14 +40,12 @@ impl HaproxyArgv {
     }
 
     /// Whether both mean the same HAProxy: a reload adds options of its own.
-    #[must_use]
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let identity = |argv: &Self| (argv.conf.clone(), argv.directory.clone(), argv.has_master);
         identity(self) == identity(other)
     }
 
     /// The command line of a process, as /proc has it.
-    #[must_use]
     pub fn of_process(pid: i32) -> Option<Self> {
         let text = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let words = text.split(|byte| *byte == 0).filter(|word| !word.is_empty());

@@ -10,7 +10,6 @@ use crate::template::{Piece, UpstreamMembers, haproxy_lines};
 
 /// The files, and the members that a running HAProxy can be given: those of a `backend` or `listen`
 /// section that are addresses.
-#[must_use]
 pub fn arrange(files: &[RenderedFile]) -> Arrangement {
     let mut pools = Pools::new();
     let (mut structure, mut distinct) = (Vec::new(), Vec::new());

@@ -12,7 +12,6 @@ pub(super) struct Word(String);
 
 impl Word {
     /// The word, if it can be sent as it is.
-    #[must_use]
     pub(super) fn new(text: &str) -> Option<Self> {
         let plain = |c: char| c.is_ascii_graphic() && !";\\\"'#<>$`|&@!".contains(c);
         let is_word = (1..=256).contains(&text.len()) && text.chars().all(plain);
@@ -20,13 +19,11 @@ impl Word {
     }
 
     /// A word of a `default-server` line, where `@` is common and harmless (`ssl crt @x/y`).
-    #[must_use]
     pub(super) fn option(text: &str) -> Option<Self> {
         Self::new(&text.replace('@', "")).map(|_| Self(text.to_owned())).filter(|w| !w.0.is_empty())
     }
 
     /// Its text.
-    #[must_use]
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -119,14 +116,12 @@ impl fmt::Display for RuntimeCommand {
 
 impl RuntimeCommand {
     /// Whether HAProxy's answer to a deletion means that the server is not there.
-    #[must_use]
     pub(super) fn is_gone(&self, answer: &str) -> bool {
         self.is_done(answer) || answer.contains("No such server")
     }
 
     /// Whether HAProxy's answer means success. There are no status codes: the answers of successful
     /// commands are known, and any other is a failure.
-    #[must_use]
     pub(super) fn is_done(&self, answer: &str) -> bool {
         match self {
             // Warnings about its options may come first.

@@ -17,7 +17,6 @@ pub(super) struct Global {
 
 /// The files that HAProxy reads for these `-f` arguments, in its order: of a folder those that end
 /// in `.cfg` and do not begin with a dot. `more` are about to exist.
-#[must_use]
 pub(super) fn files(conf: &[PathBuf], more: &[PathBuf]) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for path in conf {
@@ -41,7 +40,6 @@ fn is_read(file: &Path) -> bool {
 }
 
 /// Reads the global sections of these files; one that cannot be read is skipped.
-#[must_use]
 pub(super) fn global(files: &[PathBuf]) -> Global {
     let mut found = Global::default();
     for file in files {
@@ -103,7 +101,6 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = Vec<String>> {
 }
 
 /// The words of a line, without quotes, backslashes and comment.
-#[must_use]
 pub(super) fn words(line: &str) -> Vec<String> {
     let (mut all, mut word, mut open) = (Vec::new(), String::new(), false);
     let mut quote = None;

@@ -93,13 +93,11 @@ impl Master {
         Ok(Self { process, name })
     }
 
-    #[must_use]
     pub fn id(&self) -> ProcessId {
         self.process.id()
     }
 
     /// Whether it still runs.
-    #[must_use]
     pub fn is_alive(&self) -> bool {
         is_alive(self.id())
     }
@@ -136,21 +134,18 @@ impl Master {
 
     /// Whether it waits for work and has taken every SIGUSR2 sent to it. `None` if that
     /// cannot be determined.
-    #[must_use]
     pub fn is_waiting(&self) -> Option<bool> {
         let masks = SignalMasks::of(self.id().pid)?;
         Some(masks.caught & USR2 != 0 && (masks.blocked | masks.pending) & USR2 == 0)
     }
 
     /// The socket that `-S` of its command line names.
-    #[must_use]
     pub fn socket(&self) -> Option<PathBuf> {
         HaproxyArgv::of_process(self.id().pid)?.master_socket
     }
 }
 
 /// Whether a worker has started to work: it catches the signal for a graceful end.
-#[must_use]
 pub(super) fn works(worker: ProcessId) -> bool {
     SignalMasks::of(worker.pid)
         .is_some_and(|masks| masks.caught & USR1 != 0 && masks.blocked & USR1 == 0)
@@ -158,7 +153,6 @@ pub(super) fn works(worker: ProcessId) -> bool {
 }
 
 /// Whether a worker has taken the signal to finish, if one was sent.
-#[must_use]
 pub(super) fn has_taken_its_signals(worker: ProcessId) -> bool {
     SignalMasks::of(worker.pid).is_none_or(|masks| (masks.blocked | masks.pending) & USR1 == 0)
 }

@@ -92,7 +92,6 @@ pub struct Haproxy {
 
 impl Haproxy {
     /// The HAProxy of a resource. The command line of a supervised one takes precedence.
-    #[must_use]
     pub fn of(group: &str, options: &confdir::HaproxyOptions, child: Option<Child>) -> Self {
         let mut settings = HaproxySettings {
             binary: options.binary.clone(),
@@ -117,7 +116,6 @@ impl Haproxy {
     }
 
     /// The master's pid file, by the present configuration.
-    #[must_use]
     pub fn pid_file(&self) -> PathBuf {
         let configured = self.settings.pid_file.clone();
         let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).pid_file;
@@ -175,13 +173,11 @@ impl Haproxy {
     }
 
     /// Whether a master runs.
-    #[must_use]
     pub fn is_running(&self) -> bool {
         self.master().is_ok()
     }
 
     /// The number of old workers, if they are so many that a reload should wait.
-    #[must_use]
     pub fn crowded(&self) -> Option<usize> {
         let workers = self.master().ok()?.workers(&[]).ok()?;
         let old = workers.len().saturating_sub(1);

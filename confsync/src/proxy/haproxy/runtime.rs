@@ -35,14 +35,12 @@ pub struct Runtime {
 
 impl Runtime {
     /// Nothing is published yet.
-    #[must_use]
     pub fn new(haproxy: Haproxy) -> Self {
         let (backends, departed, confirmed) = Default::default();
         Self { haproxy, backends, departed, confirmed }
     }
 
     /// Whose runtime API it is.
-    #[must_use]
     pub fn haproxy(&self) -> Haproxy {
         self.haproxy.clone()
     }
@@ -66,7 +64,6 @@ impl Runtime {
     }
 
     /// Whether a worker has ever confirmed.
-    #[must_use]
     pub fn is_proven(&self) -> bool {
         self.confirmed.is_some()
     }
@@ -131,7 +128,6 @@ impl Runtime {
     }
 
     /// Servers that left and may still have requests.
-    #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         self.departed.list()
     }

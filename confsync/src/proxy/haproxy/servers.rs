@@ -33,38 +33,32 @@ const BY_WORD: u32 = 0x01 | 0x04 | 0x08 | 0x10;
 
 impl RunningServer {
     /// Whether it gets no new requests.
-    #[must_use]
     pub(super) fn is_out(&self) -> bool {
         self.admin & MAINTENANCE != 0
     }
 
     /// Whether it has not been taken out of rotation.
-    #[must_use]
     pub(super) fn is_ready(&self) -> bool {
         self.admin & (BY_WORD | MAINTENANCE) == 0
     }
 
     /// The name of the member that it is for: its own, or what that begins with where the
     /// member came back before the requests of before were done.
-    #[must_use]
     pub(super) fn member_name(&self) -> &str {
         member_of(&self.name)
     }
 
     /// As it is when it serves with this weight.
-    #[must_use]
     pub(super) fn serving(&self, weight: u16) -> Self {
         Self { admin: 0, weight, ..self.clone() }
     }
 
     /// As it is when it was taken out.
-    #[must_use]
     pub(super) fn in_maintenance(&self) -> Self {
         Self { admin: self.admin | FORCED_MAINTENANCE, ..self.clone() }
     }
 
     /// Whether it is one of those that we write: it is named by its address.
-    #[must_use]
     pub(super) fn is_ours(&self) -> bool {
         let endpoint = self.address.and_then(|address| endpoint(address.ip(), address.port()));
         endpoint.is_some_and(|endpoint| server_name(&endpoint) == self.member_name())
@@ -84,13 +78,11 @@ impl RunningServer {
 pub(super) const AGAIN: char = '_';
 
 /// The member that a server of this name is for.
-#[must_use]
 pub(super) fn member_of(name: &str) -> &str {
     name.split_once(AGAIN).map_or(name, |(member, _)| member)
 }
 
 /// A name that none of these servers has, for a member of this name.
-#[must_use]
 pub(super) fn free_name(name: &str, running: &[RunningServer]) -> String {
     let is_free = |candidate: &String| running.iter().all(|server| server.name != *candidate);
     let numbered = (1_u32..).map(|number| format!("{name}{AGAIN}{number}"));
@@ -107,7 +99,6 @@ fn endpoint(ip: IpAddr, port: u16) -> Option<Endpoint> {
 }
 
 /// The address of an endpoint, if it is one.
-#[must_use]
 pub(super) fn address(endpoint: &Endpoint) -> Option<SocketAddr> {
     let ip = match endpoint.host() {
         Host::V4(ip) => IpAddr::V4(*ip),
@@ -119,7 +110,6 @@ pub(super) fn address(endpoint: &Endpoint) -> Option<SocketAddr> {
 
 /// Parses `show servers state`; `None` if it is something else. Columns are found by name: their
 /// number differs between versions.
-#[must_use]
 pub(super) fn servers(answer: &str) -> Option<Vec<RunningServer>> {
     let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
     let names: Vec<&str> = lines.next()?.trim_start_matches("# ").split(' ').collect();
@@ -145,7 +135,6 @@ pub(super) fn servers(answer: &str) -> Option<Vec<RunningServer>> {
 
 /// The requests that a server has, and those queued for it, from `show stat`; `None` if the answer
 /// does not contain that.
-#[must_use]
 pub(super) fn in_flight(answer: &str, server: &str) -> Option<u64> {
     let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
     let names: Vec<&str> = lines.next()?.trim_start_matches("# ").split(',').collect();
@@ -163,7 +152,6 @@ pub(super) fn in_flight(answer: &str, server: &str) -> Option<u64> {
 
 /// The name and address of the server for an endpoint; `None` for a DNS name, which HAProxy
 /// resolves when it starts.
-#[must_use]
 pub fn member(endpoint: &Endpoint, weight: u16) -> Option<(String, (SocketAddr, u16))> {
     Some((server_name(endpoint), (address(endpoint)?, weight)))
 }

@@ -74,13 +74,11 @@ fn right(error: &io::Error) -> &'static str {
 
 impl RuntimeSocket {
     /// The socket at a path, which a worker or the master listens on.
-    #[must_use]
     pub(super) fn at(path: &Path) -> Self {
         Self { path: path.to_owned(), to: To::Whoever }
     }
 
     /// One worker, addressed through the socket of its master.
-    #[must_use]
     pub(super) fn of_worker(&self, pid: i32) -> Self {
         Self { path: self.path.clone(), to: To::Worker(pid) }
     }

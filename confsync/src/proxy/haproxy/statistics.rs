@@ -44,7 +44,6 @@ fn read(answer: &str) -> Option<Vec<MemberTraffic>> {
 
 /// Whether the answer to `show stat` shows this server as it is here: where, with which weight, and
 /// whether it takes requests.
-#[must_use]
 pub(super) fn shows(answer: &str, server: &RunningServer) -> bool {
     let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
     let Some(names) = lines.next().map(|line| fields(line.trim_start_matches("# "))) else {

@@ -28,7 +28,6 @@ impl WorkerColumns {
     }
 
     /// How many workers can count at a time.
-    #[must_use]
     pub fn columns(&self) -> u32 {
         self.columns
     }

@@ -68,7 +68,6 @@ impl TableFolder {
         Ok(Self { path: path.into(), user, capacity, workers })
     }
 
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }

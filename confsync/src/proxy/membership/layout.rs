@@ -104,7 +104,6 @@ pub struct SlotRecord {
 
 impl SlotRecord {
     /// Its bytes in the file.
-    #[must_use]
     pub fn encode(&self) -> [u8; SLOT] {
         let weight = u8::try_from(self.weight.clamp(1, 256) - 1).unwrap_or(u8::MAX);
         let mut bytes = [0; SLOT];
@@ -123,7 +122,6 @@ impl SlotRecord {
     }
 
     /// Reads it from bytes of the file.
-    #[must_use]
     pub fn decode(bytes: &[u8; SLOT]) -> Self {
         let (fixed, host) = bytes.split_at(HOST_AT);
         let host = host.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -165,7 +163,6 @@ pub struct Head {
 
 impl Head {
     /// Its bytes in the file, with a checksum.
-    #[must_use]
     pub fn encode(&self) -> [u8; HEAD_BYTES] {
         let classes = self.classes.iter().flat_map(|class| [class.members, class.weight]);
         let words: Vec<u32> = [self.sequence, self.slots].into_iter().chain(classes).collect();
@@ -178,7 +175,6 @@ impl Head {
     }
 
     /// Reads it from bytes of the file; `None` if it is damaged.
-    #[must_use]
     pub fn decode(bytes: &[u8; HEAD_BYTES]) -> Option<Self> {
         let words: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
         let (last, words) = words.split_last()?;
@@ -196,7 +192,6 @@ fn check(words: &[u32]) -> u32 {
     words.iter().fold(0, |check: u32, word| check.rotate_left(5) ^ word)
 }
 
-#[must_use]
 pub fn class_of(weight: u16) -> usize {
     usize::try_from(weight.clamp(1, 256).ilog2()).unwrap_or(0)
 }

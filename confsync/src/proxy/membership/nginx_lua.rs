@@ -71,7 +71,6 @@ impl NginxLua {
     }
 
     /// Upstreams that still need a reload for each change, and why.
-    #[must_use]
     pub fn left_out(&self) -> &BTreeMap<String, String> {
         &self.left_out
     }
@@ -167,13 +166,11 @@ impl NginxLua {
     }
 
     /// Those that left and were not seen without requests since.
-    #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         self.upstreams.departed()
     }
 
     /// The requests in flight to a departed member, if known.
-    #[must_use]
     pub fn in_flight(&self, departed: &DepartedMember) -> Option<u64> {
         self.upstreams.in_flight(departed).filter(|_| self.settings.counted)
     }
@@ -186,13 +183,11 @@ impl NginxLua {
     }
 
     /// Where the tables are.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         self.upstreams.folder().path()
     }
 
     /// When failures leave a backend out.
-    #[must_use]
     pub fn ejection(&self) -> Ejection {
         let Balancing { max_fails, fail_timeout, .. } = self.settings.balancing;
         Ejection { max_fails, fail_timeout }

@@ -21,7 +21,6 @@ pub struct BalancerSettings {
 
 impl BalancerSettings {
     /// Requests are spread in this way, and counted.
-    #[must_use]
     pub fn with(balancing: Balancing) -> Self {
         Self { balancing, counted: true }
     }
@@ -82,7 +81,6 @@ fn loaded(files: BalancerFiles<'_>) -> String {
 /// What is needed once at http level: the variable that a request shares with its subrequests, the
 /// one that is 1 where a request has been held (unset, nginx would warn of it at each request), a
 /// hook at the end of every request, and the socket for queries.
-#[must_use]
 pub fn http_level(files: BalancerFiles<'_>, counted: bool) -> String {
     let folder = files.folder.display().to_string();
     let mut text = String::from(
@@ -107,7 +105,6 @@ pub fn http_level(files: BalancerFiles<'_>, counted: bool) -> String {
 
 /// One upstream: `servers` are plain `server` lines, for an nginx that finds no table; `more` has
 /// the operator's directives (`keepalive 64;`).
-#[must_use]
 pub fn upstream(
     name: &str,
     servers: &str,

@@ -78,7 +78,6 @@ pub struct Roster {
 
 impl Roster {
     /// No member.
-    #[must_use]
     pub fn empty(capacity: u32) -> Self {
         Self {
             capacity,
@@ -98,7 +97,6 @@ impl Roster {
 
     /// Takes over a table from an earlier run. That run's last change may be half done: the first
     /// [`Self::commit`] writes all lists again.
-    #[must_use]
     pub fn recover(capacity: u32, sequence: u32, records: Vec<SlotRecord>) -> Self {
         let mut roster = Self { sequence, is_recovered: true, ..Self::empty(capacity) };
         for (slot, record) in (0..).zip(records) {
@@ -196,7 +194,6 @@ impl Roster {
     }
 
     /// The head after the last commit.
-    #[must_use]
     pub fn head(&self) -> Head {
         let mut head = Head {
             sequence: self.sequence,
@@ -221,7 +218,6 @@ impl Roster {
         self.order.iter().map(Vec::as_slice)
     }
 
-    #[must_use]
     pub fn slot_of(&self, id: &MemberId) -> Option<u32> {
         self.members.get(id).copied()
     }

@@ -71,19 +71,16 @@ pub struct MemberTable {
 
 impl MemberTable {
     /// The upstream.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Distinguishes this table from one that was created anew.
-    #[must_use]
     pub fn instance(&self) -> u64 {
         self.instance
     }
 
     /// Whether its files are still in the folder, so that a worker that starts maps the same ones.
-    #[must_use]
     pub fn is_in_place(&self) -> bool {
         let linked = |file: &File| file.metadata().is_ok_and(|meta| meta.nlink() > 0);
         linked(&self.members) && linked(&self.counts)

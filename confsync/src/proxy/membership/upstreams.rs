@@ -98,7 +98,6 @@ pub struct LiveUpstreams {
 
 impl LiveUpstreams {
     /// For the tables in `folder`.
-    #[must_use]
     pub fn new(folder: TableFolder) -> Self {
         Self { folder, upstreams: BTreeMap::new(), looks: 0, seen_workers: BTreeSet::new() }
     }
@@ -220,7 +219,6 @@ impl LiveUpstreams {
     }
 
     /// Members that left and may still have requests.
-    #[must_use]
     pub fn departed(&self) -> Vec<DepartedMember> {
         let slots = |(name, known): (&String, &LiveUpstream)| {
             let slots: Vec<u32> = known.table.roster.leaving().map(|(_, slot)| slot).collect();
@@ -231,7 +229,6 @@ impl LiveUpstreams {
     }
 
     /// The number of requests in flight to a departed backend; `None` if it is not known exactly.
-    #[must_use]
     pub fn in_flight(&self, departed: &DepartedMember) -> Option<u64> {
         let known = self.upstreams.get(&departed.pool)?;
         if !known.table.roster.leaving().any(|(_, slot)| slot == departed.slot) {
@@ -262,7 +259,6 @@ impl LiveUpstreams {
         Ok(all)
     }
 
-    #[must_use]
     pub fn folder(&self) -> &TableFolder {
         &self.folder
     }

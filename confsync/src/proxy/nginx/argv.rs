@@ -28,7 +28,6 @@ const NAMES: [&str; 5] = ["nginx", "nginx-debug", "openresty", "angie", "tengine
 impl NginxArgv {
     /// Reads a command line; `None` if no program in it is called nginx (or openresty,
     /// angie, tengine, which are nginx under other names).
-    #[must_use]
     pub fn read(argv: &[OsString]) -> Option<Self> {
         let words = own_words(argv)?;
         let (program, rest) = words.split_first()?;

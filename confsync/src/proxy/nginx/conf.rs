@@ -80,7 +80,6 @@ pub fn parse(text: &[u8]) -> Result<Vec<Directive<'_>>, ConfError> {
 }
 
 /// Quotes a word so that it is read back unchanged.
-#[must_use]
 pub fn quote(word: &[u8]) -> Vec<u8> {
     let mut out = vec![b'"'];
     for &byte in word {
@@ -98,7 +97,6 @@ pub type Edit = (Range<usize>, Vec<u8>);
 
 /// The text with some spans replaced. Spans must be in order and must not overlap; one that breaks
 /// this is left as it was.
-#[must_use]
 pub fn replace(text: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut done = 0;

@@ -16,7 +16,6 @@ pub enum Generation {
 }
 
 /// Compares the present workers with those that existed when the signal was sent.
-#[must_use]
 pub fn judge(before: &[ProcessId], now: &[Worker]) -> Generation {
     let workers = now.iter().filter(|worker| worker.role != Role::Other);
     let (old, new): (Vec<&Worker>, Vec<&Worker>) =
@@ -38,7 +37,6 @@ pub(super) fn has_new(before: &[ProcessId], now: &[Worker]) -> bool {
 /// How many old generations still finish their requests. The workers of one are forked together,
 /// and two reloads are at least 100 ms apart (nginx waits that long before it signals the old
 /// workers), so a gap in the start times separates them.
-#[must_use]
 pub fn old_generations(workers: &[Worker]) -> usize {
     /// In ticks of 10 ms.
     const GAP: u64 = 5;

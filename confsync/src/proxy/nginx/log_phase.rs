@@ -16,7 +16,6 @@ const MAX_DEPTH: usize = 16;
 impl Nginx {
     /// Why requests cannot be counted: the first `log_by_lua*` inside of a server or location, with
     /// its place; with the staged files in the places of their dests.
-    #[must_use]
     pub(crate) fn uncountable(&self, staged: Vec<StagedPaths>) -> Option<String> {
         let walk = LogPhaseSearch {
             base: self.conf.parent().unwrap_or(Path::new("/")),

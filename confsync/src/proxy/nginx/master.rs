@@ -113,7 +113,6 @@ impl NginxMaster {
     }
 
     /// Whether it is `root` or a descendant of it.
-    #[must_use]
     pub fn is_below(&self, root: Pid) -> bool {
         let root = root.as_raw_nonzero().get();
         let parent = |pid: &i32| ProcessStat::read(*pid).map(|stat| stat.parent);
@@ -125,19 +124,16 @@ impl NginxMaster {
         title.split_once(": ").is_some_and(|(_, rest)| rest.starts_with("master process"))
     }
 
-    #[must_use]
     pub fn id(&self) -> ProcessId {
         self.0.id()
     }
 
     /// Whether it still runs.
-    #[must_use]
     pub fn is_alive(&self) -> bool {
         is_alive(self.id())
     }
 
     /// Its parent now: the process that started it, or the one that it was re-parented to.
-    #[must_use]
     pub fn parent(&self) -> Option<i32> {
         let stat = ProcessStat::read(self.id().pid).filter(|stat| stat.start == self.id().start)?;
         Some(stat.parent)
@@ -169,7 +165,6 @@ impl NginxMaster {
 
     /// The masters that accept on the same sockets: while the binary is upgraded (USR2), the
     /// one of the new binary is a child of the old one, whose number is in `PIDFILE.oldbin`.
-    #[must_use]
     pub fn others(&self, pid_file: &Path) -> Vec<Self> {
         let mut old = pid_file.as_os_str().to_owned();
         old.push(".oldbin");
@@ -188,7 +183,6 @@ impl NginxMaster {
     }
 
     /// Whether a worker of it serves.
-    #[must_use]
     pub fn serves(&self) -> bool {
         let workers = self.workers(&[]).unwrap_or_default();
         workers.iter().any(|worker| worker.role == Role::Serving)
@@ -199,7 +193,6 @@ impl NginxMaster {
     ///
     /// nginx blocks its signals while it works and unblocks them only to wait for one
     /// (`sigsuspend` in `ngx_master_process_cycle`), and /proc shows the mask.
-    #[must_use]
     pub fn is_waiting(&self) -> Option<bool> {
         let masks = SignalMasks::of(self.id().pid)?;
         Some((masks.pending | masks.blocked) & HUP == 0)

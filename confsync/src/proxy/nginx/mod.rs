@@ -128,13 +128,11 @@ impl Nginx {
     }
 
     /// The main file.
-    #[must_use]
     pub fn conf(&self) -> &Path {
         &self.conf
     }
 
     /// The master's pid file, by the present main file.
-    #[must_use]
     pub fn pid_file(&self) -> PathBuf {
         if let Some(configured) = &self.settings.pid_file {
             return configured.clone();
@@ -178,7 +176,6 @@ impl Nginx {
     }
 
     /// The user and group that its workers run as; `None` where they run as we do.
-    #[must_use]
     pub fn worker_user(&self) -> Option<(u32, u32)> {
         if !rustix::process::geteuid().is_root() {
             return None;
@@ -201,7 +198,6 @@ impl Nginx {
     }
 
     /// Why nothing can be proven of it: its configuration makes it run as a single process.
-    #[must_use]
     pub fn without_master(&self) -> Option<String> {
         let globals = self.settings.globals.as_deref().unwrap_or_default();
         let place = match has_no_master(globals.as_bytes()) {
@@ -230,7 +226,6 @@ impl Nginx {
 }
 
 /// Whether a main file, or a text of its directives, has nginx run without a master.
-#[must_use]
 pub fn has_no_master(text: &[u8]) -> bool {
     first_argument(text, b"master_process").iter().any(|value| value.as_os_str() == "off")
 }

@@ -11,11 +11,11 @@ use crate::template::runes::runes;
 use crate::template::value::{Elem, List, Map, TooDeep, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "json", params: &[Ty::Str], rest: None, call: json },
-    Function { name: "jsonArray", params: &[Ty::Str], rest: None, call: json_array },
-    Function { name: "fromJson", params: &[Ty::Str], rest: None, call: from_json },
-    Function { name: "toJson", params: &[Ty::Any], rest: None, call: to_json },
-    Function { name: "toPrettyJson", params: &[Ty::Any], rest: None, call: to_pretty_json },
+    Function::new("json", &[Ty::Str], json),
+    Function::new("jsonArray", &[Ty::Str], json_array),
+    Function::new("fromJson", &[Ty::Str], read),
+    Function::new("toJson", &[Ty::Any], |_, args| written(args, None)),
+    Function::new("toPrettyJson", &[Ty::Any], |_, args| written(args, Some(0))),
 ];
 
 /// The longest JSON worth reading, in bytes; etcd's values have 1.5 MiB at most.
@@ -78,18 +78,6 @@ fn json_array(call: &Call<'_>, args: &[Value]) -> FunctionResult {
         )),
         _ => Err(Fault::new("the value is JSON, but not an array", "use `fromJson`")),
     }
-}
-
-fn from_json(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    read(call, args)
-}
-
-fn to_json(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    written(args, None)
-}
-
-fn to_pretty_json(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    written(args, Some(0))
 }
 
 fn written(args: &[Value], indent: Option<usize>) -> FunctionResult {

@@ -8,21 +8,21 @@ use super::{Call, Fault, Function, FunctionResult, Ty, bytes, entries, items};
 use crate::template::value::{Elem, List, Map, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "reverse", params: &[Ty::Any], rest: None, call: reverse },
-    Function { name: "sortByLength", params: &[Ty::Strings], rest: None, call: sort_by_length },
-    Function { name: "sortKVByLength", params: &[Ty::Pairs], rest: None, call: sort_kv_by_length },
-    Function { name: "map", params: &[], rest: Some(Ty::Any), call: map },
-    Function { name: "dict", params: &[], rest: Some(Ty::Any), call: map },
-    Function { name: "list", params: &[], rest: Some(Ty::Any), call: list },
-    Function { name: "append", params: &[Ty::Items, Ty::Any], rest: None, call: append },
-    Function { name: "hasKey", params: &[Ty::Map, Ty::Str], rest: None, call: has_key },
-    Function { name: "keys", params: &[Ty::Map], rest: None, call: keys },
-    Function { name: "values", params: &[Ty::Map], rest: None, call: values },
-    Function { name: "pluck", params: &[Ty::Str], rest: Some(Ty::Map), call: pluck },
-    Function { name: "default", params: &[Ty::Any, Ty::Any], rest: None, call: default },
-    Function { name: "ternary", params: &[Ty::Any, Ty::Any, Ty::Bool], rest: None, call: ternary },
-    Function { name: "coalesce", params: &[], rest: Some(Ty::Any), call: coalesce },
-    Function { name: "empty", params: &[Ty::Any], rest: None, call: empty },
+    Function::new("reverse", &[Ty::Any], reverse),
+    Function::new("sortByLength", &[Ty::Strings], |_, args| sorted(args, Elem::Str, length)),
+    Function::new("sortKVByLength", &[Ty::Pairs], sort_kv_by_length),
+    Function::variadic("map", &[], Ty::Any, map),
+    Function::variadic("dict", &[], Ty::Any, map),
+    Function::variadic("list", &[], Ty::Any, list),
+    Function::new("append", &[Ty::Items, Ty::Any], append),
+    Function::new("hasKey", &[Ty::Map, Ty::Str], has_key),
+    Function::new("keys", &[Ty::Map], keys),
+    Function::new("values", &[Ty::Map], values),
+    Function::variadic("pluck", &[Ty::Str], Ty::Map, pluck),
+    Function::new("default", &[Ty::Any, Ty::Any], default),
+    Function::new("ternary", &[Ty::Any, Ty::Any, Ty::Bool], ternary),
+    Function::variadic("coalesce", &[], Ty::Any, coalesce),
+    Function::new("empty", &[Ty::Any], empty),
 ];
 
 /// Reverses strings and pairs; anything else comes back as it is. confd also
@@ -47,10 +47,6 @@ fn sorted(args: &[Value], elem: Elem, length: fn(&Value) -> usize) -> FunctionRe
 
 fn length(value: &Value) -> usize {
     if let Value::Str(s) = value { s.len() } else { 0 }
-}
-
-fn sort_by_length(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    sorted(args, Elem::Str, length)
 }
 
 fn sort_kv_by_length(_: &Call<'_>, args: &[Value]) -> FunctionResult {

@@ -10,8 +10,8 @@ use crate::template::value::Value;
 
 /// The two functions, for both languages.
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "servers", params: &[Ty::Str], rest: None, call: servers },
-    Function { name: "upstream", params: &[Ty::Str], rest: Some(Ty::Str), call: upstream },
+    Function::new("servers", &[Ty::Str], servers),
+    Function::variadic("upstream", &[Ty::Str], Ty::Str, upstream),
 ];
 
 /// The placeholder that stands in the output while a template runs. It is random, so no template

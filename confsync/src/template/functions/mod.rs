@@ -68,7 +68,26 @@ pub(crate) struct Function {
     /// What may follow them, any number of times.
     pub(crate) rest: Option<Ty>,
     /// What it does.
-    pub(crate) call: fn(&Call<'_>, &[Value]) -> FunctionResult,
+    pub(crate) call: FunctionBody,
+}
+
+type FunctionBody = fn(&Call<'_>, &[Value]) -> FunctionResult;
+
+impl Function {
+    /// A function of just these parameters.
+    pub(crate) const fn new(name: &'static str, params: &'static [Ty], call: FunctionBody) -> Self {
+        Self { name, params, rest: None, call }
+    }
+
+    /// A function that takes any number of `rest` after its parameters.
+    pub(crate) const fn variadic(
+        name: &'static str,
+        params: &'static [Ty],
+        rest: Ty,
+        call: FunctionBody,
+    ) -> Self {
+        Self { name, params, rest: Some(rest), call }
+    }
 }
 
 /// What a function gets besides its arguments.
@@ -199,7 +218,6 @@ fn spend(left: &AtomicU64, count: u64) -> Option<()> {
 }
 
 /// The fault for a value that is too large.
-#[must_use]
 pub(crate) fn too_large() -> Fault {
     Fault::new(
         format!("the text would have more than {} MiB", MAX_TEXT >> 20),
@@ -227,7 +245,6 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Function> {
 const LONGEST_NAME: usize = 40;
 
 /// The name nearest to a misspelt one.
-#[must_use]
 pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > LONGEST_NAME {
         return None;
@@ -244,7 +261,6 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
 
 impl Ty {
     /// Go's name of it.
-    #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Str => "string",

@@ -4,41 +4,25 @@ use super::{Call, Fault, Function, FunctionResult, MAX_ITEMS, Ty, int, text};
 use crate::template::value::{Elem, List, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "add", params: &[Ty::Int, Ty::Int], rest: None, call: add },
-    Function { name: "sub", params: &[Ty::Int, Ty::Int], rest: None, call: sub },
-    Function { name: "mul", params: &[Ty::Int, Ty::Int], rest: None, call: mul },
-    Function { name: "div", params: &[Ty::Int, Ty::Int], rest: None, call: div },
-    Function { name: "mod", params: &[Ty::Int, Ty::Int], rest: None, call: modulo },
-    Function { name: "seq", params: &[Ty::Int, Ty::Int], rest: None, call: seq },
-    Function { name: "atoi", params: &[Ty::Str], rest: None, call: atoi },
-    Function { name: "parseBool", params: &[Ty::Str], rest: None, call: parse_bool },
+    Function::new("add", &[Ty::Int, Ty::Int], |_, args| ints(args, i64::wrapping_add)),
+    Function::new("sub", &[Ty::Int, Ty::Int], |_, args| ints(args, i64::wrapping_sub)),
+    Function::new("mul", &[Ty::Int, Ty::Int], |_, args| ints(args, i64::wrapping_mul)),
+    Function::new("div", &[Ty::Int, Ty::Int], |_, args| divided(args, i64::wrapping_div)),
+    Function::new("mod", &[Ty::Int, Ty::Int], |_, args| divided(args, i64::wrapping_rem)),
+    Function::new("seq", &[Ty::Int, Ty::Int], seq),
+    Function::new("atoi", &[Ty::Str], atoi),
+    Function::new("parseBool", &[Ty::Str], parse_bool),
 ];
 
-fn add(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Int(int(args, 0).wrapping_add(int(args, 1))))
+fn ints(args: &[Value], of: fn(i64, i64) -> i64) -> FunctionResult {
+    Ok(Value::Int(of(int(args, 0), int(args, 1))))
 }
 
-fn sub(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Int(int(args, 0).wrapping_sub(int(args, 1))))
-}
-
-fn mul(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Int(int(args, 0).wrapping_mul(int(args, 1))))
-}
-
-fn not_zero(args: &[Value]) -> Result<i64, Fault> {
+fn divided(args: &[Value], of: fn(i64, i64) -> i64) -> FunctionResult {
     match int(args, 1) {
         0 => Err(Fault::new("integer divide by zero", "test the divisor with `if` first")),
-        n => Ok(n),
+        _ => ints(args, of),
     }
-}
-
-fn div(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Int(int(args, 0).wrapping_div(not_zero(args)?)))
-}
-
-fn modulo(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Int(int(args, 0).wrapping_rem(not_zero(args)?)))
 }
 
 fn seq(_: &Call<'_>, args: &[Value]) -> FunctionResult {

@@ -15,21 +15,20 @@ use crate::template::time::Time;
 use crate::template::value::{Elem, List, Record, Uint, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "getenv", params: &[Ty::Str], rest: Some(Ty::Str), call: getenv },
-    Function { name: "datetime", params: &[], rest: None, call: datetime },
-    Function { name: "hostname", params: &[], rest: None, call: hostname },
-    Function { name: "fileExists", params: &[Ty::Str], rest: None, call: file_exists },
-    Function { name: "lookupIP", params: &[Ty::Str], rest: None, call: lookup_ip },
-    Function { name: "lookupIPV4", params: &[Ty::Str], rest: None, call: lookup_ipv4 },
-    Function { name: "lookupIPV6", params: &[Ty::Str], rest: None, call: lookup_ipv6 },
-    Function {
-        name: "lookupSRV",
-        params: &[Ty::Str, Ty::Str, Ty::Str],
-        rest: None,
-        call: lookup_srv,
-    },
-    Function { name: "lookupIfaceIPV4", params: &[Ty::Str], rest: None, call: iface_ipv4 },
-    Function { name: "lookupIfaceIPV6", params: &[Ty::Str], rest: None, call: iface_ipv6 },
+    Function::variadic("getenv", &[Ty::Str], Ty::Str, getenv),
+    Function::new("datetime", &[], datetime),
+    Function::new("hostname", &[], hostname),
+    Function::new("fileExists", &[Ty::Str], file_exists),
+    Function::new("lookupIP", &[Ty::Str], |call, args| addresses(call, args, |_| true)),
+    Function::new("lookupIPV4", &[Ty::Str], |call, args| addresses(call, args, IpAddr::is_ipv4)),
+    Function::new("lookupIPV6", &[Ty::Str], |call, args| addresses(call, args, IpAddr::is_ipv6)),
+    Function::new("lookupSRV", &[Ty::Str, Ty::Str, Ty::Str], lookup_srv),
+    Function::new("lookupIfaceIPV4", &[Ty::Str], |call, args| {
+        interface(call, args, IpAddr::is_ipv4)
+    }),
+    Function::new("lookupIfaceIPV6", &[Ty::Str], |call, args| {
+        interface(call, args, IpAddr::is_ipv6)
+    }),
 ];
 
 fn getenv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
@@ -91,18 +90,6 @@ fn addresses(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> Func
     Ok(Value::List(if none { List::nil(Elem::Str) } else { List::strings(found) }))
 }
 
-fn lookup_ip(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    addresses(call, args, |_| true)
-}
-
-fn lookup_ipv4(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    addresses(call, args, IpAddr::is_ipv4)
-}
-
-fn lookup_ipv6(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    addresses(call, args, IpAddr::is_ipv6)
-}
-
 fn lookup_srv(call: &Call<'_>, args: &[Value]) -> FunctionResult {
     let (service, proto, name) = (text(args, 0), text(args, 1), text(args, 2));
     let target = match service.is_empty() && proto.is_empty() {
@@ -135,14 +122,6 @@ fn services(mut found: Vec<ServiceRecord>) -> List {
 fn interface(call: &Call<'_>, args: &[Value], fits: fn(&IpAddr) -> bool) -> FunctionResult {
     let found = call.system().interface(&text(args, 0)).into_iter().find(fits);
     Ok(Value::str(found.map(|ip| ip.to_string()).unwrap_or_default()))
-}
-
-fn iface_ipv4(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    interface(call, args, IpAddr::is_ipv4)
-}
-
-fn iface_ipv6(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    interface(call, args, IpAddr::is_ipv6)
 }
 
 #[cfg(test)]

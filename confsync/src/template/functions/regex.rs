@@ -10,14 +10,9 @@ use super::{Call, Fault, Function, FunctionResult, MAX_TEXT, Ty, bytes, text, to
 use crate::template::value::Value;
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "regexMatch", params: &[Ty::Str, Ty::Str], rest: None, call: regex_match },
-    Function { name: "regexFind", params: &[Ty::Str, Ty::Str], rest: None, call: regex_find },
-    Function {
-        name: "regexReplaceAll",
-        params: &[Ty::Str, Ty::Str, Ty::Str],
-        rest: None,
-        call: regex_replace,
-    },
+    Function::new("regexMatch", &[Ty::Str, Ty::Str], regex_match),
+    Function::new("regexFind", &[Ty::Str, Ty::Str], regex_find),
+    Function::new("regexReplaceAll", &[Ty::Str, Ty::Str, Ty::Str], regex_replace),
 ];
 
 /// The longest program that a pattern may become, in bytes.

@@ -11,13 +11,13 @@ use crate::template::path::{self, Pattern};
 use crate::template::value::{Elem, List, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "exists", params: &[Ty::Str], rest: None, call: exists },
-    Function { name: "get", params: &[Ty::Str], rest: None, call: get },
-    Function { name: "gets", params: &[Ty::Str], rest: None, call: gets },
-    Function { name: "getv", params: &[Ty::Str], rest: Some(Ty::Str), call: getv },
-    Function { name: "getvs", params: &[Ty::Str], rest: None, call: getvs },
-    Function { name: "ls", params: &[Ty::Str], rest: None, call: ls },
-    Function { name: "lsdir", params: &[Ty::Str], rest: None, call: lsdir },
+    Function::new("exists", &[Ty::Str], exists),
+    Function::new("get", &[Ty::Str], get),
+    Function::new("gets", &[Ty::Str], gets),
+    Function::variadic("getv", &[Ty::Str], Ty::Str, getv),
+    Function::new("getvs", &[Ty::Str], getvs),
+    Function::new("ls", &[Ty::Str], ls),
+    Function::new("lsdir", &[Ty::Str], lsdir),
 ];
 
 fn exists(call: &Call<'_>, args: &[Value]) -> FunctionResult {

@@ -14,27 +14,22 @@ use crate::template::sprintf;
 use crate::template::value::{List, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "base", params: &[Ty::Str], rest: None, call: base },
-    Function { name: "dir", params: &[Ty::Str], rest: None, call: dir },
-    Function { name: "split", params: &[Ty::Str, Ty::Str], rest: None, call: split },
-    Function { name: "join", params: &[Ty::Strings, Ty::Str], rest: None, call: join },
-    Function { name: "contains", params: &[Ty::Str, Ty::Str], rest: None, call: contains },
-    Function {
-        name: "replace",
-        params: &[Ty::Str, Ty::Str, Ty::Str, Ty::Int],
-        rest: None,
-        call: replace,
-    },
-    Function { name: "trimSuffix", params: &[Ty::Str, Ty::Str], rest: None, call: trim_suffix },
-    Function { name: "trimPrefix", params: &[Ty::Str, Ty::Str], rest: None, call: trim_prefix },
-    Function { name: "base64Encode", params: &[Ty::Str], rest: None, call: base64_encode },
-    Function { name: "base64Decode", params: &[Ty::Str], rest: None, call: base64_decode },
-    Function { name: "repeat", params: &[Ty::Int, Ty::Str], rest: None, call: repeat },
-    Function { name: "indent", params: &[Ty::Int, Ty::Str], rest: None, call: indent },
-    Function { name: "nindent", params: &[Ty::Int, Ty::Str], rest: None, call: nindent },
-    Function { name: "quote", params: &[Ty::Str], rest: None, call: quote },
-    Function { name: "squote", params: &[Ty::Str], rest: None, call: squote },
-    Function { name: "sha256sum", params: &[Ty::Str], rest: None, call: sha256sum },
+    Function::new("base", &[Ty::Str], base),
+    Function::new("dir", &[Ty::Str], dir),
+    Function::new("split", &[Ty::Str, Ty::Str], split),
+    Function::new("join", &[Ty::Strings, Ty::Str], join),
+    Function::new("contains", &[Ty::Str, Ty::Str], contains),
+    Function::new("replace", &[Ty::Str, Ty::Str, Ty::Str, Ty::Int], replace),
+    Function::new("trimSuffix", &[Ty::Str, Ty::Str], trim_suffix),
+    Function::new("trimPrefix", &[Ty::Str, Ty::Str], trim_prefix),
+    Function::new("base64Encode", &[Ty::Str], base64_encode),
+    Function::new("base64Decode", &[Ty::Str], base64_decode),
+    Function::new("repeat", &[Ty::Int, Ty::Str], repeat),
+    Function::new("indent", &[Ty::Int, Ty::Str], indent),
+    Function::new("nindent", &[Ty::Int, Ty::Str], nindent),
+    Function::new("quote", &[Ty::Str], quote),
+    Function::new("squote", &[Ty::Str], squote),
+    Function::new("sha256sum", &[Ty::Str], sha256sum),
 ];
 
 fn base(_: &Call<'_>, args: &[Value]) -> FunctionResult {

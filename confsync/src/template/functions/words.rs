@@ -4,12 +4,12 @@ use super::{Call, Function, FunctionResult, Ty, text};
 use crate::template::value::Value;
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function { name: "toUpper", params: &[Ty::Str], rest: None, call: to_upper },
-    Function { name: "toLower", params: &[Ty::Str], rest: None, call: to_lower },
-    Function { name: "nospace", params: &[Ty::Str], rest: None, call: nospace },
-    Function { name: "snakecase", params: &[Ty::Str], rest: None, call: snakecase },
-    Function { name: "camelcase", params: &[Ty::Str], rest: None, call: camelcase },
-    Function { name: "kebabcase", params: &[Ty::Str], rest: None, call: kebabcase },
+    Function::new("toUpper", &[Ty::Str], to_upper),
+    Function::new("toLower", &[Ty::Str], to_lower),
+    Function::new("nospace", &[Ty::Str], nospace),
+    Function::new("snakecase", &[Ty::Str], |_, args| joined(args, "_")),
+    Function::new("camelcase", &[Ty::Str], camelcase),
+    Function::new("kebabcase", &[Ty::Str], |_, args| joined(args, "-")),
 ];
 
 /// Upper case, one rune for one rune: `ß` has no single capital, so it stays.
@@ -80,14 +80,6 @@ fn split(text: &str) -> Vec<String> {
 fn joined(args: &[Value], separator: &str) -> FunctionResult {
     let words: Vec<String> = split(&text(args, 0)).iter().map(|w| lower_all(w)).collect();
     Ok(Value::str(words.join(separator)))
-}
-
-fn snakecase(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    joined(args, "_")
-}
-
-fn kebabcase(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    joined(args, "-")
 }
 
 fn camelcase(_: &Call<'_>, args: &[Value]) -> FunctionResult {

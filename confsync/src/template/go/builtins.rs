@@ -11,23 +11,23 @@ use crate::template::sprintf::sprintf;
 use crate::template::value::{Uint, Value};
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { name: "not", params: &[Ty::Raw], rest: None, call: not },
-    Function { name: "len", params: &[Ty::Raw], rest: None, call: len },
-    Function { name: "index", params: &[Ty::Raw], rest: Some(Ty::Raw), call: index },
-    Function { name: "slice", params: &[Ty::Raw], rest: Some(Ty::Raw), call: slice },
-    Function { name: "print", params: &[], rest: Some(Ty::Any), call: print },
-    Function { name: "println", params: &[], rest: Some(Ty::Any), call: println },
-    Function { name: "printf", params: &[Ty::Str], rest: Some(Ty::Any), call: printf },
-    Function { name: "html", params: &[], rest: Some(Ty::Raw), call: html },
-    Function { name: "js", params: &[], rest: Some(Ty::Raw), call: js },
-    Function { name: "urlquery", params: &[], rest: Some(Ty::Raw), call: urlquery },
-    Function { name: "call", params: &[Ty::Raw], rest: Some(Ty::Raw), call },
-    Function { name: "eq", params: &[Ty::Raw], rest: Some(Ty::Raw), call: eq },
-    Function { name: "ne", params: &[Ty::Raw, Ty::Raw], rest: None, call: ne },
-    Function { name: "lt", params: &[Ty::Raw, Ty::Raw], rest: None, call: lt },
-    Function { name: "le", params: &[Ty::Raw, Ty::Raw], rest: None, call: le },
-    Function { name: "gt", params: &[Ty::Raw, Ty::Raw], rest: None, call: gt },
-    Function { name: "ge", params: &[Ty::Raw, Ty::Raw], rest: None, call: ge },
+    Function::new("not", &[Ty::Raw], not),
+    Function::new("len", &[Ty::Raw], len),
+    Function::variadic("index", &[Ty::Raw], Ty::Raw, index),
+    Function::variadic("slice", &[Ty::Raw], Ty::Raw, slice),
+    Function::variadic("print", &[], Ty::Any, |_, args| sprint(args)),
+    Function::variadic("println", &[], Ty::Any, println),
+    Function::variadic("printf", &[Ty::Str], Ty::Any, printf),
+    Function::variadic("html", &[], Ty::Raw, |_, args| escaped(args, html_escaped)),
+    Function::variadic("js", &[], Ty::Raw, |_, args| escaped(args, js_escaped)),
+    Function::variadic("urlquery", &[], Ty::Raw, |_, args| escaped(args, url_escaped)),
+    Function::variadic("call", &[Ty::Raw], Ty::Raw, call),
+    Function::variadic("eq", &[Ty::Raw], Ty::Raw, eq),
+    Function::new("ne", &[Ty::Raw, Ty::Raw], ne),
+    Function::new("lt", &[Ty::Raw, Ty::Raw], |_, args| ordered(args, Ordering::is_lt)),
+    Function::new("le", &[Ty::Raw, Ty::Raw], |_, args| ordered(args, Ordering::is_le)),
+    Function::new("gt", &[Ty::Raw, Ty::Raw], |_, args| ordered(args, Ordering::is_gt)),
+    Function::new("ge", &[Ty::Raw, Ty::Raw], |_, args| ordered(args, Ordering::is_ge)),
 ];
 
 fn not(_: &Call<'_>, args: &[Value]) -> FunctionResult {
@@ -127,10 +127,6 @@ fn sprint(args: &[Value]) -> FunctionResult {
     Ok(Value::str(out.into_text()))
 }
 
-fn print(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    sprint(args)
-}
-
 fn println(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     let mut out = BoundedText::new(MAX_TEXT);
     for (i, arg) in args.iter().enumerate() {
@@ -158,18 +154,6 @@ fn escaped(args: &[Value], escape: fn(&[u8]) -> Vec<u8>) -> FunctionResult {
         Value::Str(s) if s.len() <= MAX_TEXT / 6 => Ok(Value::str(escape(&s))),
         _ => Err(too_large()),
     }
-}
-
-fn html(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    escaped(args, html_escaped)
-}
-
-fn js(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    escaped(args, js_escaped)
-}
-
-fn urlquery(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    escaped(args, url_escaped)
 }
 
 fn html_escaped(text: &[u8]) -> Vec<u8> {
@@ -318,6 +302,11 @@ fn ne(_: &Call<'_>, args: &[Value]) -> FunctionResult {
     }
 }
 
+/// Whether the order of two values is as wanted; a NaN has none.
+fn ordered(args: &[Value], is_wanted: fn(Ordering) -> bool) -> FunctionResult {
+    Ok(Value::Bool(order(args)?.is_some_and(is_wanted)))
+}
+
 fn order(args: &[Value]) -> Result<Option<Ordering>, Fault> {
     match args {
         [Value::Float(a), Value::Float(b)] => Ok(a.partial_cmp(b)),
@@ -330,20 +319,4 @@ fn order(args: &[Value]) -> Result<Option<Ordering>, Fault> {
         },
         _ => Err("missing argument for comparison".into()),
     }
-}
-
-fn lt(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Bool(order(args)? == Some(Ordering::Less)))
-}
-
-fn le(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Bool(matches!(order(args)?, Some(Ordering::Less | Ordering::Equal))))
-}
-
-fn gt(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Bool(order(args)? == Some(Ordering::Greater)))
-}
-
-fn ge(_: &Call<'_>, args: &[Value]) -> FunctionResult {
-    Ok(Value::Bool(matches!(order(args)?, Some(Ordering::Greater | Ordering::Equal))))
 }

@@ -3,7 +3,6 @@
 use crate::template::runes::{is_print, runes};
 
 /// A string in Go's double quotes. A byte that is no UTF-8 is written as `\xff`.
-#[must_use]
 pub(crate) fn quote(text: &[u8]) -> String {
     quoted(text, false)
 }

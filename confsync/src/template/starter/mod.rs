@@ -20,7 +20,6 @@ const KEEPALIVE: (&str, &str) = ("#keepalive_min_timeout ", "keepalive_min_timeo
 pub const KEEPALIVE_DIRECTIVE: &str = "keepalive_min_timeout 2s;";
 
 /// A file of the starter for an nginx that knows [`KEEPALIVE_DIRECTIVE`].
-#[must_use]
 pub fn for_newer_nginx(text: &str) -> String {
     let (comment, directive) = KEEPALIVE;
     text.replace(comment, directive)
@@ -30,7 +29,6 @@ pub fn for_newer_nginx(text: &str) -> String {
 pub const PROXIES: [&str; 3] = ["nginx", "haproxy", "apache"];
 
 /// What `confsync init` writes for a proxy: name below the confdir, and text.
-#[must_use]
 pub fn files(proxy: &str) -> Vec<(&'static str, &'static str)> {
     match proxy {
         "haproxy" => vec![
