@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::proxy::command::{Command, CommandError};
 
 /// Between two tries: at first, and at the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The loads of a reload group are numbered; the newest is asked about, and its answer counts

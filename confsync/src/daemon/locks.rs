@@ -9,7 +9,7 @@ use crate::install::{DestLock, InstallError, Target};
 /// How long another process that writes our files may take to end: that of before a restart.
 pub(super) const HANDED_OVER: Duration = Duration::from_secs(3);
 /// How often to try again.
-pub(super) const LOCK_PACE: Duration = Duration::from_millis(50);
+pub(super) const LOCK_PACE: Duration = Duration::from_millis(100);
 
 /// Whether this is the error of files that another process writes.
 pub(super) fn is_held(error: &anyhow::Error) -> bool {

@@ -10,6 +10,7 @@ use super::nginx::{
     Nginx, NginxArgv, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError,
     ProvenReload, Settings, old_generations,
 };
+use super::process::PollInterval;
 use super::{NotLoaded, NotPassed, Old, ProvenLoad, Warning};
 use crate::config::confdir::NginxOptions;
 use crate::install::{Digest, Proof, StagedFiles, StagedPaths};
@@ -144,6 +145,7 @@ impl NginxByName {
     /// one.
     async fn serving(&self, name: &str) -> Result<NginxMaster, String> {
         let until = Instant::now() + self.deadline;
+        let mut pace = PollInterval::new();
         loop {
             match self.master() {
                 Ok(master) if master.serves() => return Ok(master),
@@ -153,7 +155,7 @@ impl NginxByName {
                 Ok(_) if Instant::now() >= until => {
                     return Err(format!("{name} was started, but no worker of its nginx serves"));
                 }
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                _ => pace.wait().await,
             }
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 /// The interval at which a process is checked for its end that the kernel does not report.
 const GONE_INTERVAL: Duration = Duration::from_millis(100);
@@ -251,18 +252,25 @@ pub(in crate::proxy) fn title(pid: i32) -> String {
     text.trim().chars().take(200).collect()
 }
 
-/// Waits between two looks at the processes of a proxy: 2 ms at first, then up to 20 ms. A look
+/// Waits between two looks at the processes of a proxy, of which nothing reports what they do: 2 ms
+/// at first, then up to 20 ms, and once it takes long a twentieth of what it has taken. A look
 /// costs some 30 µs.
-pub(in crate::proxy) struct PollInterval(Duration);
+pub(in crate::proxy) struct PollInterval {
+    began: Instant,
+    pause: Duration,
+}
+
+const LONGEST_POLL: Duration = Duration::from_millis(100);
 
 impl PollInterval {
     pub(in crate::proxy) fn new() -> Self {
-        Self(Duration::from_millis(2))
+        Self { began: Instant::now(), pause: Duration::from_millis(2) }
     }
 
     pub(in crate::proxy) async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 3 / 2).min(Duration::from_millis(20));
+        let share = self.began.elapsed() / 20;
+        tokio::time::sleep(self.pause.max(share).min(LONGEST_POLL)).await;
+        self.pause = (self.pause * 3 / 2).min(Duration::from_millis(20));
     }
 }
 
@@ -292,6 +300,27 @@ mod tests {
         ended.await.unwrap();
         gone(id).await;
         gone(ProcessId { start: id.start + 1, ..ProcessId::of(1).unwrap() }).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_looked_at_less_often() {
+        let (began, mut interval) = (Instant::now(), PollInterval::new());
+        let mut pauses = Vec::new();
+        while began.elapsed() < Duration::from_secs(10) {
+            let before = began.elapsed();
+            interval.wait().await;
+            pauses.push((before, began.elapsed() - before));
+        }
+        let after = |at: u64| {
+            let at = Duration::from_millis(at);
+            pauses.iter().filter(move |(from, _)| *from >= at).map(|(_, pause)| *pause)
+        };
+        assert!(after(0).take(4).all(|pause| pause < Duration::from_millis(10)));
+        assert!(after(2_000).all(|pause| pause == LONGEST_POLL));
+        // No end is seen much later than it came.
+        assert!(
+            pauses.iter().all(|(from, pause)| *pause <= Duration::from_millis(20).max(*from / 10))
+        );
     }
 
     #[test]
