@@ -70,7 +70,8 @@ async fn measure(size: usize, rounds: usize) -> anyhow::Result<[Times; 2]> {
     Ok(times)
 }
 
-fn site(nginx: &Nginx, size: usize, round: usize) -> String {
+/// A site with so many backends, another one in each round.
+pub(crate) fn site(nginx: &Nginx, size: usize, round: usize) -> String {
     let mut text = format!("# {round}\nupstream apache_pool {{\n");
     for n in 0..size {
         // Writing to a string has no way to fail.
