@@ -62,11 +62,6 @@ impl Health {
         Self { policy, started: now, state: HealthState::Starting, row: 0, passing: false }
     }
 
-    /// What is known now.
-    pub fn state(&self) -> HealthState {
-        self.state
-    }
-
     /// The last results: how many equal ones in a row, and whether they passed.
     pub fn row(&self) -> (u32, bool) {
         (self.row, self.passing)
@@ -152,7 +147,7 @@ mod tests {
         let letters = results.chars().map(|c| {
             at += Duration::from_secs(1);
             health.record(c == 'P', at);
-            match health.state() {
+            match health.state {
                 HealthState::Starting => 's',
                 HealthState::Up => 'U',
                 HealthState::Down => 'D',
@@ -238,7 +233,7 @@ mod tests {
             for passed in before.into_iter().chain([last; 5]) {
                 health.record(passed, start);
             }
-            prop_assert_eq!(health.state(), if last { HealthState::Up } else { HealthState::Down });
+            prop_assert_eq!(health.state, if last { HealthState::Up } else { HealthState::Down });
             prop_assert!(!health.changing());
         }
 

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use common::runtime::{ProcessExit, ProcessGroup, group_leader, pid_of};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use tokio::process::Child;
 
 /// Why there is no child.
@@ -53,11 +53,6 @@ impl BackendProcess {
         let (child, group) = ProcessGroup::start(&mut command)
             .map_err(|cause| SuperviseError::Start { command: name.clone(), cause })?;
         Ok(Self { child, group, exit: None })
-    }
-
-    /// Its process id, while it runs.
-    pub fn pid(&self) -> Option<i32> {
-        pid_of(&self.child).map(Pid::as_raw_pid)
     }
 
     /// Waits for its end, and kills what is left of its group then. May be dropped and called again, also after the end.
@@ -139,7 +134,7 @@ mod tests {
             let mut backend = sh(script);
             assert_eq!(backend.ended().await.unwrap().to_string(), exit);
             assert_eq!(backend.ended().await.unwrap().code(), code);
-            assert_eq!(backend.pid(), None);
+            assert_eq!(pid_of(&backend.child), None);
         }
     }
 

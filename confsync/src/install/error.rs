@@ -95,15 +95,6 @@ impl InstallError {
         let path = path.to_owned();
         move |source| Self::Io { doing, path, source: bare(source) }
     }
-
-    /// The kind of the system error, if it was one.
-    pub fn kind(&self) -> Option<ErrorKind> {
-        match self {
-            Self::Io { source, .. } => Some(source.kind()),
-            Self::Torn { cause, .. } => cause.kind(),
-            _ => None,
-        }
-    }
 }
 
 /// The system's error without the name of the temporary file that tempfile adds to it: that name is

@@ -110,11 +110,6 @@ impl Staged {
         &self.target.dest
     }
 
-    /// The file that dest means, behind links; it may not exist yet.
-    pub fn real(&self) -> &Path {
-        &self.real
-    }
-
     /// Where the unchecked bytes are.
     pub fn path(&self) -> &Path {
         &self.path

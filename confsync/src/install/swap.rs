@@ -12,13 +12,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::slot::FileSwap;
-use super::{Digest, InstallError, Proof, StagedFiles, Target};
+use super::{InstallError, Proof, StagedFiles, Target};
 
 /// A set that passed its check and waits beside its dests.
 #[derive(Debug)]
 pub struct CheckedFiles {
     swap: Swap,
-    digest: Digest,
     edited: bool,
 }
 
@@ -52,19 +51,13 @@ impl StagedFiles {
     /// # Errors
     /// When the proof is for other bytes, or the staged files were changed since.
     pub fn accept(self, proof: Proof) -> Result<CheckedFiles, InstallError> {
-        let digest = self.digest();
         let (files, edited) = self.proven(proof)?;
         let slots = files.into_iter().map(FileSwap::staged).collect();
-        Ok(CheckedFiles { swap: Swap { slots }, digest, edited })
+        Ok(CheckedFiles { swap: Swap { slots }, edited })
     }
 }
 
 impl CheckedFiles {
-    /// The digest of what waits.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
     /// Puts every file in its place, keeping the previous ones.
     ///
     /// # Errors

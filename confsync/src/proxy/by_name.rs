@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::child::{Child, FilesRead, StartOutcome};
 use super::command::CommandError;
 use super::nginx::{
-    Nginx, NginxArgv, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError,
-    ProvenReload, Settings, old_generations,
+    Nginx, NginxArgv, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError, Settings,
+    old_generations,
 };
 use super::process::PollInterval;
 use super::{NotLoaded, NotPassed, Old, ProvenLoad, Warning};
@@ -172,7 +172,7 @@ impl NginxByName {
             Err(error) => return Err(NotLoaded::Unproven(error.to_string())),
         };
         match self.nginx.reload(&master, self.deadline).await {
-            Ok(ProvenReload { old, .. }) => {
+            Ok(old) => {
                 let master = self.child.is_none().then(|| master.id());
                 Ok(ProvenLoad { old: Old::Processes(old), master })
             }

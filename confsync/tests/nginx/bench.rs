@@ -4,15 +4,17 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use confsync::install::{Candidate, InstalledFiles, StagedFiles, Target};
 use confsync::proxy::command::{CommandError, Supervised};
-use confsync::proxy::nginx::{CheckReport, Nginx, NginxReloadError, ProvenReload, Settings};
+use confsync::proxy::nginx::{CheckReport, Nginx, NginxReloadError, ProcessId, Settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub(crate) use confsync::proxy::nginx::RELOAD_DEADLINE as DEADLINE;
+/// nginx takes 2.5 s for its five attempts to bind a port.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,
@@ -74,7 +76,6 @@ impl Bench {
 
     pub(crate) async fn start(mut self) -> Self {
         let mut child = Supervised::start(&self.argv()).unwrap();
-        self.nginx.listen_to(child.stderr().clone());
         self.nginx.started(&mut child, DEADLINE).await.unwrap();
         self.child = Some(child);
         self
@@ -118,7 +119,7 @@ impl Bench {
         staged.accept(proof).unwrap().install().unwrap()
     }
 
-    pub(crate) async fn reload(&self) -> Result<ProvenReload, NginxReloadError> {
+    pub(crate) async fn reload(&self) -> Result<Vec<ProcessId>, NginxReloadError> {
         let master = self.nginx.master().unwrap();
         self.nginx.reload(&master, DEADLINE).await
     }

@@ -177,7 +177,7 @@ async fn a_member_that_renders_the_key_no_more_or_left_before_is_not_waited_for(
     let now = Instant::now();
     let mut wait = wait(Goal::Drained, now);
     wait.observe(&snapshot([member("a", false), member("b", true)]), &book(), now);
-    assert_eq!(wait.load_balancers().keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(wait.load_balancers.keys().collect::<Vec<_>>(), ["a"]);
     let (key, entry) = member("a", false);
     let mut other: Member = serde_json::from_slice(&entry.value).unwrap();
     other.resources[0].trees = vec!["/services/tomcat".into()];

@@ -267,11 +267,6 @@ impl LoadBalancerWait {
     pub fn change(&self) -> Revision {
         self.change
     }
-
-    /// The load balancers known.
-    pub fn load_balancers(&self) -> &BTreeMap<String, LoadBalancerState> {
-        &self.load_balancers
-    }
 }
 
 impl Default for WaitBounds {

@@ -102,16 +102,7 @@ impl std::fmt::Display for ConfdirMistake {
     }
 }
 
-/// Reads a confdir.
-///
-/// # Errors
-/// Every mistake found; one bad file does not hide another.
-pub fn load(path: &Path, globals: &Globals) -> Result<Confdir, ConfdirError> {
-    let (confdir, mistakes) = read(path, globals)?;
-    if mistakes.is_empty() { Ok(confdir) } else { Err(ConfdirError(mistakes)) }
-}
-
-/// The valid resources, and the mistakes in the others.
+/// The valid resources, and the mistakes in the others: one bad file does not hide another.
 ///
 /// # Errors
 /// When the folder itself cannot be read.

@@ -18,7 +18,8 @@ impl Folder {
     }
 
     fn load(&self) -> Result<Confdir, ConfdirError> {
-        load(self.0.path(), &Globals::default())
+        let (confdir, mistakes) = read(self.0.path(), &Globals::default())?;
+        if mistakes.is_empty() { Ok(confdir) } else { Err(ConfdirError(mistakes)) }
     }
 }
 
@@ -91,7 +92,7 @@ fn with_nginx_as_our_child_a_resource_without_commands_is_its() {
     let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);
     assert_eq!(folder.load().unwrap().resources[0].nginx, None);
     let globals = Globals { nginx_is_our_child: true, ..Globals::default() };
-    let confdir = load(folder.0.path(), &globals).unwrap();
+    let (confdir, _) = read(folder.0.path(), &globals).unwrap();
     assert!(confdir.resources[0].nginx.is_some());
 }
 

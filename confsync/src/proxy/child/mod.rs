@@ -171,12 +171,6 @@ impl Child {
         }
     }
 
-    /// Forwards a signal to it, if it runs.
-    pub async fn signal(&self, signal: Signal) {
-        // There is nothing to signal once it has exited.
-        let _ = self.orders.send(Order::Signal(signal)).await;
-    }
-
     /// Stops it with `signal`, and kills it after `patience`. Returns its exit code; `None` if it
     /// was never started.
     pub async fn stop(&self, signal: Signal, patience: Duration) -> Option<u8> {

@@ -21,7 +21,6 @@ pub(super) enum Order {
         deadline: Duration,
         answer: oneshot::Sender<Result<StartOutcome, String>>,
     },
-    Signal(Signal),
     Stop {
         signal: Signal,
         patience: Duration,
@@ -37,7 +36,7 @@ pub(super) async fn own(
     let (nginx, deadline, answer) = loop {
         match inbox.recv().await {
             Some(Order::Start { nginx, deadline, answer }) => break (nginx, deadline, answer),
-            Some(Order::Signal(_) | Order::Stop { .. }) => {}
+            Some(Order::Stop { .. }) => {}
             None => return,
         }
     };
@@ -63,7 +62,6 @@ async fn supervise(mut program: SupervisedProgram, mut inbox: mpsc::Receiver<Ord
             order = inbox.recv() => order,
         };
         match order {
-            Some(Order::Signal(signal)) => program.signal(signal),
             Some(Order::Stop { signal, patience }) => return program.stop(signal, patience).await,
             Some(Order::Start { answer, .. }) => {
                 let _ = answer.send(Ok(StartOutcome::AlreadyRunning));

@@ -90,17 +90,6 @@ impl SupervisedProgram {
         }
     }
 
-    pub(super) fn signal(&self, signal: Signal) {
-        // There is nothing to signal once it has exited.
-        match self {
-            Self::Child(child) => match behind(child) {
-                Some(master) => drop(master.signal(signal)),
-                None => drop(child.signal(signal)),
-            },
-            Self::Survivor(master) => drop(master.signal(signal)),
-        }
-    }
-
     /// Waits until it exits by itself, and returns the code to exit with. Cancel-safe.
     pub(super) async fn exited(&mut self) -> u8 {
         match self {

@@ -28,7 +28,7 @@ use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use common::runtime::{Forwarded, ProcessExit};
+pub use common::runtime::ProcessExit;
 use common::runtime::{ProcessGroup, group_leader};
 pub use output::Output;
 use output::{Bounded, drain};
@@ -37,7 +37,7 @@ pub use supervise::{Supervised, Tail};
 /// The time between SIGTERM and SIGKILL once the deadline has passed.
 pub const GRACE: Duration = Duration::from_millis(250);
 /// The default bound on the output that is kept.
-pub const KEEP: usize = 16 * 1024;
+const KEEP: usize = 16 * 1024;
 
 /// A program to be run to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,6 @@ pub struct Command {
     argv: Vec<OsString>,
     shown: String,
     deadline: Duration,
-    keep: usize,
 }
 
 /// A program that ended with exit code 0.
@@ -95,21 +94,11 @@ pub enum CommandError {
     },
 }
 
-impl CommandError {
-    /// The output of the program, if it ran.
-    pub fn output(&self) -> Option<&Output> {
-        match self {
-            Self::Failed { output, .. } | Self::TimedOut { output, .. } => Some(output),
-            Self::NotFound(_) | Self::Spawn { .. } => None,
-        }
-    }
-}
-
 impl Command {
     /// A line for a shell: run by `/bin/sh -c`, as confd does.
     pub fn shell(line: &str, deadline: Duration) -> Self {
         let argv = ["/bin/sh", "-c", line].map(OsString::from).to_vec();
-        Self { argv, shown: line.to_owned(), deadline, keep: KEEP }
+        Self { argv, shown: line.to_owned(), deadline }
     }
 
     /// A program and its arguments, without a shell.
@@ -122,14 +111,7 @@ impl Command {
         let mut argv = vec![program.as_ref().to_owned()];
         argv.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
         let shown = argv.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        Self { argv, shown, deadline, keep: KEEP }
-    }
-
-    /// Keeps at most the first `bytes` of the output.
-    #[must_use]
-    pub fn keep(mut self, bytes: usize) -> Self {
-        self.keep = bytes;
-        self
+        Self { argv, shown, deadline }
     }
 
     /// Runs it until it ends or its deadline passes.
@@ -140,7 +122,7 @@ impl Command {
         let begun = Instant::now();
         let spawned = self.spawn();
         let (mut running, mut pipe) = spawned.map_err(|e| self.not_started(e))?;
-        let mut output = Bounded::new(self.keep);
+        let mut output = Bounded::new(KEEP);
         let ended = timeout_at(begun + self.deadline, async {
             tokio::select! {
                 status = running.child.wait() => status,

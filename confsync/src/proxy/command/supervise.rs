@@ -29,7 +29,6 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 pub struct Supervised {
     child: Child,
     group: ProcessGroup,
-    name: String,
     stderr: Tail,
     /// Closes when no process has the child's standard error open any more.
     silent: watch::Receiver<()>,
@@ -60,17 +59,12 @@ impl Supervised {
             pass_on(read, &tail);
             drop(open);
         });
-        Ok(Self { child, group, name, stderr, silent })
+        Ok(Self { child, group, stderr, silent })
     }
 
     /// Its process number; `None` once it has exited and been waited for.
     pub fn pid(&self) -> Option<Pid> {
         pid_of(&self.child)
-    }
-
-    /// The program, as it was called.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// The last lines of its standard error.
@@ -82,7 +76,7 @@ impl Supervised {
     /// pipe.
     pub async fn last_words(&mut self) -> Vec<String> {
         let _ = timeout(LAST_WORDS, self.silent.changed()).await;
-        self.stderr.since(0)
+        self.stderr.lines()
     }
 
     /// Sends it a signal, unless it has exited.
@@ -138,8 +132,6 @@ pub struct Tail(Arc<Mutex<Lines>>);
 #[derive(Debug, Default)]
 struct Lines {
     last: VecDeque<String>,
-    /// The number of lines so far, which identifies a position in the stream.
-    seen: u64,
     partial: Vec<u8>,
 }
 
@@ -148,17 +140,9 @@ impl Tail {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The present position in the stream, for [`Self::since`].
-    pub fn mark(&self) -> u64 {
-        self.lock().seen
-    }
-
-    /// The lines since `mark`, as far as they are still kept.
-    pub fn since(&self, mark: u64) -> Vec<String> {
-        let lines = self.lock();
-        let new = usize::try_from(lines.seen.saturating_sub(mark)).unwrap_or(usize::MAX);
-        let skip = lines.last.len().saturating_sub(new);
-        lines.last.iter().skip(skip).cloned().collect()
+    /// The last lines that it got.
+    pub fn lines(&self) -> Vec<String> {
+        self.lock().last.iter().cloned().collect()
     }
 
     fn push(&self, bytes: &[u8]) {
@@ -185,7 +169,6 @@ impl Lines {
     fn finish(&mut self) {
         let line = String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned();
         self.last.push_back(line);
-        self.seen += 1;
         if self.last.len() > LINES {
             self.last.pop_front();
         }

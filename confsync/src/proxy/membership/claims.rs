@@ -62,20 +62,6 @@ impl WorkerColumns {
             .collect())
     }
 
-    /// The columns of living workers.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn alive(&self) -> io::Result<Vec<u32>> {
-        let mut alive = Vec::new();
-        for (column, _) in self.taken()? {
-            if self.is_alive(column)? {
-                alive.push(column);
-            }
-        }
-        Ok(alive)
-    }
-
     /// Whether every request is counted: no worker lacked a column, and no page was missing.
     ///
     /// # Errors

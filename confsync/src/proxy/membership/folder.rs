@@ -95,9 +95,9 @@ impl TableFolder {
         let columns = self.workers.columns();
         let Some(found) = TableFiles::open(&self.path, name, columns)? else { return Ok(None) };
         let TableFiles { members, counts, capacity, instance, head, records } = found;
-        let (name, roster) = (name.into(), Roster::recover(capacity, head.sequence, records));
+        let roster = Roster::recover(capacity, head.sequence, records);
         let is_new = false;
-        Ok(Some(MemberTable { name, roster, members, counts, capacity, columns, instance, is_new }))
+        Ok(Some(MemberTable { roster, members, counts, capacity, columns, instance, is_new }))
     }
 
     fn create_table(&self, name: &str, capacity: u32) -> io::Result<MemberTable> {
@@ -123,9 +123,8 @@ impl TableFolder {
             file.write_all_at(&bytes, 0)?;
             file.set_len(slot_at(capacity, capacity))
         })?;
-        let name = name.into();
         let is_new = true;
-        Ok(MemberTable { name, roster, members, counts, capacity, columns, instance, is_new })
+        Ok(MemberTable { roster, members, counts, capacity, columns, instance, is_new })
     }
 
     /// Writes the changes in the roster of `table`. When it returns, every new pick uses them.

@@ -57,7 +57,6 @@ pub(super) fn allocated(counts: &File, columns: u32) -> io::Result<Vec<(u32, u32
 /// The table of one upstream.
 #[derive(Debug)]
 pub struct MemberTable {
-    pub(super) name: String,
     /// Its members.
     pub roster: Roster,
     pub(super) members: File,
@@ -70,11 +69,6 @@ pub struct MemberTable {
 }
 
 impl MemberTable {
-    /// The upstream.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Distinguishes this table from one that was created anew.
     pub fn instance(&self) -> u64 {
         self.instance

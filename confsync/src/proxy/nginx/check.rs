@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::shadow::Shadow;
 use super::{Nginx, conf};
@@ -17,8 +16,6 @@ pub struct CheckReport {
     pub proof: Proof,
     /// Warnings for the operator.
     pub warnings: Vec<Warning>,
-    /// How long nginx took.
-    pub took: Duration,
 }
 
 /// Why a set did not pass.
@@ -43,8 +40,8 @@ impl Nginx {
     /// # Errors
     /// When nginx rejects the files, cannot be run, or does not finish by the deadline.
     pub async fn check(&self, set: &StagedFiles) -> Result<CheckReport, NginxCheckError> {
-        let (warnings, took) = self.ask(set.paths()).await?;
-        Ok(CheckReport { proof: Proof::passed(set), warnings, took })
+        let warnings = self.ask(set.paths()).await?;
+        Ok(CheckReport { proof: Proof::passed(set), warnings })
     }
 
     /// [`Self::check`] of candidates that lie anywhere.
@@ -55,7 +52,7 @@ impl Nginx {
         &self,
         candidates: Vec<StagedPaths>,
     ) -> Result<Vec<Warning>, NginxCheckError> {
-        self.ask(candidates).await.map(|(warnings, _)| warnings)
+        self.ask(candidates).await
     }
 
     /// Checks the configuration as it is on disk.
@@ -63,13 +60,10 @@ impl Nginx {
     /// # Errors
     /// As [`Self::check`].
     pub async fn check_current(&self) -> Result<Vec<Warning>, NginxCheckError> {
-        self.ask(Vec::new()).await.map(|(warnings, _)| warnings)
+        self.ask(Vec::new()).await
     }
 
-    async fn ask(
-        &self,
-        staged: Vec<StagedPaths>,
-    ) -> Result<(Vec<Warning>, Duration), NginxCheckError> {
+    async fn ask(&self, staged: Vec<StagedPaths>) -> Result<Vec<Warning>, NginxCheckError> {
         let conf = self.conf.clone();
         let shadow = tokio::task::spawn_blocking(move || Shadow::build(&conf, &staged));
         let shadow = shadow.await.map_err(|e| CommandError::Spawn {
@@ -78,7 +72,7 @@ impl Nginx {
         })??;
         let command = self.test(&shadow);
         match command.run().await {
-            Ok(outcome) => Ok((self.warnings(&shadow, &outcome.output), outcome.took)),
+            Ok(outcome) => Ok(self.warnings(&shadow, &outcome.output)),
             Err(CommandError::Failed { output, .. }) => {
                 Err(NginxCheckError::Rejected(reason(&shadow, &output)))
             }

@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::Nginx;
-use crate::proxy::command::Tail;
 
 /// At most this much of a log is read, from its end.
 const MOST: u64 = 64 * 1024;
@@ -20,7 +19,6 @@ const LINES: usize = 8;
 #[derive(Debug)]
 pub(super) struct LogPositions {
     files: Vec<(PathBuf, LogPosition)>,
-    stderr: Option<(Tail, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,9 +40,7 @@ impl Nginx {
         };
         let logs = self.error_logs().into_iter();
         let files = logs.filter_map(|log| place(&log).map(|place| (log, place))).collect();
-        let stderr =
-            self.stderr.clone().map(|tail| (tail.mark(), tail)).map(|(at, tail)| (tail, at));
-        LogPositions { files, stderr }
+        LogPositions { files }
     }
 }
 
@@ -65,9 +61,6 @@ impl LogPositions {
         for (log, place) in &self.files {
             let text = since(log, *place).unwrap_or_default();
             messages.extend(String::from_utf8_lossy(&text).lines().filter_map(&pick));
-        }
-        if let Some((tail, at)) = &self.stderr {
-            messages.extend(tail.since(*at).iter().filter_map(|line| pick(line)));
         }
         // Five attempts to bind give the same message five times.
         let mut seen = std::collections::BTreeSet::new();

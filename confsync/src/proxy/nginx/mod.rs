@@ -44,18 +44,14 @@ use compiled::Compiled;
 pub use evidence::{Generation, judge, old_generations};
 pub use known::knows;
 pub use master::{NginxMaster, NginxMasterError, Role, Worker};
-pub use reload::{NginxReloadError, ProvenReload, Quiesced, quiesced};
+pub use reload::NginxReloadError;
 pub use shadow::is_included;
-pub use start::{StartError, Started};
+pub use start::StartError;
 
 pub use crate::proxy::process::{PidFileError, ProcessId, gone, is_alive};
 
 use crate::install::{InstallError, clean_beside};
-use crate::proxy::command::{CommandError, Tail};
-
-/// The default of how long a new generation may take to serve. nginx takes 2.5 s for its five
-/// attempts to bind a port.
-pub const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
+use crate::proxy::command::CommandError;
 
 /// What is configured about nginx; everything else is asked of nginx itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +102,6 @@ pub struct Nginx {
     conf: PathBuf,
     prefix: PathBuf,
     compiled: Compiled,
-    stderr: Option<Tail>,
 }
 
 impl Nginx {
@@ -119,12 +114,7 @@ impl Nginx {
         let prefix = settings.prefix.clone().unwrap_or_else(|| compiled.prefix.clone());
         let conf = settings.conf.clone().unwrap_or_else(|| compiled.conf.clone());
         let conf = prefix.join(conf);
-        Ok(Self { settings, conf, prefix, compiled, stderr: None })
-    }
-
-    /// Uses the standard error of a child as a second source of nginx's messages.
-    pub fn listen_to(&mut self, stderr: Tail) {
-        self.stderr = Some(stderr);
+        Ok(Self { settings, conf, prefix, compiled })
     }
 
     /// The main file.

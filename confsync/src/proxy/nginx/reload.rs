@@ -16,39 +16,16 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::error_log::{LogPositions, is_final};
-use super::evidence::{Generation, has_new, judge, old_generations};
+use super::evidence::{Generation, has_new, judge};
 use super::master::{NginxMaster, NginxMasterError, Role};
 use super::{Nginx, NginxCheckError};
-use crate::proxy::process::{PollInterval, ProcessId, is_alive};
+use crate::proxy::process::{PollInterval, ProcessId};
 
 /// How long a master must be seen idle without new workers until that means a rejection. One look
 /// is not enough: there is a moment between taking a signal and blocking it.
 const IDLE: Duration = Duration::from_millis(50);
 
 const SILENT: &str = "it gave no reason";
-
-/// A reload that is proven: a new generation serves, and no old worker accepts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvenReload {
-    /// The workers of before; those that are left finish their requests.
-    pub old: Vec<ProcessId>,
-    /// How many old generations are finishing their requests now.
-    pub old_generations: usize,
-    /// From the signal to the proof.
-    pub took: Duration,
-}
-
-/// How the wait for the old workers ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quiesced {
-    /// None is left.
-    All {
-        /// How long the wait took.
-        took: Duration,
-    },
-    /// This many were left at the end of the wait; they still serve old requests.
-    Left(usize),
-}
 
 /// Why a reload is not proven.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +61,8 @@ pub enum NginxReloadError {
 }
 
 impl Nginx {
-    /// Sends the master SIGHUP and waits for the proof that a new generation serves.
+    /// Sends the master SIGHUP and waits for the proof that a new generation serves, and that no
+    /// old worker accepts. Returns the workers of before; those that are left finish their requests.
     ///
     /// # Errors
     /// When the master rejects the configuration, ends, or does not finish by `deadline`. The old
@@ -94,7 +72,7 @@ impl Nginx {
         &self,
         master: &NginxMaster,
         deadline: Duration,
-    ) -> Result<ProvenReload, NginxReloadError> {
+    ) -> Result<Vec<ProcessId>, NginxReloadError> {
         let until = Instant::now() + deadline;
         let logs = self.mark_logs();
         if !is_idle_by(master, until).await {
@@ -103,14 +81,10 @@ impl Nginx {
         }
         let logs = self.mark_logs();
         let before: Vec<_> = master.workers(&[])?.iter().map(|worker| worker.id).collect();
-        let sent = Instant::now();
         master.signal(Signal::HUP)?;
         let wait = Wait { master, before: &before, logs: &logs, pid_file: &self.pid_file() };
         match wait.until(until).await? {
-            ReloadOutcome::Applied { old_generations, others } => {
-                let old = before.into_iter().chain(others).collect();
-                Ok(ProvenReload { old, old_generations, took: sent.elapsed() })
-            }
+            ReloadOutcome::Applied { others } => Ok(before.into_iter().chain(others).collect()),
             ReloadOutcome::OtherMaster(pid) => Err(NginxReloadError::OtherMaster(pid)),
             ReloadOutcome::Rejected => {
                 Err(NginxReloadError::Rejected(self.explain(&logs, master, SILENT).await))
@@ -146,7 +120,10 @@ impl Nginx {
 }
 
 enum ReloadOutcome {
-    Applied { old_generations: usize, others: Vec<ProcessId> },
+    /// With the workers of other masters that are finishing their requests.
+    Applied {
+        others: Vec<ProcessId>,
+    },
     OtherMaster(i32),
     Rejected,
     NoWorkers,
@@ -177,9 +154,8 @@ impl Wait<'_> {
             let late = Instant::now() >= until;
             let gave_up = gave_up(self.logs, master);
             if judge(before, &now) >= Generation::Applied && !gave_up {
-                let old_generations = old_generations(&now);
                 match self.others() {
-                    Ok(others) => return Ok(ReloadOutcome::Applied { old_generations, others }),
+                    Ok(others) => return Ok(ReloadOutcome::Applied { others }),
                     Err(pid) if late => return Ok(ReloadOutcome::OtherMaster(pid)),
                     Err(_) => continue,
                 }
@@ -212,22 +188,6 @@ impl Wait<'_> {
             }
         }
         Ok(finishing)
-    }
-}
-
-/// Waits until none of the old workers is left, for `cap` at the longest.
-pub async fn quiesced(applied: &ProvenReload, cap: Duration) -> Quiesced {
-    let begun = Instant::now();
-    let mut pace = PollInterval::new();
-    loop {
-        let left = applied.old.iter().filter(|id| is_alive(**id)).count();
-        if left == 0 {
-            return Quiesced::All { took: begun.elapsed() };
-        }
-        if begun.elapsed() >= cap {
-            return Quiesced::Left(left);
-        }
-        pace.wait().await;
     }
 }
 

@@ -11,15 +11,6 @@ use super::master::NginxMaster;
 use crate::proxy::command::{ProcessExit, Supervised};
 use crate::proxy::process::PollInterval;
 
-/// A running master with workers that serve.
-#[derive(Debug)]
-pub struct Started {
-    /// The child or its descendant, proven to be a master.
-    pub master: NginxMaster,
-    /// How long it took.
-    pub took: Duration,
-}
-
 /// Why a started nginx does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -52,15 +43,15 @@ impl Nginx {
         &self,
         child: &mut Supervised,
         deadline: Duration,
-    ) -> Result<Started, StartError> {
+    ) -> Result<(), StartError> {
         let begun = Instant::now();
         let mut pace = PollInterval::new();
         loop {
-            if let Some(master) = child.pid().and_then(serving) {
-                return Ok(Started { master, took: begun.elapsed() });
+            if child.pid().is_some_and(serves) {
+                return Ok(());
             }
             if begun.elapsed() >= deadline {
-                let messages = child.stderr().since(0).join("\n");
+                let messages = child.stderr().lines().join("\n");
                 return Err(StartError::TimedOut { deadline, messages });
             }
             if let Ok(left) = timeout(Duration::ZERO, child.wait()).await {
@@ -73,8 +64,8 @@ impl Nginx {
     }
 }
 
-fn serving(pid: rustix::process::Pid) -> Option<NginxMaster> {
-    NginxMaster::below(pid).ok().filter(NginxMaster::serves)
+fn serves(pid: rustix::process::Pid) -> bool {
+    NginxMaster::below(pid).is_ok_and(|master| master.serves())
 }
 
 fn reason(left: ProcessExit, lines: &[String]) -> String {
