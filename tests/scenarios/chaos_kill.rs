@@ -168,7 +168,7 @@ impl<'a> Setup<'a> {
         let left = fs::read_dir(self.nginx.site().parent().unwrap()).unwrap();
         let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         // What was live is remembered for the next start, and who runs holds the lock.
-        let stays = ["believed", "lock", "instance"];
+        let stays = ["believed", "emptied", "lock", "instance"];
         let stays = stays.map(|what| format!(".app.conf.confsync-{what}"));
         left.retain(|name| !stays.iter().any(|stays| name == stays.as_str()));
         assert_eq!(left, ["app.conf"], "something is left beside the file");

@@ -22,7 +22,8 @@ fn left_over(folder: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let stays = ["-believed", "-lock", "-instance"].iter().any(|end| name.ends_with(end));
+        let stays =
+            ["-believed", "-emptied", "-lock", "-instance"].iter().any(|end| name.ends_with(end));
         name.contains(".confsync-") && !stays
     };
     all.filter(ours).collect()

@@ -106,6 +106,13 @@ impl BackendList {
         Self { shown, services, counts, made_of: None }
     }
 
+    /// An earlier run saw a service lose its last backend.
+    pub(super) fn note_emptied(&mut self, resource: &str, service: &str, at: SystemTime) {
+        let (service, emptied) = (Arc::from(service), Some(at));
+        let before = ServiceState { service, emptied, ..ServiceState::default() };
+        self.services.go_on(resource, &before);
+    }
+
     /// All backends of now. `served`: what is proven to be routed to.
     pub(super) fn update(
         &mut self,

@@ -11,6 +11,7 @@
 
 mod backend_list;
 mod decision;
+mod emptied;
 mod group;
 mod probing;
 mod publication;
@@ -157,6 +158,7 @@ impl<S: Store> Agent<S> {
         self.follow_same_files();
         self.pipeline.look_at_departed().await;
         self.report();
+        self.publication.keep_emptied().await;
         self.save_backends().await;
     }
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::backend_list::BackendList;
+use super::emptied::EmptiedServices;
 use super::report::{GroupProgress, ReportFacts, resource_state};
 use crate::acks::members::LoadBalancerKeys;
 use crate::backends::known::KnownBackends;
@@ -23,6 +24,7 @@ pub(super) struct Publication {
     /// The last state of a group that the same proxy ran before this one.
     before: Option<GroupState>,
     backends: BackendList,
+    emptied: EmptiedServices,
     /// Since when something is pending.
     pending_since: Option<SystemTime>,
     /// What was published last. A state of thousands of backends is not made anew at each look
@@ -39,9 +41,16 @@ impl Publication {
         members: Option<LoadBalancerKeys>,
         before: Option<GroupState>,
     ) -> Self {
-        let backends = BackendList::after(group, before.as_ref());
+        let mut backends = BackendList::after(group, before.as_ref());
+        let emptied = EmptiedServices::load(group);
+        // A predecessor in this process knows them itself.
+        if before.is_none() {
+            for (resource, service, at) in emptied.told(SystemTime::now()) {
+                backends.note_emptied(resource, service, at);
+            }
+        }
         let (pending_since, published, is_outdated) = (None, None, true);
-        Self { publish, members, before, backends, pending_since, published, is_outdated }
+        Self { publish, members, before, backends, emptied, pending_since, published, is_outdated }
     }
 
     /// There was a decision or a step: whatever is shown may be different now.
@@ -99,9 +108,15 @@ impl Publication {
             let name = &program.resource.name;
             resource_state(program, self.backends.services_of(name), by_keys(name))
         };
-        let resources = facts.group.programs.iter().map(resource).collect();
+        let resources: Vec<_> = facts.group.programs.iter().map(resource).collect();
+        self.emptied.update(&resources);
         let loads_before = self.before.as_ref().map_or(&[][..], |before| &before.loads);
         let state = facts.state(backends, resources, self.pending_since, loads_before);
         self.publish.send_replace(state);
+    }
+
+    /// Keeps for the next start which services have lost their last backend.
+    pub(super) async fn keep_emptied(&mut self) {
+        self.emptied.keep().await;
     }
 }

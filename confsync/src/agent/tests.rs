@@ -90,6 +90,13 @@ impl AgentRig {
         Some(serde_json::from_slice(&want).unwrap())
     }
 
+    /// It ends; what it has written stays.
+    async fn ended(self) -> SampleConfdir {
+        self.stop.cancel();
+        timeout(Duration::from_secs(3_600), self.agent).await.expect("it ends").unwrap();
+        self.sample
+    }
+
     async fn stopped(self) -> BTreeMap<String, KnownBackends> {
         self.stop.cancel();
         timeout(Duration::from_secs(3_600), self.agent).await.expect("it ends").unwrap()
@@ -139,6 +146,29 @@ async fn a_rejected_value_is_named_and_the_others_are_applied() {
     let good = rig.set(&web(2), "10.0.0.2:80");
     assert!(rig.applied(good).await.rejected.is_empty());
     assert_eq!(rig.ack().unwrap().rejected_values, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_without_backends_is_known_as_such_after_a_restart() {
+    let store = Memory::new();
+    let key = path(&web(1));
+    store.set(&key, "10.0.0.1:80");
+    let toml = format!("{BACKENDS}on_empty = \"render\"\n");
+    let mut rig = AgentRig::start(&store, SampleConfdir::new(&toml, LIST)).await;
+    rig.applied(store.revision()).await;
+    store.remove(&key);
+    let emptied = |state: &GroupState| state.resources[0].services.first()?.emptied;
+    let before = rig.until(|state| emptied(state).is_some()).await;
+    let sample = rig.ended().await;
+    let mut rig = AgentRig::start(&store, sample).await;
+    let after = rig.applied(store.revision()).await;
+    let millis = |state: &GroupState| {
+        emptied(state).map(|at| at.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis())
+    };
+    assert!(millis(&after).is_some());
+    assert_eq!(millis(&after), millis(&before));
+    let back = rig.set(&web(1), "10.0.0.1:80");
+    assert_eq!(emptied(&rig.applied(back).await), None);
 }
 
 #[tokio::test(start_paused = true)]
