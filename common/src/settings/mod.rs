@@ -22,7 +22,7 @@ pub mod status;
 
 pub use layer::{Given, Layer, Place};
 pub use mistakes::{Mistake, Mistakes, both};
-pub use reader::Reader;
+pub use reader::{Reader, YEAR};
 
 use clap::builder::{BoolishValueParser, PossibleValuesParser};
 use clap::{Arg, ArgAction};

@@ -10,7 +10,7 @@ use super::mistakes::Mistakes;
 use crate::model::{format_span, parse_span};
 
 /// The longest span that any setting takes.
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
+pub const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// What an empty text most likely is.
 const EMPTY: &str = "is empty; is a variable in the unit file unset?";

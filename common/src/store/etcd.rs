@@ -27,6 +27,16 @@ pub enum EtcdWatch {
     V2(Box<V2Watch>),
 }
 
+/// The same call on the client of either API.
+macro_rules! on_either {
+    ($etcd:expr, $store:ident => $call:expr) => {
+        match $etcd {
+            Self::V3($store) => $call,
+            Self::V2($store) => $call,
+        }
+    };
+}
+
 impl Etcd {
     /// The API in use, `v3` or `v2`.
     pub fn api(&self) -> &'static str {
@@ -47,10 +57,7 @@ impl Etcd {
 
 impl Watch for EtcdWatch {
     async fn next(&mut self) -> Result<WatchEvent, StoreError> {
-        match self {
-            Self::V3(watch) => watch.next().await,
-            Self::V2(watch) => watch.next().await,
-        }
+        on_either!(self, watch => watch.next().await)
     }
 }
 
@@ -58,17 +65,11 @@ impl Store for Etcd {
     type Watch = EtcdWatch;
 
     fn endpoint(&self) -> String {
-        match self {
-            Self::V3(store) => store.endpoint(),
-            Self::V2(store) => store.endpoint(),
-        }
+        on_either!(self, store => store.endpoint())
     }
 
     async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
-        match self {
-            Self::V3(store) => store.read(trees, deadline).await,
-            Self::V2(store) => store.read(trees, deadline).await,
-        }
+        on_either!(self, store => store.read(trees, deadline).await)
     }
 
     async fn read_again(
@@ -77,10 +78,7 @@ impl Store for Etcd {
         known: &Snapshot,
         deadline: Instant,
     ) -> Result<Snapshot, StoreError> {
-        match self {
-            Self::V3(store) => store.read_again(trees, known, deadline).await,
-            Self::V2(store) => store.read_again(trees, known, deadline).await,
-        }
+        on_either!(self, store => store.read_again(trees, known, deadline).await)
     }
 
     async fn watch(
@@ -96,10 +94,7 @@ impl Store for Etcd {
     }
 
     async fn grant(&self, ttl: Ttl, deadline: Instant) -> Result<Lease, StoreError> {
-        match self {
-            Self::V3(store) => store.grant(ttl, deadline).await,
-            Self::V2(store) => store.grant(ttl, deadline).await,
-        }
+        on_either!(self, store => store.grant(ttl, deadline).await)
     }
 
     async fn refresh(
@@ -108,10 +103,7 @@ impl Store for Etcd {
         keys: &[(Key, Ownership)],
         deadline: Instant,
     ) -> Result<RefreshOutcome, StoreError> {
-        match self {
-            Self::V3(store) => store.refresh(lease, keys, deadline).await,
-            Self::V2(store) => store.refresh(lease, keys, deadline).await,
-        }
+        on_either!(self, store => store.refresh(lease, keys, deadline).await)
     }
 
     async fn put(
@@ -122,10 +114,7 @@ impl Store for Etcd {
         guard: &Guard,
         deadline: Instant,
     ) -> Result<PutOutcome, StoreError> {
-        match self {
-            Self::V3(store) => store.put(key, value, lease, guard, deadline).await,
-            Self::V2(store) => store.put(key, value, lease, guard, deadline).await,
-        }
+        on_either!(self, store => store.put(key, value, lease, guard, deadline).await)
     }
 
     async fn delete(
@@ -134,10 +123,7 @@ impl Store for Etcd {
         guard: &Guard,
         deadline: Instant,
     ) -> Result<DeleteOutcome, StoreError> {
-        match self {
-            Self::V3(store) => store.delete(key, guard, deadline).await,
-            Self::V2(store) => store.delete(key, guard, deadline).await,
-        }
+        on_either!(self, store => store.delete(key, guard, deadline).await)
     }
 
     async fn leave(
@@ -149,17 +135,11 @@ impl Store for Etcd {
         trees: &[Tree],
         deadline: Instant,
     ) -> Result<(DeleteOutcome, Option<Snapshot>), StoreError> {
-        match self {
-            Self::V3(store) => store.leave(key, guard, marker, lease, trees, deadline).await,
-            Self::V2(store) => store.leave(key, guard, marker, lease, trees, deadline).await,
-        }
+        on_either!(self, store => store.leave(key, guard, marker, lease, trees, deadline).await)
     }
 
     async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), StoreError> {
-        match self {
-            Self::V3(store) => store.revoke(lease, deadline).await,
-            Self::V2(store) => store.revoke(lease, deadline).await,
-        }
+        on_either!(self, store => store.revoke(lease, deadline).await)
     }
 
     async fn time_left(
@@ -167,9 +147,6 @@ impl Store for Etcd {
         entry: &Entry,
         deadline: Instant,
     ) -> Result<Option<Duration>, StoreError> {
-        match self {
-            Self::V3(store) => store.time_left(entry, deadline).await,
-            Self::V2(store) => store.time_left(entry, deadline).await,
-        }
+        on_either!(self, store => store.time_left(entry, deadline).await)
     }
 }

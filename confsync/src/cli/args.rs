@@ -8,6 +8,7 @@ use common::settings::cli::with_common_commands;
 use common::settings::{Group, Setting, etcd, log, output, status, with_settings};
 use std::ffi::OsString;
 
+use crate::config::confdir;
 use crate::template::starter::PROXIES;
 
 common::settings! {
@@ -16,10 +17,10 @@ common::settings! {
     PREFIX: "prefix", "CONFSYNC_PREFIX", "PREFIX",
         "Prefix of every resource's keys, in place of its own prefix";
     SERVICES: "services", "CONFSYNC_SERVICES", "PREFIX",
-        "The folder of all services, below the prefix".default("/services");
+        "The folder of all services, below the prefix".default(confdir::SERVICES);
     MIN_RELOAD_INTERVAL: "min_reload_interval", "CONFSYNC_MIN_RELOAD_INTERVAL", "SPAN",
         "Minimum time between two reloads of one proxy, unless a resource sets its own; reloads \
-         are delayed, never dropped".default("500ms");
+         are delayed, never dropped".default(confdir::MIN_RELOAD_INTERVAL);
     CONFD_CONFIG: "confd_config", "CONFSYNC_CONFD_CONFIG", "FILE",
         "confd's own confd.toml; flags and environment override it"
         .also_from(&["CONFSYNC_CONFIG_FILE"]).formerly(&["config_file"])
@@ -49,7 +50,7 @@ common::settings! {
         "Address where clients reach this load balancer; written to its member key";
     BOOKKEEPING: "bookkeeping", "CONFSYNC_BOOKKEEPING", "PREFIX",
         "Folder of confsync's own keys: members and acknowledgements; no template sees them"
-        .default("/confsync");
+        .default(confdir::BOOKKEEPING);
     TTL: "ttl", "CONFSYNC_TTL", "SPAN", "Lifetime of the member key after its last refresh"
         .default("15s");
 }

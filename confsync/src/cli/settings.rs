@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use common::model::Prefix;
-use common::settings::{Environment, Layer, Mistakes, Reader, both, etcd, log, status};
+use common::settings::{Environment, Layer, Mistakes, Reader, YEAR, both, etcd, log, status};
 use common::store::Connection;
 
 use crate::cli::args::{
@@ -137,8 +137,6 @@ fn resources(from: &mut Reader<'_>) -> ResourceSettings {
     let confdir = from.text(&CONFDIR).map(PathBuf::from).unwrap_or_default();
     ResourceSettings { confdir, globals }
 }
-
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// confd adds a missing leading `/` to the prefix, and reduces several to one.
 fn rooted(prefix: &str) -> String {

@@ -12,7 +12,7 @@ use crate::config::run::RunConfig;
 use crate::install::current;
 use crate::proxy::Proxy;
 use crate::proxy::child::{Child, START};
-use crate::proxy::nginx::{Nginx, NginxArgv, Settings};
+use crate::proxy::nginx::{Nginx, NginxArgv, NginxSettings};
 
 /// How long etcd may take before we go on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ impl EarlyChild<'_> {
     ) -> anyhow::Result<Option<(&Child, Nginx)>> {
         match (self.child, &self.argv) {
             (Some(child), Some(argv)) => {
-                Ok(Some((child, Nginx::discover(Settings::default().with_argv(argv)).await?)))
+                Ok(Some((child, Nginx::discover(NginxSettings::default().with_argv(argv)).await?)))
             }
             _ if !config.confdir.join("conf.d").is_dir() => Err(Usage(error.to_string()).into()),
             _ => Ok(None),
@@ -185,7 +185,9 @@ pub(super) async fn nginx_of(
     let by_name = |set: &&ReloadGroup| matches!(set.loader, Loader::Nginx(_));
     match (sets.iter().find(by_name), argv) {
         (Some(set), _) => Ok(Proxy::of(set, None, argv).await?.nginx().cloned()),
-        (None, Some(argv)) => Ok(Some(Nginx::discover(Settings::default().with_argv(argv)).await?)),
+        (None, Some(argv)) => {
+            Ok(Some(Nginx::discover(NginxSettings::default().with_argv(argv)).await?))
+        }
         (None, None) => Ok(None),
     }
 }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::child::{Child, FilesRead, StartOutcome};
 use super::command::CommandError;
 use super::nginx::{
-    Nginx, NginxArgv, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError, Settings,
-    old_generations,
+    Nginx, NginxArgv, NginxCheckError, NginxMaster, NginxMasterError, NginxReloadError,
+    NginxSettings, old_generations,
 };
 use super::process::PollInterval;
 use super::{NotLoaded, NotPassed, Old, ProvenLoad, Warning};
@@ -37,11 +37,11 @@ impl NginxByName {
         child: Option<&Child>,
         argv: Option<&NginxArgv>,
     ) -> Result<Self, CommandError> {
-        let settings = Settings {
+        let settings = NginxSettings {
             binary: options.binary.clone(),
             conf: Some(options.conf.clone()),
             pid_file: options.pid_file.clone(),
-            ..Settings::default()
+            ..NginxSettings::default()
         };
         let nginx = Nginx::discover(match argv {
             Some(argv) => settings.with_argv(argv),

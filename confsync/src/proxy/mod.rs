@@ -26,7 +26,7 @@ use crate::install::{Digest, Proof, StagedFiles, StagedPaths};
 use crate::proxy::child::Child;
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::haproxy::Haproxy;
-use crate::proxy::nginx::{Nginx, NginxArgv, ProcessId, Settings};
+use crate::proxy::nginx::{Nginx, NginxArgv, NginxSettings, ProcessId};
 
 /// What checks and loads a reload group.
 #[derive(Debug)]
@@ -105,7 +105,9 @@ impl Proxy {
             }
             Loader::Command(_) | Loader::Nobody(_) => {
                 let nginx = match argv.filter(|_| child.is_some()) {
-                    Some(argv) => Some(Nginx::discover(Settings::default().with_argv(argv)).await?),
+                    Some(argv) => {
+                        Some(Nginx::discover(NginxSettings::default().with_argv(argv)).await?)
+                    }
                     None => None,
                 };
                 Ok(Self::Commands(Box::new(ByCommand::of(set, child.cloned(), nginx))))

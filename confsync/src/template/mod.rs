@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::model::{Backend, StoredValue};
 
+pub(crate) use error::place;
 pub use error::{RenderError, TemplateError};
 pub use escape::{ESCAPES, Escape};
 use functions::members::Mark;

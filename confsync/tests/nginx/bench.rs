@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use confsync::install::{Candidate, InstalledFiles, StagedFiles, Target};
 use confsync::proxy::command::{CommandError, Supervised};
-use confsync::proxy::nginx::{CheckReport, Nginx, NginxReloadError, ProcessId, Settings};
+use confsync::proxy::nginx::{CheckReport, Nginx, NginxReloadError, NginxSettings, ProcessId};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,10 +55,10 @@ impl Bench {
         fs::create_dir(dir.path().join("sites")).unwrap();
         fs::write(dir.path().join("nginx.conf"), main_conf(port, backend)).unwrap();
         fs::write(dir.path().join("sites/version.conf"), version(1)).unwrap();
-        let settings = Settings {
+        let settings = NginxSettings {
             conf: Some(dir.path().join("nginx.conf")),
             prefix: Some(dir.path().into()),
-            ..Settings::default()
+            ..NginxSettings::default()
         };
         let nginx = match Nginx::discover(settings).await {
             Err(CommandError::NotFound(name)) => {

@@ -232,7 +232,7 @@ async fn a_folder_that_cannot_be_written_is_checked_through_links() {
     let main = main.replace("include sites", "include parts/*.conf; include ../sites");
     fs::write(bench.path("etc/nginx.conf"), main).unwrap();
     fs::write(bench.path("etc/parts/y.conf"), "map $uri $y { default 1; }\n").unwrap();
-    let settings = confsync::proxy::nginx::Settings {
+    let settings = confsync::proxy::nginx::NginxSettings {
         conf: Some(bench.path("etc/nginx.conf")),
         prefix: Some(bench.dir.path().into()),
         ..Default::default()

@@ -21,7 +21,7 @@ pub use resource::{
 };
 pub use schema::SCHEMA;
 
-use common::model::Prefix;
+use common::model::{Prefix, parse_span};
 
 use crate::install::real_path;
 
@@ -63,22 +63,23 @@ pub struct Globals {
     pub sync_only: bool,
 }
 
+/// The defaults of [`Globals`], as an operator would write them.
+pub const SERVICES: &str = "/services";
+pub const BOOKKEEPING: &str = "/confsync";
+pub const MIN_RELOAD_INTERVAL: &str = "500ms";
+
 impl Default for Globals {
+    #[expect(clippy::unwrap_used, reason = "literals that tests parse")]
     fn default() -> Self {
         Self {
             prefix: None,
-            services: literal("/services"),
-            bookkeeping: literal("/confsync"),
-            min_reload_interval: std::time::Duration::from_millis(500),
+            services: SERVICES.parse().unwrap(),
+            bookkeeping: BOOKKEEPING.parse().unwrap(),
+            min_reload_interval: parse_span(MIN_RELOAD_INTERVAL).unwrap(),
             nginx_is_our_child: false,
             sync_only: false,
         }
     }
-}
-
-#[expect(clippy::unwrap_used, reason = "literals that tests parse")]
-fn literal(prefix: &str) -> Prefix {
-    prefix.parse().unwrap()
 }
 
 /// Why a confdir cannot be used: every mistake in every file.

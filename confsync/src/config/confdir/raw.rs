@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::template::place;
+
 /// A table, all of whose keys may be missing; and the names of its keys.
 macro_rules! table {
     (#[$doc:meta] $raw:ident, $names:ident { $($(#[$note:meta])* $key:ident: $kind:ty,)* }) => {
@@ -210,10 +212,7 @@ pub(crate) fn mistyped(error: &str, text: &str) -> String {
 
 /// A mistake in the TOML itself, with its line and column.
 pub(crate) fn say(error: &toml::de::Error, text: &str) -> String {
-    let at = error.span().map_or(0, |span| span.start);
-    let before = text.get(..at).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    let (line, column) = place(text.as_bytes(), error.span().map_or(0, |span| span.start));
     format!("line {line}, column {column}: {}", error.message().trim())
 }
 

@@ -199,6 +199,6 @@ impl BackendServers {
 
 /// The keywords of a new server.
 fn server_options(of: RuntimeBackend<'_>) -> Result<Vec<Word>, PublishError> {
-    let files = conf::files(&of.haproxy.settings.conf, &[]);
+    let files = conf::files(&of.haproxy.options.conf, &[]);
     options::server_options(&files, of.name.as_str()).map_err(PublishError::NeedsReload)
 }

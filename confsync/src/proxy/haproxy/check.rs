@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Haproxy, conf};
+use super::{CHECK_DEADLINE, Haproxy, conf};
 use crate::install::{Proof, StagedFiles, StagedPaths};
 use crate::proxy::command::{Command, CommandError};
 use crate::proxy::{NotPassed, Warning};
@@ -31,7 +31,7 @@ impl Haproxy {
         candidates: &[StagedPaths],
     ) -> Result<Vec<Warning>, NotPassed> {
         let dests: Vec<PathBuf> = candidates.iter().map(|paths| paths.dest.clone()).collect();
-        let files = conf::files(&self.settings.conf, &dests);
+        let files = conf::files(&self.options.conf, &dests);
         let candidate_of = |file: &PathBuf| {
             let real = real(file);
             candidates.iter().find(|paths| paths.real == real || &paths.dest == file)
@@ -42,7 +42,7 @@ impl Haproxy {
                 warnings.push(Warning::Proxy(format!(
                     "{} is not part of {}: HAProxy would never read it as configuration",
                     paths.dest.display(),
-                    shown(&self.settings.conf)
+                    shown(&self.options.conf)
                 )));
             }
         }
@@ -63,7 +63,7 @@ impl Haproxy {
 
     /// Why HAProxy rejects the files on disk, if it does.
     pub(super) async fn why_rejected(&self) -> Option<String> {
-        match self.ask(conf::files(&self.settings.conf, &[])).await {
+        match self.ask(conf::files(&self.options.conf, &[])).await {
             Ok(_) => None,
             Err(CommandError::Failed { output, .. }) => Some(reason(&output.text)),
             Err(error) => Some(error.to_string()),
@@ -72,13 +72,13 @@ impl Haproxy {
 
     async fn ask(&self, files: impl IntoIterator<Item = PathBuf>) -> Result<String, CommandError> {
         let mut arguments = vec![OsString::from("-c")];
-        if let Some(directory) = &self.settings.directory {
+        if let Some(directory) = &self.directory {
             arguments.extend(["-C".into(), directory.into()]);
         }
         for file in files {
             arguments.extend(["-f".into(), file.into()]);
         }
-        let command = Command::argv(&self.settings.binary, arguments, self.settings.check_deadline);
+        let command = Command::argv(&self.options.binary, arguments, CHECK_DEADLINE);
         Ok(command.run().await?.output.text)
     }
 }

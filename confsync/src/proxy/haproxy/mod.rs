@@ -61,31 +61,14 @@ const PID_FILE: &str = "/run/haproxy.pid";
 /// A check resolves names, which may take long.
 const CHECK_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What is configured about HAProxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HaproxySettings {
-    /// The program; looked for in `PATH` if it is a bare name.
-    pub binary: PathBuf,
-    /// Its files and folders (`-f`), in order.
-    pub conf: Vec<PathBuf>,
-    /// The folder that relative names are resolved against (`-C`).
-    pub directory: Option<PathBuf>,
-    /// The admin socket; `None`: the one in its configuration, else the master's.
-    pub socket: Option<PathBuf>,
-    /// The pid file; `None`: the one in its configuration.
-    pub pid_file: Option<PathBuf>,
-    /// How long a check may take.
-    pub check_deadline: Duration,
-    /// How long a new worker may take to serve.
-    pub deadline: Duration,
-    /// With more old workers than this, the next reload waits.
-    pub max_old_generations: usize,
-}
-
+/// The HAProxy of a reload group.
 #[derive(Debug, Clone)]
 pub struct Haproxy {
     group: String,
-    settings: HaproxySettings,
+    /// As configured, but for what the command line of a supervised one says; paths are absolute.
+    options: confdir::HaproxyOptions,
+    /// The folder that relative names are resolved against (`-C`).
+    directory: Option<PathBuf>,
     /// The supervised program, if it is this HAProxy.
     child: Option<Child>,
 }
@@ -93,38 +76,35 @@ pub struct Haproxy {
 impl Haproxy {
     /// The HAProxy of a resource. The command line of a supervised one takes precedence.
     pub fn of(group: &str, options: &confdir::HaproxyOptions, child: Option<Child>) -> Self {
-        let mut settings = HaproxySettings {
-            binary: options.binary.clone(),
-            conf: options.conf.clone(),
-            directory: None,
-            socket: options.socket.clone(),
-            pid_file: options.pid_file.clone(),
-            check_deadline: CHECK_DEADLINE,
-            deadline: options.deadline,
-            max_old_generations: options.max_old_generations,
-        };
+        let mut options = options.clone();
         let argv = child.as_ref().and_then(|child| in_command(child.command()));
-        if let Some(argv) = &argv {
-            settings.binary.clone_from(&argv.binary);
-            settings.directory.clone_from(&argv.directory);
+        let child = child.filter(|_| argv.is_some());
+        let mut directory = None;
+        if let Some(argv) = argv {
+            options.binary = argv.binary;
+            directory = argv.directory;
             if !argv.conf.is_empty() {
-                settings.conf.clone_from(&argv.conf);
+                options.conf = argv.conf;
             }
         }
-        settings.conf = absolute(&settings);
-        Self { group: group.to_owned(), settings, child: child.filter(|_| argv.is_some()) }
+        let base = directory.clone().unwrap_or_default();
+        for path in &mut options.conf {
+            let joined = base.join(&*path);
+            *path = std::path::absolute(&joined).unwrap_or(joined);
+        }
+        Self { group: group.to_owned(), options, directory, child }
     }
 
     /// The master's pid file, by the present configuration.
     pub fn pid_file(&self) -> PathBuf {
-        let configured = self.settings.pid_file.clone();
-        let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).pid_file;
+        let configured = self.options.pid_file.clone();
+        let by_conf = || conf::global(&conf::files(&self.options.conf, &[])).pid_file;
         configured.or_else(by_conf).unwrap_or_else(|| PID_FILE.into())
     }
 
     /// Its own files and folders, in order.
     pub fn conf(&self) -> impl Iterator<Item = &Path> {
-        self.settings.conf.iter().map(PathBuf::as_path)
+        self.options.conf.iter().map(PathBuf::as_path)
     }
 
     /// The master that is our child or that the pid file names, proven to be one.
@@ -143,8 +123,8 @@ impl Haproxy {
     /// # Errors
     /// When there is no such socket, with what to add to the configuration.
     async fn runtime_socket(&self) -> Result<RuntimeSocket, PublishError> {
-        let by_conf = || conf::global(&conf::files(&self.settings.conf, &[])).socket;
-        let weak = match self.settings.socket.clone().map(|path| (path, true)).or_else(by_conf) {
+        let by_conf = || conf::global(&conf::files(&self.options.conf, &[])).socket;
+        let weak = match self.options.socket.clone().map(|path| (path, true)).or_else(by_conf) {
             Some((path, true)) => return Ok(RuntimeSocket::at(&path)),
             Some((path, false)) => Some(path),
             None => None,
@@ -181,7 +161,7 @@ impl Haproxy {
     pub fn crowded(&self) -> Option<usize> {
         let workers = self.master().ok()?.workers(&[]).ok()?;
         let old = workers.len().saturating_sub(1);
-        (old > self.settings.max_old_generations).then_some(old)
+        (old > self.options.max_old_generations).then_some(old)
     }
 
     /// Loads the installed files and waits for the proof. `files` is their digest.
@@ -215,7 +195,7 @@ impl Haproxy {
             let why = format!("{} is started when all files are in place", child.name());
             return Err(NotLoaded::Unproven(why));
         }
-        let until = Instant::now() + self.settings.deadline;
+        let until = Instant::now() + self.options.deadline;
         self.wait_until_served(child, until).await?;
         let old = leftover::finish(&left);
         let mut pace = PollInterval::new();
@@ -246,7 +226,7 @@ impl Haproxy {
     }
 
     async fn reload(&self, master: &Master) -> Result<Vec<ProcessId>, NotLoaded> {
-        match reload::reload(master, self.settings.deadline).await {
+        match reload::reload(master, self.options.deadline).await {
             Ok(old) => Ok(old),
             Err(error @ HaproxyReloadError::Rejected) => {
                 let why = self.why_rejected().await;
@@ -259,16 +239,6 @@ impl Haproxy {
             Err(error) => Err(NotLoaded::Unproven(error.to_string())),
         }
     }
-}
-
-/// Its settings with absolute paths.
-fn absolute(settings: &HaproxySettings) -> Vec<PathBuf> {
-    let base = settings.directory.clone().unwrap_or_default();
-    let whole = |path: &PathBuf| {
-        let path = base.join(path);
-        std::path::absolute(&path).unwrap_or(path)
-    };
-    settings.conf.iter().map(whole).collect()
 }
 
 /// The HAProxy in a command line that may begin with an entry point or `env`.

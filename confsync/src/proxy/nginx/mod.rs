@@ -55,7 +55,7 @@ use crate::proxy::command::CommandError;
 
 /// What is configured about nginx; everything else is asked of nginx itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct NginxSettings {
     /// The program; looked for in `PATH` if it is a bare name.
     pub binary: PathBuf,
     /// The main file (`-c`); `None`: the one that nginx was built with.
@@ -70,7 +70,7 @@ pub struct Settings {
     pub check_deadline: Duration,
 }
 
-impl Default for Settings {
+impl Default for NginxSettings {
     fn default() -> Self {
         Self {
             binary: "nginx".into(),
@@ -83,7 +83,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl NginxSettings {
     /// For `run -- nginx …`: the options of its command line take precedence.
     #[must_use]
     pub fn with_argv(mut self, argv: &NginxArgv) -> Self {
@@ -98,7 +98,7 @@ impl Settings {
 /// One nginx: its program, its main file, and the pid file and error log that they name.
 #[derive(Debug, Clone)]
 pub struct Nginx {
-    settings: Settings,
+    settings: NginxSettings,
     conf: PathBuf,
     prefix: PathBuf,
     compiled: Compiled,
@@ -109,7 +109,7 @@ impl Nginx {
     ///
     /// # Errors
     /// When the program cannot be run.
-    pub async fn discover(settings: Settings) -> Result<Self, CommandError> {
+    pub async fn discover(settings: NginxSettings) -> Result<Self, CommandError> {
         let compiled = Compiled::ask(&settings.binary).await?;
         let prefix = settings.prefix.clone().unwrap_or_else(|| compiled.prefix.clone());
         let conf = settings.conf.clone().unwrap_or_else(|| compiled.conf.clone());

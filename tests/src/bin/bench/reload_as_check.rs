@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use confsync::install::{Candidate, Proof, StagedFiles, Target};
-use confsync::proxy::nginx::{Nginx as ByName, Settings, is_alive};
+use confsync::proxy::nginx::{Nginx as ByName, NginxSettings, is_alive};
 use tests::{Lab, Nginx};
 
 use crate::times::Times;
@@ -46,7 +46,7 @@ async fn measure(size: usize, rounds: usize) -> anyhow::Result<[Times; 2]> {
     let nginx = Nginx::prepare(&lab);
     fs::write(nginx.site(), site(&nginx, size, 0))?;
     let _ = nginx.start().await;
-    let settings = Settings { conf: Some(nginx.conf()), ..Settings::default() };
+    let settings = NginxSettings { conf: Some(nginx.conf()), ..NginxSettings::default() };
     let by_name = ByName::discover(settings).await?;
     let mut times = [Times::default(), Times::default()];
     for round in 0..rounds * 2 {

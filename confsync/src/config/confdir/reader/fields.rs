@@ -204,11 +204,12 @@ impl ResourceReader<'_> {
     ) -> Escape {
         let by_dest = proxy.or_else(|| dest.map(Escape::of)).unwrap_or_default();
         let Some(named) = named else { return by_dest };
-        named.parse().unwrap_or_else(|()| {
-            let known = ESCAPES.join(", ");
-            self.mistakes.push(format!("escape = \"{named}\" is none of {known}"));
-            by_dest
-        })
+        if let Some((_, escape)) = ESCAPES.iter().find(|(name, _)| *name == named) {
+            return *escape;
+        }
+        let known = ESCAPES.map(|(name, _)| name).join(", ");
+        self.mistakes.push(format!("escape = \"{named}\" is none of {known}"));
+        by_dest
     }
 
     pub(super) fn output_format(&mut self, format: Option<&str>) -> Option<String> {

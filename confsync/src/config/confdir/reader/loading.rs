@@ -20,7 +20,7 @@ impl ResourceReader<'_> {
         let path = |text: Option<String>, default: &str| {
             PathBuf::from(text.unwrap_or_else(|| default.into()))
         };
-        let seconds = Duration::from_secs;
+        let default = Balancing::default();
         NginxOptions {
             conf: path(raw.conf, "/etc/nginx/nginx.conf"),
             pid_file: raw.pid_file.map(PathBuf::from),
@@ -30,11 +30,19 @@ impl ResourceReader<'_> {
             live: self.live(raw.live.as_deref()),
             live_dir: path(raw.live_dir, "/run/confsync"),
             balancing: Balancing {
-                max_fails: u32::try_from(self.count(raw.max_fails, "max_fails", 1))
-                    .unwrap_or(u32::MAX),
-                fail_timeout: self.span(raw.fail_timeout.as_ref(), "fail_timeout", seconds(10)),
-                slow_start: self.span(raw.slow_start.as_ref(), "slow_start", Duration::ZERO),
-                hold: self.span(raw.hold.as_ref(), "hold", Duration::ZERO),
+                max_fails: u32::try_from(self.count(
+                    raw.max_fails,
+                    "max_fails",
+                    default.max_fails as usize,
+                ))
+                .unwrap_or(u32::MAX),
+                fail_timeout: self.span(
+                    raw.fail_timeout.as_ref(),
+                    "fail_timeout",
+                    default.fail_timeout,
+                ),
+                slow_start: self.span(raw.slow_start.as_ref(), "slow_start", default.slow_start),
+                hold: self.span(raw.hold.as_ref(), "hold", default.hold),
             },
         }
     }
