@@ -29,14 +29,15 @@ fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
         return Ok(exit);
     }
     let mut runtime = if commands::is_daemon(matches) {
-        // While the daemon renders thousands of backends, nginx's signals and the page must be
-        // served.
+        // While a template runs, which may ask DNS, another thread takes over the worker's tasks:
+        // nginx's signals, leases and the page. Between two workers, tasks that wake each other
+        // would cost more than they do.
         Builder::new_multi_thread()
     } else {
         // The others do one thing at a time; another thread would only cost memory.
         Builder::new_current_thread()
     };
-    let runtime = runtime.worker_threads(2).enable_all().build()?;
+    let runtime = runtime.worker_threads(1).enable_all().build()?;
     let exit = runtime.block_on(commands::dispatch(matches));
     runtime.shutdown_background();
     exit

@@ -7,7 +7,7 @@ use std::time::Duration;
 use confsync::proxy::membership::folder::TableFolder;
 use confsync::proxy::membership::layout::{CAPACITY, MemberId};
 use confsync::proxy::membership::nginx_text::{
-    BalancerFiles, BalancerSettings, http_level, upstream,
+    BalancerFiles, BalancerSettings, Servers, http_level, upstream,
 };
 use confsync::proxy::membership::roster::Joining;
 use confsync::proxy::membership::table::{MemberTable, Traffic};
@@ -93,7 +93,9 @@ impl Scene {
         };
         let lua = lua_file();
         let files = BalancerFiles { lua: &lua, folder: self.folder.path() };
-        let upstream = upstream("app", conf.servers, conf.upstream, files, &conf.settings);
+        let members = conf.servers.lines().filter(|line| !line.contains(" down;")).count();
+        let servers = Servers { lines: conf.servers.to_owned(), members };
+        let upstream = upstream("app", &servers, conf.upstream, files, &conf.settings);
         let once = http_level(files, conf.settings.counted);
         let http = format!(
             "{}\n{once}\n{upstream}\nserver {{ listen {}; {} }}",

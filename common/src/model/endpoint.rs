@@ -4,7 +4,7 @@
 //! names while it parses (10 s for a silent resolver), and a value with `;` or `{` opens blocks.
 //! A wrong value is rejected, never repaired: a guess would route requests to it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -190,6 +190,27 @@ impl FromStr for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Appends what `Display` shows, an IPv4 address without the machinery of `format!`: files have
+    /// a line for each of thousands of endpoints.
+    pub fn push_to(&self, text: &mut String) {
+        let Host::V4(ip) = &self.host else {
+            // Writing to a string never fails.
+            let _ = write!(text, "{self}");
+            return;
+        };
+        let mut digits = itoa::Buffer::new();
+        let mut separator = "";
+        for octet in ip.octets() {
+            text.push_str(separator);
+            text.push_str(digits.format(octet));
+            separator = ".";
+        }
+        text.push(':');
+        text.push_str(digits.format(self.port));
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
@@ -271,6 +292,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_appended_is_what_is_shown(ip: [u8; 4], port in 1u16.., v6: u128) {
+            for host in [Host::V4(ip.into()), Host::V6(v6.into()), Host::Name("web".to_owned())] {
+                let endpoint = Endpoint { host, port };
+                let mut text = "at ".to_owned();
+                endpoint.push_to(&mut text);
+                prop_assert_eq!(text, format!("at {endpoint}"));
+            }
+        }
+
         #[test]
         fn nothing_that_parses_can_leave_its_place_in_a_config(text in "\\PC{0,60}") {
             if let Ok(endpoint) = text.parse::<Endpoint>() {

@@ -125,6 +125,9 @@ async fn off_workers(
     last: &mut LastRender,
     shown: Cow<'_, ParsedKeys>,
 ) -> Result<RenderedFile, String> {
+    if program.repeats_text(last) {
+        return program.render_after(last, &shown);
+    }
     if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
         return tokio::task::block_in_place(|| program.render_after(last, &shown));
     }

@@ -50,6 +50,24 @@ impl KnownBackends {
         seen: &ParsedKeys,
         regressed: bool,
     ) -> Option<MissingBackends> {
+        // Whether a key was only renamed is asked of all backends: not where so few are absent
+        // that it makes no difference.
+        let absent = self.absent(seen).count();
+        let lost = self.absent(seen).filter(|(key, _)| !self.left.contains(&***key)).count();
+        let known = self.known.len() - (absent - lost);
+        let judgement = policy.judge(lost, known, is_none_left(seen), regressed);
+        if judgement == LossJudgement::Accept && self.retained.is_empty() {
+            return None;
+        }
+        self.losses_without_renamed(policy, seen, regressed)
+    }
+
+    fn losses_without_renamed(
+        &self,
+        policy: &LossPolicy,
+        seen: &ParsedKeys,
+        regressed: bool,
+    ) -> Option<MissingBackends> {
         let missing = self.missing(seen);
         let lost: BTreeSet<String> = missing.difference(&self.left).cloned().collect();
         if lost.is_empty() {
@@ -57,8 +75,8 @@ impl KnownBackends {
         }
         // Those that left, and keys that were only renamed, are no part of what could be lost.
         let known = self.known.len() - (self.absent(seen).count() - lost.len());
-        let is_none_left = seen.backends.is_empty() && seen.rejected.is_empty();
-        let (missing, why) = match policy.judge(lost.len(), known, is_none_left, regressed) {
+        let judgement = policy.judge(lost.len(), known, is_none_left(seen), regressed);
+        let (missing, why) = match judgement {
             LossJudgement::Verify { why } => (lost, why),
             LossJudgement::Accept => {
                 let retained: BTreeSet<String> =
@@ -222,10 +240,15 @@ impl KnownBackends {
     }
 }
 
+fn is_none_left(seen: &ParsedKeys) -> bool {
+    seen.backends.is_empty() && seen.rejected.is_empty()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use common::model::Backend;
+    use proptest::prelude::*;
 
     fn seen(ids: &[&str]) -> ParsedKeys {
         let mut seen = ParsedKeys::default();
@@ -345,5 +368,46 @@ mod tests {
         known.adopt(&seen(&["1"]), BTreeSet::new());
         assert!(!known.accept(&word("b", &["1", "2", "3"]), &seen(&[])), "acted on before");
         assert!(known.unverified_losses(&LossPolicy::default(), &seen(&[]), false).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn renamed_keys_are_looked_for_wherever_they_make_a_difference(
+            before in proptest::collection::btree_map(0u8..12, 0u8..6, 0..12),
+            now in proptest::collection::btree_map(0u8..12, 0u8..6, 0..12),
+            left in proptest::collection::btree_set(0u8..12, 0..4),
+            retained in proptest::collection::btree_set(0u8..12, 0..2),
+            max_loss in 0.0f64..1.0,
+            regressed: bool,
+        ) {
+            // Keys by number, each with the number of its address.
+            let at = |all: &BTreeMap<u8, u8>| {
+                let mut parsed = ParsedKeys::default();
+                for (id, address) in all {
+                    let mut one = seen(&[&address.to_string()]);
+                    let (_, registered) = one.backends.remove_with_key(
+                        format!("/services/apache/{address}").as_str()).unwrap();
+                    parsed.backends.insert(key(*id).into(), registered);
+                }
+                parsed
+            };
+            let (before, now) = (at(&before), at(&now));
+            let of_before = |ids: BTreeSet<u8>| -> BTreeSet<String> {
+                let keys = ids.into_iter().map(key);
+                keys.filter(|key| before.backends.contains_key(key.as_str())).collect()
+            };
+            let mut known = KnownBackends::default();
+            known.adopt(&before, of_before(retained));
+            known.note_leaving(&of_before(left));
+            let policy = LossPolicy { max_loss, ..LossPolicy::default() };
+            prop_assert_eq!(
+                known.unverified_losses(&policy, &now, regressed),
+                known.losses_without_renamed(&policy, &now, regressed)
+            );
+        }
+    }
+
+    fn key(id: u8) -> String {
+        format!("/services/apache/k{id}")
     }
 }

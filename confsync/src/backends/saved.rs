@@ -24,6 +24,9 @@ use crate::template::Texts;
 /// The part of the file's name that identifies it.
 const WORD: &str = "believed";
 
+/// Thousands of backends in few writes.
+const BUFFER: usize = 64 * 1024;
+
 /// The saved backends, and the store that they are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedBackends {
@@ -110,7 +113,7 @@ impl SavedBackends {
         }
         let mut temp = new_beside(&real)?;
         let head = SavedHeader { cluster: self.cluster, revision: self.revision };
-        let mut file = BufWriter::new(&mut temp);
+        let mut file = BufWriter::with_capacity(BUFFER, &mut temp);
         serde_json::to_writer(&mut file, &head).map_err(|error| io(error.into()))?;
         file.write_all(b"\n").map_err(io)?;
         serde_json::to_writer(&mut file, &self.backends).map_err(|error| io(error.into()))?;

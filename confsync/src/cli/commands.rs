@@ -83,7 +83,8 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let signals = Signals::listen().context("cannot install signal handlers")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), confdir = %config.confdir.display(), "starting");
-    daemon::run(config, signals).await.or_else(daemon::explain)
+    // On the worker: each of its wake-ups by a task there would be one of the main thread.
+    tokio::spawn(daemon::run(config, signals)).await?.or_else(daemon::explain)
 }
 
 async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {

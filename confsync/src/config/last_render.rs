@@ -31,6 +31,11 @@ impl LastRender {
         self.text.clone()
     }
 
+    /// Whether the text without members would be the same again.
+    pub(super) fn has_text(&self) -> bool {
+        self.text.is_some()
+    }
+
     /// The text that was rendered, if it would be the same whatever the keys are.
     pub(super) fn keep(&mut self, text: Option<RenderedText>) {
         self.text = text;

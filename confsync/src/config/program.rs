@@ -79,6 +79,12 @@ impl CompiledResource {
         self.render_after(&mut LastRender::default(), seen)
     }
 
+    /// Whether the next render runs no template: only members may differ from the `last` one.
+    #[must_use]
+    pub fn repeats_text(&self, last: &LastRender) -> bool {
+        last.has_text() && self.resource.output_format.is_none()
+    }
+
     /// As [`Self::render`]; what the `last` render has in common with this one is not made again.
     ///
     /// # Errors

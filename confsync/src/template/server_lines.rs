@@ -16,10 +16,13 @@ pub(super) fn nginx_lines(members: &UpstreamMembers, options: &str) -> String {
     }
     let mut lines = String::new();
     for UpstreamMember { endpoint, weight } in members.values() {
-        let _ = match weight {
-            1 => writeln!(lines, "server {endpoint}{options};"),
-            weight => writeln!(lines, "server {endpoint} weight={weight}{options};"),
-        };
+        lines.push_str("server ");
+        endpoint.push_to(&mut lines);
+        if *weight != 1 {
+            let _ = write!(lines, " weight={weight}");
+        }
+        lines.push_str(options);
+        lines.push_str(";\n");
     }
     lines.truncate(lines.trim_end().len());
     lines
@@ -55,7 +58,18 @@ pub fn haproxy_server_name(endpoint: &Endpoint) -> String {
 
 /// `upstream NAME { … }` without a line's end.
 pub fn upstream_block(name: &str, lines: &str, more: &str) -> String {
-    let inside = lines.lines().chain(more.trim().lines());
-    let inside: String = inside.map(|line| format!("    {}\n", line.trim())).collect();
-    format!("upstream {name} {{\n{inside}}}")
+    let mut block = format!("upstream {name} {{\n");
+    push_inside(&mut block, lines);
+    for line in more.trim().lines() {
+        push_inside(&mut block, line.trim());
+    }
+    block.push('}');
+    block
+}
+
+/// Appends lines, indented as what is in a block. There may be thousands: they are copied as one.
+pub fn push_inside(block: &mut String, lines: &str) {
+    block.push_str("    ");
+    block.push_str(&lines.replace('\n', "\n    "));
+    block.push('\n');
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::nginx_text::{BalancerFiles, BalancerSettings, http_level, upstream};
+use super::nginx_text::{BalancerFiles, BalancerSettings, Servers, http_level, upstream};
 use crate::install::Candidate;
 use crate::proxy::nginx::conf;
 use crate::proxy::pools::RenderedFile;
@@ -36,12 +36,14 @@ impl FileWriter {
         let file = |file: &RenderedFile| {
             let bytes = file.text.write(|piece, out| match piece {
                 Piece::Upstream { service, more } if self.live.contains(service.upstream()) => {
-                    let lines = match lines {
-                        MemberLines::Written => service.nginx_lines(),
-                        MemberLines::LeftOut => String::new(),
+                    let servers = match lines {
+                        MemberLines::Written => {
+                            Servers { lines: service.nginx_lines(), members: service.members.len() }
+                        }
+                        MemberLines::LeftOut => Servers::default(),
                     };
                     out.extend_from_slice(once.take().unwrap_or_default().as_bytes());
-                    let block = self.block(service.upstream(), &lines, more);
+                    let block = self.block(service.upstream(), &servers, more);
                     out.extend_from_slice(block.trim_end().as_bytes());
                 }
                 Piece::Upstream { service, more } => {
@@ -58,9 +60,9 @@ impl FileWriter {
         files.iter().map(file).collect()
     }
 
-    fn block(&self, name: &str, lines: &str, more: &str) -> String {
+    fn block(&self, name: &str, servers: &Servers, more: &str) -> String {
         let kept = kept_directives(more).unwrap_or_default();
-        upstream(name, lines, &kept, self.files(), &self.settings)
+        upstream(name, servers, &kept, self.files(), &self.settings)
     }
 
     fn files(&self) -> BalancerFiles<'_> {

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::template::push_inside;
+
 pub use crate::config::confdir::Balancing;
 
 /// How the balancer works: what nginx takes from `server` lines and has no place for once
@@ -103,26 +105,31 @@ pub fn http_level(files: BalancerFiles<'_>, counted: bool) -> String {
     text
 }
 
-/// One upstream: `servers` are plain `server` lines, for an nginx that finds no table; `more` has
-/// the operator's directives (`keepalive 64;`).
+/// The members of an upstream in plain `server` lines, for an nginx that finds no table.
+#[derive(Debug, Default)]
+pub struct Servers {
+    /// The lines, none of them indented.
+    pub lines: String,
+    /// How many of them name a member.
+    pub members: usize,
+}
+
+/// One upstream; `more` has the operator's directives (`keepalive 64;`).
 pub fn upstream(
     name: &str,
-    servers: &str,
+    servers: &Servers,
     more: &str,
     files: BalancerFiles<'_>,
     settings: &BalancerSettings,
 ) -> String {
     let folder = quoted(&files.folder.display().to_string());
-    let lines = servers.lines().filter(|line| !line.contains(" down;")).count();
-    let pick = format!("m.pick({folder}, {}, {}, {lines})", quoted(name), rules(settings));
+    let Servers { lines, members } = servers;
+    let pick = format!("m.pick({folder}, {}, {}, {members})", quoted(name), rules(settings));
     let mut text = format!("upstream {name} {{\n");
-    for line in
-        servers
-            .lines()
-            .chain([format!("balancer_by_lua_block {{ {}; {pick} }}", loaded(files)).as_str()])
-    {
-        let _ = writeln!(text, "    {}", line.trim());
+    if !lines.is_empty() {
+        push_inside(&mut text, lines);
     }
+    let _ = writeln!(text, "    balancer_by_lua_block {{ {}; {pick} }}", loaded(files));
     for line in more.trim().lines() {
         let _ = writeln!(text, "    {}", line.trim());
     }
