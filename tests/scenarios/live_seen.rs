@@ -115,7 +115,38 @@ async fn what_a_driver_cannot_change_is_shown_with_the_reason() {
     let table = table.etcd(&scene.etcd, Api::V3).run().await;
     assert!(table.log.contains(&every), "{}", table.log);
 
+    // Lines that the operator puts into an upstream are nginx's own.
+    scene.confdir.edit("templates/app.hbs", |text| {
+        let (_, rest) = text.split_once("{{/upstream}}").unwrap();
+        format!("upstream apache {{ {{{{servers \"apache\"}}}} }}{rest}")
+    });
+    confsync.signal(tests::Signal::HUP);
+    eventually("the word that would be needed is named", || async {
+        let group = group(status).await?;
+        let is = group["driver_reason"] == "no template uses `upstream`";
+        check(is && group["in_sync"] == true, || group["driver_reason"].to_string())
+    })
+    .await;
+
+    // Both, side by side.
+    scene.confdir.edit("templates/app.hbs", |text| {
+        let both = "{{#upstream \"apache\"}}{{/upstream}}\nupstream mine {";
+        text.replace("upstream apache {", both)
+    });
+    confsync.signal(tests::Signal::HUP);
+    eventually("what is written as it is needs a reload", || async {
+        let group = group(status).await?;
+        let is = group["driver"] == "nginx-lua"
+            && group["driver_reason"] == "a change of what `servers` writes needs a reload";
+        check(is, || group["driver_reason"].to_string())
+    })
+    .await;
+
     // Beside one that it can change.
+    scene.confdir.edit("templates/app.hbs", |text| {
+        let (_, rest) = text.split_once(" }\n").unwrap();
+        format!("{{{{#upstream \"apache\"}}}} ip_hash; {{{{/upstream}}}}\n{rest}")
+    });
     scene.confdir.edit("conf.d/app.toml", |text| {
         text.replace("\"/services/apache\"", "\"/services/apache\", \"/services/other\"")
     });

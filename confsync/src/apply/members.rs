@@ -65,10 +65,13 @@ impl ActiveMembers {
     /// Takes over the members of these files; the files in the form of the driver.
     pub(super) fn arrange(&mut self, rendered: &[RenderedFile]) -> Wanted {
         let Arrangement { wanted, pools } = self.driver.arrange(rendered);
-        self.left_out = self.driver.left_out().map(|(name, why)| match pools.is_empty() {
+        let left_out = self.driver.left_out().map(|(name, why)| match pools.is_empty() {
             true => why.to_owned(),
             false => format!("a change of {name} needs a reload: {why}"),
         });
+        let has_plain = !pools.is_empty() && self.driver.has_plain_lines(rendered);
+        let plain = "a change of what `servers` writes needs a reload".to_owned();
+        self.left_out = left_out.or(has_plain.then_some(plain));
         if pools != self.pools {
             (self.pools, self.is_published) = (pools, false);
         }
@@ -90,8 +93,7 @@ impl ActiveMembers {
         let left_out = self.left_out.as_deref();
         let refused = self.needed_reload.as_deref();
         if self.driver.name() != "reload" && self.pools.is_empty() {
-            let why = left_out.unwrap_or("no template uses `upstream` or `servers`");
-            return ("reload", Some(why));
+            return ("reload", left_out.or(Some(self.driver.why_unused())));
         }
         (self.driver.name(), self.driver.why().or(refused).or(left_out))
     }

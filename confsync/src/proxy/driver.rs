@@ -22,6 +22,7 @@ pub use crate::proxy::pools::{
     Arrangement, DepartedMember, Pools, PublishError, ReadBack, RenderedFile,
 };
 use crate::proxy::traffic::TrafficReader;
+use crate::template::Piece;
 
 /// How members are changed.
 #[derive(Debug)]
@@ -98,6 +99,23 @@ impl Driver {
         match self {
             Self::Reload { why, .. } => Some(why),
             Self::NginxLua { .. } | Self::Haproxy(_) => None,
+        }
+    }
+
+    /// Whether the files have lines of servers beside what it changes, which only a reload changes.
+    #[must_use]
+    pub fn has_plain_lines(&self, files: &[RenderedFile]) -> bool {
+        let is_plain = |piece: &Piece| matches!(piece, Piece::Servers(_));
+        matches!(self, Self::NginxLua { .. })
+            && files.iter().flat_map(|file| &file.text.pieces).any(is_plain)
+    }
+
+    /// Why it changes nothing, where the files name no pool.
+    #[must_use]
+    pub fn why_unused(&self) -> &'static str {
+        match self {
+            Self::NginxLua { .. } => "no template uses `upstream`",
+            Self::Haproxy(_) | Self::Reload { .. } => "no template uses `servers` in a backend",
         }
     }
 
