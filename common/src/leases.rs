@@ -2,7 +2,7 @@
 //!
 //! When a lease ends, etcd removes all of its keys in one transaction, for which everybody
 //! waits, and each watcher gets all of them at once. So a process with thousands of services has
-//! several leases, each with a [registrar](crate::registrar) of its own. With fewer keys there is
+//! several leases, each with a [registrar] of its own. With fewer keys there is
 //! one, as if this module did not exist.
 //!
 //! What must hold: a key stays with its registrar for as long as the process lives. Else one

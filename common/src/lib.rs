@@ -11,12 +11,12 @@
 //! * [`other_api`] says what is in the API of etcd that was not asked.
 //! * [`table`] aligns columns for a terminal.
 //! * [`tls`] is TLS as a client, with files that are read again.
-//! * [`settings`] makes command lines and reads flags, environment and files.
+//! * [`mod@settings`] makes command lines and reads flags, environment and files.
 //! * [`fuzz`] is what a fuzzer may give to the readers of all this.
 //! * [`metrics`] is what the metrics of both daemons have alike.
 //! * [`runtime`] is signals, logs, readiness, exit codes, the status server.
 //!
-//! This crate knows nothing of probes, templates or nginx, and no flag but those in [`settings`].
+//! This crate knows nothing of probes, templates or nginx, and no flag but those in [`mod@settings`].
 
 pub mod backoff;
 pub mod claim;

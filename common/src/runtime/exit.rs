@@ -91,7 +91,7 @@ pub fn print(text: impl fmt::Display) {
     printed(write!(out, "{text}").and_then(|()| out.flush()));
 }
 
-/// Prints bytes to stdout, as [`print`] does.
+/// Prints bytes to stdout, as [`print()`] does.
 pub fn print_bytes(bytes: &[u8]) {
     let mut out = io::stdout().lock();
     printed(out.write_all(bytes).and_then(|()| out.flush()));

@@ -3,7 +3,6 @@
 
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use super::{Environment, Group, Layer, Mistakes, Place, Reader};
 use crate::store::{Api, Connection, Credentials, Password, Timeouts, check_endpoint};
@@ -168,7 +167,10 @@ fn api(text: &str) -> Result<Api, String> {
     match text {
         "2" => Ok(Api::V2),
         "3" => Ok(Api::V3),
-        text => Api::from_str(&text.to_ascii_lowercase()).map_err(|e| e.to_string()),
+        text => <Api as clap::ValueEnum>::from_str(text, true).map_err(|_| {
+            let text: String = text.chars().take(40).collect();
+            format!("`{}` is not an etcd API; write `auto`, `v3` or `v2`", text.escape_debug())
+        }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! etcd by either API: which one is decided by [`connect`](super::connect), once.
+//! etcd by either API: which one is decided by [`connect`](super::connect()), once.
 
 use std::time::Duration;
 

@@ -26,7 +26,7 @@ mod v2;
 mod v3;
 mod version;
 
-pub use connect::{Api, ApiError, Connection, Timeouts, check_endpoint, connect};
+pub use connect::{Api, Connection, Timeouts, check_endpoint, connect};
 pub use elsewhere::{Elsewhere, look_elsewhere};
 pub use etcd::{Etcd, EtcdWatch};
 #[cfg(any(test, feature = "memory"))]

@@ -150,7 +150,7 @@ async fn a_user_where_none_is_asked_for_is_no_trouble() {
     let server = EtcdServer::start().await;
     for api in [Api::V3, Api::V2] {
         let store = connect(&as_user(&server, api, "web", "s3cret")).await.unwrap();
-        write(&store, &format!("/web/{api}")).await.unwrap();
+        write(&store, &format!("/web/{api:?}")).await.unwrap();
     }
 }
 
@@ -163,7 +163,7 @@ async fn only_a_client_certificate_gives_access() {
     for api in [Api::V3, Api::V2] {
         let with = |tls: TlsFiles| Connection { tls, ..to(server.url(), api) };
         let store = connect(&with(files.client())).await.unwrap();
-        let at = write(&store, &format!("/web/{api}")).await.unwrap();
+        let at = write(&store, &format!("/web/{api:?}")).await.unwrap();
         let before = Revision(at.0 - 1);
         sees(&mut store.watch(&[tree("/web")], before, soon()).await.unwrap(), at).await;
 
@@ -192,7 +192,7 @@ async fn one_self_signed_certificate_for_everything_is_enough() {
             Connection { tls, ..to(server.url(), api) }
         };
         let store = connect(&with(files.alone())).await.unwrap();
-        write(&store, &format!("/web/{api}")).await.unwrap();
+        write(&store, &format!("/web/{api:?}")).await.unwrap();
         let error = connect(&with(files.other_ca())).await.map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("certificate"), "{error}");
     }

@@ -41,7 +41,10 @@ impl EmptiedServices {
     }
 
     /// Resource, service, and when it lost its last backend, of those that are still told at `now`.
-    pub(super) fn told(&self, now: SystemTime) -> impl Iterator<Item = (&str, &str, SystemTime)> {
+    pub(super) fn reported(
+        &self,
+        now: SystemTime,
+    ) -> impl Iterator<Item = (&str, &str, SystemTime)> {
         let all = self.kept.iter().flat_map(|(resource, (_, emptied))| {
             emptied.iter().map(|(service, at)| (resource.as_str(), service.as_str(), *at))
         });
@@ -113,9 +116,9 @@ mod tests {
         ResourceState { name: "app".into(), file, template, services, counted_by_keys: false }
     }
 
-    fn told(group: &ReloadGroup, now: SystemTime) -> Vec<(String, SystemTime)> {
+    fn reported(group: &ReloadGroup, now: SystemTime) -> Vec<(String, SystemTime)> {
         let kept = EmptiedServices::load(group);
-        kept.told(now).map(|(_, service, at)| (service.to_owned(), at)).collect()
+        kept.reported(now).map(|(_, service, at)| (service.to_owned(), at)).collect()
     }
 
     #[tokio::test]
@@ -126,14 +129,14 @@ mod tests {
         let mut services = EmptiedServices::load(&group);
         services.update(&[resource(&[("web", Some(at)), ("api", None)])]);
         services.keep().await;
-        assert_eq!(told(&group, at), [("web".to_owned(), at)]);
-        assert!(told(&group, at + DAY).is_empty() && told(&group, at - DAY).is_empty());
+        assert_eq!(reported(&group, at), [("web".to_owned(), at)]);
+        assert!(reported(&group, at + DAY).is_empty() && reported(&group, at - DAY).is_empty());
         services.update(&[resource(&[("web", None)])]);
         services.keep().await;
-        assert!(told(&group, at).is_empty());
+        assert!(reported(&group, at).is_empty());
         let path = note(&group.programs[0].resource.target.dest, WORD);
         assert!(!path.exists());
         fs::write(path, "{\"web\":").unwrap();
-        assert!(told(&group, at).is_empty(), "torn");
+        assert!(reported(&group, at).is_empty(), "torn");
     }
 }

@@ -169,12 +169,12 @@ impl<S: Store> Agent<S> {
         tokio::select! {
             () = shutdown.cancelled() => false,
             () = sleep_until(until) => false,
-            () = self.pipeline.master_gone() => {
-                self.pipeline.note_master_gone();
+            () = self.pipeline.master_ended() => {
+                self.pipeline.note_master_ended();
                 self.publication.outdate();
                 false
             }
-            () = self.pipeline.old_generation_gone() => false,
+            () = self.pipeline.old_generation_ended() => false,
             () = self.again.notified() => {
                 self.pipeline.try_again();
                 !self.decided.is_none()

@@ -45,7 +45,7 @@ impl Publication {
         let emptied = EmptiedServices::load(group);
         // A predecessor in this process knows them itself.
         if before.is_none() {
-            for (resource, service, at) in emptied.told(SystemTime::now()) {
+            for (resource, service, at) in emptied.reported(SystemTime::now()) {
                 backends.note_emptied(resource, service, at);
             }
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::quiesce_check::QuiesceCheck;
 use super::quiescence::{Quiescence, RetiredUntil};
 use crate::proxy::Old;
-use crate::proxy::nginx::{gone, is_alive};
+use crate::proxy::nginx::{is_alive, until_ended};
 use crate::proxy::pools::DepartedMember;
 
 /// The old generations of one reload group.
@@ -69,9 +69,9 @@ impl OldGenerations {
     /// Resolves when one of the workers is gone, or a command has confirmed that nothing of before
     /// is left.
     pub(super) async fn news(&self) {
-        let mut gone: FuturesUnordered<_> = self.quiescence.workers().map(gone).collect();
+        let mut ended: FuturesUnordered<_> = self.quiescence.workers().map(until_ended).collect();
         tokio::select! {
-            Some(()) = gone.next() => {}
+            Some(()) = ended.next() => {}
             () = self.check.answered() => {}
         }
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::cli::args::{CONFDIR, DRY_RUN, INTERVAL, ONCE, PREFIX, REREAD, SYNC_ONLY};
 use crate::cli::confd_flags::log_level;
-use crate::config::confdir::{Note, mistyped, say};
+use crate::config::confdir::{Note, explain, mistyped};
 
 /// The contents of a `confd.toml`. An empty text counts as not set.
 #[derive(Debug, Default, Deserialize)]
@@ -106,7 +106,7 @@ impl ConfdToml {
     /// own keys in it and reads its confdir. So do we, with the confdir that contains the file;
     /// likewise for a `confd.toml` that names none.
     fn parse(path: &Path, text: &str) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| say(&e, text))?;
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| explain(&e, text))?;
         let table: toml::Table =
             table.into_iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
         let parent = path.parent().unwrap_or(Path::new(""));
@@ -175,30 +175,30 @@ impl ConfdToml {
         }
         let at = self.file.display().to_string();
         let mut file = Layer::default();
-        let mut says = |setting: &Setting, name: &'static str, text: Option<String>| {
+        let mut put = |setting: &Setting, name: &'static str, text: Option<String>| {
             if let Some(text) = text.filter(|text| !text.is_empty()) {
                 file.add(setting, text, Place::File { at: at.clone(), name, default: true });
             }
         };
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let switch = |on: bool| on.then(|| "true".to_owned());
-        says(&CONFDIR, "confdir", path(&self.confdir));
-        says(&PREFIX, "prefix", self.prefix.clone());
-        says(&INTERVAL, "interval", self.interval.map(|seconds| seconds.to_string()));
-        says(&REREAD, "interval", switch(self.interval.is_some()));
-        says(&DRY_RUN, "noop", switch(self.noop));
-        says(&ONCE, "onetime", switch(self.onetime));
-        says(&SYNC_ONLY, "sync-only", switch(self.sync_only));
+        put(&CONFDIR, "confdir", path(&self.confdir));
+        put(&PREFIX, "prefix", self.prefix.clone());
+        put(&INTERVAL, "interval", self.interval.map(|seconds| seconds.to_string()));
+        put(&REREAD, "interval", switch(self.interval.is_some()));
+        put(&DRY_RUN, "noop", switch(self.noop));
+        put(&ONCE, "onetime", switch(self.onetime));
+        put(&SYNC_ONLY, "sync-only", switch(self.sync_only));
         let level = self.log_level.as_deref().filter(|level| !level.is_empty());
-        says(&log::LEVEL, "log-level", level.map(|level| log_level(level).to_owned()));
+        put(&log::LEVEL, "log-level", level.map(|level| log_level(level).to_owned()));
         let v3 = self.backend.as_deref() == Some("etcdv3");
-        says(&etcd::API, "backend", v3.then(|| "v3".to_owned()));
-        self.nodes.iter().for_each(|node| says(&etcd::ENDPOINTS, "nodes", Some(node.clone())));
-        says(&etcd::SRV, "srv_domain", self.srv_domain.clone());
-        says(&etcd::CA, "client_cakeys", path(&self.client_cakeys));
-        says(&etcd::CERT, "client_cert", path(&self.client_cert));
-        says(&etcd::KEY, "client_key", path(&self.client_key));
-        says(&etcd::USER, "username", self.username.clone());
+        put(&etcd::API, "backend", v3.then(|| "v3".to_owned()));
+        self.nodes.iter().for_each(|node| put(&etcd::ENDPOINTS, "nodes", Some(node.clone())));
+        put(&etcd::SRV, "srv_domain", self.srv_domain.clone());
+        put(&etcd::CA, "client_cakeys", path(&self.client_cakeys));
+        put(&etcd::CERT, "client_cert", path(&self.client_cert));
+        put(&etcd::KEY, "client_key", path(&self.client_key));
+        put(&etcd::USER, "username", self.username.clone());
         variables.over(&file)
     }
 }

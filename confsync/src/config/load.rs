@@ -85,7 +85,7 @@ impl Loaded {
     }
 
     /// Logs the notes.
-    pub fn say_notes(&self) {
+    pub fn log_notes(&self) {
         for note in &self.notes {
             tracing::warn!(file = %note.file.display(), "{}", note.text);
         }

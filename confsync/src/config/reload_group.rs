@@ -33,7 +33,7 @@ pub enum Loader {
     /// A command, shared by all resources that name the same.
     Command(String),
     /// Nothing: writing the file is enough. Each such resource is a group of its own.
-    Nobody(String),
+    None(String),
 }
 
 /// Groups compiled resources.
@@ -56,7 +56,7 @@ fn loader(resource: &Resource) -> Loader {
     match (&resource.nginx, &resource.reload) {
         (Some(nginx), _) => Loader::Nginx(nginx.clone()),
         (None, Some(ShellCommand { text, .. })) => Loader::Command(text.clone()),
-        (None, None) => Loader::Nobody(resource.name.clone()),
+        (None, None) => Loader::None(resource.name.clone()),
     }
 }
 

@@ -5,7 +5,7 @@ use common::model::{Tree, plural};
 use common::store::{Connection, Elsewhere, Etcd, look_elsewhere};
 
 /// Says where keys are, for a reload group that found none.
-pub(super) async fn say_where_keys_are(
+pub(super) async fn log_where_keys_are(
     connection: &Connection,
     etcd: &Etcd,
     trees: &[Tree],

@@ -41,7 +41,7 @@ impl Daemon {
     }
 
     async fn take(&mut self, loaded: Loaded) {
-        loaded.say_notes();
+        loaded.log_notes();
         let before: Vec<_> = self.groups.all().flat_map(consumed_by).collect();
         let now: Vec<_> = loaded.sets.iter().flat_map(consumed_by).collect();
         let ended = self.groups.end_others(&loaded.sets).await;

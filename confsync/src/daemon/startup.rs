@@ -72,7 +72,7 @@ impl Startup {
                 early.wait_for_confdir(config, &self.publication.manager, signals, error).await?
             }
         };
-        loaded.say_notes();
+        loaded.log_notes();
         Ok(loaded)
     }
 

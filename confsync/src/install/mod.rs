@@ -12,7 +12,7 @@
 //! * a set is swapped as a whole: if one file cannot be, those before it are put back;
 //! * a reader of dest, at any moment and after a kill at any moment, reads the old file or the new
 //!   one, never a part (the one exception is `in_place`, which an operator must ask for);
-//! * after a crash [`recover`] makes the set whole and finds the previous files, and
+//! * after a crash [`recover()`] makes the set whole and finds the previous files, and
 //!   [`clean_stale`] removes what an earlier run of ours left, and nothing else;
 //! * one dest has one writer, which has its [`DestLock`].
 //!

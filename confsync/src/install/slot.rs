@@ -64,7 +64,7 @@ impl FileSwap {
 
     pub(super) fn forget(&mut self) -> Result<(), InstallError> {
         for mark in [absent(&self.real), previous(&self.real)] {
-            gone(fs::remove_file(&mark)).map_err(InstallError::io("remove", &mark))?;
+            if_there(fs::remove_file(&mark)).map_err(InstallError::io("remove", &mark))?;
         }
         self.marked = false;
         Ok(())
@@ -114,7 +114,7 @@ impl FileSwap {
 
     pub(super) fn put_back(&mut self) -> Result<(), InstallError> {
         if absent(&self.real).exists() {
-            return gone(fs::remove_file(&self.real))
+            return if_there(fs::remove_file(&self.real))
                 .map_err(InstallError::io("remove", &self.real));
         }
         let mark = previous(&self.real);
@@ -122,14 +122,14 @@ impl FileSwap {
             return Ok(());
         }
         let next = replacing(&self.real);
-        gone(fs::remove_file(&next)).map_err(InstallError::io("remove", &next))?;
+        if_there(fs::remove_file(&next)).map_err(InstallError::io("remove", &next))?;
         if fs::hard_link(&mark, &next).is_err() {
             copy(&mark, &next, &self.real)?;
         }
         match fs::rename(&next, &self.real) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == ErrorKind::ResourceBusy => {
-                gone(fs::remove_file(&next)).map_err(InstallError::io("remove", &next))?;
+                if_there(fs::remove_file(&next)).map_err(InstallError::io("remove", &next))?;
                 self.write_in_place(&mark)
             }
             Err(e) => Err(InstallError::io("put back", &self.real)(e)),
@@ -188,7 +188,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// A file that is gone need not be removed.
-fn gone(result: io::Result<()>) -> io::Result<()> {
+fn if_there(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         other => other,

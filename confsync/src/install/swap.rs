@@ -3,7 +3,7 @@
 //! Each way is a list of small steps ([`SwapStep`]), each of which is one change of the file system
 //! or leaves nothing half done. So tests can simulate a kill between any two of them.
 //!
-//! The order is what makes [`super::recover`] certain: every file has its mark (the previous
+//! The order is what makes [`super::recover()`] certain: every file has its mark (the previous
 //! content, or that there was none) before the first swap, and keeps it until the last is committed
 //! or rolled back. Therefore, if only some files have marks, no file is between old and new.
 
@@ -22,7 +22,7 @@ pub struct CheckedFiles {
 }
 
 /// A set that is in place. Its previous files are kept until [`Self::commit`] or
-/// [`Self::rollback`]; dropping it decides nothing, and [`super::recover`] finds it.
+/// [`Self::rollback`]; dropping it decides nothing, and [`super::recover()`] finds it.
 #[derive(Debug)]
 #[must_use]
 pub struct InstalledFiles {
@@ -107,7 +107,7 @@ impl InstalledFiles {
     /// is removed.
     ///
     /// # Errors
-    /// When one cannot be put back; [`super::recover`] finds the set again.
+    /// When one cannot be put back; [`super::recover()`] finds the set again.
     pub fn rollback(mut self) -> Result<(), InstallError> {
         self.swap.go_back()
     }

@@ -103,7 +103,7 @@ impl Proxy {
                 let child = child.filter(|_| argv.is_none()).cloned();
                 Ok(Self::Haproxy(Box::new(Haproxy::of(&set.name, options, child))))
             }
-            Loader::Command(_) | Loader::Nobody(_) => {
+            Loader::Command(_) | Loader::None(_) => {
                 let nginx = match argv.filter(|_| child.is_some()) {
                     Some(argv) => {
                         Some(Nginx::discover(NginxSettings::default().with_argv(argv)).await?)

@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 /// The interval at which a process is checked for its end that the kernel does not report.
-const GONE_INTERVAL: Duration = Duration::from_millis(100);
+const END_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One process, unique until the machine is rebooted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +41,7 @@ pub fn is_alive(id: ProcessId) -> bool {
 
 /// Waits for the end of a process, whoever's child it is. The kernel says so by a pidfd (Linux
 /// 5.3); where there is none to be had, it is looked.
-pub async fn gone(id: ProcessId) {
+pub async fn until_ended(id: ProcessId) {
     // Opened before the look: it is of this process, or this process is gone already.
     let opened = Pid::from_raw(id.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     #[expect(deprecated, reason = "sound for an OwnedFd; what replaces it is unsafe for any")]
@@ -51,7 +51,7 @@ pub async fn gone(id: ProcessId) {
         ended.readable().await.ok();
     }
     while is_alive(id) {
-        tokio::time::sleep(GONE_INTERVAL).await;
+        tokio::time::sleep(END_INTERVAL).await;
     }
 }
 
@@ -293,13 +293,13 @@ mod tests {
     async fn the_end_of_a_process_is_reported() {
         let mut child = tokio::process::Command::new("sleep").arg("60").spawn().unwrap();
         let id = ProcessId::of(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
-        let ended = tokio::spawn(gone(id));
+        let ended = tokio::spawn(until_ended(id));
         tokio::task::yield_now().await;
         assert!(!ended.is_finished());
         child.kill().await.unwrap();
         ended.await.unwrap();
-        gone(id).await;
-        gone(ProcessId { start: id.start + 1, ..ProcessId::of(1).unwrap() }).await;
+        until_ended(id).await;
+        until_ended(ProcessId { start: id.start + 1, ..ProcessId::of(1).unwrap() }).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -105,13 +105,13 @@ impl PageClients {
             self.inner.fleet.send_replace(followed);
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { break },
-                () = self.nobody() => break,
+                () = self.until_unwatched() => break,
             }
         }
         self.inner.fleet.send_replace(None);
     }
 
-    async fn nobody(&self) {
+    async fn until_unwatched(&self) {
         loop {
             while self.count() > 0 {
                 self.inner.changed.notified().await;

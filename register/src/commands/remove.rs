@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Wrong usage; etcd does not answer; or the key has another address.
 pub(super) async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let key = matches.get_one::<String>("key").map(String::as_str);
-    let removal = sources(matches).removal(key, says(matches, &FORCE));
+    let removal = sources(matches).removal(key, is_set(matches, &FORCE));
     let (removal, connection) = start(matches, removal)?;
     let store = connect_within(&connection, PATIENCE).await?;
     let key = &removal.key;
@@ -45,7 +45,7 @@ pub(super) async fn remove(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let at = delete(&store, key, &entry.value).await?;
     print(format_args!("{key} removed\n"));
-    if !says(matches, &WAIT) {
+    if !is_set(matches, &WAIT) {
         return Ok(Exit::Done);
     }
     let signals = Signals::listen()?;
@@ -63,7 +63,7 @@ fn check_owner(removal: &Removal, entry: &Entry) -> anyhow::Result<()> {
     anyhow::bail!("{key} has the value `{}`, not {addr}: not removed", value.escape_debug())
 }
 
-fn says(matches: &ArgMatches, switch: &Setting) -> bool {
+fn is_set(matches: &ArgMatches, switch: &Setting) -> bool {
     let layer = Layer::from_matches(matches, REMOVAL.settings, &variable);
     Reader::new(&layer, "", &mut Mistakes::default()).yes(switch)
 }

@@ -48,9 +48,8 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     let etcd = Arc::default();
     let served = (&config, &manager, &liveness, &signals);
     let (publish, weight_changes, _status) = serve(served, certificate, Arc::clone(&etcd))?;
-    if let Some(within) = config.process.ready_within {
-        tokio::spawn(ready_within(within, manager.clone(), signals.drain.clone()));
-    }
+    let within = config.process.ready_within;
+    tokio::spawn(ready_within(within, manager.clone(), signals.drain.clone()));
     let reached = reach_etcd(&connection, &manager, &signals, &liveness);
     let store = match unless_ended(&mut backend, reached).await {
         Ok(store) => store,
@@ -147,7 +146,8 @@ fn serve(
 }
 
 /// A boot must not block on an etcd or a backend that is not there.
-async fn ready_within(within: Duration, manager: ServiceManager, stop: CancellationToken) {
+async fn ready_within(within: Option<Duration>, manager: ServiceManager, stop: CancellationToken) {
+    let Some(within) = within else { return };
     let slept = stop.run_until_cancelled(tokio::time::sleep(within)).await;
     if slept.is_some() && !manager.is_ready() {
         let waited = format_span(within);

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cli;
+use crate::handshake::WaitBounds;
 
 /// What a command line means, with these variables set, and `services.toml` if any.
 fn sources(line: &[&str], env: &[(&str, &str)]) -> ConfigSources {
@@ -44,6 +45,7 @@ fn the_short_command_line_has_careful_defaults() {
     assert_eq!(config.process.ttl.secs(), 30);
     assert_eq!(config.process.bookkeeping.as_str(), "/confsync");
     assert_eq!((config.process.wait_applied, config.process.drain.min), (None, Duration::ZERO));
+    assert_eq!(config.process.bounds(), WaitBounds::default(), "as `register remove` waits");
     assert!(config.notes.is_empty());
 }
 

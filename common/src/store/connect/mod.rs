@@ -7,8 +7,6 @@
 mod address;
 mod http_client;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -37,33 +35,6 @@ pub enum Api {
     V3,
     /// `/v2/keys`.
     V2,
-}
-
-/// Why a text is not an API.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not an etcd API; write `auto`, `v3` or `v2`", .0.escape_debug())]
-pub struct ApiError(String);
-
-impl FromStr for Api {
-    type Err = ApiError;
-    fn from_str(text: &str) -> Result<Self, ApiError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "v3" => Ok(Self::V3),
-            "v2" => Ok(Self::V2),
-            other => Err(ApiError(other.chars().take(40).collect())),
-        }
-    }
-}
-
-impl fmt::Display for Api {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::V3 => "v3",
-            Self::V2 => "v2",
-        })
-    }
 }
 
 /// Bounds for connections and requests.

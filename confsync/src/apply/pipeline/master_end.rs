@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::proxy::nginx::{ProcessId, gone};
+use crate::proxy::nginx::{ProcessId, until_ended};
 
 /// The end of a process, watched for once and not at every turn.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl MasterEnd {
         let ended = CancellationToken::new();
         let done = ended.clone();
         let watch = tokio::spawn(async move {
-            gone(id).await;
+            until_ended(id).await;
             done.cancel();
         });
         Self { id, ended, _watch: AbortOnDropHandle::new(watch) }

@@ -201,7 +201,7 @@ impl Pipeline {
     }
 
     /// What resolves when a proxy known by its pid file ends.
-    pub async fn master_gone(&self) {
+    pub async fn master_ended(&self) {
         match &self.master {
             Some(master) => master.ended.cancelled().await,
             None => std::future::pending().await,
@@ -209,7 +209,7 @@ impl Pipeline {
     }
 
     /// Resolves when the old generations are to be checked again.
-    pub async fn old_generation_gone(&self) {
+    pub async fn old_generation_ended(&self) {
         self.old.news().await;
     }
 
@@ -225,7 +225,7 @@ impl Pipeline {
 
     /// The process that runs what is active has ended: nothing is active until it is started again
     /// and a load is proven.
-    pub fn note_master_gone(&mut self) {
+    pub fn note_master_ended(&mut self) {
         self.master = None;
         self.ledger.note_active_unknown();
         self.members.before_start();

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-pub(crate) use raw::{mistyped, say};
+pub(crate) use raw::{explain, mistyped};
 pub use resource::{
     Balancing, HaproxyOptions, LiveMembership, NginxOptions, Resource, ShellCommand,
 };

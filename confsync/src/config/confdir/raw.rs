@@ -136,7 +136,7 @@ pub(super) const GUARD: &[&str] =
 /// # Errors
 /// With line and column, from the TOML parser.
 pub(super) fn parse(text: &str) -> Result<(ResourceFile, Vec<String>), String> {
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| say(&e, text))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| explain(&e, text))?;
     let mut notes = Vec::new();
     let mut file = toml::Table::new();
     let mut guard = false;
@@ -211,7 +211,7 @@ pub(crate) fn mistyped(error: &str, text: &str) -> String {
 }
 
 /// A mistake in the TOML itself, with its line and column.
-pub(crate) fn say(error: &toml::de::Error, text: &str) -> String {
+pub(crate) fn explain(error: &toml::de::Error, text: &str) -> String {
     let (line, column) = place(text.as_bytes(), error.span().map_or(0, |span| span.start));
     format!("line {line}, column {column}: {}", error.message().trim())
 }

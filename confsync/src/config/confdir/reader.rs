@@ -78,13 +78,11 @@ impl ResourceReader<'_> {
         let reading = self.reading(&raw, nginx.is_some() || haproxy.is_some(), declared);
         let [check, reload, verify, quiesce] = self.commands(&raw);
         let [quiesce_after, splay, min_reload_interval, debounce] = self.spans(&raw);
-        let output_format = self.output_format(raw.output_format.as_deref());
         let by_name = match (&nginx, &haproxy) {
             (Some(_), _) => Some(Escape::Nginx),
             (None, Some(_)) => Some(Escape::Haproxy),
             (None, None) => None,
         };
-        let escape = self.escape(raw.escape.as_deref(), by_name, dest.as_deref());
         let resource = Resource {
             name: self.name.clone(),
             file: self.path.to_owned(),
@@ -99,8 +97,8 @@ impl ResourceReader<'_> {
             splay,
             min_reload_interval,
             debounce,
-            output_format,
-            escape,
+            output_format: self.output_format(raw.output_format.as_deref()),
+            escape: self.escape(raw.escape.as_deref(), by_name, dest.as_deref()),
             policy,
             nginx,
             is_for_haproxy: haproxy.is_some(),

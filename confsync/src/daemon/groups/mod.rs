@@ -21,7 +21,7 @@ use self::succession::EndedGroups;
 pub(super) use self::waiting::NewGroup;
 use self::waiting::WaitingGroup;
 use super::locks::lock_dests;
-use super::nothing_found::say_where_keys_are;
+use super::nothing_found::log_where_keys_are;
 use crate::acks::members::LoadBalancerKeys;
 use crate::agent::{Agent, AgentParts};
 use crate::apply::LoadLimits;
@@ -257,7 +257,7 @@ impl GroupEnvironment {
                 view.snapshot.as_ref().is_some_and(|snapshot| snapshot.entries.is_empty())
             });
             if is_empty {
-                say_where_keys_are(&connection, &store, &trees, &name).await;
+                log_where_keys_are(&connection, &store, &trees, &name).await;
             }
         });
     }

@@ -19,10 +19,11 @@ use common::startup::connect_within;
 use common::store::{Connection, Etcd, Store, read_deadline};
 use futures_util::stream::{self, StreamExt};
 
-use super::nothing_found::say_where_keys_are;
+use super::nothing_found::log_where_keys_are;
 use crate::agent::rejections::Rejections;
 use crate::agent::render::{RenderRules, RenderedResource, Withheld};
 use crate::backends::saved::SavedBackends;
+use crate::config::confdir::ConfdirMistake;
 use crate::config::last_render::LastRender;
 use crate::config::load::{has_no_resources, load_usable};
 use crate::config::program::CompiledResource;
@@ -65,14 +66,8 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let (loaded, mistakes) = load_usable(&config.confdir, &config.globals)?;
-    loaded.say_notes();
-    for mistake in &mistakes {
-        tracing::error!(
-            file = %mistake.file.display(),
-            "not used: {}; correct it, `confsync check` shows all mistakes",
-            mistake.text
-        );
-    }
+    loaded.log_notes();
+    log_mistakes(&mistakes);
     let store =
         connect_within(&config.connection, PATIENCE).await.context("cannot read the keys")?;
     let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
@@ -97,6 +92,16 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
+fn log_mistakes(mistakes: &[ConfdirMistake]) {
+    for mistake in mistakes {
+        tracing::error!(
+            file = %mistake.file.display(),
+            "not used: {}; correct it, `confsync check` shows all mistakes",
+            mistake.text
+        );
+    }
+}
+
 /// How many reload groups are rendered at a time; they are installed one after the other, in their
 /// order. A template may wait for DNS, and there may be thousands of them.
 const AT_A_TIME: usize = 32;
@@ -113,7 +118,7 @@ async fn prepare<'r>(
     let mut snapshot =
         store.read(&set.trees(), read_deadline()).await.context("cannot read the keys")?;
     if snapshot.entries.is_empty() {
-        say_where_keys_are(connection, store, &set.trees(), &set.name).await;
+        log_where_keys_are(connection, store, &set.trees(), &set.name).await;
     }
     let mut rejections = Rejections::default();
     let rendered = render(&run, &mut snapshot, &mut rejections).await;

@@ -95,7 +95,7 @@ impl SupervisedProgram {
         match self {
             Self::Child(child) => child.wait().await.map_or(1, |left| left.code()),
             Self::Survivor(master) => {
-                master.gone().await;
+                master.until_ended().await;
                 1
             }
         }
@@ -123,7 +123,7 @@ async fn stop_child(child: &mut Supervised, signal: Signal, patience: Duration) 
 
 async fn stop_survivor(master: &NginxMaster, signal: Signal, patience: Duration) -> u8 {
     let _ = master.signal(signal);
-    if timeout(patience, master.gone()).await.is_ok() {
+    if timeout(patience, master.until_ended()).await.is_ok() {
         return 0;
     }
     let workers = master.workers(&[]).unwrap_or_default();

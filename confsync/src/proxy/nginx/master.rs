@@ -5,8 +5,8 @@ use std::path::Path;
 use rustix::process::{Pid, Signal};
 
 use crate::proxy::process::{
-    PidFileError, ProcessError, ProcessHandle, ProcessId, ProcessStat, SignalMasks, children, gone,
-    is_alive, pid_in_file, title,
+    PidFileError, ProcessError, ProcessHandle, ProcessId, ProcessStat, SignalMasks, children,
+    is_alive, pid_in_file, title, until_ended,
 };
 
 /// SIGHUP, in a signal mask.
@@ -140,8 +140,8 @@ impl NginxMaster {
     }
 
     /// Waits until it is gone; for a master that is not our child.
-    pub async fn gone(&self) {
-        gone(self.id()).await;
+    pub async fn until_ended(&self) {
+        until_ended(self.id()).await;
     }
 
     /// Sends it a signal, and never to another process.

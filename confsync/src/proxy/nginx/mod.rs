@@ -3,7 +3,7 @@
 //! * [`Nginx::check`] has nginx check the whole configuration with the staged files in place of
 //!   their dests, before anything that runs is affected.
 //! * [`Nginx::reload`] signals the master and watches its workers until a new generation serves and
-//!   no old one accepts connections; [`quiesced`] waits until the old ones are gone.
+//!   no old one accepts connections.
 //! * [`Nginx::started`] is the same for a master that we started ourselves.
 //!
 //! Invariants: an exit code proves nothing, only workers do; no signal goes to a process that is
@@ -48,7 +48,7 @@ pub use reload::NginxReloadError;
 pub use shadow::is_included;
 pub use start::StartError;
 
-pub use crate::proxy::process::{PidFileError, ProcessId, gone, is_alive};
+pub use crate::proxy::process::{PidFileError, ProcessId, is_alive, until_ended};
 
 use crate::install::{InstallError, clean_beside};
 use crate::proxy::command::CommandError;

@@ -13,7 +13,7 @@ use crate::model::{Change, Revision, Tree};
 use crate::store::StoreError;
 
 /// A stream whose watchers have begun.
-pub(super) struct Begun {
+pub(super) struct OpenedStream {
     pub(super) stream: WatchStream,
     /// The revision of the server when the first of them began.
     pub(super) at: Revision,
@@ -27,7 +27,7 @@ pub(super) async fn begin(
     link: &Link,
     watchers: &mut [Watcher],
     deadline: Instant,
-) -> Result<Begun, StoreError> {
+) -> Result<OpenedStream, StoreError> {
     let failed = |error| store.shared.endpoints.failed(&link.endpoint, error);
     let opened = store.call(&link.endpoint, deadline, open(link, watchers));
     let mut stream = opened.await?;
@@ -57,7 +57,7 @@ pub(super) async fn begin(
         }
         begun += 1;
     }
-    Ok(Begun { stream, at, early })
+    Ok(OpenedStream { stream, at, early })
 }
 
 /// Sends all requests before the first answer is waited for.
