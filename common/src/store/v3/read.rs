@@ -23,6 +23,9 @@ const PAGE: i64 = 3500;
 /// find is read in one round trip, and little is copied in vain.
 const GLANCE: i64 = 64;
 
+/// Keys that are taken before others of the thread may work.
+const TURN: usize = 256;
+
 /// How often a read starts again when compaction overtakes it.
 const READ_ATTEMPTS: usize = 3;
 
@@ -131,8 +134,7 @@ impl SnapshotRead<'_> {
             2..=MAX_OPS => self.glance(&all).await?,
             _ => self.read_first(all).await?,
         };
-        let at = i64::try_from(snapshot.revision.0).unwrap_or(i64::MAX);
-        let options = |range: &KeyRange| range.options().with_limit(self.page).with_revision(at);
+        let options = |range: &KeyRange| self.page_of(range, snapshot.revision);
         // One alone is not read in a transaction, whose answer can only be copied.
         let several = if rest.len() > 1 { MAX_OPS } else { 0 };
         let together = rest.split_off(rest.len().saturating_sub(several));
@@ -147,10 +149,33 @@ impl SnapshotRead<'_> {
             }
         }
         while let Some(range) = rest.pop() {
-            let part = self.get(&range, options(&range)).await?;
-            rest.extend(take(&mut snapshot, part, &range));
+            self.read_to_end(&mut snapshot, range).await?;
         }
         Ok(snapshot)
+    }
+
+    /// Reads a range page by page. While etcd is asked for the next page, the keys of the last one
+    /// are taken.
+    async fn read_to_end(&self, snapshot: &mut Snapshot, range: KeyRange) -> Result<(), Failure> {
+        let mut part = self.get(&range, self.page_of(&range, snapshot.revision)).await?;
+        set_revision(snapshot, part.header());
+        let to = range.to;
+        while let Some(from) = next_after(&part) {
+            let next = KeyRange { from, to: to.clone() };
+            let get = self.get(&next, self.page_of(&next, snapshot.revision));
+            let (answer, ()) = tokio::join!(get, take_in_turns(snapshot, part.take_kvs()));
+            part = answer?;
+        }
+        take_in_turns(snapshot, part.take_kvs()).await;
+        Ok(())
+    }
+
+    fn page_of(&self, range: &KeyRange, at: Revision) -> GetOptions {
+        let options = range.options().with_limit(self.page);
+        match i64::try_from(at.0) {
+            Ok(at @ 1..) => options.with_revision(at),
+            _ => options,
+        }
     }
 
     /// Reads the beginning of each range, all at one revision. Returns what is left of them.
@@ -182,16 +207,7 @@ impl SnapshotRead<'_> {
             set_revision(&mut snapshot, answer.header());
             return Ok((snapshot, Vec::new()));
         };
-        let mut left = Some(first);
-        while let Some(range) = left {
-            let mut options = range.options().with_limit(self.page);
-            if let Ok(at @ 1..) = i64::try_from(snapshot.revision.0) {
-                options = options.with_revision(at);
-            }
-            let part = self.get(&range, options).await?;
-            set_revision(&mut snapshot, part.header());
-            left = take(&mut snapshot, part, &range);
-        }
+        self.read_to_end(&mut snapshot, first).await?;
         Ok((snapshot, ranges.collect()))
     }
 
@@ -236,13 +252,30 @@ pub(super) fn of_answer(answer: &TxnResponse, trees: &[Tree]) -> Option<Snapshot
 
 /// Takes the keys of one page; returns what is left of its range.
 fn take(snapshot: &mut Snapshot, mut part: GetResponse, range: &KeyRange) -> Option<KeyRange> {
-    let found = part.take_kvs();
-    let last = found.last().map(KeyValue::key).filter(|_| part.more()).map(<[u8]>::to_vec);
+    let from = next_after(&part);
+    extend(snapshot, part.take_kvs());
+    Some(KeyRange { from: from?, to: range.to.clone() })
+}
+
+/// Takes keys, and lets the others of this thread work now and then: the request for the next ones
+/// among them.
+async fn take_in_turns(snapshot: &mut Snapshot, found: Vec<KeyValue>) {
+    let mut found = found.into_iter();
+    while found.len() > 0 {
+        extend(snapshot, found.by_ref().take(TURN));
+        tokio::task::yield_now().await;
+    }
+}
+
+fn extend(snapshot: &mut Snapshot, found: impl IntoIterator<Item = KeyValue>) {
     let entries = found.into_iter().filter_map(|kv| entry(&kv));
     snapshot.entries.extend(entries.map(|entry| (Arc::clone(&entry.key), entry)));
-    let mut from = last?;
-    from.push(0);
-    Some(KeyRange { from, to: range.to.clone() })
+}
+
+/// Where the page after this one begins; `None` after the last.
+fn next_after(part: &GetResponse) -> Option<Vec<u8>> {
+    let last = part.kvs().last().filter(|_| part.more())?;
+    Some([last.key(), b"\0"].concat())
 }
 
 #[cfg(test)]
