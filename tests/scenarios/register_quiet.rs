@@ -1,5 +1,5 @@
-//! `register --drain-quiet`: where load balancers are not ours, the backend's own connections say
-//! when it may be stopped.
+//! `register --drain-quiet`: where load balancers are not confsync, the backend's own connections
+//! decide when it may be stopped.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn a_backend_is_stopped_when_its_last_connection_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_still_asked_is_not_quiet() {
+async fn a_backend_that_still_gets_connections_is_unconfirmed() {
     let setup = Setup::new(Api::V3).await;
     let sidekick = setup.sidekick().flag("--drain-quiet", "1s").flag("--drain-quiesced", "3s");
     let sidekick = sidekick.start();

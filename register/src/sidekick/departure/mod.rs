@@ -22,11 +22,12 @@ use super::SupervisedBackend;
 use super::registration::{KeyRegistration, RemovalPatience};
 use super::services::StoppedService;
 use crate::config::Process;
+use crate::connection_drain::{self, ConnectionDrainEnd};
 use crate::handshake::{
     DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, wait_for_all,
 };
 use crate::health::HealthState;
-use crate::quiet::{self, QuietEnd};
+
 use crate::status::{DrainStatus, SidekickStatus};
 
 /// How long the backend may take to end after SIGTERM.
@@ -140,7 +141,7 @@ impl<S: Store> Departure<S> {
         let removed_addrs: Vec<Endpoint> =
             removed.keys().filter_map(|key| Some(self.instances.get(key)?.addr.clone())).collect();
         let result = self.wait_for_load_balancers(removed).await;
-        let result = self.wait_until_quiet(&removed_addrs, result).await;
+        let result = self.wait_for_connections(&removed_addrs, result).await;
         let after = format_span(began.elapsed());
         tracing::info!(%after, result = result.name(), "drain is over");
         result
@@ -291,19 +292,23 @@ impl<S: Store> Departure<S> {
     }
 
     /// With `--drain-quiet`: the connections to the backends themselves decide.
-    async fn wait_until_quiet(&self, backends: &[Endpoint], result: DrainResult) -> DrainResult {
+    async fn wait_for_connections(
+        &self,
+        backends: &[Endpoint],
+        result: DrainResult,
+    ) -> DrainResult {
         let Some(span) = self.process.drain.quiet else { return result };
         let bound = self.process.drain.quiesced;
         let mut report = DrainReport::new(self.manager.clone(), self.publish.clone());
         let report = |missing: &str| report.waits_for(missing, vec![missing.to_owned()]);
-        match quiet::wait(backends, span, bound, report, &self.abort).await {
-            QuietEnd::Quiet => {
+        match connection_drain::wait(backends, span, bound, report, &self.abort).await {
+            ConnectionDrainEnd::Drained => {
                 let quiet_for = format_span(span);
                 tracing::info!(%quiet_for, "no connection to the backend is open, and none came");
                 result
             }
-            QuietEnd::NotQuiet(why) => self.unconfirmed(&why),
-            QuietEnd::Aborted => self.unconfirmed(SECOND_SIGNAL),
+            ConnectionDrainEnd::NotDrained(why) => self.unconfirmed(&why),
+            ConnectionDrainEnd::Aborted => self.unconfirmed(SECOND_SIGNAL),
         }
     }
 
@@ -333,7 +338,7 @@ impl<S: Store> Departure<S> {
         match worst {
             DrainResult::Confirmed => tracing::info!("{text}"),
             DrainResult::Assumed | DrainResult::Unconfirmed => tracing::warn!("{text}"),
-            // The connections are looked at then.
+            // With --drain-quiet the connections themselves are waited for.
             DrainResult::NoLoadBalancer if self.process.drain.quiet.is_some() => {}
             DrainResult::NoLoadBalancer => {
                 let bookkeeping = &self.process.bookkeeping;

@@ -1,13 +1,14 @@
-//! A wait for the connections to our backends, seen from the kernel: for load balancers that are
-//! not ours and acknowledge nothing. The backends are quiet when no new connection has come for a
-//! while and none is open.
+//! Connection draining by what the kernel shows (`--drain-quiet`), for load balancers that are not
+//! `confsync` and acknowledge nothing. Backends are drained when no connection to them is open,
+//! and none was opened for a while.
 //!
 //! * [`sockets`] reads the kernel's table of TCP sockets;
-//! * [`Quiet`] decides what it means (pure);
-//! * [`wait`] looks again and again, within a bound.
+//! * [`Connections`] decides whether they are drained (pure);
+//! * [`wait`] reads the table periodically, within a bound.
 //!
-//! What cannot be seen (another machine, another network namespace, ports that are forwarded) is
-//! never called quiet: before the wait, a connection of our own must show in the table.
+//! A backend whose connections cannot be seen (on another machine, in another network namespace,
+//! behind a forwarded port) must not pass for drained: before the wait, a test connection must
+//! appear in the table.
 
 mod sockets;
 
@@ -21,54 +22,49 @@ use tokio_util::sync::CancellationToken;
 
 use sockets::TcpSocket;
 
-/// How often the table is read.
-const LOOK: Duration = Duration::from_millis(100);
+const READ_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the connection of our own may take to be made, and to show.
-const OWN: Duration = Duration::from_secs(2);
+/// How long the test connection may take to be made, and again to appear in the table.
+const TEST_CONNECTION: Duration = Duration::from_secs(2);
 
-/// How the wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum QuietEnd {
+pub enum ConnectionDrainEnd {
     /// No new connection for the whole span, and none is open.
-    Quiet,
-    /// Not within the bound, or it cannot be seen, for this reason.
-    NotQuiet(String),
+    Drained,
+    /// Not within the bound, or the connections cannot be seen; with the reason.
+    NotDrained(String),
     /// `abort` was cancelled.
     Aborted,
 }
 
-/// What was seen of the connections so far. Pure.
+/// The connections to the backends as last read.
 #[derive(Debug)]
-struct Quiet {
+struct Connections {
+    /// How long no new one may have come.
     span: Duration,
     known: BTreeSet<TcpSocket>,
     open: usize,
-    /// When a connection was last new, or open.
-    last: Instant,
-    /// Whether it was new.
-    came: bool,
+    last_new: Instant,
 }
 
-impl Quiet {
+impl Connections {
     fn new(span: Duration, now: Instant) -> Self {
-        Self { span, known: BTreeSet::new(), open: 0, last: now, came: false }
+        Self { span, known: BTreeSet::new(), open: 0, last_new: now }
     }
 
-    /// Takes in all connections to the backends, closed ones that the kernel still knows of
-    /// included. Whether it is quiet.
+    /// Takes in all connections to the backends, including closed ones that the kernel still
+    /// lists. Returns whether they are drained.
     fn observe(&mut self, connections: BTreeSet<TcpSocket>, now: Instant) -> bool {
-        self.came = connections.iter().any(|one| !self.known.contains(one));
+        if connections.iter().any(|one| !self.known.contains(one)) {
+            self.last_new = now;
+        }
         self.open = connections.iter().filter(|one| one.open).count();
         // A connection that is closed is another entry, and no new one.
         self.known = connections
             .into_iter()
             .flat_map(|one| [one.as_open(true), one.as_open(false)])
             .collect();
-        if self.came {
-            self.last = now;
-        }
-        self.open == 0 && now.saturating_duration_since(self.last) >= self.span
+        self.open == 0 && now.saturating_duration_since(self.last_new) >= self.span
     }
 
     /// What it waits for.
@@ -80,21 +76,21 @@ impl Quiet {
     }
 }
 
-/// Waits until the backends at these addresses are quiet, until `bound` at most. `report` gets
-/// what is waited for, when that changes.
+/// Waits, for `bound` at most, until the connections to these backends are drained. `report` gets
+/// what is waited for, at each reading.
 pub async fn wait(
     backends: &[Endpoint],
     span: Duration,
     bound: Duration,
     mut report: impl FnMut(&str),
     abort: &CancellationToken,
-) -> QuietEnd {
+) -> ConnectionDrainEnd {
     let mut places = Vec::new();
     for backend in backends {
         match find(backend).await {
             Ok(place) => places.push(place),
             Err(why) => {
-                return QuietEnd::NotQuiet(format!(
+                return ConnectionDrainEnd::NotDrained(format!(
                     "cannot see the connections to {backend}: {why}"
                 ));
             }
@@ -102,23 +98,23 @@ pub async fn wait(
     }
     let ours = |one: &TcpSocket| !one.listens && places.iter().any(|place| place.has(one));
     let until = Instant::now() + bound;
-    let mut quiet = Quiet::new(span, Instant::now());
+    let mut observed = Connections::new(span, Instant::now());
     loop {
         let connections = match sockets::read() {
             Ok(all) => all.into_iter().filter(ours).collect(),
-            Err(why) => return QuietEnd::NotQuiet(why),
+            Err(why) => return ConnectionDrainEnd::NotDrained(why),
         };
-        if quiet.observe(connections, Instant::now()) {
-            return QuietEnd::Quiet;
+        if observed.observe(connections, Instant::now()) {
+            return ConnectionDrainEnd::Drained;
         }
-        let missing = quiet.missing();
+        let missing = observed.missing();
         report(&missing);
         if Instant::now() >= until {
             let bound = format_span(bound);
-            return QuietEnd::NotQuiet(format!("waited {bound} for {missing}"));
+            return ConnectionDrainEnd::NotDrained(format!("waited {bound} for {missing}"));
         }
-        if abort.run_until_cancelled(sleep(LOOK)).await.is_none() {
-            return QuietEnd::Aborted;
+        if abort.run_until_cancelled(sleep(READ_INTERVAL)).await.is_none() {
+            return ConnectionDrainEnd::Aborted;
         }
     }
 }
@@ -139,11 +135,11 @@ impl BackendSocket {
     }
 }
 
-/// Finds a connection to the backend in the table, at its end.
+/// Finds where a backend listens: opens a test connection and looks for it in the table.
 async fn find(backend: &Endpoint) -> Result<BackendSocket, String> {
     let address = (backend.host().to_string(), backend.port());
     let any = BackendSocket { port: backend.port(), address: None };
-    let connected = timeout(OWN, TcpStream::connect(address)).await;
+    let connected = timeout(TEST_CONNECTION, TcpStream::connect(address)).await;
     let stream = match connected {
         // Nothing listens any more; a client that is still connected shows, if it is on this
         // machine.
@@ -158,7 +154,7 @@ async fn find(backend: &Endpoint) -> Result<BackendSocket, String> {
         Ok(Ok(stream)) => stream,
     };
     let own = stream.local_addr().map_err(|error| error.to_string())?.port();
-    let until = Instant::now() + OWN;
+    let until = Instant::now() + TEST_CONNECTION;
     loop {
         let all = sockets::read()?;
         let at = all.iter().find(|one| one.port == any.port && one.peer_port == own);
@@ -173,7 +169,7 @@ async fn find(backend: &Endpoint) -> Result<BackendSocket, String> {
                         backend behind a forwarded port, or in another network namespace?"
                 .to_owned());
         }
-        sleep(LOOK).await;
+        sleep(READ_INTERVAL).await;
     }
 }
 
@@ -195,16 +191,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn quiet_is_when_none_is_open_and_none_has_come_for_the_span() {
+    async fn drained_when_no_connection_is_open_and_none_has_come_for_the_span() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut quiet = Quiet::new(second * 5, start);
+        let mut observed = Connections::new(second * 5, start);
         let mut at = |seconds: u32, all: &[TcpSocket]| {
-            let ended = quiet.observe(all.iter().cloned().collect(), start + second * seconds);
-            (ended, quiet.missing())
+            let ended = observed.observe(all.iter().cloned().collect(), start + second * seconds);
+            (ended, observed.missing())
         };
         assert_eq!(at(0, &[socket(1, true)]), (false, "1 connection to end".into()));
         assert_eq!(at(6, &[socket(1, true)]), (false, "1 connection to end".into()));
-        // Another came and went between two looks.
+        // Another was opened and closed between two readings.
         let none = "no new connection for 5s";
         assert_eq!(at(7, &[socket(1, false), socket(2, false)]), (false, none.into()));
         assert_eq!(at(11, &[socket(2, false)]), (false, none.into()));
@@ -212,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_are_seen_to_end() {
+    async fn an_open_connection_is_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let backend: Endpoint = address.to_string().parse().unwrap();
@@ -235,22 +231,25 @@ mod tests {
             &never,
         )
         .await;
-        assert!(matches!(&end, QuietEnd::NotQuiet(why) if why.ends_with("to end")), "{end:?}");
+        assert!(
+            matches!(&end, ConnectionDrainEnd::NotDrained(why) if why.ends_with("to end")),
+            "{end:?}"
+        );
         drop(kept);
         let end = wait(&[backend], ms(100), ms(5_000), |_| {}, &never).await;
-        assert_eq!(end, QuietEnd::Quiet);
+        assert_eq!(end, ConnectionDrainEnd::Drained);
         serving.abort();
     }
 
     #[tokio::test]
-    async fn what_cannot_be_seen_is_not_called_quiet() {
-        // Nobody answers there.
+    async fn a_backend_on_another_machine_is_never_reported_as_drained() {
+        // An address for documentation: nothing answers.
         let elsewhere: Endpoint = "192.0.2.1:9".parse().unwrap();
         let never = CancellationToken::new();
         let second = Duration::from_secs(1);
         let end = wait(&[elsewhere], second, second, |_| {}, &never).await;
         assert!(
-            matches!(end, QuietEnd::NotQuiet(why) if why.contains("cannot see the connections"))
+            matches!(end, ConnectionDrainEnd::NotDrained(why) if why.contains("cannot see the connections"))
         );
     }
 }
