@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use common::model::Endpoint;
+use common::model::{Endpoint, Host};
+use foldhash::fast::RandomState;
 
 use super::runes::to_str;
 use super::upstream_members::{UpstreamMember, UpstreamMembers};
@@ -36,13 +37,20 @@ pub(super) fn indented(lines: &str, before: &[u8]) -> String {
 }
 
 /// The `server` lines of HAProxy for members; none is allowed. Two at one address are one.
+#[must_use]
 pub fn haproxy_lines(members: &UpstreamMembers) -> String {
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_capacity_and_hasher(members.len(), RandomState::default());
     let mut lines = String::new();
     for UpstreamMember { endpoint, weight } in members.values() {
         if seen.insert(endpoint) {
-            let name = haproxy_server_name(endpoint);
-            let _ = writeln!(lines, "server {name} {endpoint} weight {weight}");
+            lines.push_str("server ");
+            match endpoint.host() {
+                Host::V6(_) => lines.push_str(&haproxy_server_name(endpoint)),
+                Host::V4(_) | Host::Name(_) => endpoint.push_to(&mut lines),
+            }
+            lines.push(' ');
+            endpoint.push_to(&mut lines);
+            let _ = writeln!(lines, " weight {weight}");
         }
     }
     lines.truncate(lines.trim_end().len());

@@ -44,20 +44,38 @@ pub(super) fn global(files: &[PathBuf]) -> Global {
     let mut found = Global::default();
     for file in files {
         let text = fs::read(file).unwrap_or_default();
-        found.read(&String::from_utf8_lossy(&text));
+        for section in global_sections(&text) {
+            found.read(&String::from_utf8_lossy(section));
+        }
     }
     found
 }
 
+/// What follows each `global` at the beginning of a line. It is searched for as bytes: the file may
+/// have a line for each of thousands of servers, and is read for each change of them.
+fn global_sections(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let begins_line = |at: &usize| {
+        let before = text.get(..*at).unwrap_or_default();
+        let before = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        before.iter().all(u8::is_ascii_whitespace)
+    };
+    let found = memchr::memmem::find_iter(text, "global").filter(begins_line);
+    found.filter_map(|at| text.get(at..))
+}
+
 impl Global {
+    /// Reads a section, which begins with its keyword.
     fn read(&mut self, text: &str) {
-        let mut inside = false;
-        for line in lines(text) {
+        let mut lines = lines(text);
+        if lines.next().and_then(|line| line.into_iter().next()).as_deref() != Some("global") {
+            return;
+        }
+        for line in lines {
             let line: Vec<&str> = line.iter().map(String::as_str).collect();
             match line.as_slice() {
-                [section, ..] if SECTIONS.contains(section) => inside = *section == "global",
-                ["pidfile", path, ..] if inside => self.pid_file = Some(path.into()),
-                ["stats", "socket", address, options @ ..] if inside => {
+                [section, ..] if SECTIONS.contains(section) => return,
+                ["pidfile", path, ..] => self.pid_file = Some(path.into()),
+                ["stats", "socket", address, options @ ..] => {
                     let admin = options.windows(2).any(|pair| pair == ["level", "admin"]);
                     let path = socket(Path::new(address));
                     let better = self.socket.as_ref().is_none_or(|(_, is)| admin && !is);
@@ -149,12 +167,14 @@ mod tests {
 
     #[test]
     fn what_the_global_section_says() {
-        let mut global = Global::default();
-        global.read(
-            "global\n  pidfile /run/x.pid\n  stats socket ipv4@127.0.0.1:9 level admin\n  \
-             stats socket /run/user.sock mode 660\n  stats socket unix@/run/a.sock level admin\n\
-             defaults\n  pidfile /no\nlisten x\n  stats socket /no level admin\n",
-        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("haproxy.cfg");
+        let text = "# global\ndefaults\n  log global\nglobals\n  pidfile /no\n global # ours\n  \
+             pidfile /run/x.pid\n  stats socket ipv4@127.0.0.1:9 level admin\n  \
+             stats socket /run/user.sock mode 660\ndefaults\n  pidfile /no\nglobal\n  \
+             stats socket unix@/run/a.sock level admin\nlisten x\n  stats socket /no level admin\n";
+        std::fs::write(&file, text).unwrap();
+        let global = global(&[file, folder.path().join("missing.cfg")]);
         assert_eq!(global.pid_file.as_deref(), Some(Path::new("/run/x.pid")));
         assert_eq!(global.socket, Some(("/run/a.sock".into(), true)));
     }
