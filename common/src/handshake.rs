@@ -277,7 +277,7 @@ impl Bookkeeping {
 
 impl Member {
     /// The resources of this member that render from `key`; also those whose trees cannot be
-    /// read, because nobody can say that they do not.
+    /// read, because nothing shows that they do not.
     pub fn consumers_of<'m>(&'m self, key: &'m Key) -> impl Iterator<Item = &'m str> {
         let covers = |tree: &String| tree.parse::<Tree>().map_or(true, |t| t.covers(key.as_str()));
         self.resources.iter().filter(move |r| r.trees.iter().any(covers)).map(|r| r.name.as_str())

@@ -1,4 +1,4 @@
-//! The examples of `docs/handlebars.md`, run as they stand: a template, then what it
+//! The examples of `docs/handlebars.md`, run unchanged: a template, then what it
 //! renders, or a part of the error.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]

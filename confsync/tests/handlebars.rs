@@ -47,7 +47,7 @@ fn partials_see_the_place_and_what_is_given() {
 
 /// The same template for each kind of file.
 #[test]
-fn what_reads_the_file_decides_what_is_refused_and_how_quote_quotes() {
+fn what_reads_the_file_decides_what_is_rejected_and_how_quote_quotes() {
     let render = |escape: Escape, text: &str| {
         let name = Path::new("web.hbs");
         let sources = TemplateSources { escape, ..TemplateSources::default() };

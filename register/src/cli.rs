@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn who_a_setting_concerns() {
+    fn what_each_setting_concerns() {
         let names = |wanted| {
             let is = |setting: &&&Setting| scope(setting) == wanted;
             in_file().filter(is).map(|setting| setting.name).collect::<Vec<_>>()

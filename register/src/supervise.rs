@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_stop_is_killed_with_all_its_children() {
+    async fn a_backend_that_does_not_stop_is_killed_with_all_its_children() {
         let folder = tempfile::tempdir().unwrap();
         let (mut written, path) = fifo(folder.path());
         let mut backend = sh(&format!(
@@ -169,7 +169,7 @@ mod tests {
         tokio::time::timeout(LONG, written.read_exact(&mut byte)).await.unwrap().unwrap();
         let exit = backend.stop(Duration::from_millis(100)).await.unwrap();
         assert_eq!(exit.to_string(), "killed by signal 9");
-        // The pipe ends when nobody holds it any more.
+        // The pipe ends when its last writer has closed it.
         assert_eq!(tokio::time::timeout(LONG, written.read(&mut byte)).await.unwrap().unwrap(), 0);
     }
 
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_start_is_said() {
+    async fn a_failed_start_is_reported() {
         let message = BackendProcess::start(&["/nowhere/apache2".into()]).unwrap_err().to_string();
         assert!(message.starts_with("cannot start `/nowhere/apache2`: No such file"), "{message}");
         assert!(matches!(BackendProcess::start(&[]), Err(SuperviseError::NoCommand)));

@@ -225,7 +225,7 @@ fn is_detected(rule: HaproxyRule) {
 }
 
 #[test]
-fn nobody_dies_with_a_request_and_what_is_applied_stays_so() {
+fn no_backend_ends_with_a_request_and_applied_stays_applied() {
     let moments = explore(None).unwrap();
     println!("{moments} moments");
     assert!(moments > 100, "{moments} moments are too few to mean anything");

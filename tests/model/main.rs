@@ -88,7 +88,7 @@ fn faults() -> &'static [Name] {
 const CUT_OFF: &[Name] = &[FAULTS[3]];
 
 #[test]
-fn nobody_stops_while_somebody_routes_to_it_unnamed_and_every_wait_ends() {
+fn no_backend_stops_while_an_unnamed_load_balancer_routes_to_it_and_every_wait_ends() {
     holds(Setup { faults: faults(), ..Setup::of(Role::Leaver) });
 }
 
@@ -98,7 +98,7 @@ fn nor_when_load_balancers_are_cut_off() {
 }
 
 #[test]
-fn nobody_is_ready_while_somebody_unnamed_does_not_route_to_it_and_every_wait_ends() {
+fn no_backend_is_ready_while_an_unnamed_load_balancer_does_not_route_to_it_and_every_wait_ends() {
     holds(Setup { faults: faults(), ..Setup::of(Role::Joiner) });
     holds(Setup { faults: CUT_OFF, ..Setup::of(Role::Joiner) });
 }
@@ -109,13 +109,13 @@ fn a_change_that_no_template_uses_ends_a_wait_as_any_other() {
 }
 
 #[test]
-fn who_keeps_its_last_file_is_named_until_another_backend_comes() {
+fn a_load_balancer_that_keeps_its_last_file_is_named_until_another_backend_comes() {
     holds(Setup { keeps_last: true, faults: faults(), ..Setup::of(Role::Leaver) });
     holds(Setup { keeps_last: true, faults: faults(), ..Setup::of(Role::Joiner) });
 }
 
 #[test]
-fn who_knows_its_proxy_by_commands_is_named() {
+fn a_load_balancer_that_knows_its_proxy_by_commands_is_named() {
     let by_commands = Setup { by_commands: true, ..Setup::of(Role::Leaver) };
     assert_eq!(explored(Setup { faults: &[], ..by_commands }), 0, "nothing is proven");
     explored(Setup { faults: faults(), ..by_commands });
@@ -150,7 +150,7 @@ fn not_waiting_for_quiesced_is_detected() {
 }
 
 #[test]
-fn taking_the_lost_for_gone_is_detected() {
+fn taking_lost_members_for_departed_is_detected() {
     is_detected(Rule::LostIsGone, Setup::of(Role::Leaver), ROUTES);
 }
 
@@ -160,7 +160,7 @@ fn the_newest_but_one_is_not_quiesced_and_that_is_detected() {
 }
 
 #[test]
-fn counting_the_words_of_an_earlier_life_is_detected() {
+fn counting_acknowledgements_of_an_earlier_instance_is_detected() {
     is_detected(Rule::AckBeforeProof, Setup::of(Role::Leaver), ROUTES);
 }
 

@@ -1,4 +1,4 @@
-//! Situations of a load balancer that nobody outside of it can tell apart, now or ever,
+//! Situations of a load balancer that no outside observer can distinguish, now or ever,
 //! are made one: what it does inside between two things that show is not interleaved
 //! with what the other does.
 //!

@@ -67,7 +67,7 @@ impl Waiting {
         }
     }
 
-    /// No wait is without a bound, and nobody is given up at once.
+    /// No wait is without a bound, and no load balancer is given up at once.
     pub(crate) fn judge(&self) -> Result<(), String> {
         match self.wait.progress(self.now) {
             WaitProgress::Waiting { until }

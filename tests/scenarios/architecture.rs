@@ -1,4 +1,4 @@
-//! The structure of the crates, held against their sources: the modules of every folder import
+//! The structure of the crates, compared with their sources: the modules of every folder import
 //! each other in one direction only, the rooms of confsync downwards only, and
 //! docs/architecture.md shows what is so.
 

@@ -107,7 +107,7 @@ async fn data_that_nginx_refuses_leaves_it_serving_and_is_got_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poisoned_value_is_withheld_and_the_others_are_served() {
+async fn an_invalid_value_is_rejected_and_the_others_are_served() {
     let lab = Lab::new();
     let setup = setup(&lab).await;
     let ctl = setup.etcd.ctl(Api::V3);

@@ -33,7 +33,7 @@ pub(crate) struct Scene {
     pub(crate) lab: Lab,
 }
 
-/// What stands in nginx.conf.
+/// What is in nginx.conf.
 pub(crate) struct Conf<'a> {
     /// At the start.
     pub(crate) main: &'a str,

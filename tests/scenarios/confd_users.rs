@@ -108,7 +108,7 @@ async fn an_interval_reads_templates_and_resources_again() {
 
 /// `-backend etcd` is v2 for confd; where both APIs are served, v3 is read unless data_file otherwise.
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_is_found_it_is_said_where_the_keys_are() {
+async fn where_nothing_is_found_the_log_names_where_the_keys_are() {
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
     etcd.ctl(Api::V2).put("/services/web/1", "10.0.0.1:80").await;

@@ -121,7 +121,7 @@ fn the_index_leads_to_every_page() {
     }
 }
 
-/// The oldest Rust is said in Cargo.toml alone: a second place would be forgotten.
+/// The oldest Rust is in Cargo.toml alone: a second place would be forgotten.
 #[test]
 fn no_page_repeats_the_oldest_rust() {
     let version = env!("CARGO_PKG_RUST_VERSION");
@@ -214,7 +214,7 @@ fn flags_are_those_of_the_programs() {
     assert_eq!(page, flags(), "docs/flags.md is old: run with UPDATE_DOCS=1");
 }
 
-/// Names in capitals with an underscore that stand alone in quotes in a program's source.
+/// Names in capitals with an underscore that are alone in quotes in a program's source.
 fn variables(source: &str, found: &mut BTreeSet<String>) {
     // What comes behind is tests.
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
@@ -274,7 +274,7 @@ fn no_block_hides_a_command_that_nobody_runs() {
                 inside = !inside;
             } else if !inside {
                 let indented = line.starts_with("    ") && before.is_empty();
-                assert!(!indented, "{place}: a block without fences is run by nobody");
+                assert!(!indented, "{place}: a block without fences is never run");
                 before = line;
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! In a block marked `console`, a line after `$ ` is a command, `> ` continues it, and
 //! what follows is its output: each line in that order, with others between allowed;
-//! `…` stands for anything. A command that only looks is asked again until it shows what
+//! `…` matches anything. A command that only looks is asked again until it shows what
 //! is written, as a reader would.
 //!
 //! All blocks of a page are one session of a shell: in a folder of its own with an etcd of
@@ -18,7 +18,7 @@ use tests::{Etcd, Lab, bins, network};
 
 use super::docs::pages;
 
-/// Commands that are not run as they stand, what is done in their place, and why.
+/// Commands that are not run unchanged, what is done in their place, and why.
 const IN_PLACE: [(&str, &str, &str); 5] = [
     ("make demo", "true", "runs this repository's demo, which needs its checkout"),
     ("make test", "true", "is what runs this"),

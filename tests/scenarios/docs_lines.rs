@@ -78,7 +78,7 @@ fn a_line_is_known_by_what_is_always_the_same() {
     assert_eq!(fixed("drain unconfirmed: received a second signal"), "drain unconfirmed");
 }
 
-/// Names of sources and of tests that pages speak of.
+/// Names of sources and of tests that pages name.
 #[test]
 fn every_source_and_test_that_a_page_names_is_there() {
     let mut files = Vec::new();

@@ -1,5 +1,5 @@
 //! Leaving when etcd is far away, when it has no space, and when it has no quorum: what can be
-//! had is had, and what cannot is said truly.
+//! had is had, and what cannot is reported truly.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn without_space_in_etcd_a_drain_says_so() {
 }
 
 async fn without_a_quorum_a_drain_says_so(api: Api) {
-    let (noticed, said) = match api {
+    let (noticed, reported) = match api {
         Api::V3 => {
             ("without a majority of its members", "is routed to until etcd has a quorum again")
         }
@@ -87,5 +87,5 @@ async fn without_a_quorum_a_drain_says_so(api: Api) {
     assert_eq!(sidekick.stop().await, Exit::Code(2), "{}", sidekick.log());
     let log = sidekick.log();
     assert!(log.contains("drain unconfirmed: etcd is not reachable"), "{log}");
-    assert!(log.contains(said), "no `{said}` in {log}");
+    assert!(log.contains(reported), "no `{reported}` in {log}");
 }

@@ -14,7 +14,7 @@ in_both_apis!(
     a_killed_load_balancer_is_lost,
     one_cut_off_from_etcd_is_lost_and_comes_back,
     one_restarted_during_a_drain_confirms_it,
-    one_stopped_with_its_nginx_has_let_go,
+    a_load_balancer_that_stopped_with_its_nginx_has_drained,
     one_stopped_while_its_nginx_goes_on_has_not,
     etcd_is_back_before_the_lease_has_ended,
     etcd_is_away_for_good,
@@ -215,7 +215,7 @@ async fn one_restarted_during_a_drain_confirms_it(api: Api) {
     load.stop().await.assert_none_failed();
 }
 
-async fn one_stopped_with_its_nginx_has_let_go(api: Api) {
+async fn a_load_balancer_that_stopped_with_its_nginx_has_drained(api: Api) {
     let fleet = Fleet::start(api, true).await;
     let load = fleet.load();
     load.more(50).await;

@@ -14,11 +14,11 @@ use tests::{
 
 in_both_apis!(
     the_last_backend_hears_why_it_is_kept,
-    a_file_that_nginx_refuses_is_told_in_its_words,
+    a_file_that_nginx_rejects_is_reported_in_its_words,
     a_key_that_no_template_uses_is_acknowledged,
     readiness_waits_until_a_load_balancer_serves_it,
     readiness_is_not_held_back_for_ever,
-    who_fails_while_it_waits_is_not_ready,
+    a_backend_that_fails_while_it_waits_is_not_ready,
     a_drain_is_seen_in_the_metrics,
     by_commands_it_is_their_success_and_a_time,
     by_commands_that_do_not_verify_it_is_unconfirmed,
@@ -46,7 +46,7 @@ async fn the_last_backend_hears_why_it_is_kept(api: Api) {
     stopped_with(&cluster.instances[0].sidekick, 2, "on_empty = \"keep\"").await;
 }
 
-async fn a_file_that_nginx_refuses_is_told_in_its_words(api: Api) {
+async fn a_file_that_nginx_rejects_is_reported_in_its_words(api: Api) {
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
     let backends = [
@@ -95,7 +95,7 @@ async fn readiness_waits_until_a_load_balancer_serves_it(api: Api) {
     let place = lab.free();
     let sidekick = sidekick(&lab, &cluster.etcd, api, &late).flag("--rise", "1");
     let sidekick = sidekick.flag("--status", place.to_string()).arg("--wait-applied").start();
-    within(Duration::from_secs(15), "it is said whom it waits for", || async {
+    within(Duration::from_secs(15), "it is reported what it waits for", || async {
         let status = sidekick.status().unwrap_or_default();
         let told = sidekick.notified();
         check(told.iter().any(|line| line.contains("waiting to be served by")), || status)
@@ -129,7 +129,7 @@ async fn readiness_is_not_held_back_for_ever(api: Api) {
 }
 
 /// The load balancer that follows at last has applied that the key is gone again.
-async fn who_fails_while_it_waits_is_not_ready(api: Api) {
+async fn a_backend_that_fails_while_it_waits_is_not_ready(api: Api) {
     let lab = Lab::new();
     let cluster = Cluster::start(&lab, api, 1).await;
     cluster.confsync.signal(Signal::STOP);

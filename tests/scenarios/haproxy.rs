@@ -125,7 +125,7 @@ async fn it_follows_by_commands_and_refuses_what_is_bad() {
 
 /// A HAProxy that is not there: the file is right, the reload stays pending, visibly.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_that_nobody_took_stays_owed() {
+async fn a_reload_that_no_process_took_stays_pending() {
     let lab = Lab::new();
     let etcd = Etcd::start(&lab).await;
     let backends = Backends::start(&lab, &etcd).await;

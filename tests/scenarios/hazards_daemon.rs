@@ -13,7 +13,7 @@ use tests::{
 
 use crate::hazards_setup::{Setup, address, is_root, rendered};
 
-/// nginx by name: `bad_config::a_poisoned_value_is_withheld_and_the_others_are_served`. Here
+/// nginx by name: `bad_config::an_invalid_value_is_rejected_and_the_others_are_served`. Here
 /// a Go template of confd's, for any service.
 #[tokio::test(flavor = "multi_thread")]
 async fn h18_values_that_are_no_endpoints_are_withheld_from_go_templates_too() {
@@ -126,7 +126,7 @@ async fn a_boot_does_not_wait_for_etcd_or_a_first_backend() {
 
 /// As under a unit with `ProtectSystem=strict` and no `ReadWritePaths=` for the logs.
 #[tokio::test(flavor = "multi_thread")]
-async fn h23_logs_that_nginx_cannot_open_are_told_in_its_words() {
+async fn h23_logs_that_nginx_cannot_open_are_reported_in_its_words() {
     if !is_root() {
         return;
     }

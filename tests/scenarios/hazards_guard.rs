@@ -41,7 +41,7 @@ fn live(setup: &Setup, backends: &[&Backend]) -> impl Future<Output = ()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sudden_loss_holds_who_answers_until_they_fall_silent() {
+async fn a_sudden_loss_retains_backends_until_they_stop_answering() {
     let lab = Lab::new();
     let (setup, backends) = with_backends(&lab, "", 3).await;
     let confsync = setup.confsync(&lab).start();
@@ -61,7 +61,7 @@ async fn a_sudden_loss_holds_who_answers_until_they_fall_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_says_that_it_leaves_is_let_go_though_it_answers() {
+async fn a_backend_with_a_leave_marker_goes_though_it_answers() {
     let lab = Lab::new();
     let (setup, backends) = with_backends(&lab, "", 3).await;
     let _confsync = setup.confsync(&lab).start();
@@ -178,7 +178,7 @@ async fn an_operator_accepts_this_loss_and_no_other(api: Api) {
 /// The last backend leaves on purpose and comes back under another key, as with another
 /// `--id`: the old key is not retained, though its address answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_left_on_purpose_is_not_retained_when_another_key_comes() {
+async fn a_deregistered_backend_is_not_retained_when_another_key_comes() {
     let lab = Lab::new();
     let (setup, backends) = with_backends(&lab, "", 2).await;
     let [one, two] = &backends[..] else { unreachable!() };
@@ -203,7 +203,7 @@ async fn who_left_on_purpose_is_not_retained_when_another_key_comes() {
 
 /// While etcd is away the backends are asked, where the resource says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_refuses_while_etcd_is_away_is_left_out_and_put_back() {
+async fn a_backend_that_refuses_while_etcd_is_away_is_left_out_and_put_back() {
     let lab = Lab::new();
     let (setup, backends) = with_backends(&lab, "[guard]\nprobe_when_stale = \"200ms\"\n", 2).await;
     let confsync = setup.confsync(&lab).start();

@@ -1,5 +1,5 @@
 //! Which keys are backends, which are settings, and which are our own: a setting that goes is
-//! removed at once, and nobody acknowledges an acknowledgement.
+//! removed at once, and no load balancer acknowledges an acknowledgement.
 
 use tests::etcd::Watcher;
 use tests::eventually::check;

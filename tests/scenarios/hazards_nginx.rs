@@ -28,7 +28,7 @@ async fn with_a_port_from_etcd(lab: &Lab) -> (Etcd, Nginx, Confdir, Backend) {
 
 /// `nginx -t` and `nginx -s reload` both end with 0 here, and nginx runs the old one.
 #[tokio::test(flavor = "multi_thread")]
-async fn h11_a_port_in_use_is_found_rolled_back_and_told_in_the_masters_words() {
+async fn h11_a_port_in_use_is_found_rolled_back_and_reported_in_the_masters_words() {
     let lab = Lab::new();
     let (etcd, nginx, confdir, _backend) = with_a_port_from_etcd(&lab).await;
     let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir);
@@ -61,7 +61,7 @@ async fn h11_an_nginx_that_somebody_starts_later_is_found_live() {
     let confsync = Daemon::confsync(&lab).etcd(&etcd, Api::V3).confdir(&confdir).start();
     confsync.logged("the proxy is not running").await;
     let place = format!("server {};", backend.address());
-    assert!(nginx.rendered().unwrap().contains(&place), "whoever starts reads the file");
+    assert!(nginx.rendered().unwrap().contains(&place), "an nginx that starts reads the file");
     assert!(!confsync.notified().iter().any(|line| line == "READY=1"), "nothing is proven");
 
     let _nginx = nginx.start().await;
@@ -107,7 +107,7 @@ async fn h11_an_nginx_that_ends_is_not_called_live_and_is_loaded_when_it_is_back
 async fn h20_several_files_of_one_nginx_are_one_check_and_one_reload() {
     let lab = Lab::new();
     let (etcd, nginx, confdir, _backend) = with_a_port_from_etcd(&lab).await;
-    // The second file stands on the first: neither passes a check alone.
+    // The second file needs the first: neither passes a check alone.
     let second = nginx.folder().join("sites-enabled/second.conf");
     confdir.edit("conf.d/nginx.toml", |toml| {
         let site = nginx.site().display().to_string();

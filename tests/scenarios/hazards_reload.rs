@@ -24,7 +24,7 @@ async fn h01_a_failed_reload_stays_owed_and_is_repeated() {
     confsync.logged("reload_cmd").await;
     assert_eq!(setup.text("app.conf"), rendered(&[1, 2]));
     assert_eq!(setup.text("live"), rendered(&[1]));
-    // Whoever asks from elsewhere sees it too.
+    // It shows from elsewhere too.
     let status = async |wanted: &str| {
         eventually(format!("the status says `{wanted}`"), || async {
             let command = Daemon::new(&lab, "status", tests::bins::confsync()).arg("status");
@@ -213,7 +213,7 @@ async fn h04_sighup_retries_at_once_what_was_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h12_a_hanging_command_is_killed_with_its_group_and_holds_nobody_up() {
+async fn h12_a_hanging_command_is_killed_with_its_group_and_delays_no_other() {
     let lab = Lab::new();
     let setup = Setup::start(&lab).await;
     let hangs = format!(

@@ -119,7 +119,7 @@ async fn h06_a_store_with_another_history_of_the_same_length_is_noticed(api: Api
     setup.live(&[1, 3, 4]).await;
 }
 
-/// Nobody who looks was there when the store went: the new confsync still knows.
+/// No confsync ran when the store was lost: the new one still knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn h06_a_restart_after_a_wipe_still_verifies_the_losses() {
     let lab = Lab::new();
@@ -287,7 +287,7 @@ async fn h09_an_emptied_prefix_leaves_a_file_that_nginx_starts_with() {
     .await;
 }
 
-/// An interval of an hour keeps nobody waiting, and one dead endpoint stops nobody.
+/// An interval of an hour delays nothing, and one dead endpoint stops nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn h24_a_start_before_etcd_ends_when_etcd_is_there() {
     let lab = Lab::new();

@@ -211,9 +211,9 @@ async fn without_the_module_and_where_it_is_not_wanted_every_change_is_a_reload(
     assert!(reloads(&confsync.log()) >= 1, "{}", confsync.log());
 }
 
-/// Somebody else's nginx: confsync is killed, nginx is restarted meanwhile, then killed.
+/// An nginx that is not our child: confsync is killed, nginx is restarted meanwhile, then killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_killed_the_members_are_right_afterwards() {
+async fn the_members_are_right_after_any_process_is_killed() {
     let Some(scene) = Scene::new("").await else { return };
     let nginx = scene.nginx.start().await;
     let (one, sidekick_one) = scene.join("one").await;
@@ -229,7 +229,7 @@ async fn whoever_is_killed_the_members_are_right_afterwards() {
     nginx.signal(Signal::TERM);
     assert!(nginx.ended(Duration::from_secs(10)).await.unwrap().success());
     let nginx = scene.nginx.start().await;
-    // Nobody but the table and the file can say so.
+    // Only the table and the file show it.
     scene.answers("two").await;
 
     let confsync = scene.confsync().start();

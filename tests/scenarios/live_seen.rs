@@ -93,7 +93,7 @@ async fn driver_and_traffic_are_shown_and_a_drain_says_how_many_requests_it_wait
     .await;
 }
 
-/// A choice that nginx alone can make stays nginx's: who looks is told what needs a reload, and why.
+/// A choice that nginx alone can make stays nginx's: the page shows what needs a reload, and why.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_driver_cannot_change_is_shown_with_the_reason() {
     let Some(scene) = Scene::new("").await else { return };

@@ -123,7 +123,7 @@ fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
         );
         fleet.balancer.says("nginx-lb", "1 backend in rotation").await;
 
-        // Nobody lets go of the last one, so its drain is unconfirmed. The journal says so, and the
+        // No load balancer drains the last one, so its drain is unconfirmed. The journal says so, and the
         // unit has not failed, whatever systemd remembers of it.
         fleet.first.says("apache-discovery@7777", "registered").await;
         fleet.first.systemctl(&["stop", "apache@7777"]).await;
@@ -135,13 +135,13 @@ fn the_tutorial_loses_nothing_in_a_restart_and_a_reboot() {
 }
 
 #[test]
-fn whoever_is_killed_comes_back() {
+fn a_killed_process_comes_back() {
     network::scenario(|network| async move {
         let fleet = Fleet::boot(&network).await;
         let load = fleet.start().await;
         let (first, balancer) = (&fleet.first, &fleet.balancer);
 
-        // The key outlives the sidekick, so nobody notices.
+        // The key outlives the sidekick, so it is not noticed.
         kill(first, "apache-discovery@7777").await;
         first.says("apache-discovery@7777", "registered").await;
         fleet.both_answer(&load).await;

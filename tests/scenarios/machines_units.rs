@@ -94,7 +94,7 @@ fn a_boot_without_etcd_ends() {
 
 /// systemd holds the ports, so that connections wait for the next nginx.
 #[test]
-fn a_restart_of_the_load_balancer_refuses_nobody() {
+fn a_restart_of_the_load_balancer_refuses_no_client() {
     network::scenario(|network| async move {
         let fleet = Fleet::boot(&network).await;
         let (balancer, first) = (&fleet.balancer, &fleet.first);

@@ -55,7 +55,7 @@ mod confd_thousands;
 mod confd_users;
 /// Images, the tutorial's units with a real Docker, compose.
 mod containers;
-/// The documentation: its flags, what it names, no command that nobody runs.
+/// The documentation: its flags, what it names, no command that is never run.
 mod docs;
 /// The commands of the documentation, run.
 mod docs_commands;
@@ -100,13 +100,13 @@ mod hazards_reload;
 mod hazards_setup;
 /// confd's hazards about etcd: lost events, lost history, expired tokens, late starts.
 mod hazards_store;
-/// Files that somebody else writes, too.
+/// Files that another process writes too.
 mod hazards_writers;
 /// Both daemons with the rights of the manual, and with one too few.
 mod least_rights;
 /// Backends that change without a reload, end to end.
 mod live;
-/// Changes without a reload, while somebody else touches nginx, its files, its processes.
+/// Changes without a reload, while another process changes nginx, its files, its processes.
 mod live_disturbed;
 /// Processes are killed at random moments while backends come and go without a reload.
 mod live_kill;
@@ -143,7 +143,7 @@ mod register_commands;
 mod register_health;
 /// `register`: lost leases, etcd away, restarted, wiped, restored.
 mod register_lease;
-/// `register`: the connections to a backend, where nobody acknowledges.
+/// `register`: the connections to a backend, where no load balancer acknowledges.
 mod register_quiet;
 /// `register`: two instances of one key, restarts, stops at any moment.
 mod register_rivals;

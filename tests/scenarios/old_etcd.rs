@@ -134,7 +134,7 @@ async fn an_idle_watch_behind_a_proxy_is_followed() {
 
 /// It is read again and again, with pauses that grow.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_never_has_history_is_not_flooded() {
+async fn a_server_without_history_is_not_flooded() {
     let world = Old::start(Age::NoHistory).await;
     let ctl = world.setup.etcd.ctl(Api::V2);
     ctl.put("/services/apache/1", "127.0.0.1:9").await;
@@ -148,9 +148,9 @@ async fn who_never_has_history_is_not_flooded() {
     assert!(confsync.log().contains("reading the keys again"), "{}", confsync.log());
 }
 
-/// What the bytes of such a server look like to gRPC helps nobody.
+/// What the bytes of such a server look like to gRPC is no help.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_v3_where_there_is_none_is_led_to_v2() {
+async fn a_client_of_v3_is_referred_to_v2_where_there_is_no_v3() {
     for age in [Age::V0_4, Age::V2_2] {
         let world = Old::start(age).await;
         let list = Daemon::new(&world.lab, "list", tests::bins::register()).arg("list");

@@ -53,7 +53,7 @@ async fn output_that_cannot_be_written_is_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn output_that_nobody_reads_any_more_is_none() {
+async fn output_is_dropped_once_its_reader_has_closed() {
     // The only reader goes before the command begins.
     let pipe = "rm -f pipe && mkfifo pipe && exec 3<>pipe 4>pipe 3>&-";
     each(&format!("{pipe} && exec \"$0\" \"$@\" >&4"), 0, &[]).await;

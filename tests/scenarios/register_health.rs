@@ -97,7 +97,7 @@ async fn all_may_fail_and_all_come_back(api: Api) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flapping_within_its_bounds_wakes_nobody() {
+async fn flapping_within_its_bounds_changes_no_key() {
     let setup = Setup::new(Api::V3).await;
     let sidekick = Daemon::register(&setup.lab).backend("apache", setup.backend.address());
     let sidekick = sidekick.etcd(&setup.etcd, Api::V3).flag("--interval", "200ms");

@@ -1,5 +1,5 @@
-//! Two instances, one key; restarts; stops at any moment. Nobody removes what is not
-//! his, and nobody leaves his own behind.
+//! Two instances, one key; restarts; stops at any moment. No instance removes a key
+//! that is not its own, and none leaves its own behind.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ async fn killed_and_started_again_it_takes_over_without_a_gap(api: Api) {
     saw(&watcher, &[format!("PUT {key}"), format!("DELETE {key}")]).await;
 }
 
-/// At any moment of its life: while it starts, probes, writes, refreshes. `TEST_STOPS=100`
+/// At any moment of its run: while it starts, probes, writes, refreshes. `TEST_STOPS=100`
 /// stops it a hundred times instead of eight.
 async fn no_stop_leaves_a_key_behind(api: Api) {
     let setup = Setup::new(api).await;

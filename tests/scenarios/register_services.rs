@@ -96,7 +96,7 @@ async fn a_bad_file_at_the_start_is_waited_for_and_the_backend_runs() {
     let started = setup.lab.path().join("started");
     let backend = format!("touch {}; exec sleep 1000", started.display());
     let sidekick = run().arg("--").arg("sh").arg("-c").arg(&backend).start();
-    // Everything that is wrong with it is said at once, each on a line.
+    // Everything that is wrong with it is reported at once, each on a line.
     for part in [
         "is given twice; keep one of the two",
         "below three probe intervals of 20s",
@@ -107,7 +107,7 @@ async fn a_bad_file_at_the_start_is_waited_for_and_the_backend_runs() {
     }
     eventually("the backend runs", || async { check(started.exists(), || sidekick.log()) }).await;
 
-    // What is wrong now is said, and the file counts as soon as it can be used.
+    // What is wrong now is reported, and the file counts as soon as it can be used.
     file.write(&[("apache", &setup.backend, "check = \"exec:/nowhere/check\"\n")]);
     sidekick.signal(Signal::HUP);
     sidekick.logged("`/nowhere/check` cannot be executed").await;

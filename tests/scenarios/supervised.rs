@@ -1,5 +1,5 @@
 //! `run -- COMMAND`: an nginx is found whatever starts it, a reload that is due does not keep it
-//! from being started, and a program that nobody can tell of a change is not called live.
+//! from being started, and a program that cannot be notified of a change is not called active.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -137,7 +137,7 @@ async fn without_a_confdir_nginx_serves_what_is_in_place_until_there_is_one() {
     load.stop().await.assert_none_failed();
 }
 
-/// Somebody else writes the file: nginx serves what is in place, and the reload group begins
+/// Another process writes the file: nginx serves what is in place, and the reload group begins
 /// when it may. So at the start, and so when the confdir is read again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
@@ -192,7 +192,7 @@ async fn a_group_that_cannot_begin_is_tried_again_while_nginx_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
+async fn a_program_that_is_not_notified_of_a_change_is_not_called_active() {
     let lab = Lab::new();
     let setup = Setup::start(&lab).await;
     setup.resource("app", "");
@@ -208,7 +208,7 @@ async fn a_program_that_nobody_tells_of_a_change_is_not_called_live() {
     confsync.logged("set a reload_cmd").await;
     // At every change.
     setup.put(3).await;
-    eventually("it is said again", || async {
+    eventually("it is logged again", || async {
         let times = confsync.log().matches("no command reloads").count();
         tests::eventually::check(times >= 2, || confsync.log())
     })

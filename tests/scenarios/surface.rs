@@ -1,5 +1,5 @@
 //! What the daemons serve to machines: health, readiness, metrics, events; and that
-//! the documentation, the dashboard and the alert rules speak of what is there.
+//! the documentation, the dashboard and the alert rules name what exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -126,7 +126,7 @@ async fn every_metric_that_is_spoken_of_is_served() {
     }
 }
 
-/// Whoever is woken by an alert is led to what to do; and it was tried when it wakes, and when not.
+/// Each alert leads to what to do; and it was tried when it fires, and when not.
 #[test]
 fn every_alert_has_a_section_of_what_to_do() {
     let days = include_str!("../alerts.yml");

@@ -79,7 +79,7 @@ async fn an_nginx_that_has_ended_is_noticed_and_so_is_its_return() {
     assert_eq!(live(status).await, (true, vec![true]));
 }
 
-/// In rotation is who stands in the file, whatever keys there are.
+/// In rotation are the backends in the file, whatever keys there are.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_the_template_leaves_out_is_not_counted_in_rotation() {
     let lab = Lab::new();
@@ -143,7 +143,7 @@ async fn a_backend_that_the_template_leaves_out_is_not_counted_in_rotation() {
     }
 }
 
-/// A template that writes other addresses than etcd has: which backends it uses cannot be told.
+/// A template that writes other addresses than etcd has: which backends it uses is unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn backends_whose_addresses_are_mapped_count_by_their_keys() {
     let lab = Lab::new();

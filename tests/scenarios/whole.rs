@@ -9,7 +9,7 @@ use tests::{Api, Backend, Behaviour, Cluster, Confdir, Daemon, Etcd, Exit, Lab, 
 
 in_both_apis!(
     a_backend_dies_and_comes_back,
-    etcd_restarts_and_nobody_notices,
+    a_restart_of_etcd_goes_unnoticed,
     etcd_hangs_and_wakes_up,
     etcd_is_wiped_and_everybody_registers_again,
     sigterm_removes_the_key_at_once,
@@ -39,7 +39,7 @@ async fn a_backend_dies_and_comes_back(api: Api) {
     load.stop().await.assert_none_failed();
 }
 
-async fn etcd_restarts_and_nobody_notices(api: Api) {
+async fn a_restart_of_etcd_goes_unnoticed(api: Api) {
     let lab = Lab::new();
     let cluster = Cluster::start(&lab, api, 2).await;
     let load = cluster.load().clients(2).start();

@@ -6,7 +6,7 @@
 //! *before* the request was sent: a slow answer never makes a key look alive for too long.
 //!
 //! It knows nothing of health. Whatever the store turns out to be (lease unknown, key
-//! missing, key changed by another process, revision gone backwards), the steps lead from
+//! missing, key changed by another process, revision regressed), the steps lead from
 //! there to what is wanted.
 
 use std::collections::BTreeMap;

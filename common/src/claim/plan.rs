@@ -39,7 +39,7 @@ pub struct Marker {
     /// Its name.
     pub key: Key,
     pub value: Vec<u8>,
-    /// What is read in that transaction, for whoever waits for the consequences.
+    /// Trees that are read in that transaction: a drain goes on from there.
     pub reads: Vec<Tree>,
 }
 

@@ -149,7 +149,7 @@ async fn what_an_earlier_instance_left_is_removed_once_and_only_with_our_value()
     let removed = Some(Revision(8));
     assert_eq!(claim.status(&key("a"), false), KeyStatus::Absent { removed });
 
-    // Whoever leaves says so with it.
+    // The leave marker goes with it.
     let (claim, _) = owning(now);
     let marker = Marker { key: key("leaving"), value: "m".into(), reads: Vec::new() };
     let aim = Aim::Left(marker.clone());
@@ -189,7 +189,7 @@ async fn a_key_that_a_successor_took_differs_from_one_that_we_removed() {
     assert_eq!(claim.next(&wants(&[]), now), Step::Idle);
     assert_eq!(claim.status(&key("a"), false), KeyStatus::Rival { value: "x".into() });
 
-    // A store that went backwards may show a key of ours: nothing is certain.
+    // A store that regressed may show a key of ours: nothing is certain.
     let (mut claim, _) = owning(now);
     claim.record_delete(&key("a"), taken(2), now);
     assert_eq!(claim.status(&key("a"), false), KeyStatus::Absent { removed: None });

@@ -1,5 +1,5 @@
 //! What an earlier instance of this process left in etcd: a lease that can be used where none is
-//! granted, and keys that were taken over from a lease holder that should be gone.
+//! granted, and keys that were taken over from a lease holder that should have ended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -57,14 +57,12 @@ pub struct RequestCounts {
 }
 
 impl RequestCounts {
-    /// Of several together.
     pub fn sum(all: &RequestsByEndpoint) -> Self {
         let mut sum = Self::default();
         all.values().for_each(|counts| sum.add(*counts));
         sum
     }
 
-    /// These more.
     pub fn add(&mut self, more: Self) {
         self.requests += more.requests;
         self.failures += more.failures;
@@ -190,7 +188,7 @@ impl<S: Store> Registrar<S> {
         tokio::select! {
             () = tokio::time::sleep_until(until) => {}
             changed = self.wants.changed() => {
-                // The sender is gone, so the wanted keys cannot change any more: keep them until
+                // The sender was dropped, so the wanted keys cannot change any more: keep them until
                 // the end.
                 if changed.is_err() { shutdown.cancelled().await }
             }

@@ -83,7 +83,7 @@ mod tests {
         # UNIT x_up_seconds seconds\nx_up_seconds 0.5\n# EOF\n";
 
     #[test]
-    fn who_does_not_ask_for_openmetrics_gets_what_every_scraper_reads() {
+    fn scrapers_that_do_not_ask_for_openmetrics_get_the_plain_format() {
         let ask = |accept: &str| {
             let request = Request::builder().header("accept", accept).body(());
             let metrics = SharedMetrics::new(tokio::sync::watch::channel(()).1);

@@ -1,8 +1,8 @@
 //! Children that others left behind become those of process 1, or of a process that asks for
 //! them, and stay as zombies unless somebody waits for them.
 //!
-//! What must hold: a child that we started is waited for by its own starter and by
-//! nobody else, or its exit code is lost. So every child is entered in [`OURS`] while
+//! Invariant: a child that we started is waited for only by its own starter, or its exit
+//! code is lost. So every child is entered in [`OURS`] while
 //! it is started, and the sweep, under the same lock, passes over those.
 
 use std::collections::BTreeSet;
@@ -63,8 +63,8 @@ pub async fn reap_as_init() -> io::Result<()> {
     }
 }
 
-/// Reaps what is left behind below this process, wherever it would have gone, for as long as it
-/// is polled; and kills of it what `is_left_over` says yes to.
+/// Reaps orphans below this process, also those that init would get, for as long as it is polled;
+/// and kills those for which `is_left_over` returns `true`.
 ///
 /// # Errors
 /// When the system does not give us these children, or SIGCHLD cannot be listened to.

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_is_a_code_and_words() {
+    fn an_exit_status_is_a_code_and_a_text() {
         for (raw, code, words) in
             [(0, 0, "exit code 0"), (7 << 8, 7, "exit code 7"), (15, 143, "killed by signal 15")]
         {

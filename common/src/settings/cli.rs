@@ -116,8 +116,8 @@ fn variable_at_fault<'w>(
     (!words.any(is_flag)).then(|| variable.to_string_lossy().into_owned())
 }
 
-/// Mistakes by the names of the flags that stand in `words`: who wrote `--cacert` looks for that,
-/// not for `--etcd-ca`.
+/// Mistakes by the names of the flags as given in `words`: an operator who wrote `--cacert` looks
+/// for that, not for `--etcd-ca`.
 ///
 /// # Errors
 /// Those of `outcome`.
@@ -215,7 +215,7 @@ pub fn subcommand_first(program: &Command, words: Vec<OsString>) -> Vec<OsString
         }
         let own = ["-h", "--help", "-V", "--version"].contains(&&*text);
         if own || !text.starts_with('-') || text == "--" {
-            // Not for us to sort out; clap says what is wrong with it.
+            // Not valid here; clap reports what is wrong with it.
             flags.push(word);
             break;
         }

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_of_systemd_count_where_nothing_else_is_said() {
+    fn credentials_of_systemd_apply_where_nothing_else_is_set() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("etcd-ca"), "").unwrap();
         std::fs::write(folder.path().join("etcd-password"), "s3cret\n").unwrap();

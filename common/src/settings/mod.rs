@@ -63,7 +63,7 @@ enum Separator {
 }
 
 impl Setting {
-    /// A setting with one value. `value` is what stands for it in help, `SPAN` for
+    /// A setting with one value. `value` is its placeholder in help, `SPAN` for
     /// example; empty for a switch.
     pub const fn new(
         name: &'static str,
@@ -236,8 +236,7 @@ impl Setting {
     }
 }
 
-/// Rows of a table of settings: the arguments of [`Setting::new`], then what else is to be said of
-/// it. The help is the row's documentation.
+/// Rows of a table of settings: the arguments of [`Setting::new`], then its further properties. The help is the row's documentation.
 #[macro_export]
 macro_rules! settings {
     ($($row:ident: $name:literal, $env:literal, $value:literal, $help:literal

@@ -277,7 +277,7 @@ mod tests {
     async fn what_the_cluster_names_comes_after_what_was_given() {
         let one = vec!["http://10.0.0.1:2379".parse().unwrap()];
         let endpoints = Endpoints::new(one.clone(), None, REQUEST).unwrap();
-        assert!(!endpoints.is_due_to_learn(), "nobody asked for it");
+        assert!(!endpoints.is_due_to_learn(), "not enabled");
         let endpoints = endpoints.learning();
         assert!(endpoints.is_due_to_learn() && !endpoints.is_due_to_learn());
         let members = |hosts: &[&str]| -> Vec<String> {

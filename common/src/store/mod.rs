@@ -264,8 +264,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 
     /// Reads trees that were read before: `known` is what they were, but for keys that are known
-    /// to be gone since. The answer is that of [`read`](Self::read); a store that can tell what has
-    /// changed is asked for no more.
+    /// to be gone since. The answer is that of [`read`](Self::read); if the store can list what has
+    /// changed, only that is read.
     fn read_again(
         &self,
         trees: &[Tree],
@@ -320,7 +320,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<DeleteOutcome, StoreError>> + Send;
 
     /// Deletes a key if the guard holds, and with it writes `marker`, bound to a lease: in one
-    /// transaction, so that nobody sees the one without the other. Without transactions (v2)
+    /// transaction, so that no reader sees one without the other. Without transactions (v2)
     /// the marker comes first, whether the guard holds or not.
     ///
     /// What `trees` hold at the revision of the deletion is read in the same transaction, if

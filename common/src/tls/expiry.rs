@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_the_lifetime_before_its_end_it_is_said() {
+    fn an_expiry_is_logged_a_tenth_of_the_lifetime_before() {
         let of = |now: u64| {
             let validity = Validity { from: unix(0), until: unix(1000) };
             warning(validity, unix(now), Path::new("/tls/a.pem"))

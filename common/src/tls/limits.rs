@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_library_cannot_do_is_said_in_words() {
+    fn what_the_library_cannot_do_is_named() {
         let sha1 = "invalid peer certificate: UnsupportedSignatureAlgorithmContext { \
                     signature_algorithm_id: [6, 9], supported_algorithms: [0x06, 0x08] }";
         assert_eq!(

@@ -84,7 +84,7 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
     };
     // A resumed session would go on with the certificates of before; and a remembered one is
-    // memory for nothing where each connection stands alone.
+    // memory for nothing where connections share no session.
     config.resumption = Resumption::disabled();
     Ok(config)
 }

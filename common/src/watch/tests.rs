@@ -25,9 +25,10 @@ fn following(store: &Memory, trees: &[&str]) -> watch::Receiver<View> {
     follow(store.clone(), trees, Options::default(), CancellationToken::new())
 }
 
-/// Who takes a key over may wait until that is applied; all others wake nobody.
+/// A process that takes a key over may wait until that is applied; no other unchanged write
+/// matters to a reader.
 #[tokio::test(start_paused = true)]
-async fn a_value_that_is_put_again_wakes_nobody_unless_it_has_another_holder() {
+async fn an_unchanged_value_wakes_no_reader_unless_its_lease_holder_changed() {
     for trees in [&["/a"][..], &["/a", "/b"]] {
         let store = Memory::new();
         let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
@@ -48,7 +49,7 @@ async fn a_value_that_is_put_again_wakes_nobody_unless_it_has_another_holder() {
 }
 
 #[tokio::test]
-async fn ignored_keys_are_in_no_view_and_wake_nobody() {
+async fn ignored_keys_are_in_no_view_and_wake_no_reader() {
     let store = Memory::default();
     let lease = store.grant(Ttl::DEFAULT, soon()).await.unwrap();
     let put = async |key: &str| {

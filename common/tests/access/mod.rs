@@ -146,7 +146,7 @@ async fn v2_users_are_let_in_and_kept_out() {
 }
 
 #[tokio::test]
-async fn a_user_where_none_is_asked_for_is_no_trouble() {
+async fn a_user_is_accepted_where_etcd_requires_none() {
     let server = EtcdServer::start().await;
     for api in [Api::V3, Api::V2] {
         let store = connect(&as_user(&server, api, "web", "s3cret")).await.unwrap();

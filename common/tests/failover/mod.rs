@@ -143,7 +143,7 @@ async fn a_watch_notices_that_its_member_is_alone() {
 }
 
 #[tokio::test]
-async fn a_quiet_watch_stays_open_and_hears() {
+async fn an_idle_watch_stays_open_and_delivers() {
     let server = EtcdServer::start().await;
     let quiet = async |api| {
         let store = connect(&to(server.url(), api)).await.unwrap();
@@ -235,7 +235,7 @@ async fn web_server() -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_etcd_is_not_taken_for_one_without_v2() {
+async fn a_server_that_is_not_etcd_is_not_taken_for_one_without_v2() {
     let error = refusal(to(web_server().await, Api::Auto)).await;
     assert!(error.is_transient(), "{error}");
     assert!(error.to_string().contains("not etcd; is the port right?"), "{error}");

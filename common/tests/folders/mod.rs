@@ -39,7 +39,7 @@ async fn change(watch: &mut EtcdWatch) -> Change {
 }
 
 #[tokio::test]
-async fn a_folder_ends_as_one_for_whoever_watches_above_or_below() {
+async fn a_deleted_folder_is_one_change_for_watches_above_and_below() {
     let server = EtcdServer::start().await;
     let store = connect(&to(server.url(), Api::V2)).await.unwrap();
     for name in ["/services/web/a", "/services/web/b/c", "/services/web2/d"] {

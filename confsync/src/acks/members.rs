@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn saying_the_same_again_wakes_nobody() {
+    fn publishing_the_same_again_wakes_no_reader() {
         let members = members();
         let mut wants = members.wants();
         members.acknowledge("web", applied(1, 1), 0);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn leaving_is_said_in_the_member_key() {
+    fn leaving_is_recorded_in_the_member_key() {
         let members = members();
         members.join(Introduction::default(), vec![]);
         members.left();

@@ -13,7 +13,7 @@ use crate::status::resources::ResourceState;
 
 /// The part of the file's name that identifies it.
 const WORD: &str = "emptied";
-/// What is older is not told any more.
+/// Older ones are no longer reported.
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// The services without backends, and since when, in milliseconds of Unix time.
@@ -40,7 +40,7 @@ impl EmptiedServices {
         Self { kept: kept.collect(), outdated: Vec::new() }
     }
 
-    /// Resource, service, and when it lost its last backend, of those that are still told at `now`.
+    /// Resource, service, and when it lost its last backend, of those that are still reported at `now`.
     pub(super) fn reported(
         &self,
         now: SystemTime,
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_told_after_a_restart_for_a_day_and_until_there_is_a_backend() {
+    async fn an_emptied_service_is_reported_for_a_day_or_until_it_has_a_backend() {
         let sample = SampleConfdir::new("keys = [\"/services\"]\n", "");
         let group = sample.group();
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);

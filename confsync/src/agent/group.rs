@@ -150,7 +150,7 @@ impl<S: Store> GroupRenderer<S> {
         Withheld { why: format!("{}: {}", program.resource.name, cause.why), ..cause }
     }
 
-    /// At the start: whether etcd regressed while nobody looked. What was known before then is
+    /// At the start: whether etcd regressed while it was not watched. What was known before then is
     /// known again, and so verified. What a predecessor hands over is newer.
     pub(super) fn recall(&mut self, now: &Snapshot) -> bool {
         let mut is_ahead = false;

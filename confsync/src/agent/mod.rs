@@ -283,7 +283,7 @@ impl<S: Store> Agent<S> {
                 self.last_load = Some(Instant::now());
                 self.note_routes();
             }
-            // Members are active before they are written: nobody waits for the disk.
+            // Members are active before they are written: no drain waits for the disk.
             if outcome == StepOutcome::MembersChanged {
                 self.pipeline.look_at_departed().await;
                 self.report();

@@ -27,8 +27,8 @@ pub(super) struct Publication {
     emptied: EmptiedServices,
     /// Since when something is pending.
     pending_since: Option<SystemTime>,
-    /// What was published last. A state of thousands of backends is not made anew at each look
-    /// whether old generations are gone.
+    /// What was published last. A state of thousands of backends is not built again at each check
+    /// for old generations.
     published: Option<GroupProgress>,
     /// There was a decision or a step since.
     is_outdated: bool,

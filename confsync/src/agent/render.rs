@@ -116,10 +116,11 @@ fn without<'s>(seen: &'s ParsedKeys, left_out: &BTreeSet<Arc<str>>) -> Cow<'s, P
     Cow::Owned(shown)
 }
 
-/// Renders while the runtime goes on: a template may ask DNS, and a look-up may take 5 s. On a
-/// worker of the runtime, of which there are two, two such templates would stop the refreshing of
-/// leases, signals and the status page. A single run has but one thread, and renders several
-/// resources at a time.
+/// Renders while the runtime goes on: a template may ask DNS, and a look-up may take 5 s. On the
+/// daemon's only worker it would stop the refreshing of leases, signals and the status page, so
+/// another thread takes that over meanwhile. A text that is repeated with other members asks nothing
+/// of the system, and is not worth a thread. A single run has no workers, and renders several
+/// resources at a time on threads of their own.
 async fn off_workers(
     program: &CompiledResource,
     last: &mut LastRender,

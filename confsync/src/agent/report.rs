@@ -35,7 +35,7 @@ pub(super) struct GroupProgress {
     pub(super) old_generations: usize,
     /// How many absent keys requests may still be routed by.
     pub(super) lingering: usize,
-    /// What a predecessor had active, as long as nobody has tried to load anything else.
+    /// What a predecessor had active, until a load of anything else was tried.
     pub(super) active_before: Option<String>,
     pub(super) stale: Option<StaleReason>,
 }

@@ -9,8 +9,8 @@ use crate::backends::Backends;
 use crate::backends::known::KnownBackends;
 use crate::status::change_summary::{Route, Routes};
 
-/// The backends that each resource's file does not name; of a resource that is not here, it cannot
-/// be told.
+/// The backends that each resource's file does not name; for a resource that is not listed, they are
+/// unknown.
 pub(super) type Unwritten = BTreeMap<String, BTreeSet<Arc<str>>>;
 
 /// The routes, kept up to date by what changes.

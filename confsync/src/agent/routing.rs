@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_told_from_what_was_active_before() {
+    fn each_change_is_reported_against_what_was_active_before() {
         let mut routing = Routing::default();
         assert_eq!(routing.cause_of(&routes(&["a:1"])), "start");
         assert!(routing.serve(routes(&["a:1"]), Arc::default()).added.is_some());

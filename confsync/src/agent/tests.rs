@@ -209,7 +209,7 @@ async fn changes_are_collected_for_as_long_as_the_debounce() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_backend_stays_and_who_waits_hears_that_too_few_are_left() {
+async fn the_last_backend_stays_and_a_drain_learns_that_too_few_are_left() {
     let store = Memory::new();
     let first = store.set(&path(&web(1)), "127.0.0.1:9");
     let mut rig = AgentRig::start(&store, SampleConfdir::new(BACKENDS, LIST)).await;
@@ -327,7 +327,7 @@ async fn a_backend_that_a_restored_store_does_not_have_is_retained_while_it_answ
     let is_retained = |state: &GroupState| state.backends.values().any(|backend| backend.retained);
     let state = rig.until(|state| state.in_sync && is_retained(state)).await;
     let listed: Vec<&str> = state.backends.values().map(|backend| &*backend.addr).collect();
-    assert_eq!(listed, [addr.as_str(), "127.0.0.1:10"], "the one that refuses is gone");
+    assert_eq!(listed, [addr.as_str(), "127.0.0.1:10"], "the one that refuses is left out");
     assert_eq!(rig.ack().unwrap().retained, [web(1)]);
     drop(listener);
     let state = rig.until(|state| state.in_sync && !is_retained(state)).await;
@@ -379,12 +379,12 @@ async fn a_rejected_file_is_tried_again_when_the_operator_asks() {
     rig.applied(store.revision()).await;
 }
 
-/// A named pipe at which whoever reads waits until [`open_gate`].
+/// A named pipe, at which a reader waits until what [`reader_at_gate`] returns is dropped.
 fn gate(sample: &SampleConfdir, name: &str) {
     mkfifoat(CWD, sample.path(name), Mode::RUSR | Mode::WUSR).unwrap();
 }
 
-/// Waits until somebody reads at the gate; dropping what is returned lets them go on.
+/// Waits until a reader is at the gate; dropping what is returned lets it go on.
 async fn reader_at_gate(sample: &SampleConfdir, name: &str) -> std::fs::File {
     let mut options = OpenOptions::new();
     options.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());

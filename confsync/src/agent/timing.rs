@@ -45,7 +45,7 @@ impl Debounce {
 }
 
 /// When the backends are saved for the next start: thousands of them not after each change. They
-/// count only if the store regresses while nobody follows it, so they may stay behind for longer
+/// count only if the store regresses while it is not watched, so they may stay behind for longer
 /// than the files that a proxy reads.
 #[derive(Debug, Default)]
 pub(super) struct Saves {

@@ -17,7 +17,7 @@ use crate::install::{
 pub(super) struct GroupFiles {
     group: String,
     targets: Vec<Target>,
-    /// Nobody else writes the targets.
+    /// No other process writes the targets.
     locks: Vec<DestLock>,
     written: VecDeque<WrittenFiles>,
     unproven: Unproven,
@@ -40,7 +40,7 @@ const WRITTEN: usize = 4;
 #[derive(Debug)]
 enum Unproven {
     Nothing,
-    /// An earlier run installed them, and nobody has tried to load them since.
+    /// An earlier run installed them, and they were not loaded since.
     FromEarlierRun(InstalledFiles),
     Installed(InstalledFiles),
 }
@@ -48,7 +48,7 @@ enum Unproven {
 /// What a look at the files found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FilesInPlace {
-    /// Nobody touched them since the last look.
+    /// Unchanged since the last look.
     Same,
     /// They were read; `None` where one is missing.
     Read(Option<Digest>),
@@ -208,7 +208,7 @@ impl GroupFiles {
         true
     }
 
-    /// Writes files of what is active already: nobody reads them before the next start, so that
+    /// Writes files of what is active already: they are not read before the next start, so
     /// there is nothing to check or to prove.
     ///
     /// # Errors
@@ -251,7 +251,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, InstallError> + Send + 'static,
 ) -> Result<T, InstallError> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        // A single run: nobody else waits for this thread.
+        // A single run: nothing else needs this thread.
         return work();
     }
     match tokio::task::spawn_blocking(work).await {

@@ -158,7 +158,7 @@ impl Ledger {
         self.active = None;
     }
 
-    /// These files were rejected; they rest.
+    /// These files were rejected: they are tried again after a pause, which doubles each time.
     pub fn reject(&mut self, digest: Digest, why: String, now: Instant) {
         let before = self.rejected.as_ref().filter(|r| r.digest == digest).map_or(0, |r| r.times);
         let rest = FIRST_REST.saturating_mul(1 << before.min(10)).min(LONGEST_REST);

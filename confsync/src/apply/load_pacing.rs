@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// The pauses between two tries of a step that failed: at first, and at the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// Files that nobody else changed for so long are written again at once when somebody does.
+/// Files that no other process changed for so long are written again at once when one does.
 const UNDISPUTED: Duration = Duration::from_secs(120);
 
 /// What an operator asks for.

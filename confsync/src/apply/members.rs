@@ -245,7 +245,7 @@ impl ActiveMembers {
         std::mem::replace(&mut self.counting, Counting::Incomplete) == Counting::Exact
     }
 
-    /// The workers that did not count are gone.
+    /// The workers that did not count have ended.
     pub(super) fn count_again(&mut self) {
         if self.counting == Counting::Incomplete {
             self.counting = Counting::Exact;

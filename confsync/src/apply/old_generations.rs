@@ -66,7 +66,7 @@ impl OldGenerations {
         self.quiescence.drained(member);
     }
 
-    /// Resolves when one of the workers is gone, or a command has confirmed that nothing of before
+    /// Resolves when one of the workers has ended, or a command has confirmed that nothing of before
     /// is left.
     pub(super) async fn news(&self) {
         let mut ended: FuturesUnordered<_> = self.quiescence.workers().map(until_ended).collect();

@@ -1,7 +1,6 @@
-//! What a step of a pipeline came to. It is returned: nobody has to read it back from a counter
-//! or a state.
+//! The outcome of a pipeline's step. It is returned, so that callers need not derive it from a
+//! counter or a state.
 
-/// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepOutcome {
     /// Nothing is pending, or a limit delays it.

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_no_more_is_not_missed() {
+    fn backends_that_are_no_longer_read_are_not_missing() {
         let mut known = KnownBackends::default();
         known.adopt(&seen(&["1", "2"]), BTreeSet::from(["/services/apache/2".to_owned()]));
         known.forget_unread(|key| key.ends_with('1'));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_on_purpose_is_no_loss_when_another_key_comes() {
+    fn a_deregistered_backend_is_no_loss_when_another_key_comes() {
         let mut known = KnownBackends::default();
         known.adopt(&seen(&["1"]), BTreeSet::new());
         known.note_leaving(&BTreeSet::from(["/services/apache/1".to_owned()]));
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(now.backends.len(), 1);
         known.adopt(&now, retained);
         assert_eq!(known.unverified_losses(&LossPolicy::default(), &seen(&["2"]), false), None);
-        // Registered again and gone again, without a word: a loss like any other.
+        // Registered again and gone again without a leave marker: a loss like any other.
         known.adopt(&seen(&["1"]), BTreeSet::new());
         assert!(known.unverified_losses(&LossPolicy::default(), &seen(&["2"]), false).is_some());
     }

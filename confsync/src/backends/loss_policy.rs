@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_on_purpose_or_is_silent_goes_and_who_answers_is_retained() {
+    fn deregistered_and_silent_backends_go_and_those_that_answer_are_retained() {
         let missing = set(&["leaves", "answers", "silent", "unknown"]);
         let evidence = [
             ("leaves", LossEvidence::Leaving),
@@ -194,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_who_left_on_purpose_is_ever_brought_back(
+        fn a_deregistered_backend_is_never_brought_back(
             ids in proptest::collection::btree_set("[a-z]{1,3}", 0..20), picks: Vec<u8>,
         ) {
             let kinds = [LossEvidence::Leaving, LossEvidence::Answers, LossEvidence::Silent];

@@ -2,7 +2,7 @@
 //! file.
 //!
 //! It is read only after a restart, and counts only if the store has regressed meanwhile: a store
-//! whose history continues is right about what is gone, while one that was wiped or restored is
+//! whose history continues is right about what was deleted, while one that was wiped or restored is
 //! not. Without it, a restart after a wipe would take the half of the fleet that has registered
 //! again for all of it.
 //!
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_back_as_it_was_and_counts_only_against_a_store_that_went_backwards() {
+    fn saved_backends_are_restored_and_count_only_against_a_store_that_regressed() {
         let folder = tempfile::tempdir().unwrap();
         let dest = folder.path().join("app.conf");
         let wiped = snapshot(2, 1);

@@ -32,7 +32,7 @@ pub struct KeySelection {
     /// only the keys below the services' folder are backends; what a value looks like does not
     /// matter.
     pub declared: bool,
-    /// Whether a DNS name may stand for an address.
+    /// Whether a DNS name may be given instead of an address.
     pub names: bool,
 }
 

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_said_and_gone_without() {
+    fn a_missing_file_is_reported_and_ignored() {
         let file = ConfdToml::find(Some(Path::new("/none/confd.toml")), None).unwrap();
         assert_eq!(file.confdir, Some("/etc/confd".into()));
         assert!(file.notes[0].ignored && file.notes[0].text.contains("no such file"));

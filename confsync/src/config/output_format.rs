@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_well_formed_passes() {
+    fn well_formed_text_passes() {
         for (format, text) in [
             ("json", "{\"a\": [1, 2]}"),
             ("yaml", "a: &x [1, 2]\nb: *x\n---\nc: |\n  text\n"),
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_is_refused_with_the_place() {
+    fn malformed_text_is_rejected_with_the_place() {
         for (format, text, place) in [
             ("json", "{\"a\":\n }", "line 2 column 2"),
             ("yaml", "a: [1,\nb: }\n", "line 2"),

@@ -14,7 +14,7 @@ pub(crate) struct SampleConfdir {
 }
 
 impl SampleConfdir {
-    /// `keys` and the commands are in `toml`, where `FOLDER` stands for the folder.
+    /// `keys` and the commands are in `toml`, where `FOLDER` is replaced by the folder.
     pub(crate) fn new(toml: &str, template: &str) -> Self {
         let sample = Self { folder: tempfile::tempdir().unwrap() };
         for folder in ["conf.d", "templates"] {

@@ -3,8 +3,8 @@
 //!
 //! What must hold: a backend counts as left out only where that is certain. It is not where none of
 //! them is named: the template may make other texts of the addresses, by a map of networks or a
-//! hash, and who of them is in the file cannot be told. A backend is written if a
-//! word of the template names its service, or if its address stands anywhere in the text; for a
+//! hash, and which of them are in the file is then unknown. A backend is written if a
+//! word of the template names its service, or if its address occurs in the text; for a
 //! host that is a name, the text may have what it resolves to.
 
 use std::collections::{BTreeSet, HashSet, hash_map::DefaultHasher};
@@ -31,7 +31,7 @@ pub struct UnwrittenBackends {
 
 impl UnwrittenBackends {
     /// The keys of those of `backends` that `text` does not name; `None` if it names none of them,
-    /// so that nothing can be told.
+    /// so that it is unknown.
     pub fn update(
         &mut self,
         text: &RenderedText,
@@ -90,7 +90,7 @@ fn digest(text: &RenderedText) -> u64 {
 /// The addresses that a text has.
 #[derive(Debug, Clone, Default)]
 struct Addresses {
-    /// Without a port behind them: the port may stand anywhere.
+    /// Without a port behind them: the port may be anywhere.
     alone: HashSet<IpAddr>,
     with_port: HashSet<(IpAddr, u16)>,
 }
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_a_word_names_is_written() {
+    fn backends_of_a_named_service_are_written() {
         let service = |path: &str| NamedService {
             path: path.to_owned(),
             members: crate::template::UpstreamMembers::default(),
@@ -257,7 +257,7 @@ mod tests {
 
     /// A map of networks, or a hash: the file has other texts.
     #[test]
-    fn where_no_address_is_written_nothing_can_be_told() {
+    fn without_any_address_in_the_file_it_is_unknown_which_backends_are_written() {
         let all =
             backends(&[("/services/web/1", "10.0.0.1:80"), ("/services/web/2", "10.0.0.2:80")]);
         let mut unwritten = UnwrittenBackends::default();

@@ -1,8 +1,8 @@
 //! Which run of the process this is, and which ones before it have ended.
 //!
 //! A member key in etcd names the run that wrote it. That run has ended for certain if it ran on
-//! this machine for one of our files, and we have the lock that it held for life. Its keys are
-//! then taken over at once, also after kill -9. Of any other run only the end of its lease tells.
+//! this machine for one of our files, and we have the lock that it kept for its lifetime. Its keys are
+//! then taken over at once, also after kill -9. Any other run has ended when its lease has.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -25,7 +25,7 @@ pub(super) struct Instance {
     pub(super) id: String,
     /// The runs before it that have ended.
     pub(super) ended: Vec<String>,
-    /// Held for life.
+    /// Locked for the lifetime of the process.
     _locks: Vec<File>,
 }
 

@@ -155,7 +155,7 @@ impl Daemon {
         self.groups.expect(&loaded.sets).await;
         let begun = self.groups.begin_all(loaded.sets, &joined).await;
         if begun.as_ref().is_err_and(is_held) {
-            // Whoever writes the files has a member key of its own.
+            // The process that writes the files has a member key of its own.
             self.registration.withdraw().await;
         }
         begun

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_withdraws_leaves_no_key() {
+    async fn withdrawing_removes_the_member_key() {
         let store = Memory::new();
         let mut registration = start(&store);
         opened(&registration.join(consumes("/services")).await).await;

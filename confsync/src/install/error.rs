@@ -98,8 +98,8 @@ impl InstallError {
 }
 
 /// The system's error without the name of the temporary file that tempfile adds to it: that name is
-/// another one at each attempt, and the path is said anyway.
-/// It keeps the system's error to itself, so the number is read from its words.
+/// another one at each attempt, and the message has the path anyway.
+/// tempfile does not expose the system's error, so the number is read from its text.
 fn bare(error: io::Error) -> io::Error {
     let text = error.to_string();
     let number = || {

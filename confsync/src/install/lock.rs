@@ -113,7 +113,7 @@ mod tests {
         DestLock::take_all(&[link], &mut other).unwrap();
         drop(other);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the link");
-        // Whoever else may write there cannot have us write elsewhere.
+        // Another user who may write there cannot make us write elsewhere.
         let treasure = folder.path().join("treasure");
         fs::write(&treasure, "kept").unwrap();
         std::os::unix::fs::symlink(&treasure, folder.path().join(".x.confsync-lock")).unwrap();

@@ -187,7 +187,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// A file that is gone need not be removed.
+/// A file that does not exist need not be removed.
 fn if_there(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),

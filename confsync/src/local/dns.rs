@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_server_s_word_counts_and_the_next_is_asked_when_it_has_none() {
+    async fn the_first_server_s_answer_counts_and_the_next_is_asked_when_it_has_none() {
         let knows = name_server(&[("x.", Ok(3))]).await;
         let knows_not = name_server(&[]).await;
         let fails = name_server(&[("x.", FAILS)]).await;

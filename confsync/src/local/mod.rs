@@ -40,7 +40,7 @@ pub(crate) fn read_text_file(path: &Path) -> io::Result<String> {
         .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
 }
 
-/// There is one resolver, whoever asks it.
+/// All templates share the system's resolver.
 static UNANSWERED: LazyLock<Mutex<UnansweredLookups>> = LazyLock::new(Mutex::default);
 
 /// A failure that took this long is silence: a server that is there says at once that it cannot.
@@ -66,7 +66,7 @@ fn addresses(name: &str) -> Result<Vec<IpAddr>, String> {
     let host = name.to_owned();
     let worker = move || {
         let found = (host.as_str(), 0).to_socket_addrs();
-        // The receiver is gone if the deadline has passed.
+        // The receiver was dropped if the deadline has passed.
         let _ = answer.send(found.map(|all| all.map(|address| address.ip()).collect()));
     };
     std::thread::Builder::new().spawn(worker).map_err(|error| error.to_string())?;

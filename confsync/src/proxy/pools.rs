@@ -75,7 +75,7 @@ pub enum PublishError {
 /// What a look at the running proxy has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadBack {
-    /// What was published, or nobody could be asked.
+    /// What was published, or no worker could be asked.
     Same,
     /// The same, by a worker that was not there before: its configuration may be another one.
     NewWorker,

@@ -39,8 +39,8 @@ pub fn is_alive(id: ProcessId) -> bool {
     ProcessStat::read(id.pid).is_some_and(|stat| stat.start == id.start)
 }
 
-/// Waits for the end of a process, whoever's child it is. The kernel says so by a pidfd (Linux
-/// 5.3); where there is none to be had, it is looked.
+/// Waits for the end of a process that need not be our child: by a pidfd (Linux 5.3), or by polling
+/// where there is none.
 pub async fn until_ended(id: ProcessId) {
     // Opened before the look: it is of this process, or this process is gone already.
     let opened = Pid::from_raw(id.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());

@@ -25,7 +25,7 @@ const APART: Duration = Duration::from_millis(250);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// How often it is looked what backends have had and have.
 const LOOK_AT_TRAFFIC: Duration = Duration::from_secs(1);
-/// Who does not read for this long has gone.
+/// A client that does not read for this long is disconnected.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// The streams of all pages, which share each event.

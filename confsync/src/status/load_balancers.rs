@@ -16,9 +16,7 @@ pub type Fleet = BTreeMap<String, (Member, BTreeMap<String, Ack>)>;
 /// The state of one resource of one load balancer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LoadBalancerStatus {
-    /// The load balancer.
     pub lb: String,
-    /// Its host name.
     pub host: String,
     /// Its status page, if it can be reached from here.
     pub page: Option<String>,

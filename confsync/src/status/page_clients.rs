@@ -87,7 +87,7 @@ impl PageClients {
         });
     }
 
-    /// Publishes the load balancers in etcd, until the last client is gone.
+    /// Publishes the load balancers in etcd, until the last client has disconnected.
     async fn watch<S: Store>(&self, store: S, bookkeeping: &Bookkeeping) {
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();

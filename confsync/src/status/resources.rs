@@ -19,7 +19,7 @@ pub struct ResourceState {
     pub template: String,
     /// Its services; none for a resource that is made of settings.
     pub services: Vec<ServiceState>,
-    /// Its file names none of its backends' addresses, so which of them it writes cannot be told:
+    /// Its file names none of its backends' addresses, so it is unknown which of them it writes:
     /// all count.
     pub counted_by_keys: bool,
 }

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pieces_say_whose_members_they_are() {
+    fn each_piece_names_the_service_of_its_members() {
         let rendered = render("t.tmpl", "a{{servers \"api\"}}b{{upstream \"web\"}}").unwrap();
         let paths: Vec<_> = rendered.services().map(|s| (s.upstream(), s.members.len())).collect();
         assert_eq!(paths, [("api", 1), ("web", 2)]);

@@ -1,5 +1,5 @@
 //! The runtime API of a real HAProxy: servers come, leave, change their weight and are
-//! counted; what is refused is said.
+//! counted; what is refused is reported.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -231,7 +231,7 @@ async fn what_others_did_to_a_server_is_found_by_the_next_change_of_it() {
 }
 
 #[tokio::test]
-async fn what_the_running_one_cannot_do_is_said() {
+async fn what_the_running_haproxy_cannot_do_is_reported() {
     let site = Site::start("stats socket HERE level admin", "default-server cookie x", &[]).await;
     let one = listener().await;
     let mut runtime = Runtime::new(site.haproxy.clone());

@@ -49,7 +49,7 @@ async fn no_pid_file_is_made_and_a_new_file_is_seen_through_the_glob() {
 }
 
 #[tokio::test]
-async fn a_file_that_nginx_never_reads_is_said() {
+async fn a_file_that_nginx_never_reads_is_reported() {
     let bench = Bench::new().await;
     let staged = bench.stage(&[("sites/up.txt", b"nonsense"), ("sites/version.conf", &version(2))]);
     let report = bench.nginx.check(&staged).await.unwrap();

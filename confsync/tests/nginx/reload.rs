@@ -1,4 +1,4 @@
-//! A reload is believed only when workers prove it.
+//! A reload counts only when workers prove it.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -82,14 +82,14 @@ async fn what_only_the_running_master_can_refuse_is_found_at_once() {
 
 /// The reload itself as the check: no `nginx -t` before it.
 #[tokio::test]
-async fn an_unchecked_file_is_refused_with_the_masters_words() {
+async fn an_unchecked_file_is_rejected_with_the_masters_message() {
     let bench = Bench::serving().await;
     let dest = bench.path("sites/version.conf");
     fs::write(&dest, "\noops;").unwrap();
     let error = bench.reload().await.unwrap_err();
     let NginxReloadError::Rejected(words) = &error else { panic!("{error}") };
     assert_eq!(words, &format!("[emerg] unknown directive \"oops\" in {}:2", dest.display()));
-    // Without a log that can be read, a test of the files tells as much.
+    // Without a log that can be read, a test of the files shows as much.
     let conf = fs::read_to_string(bench.path("nginx.conf")).unwrap();
     fs::write(bench.path("nginx.conf"), conf.replace("error_log error.log", "error_log stderr"))
         .unwrap();
@@ -98,7 +98,7 @@ async fn an_unchecked_file_is_refused_with_the_masters_words() {
 }
 
 #[tokio::test]
-async fn whoever_else_reloads_applied_means_the_newest_file() {
+async fn applied_means_the_newest_file_though_others_reload_too() {
     let bench = Bench::serving().await;
     let master = bench.nginx.master().unwrap();
     for n in 2..20 {
@@ -134,7 +134,7 @@ async fn a_worker_that_crashes_is_no_new_generation() {
 
 /// Neither `nginx -t` nor the master can know: only the new workers can.
 #[tokio::test]
-async fn workers_that_cannot_work_are_told_apart_and_put_right() {
+async fn workers_that_cannot_work_are_recognised_and_replaced() {
     let bench = Bench::serving().await;
     let old = fs::read_to_string(bench.path("nginx.conf")).unwrap();
     let new = format!("working_directory /no-such-folder;\n{old}");
@@ -159,7 +159,7 @@ async fn old_generations_are_counted() {
         // Of the workers that are shutting down, only those with a request stay.
         bench.reload().await.unwrap();
         let workers = bench.nginx.master().unwrap().workers(&[]).unwrap();
-        // The first may follow the start too closely to be told from the second.
+        // The first may follow the start too closely to be distinguished from the second.
         assert!(old_generations(&workers) + 1 >= generation, "{workers:?}");
     }
     let master = bench.nginx.master().unwrap();
@@ -240,7 +240,7 @@ async fn a_start_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn an_nginx_in_the_background_is_told_apart() {
+async fn an_nginx_in_the_background_is_recognised() {
     let bench = Bench::new().await;
     let argv: Vec<_> = bench.argv().into_iter().take(5).collect();
     let mut child = Supervised::start(&argv).unwrap();

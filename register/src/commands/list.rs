@@ -77,15 +77,13 @@ fn selection(matches: &ArgMatches) -> Result<Selection, Mistakes> {
 /// A key as etcd has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
-    /// The whole key.
     key: String,
-    /// Its bytes.
     value: Vec<u8>,
     /// The rest of its lifetime.
     ttl: TimeLeft,
 }
 
-/// How long a key is kept if nobody refreshes it.
+/// How long a key is kept if it is not refreshed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TimeLeft {
     Span(Duration),
@@ -109,7 +107,7 @@ struct Listed {
     /// Whether etcd removes it unless it is refreshed.
     expires: bool,
     refused: Option<String>,
-    /// Whether a name stands for its address.
+    /// Whether its address is a DNS name.
     #[serde(skip)]
     is_name: bool,
 }
@@ -235,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_aligned_and_says_what_is_refused() {
+    fn a_table_is_aligned_and_shows_what_is_rejected() {
         assert_eq!(
             as_table(&services(), &services(), &some(), false),
             "\

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_not_ready_is_said_at_once() {
+    fn everything_that_is_not_ready_is_reported_at_once() {
         let services = [service(&["exec:no-such-1"]), service(&["exec:no-such-2", "none"])];
         let message = prepare(&services).unwrap_err().to_string();
         assert_eq!(message.lines().count(), 2, "{message}");

@@ -127,7 +127,7 @@ async fn wait(
     Ok(Exit::Unconfirmed)
 }
 
-/// Removes the key if it has this value; the revision at which it is gone.
+/// Removes the key if it has this value; the revision at which it was removed.
 async fn delete(store: &impl Store, key: &Key, value: &[u8]) -> anyhow::Result<Revision> {
     match store.delete(key, &Guard::Value(value.to_vec()), default_deadline()).await? {
         DeleteOutcome::Deleted(revision) | DeleteOutcome::Missing(revision) => Ok(revision),

@@ -27,7 +27,7 @@ pub(super) struct ServicesFile {
 pub(crate) fn read_any(text: &str) {
     let mut mistakes = Mistakes::default();
     let file = parse("any.toml", text, &mut mistakes);
-    assert!(!file.broken || mistakes.none_or(()).is_err(), "broken, and nothing is said");
+    assert!(!file.broken || mistakes.none_or(()).is_err(), "broken, and no mistake is reported");
 }
 
 pub(super) fn parse(name: &str, text: &str, mistakes: &mut Mistakes) -> ServicesFile {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_said_at_once_with_lines() {
+    fn all_mistakes_of_a_file_are_reported_at_once_with_lines() {
         let text = "\
 [default]
 [[service]]

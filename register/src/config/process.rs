@@ -53,7 +53,7 @@ impl Process {
 /// The bounds of leaving.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainSpans {
-    /// Wait at least this long after the key is gone, for readers that acknowledge
+    /// Wait at least this long after the key is removed, for readers that acknowledge
     /// nothing.
     pub min: Duration,
     /// How long to wait for `applied` from every load balancer.

@@ -50,7 +50,7 @@ fn the_short_command_line_has_careful_defaults() {
 }
 
 #[test]
-fn everything_can_be_said() {
+fn every_setting_can_be_given() {
     let config = apache(
         "--id {host}:{port}-{hostname} --prefix /web --value json --weight 3 --zone a --meta v=2 \
          --meta x=a=b --check /health --check tcp --expect 200 --interval 10s --fast-interval 2s \
@@ -164,7 +164,7 @@ fn each_mistake_is_refused_with_a_remedy() {
 }
 
 #[test]
-fn all_mistakes_are_said_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let message = run("--service a/b --port 0 --ttl 1s --check exec: --rise x").unwrap_err();
     let places: Vec<_> = message.lines().filter_map(|line| line.split([':', ' ']).next()).collect();
     assert_eq!(places, ["--service", "--host", "--port", "--check", "--rise", "--ttl"]);
@@ -253,7 +253,7 @@ fn a_file_is_judged_as_a_whole() {
 }
 
 #[test]
-fn a_missing_file_is_said_with_its_name() {
+fn a_missing_file_is_reported_with_its_name() {
     let message = sources(&["run", "--config", "/nowhere/s.toml"], &[]).load().unwrap_err();
     assert!(message.to_string().contains("cannot read `/nowhere/s.toml`"), "{message}");
 }
@@ -318,7 +318,7 @@ proptest! {
 }
 
 #[test]
-fn a_mistake_in_a_file_has_the_name_that_stands_there() {
+fn a_mistake_in_a_file_has_the_name_that_the_file_uses() {
     let of = |key: &str, value: &str| {
         file(&format!(
             "[[service]]\nservice = \"a\"\nhost = \"10.0.0.1\"\nport = 1\n{key} = {value}"
@@ -334,7 +334,7 @@ fn a_mistake_in_a_file_has_the_name_that_stands_there() {
 }
 
 #[test]
-fn a_service_name_that_no_upstream_can_have_is_said_at_the_start() {
+fn a_service_name_that_no_upstream_can_have_is_reported_at_the_start() {
     let named = |name: &str| {
         let text = format!("[[service]]\nservice = \"{name}\"\nhost = \"10.0.0.1\"\nport = 1\n");
         file(&text)

@@ -3,7 +3,7 @@
 //! and none was opened for a while.
 //!
 //! * [`sockets`] reads the kernel's table of TCP sockets;
-//! * [`Connections`] decides whether they are drained (pure);
+//! * [`BackendConnections`] decides whether they are drained (pure);
 //! * [`wait`] reads the table periodically, within a bound.
 //!
 //! A backend whose connections cannot be seen (on another machine, in another network namespace,
@@ -39,7 +39,7 @@ pub enum ConnectionDrainEnd {
 
 /// The connections to the backends as last read.
 #[derive(Debug)]
-struct Connections {
+struct BackendConnections {
     /// How long no new one may have come.
     span: Duration,
     known: BTreeSet<TcpSocket>,
@@ -47,7 +47,7 @@ struct Connections {
     last_new: Instant,
 }
 
-impl Connections {
+impl BackendConnections {
     fn new(span: Duration, now: Instant) -> Self {
         Self { span, known: BTreeSet::new(), open: 0, last_new: now }
     }
@@ -98,7 +98,7 @@ pub async fn wait(
     }
     let ours = |one: &TcpSocket| !one.listens && places.iter().any(|place| place.has(one));
     let until = Instant::now() + bound;
-    let mut observed = Connections::new(span, Instant::now());
+    let mut observed = BackendConnections::new(span, Instant::now());
     loop {
         let connections = match sockets::read() {
             Ok(all) => all.into_iter().filter(ours).collect(),
@@ -193,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn drained_when_no_connection_is_open_and_none_has_come_for_the_span() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut observed = Connections::new(second * 5, start);
+        let mut observed = BackendConnections::new(second * 5, start);
         let mut at = |seconds: u32, all: &[TcpSocket]| {
             let ended = observed.observe(all.iter().cloned().collect(), start + second * seconds);
             (ended, observed.missing())

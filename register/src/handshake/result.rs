@@ -15,7 +15,7 @@ pub struct HandshakeResult {
     pub assumed: Vec<String>,
     /// Those that did not, and what they did instead.
     pub unconfirmed: Vec<(String, LoadBalancerState)>,
-    /// What else leaves it unconfirmed, and where: there may be load balancers that nobody knows.
+    /// What else leaves it unconfirmed, and where: there may be load balancers that are not known here.
     pub unknown: Vec<(&'static str, String)>,
 }
 

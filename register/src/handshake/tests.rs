@@ -187,7 +187,7 @@ async fn a_member_that_renders_the_key_no_more_or_left_before_is_not_waited_for(
 }
 
 #[tokio::test]
-async fn a_key_out_of_a_backup_is_told_from_a_successors() {
+async fn a_key_out_of_a_backup_is_distinguished_from_a_successors() {
     let wait = wait(Goal::Drained, Instant::now());
     let with = |created| {
         let (key, entry) = entry(KEY, &"10.0.0.1:80");
@@ -291,7 +291,7 @@ async fn without_proof_a_drain_is_assumed() {
 }
 
 #[tokio::test]
-async fn why_members_could_not_be_read_is_said() {
+async fn why_members_could_not_be_read_is_reported() {
     let now = Instant::now();
     let mut wait = wait(Goal::Drained, now);
     wait.cannot_read("permission denied");

@@ -6,7 +6,7 @@ use super::check::CheckError;
 /// What a command line of a shell has outside of quotes, and no argument that was meant.
 const OPERATORS: [&str; 10] = ["||", "|", "&&", "2>&1", ">>", ">", "<<", "<", ";", "`"];
 
-/// Words of a shell's language that stand where a command does.
+/// Words of a shell's language in the place of a command.
 const KEYWORDS: [&str; 8] = ["!", "[[", "{", "if", "for", "while", "case", "until"];
 
 /// The words of a command; quotes as a shell has them.

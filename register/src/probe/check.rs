@@ -89,7 +89,7 @@ pub enum ProbeAddress {
     Unix(PathBuf),
 }
 
-/// The version of HTTP.
+/// The version of HTTP, and whether in TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// HTTP/1.1.

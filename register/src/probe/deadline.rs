@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_want_says_nothing_about_the_backend() {
+    fn a_lack_of_local_resources_is_no_verdict_about_the_backend() {
         let failure = |errno: Errno| {
             let error = io::Error::from_raw_os_error(errno.raw_os_error());
             ProbeFailure::of("cannot connect", &error)

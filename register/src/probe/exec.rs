@@ -28,7 +28,7 @@ const KEPT: usize = 4 * 1024;
 /// How much of it is shown as the reason, in characters.
 const SHOWN: usize = 200;
 
-/// How long output is waited for once the command is gone.
+/// How long output is waited for once the command has exited.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Finds the command as `execvp` would, so that a typing error is noticed at the
@@ -107,7 +107,7 @@ impl Drop for KilledGroup {
 }
 
 pub(super) async fn ask(argv: &[String], deadline: &ProbeDeadline) -> Result<(), ProbeFailure> {
-    // Dropped last: the group is gone by then.
+    // Dropped last: the group has been killed by then.
     let run = CommandRun::begin();
     let (mut child, group) = start(argv, &run)?;
     let group = KilledGroup(group);

@@ -11,7 +11,7 @@
 //! | `exec:CMD arg 'one arg'` | the command ends with 0; words and quotes, but no shell |
 //! | `none` | always healthy |
 //!
-//! `{host}` and `{port}` stand for the service's own.
+//! `{host}` and `{port}` are replaced by the service's own.
 
 use std::path::Path;
 

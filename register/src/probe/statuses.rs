@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_set_is_refused() {
+    fn an_invalid_set_is_rejected() {
         for text in ["", "20", "2xx", "100", "600", "299-200", "200-", "200,,304", "+200", "200;"] {
             assert!(text.parse::<Statuses>().is_err(), "{text:?}");
         }

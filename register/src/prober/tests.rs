@@ -109,7 +109,7 @@ async fn waiting_for_a_place_is_no_failure() {
 }
 
 #[tokio::test]
-async fn all_checks_must_pass_and_each_reason_is_told() {
+async fn all_checks_must_pass_and_each_reason_is_reported() {
     let bell = Arc::new(Notify::new());
     let probes = vec![probe("none"), probe("exec:false"), probe("tcp")];
     let probing =

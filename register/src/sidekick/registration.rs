@@ -107,8 +107,8 @@ impl<S: Store> KeyRegistration<S> {
     }
 
     /// Removes keys, each of which was to have this value, by wanting `wants` from now on, where
-    /// they are absent. The revisions at which they are gone, without those that another instance owns
-    /// by now. `None`: etcd did not answer in time.
+    /// they are absent. The revisions at which they were removed, without those that another instance
+    /// owns by now. `None`: etcd did not answer in time.
     pub(super) async fn remove(
         &mut self,
         keys: &BTreeMap<Key, Vec<u8>>,
@@ -136,7 +136,7 @@ impl<S: Store> KeyRegistration<S> {
         }
         let (mut removed, unknown) = self.removed(keys);
         // They went with the lease, at an unknown moment: the store confirms now that they are
-        // gone.
+        // absent.
         removed.extend(self.remove_by_value(&unknown, deadline).await?);
         Some(removed)
     }

@@ -204,7 +204,7 @@ fn is_detected(rule: MembershipRule, wrong: &str) {
 const HAS_A_REQUEST: &str = "the leaver is dead, and has a request";
 
 #[test]
-fn a_backend_that_was_reported_quiet_never_has_a_request_and_every_drain_can_end() {
+fn a_backend_that_was_reported_drained_never_has_a_request_and_every_drain_can_end() {
     let moments = explore(None).unwrap();
     println!("{moments} moments");
     assert!(moments > 1_000, "{moments} moments are too few to mean anything");

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_gets_the_place_of_whoever_has_been_idle_longest() {
+    fn a_new_client_replaces_the_one_that_has_been_idle_longest() {
         let connections = Connections::at_most(4);
         let all: Vec<_> = (1..=4).map(|n| connections.admit(ip(n)).unwrap()).collect();
         all[0].busy();

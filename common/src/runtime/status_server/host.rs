@@ -1,6 +1,6 @@
 //! Which host names a request may use for this process. A page from elsewhere can make a browser
 //! ask this process by a name of its own (DNS rebinding), and would read the answer. So a name
-//! counts only if nobody outside can own it. Pure.
+//! counts only if no outsider can own it. Pure.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use hyper::header::HOST;
 
 use crate::runtime::hostname;
 
-/// Domains that nobody can register.
+/// Domains that cannot be registered.
 const PRIVATE: [&str; 4] = ["localhost", "local", "internal", "home.arpa"];
 
 /// The names under which this process may be asked.

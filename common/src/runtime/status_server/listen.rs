@@ -94,7 +94,7 @@ pub(super) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody may have removed it already; nobody is left to whom it matters.
+        // It may be removed already, and there is no one left to report an error to.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -50,7 +50,7 @@ async fn asked(addr: SocketAddr, requests: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(requests.as_bytes()).await.unwrap();
     let mut answers = Vec::new();
-    // A connection that was reset has said what it had to say.
+    // A connection that was reset has ended too.
     let _ = stream.read_to_end(&mut answers).await;
     String::from_utf8_lossy(&answers).into_owned()
 }
@@ -60,7 +60,7 @@ fn get(path: &str, host: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_never_reads_keeps_nobody_from_healthz() {
+async fn clients_that_never_read_do_not_block_healthz() {
     let addr = served().await;
     let mut idle = Vec::new();
     for _ in 0..200 {

@@ -1,5 +1,5 @@
 //! A connection on which a write may not hang: a peer that does not read for too long
-//! has gone. Progress of any size counts; the number of connections is bounded elsewhere.
+//! is disconnected. Progress of any size counts; the number of connections is bounded elsewhere.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_in_time_is_written_to_and_who_does_not_has_gone() {
+    async fn a_client_is_written_to_as_long_as_it_reads_in_time() {
         let (ours, mut theirs) = duplex(4);
         let mut writer = WriteDeadline::new(ours, Duration::from_secs(5));
         let reading = async {

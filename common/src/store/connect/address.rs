@@ -26,7 +26,7 @@ pub(super) enum AddressError {
     User(String),
 }
 
-/// The text for a message: without what stands before an `@` or after a `?` or `#`, which may be
+/// The text for a message: without what is before an `@` or after a `?` or `#`, which may be
 /// a password.
 fn shown(text: &str) -> String {
     let (hidden, text) = match text.rsplit_once('@') {
@@ -67,7 +67,7 @@ pub(super) fn parse(text: &str, scheme: &str, api: Api) -> Result<Vec<Url>, Addr
     if !matches!(url.scheme(), "http" | "https") {
         return Err(AddressError::Scheme(text.to_owned()));
     }
-    // A URL allows more in a name than DNS does, such as a variable that nobody has replaced.
+    // A URL allows more in a name than DNS does, such as a variable that was not replaced.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if url.domain().is_some_and(|name| !name.chars().all(plain)) {
         return Err(form("that is not a host name; is a variable in the unit file unset?"));

@@ -139,12 +139,11 @@ impl Memory {
         self.change(|world| world.erase(&[key.as_str().into()]));
     }
 
-    /// Every watch reports its progress, as etcd does every few minutes.
+    /// Every watch reports its progress, as etcd does every ten minutes.
     pub fn announce(&self) {
         self.change(|world| world.announcements += 1);
     }
 
-    /// The revision now.
     pub fn revision(&self) -> Revision {
         self.world().revision
     }

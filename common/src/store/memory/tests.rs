@@ -73,7 +73,7 @@ async fn a_restore_goes_backwards_and_a_wipe_has_another_id() {
 }
 
 #[tokio::test]
-async fn announcements_reach_quiet_watches() {
+async fn progress_reaches_idle_watches() {
     let store = Memory::new();
     let mut watch = store.watch(&[tree("/a")], store.revision(), soon()).await.unwrap();
     let elsewhere = store.set(&key("/b"), "x");

@@ -28,7 +28,7 @@ impl PresentMember {
         known
     }
 
-    /// Whether it is too old for reads by quorum; `None` if nobody has asked yet.
+    /// Whether it is too old for reads by quorum; `None` if it was not asked yet.
     pub(super) fn old_reads(&self, endpoint: &EndpointChoice) -> Option<bool> {
         self.known(endpoint).old_reads
     }

@@ -81,7 +81,7 @@ impl V2 {
         self.shared.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The store's index by quorum, from a key that nobody has. Asks for no more permission
+    /// The store's index by quorum, from a key that does not exist. Asks for no more permission
     /// than a reader of the tree has, and its answer is small.
     async fn index(&self, tree: &Tree, deadline: Instant) -> Result<Revision, StoreError> {
         let path = format!("{}/_", tree.path().trim_end_matches('/'));

@@ -102,7 +102,7 @@ impl V2 {
         Ok(answer)
     }
 
-    /// Asks for the members once in a while, where that is wanted. Nobody waits for it.
+    /// Asks for the members once in a while, if configured, in the background.
     fn learn_members(&self, endpoint: &EndpointChoice) {
         let endpoints = self.shared.endpoints.clone();
         if !endpoints.is_due_to_learn() {

@@ -43,7 +43,7 @@ impl V3 {
         Ok(link)
     }
 
-    /// Asks for the members once in a while, where that is wanted. Nobody waits for it.
+    /// Asks for the members once in a while, if configured, in the background.
     fn learn_members(&self, link: &Link) {
         let (endpoints, client) = (self.shared.endpoints.clone(), Arc::clone(&link.client));
         if !endpoints.is_due_to_learn() {

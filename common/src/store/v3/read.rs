@@ -52,7 +52,7 @@ impl KeyRange {
 pub(super) fn ranges(tree: &Tree) -> Vec<KeyRange> {
     let path = tree.path();
     if path == "/" {
-        // `0` is the character after `/`: keys that begin with another are nobody's here.
+        // `0` is the character after `/`: keys that begin with another are not ours.
         return vec![KeyRange { from: b"/".to_vec(), to: b"0".to_vec() }];
     }
     let below = |end: char| format!("{path}{end}").into_bytes();

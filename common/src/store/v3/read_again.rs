@@ -1,8 +1,8 @@
 //! Reads trees that were read before: only the keys that were written since, in one transaction.
 //!
 //! etcd does not list what was deleted, but counts what is there. If the keys known before and
-//! those written since are together as many as it counts, none of them is gone: a key that is
-//! there was either written since, or is as it was. Otherwise everything is read.
+//! those written since are together as many as it counts, none of them was deleted: a key that
+//! exists was either written since, or is unchanged. Otherwise everything is read.
 
 use std::ops::Bound;
 use std::sync::Arc;

@@ -44,7 +44,7 @@ use crate::install::{DestLock, Digest, InstallError, Target, Wanted};
 use crate::proxy::Proxy;
 use crate::proxy::driver::{Driver, RenderedFile};
 
-/// How long until it is looked again whether old generations are gone, or a proxy runs.
+/// How often it is checked whether old generations have ended, or a proxy runs.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The pipeline of one reload group.

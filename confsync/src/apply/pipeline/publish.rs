@@ -96,7 +96,7 @@ impl Pipeline {
         }
     }
 
-    /// The files are not to stay behind what is active any longer: nobody will write them later.
+    /// Brings the files up to what is active, at the end: no later step would do it.
     pub async fn write_what_is_active(&mut self) {
         if self.ledger.is_file_behind() && self.ledger.in_sync() {
             self.write_active(Instant::now()).await;

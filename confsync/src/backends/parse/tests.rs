@@ -23,7 +23,7 @@ fn reading(trees: &[&str], values: Values) -> KeySelection {
 const POISON: &str = "10.0.0.9:80; } server { listen 81";
 
 #[test]
-fn one_poisoned_value_is_withheld_and_named_and_the_others_stay() {
+fn one_invalid_value_is_rejected_and_named_and_the_others_stay() {
     let entries = [
         entry("/services/apache/a", "10.0.0.1:80"),
         entry("/services/apache/b", POISON),
@@ -96,7 +96,7 @@ fn what_looks_like_an_endpoint_is_a_setting_until_something_declares_it() {
 
 proptest! {
     #[test]
-    fn what_is_seen_of_changes_is_what_is_seen_of_all(
+    fn parsing_the_changes_equals_parsing_everything(
         steps in proptest::collection::vec((0usize..8, 0usize..6), 1..40), values in 0usize..3,
     ) {
         const KEYS: [&str; 8] = ["/services/a/1", "/services/a/2", "/services/b/1", "/config/x",

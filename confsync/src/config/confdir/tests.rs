@@ -97,7 +97,7 @@ fn with_nginx_as_our_child_a_resource_without_commands_is_its() {
 }
 
 #[test]
-fn every_mistake_of_every_file_is_told_at_once() {
+fn every_mistake_of_every_file_is_reported_at_once() {
     let folder = Folder::with(&[
         ("conf.d/a.toml", "[template]\nsrc=\"missing.tmpl\"\nmode=\"rw\"\nvalues=\"all\"\n"),
         ("conf.d/b.toml", "[template\n"),
@@ -123,7 +123,7 @@ fn every_mistake_of_every_file_is_told_at_once() {
 }
 
 #[test]
-fn a_misspelt_key_is_told_beside_the_mistakes() {
+fn a_misspelt_key_is_reported_beside_the_mistakes() {
     let toml = "[template]\nsrc=\"t\"\nreload_cmnd=\"x\"\n";
     let folder = Folder::with(&[("conf.d/a.toml", toml), ("templates/t", "")]);
     let (confdir, mistakes) = super::read(folder.0.path(), &Globals::default()).unwrap();
@@ -174,7 +174,7 @@ fn the_default_services_folder_parses() {
     assert_eq!(Globals::default().services.as_str(), "/services");
 }
 
-/// The one resource of a confdir with these lines in its `[template]`, and what is said of it.
+/// The one resource of a confdir with these lines in its `[template]`, and the messages about it.
 fn with(lines: &str) -> (Resource, Vec<String>) {
     let toml = format!("[template]\nsrc=\"t\"\ndest=\"/d\"\n{lines}");
     let folder = Folder::with(&[("conf.d/a.toml", &toml), ("templates/t", "")]);
@@ -239,7 +239,7 @@ fn an_owner_that_does_not_exist_is_a_mistake_only_where_the_resource_is_ours() {
 }
 
 #[test]
-fn what_differs_from_confd_on_purpose_is_said() {
+fn intended_differences_from_confd_are_reported() {
     let (resource, notes) = with("mode=\"600\"\n");
     assert_eq!(resource.target.mode, Some(0o600));
     assert!(notes[0].starts_with("false mode = \"600\" is read as octal, 0600"), "{notes:?}");

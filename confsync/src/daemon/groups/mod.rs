@@ -190,7 +190,7 @@ impl ReloadGroups {
         }
         let (changed, _, _) = futures_util::future::select_all(waits).await;
         if changed.is_err() {
-            // An agent is gone; its end is dealt with where it was asked for.
+            // An agent has ended; its end is dealt with where it was asked for.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }

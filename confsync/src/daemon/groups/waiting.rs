@@ -69,9 +69,9 @@ impl ReloadGroups {
         }
         let is_useless = self.environment.child.is_none() && self.running() == 0;
         if is_useless && !failed.is_empty() {
-            // Files that another process writes are named last: whatever else is wrong may pass.
-            let told = failed.iter().position(|(_, error)| !is_held(error)).unwrap_or_default();
-            return Err(failed.swap_remove(told).1);
+            // A file that another process writes is reported only if nothing else is wrong: that may pass.
+            let first = failed.iter().position(|(_, error)| !is_held(error)).unwrap_or_default();
+            return Err(failed.swap_remove(first).1);
         }
         for (new, error) in failed {
             self.wait_to_begin(new, joined.clone(), &error).await;

@@ -30,7 +30,7 @@ impl KeysOnce {
         must_record: bool,
     ) -> Self {
         let reading = &program.resource.reading;
-        // Many a template knows keys alone, and to judge their number takes a number.
+        // A template that uses only raw keys needs no parsed backends, just their number.
         if must_record || program.asks_for_backends() {
             return Self { seen: reading.see(entries), unrecorded: None };
         }

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_difference_is_told_as_diff_tells_it() {
+    fn a_difference_has_the_form_of_diff() {
         let before = b"a\nb\nc\nd\ne\n";
         let text = unified(Path::new("/etc/app.conf"), before, b"a\nb\nc\nd\nE\n");
         let want =

@@ -11,7 +11,7 @@ use super::program::{StartFailure, SupervisedProgram};
 use super::{ChildState, StartOutcome};
 use crate::proxy::nginx::Nginx;
 
-/// How long a child may take to end when nobody needs it any more.
+/// How long a child may take to end once its last handle is dropped.
 const ABANDONED: Duration = Duration::from_secs(5);
 
 /// A request of a handle.
@@ -27,7 +27,7 @@ pub(super) enum Order {
     },
 }
 
-/// Runs until the child has exited, or all handles are gone.
+/// Runs until the child has exited, or all handles are dropped.
 pub(super) async fn own(
     argv: Vec<OsString>,
     mut inbox: mpsc::Receiver<Order>,

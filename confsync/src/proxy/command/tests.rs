@@ -131,7 +131,7 @@ async fn a_child_is_asked_and_then_made_to_leave() {
 }
 
 #[tokio::test]
-async fn the_last_words_of_a_child_are_kept() {
+async fn the_last_output_of_a_child_is_kept() {
     let mut chatty = child("for i in $(seq 1 60); do echo line $i >&2; done; printf tail >&2");
     chatty.wait().await.unwrap();
     let words = chatty.last_words().await;

@@ -95,8 +95,8 @@ impl BackendServers {
         let mut options = None;
         for name in changed {
             let Some((address, weight)) = self.wanted.get(name) else { continue };
-            // One whose last requests are waited for stays out: they could not be told from new
-            // ones. The member comes back as another server.
+            // One whose last requests are waited for stays out: they could not be distinguished
+            // from new ones. The member comes back as another server.
             let mut ours = listing.of(name).iter().filter(|there| there.is_ours());
             let usable = ours.find(|there| !departed.is_waited_for(to, there));
             if let Some(there) = usable.cloned() {

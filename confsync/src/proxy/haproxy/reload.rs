@@ -2,7 +2,7 @@
 //!
 //! The order makes the proof: the files are swapped; then the master is seen waiting for
 //! work; then its workers are listed; then the signal goes. A worker that appears after
-//! that has read the new files, whoever else may have signalled.
+//! that has read the new files, whichever process signalled.
 
 use std::path::Path;
 use std::time::Duration;
@@ -148,7 +148,7 @@ impl ReloadObservation {
     }
 
     /// By what the kernel shows of their signals: the master waits again only after it has
-    /// told the old workers to finish.
+    /// signalled the old workers to finish.
     fn by_signals(&mut self, master: &Master, new: &[ProcessId]) -> Course {
         if master.is_waiting() != Some(true) {
             self.idle_since = None;

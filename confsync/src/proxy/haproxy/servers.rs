@@ -73,7 +73,7 @@ impl RunningServer {
     }
 }
 
-/// What stands between a member's name and a number, in the name of a server for a member that
+/// Separates a member's name and a number, in the name of a server for a member that
 /// came back before the requests of before were done. No address has it, and HAProxy takes it.
 pub(super) const AGAIN: char = '_';
 

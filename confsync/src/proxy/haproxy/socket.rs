@@ -26,7 +26,7 @@ pub(super) struct RuntimeSocket {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum To {
     /// Any process that listens there.
-    Whoever,
+    Listener,
     /// The worker with this number, through its master.
     Worker(i32),
 }
@@ -75,7 +75,7 @@ fn right(error: &io::Error) -> &'static str {
 impl RuntimeSocket {
     /// The socket at a path, which a worker or the master listens on.
     pub(super) fn at(path: &Path) -> Self {
-        Self { path: path.to_owned(), to: To::Whoever }
+        Self { path: path.to_owned(), to: To::Listener }
     }
 
     /// One worker, addressed through the socket of its master.
@@ -100,7 +100,7 @@ impl RuntimeSocket {
         let mut stream =
             connected.map_err(|source| SocketError::Connect { path: self.path.clone(), source })?;
         let line = match self.to {
-            To::Whoever => format!("{command}\n"),
+            To::Listener => format!("{command}\n"),
             To::Worker(pid) => format!("@!{pid} {command}\n"),
         };
         let mut answer = Vec::new();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_answer_is_not_waited_for_for_ever() {
+    async fn a_socket_that_does_not_answer_is_not_waited_for_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let asked = RuntimeSocket::at(&path).ask(&"show info").await;

@@ -1,4 +1,4 @@
-//! What the servers of a running HAProxy have had and have, for whoever watches: `show stat`.
+//! The traffic of a running HAProxy's servers, for the status page: `show stat`.
 
 use std::net::SocketAddr;
 

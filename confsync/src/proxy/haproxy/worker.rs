@@ -54,7 +54,7 @@ impl RuntimeWorker {
         Ok(())
     }
 
-    /// Deletes a server that nobody waits for any more. `false`: HAProxy keeps an idle connection
+    /// Deletes a server that no drain waits for any more. `false`: HAProxy keeps an idle connection
     /// to it; the next change tries again.
     pub(super) async fn delete(
         &self,

@@ -72,7 +72,7 @@ impl WorkerColumns {
         Ok(word == [0; 4])
     }
 
-    /// Counting is exact again: the workers that did not count are gone.
+    /// Counting is exact again: the workers that did not count have ended.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -1,4 +1,4 @@
-//! One upstream that changes without a reload: who joins its table and who leaves it.
+//! One upstream that changes without a reload: which members join its table and which leave it.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

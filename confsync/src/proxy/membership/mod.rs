@@ -12,7 +12,7 @@
 //! * [`worker_state`] asks a worker what it goes by.
 //! * [`nginx_lua`] is the driver: files in, members in, what is in flight out.
 //! * [`read_back`] compares what was set with what nginx has.
-//! * [`live_upstream`] decides who joins the table of one upstream and who leaves it.
+//! * [`live_upstream`] decides which members join the table of one upstream and which leave it.
 //! * [`upstreams`] is all of it for one nginx: set, confirm, and what is still in flight.
 //!
 //! This module knows nothing of etcd, templates or reloads.

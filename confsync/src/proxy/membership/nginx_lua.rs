@@ -175,7 +175,7 @@ impl NginxLua {
         self.upstreams.in_flight(departed).filter(|_| self.settings.counted)
     }
 
-    /// The workers that did not count their requests are gone.
+    /// The workers that did not count their requests have ended.
     pub fn count_again(&self) {
         if let Err(error) = self.upstreams.folder().workers.set_exact() {
             tracing::warn!(%error, "requests in flight stay uncounted until the next reload");

@@ -11,7 +11,7 @@ use super::upstreams::LiveUpstreams;
 use super::worker_state::{self, WorkerStateError};
 use crate::proxy::pools::ReadBack;
 
-/// How long a worker may take to answer a look that nobody waits for.
+/// How long a worker may take to answer a check that no step waits for.
 const LOOK_DEADLINE: Duration = Duration::from_millis(500);
 /// So many looks at the first words of a table are followed by one at all of it.
 const WHOLE_LOOK: u64 = 12;

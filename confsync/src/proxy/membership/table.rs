@@ -106,7 +106,7 @@ impl MemberTable {
         }
     }
 
-    /// What the slot's last backend has had is not the new one's. Nobody counts there: the
+    /// What the slot's last backend has had is not the new one's. No worker counts there: the
     /// slot was released.
     fn forget_totals(&self, slot: u32) -> io::Result<()> {
         for (column, known) in allocated(&self.counts, self.columns)? {

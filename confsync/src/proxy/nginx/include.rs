@@ -18,7 +18,7 @@ const AS_NGINX: MatchOptions = MatchOptions {
 };
 
 /// The files that `pattern` matches once `dests` exist, in nginx's order. A pattern without
-/// wildcards stands for itself, existing or not.
+/// wildcards is taken literally, existing or not.
 pub(super) fn expand(pattern: &Path, dests: &[PathBuf]) -> Vec<PathBuf> {
     if !has_wildcards(pattern) {
         return vec![pattern.to_owned()];

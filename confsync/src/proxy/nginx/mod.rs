@@ -158,7 +158,7 @@ impl Nginx {
     /// # Errors
     /// When the folder cannot be read or a file not removed.
     pub fn clean_stale(&self) -> Result<Vec<PathBuf>, InstallError> {
-        // Without its folder there are none; that it is missing is said by the check.
+        // Without its folder there are none; the check reports that it is missing.
         match self.conf.parent().is_some_and(Path::is_dir) {
             true => clean_beside(&self.conf),
             false => Ok(Vec::new()),

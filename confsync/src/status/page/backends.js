@@ -45,7 +45,7 @@ function passes(b) {
   return text.includes(filter.q.toLowerCase());
 }
 
-// Whoever has left is shown for a while.
+// A backend that has left is shown for a while.
 const known = new Map();
 function departed(set, at) {
   const before = known.get(set.name) || { there: new Map(), gone: new Map(), first: true };
@@ -60,7 +60,7 @@ function departed(set, at) {
   known.set(set.name, { there, gone: before.gone, first: false });
   return { gone: [...before.gone.values()], fresh };
 }
-// What it has had and has, in all pools it is in; null where nobody counts.
+// What it has had and has, in all pools it is in; null where nothing counts.
 function trafficOf(set) {
   const all = new Map();
   for (const t of set.traffic) {
@@ -121,7 +121,7 @@ function service(set, name, backends, fresh, many, traffic) {
   made.addEventListener("toggle", fill);
   return made;
 }
-// Whoever needs a look comes first; then the order of numbers.
+// Backends that need attention come first; then the order of numbers.
 function services(set, many) {
   const { gone, fresh } = departed(set, now());
   const names = new Map();

@@ -45,7 +45,7 @@ async function copy(code, button) {
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 }
-// Drawn anew only when the data has changed; whoever is at a button stays there.
+// Drawn anew only when the data has changed; the focus stays on a button.
 const drawn = {};
 function draw(id, data, make) {
   const text = JSON.stringify(data);

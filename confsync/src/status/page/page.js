@@ -1,4 +1,4 @@
-// The whole page: what stands of each reload group, drains, load balancers.
+// The whole page: the state of each reload group, drains, load balancers.
 function stages(set) {
   const cell = (severity, name, words, more) => h("li", severity, h("span", "", dot(), name), h("b", "", words), h("small", "", more || "\u00a0"));
   const is = (digest) => digest === null ? (set.wanted ? "not known" : "nothing yet") : digest === set.wanted ? "in sync" : "the one before";
@@ -54,7 +54,7 @@ function change(l) {
     h("span", "what", l.cause, h("span", "soft", " · revision " + l.revision), l.failed ? h("small", "", l.failed) : null),
     h("span", "when", kind, kind ? " " : null, took(l.took_ms)));
 }
-// Who changes backends. Whoever uses no word for it is not told why.
+// The driver that changes backends. The reason is shown only where a template could use another one.
 function driver(set) {
   if (set.driver !== "reload") return h("p", "soft driver", "Backends change without a reload (" + set.driver + "): " + set.member_changes_total + " so far." + (set.driver_reason ? " But " + set.driver_reason + "." : ""));
   return set.driver_reason ? h("p", "soft driver", "Every change of backends needs a reload: " + set.driver_reason + ".") : null;
@@ -111,10 +111,10 @@ function headline(doc) {
   const unused = backends.filter((b) => b.unused).length;
   const left = unused ? " " + plural(unused, "backend") + (unused === 1 ? " is" : " are") + " not used: no template writes " + (unused === 1 ? "its" : "their") + " address." : "";
   const byKeys = sets.flatMap((set) => set.resources).filter((r) => r.counted_by_keys).map((r) => r.file);
-  const told = byKeys.length ? " Counted by their keys: " + byKeys.join(", ") + " has none of the backends' addresses, so which of them it uses cannot be told." : "";
+  const byKey = byKeys.length ? " Counted by their keys: " + byKeys.join(", ") + " has none of the backends' addresses, so it is unknown which of them it uses." : "";
   const about = any((set) => set.resources.some((r) => r.services.length));
-  if (!wanted && about) return ["wait", "No backends", "None is registered, so clients are told to come back later." + but + join];
-  return [join || but || none ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + none + left + told + but + join];
+  if (!wanted && about) return ["wait", "No backends", "None is registered, so clients get an error and may retry later." + but + join];
+  return [join || but || none ? "wait" : "good", about ? inRotation : "In sync", "Everything in etcd is applied." + none + left + byKey + but + join];
 }
 // What is read from etcd ages while etcd is away; what this process knows does not.
 const asSeen = (doc) => doc.sets.some((set) => set.stale) ? " · as last seen in etcd" : "";
@@ -150,7 +150,7 @@ function others(doc) {
     !list ? h("p", "empty", "Not known: etcd does not answer, or this page is not connected.") :
     list.length ? h("ul", "rows", list.map(row)) : h("p", "empty", "None is registered in etcd."));
 }
-// Told apart by form as well as by colour.
+// Distinguished by form as well as by colour.
 function icon(severity) {
   const [colour, form] = { good: ["#1a7440", "M4.5 8.3l2.4 2.4 4.6-5"], wait: ["#a86a00", "M8 4.5v4l2.5 1.5"], bad: ["#c62b22", "M8 4v5M8 11.2v.6"] }[severity] || ["#6a7178", "M4.5 8h7"];
   const text = "<svg xmlns='" + SVG + "' viewBox='0 0 16 16'><circle cx='8' cy='8' r='8' fill='" + colour + "'/><path d='" + form +
@@ -162,7 +162,7 @@ let shown = null;
 function show(doc) {
   shown = doc;
   skew = doc.now - Date.now();
-  // What etcd has is applied: whoever is not in rotation then is not waiting for anything.
+  // What etcd has is applied: a backend that is not in rotation then is not waiting for anything.
   for (const set of doc.sets) for (const b of set.backends) b.unused = set.in_sync && !b.live && !b.held && !b.leaving;
   const [severity, words, detail] = headline(doc);
   say("name", doc.name);

@@ -14,7 +14,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::variadic("upstream", &[Ty::Str], Ty::Str, upstream),
 ];
 
-/// The placeholder that stands in the output while a template runs. It is random, so no template
+/// The placeholder in the output while a template runs. It is random, so no template
 /// and no value can contain it. Clones share whether it was used.
 #[derive(Debug, Clone)]
 pub(in crate::template) struct Mark {

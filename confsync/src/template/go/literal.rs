@@ -149,7 +149,7 @@ fn integer(text: &str) -> Option<u64> {
     u64::from_str_radix(&digits.replace('_', ""), radix).ok()
 }
 
-/// Whether each `_` stands between two digits, or behind the prefix of a base.
+/// Whether each `_` is between two digits, or behind the prefix of a base.
 fn has_good_underscores(text: &str) -> bool {
     let digits = text.trim_start_matches(['+', '-']);
     let prefixed = matches!(digits.as_bytes(), [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..]);
@@ -231,14 +231,14 @@ fn scaled(value: u64, power: i32) -> f64 {
     float
 }
 
-/// What one character of a string stands for.
+/// The value of one character of a string.
 enum Unquoted {
     Rune(char),
     /// `\xff` and `\377`: a byte, in a string.
     Byte(u8),
 }
 
-/// A string with its quotes, as the bytes it stands for.
+/// The value of a string that is given with its quotes.
 pub(super) fn unquote(quoted: &[u8]) -> Result<Vec<u8>, Fault> {
     let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
     if quoted.first() == Some(&b'`') {

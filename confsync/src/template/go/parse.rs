@@ -160,7 +160,7 @@ impl<'s> Parser<'s> {
         done
     }
 
-    /// The outermost body; definitions stand nowhere else.
+    /// The outermost body; definitions are allowed nowhere else.
     fn top(&mut self) -> Parsed<Vec<GoNode>> {
         let mut body = Vec::new();
         loop {

@@ -4,7 +4,7 @@
 //! Pure. Facts by experiment with nginx 1.22: outside quotes a space, `;`, `{`, `}`,
 //! a quote, `\` and `#` change the structure; inside quotes the quote and `\` do; `$`
 //! begins a variable in both and has no escape. HAProxy 2.6: as nginx without `;`. A value in
-//! JSON is meant to stand inside of quotes.
+//! JSON is meant to be inside of quotes.
 
 use serde_json::Value as Json;
 
@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn a_dollar_is_written_as_told_or_refused() {
+    fn a_dollar_is_written_as_configured_or_rejected() {
         assert_eq!(quoted(Escape::Nginx, "a\"\\;{", None).unwrap(), r#""a\"\\;{""#);
         assert!(quoted(Escape::Nginx, "$a", None).is_err());
         assert_eq!(quoted(Escape::Nginx, "$a", Some("${dollar}")).unwrap(), "\"${dollar}a\"");
     }
 
     #[test]
-    fn each_kind_of_file_refuses_what_is_more_than_text_there() {
+    fn each_kind_of_file_rejects_what_is_more_than_text_there() {
         for (escape, good, bad) in [
             (Escape::Haproxy, "a;b", "a b"),
             (Escape::Haproxy, "10.0.0.1:80", "a#b"),

@@ -51,7 +51,7 @@ pub(super) struct NameScope {
 }
 
 impl NameScope {
-    /// A partial, which sees what its caller sees; a body that a partial will see, whoever calls it.
+    /// A partial, which sees what its caller sees; a body that a partial will see, wherever it is called.
     pub(super) fn lent(self) -> Self {
         Self { moved: true, chosen: false, shadowed: true, ..self }
     }
@@ -262,7 +262,7 @@ impl TemplateTree<'_> {
     }
 
     /// `{{x}}` as `{{{safe x "{{x}}"}}}`: the check names the expression. A bare name
-    /// is a field, not the helper of that name, unless the helper stands alone.
+    /// is a field, not the helper of that name, unless the helper takes no arguments.
     fn checked(&self, call: &HelperTemplate, at: (usize, usize), check: &str) -> HelperTemplate {
         let mut checked = call.clone();
         let name = call.name.as_name().unwrap_or_default();

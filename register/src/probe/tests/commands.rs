@@ -15,7 +15,7 @@ async fn the_exit_code_decides_and_the_output_is_the_reason() {
 }
 
 #[tokio::test]
-async fn no_shell_reads_the_words() {
+async fn no_shell_interprets_the_arguments() {
     assert_eq!(plain("exec:test '$HOME' = '$HOME'").await, Verdict::Pass);
     assert_eq!(plain("exec:test {host}:{port} = 127.0.0.1:1").await, Verdict::Pass);
 }
@@ -63,7 +63,7 @@ async fn what_makes_itself_a_session_is_killed_as_well() {
 }
 
 #[test]
-fn a_missing_command_is_said_before_anything_starts() {
+fn a_missing_command_is_reported_before_anything_starts() {
     let own: Endpoint = "10.0.0.1:80".parse().unwrap();
     for (text, part) in [
         ("exec:no-such-command x", "there is no command `no-such-command` in PATH"),

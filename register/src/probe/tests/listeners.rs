@@ -43,7 +43,7 @@ impl Server {
 }
 
 impl Server {
-    /// Ends when nobody listens any more.
+    /// Ends when nothing listens any more.
     pub(super) async fn stop(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -101,7 +101,7 @@ async fn serve_one(
     let mut request = vec![0; 4096];
     let n = stream.read(&mut request).await.unwrap_or(0);
     let _ = tell.send(String::from_utf8_lossy(&request[..n]).into_owned());
-    // The other side may be gone at any time; that is its right.
+    // The other side may close at any time.
     let _ = match answer {
         Answer::Text(text) => stream.write_all(text.as_bytes()).await,
         Answer::Owned(text) => stream.write_all(text.as_bytes()).await,

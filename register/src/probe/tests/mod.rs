@@ -86,7 +86,7 @@ async fn the_body_is_searched_as_far_as_64_kib_and_across_pieces() {
     assert_eq!(found(&at, &body("ok")).await, Verdict::Pass);
     let message = why(found(&at, &body("ready")).await);
     assert_eq!(message, "the body (up to 64 KiB of it) does not contain `ready`");
-    // An endless body: whoever read it all would never answer.
+    // An endless body: a probe that read all of it would never end.
     let server = serve(Answer::Endless("HTTP/1.1 200 OK\r\n\r\nalive", "zzzzzzz")).await;
     let at = format!("http://{}", server.address());
     assert_eq!(plain(&at).await, Verdict::Pass);
@@ -148,7 +148,7 @@ async fn silence_and_dripping_end_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_or_too_long_is_a_failure_with_words() {
+async fn what_is_not_http_or_too_long_is_a_failure_with_a_reason() {
     let server = serve(Answer::Text("SSH-2.0-OpenSSH_9.2\r\n")).await;
     let message = why(plain(&format!("http://{}", server.address())).await);
     assert!(message.starts_with("the response is not HTTP of the expected version"), "{message}");
@@ -177,7 +177,7 @@ async fn tcp_is_a_connection_and_nothing_more() {
 async fn names_and_ipv6_are_reached() {
     let server = serve(Answer::Text(OK)).await;
     let port = server.address().port();
-    // `localhost` may be ::1 first, where nobody listens.
+    // `localhost` may be ::1 first, where nothing listens.
     assert_eq!(plain(&format!("http://localhost:{port}/")).await, Verdict::Pass);
     let message = why(plain("http://no-such-name.invalid/").await);
     assert!(message.starts_with("cannot look up no-such-name.invalid"), "{message}");

@@ -67,7 +67,7 @@ fn the_host_header_is_as_a_browser_would_send_it() {
 }
 
 #[test]
-fn what_is_no_check_is_refused() {
+fn an_invalid_check_is_rejected() {
     for (text, part) in [
         ("", "is not a check"),
         ("htp://x", "is not a check"),

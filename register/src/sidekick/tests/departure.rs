@@ -132,7 +132,7 @@ async fn keys_that_a_restored_store_has_again_are_removed_again() {
 /// Nothing is registered, so there is nothing to wait for: neither the load balancers nor the end
 /// of a lease that no key is bound to.
 #[tokio::test(start_paused = true)]
-async fn who_may_not_write_has_nothing_to_wait_for() {
+async fn without_the_right_to_write_there_is_nothing_to_wait_for() {
     for (rights, expected) in
         [(Rights::Read, DrainResult::Confirmed), (Rights::None, DrainResult::Unconfirmed)]
     {

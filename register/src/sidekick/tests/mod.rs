@@ -192,7 +192,7 @@ async fn a_hangup_reads_the_file_again_and_a_bad_file_changes_nothing() {
     assert_eq!(registered(&store), [false, true], "what is no longer configured is removed");
 }
 
-/// In place: nobody sees the key go.
+/// In place: no reader sees the key go.
 #[tokio::test(start_paused = true)]
 async fn another_weight_changes_the_value_in_place() {
     let mut rig = SidekickRig::start(&Memory::new(), "--value json --weight 2");
@@ -229,7 +229,7 @@ async fn an_etcd_that_is_away_changes_no_health_and_is_waited_for() {
     assert!(status.contains("healthy, registering; for ") && status.contains("s: "), "{status}");
     store.heal();
     rig.ready().await;
-    // Away for longer than a TTL: the key may have ended, and it is not said to be there.
+    // Away for longer than a TTL: the key may have ended, and it is not reported as registered.
     store.cut();
     rig.until(|status| !status.is_ready()).await;
     store.advance(Duration::from_secs(31));
@@ -239,7 +239,7 @@ async fn an_etcd_that_is_away_changes_no_health_and_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_is_held_back_until_load_balancers_serve_it_and_no_longer_than_that() {
+async fn readiness_is_delayed_until_load_balancers_serve_it_and_no_longer_than_that() {
     let mut rig = SidekickRig::start(&Memory::new(), "--wait-applied 20s");
     rig.join("lb-1");
     let began = Instant::now();

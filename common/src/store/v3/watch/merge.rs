@@ -1,4 +1,4 @@
-//! Puts the changes of several watchers of one stream together by revision, so that nobody acts
+//! Puts the changes of several watchers of one stream together by revision, so that no reader acts
 //! on half of a transaction.
 //!
 //! etcd hands one revision to all watchers of a stream in one step, but in a message for each. So
@@ -80,8 +80,8 @@ impl Merge {
         (!ready.is_empty()).then_some(WatchEvent::Changes(ready))
     }
 
-    /// Hands on what waits, as it is. Whoever reads again because of it knows more than what is
-    /// handed on, so what is said to be complete stays as it was.
+    /// Hands on what is buffered, as it is. A reader that reads again because of it then knows more
+    /// than this, so the revision that is reported as complete does not move.
     pub(super) fn partial(&mut self) -> Option<WatchEvent> {
         self.answers = false;
         self.asked = None;

@@ -48,7 +48,7 @@ fn without_answers_changes_are_handed_on_as_a_part() {
     let mut merge = Merge::new(Revision(3));
     let event = merge.take(vec![deleted("/b", 5)]);
     assert_eq!(event, Ok(Some(WatchEvent::Partial(vec![deleted("/b", 5)]))));
-    // One that had been slow is no late one: nothing was said to be complete.
+    // One that had been slow is no late one: nothing was reported as complete.
     let event = merge.take(vec![deleted("/a", 4)]);
     assert_eq!(event, Ok(Some(WatchEvent::Partial(vec![deleted("/a", 4)]))));
     // The server begins to answer, and stops.
@@ -82,7 +82,7 @@ proptest! {
     /// A server as etcd is: each revision is handed to the watchers in one step, a message each,
     /// and a question is answered behind them. Transactions change one tree or both.
     #[test]
-    fn nobody_sees_half_a_revision(
+    fn no_watch_delivers_half_a_revision(
         revisions in prop::collection::vec((any::<bool>(), any::<bool>()), 1..40),
         reads in prop::collection::vec(0_usize..4, 1..80),
     ) {

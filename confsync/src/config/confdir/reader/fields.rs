@@ -47,8 +47,8 @@ impl ResourceReader<'_> {
         Some(dest)
     }
 
-    /// As Go reads a number whose prefix names its base, but octal without a prefix too: nobody
-    /// means decimal.
+    /// As Go reads a number whose prefix names its base, but octal without a prefix too:
+    /// decimal is never meant.
     pub(super) fn mode(&mut self, mode: Option<&str>) -> Option<u32> {
         let text = mode.filter(|m| !m.is_empty())?;
         let (radix, digits) = match text.split_at_checked(2) {
