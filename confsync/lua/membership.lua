@@ -66,6 +66,7 @@ local WORKER_DATA, WORKER = 64, 16
 local NGX_BUSY = -3 -- "no live upstreams": nginx answers 502
 local DRAWS = 16
 local SCAN = 128
+local DAY = 86400000 -- in milliseconds
 
 local M = {}
 local pools = {}
@@ -523,6 +524,13 @@ local function take_back(entry)
     end
 end
 
+-- One more that it has had.
+local function count_total(pool, slot)
+    if slot < pool.own_slots then
+        pool.own_totals[slot * 2 + 1] = pool.own_totals[slot * 2 + 1] + 1
+    end
+end
+
 local function failed(pool, slot)
     local health, now = pool.health + slot * 4, ngx.now()
     health[0] = health[0] + 1
@@ -600,9 +608,35 @@ local function set_tries(backends, lines)
     end
 end
 
+-- Sends the request to whoever answers for an upstream without members: the server of that
+-- upstream, which holds it, or the one for all, which answers at once and knows TLS.
+--
+-- The first holds TLS back before its handshake, and hangs up: so the request is still unsent,
+-- and nginx tries again, with the TLS settings of the user's location. $proxy_port tells apart
+-- what proxy_pass speaks; what other modules do, the server sees when it hears it.
+local function set_peer_of_none(folder, name, state, status, hold, lines)
+    local port, at = ngx.var.confsync_port, name
+    if port ~= "80" then
+        local waits = hold > 0 or port ~= "443"
+        if state then
+            -- The user's timeouts may be shorter than `hold`.
+            waits = status == 504 and ngx.now() - ngx.req.start_time() < hold
+        end
+        local _, limited
+        if waits then
+            -- nginx begins with as many tries as there are lines.
+            _, limited = balancer.set_more_tries((state or lines > 0) and 1 or 2)
+        end
+        if not waits or limited and port == "443" then
+            at = ".empty"
+        end
+    end
+    return balancer.set_current_peer("unix:" .. folder .. "/" .. at .. ".sock")
+end
+
 -- balancer_by_lua of the upstream `name`, which has so many usable `server` lines. `counted` is
 -- false where the user's own log_by_lua hides ours: then nothing is counted that would never be taken back.
-function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted, lines)
+function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted, lines, hold)
     local pool = pools[name]
     if not pool then
         local why, absent
@@ -648,7 +682,7 @@ function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted, line
         -- The last one may be leaving: its slot says so before the head does.
         local empty = pool.count == 0 or #entry.tried == 0
         if empty and ngx.var.confsync_held ~= "1" then
-            return balancer.set_current_peer("unix:" .. folder .. "/" .. name .. ".sock")
+            return set_peer_of_none(folder, name, state, status, hold or 0, lines)
         end
         return ngx.exit(NGX_BUSY)
     end
@@ -659,9 +693,7 @@ function M.pick(folder, name, max_fails, fail_timeout, slow_start, counted, line
     if max_fails > 0 and health[0] > 0 and ngx.now() - health[1] > fail_timeout then
         health[1] = ngx.now()
     end
-    if slot < pool.own_slots then
-        pool.own_totals[slot * 2 + 1] = pool.own_totals[slot * 2 + 1] + 1
-    end
+    count_total(pool, slot)
     if not state then
         set_tries(pool.count, lines)
     end
@@ -724,30 +756,196 @@ local function reserve(pool, max_fails, fail_timeout, slow_start, counted)
     return entry.slot ~= nil
 end
 
--- access_by_lua of the server that answers while an upstream has no member: waits for one
--- for at most `seconds`, else answers 503.
-function M.hold(folder, name, seconds, retry_after, ...)
-    local pool = pools[name] or open_pool(folder, name)
+-- Waits for a member for at most `seconds`, and reserves it: whether there is one.
+local function wait(pool, seconds, ...)
     local deadline = ngx.now() + seconds
+    local found = false
     held = held + 1
-    while pool do
+    repeat
         barrier()
         if pool.words[HEAD] ~= pool.sequence then
             read_head(pool)
         end
-        if pool.count > 0 and reserve(pool, ...) then
-            held = held - 1
-            return
+        found = pool.count > 0 and reserve(pool, ...)
+        local over = found or ngx.now() >= deadline
+        if not over then
+            -- Many waiting requests look less often each.
+            ngx.sleep(math.max(0.005, held / 10000))
         end
-        if ngx.now() >= deadline then
-            break
-        end
-        -- Many waiting requests look less often each.
-        ngx.sleep(math.max(0.005, held / 10000))
-    end
+    until over
     held = held - 1
+    return found
+end
+
+-- access_by_lua of the server that answers while an upstream has no member: waits for one
+-- for at most `seconds`, else answers 503.
+function M.hold(folder, name, seconds, retry_after, ...)
+    local pool = pools[name] or open_pool(folder, name)
+    if pool and wait(pool, seconds, ...) then
+        return
+    end
     ngx.header["Retry-After"] = retry_after
     return ngx.exit(503)
+end
+
+------------------------------------------------------------------------------------------
+-- What is no HTTP/1
+
+local FASTCGI, HTTP2, TLS = "^\1\1%z\1", "^PRI %* HTTP/2", "^\22\3"
+-- HTTP/2's way to say that the connection is good for this one request only.
+local GOAWAY = "\0\0\8\7\0\0\0\0\0\0\0\0\1\0\0\0\0"
+local REASONS = { [502] = "Bad Gateway", [503] = "Service Temporarily Unavailable" }
+
+-- Reads a request of FastCGI to its end, the empty record of its body.
+local function read_fastcgi(client)
+    repeat
+        local head = client:receive(8)
+        local _, kind, _, _, high, low, padding = string.byte(head or "", 1, 7)
+        local length = padding and 256 * high + low + padding
+        local whole = length and (length == 0 or client:receive(length))
+    until not whole or kind == 5 and length == 0
+end
+
+-- Answers in the words of the protocol that begins with `opening`.
+local function answer(client, opening, status, retry_after)
+    client:settimeout(1000)
+    local text = status .. " " .. REASONS[status]
+    local body = text .. "\n"
+    local rest = "\r\nContent-Type: text/plain\r\nContent-Length: " .. #body
+        .. "\r\nRetry-After: " .. retry_after .. "\r\n\r\n" .. body
+    if string.find(opening, HTTP2) then
+        -- SETTINGS, and HEADERS of `:status` and `retry-after` that end the stream.
+        local after = tostring(retry_after)
+        local head = "\8\3" .. status .. "\15\38" .. string.char(#after) .. after
+        client:send("\0\0\0\4\0\0\0\0\0" .. GOAWAY
+            .. "\0\0" .. string.char(#head) .. "\1\5\0\0\0\1" .. head)
+    elseif string.find(opening, FASTCGI) then
+        -- To the end first: nginx may keep a connection as soon as it is answered.
+        read_fastcgi(client)
+        local content = "Status: " .. text .. rest
+        client:send("\1\6\0\1\0" .. string.char(#content) .. "\0\0" .. content
+            .. "\1\6\0\1\0\0\0\0" .. "\1\3\0\1\0\8\0\0" .. string.rep("\0", 8))
+        return
+    else
+        -- uwsgi, SCGI.
+        client:send("HTTP/1.1 " .. text .. rest)
+    end
+    -- Who still sends is not cut off before it has read this.
+    repeat until not client:receiveany(65536)
+end
+
+-- A connection to a member, and no answer yet.
+local function connect(pool, entry, max_fails, fail_timeout, slow_start, counted)
+    for _ = 1, DRAWS do
+        local slot = entry.reserved or take(pool, entry, max_fails, fail_timeout, slow_start)
+        entry.reserved = nil
+        if not slot then
+            return nil
+        end
+        if not counted then
+            take_back(entry)
+        end
+        count_total(pool, slot)
+        local backend = ngx.socket.tcp()
+        backend:settimeouts(60000, DAY, DAY)
+        if backend:connect(pool.host[slot], pool.port[slot]) then
+            return backend
+        end
+        if max_fails > 0 then
+            failed(pool, slot)
+        end
+        take_back(entry)
+        entry.slot = nil
+        entry.tried[#entry.tried + 1] = slot
+    end
+end
+
+-- Passes on what comes, until no more does. What the other side does not take any more is
+-- thrown away, for its answer may still be under way.
+local function pass_on(from, to)
+    local takes = true
+    repeat
+        local bytes = from:receiveany(65536)
+        takes = bytes and takes and to:send(bytes)
+    until not bytes
+end
+
+-- What the client has sent by now; nil if it has gone, tired of waiting: then the request is not
+-- to be done any more.
+local function sent_by(client)
+    local parts = {}
+    client:settimeout(1)
+    for i = 1, 64 do
+        local bytes, why = client:receiveany(65536)
+        if why == "closed" then
+            return nil
+        elseif not bytes then
+            break
+        end
+        parts[i] = bytes
+    end
+    return table.concat(parts)
+end
+
+-- Passes both ways what client and member say, until one of them ends it. The client must not
+-- keep the connection for a later request: it would go to the same member.
+local function converse(client, sent, backend)
+    client:settimeout(DAY)
+    if string.find(sent, HTTP2) then
+        client:send(GOAWAY)
+    elseif string.find(sent, FASTCGI) then
+        -- The flag to keep it is in the first record.
+        sent = string.sub(sent, 1, 10) .. "\0" .. string.sub(sent, 12)
+    end
+    backend:send(sent)
+    local there = ngx.thread.spawn(pass_on, client, backend)
+    local back = ngx.thread.spawn(pass_on, backend, client)
+    ngx.thread.wait(there, back)
+end
+
+-- Has a member answer on this connection.
+local function forward(client, opening, pool, retry_after, ...)
+    local counted = select(4, ...)
+    local key = counted and ngx.var.confsync_request
+    local entry = key and entry_of(key, tonumber(cast("uintptr_t", base.get_request())))
+        or { tried = {} }
+    local sent = sent_by(client)
+    local backend = sent and connect(pool, entry, ...)
+    if backend then
+        converse(client, sent, backend)
+    elseif sent then
+        answer(client, opening, 502, retry_after)
+    end
+    take_back(entry)
+    -- How it went is in no variable of nginx: it says nothing about the member.
+    entry.slot = nil
+end
+
+-- content_by_lua where our servers hear what is no HTTP/1: waits for a member of `name` for at
+-- most `seconds` and passes the connection on as it is, else answers 503. With TLS it hangs up,
+-- see `set_peer_of_none`. Without a name there is nothing to wait for.
+function M.other(folder, name, seconds, retry_after, ...)
+    if ngx.var.server_protocol then
+        return ngx.exit(400) -- HTTP/1, and wrong
+    end
+    local opening = ngx.var.request or ""
+    local pool = name and (pools[name] or open_pool(folder, name))
+    if string.find(opening, TLS) then
+        if pool then
+            wait(pool, seconds)
+        end
+        return ngx.exit(444)
+    end
+    local found = pool and wait(pool, seconds, ...)
+    local client, why = ngx.req.socket(true)
+    if not client then
+        report("cannot answer what is no HTTP: ", why)
+    elseif found then
+        forward(client, opening, pool, retry_after, ...)
+    else
+        answer(client, opening, 503, retry_after)
+    end
+    return ngx.exit(444)
 end
 
 -- content_by_lua of confsync's own socket: what this worker goes by, for `/NAME`.

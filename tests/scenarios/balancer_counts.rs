@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::balancer_scene::{Conf, SITE, Scene};
 
 /// Sends bytes and leaves the connection open.
-async fn send(to: SocketAddr, bytes: &str) -> TcpStream {
+pub(crate) async fn send(to: SocketAddr, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
     stream
@@ -133,7 +133,7 @@ async fn an_upload_that_is_not_buffered_counts_from_its_first_byte() {
 }
 
 /// Answers each upgrade and sends back what comes.
-async fn echo(listener: TcpListener) {
+pub(crate) async fn echo(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         tokio::spawn(async move {
             let mut request = [0; 4096];
@@ -174,7 +174,10 @@ async fn a_websocket_counts_until_it_is_closed_and_outlives_its_backends_leaving
 }
 
 /// An h2 connection without TLS.
-async fn http2(to: SocketAddr) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+pub(crate) async fn http2<B>(to: SocketAddr) -> hyper::client::conn::http2::SendRequest<B>
+where
+    B: hyper::body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin + 'static,
+{
     let stream = TcpStream::connect(to).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))

@@ -123,7 +123,7 @@ async fn nginx_that_was_killed_starts_again_with_its_members() {
     let workers = scene.nginx.workers();
     nginx.kill().await;
     workers.iter().for_each(|worker| kill(worker.pid));
-    for file in ["state.sock", "app.sock"] {
+    for file in ["state.sock", "app.sock", ".empty.sock"] {
         fs::remove_file(scene.folder.path().join(file)).unwrap();
     }
     let _again = scene.nginx.start().await;

@@ -1,5 +1,6 @@
 //! A real nginx with the balancer in Lua, whose table the test writes itself.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -62,13 +63,9 @@ impl Default for Conf<'_> {
 }
 
 /// The number of a backend in the table.
-fn id_of(backend: &Backend) -> MemberId {
-    id_of_port(backend.port())
-}
-
-fn id_of_port(port: u16) -> MemberId {
+fn id_of(backend: SocketAddr) -> MemberId {
     let mut id = [7; 16];
-    id[..2].copy_from_slice(&port.to_le_bytes());
+    id[..2].copy_from_slice(&backend.port().to_le_bytes());
     id
 }
 
@@ -96,7 +93,7 @@ impl Scene {
         let members = conf.servers.lines().filter(|line| !line.contains(" down;")).count();
         let servers = Servers { lines: conf.servers.to_owned(), members };
         let upstream = upstream("app", &servers, conf.upstream, files, &conf.settings);
-        let once = http_level(files, conf.settings.counted);
+        let once = http_level(files, &conf.settings);
         let http = format!(
             "{}\n{once}\n{upstream}\nserver {{ listen {}; {} }}",
             conf.http,
@@ -133,8 +130,12 @@ impl Scene {
     }
 
     pub(crate) fn join_with(&self, backend: &Backend, weight: u16, joined: f64) {
-        let host = backend.ip().to_string();
-        let (id, port) = (id_of(backend), backend.port());
+        self.join_at(backend.address(), weight, joined);
+    }
+
+    pub(crate) fn join_at(&self, at: SocketAddr, weight: u16, joined: f64) {
+        let host = at.ip().to_string();
+        let (id, port) = (id_of(at), at.port());
         let mut table = self.table();
         table.roster.join(Joining { id, host, port, weight, joined }).unwrap();
         self.folder.commit(&mut table).unwrap();
@@ -142,15 +143,23 @@ impl Scene {
 
     /// Takes the backend out; the slot whose requests are to be waited for.
     pub(crate) fn leave(&self, backend: &Backend) -> u32 {
+        self.leave_at(backend.address())
+    }
+
+    pub(crate) fn leave_at(&self, at: SocketAddr) -> u32 {
         let mut table = self.table();
-        let slot = table.roster.slot_of(&id_of(backend)).unwrap();
-        table.roster.leave(&id_of(backend));
+        let slot = table.roster.slot_of(&id_of(at)).unwrap();
+        table.roster.leave(&id_of(at));
         self.folder.commit(&mut table).unwrap();
         slot
     }
 
     pub(crate) fn slot(&self, backend: &Backend) -> u32 {
-        self.table().roster.slot_of(&id_of(backend)).unwrap()
+        self.slot_at(backend.address())
+    }
+
+    pub(crate) fn slot_at(&self, at: SocketAddr) -> u32 {
+        self.table().roster.slot_of(&id_of(at)).unwrap()
     }
 
     pub(crate) fn in_flight(&self, slot: u32) -> u64 {

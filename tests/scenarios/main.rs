@@ -33,6 +33,9 @@ mod bad_config;
 mod balancer;
 /// Every kind of request through the balancer is counted, and to the end.
 mod balancer_counts;
+/// What an upstream without members answers and holds, in all that nginx speaks to upstreams.
+mod balancer_empty;
+mod balancer_members;
 /// The balancer's processes are killed, reloaded and upgraded.
 mod balancer_processes;
 mod balancer_scene;

@@ -78,7 +78,8 @@ impl Driver {
         let user = nginx.worker_user().map(|(uid, gid)| WorkerUser { uid, gid });
         match NginxLua::open(folder, user) {
             Ok(lua) => {
-                let lua = Box::new(lua.with_balancing(options.balancing));
+                let lua = lua.with_balancing(options.balancing).with_tls(nginx.tls_server());
+                let lua = Box::new(lua);
                 Self::NginxLua { lua, live: options.live }
             }
             Err(error) => Self::reload(format!("{}: {error}", folder.display())),

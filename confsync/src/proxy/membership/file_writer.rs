@@ -31,7 +31,7 @@ pub(super) enum MemberLines {
 
 impl FileWriter {
     pub(super) fn write(&self, files: &[RenderedFile], lines: MemberLines) -> Vec<Candidate> {
-        let http = || http_level(self.files(), self.settings.counted);
+        let http = || http_level(self.files(), &self.settings);
         let mut once = (!self.live.is_empty()).then(http);
         let file = |file: &RenderedFile| {
             let bytes = file.text.write(|piece, out| match piece {

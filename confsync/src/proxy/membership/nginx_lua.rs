@@ -13,6 +13,7 @@ use super::layout::{CAPACITY, MAX_CAPACITY};
 use super::nginx_text::{BalancerSettings, Balancing};
 use super::upstreams::{LiveUpstreams, MembershipError};
 use crate::install::Wanted;
+use crate::proxy::nginx::TlsServer;
 use crate::proxy::pools::{
     Arrangement, DepartedMember, Ejection, Pools, PublishError, ReadBack, RenderedFile,
 };
@@ -70,6 +71,13 @@ impl NginxLua {
         self
     }
 
+    /// nginx's servers are told in this way to speak TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsServer) -> Self {
+        self.settings.tls = tls;
+        self
+    }
+
     /// Upstreams that still need a reload for each change, and why.
     pub fn left_out(&self) -> &BTreeMap<String, String> {
         &self.left_out
@@ -120,7 +128,9 @@ impl NginxLua {
                     Some(format!("it has more than {MOST} backends"))
                 }
                 // The name of a socket has 107 bytes at most.
-                Ok(_) if name == "state" => Some("its name is taken by a socket".to_owned()),
+                Ok(_) if name == "state" || name == ".empty" => {
+                    Some("its name is taken by a socket".to_owned())
+                }
                 Ok(_) if folder + name.len() > 100 => Some("its name is too long".to_owned()),
                 Ok(_) => service.members.first_named().map(named),
             };

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::proxy::nginx::TlsServer;
 use crate::template::push_inside;
 
 pub use crate::config::confdir::Balancing;
@@ -19,12 +20,14 @@ pub struct BalancerSettings {
     pub balancing: Balancing,
     /// Whether requests are counted: not where the user's own `log_by_lua*` hides ours.
     pub counted: bool,
+    /// How nginx's servers are told to speak TLS.
+    pub tls: TlsServer,
 }
 
 impl BalancerSettings {
-    /// Requests are spread in this way, and counted.
+    /// Requests are spread in this way, and counted, by nginx 1.22.
     pub fn with(balancing: Balancing) -> Self {
-        Self { balancing, counted: true }
+        Self { balancing, counted: true, tls: TlsServer::Http2Listen }
     }
 }
 
@@ -45,6 +48,16 @@ pub struct BalancerFiles<'a> {
 
 /// Seconds that a client is asked to wait while there is no backend.
 const RETRY_AFTER: u32 = 5;
+
+/// What is shown to a `proxy_pass https://` or `grpc_pass grpcs://` that has no member. Everybody
+/// may know the key: the certificate says nothing, and nobody is to trust it. Fixed, because
+/// another one would be another configuration, and in the text, because files in the folder of the
+/// tables are gone after a boot.
+const CERTIFICATE: &str = include_str!("../../../lua/empty.crt");
+const KEY: &str = include_str!("../../../lua/empty.key");
+
+/// Where our servers send what is no HTTP/1, as a broken request.
+const OTHER: &str = "/.confsync-other";
 
 /// A string of Lua.
 fn quoted(text: &str) -> String {
@@ -81,15 +94,18 @@ fn loaded(files: BalancerFiles<'_>) -> String {
 }
 
 /// What is needed once at http level: the variable that a request shares with its subrequests, the
-/// one that is 1 where a request has been held (unset, nginx would warn of it at each request), a
-/// hook at the end of every request, and the socket for queries.
-pub fn http_level(files: BalancerFiles<'_>, counted: bool) -> String {
+/// one that is 1 where a request has been held (unset, nginx would warn of it at each request), the
+/// one that tells how a location speaks to its upstream (Lua finds `$proxy_port` by no other way),
+/// a hook at the end of every request, the socket for queries, and the one that answers for any
+/// upstream without members.
+pub fn http_level(files: BalancerFiles<'_>, settings: &BalancerSettings) -> String {
     let folder = files.folder.display().to_string();
     let mut text = String::from(
         "map $request_id $confsync_request { default $request_id; }\n\
-         map \"\" $confsync_held { default 0; }\n",
+         map \"\" $confsync_held { default 0; }\n\
+         map $proxy_port $confsync_port { volatile; default $proxy_port; }\n",
     );
-    if counted {
+    if settings.counted {
         text.push_str(
             "log_by_lua_block { local m = package.loaded[\"confsync.membership\"]; \
              if m then m.log() end }\n",
@@ -102,7 +118,46 @@ pub fn http_level(files: BalancerFiles<'_>, counted: bool) -> String {
         loaded(files),
         quoted(&folder)
     );
+    text.push_str(&at_once(files, settings.tls));
     text
+}
+
+/// The server that responds for any upstream without members, at once, also in TLS. Plain HTTP, an
+/// error where TLS is expected, is answered alike.
+fn at_once(files: BalancerFiles<'_>, tls: TlsServer) -> String {
+    let folder = files.folder.display();
+    let (listen, certificate) = match tls {
+        TlsServer::Unknown => ("", String::new()),
+        TlsServer::Http1 => (" ssl", certificate()),
+        TlsServer::Http2Listen => (" ssl http2", certificate()),
+        TlsServer::Http2Directive => (" ssl", format!("    http2 on;\n{}", certificate())),
+    };
+    format!(
+        "server {{\n    listen unix:{folder}/.empty.sock{listen};\n    access_log off;\n{certificate}    \
+         keepalive_timeout 0;\n    client_max_body_size 0;\n    error_page 400 {OTHER};\n    error_page 497 /;\n    \
+         location / {{\n        access_by_lua_block {{ }}\n        content_by_lua_block {{ \
+         ngx.header[\"Retry-After\"] = {RETRY_AFTER}; ngx.exit(503) }}\n    }}\n{}}}\n",
+        other(files, &format!("nil, nil, 0, {RETRY_AFTER}"))
+    )
+}
+
+/// What the operator may have set for all servers is set here as it is by default.
+fn certificate() -> String {
+    format!(
+        "    ssl_certificate \"data:{CERTIFICATE}\";\n    ssl_certificate_key \"data:{KEY}\";\n    \
+         ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;\n    ssl_ciphers HIGH:!aNULL:!MD5;\n    \
+         ssl_verify_client off;\n    ssl_stapling off;\n"
+    )
+}
+
+/// The place of what is no HTTP/1: nginx takes it for a broken request.
+fn other(files: BalancerFiles<'_>, arguments: &str) -> String {
+    format!(
+        "    location = {OTHER} {{\n        internal;\n        access_by_lua_block {{ }}\n        recursive_error_pages off;\n        \
+         lua_socket_log_errors off;\n        lua_check_client_abort off;\n        \
+         content_by_lua_block {{ {}; m.other({arguments}) }}\n    }}\n",
+        loaded(files)
+    )
 }
 
 /// The members of an upstream in plain `server` lines, for an nginx that finds no table.
@@ -124,7 +179,8 @@ pub fn upstream(
 ) -> String {
     let folder = quoted(&files.folder.display().to_string());
     let Servers { lines, members } = servers;
-    let pick = format!("m.pick({folder}, {}, {}, {members})", quoted(name), rules(settings));
+    let (rules, hold) = (rules(settings), seconds(settings.balancing.hold));
+    let pick = format!("m.pick({folder}, {}, {rules}, {members}, {hold})", quoted(name));
     let mut text = format!("upstream {name} {{\n");
     if !lines.is_empty() {
         push_inside(&mut text, lines);
@@ -148,8 +204,8 @@ fn rules(settings: &BalancerSettings) -> String {
 /// The server that responds while the upstream has no member.
 fn empty(name: &str, files: BalancerFiles<'_>, settings: &BalancerSettings) -> String {
     let folder = files.folder.display().to_string();
-    let hold = format!(
-        "m.hold({}, {}, {}, {RETRY_AFTER}, {})",
+    let arguments = format!(
+        "{}, {}, {}, {RETRY_AFTER}, {}",
         quoted(&folder),
         quoted(name),
         seconds(settings.balancing.hold),
@@ -159,8 +215,9 @@ fn empty(name: &str, files: BalancerFiles<'_>, settings: &BalancerSettings) -> S
     // operator's own server.
     format!(
         "server {{\n    listen unix:{folder}/{name}.sock;\n    access_log off;\n    \
-         client_max_body_size 0;\n    error_page 599 /;\n    set $confsync_held 1;\n    \
-         location / {{\n        access_by_lua_block {{ {}; {hold} }}\n        \
+         keepalive_timeout 0;\n    client_max_body_size 0;\n    error_page 400 {OTHER};\n    set $confsync_held 1;\n    \
+         location / {{\n        access_by_lua_block {{ {}; m.hold({arguments}) }}\n        \
+         proxy_intercept_errors off;\n        \
          proxy_http_version 1.1;\n        proxy_set_header Host $http_host;\n        \
          proxy_set_header Upgrade $http_upgrade;\n        \
          proxy_set_header Connection $http_connection;\n        \
@@ -172,8 +229,9 @@ fn empty(name: &str, files: BalancerFiles<'_>, settings: &BalancerSettings) -> S
          proxy_pass_header X-Accel-Redirect;\n        proxy_pass_header X-Accel-Expires;\n        \
          proxy_pass_header X-Accel-Limit-Rate;\n        \
          proxy_pass_header X-Accel-Buffering;\n        proxy_pass_header X-Accel-Charset;\n        \
-         proxy_pass http://{name};\n    }}\n}}\n",
-        loaded(files)
+         proxy_pass http://{name};\n    }}\n{}}}\n",
+        loaded(files),
+        other(files, &arguments)
     )
 }
 

@@ -41,6 +41,7 @@ use rustix::process::Pid;
 pub use argv::NginxArgv;
 pub use check::{CheckReport, NginxCheckError};
 use compiled::Compiled;
+pub use compiled::TlsServer;
 pub use evidence::{Generation, judge, old_generations};
 pub use known::knows;
 pub use master::{NginxMaster, NginxMasterError, Role, Worker};
@@ -163,6 +164,11 @@ impl Nginx {
             true => clean_beside(&self.conf),
             false => Ok(Vec::new()),
         }
+    }
+
+    /// How its servers are told to speak TLS.
+    pub fn tls_server(&self) -> TlsServer {
+        self.compiled.tls_server
     }
 
     /// The user and group that its workers run as; `None` where they run as we do.
