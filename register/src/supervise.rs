@@ -55,7 +55,8 @@ impl BackendProcess {
         Ok(Self { child, group, exit: None })
     }
 
-    /// Waits for its end, and kills what is left of its group then. May be dropped and called again, also after the end.
+    /// Waits for its end, and kills what is left of its group then. May be dropped and called again,
+    /// also after the end.
     ///
     /// # Errors
     /// [`SuperviseError::Wait`].

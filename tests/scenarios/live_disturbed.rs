@@ -1,4 +1,5 @@
-//! Another process or an operator changes nginx, its configuration, its tables and its workers, while backends
+//! Another process or an operator changes nginx, its configuration, its tables and its workers,
+//! while backends
 //! change without a reload. What confsync says stays true, and it makes good what it can.
 
 use std::fs::{self, OpenOptions};

@@ -236,7 +236,8 @@ impl Setting {
     }
 }
 
-/// Rows of a table of settings: the arguments of [`Setting::new`], then its further properties. The help is the row's documentation.
+/// Rows of a table of settings: the arguments of [`Setting::new`], then its further properties. The
+/// help is the row's documentation.
 #[macro_export]
 macro_rules! settings {
     ($($row:ident: $name:literal, $env:literal, $value:literal, $help:literal

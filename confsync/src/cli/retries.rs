@@ -1,5 +1,6 @@
-//! `confsync check`: whether a template disables the retries that cover a backend which no longer answers
-//! while etcd cannot say so: without a quorum no lease ends, so its server stays in the file. Pure.
+//! `confsync check`: whether a template disables the retries that cover a backend which no longer
+//! answers while etcd cannot say so: without a quorum no lease ends, so its server stays in the
+//! file. Pure.
 
 /// A note, if some requests are not passed to the next backend after a failed connection.
 pub(super) fn note(template: &[u8]) -> Option<String> {

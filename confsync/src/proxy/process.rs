@@ -245,6 +245,17 @@ pub(in crate::proxy) fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
+/// The name of a process: its program's file, unless it renamed itself.
+pub(in crate::proxy) fn name(pid: i32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
+/// Whether a process is a confsync, by its name.
+pub(in crate::proxy) fn is_confsync(pid: i32) -> bool {
+    let own = name(std::process::id().cast_signed());
+    own.is_some() && name(pid) == own
+}
+
 /// The first 200 characters of a process's title: its command line, or what it wrote over it.
 pub(in crate::proxy) fn title(pid: i32) -> String {
     let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -7,13 +7,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
+use tokio_util::either::Either;
 
 use super::check::ProbeAddress;
 use super::deadline::{ProbeDeadline, ProbeFailure};
@@ -24,28 +22,23 @@ const LOOKUPS: usize = 8;
 static RESOLVER: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(LOOKUPS)));
 
 /// A connection to what is probed.
-pub(super) enum ProbeStream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+pub(super) type ProbeStream = Either<TcpStream, UnixStream>;
 
-impl ProbeStream {
-    pub(super) async fn open(
-        address: &ProbeAddress,
-        deadline: &ProbeDeadline,
-    ) -> Result<Self, ProbeFailure> {
-        let doing = format!("connecting to {address}");
-        match address {
-            ProbeAddress::Unix(path) => deadline
-                .step(&doing, async {
-                    UnixStream::connect(path).await.map_err(|e| cannot_connect(address, &e))
-                })
-                .await
-                .map(Self::Unix),
-            ProbeAddress::Port { host, port } => {
-                let found = resolve(host, *port, deadline).await?;
-                deadline.step(&doing, first(address, &found)).await.map(Self::Tcp)
-            }
+pub(super) async fn open(
+    address: &ProbeAddress,
+    deadline: &ProbeDeadline,
+) -> Result<ProbeStream, ProbeFailure> {
+    let doing = format!("connecting to {address}");
+    match address {
+        ProbeAddress::Unix(path) => {
+            let connected = async {
+                UnixStream::connect(path).await.map_err(|error| cannot_connect(address, &error))
+            };
+            deadline.step(&doing, connected).await.map(Either::Right)
+        }
+        ProbeAddress::Port { host, port } => {
+            let found = resolve(host, *port, deadline).await?;
+            deadline.step(&doing, first(address, &found)).await.map(Either::Left)
         }
     }
 }
@@ -93,44 +86,4 @@ async fn resolve(
         }
     };
     deadline.step(&format!("looking up {host}"), waiting).await
-}
-
-impl AsyncRead for ProbeStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for ProbeStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_write(cx, buf),
-            Self::Unix(s) => Pin::new(s).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_flush(cx),
-            Self::Unix(s) => Pin::new(s).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
-        }
-    }
 }

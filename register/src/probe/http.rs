@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::check::{Check, HttpCheck, HttpOptions, Scheme};
-use super::connect::ProbeStream;
+use super::connect;
 use super::deadline::{ProbeDeadline, ProbeFailure, one_line};
 use super::tls::Connector;
 
@@ -54,7 +54,7 @@ pub(super) async fn ask(
     tls: Option<&Connector>,
     deadline: &ProbeDeadline,
 ) -> Result<(), ProbeFailure> {
-    let stream = ProbeStream::open(&check.address, deadline).await?;
+    let stream = connect::open(&check.address, deadline).await?;
     match (check.scheme, tls) {
         (Scheme::H2c, _) => Ok(over_http2(check, stream, deadline).await?),
         (_, None) => Ok(over_http1(check, stream, deadline).await?),

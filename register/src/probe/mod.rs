@@ -32,7 +32,6 @@ pub(crate) use http::judge_any as judge_any_answer;
 pub use statuses::{StatusError, Statuses};
 pub use tls::Trust;
 
-use connect::ProbeStream;
 use deadline::{ProbeDeadline, ProbeFailure};
 
 /// What a probe found.
@@ -104,7 +103,7 @@ impl Probe {
         let deadline = ProbeDeadline::after(self.timeout);
         let answer = match &self.check {
             Check::None => Ok(()),
-            Check::Tcp(address) => ProbeStream::open(address, &deadline).await.map(drop),
+            Check::Tcp(address) => connect::open(address, &deadline).await.map(drop),
             Check::Http(http) => http::ask(http, self.tls.as_ref(), &deadline).await,
             Check::Exec(argv) => exec::ask(argv, &deadline).await,
         };

@@ -1,6 +1,17 @@
 //! Parses what HAProxy answers on its sockets, strictly: an answer that is not understood is never
 //! taken for success.
 
+/// The column of a name in a table that HAProxy prints, and the lines below its head; `None` if it
+/// is something else. Columns are found by name: their number differs between versions.
+pub(super) fn table(
+    answer: &str,
+) -> Option<(impl Fn(&str) -> Option<usize>, impl Iterator<Item = &str>)> {
+    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
+    let names: Vec<_> = lines.next()?.trim_start_matches("# ").split([' ', ',']).collect();
+    let column = move |name: &str| names.iter().position(|known| *known == name);
+    Some((column, lines.filter(|line| !line.trim().is_empty())))
+}
+
 /// `show proc` of a master.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Processes {

@@ -10,8 +10,7 @@ use rustix::process::{Pid, Signal};
 
 use super::argv::HaproxyArgv;
 use super::master::{Master, has_taken_its_signals};
-use crate::proxy::process::ProcessId;
-use crate::proxy::process::ProcessStat;
+use crate::proxy::process::{ProcessId, ProcessStat, is_confsync, name};
 
 /// The masters that were started by this command line, and that no confsync supervises.
 pub(super) fn leftovers(command: &HaproxyArgv) -> Vec<Master> {
@@ -31,9 +30,8 @@ pub(super) fn leftovers(command: &HaproxyArgv) -> Vec<Master> {
 /// The parent of a worker is its master; that of a supervised HAProxy is a confsync.
 fn is_kept(pid: i32) -> bool {
     let Some(parent) = ProcessStat::read(pid).map(|stat| stat.parent) else { return true };
-    let name = |of: &str| fs::read_to_string(format!("/proc/{of}/comm")).ok();
-    let of_parent = name(&parent.to_string());
-    of_parent.is_some() && [name("self"), name(&pid.to_string())].contains(&of_parent)
+    let of_parent = name(parent);
+    is_confsync(parent) || of_parent.is_some() && name(pid) == of_parent
 }
 
 fn cwd(of: &str) -> Option<std::path::PathBuf> {

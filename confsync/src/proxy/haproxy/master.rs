@@ -5,14 +5,13 @@
 //! signals while it reads its configuration, from the signal until the new worker is forked and
 //! the old ones are signalled.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal};
 
 use super::argv::HaproxyArgv;
 use crate::proxy::process::{
-    PidFileError, ProcessError, ProcessHandle, ProcessId, ProcessStat, SignalMasks, is_alive,
+    PidFileError, ProcessError, ProcessHandle, ProcessId, ProcessStat, SignalMasks, is_alive, name,
     pid_in_file,
 };
 
@@ -155,10 +154,6 @@ pub(super) fn works(worker: ProcessId) -> bool {
 /// Whether a worker has taken the signal to finish, if one was sent.
 pub(super) fn has_taken_its_signals(worker: ProcessId) -> bool {
     SignalMasks::of(worker.pid).is_none_or(|masks| (masks.blocked | masks.pending) & USR1 == 0)
-}
-
-fn name(pid: i32) -> Option<String> {
-    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use common::model::{Endpoint, Host};
 
+use super::answers::table;
+
 pub(super) use crate::template::haproxy_server_name as server_name;
 
 /// The servers that a backend should have, by name, with address and weight.
@@ -29,7 +31,7 @@ const FORCED_MAINTENANCE: u32 = 0x01;
 /// The server is in maintenance: by a command, or by the configuration.
 const MAINTENANCE: u32 = 0x01 | 0x02 | 0x04 | 0x20;
 /// The states set by an operator, as opposed to a name that does not resolve.
-const BY_WORD: u32 = 0x01 | 0x04 | 0x08 | 0x10;
+const BY_OPERATOR: u32 = 0x01 | 0x04 | 0x08 | 0x10;
 
 impl RunningServer {
     /// Whether it gets no new requests.
@@ -39,7 +41,7 @@ impl RunningServer {
 
     /// Whether it has not been taken out of rotation.
     pub(super) fn is_ready(&self) -> bool {
-        self.admin & (BY_WORD | MAINTENANCE) == 0
+        self.admin & (BY_OPERATOR | MAINTENANCE) == 0
     }
 
     /// The name of the member that it is for: its own, or what that begins with where the
@@ -108,12 +110,9 @@ pub(super) fn address(endpoint: &Endpoint) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, endpoint.port()))
 }
 
-/// Parses `show servers state`; `None` if it is something else. Columns are found by name: their
-/// number differs between versions.
+/// Parses `show servers state`; `None` if it is something else.
 pub(super) fn servers(answer: &str) -> Option<Vec<RunningServer>> {
-    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
-    let names: Vec<&str> = lines.next()?.trim_start_matches("# ").split(' ').collect();
-    let column = |name: &str| names.iter().position(|known| *known == name);
+    let (column, lines) = table(answer)?;
     let id = column("srv_id")?;
     let name = column("srv_name")?;
     let (addr, port) = (column("srv_addr")?, column("srv_port")?);
@@ -130,15 +129,13 @@ pub(super) fn servers(answer: &str) -> Option<Vec<RunningServer>> {
             weight: words.get(weight)?.parse().ok()?,
         })
     };
-    lines.filter(|line| !line.trim().is_empty()).map(read).collect()
+    lines.map(read).collect()
 }
 
 /// The requests that a server has, and those queued for it, from `show stat`; `None` if the answer
 /// does not contain that.
 pub(super) fn in_flight(answer: &str, server: &str) -> Option<u64> {
-    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
-    let names: Vec<&str> = lines.next()?.trim_start_matches("# ").split(',').collect();
-    let column = |name: &str| names.iter().position(|known| *known == name);
+    let (column, mut lines) = table(answer)?;
     let (name, current, queued) = (column("svname")?, column("scur")?, column("qcur")?);
     lines.find_map(|line| {
         let words: Vec<&str> = line.split(',').collect();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Haproxy;
+use super::answers::table;
 use super::command::RuntimeCommand;
 use super::servers::{RunningServer, member, member_of};
 use crate::proxy::pools::MemberTraffic;
@@ -14,11 +15,9 @@ pub async fn traffic(haproxy: &Haproxy) -> Option<Vec<MemberTraffic>> {
     read(&socket.ask(&RuntimeCommand::AllCounters).await.ok()?)
 }
 
-/// Reads `show stat`; `None` if it is something else. The columns are found by their names.
+/// Reads `show stat`; `None` if it is something else.
 fn read(answer: &str) -> Option<Vec<MemberTraffic>> {
-    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
-    let names = fields(lines.next()?.trim_start_matches("# "));
-    let column = |name: &str| names.iter().position(|known| known == name);
+    let (column, lines) = table(answer)?;
     let (pool, server, addr) = (column("pxname")?, column("svname")?, column("addr")?);
     let (current, queued) = (column("scur")?, column("qcur")?);
     let (total, connect, response) = (column("stot")?, column("econ")?, column("eresp")?);
@@ -45,20 +44,14 @@ fn read(answer: &str) -> Option<Vec<MemberTraffic>> {
 /// Whether the answer to `show stat` shows this server as it is here: where, with which weight, and
 /// whether it takes requests.
 pub(super) fn shows(answer: &str, server: &RunningServer) -> bool {
-    let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
-    let Some(names) = lines.next().map(|line| fields(line.trim_start_matches("# "))) else {
-        return false;
+    let row = || {
+        let (column, lines) = table(answer)?;
+        let (name, status) = (column("svname")?, column("status")?);
+        let (addr, weight) = (column("addr")?, column("uweight")?);
+        let row = lines.map(fields).find(|row| row.get(name) == Some(&server.name))?;
+        Some((row.get(status)?.clone(), row.get(addr)?.parse().ok(), row.get(weight)?.parse().ok()))
     };
-    let rows = lines.map(fields);
-    let value = |row: &[String], name: &str| {
-        let column = names.iter().position(|known| known == name)?;
-        row.get(column).cloned()
-    };
-    let is_here = |row: &Vec<String>| value(row, "svname").as_ref() == Some(&server.name);
-    let Some(row) = rows.into_iter().find(is_here) else { return false };
-    let Some(status) = value(&row, "status") else { return false };
-    let address = value(&row, "addr").and_then(|addr| addr.parse().ok());
-    let weight = value(&row, "uweight").and_then(|weight| weight.parse().ok());
+    let Some((status, address, weight)) = row() else { return false };
     let is_out = status.starts_with("MAINT");
     let is_ready = !is_out && !status.starts_with("DRAIN");
     (is_out, is_ready) == (server.is_out(), server.is_ready())

@@ -40,7 +40,7 @@ impl Nginx {
     /// # Errors
     /// When nginx rejects the files, cannot be run, or does not finish by the deadline.
     pub async fn check(&self, set: &StagedFiles) -> Result<CheckReport, NginxCheckError> {
-        let warnings = self.ask(set.paths()).await?;
+        let warnings = self.check_paths(set.paths()).await?;
         Ok(CheckReport { proof: Proof::passed(set), warnings })
     }
 
@@ -50,20 +50,8 @@ impl Nginx {
     /// As there.
     pub(crate) async fn check_paths(
         &self,
-        candidates: Vec<StagedPaths>,
+        staged: Vec<StagedPaths>,
     ) -> Result<Vec<Warning>, NginxCheckError> {
-        self.ask(candidates).await
-    }
-
-    /// Checks the configuration as it is on disk.
-    ///
-    /// # Errors
-    /// As [`Self::check`].
-    pub async fn check_current(&self) -> Result<Vec<Warning>, NginxCheckError> {
-        self.ask(Vec::new()).await
-    }
-
-    async fn ask(&self, staged: Vec<StagedPaths>) -> Result<Vec<Warning>, NginxCheckError> {
         let conf = self.conf.clone();
         let shadow = tokio::task::spawn_blocking(move || Shadow::build(&conf, &staged));
         let shadow = shadow.await.map_err(|e| CommandError::Spawn {
@@ -83,6 +71,14 @@ impl Nginx {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Checks the configuration as it is on disk.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub async fn check_current(&self) -> Result<Vec<Warning>, NginxCheckError> {
+        self.check_paths(Vec::new()).await
     }
 
     fn test(&self, shadow: &Shadow) -> Command {

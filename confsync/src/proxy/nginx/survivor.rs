@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::master::NginxMaster;
 use super::{Nginx, NginxArgv};
+use crate::proxy::process::is_confsync;
 
 impl Nginx {
     /// The master that an earlier run of `command` has left, if there is one.
@@ -31,7 +32,7 @@ impl Nginx {
             );
             return Ok(None);
         }
-        match master.parent().filter(|parent| is_one_of_us(*parent)) {
+        match master.parent().filter(|parent| is_confsync(*parent)) {
             Some(keeper) => Err(format!(
                 "another confsync (process {keeper}) already supervises this nginx (process {pid}); stop \
                  one of the two"
@@ -54,12 +55,6 @@ fn started_by(title: &[u8], command: &[OsString]) -> bool {
         Some((_, rest)) => !rest.is_empty() && arguments.trim_end().starts_with(rest),
         None => arguments.is_empty(),
     }
-}
-
-fn is_one_of_us(pid: i32) -> bool {
-    let name = |of: &str| fs::read(format!("/proc/{of}/comm")).ok();
-    let own = name("self");
-    own.is_some() && name(&pid.to_string()) == own
 }
 
 #[cfg(test)]

@@ -27,7 +27,6 @@ use crate::handshake::{
     DrainResult, Goal, HandshakeResult, LoadBalancerWait, WaitsEnd, wait_for_all,
 };
 use crate::health::HealthState;
-
 use crate::status::{DrainStatus, SidekickStatus};
 
 /// How long the backend may take to end after SIGTERM.

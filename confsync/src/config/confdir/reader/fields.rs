@@ -119,18 +119,10 @@ impl ResourceReader<'_> {
         let keys = raw.keys.clone().unwrap_or_default();
         // confd reads nothing without keys; yet a template may need none.
         let trees = keys.iter().filter_map(|key| self.tree(&joined, key)).collect();
-        let values = match raw.values.as_deref() {
-            None if nginx => Values::Typed,
-            None | Some("any") => Values::Any,
-            Some("typed") => Values::Typed,
-            Some("endpoint") => Values::Endpoint,
-            Some(other) => {
-                self.mistakes.push(format!(
-                    "values = \"{other}\" is none of \"endpoint\", \"typed\", \"any\""
-                ));
-                Values::Endpoint
-            }
-        };
+        let default = if nginx { Values::Typed } else { Values::Any };
+        let choices =
+            [("endpoint", Values::Endpoint), ("typed", Values::Typed), ("any", Values::Any)];
+        let values = self.choice("values", raw.values.as_deref(), &choices, default);
         let services = self.globals.services.clone();
         let bookkeeping = self.globals.bookkeeping.clone().into();
         let names = raw.names.unwrap_or(false);
@@ -170,15 +162,8 @@ impl ResourceReader<'_> {
 
     pub(super) fn policy(&mut self, raw: &RawTemplate) -> LossPolicy {
         let default = LossPolicy::default();
-        let on_empty = match raw.on_empty.as_deref() {
-            None | Some("keep") => OnEmpty::Keep,
-            Some("render") => OnEmpty::Render,
-            Some(other) => {
-                self.mistakes
-                    .push(format!("on_empty = \"{other}\" is neither \"keep\" nor \"render\""));
-                OnEmpty::Keep
-            }
-        };
+        let choices = [("keep", OnEmpty::Keep), ("render", OnEmpty::Render)];
+        let on_empty = self.choice("on_empty", raw.on_empty.as_deref(), &choices, default.on_empty);
         let max_loss = raw.max_loss.unwrap_or(default.max_loss);
         if !(0.0..=1.0).contains(&max_loss) {
             self.mistakes.push(format!("max_loss = {max_loss} is not a share from 0.0 to 1.0"));

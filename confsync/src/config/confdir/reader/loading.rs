@@ -15,6 +15,9 @@ use crate::config::substitute::check_line;
 /// Means "no limit", since every wait has to be bounded.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
+const LIVE: [(&str, LiveMembership); 3] =
+    [("auto", LiveMembership::Auto), ("lua", LiveMembership::Lua), ("off", LiveMembership::Off)];
+
 impl ResourceReader<'_> {
     pub(super) fn nginx(&mut self, raw: raw::RawNginx) -> NginxOptions {
         let path = |text: Option<String>, default: &str| {
@@ -27,7 +30,7 @@ impl ResourceReader<'_> {
             binary: path(raw.binary, "nginx"),
             deadline: self.span(raw.deadline.as_ref(), "deadline", Duration::from_secs(10)),
             max_old_generations: self.count(raw.max_old_generations, "max_old_generations", 8),
-            live: self.live(raw.live.as_deref()),
+            live: self.choice("live", raw.live.as_deref(), &LIVE, LiveMembership::Auto),
             live_dir: path(raw.live_dir, "/run/confsync"),
             balancing: Balancing {
                 max_fails: u32::try_from(self.count(
@@ -47,17 +50,25 @@ impl ResourceReader<'_> {
         }
     }
 
-    fn live(&mut self, text: Option<&str>) -> LiveMembership {
-        match text {
-            None | Some("auto") => LiveMembership::Auto,
-            Some("lua") => LiveMembership::Lua,
-            Some("off") => LiveMembership::Off,
-            Some(other) => {
-                let mistake = format!("live = \"{other}\" is none of \"auto\", \"lua\", \"off\"");
-                self.mistakes.push(mistake);
-                LiveMembership::Off
-            }
+    /// A value out of a few that have names.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        what: &str,
+        text: Option<&str>,
+        choices: &[(&str, T)],
+        default: T,
+    ) -> T {
+        let Some(text) = text else { return default };
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
+            return *choice;
         }
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let wrong = match names.as_slice() {
+            [one, other] => format!("neither {one} nor {other}"),
+            _ => format!("none of {}", names.join(", ")),
+        };
+        self.mistakes.push(format!("{what} = \"{text}\" is {wrong}"));
+        default
     }
 
     pub(super) fn haproxy(&mut self, raw: raw::RawHaproxy) -> HaproxyOptions {
@@ -71,14 +82,8 @@ impl ResourceReader<'_> {
             self.mistakes.push("conf in [haproxy] is neither a path nor a list of paths".into());
             Vec::new()
         });
-        let is_live = match raw.live.as_deref() {
-            None | Some("auto") => true,
-            Some("off") => false,
-            Some(other) => {
-                self.mistakes.push(format!("live = \"{other}\" is neither \"auto\" nor \"off\""));
-                false
-            }
-        };
+        let choices = [("auto", true), ("off", false)];
+        let is_live = self.choice("live", raw.live.as_deref(), &choices, true);
         HaproxyOptions {
             conf,
             socket: raw.socket.map(PathBuf::from),
