@@ -57,9 +57,6 @@ impl BackendProcess {
 
     /// Waits for its end, and kills what is left of its group then. May be dropped and called again,
     /// also after the end.
-    ///
-    /// # Errors
-    /// [`SuperviseError::Wait`].
     pub async fn ended(&mut self) -> Result<ProcessExit, SuperviseError> {
         if let Some(exit) = self.exit {
             return Ok(exit);
@@ -82,9 +79,6 @@ impl BackendProcess {
     }
 
     /// Stops it: SIGTERM, then after `bound` SIGKILL to everything in its group.
-    ///
-    /// # Errors
-    /// [`SuperviseError::Wait`].
     pub async fn stop(&mut self, bound: Duration) -> Result<ProcessExit, SuperviseError> {
         self.signal(Signal::TERM);
         if let Ok(exit) = tokio::time::timeout(bound, self.ended()).await {

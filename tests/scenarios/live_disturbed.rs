@@ -1,6 +1,6 @@
 //! Another process or an operator changes nginx, its configuration, its tables and its workers,
-//! while backends
-//! change without a reload. What confsync says stays true, and it makes good what it can.
+//! while backends change without a reload. What confsync reports stays true, and it repairs what
+//! it can.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};

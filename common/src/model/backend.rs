@@ -110,9 +110,6 @@ impl Backend {
     }
 
     /// Rejects a backend whose host is a DNS name.
-    ///
-    /// # Errors
-    /// [`BackendError::Name`].
     pub fn without_names(self) -> Result<Self, BackendError> {
         match self.addr.host() {
             Host::Name(name) => Err(BackendError::Name(name.clone())),

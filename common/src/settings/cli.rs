@@ -118,9 +118,6 @@ fn variable_at_fault<'w>(
 
 /// Mistakes by the names of the flags as given in `words`: an operator who wrote `--cacert` looks
 /// for that, not for `--etcd-ca`.
-///
-/// # Errors
-/// Those of `outcome`.
 pub fn as_written<T>(
     program: &Command,
     words: &[OsString],

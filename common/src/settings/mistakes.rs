@@ -42,17 +42,11 @@ impl Mistakes {
     }
 
     /// `value`, if nothing is wrong.
-    ///
-    /// # Errors
-    /// All that is.
     pub fn none_or<T>(self, value: T) -> Result<T, Self> {
         if self.0.is_empty() { Ok(value) } else { Err(self) }
     }
 
     /// `value`, which is missing only where something is wrong.
-    ///
-    /// # Errors
-    /// All that is wrong.
     pub fn none_or_some<T>(self, value: Option<T>) -> Result<T, Self> {
         self.none_or(value)?.ok_or_else(Self::default)
     }

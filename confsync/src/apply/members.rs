@@ -149,9 +149,6 @@ impl ActiveMembers {
     }
 
     /// Gives the proxy the members that are wanted, unless it has them.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub(super) async fn publish(&mut self) -> Result<(), PublishError> {
         if !self.is_published {
             self.driver.publish(&self.pools).await?;
@@ -161,18 +158,12 @@ impl ActiveMembers {
     }
 
     /// Has the proxy, which has loaded its files, confirm the members that it was given.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub(super) async fn confirm_after_load(&mut self) -> Result<(), PublishError> {
         self.driver.note_loaded();
         self.driver.confirm().await
     }
 
     /// Gives the proxy the members that are wanted, and has it confirm them.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub(super) async fn publish_and_confirm(&mut self) -> Result<(), PublishError> {
         self.publish().await?;
         self.driver.confirm().await

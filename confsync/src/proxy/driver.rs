@@ -203,9 +203,6 @@ impl Driver {
 
     /// Makes these the members. When it returns, no new request goes to any other;
     /// [`Self::confirm`] proves that the proxy has them.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub async fn publish(&mut self, pools: &Pools) -> Result<(), PublishError> {
         match self {
             Self::Reload { .. } => Ok(()),
@@ -282,9 +279,6 @@ impl Driver {
     }
 
     /// Has the proxy confirm the members that were published last.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub async fn confirm(&mut self) -> Result<(), PublishError> {
         match self {
             Self::Reload { .. } => Ok(()),

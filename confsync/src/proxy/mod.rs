@@ -136,9 +136,6 @@ impl Proxy {
     }
 
     /// Checks staged files before they replace anything.
-    ///
-    /// # Errors
-    /// [`NotPassed`].
     pub async fn check(&self, staged: &StagedFiles) -> Result<Proof, NotPassed> {
         match self {
             Self::Nginx(by_name) => by_name.check(staged).await,
@@ -149,9 +146,6 @@ impl Proxy {
 
     /// Has the proxy check candidates that lie anywhere, in the places of their dests; its warnings.
     /// Commands are not run for it.
-    ///
-    /// # Errors
-    /// [`NotPassed`].
     pub(crate) async fn check_candidates(
         &self,
         candidates: Vec<StagedPaths>,
@@ -175,9 +169,6 @@ impl Proxy {
     }
 
     /// Loads the installed files and waits for the proof. `files` is their digest.
-    ///
-    /// # Errors
-    /// [`NotLoaded`].
     pub async fn load(&self, files: Option<Digest>) -> Result<ProvenLoad, NotLoaded> {
         match self {
             Self::Nginx(by_name) => by_name.load(files).await,

@@ -189,6 +189,7 @@ impl ProcessHandle {
 /// `/proc/PID/stat`.
 pub(in crate::proxy) struct ProcessStat {
     pub(in crate::proxy) parent: i32,
+    /// In the kernel's ticks (10 ms) since boot.
     pub(in crate::proxy) start: u64,
 }
 

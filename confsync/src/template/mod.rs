@@ -233,9 +233,6 @@ impl Template {
     }
 
     /// The output, cut at the lines that name backends.
-    ///
-    /// # Errors
-    /// As [`Self::render`].
     pub fn render_pieces(&self, input: &Input) -> Result<RenderedText, RenderError> {
         let mut rendered = self.render_without_members(input)?;
         let filled = rendered.fill(|path| input.members(path));
@@ -244,9 +241,6 @@ impl Template {
     }
 
     /// The output, cut at the lines that name backends; no service has any yet.
-    ///
-    /// # Errors
-    /// As [`Self::render`].
     pub fn render_without_members(&self, input: &Input) -> Result<RenderedText, RenderError> {
         let file = self.file();
         let output = on_own_stack(file, || match &self.program {

@@ -46,9 +46,6 @@ enum PatternItem {
 
 impl Pattern {
     /// Reads a pattern.
-    ///
-    /// # Errors
-    /// [`BadPattern`].
     pub fn new(pattern: &str) -> Result<Self, BadPattern> {
         let items = parse(pattern)?;
         let plain = match (literal(&items), items.get(literal(&items).1..)) {

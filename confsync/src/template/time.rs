@@ -104,6 +104,7 @@ impl Time {
     /// The moment so many calendar years, months and days later, as Go counts them: a month
     /// that is too short runs over into the next.
     pub(crate) fn plus_date(self, years: i64, months: i64, days: i64) -> Self {
+        /// Beyond any year that can be printed, and far from an overflow.
         const MOST: i64 = 1_000_000;
         let [years, months, days] = [years, months, days].map(|n| n.clamp(-MOST, MOST));
         let civil = self.civil();

@@ -107,9 +107,6 @@ fn depth_over<'a>(values: impl Iterator<Item = &'a Value>) -> Result<u16, TooDee
 
 impl List {
     /// A slice of these.
-    ///
-    /// # Errors
-    /// [`TooDeep`].
     pub(crate) fn new(elem: Elem, items: Vec<Value>) -> Result<Self, TooDeep> {
         let depth = if elem == Elem::Any { depth_over(items.iter())? } else { 1 };
         Ok(Self { elem, items: Arc::new(items), depth, is_nil: false, is_null: false })
@@ -172,9 +169,6 @@ impl List {
 
 impl Map {
     /// A map of these.
-    ///
-    /// # Errors
-    /// [`TooDeep`].
     pub(crate) fn new(entries: BTreeMap<StoredValue, Value>) -> Result<Self, TooDeep> {
         let depth = depth_over(entries.values())?;
         Ok(Self { entries: Arc::new(entries), depth, is_nil: false })

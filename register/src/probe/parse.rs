@@ -23,9 +23,6 @@ use super::check::{Check, CheckError, HttpCheck, HttpOptions, ProbeAddress, Sche
 
 impl Check {
     /// Reads what was written after `--check` for the service at `own`.
-    ///
-    /// # Errors
-    /// As [`CheckError`] says.
     pub fn parse(text: &str, own: &Endpoint, options: &HttpOptions) -> Result<Self, CheckError> {
         let text = text.trim();
         if let Some(command) = text.strip_prefix("exec:") {

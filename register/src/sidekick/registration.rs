@@ -118,20 +118,20 @@ impl<S: Store> KeyRegistration<S> {
     ) -> Option<BTreeMap<Key, Revision>> {
         let version = self.want(wants);
         // What it reports of older wants proves nothing: a write may have been under way.
-        let gone = |report: &RegistrarReport| {
-            let gone = |key| {
+        let all_absent = |report: &RegistrarReport| {
+            let is_absent = |key| {
                 let status = report.keys.get(key);
                 matches!(status, None | Some(KeyStatus::Absent { .. } | KeyStatus::Rival { .. }))
             };
-            report.version >= version && keys.keys().all(gone)
+            report.version >= version && keys.keys().all(is_absent)
         };
         let refused = |report: &RegistrarReport| {
             patience == RemovalPatience::UntilRefused
                 && report.version >= version
                 && is_refused(report)
         };
-        let over = |report: &RegistrarReport| gone(report) || refused(report);
-        if !self.wait_for(deadline, abort, over).await || !gone(&self.report.borrow()) {
+        let over = |report: &RegistrarReport| all_absent(report) || refused(report);
+        if !self.wait_for(deadline, abort, over).await || !all_absent(&self.report.borrow()) {
             return None;
         }
         let (mut removed, unknown) = self.removed(keys);
@@ -189,11 +189,11 @@ impl<S: Store> KeyRegistration<S> {
         deadline: Instant,
     ) -> Option<BTreeMap<Key, Revision>> {
         let found = self.delete(keys, deadline).await;
-        let gone = |(key, found)| match found {
+        let absent = |(key, found)| match found {
             RemovalResult::Ours(at) | RemovalResult::Nothing(at) => Some((key, at)),
             RemovalResult::Another => None,
         };
-        (found.len() == keys.len()).then(|| found.into_iter().filter_map(gone).collect())
+        (found.len() == keys.len()).then(|| found.into_iter().filter_map(absent).collect())
     }
 
     /// Removes what an earlier instance of ours left; the revisions of what there was.

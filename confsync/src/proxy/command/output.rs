@@ -53,6 +53,7 @@ impl Bounded {
     /// other end open are not waited for, and if they go on writing, no more than the pipe's
     /// capacity is read.
     pub(super) fn take_what_is_there(&mut self, pipe: &Receiver) {
+        /// The capacity of a pipe, in bytes.
         const DEPTH: usize = 64 * 1024;
         let mut buffer = [0; 4096];
         for _ in 0..DEPTH / buffer.len() {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{CommandError, not_started};
 
-/// Lines kept of a child's standard error, and the length they are cut to.
+/// Lines kept of a child's standard error, and the bytes that each is cut to.
 const LINES: usize = 50;
 const LINE: usize = 1024;
 /// A grandchild may keep standard error open indefinitely.

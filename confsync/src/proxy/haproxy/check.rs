@@ -23,9 +23,6 @@ impl Haproxy {
     }
 
     /// [`Self::check`] of candidates that lie anywhere; the warnings about files that pass.
-    ///
-    /// # Errors
-    /// As there.
     pub(crate) async fn check_candidates(
         &self,
         candidates: &[StagedPaths],

@@ -165,9 +165,6 @@ impl Haproxy {
     }
 
     /// Loads the installed files and waits for the proof. `files` is their digest.
-    ///
-    /// # Errors
-    /// [`NotLoaded`].
     pub async fn load(&self, files: Option<Digest>) -> Result<ProvenLoad, NotLoaded> {
         if let Some(child) = self.child.as_ref().filter(|child| child.is_to_start())
             && let Some(old) = self.start(child, files).await?

@@ -69,9 +69,6 @@ impl Runtime {
     }
 
     /// Makes these the members of the running worker.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub async fn publish(&mut self, pools: &Pools) -> Result<(), PublishError> {
         self.want(pools);
         let worker = self.worker().await?;
@@ -83,9 +80,6 @@ impl Runtime {
     }
 
     /// Asks the worker for its servers, which must be those that were published.
-    ///
-    /// # Errors
-    /// [`PublishError`].
     pub async fn confirm(&mut self) -> Result<(), PublishError> {
         if self.backends.is_empty() {
             return Ok(());

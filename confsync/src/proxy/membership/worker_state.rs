@@ -46,12 +46,10 @@ pub enum WorkerStateError {
     NotOurs(String),
 }
 
+/// The longest answer that is read, in bytes.
 const MOST: usize = 16 * 1024;
 
 /// Asks one of the workers that serve.
-///
-/// # Errors
-/// [`WorkerStateError`].
 pub async fn ask(
     socket: &Path,
     upstream: &str,

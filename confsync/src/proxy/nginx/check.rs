@@ -45,9 +45,6 @@ impl Nginx {
     }
 
     /// [`Self::check`] of candidates that lie anywhere.
-    ///
-    /// # Errors
-    /// As there.
     pub(crate) async fn check_paths(
         &self,
         staged: Vec<StagedPaths>,
@@ -74,9 +71,6 @@ impl Nginx {
     }
 
     /// Checks the configuration as it is on disk.
-    ///
-    /// # Errors
-    /// As [`Self::check`].
     pub async fn check_current(&self) -> Result<Vec<Warning>, NginxCheckError> {
         self.check_paths(Vec::new()).await
     }

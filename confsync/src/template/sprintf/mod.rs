@@ -45,9 +45,6 @@ pub(crate) fn sprintf(format: &[u8], args: &[Value], limit: usize) -> Result<Vec
 }
 
 /// The same, but `%f` takes an int and `%d` a whole float.
-///
-/// # Errors
-/// As [`sprintf`].
 pub(crate) fn loose(format: &[u8], args: &[Value], limit: usize) -> Result<Vec<u8>, Full> {
     formatted(format, args, limit, true)
 }
