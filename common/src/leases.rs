@@ -23,7 +23,7 @@ use crate::store::Store;
 /// How many keys a lease has at most.
 pub const KEYS: usize = 500;
 
-/// Starts as many registrars as `wants` needs, now and later; one report speaks for all.
+/// Starts as many registrars as `wants` needs, now and later; one report covers all.
 /// Otherwise as [`registrar::start`].
 pub fn start<S: Store>(
     store: S,

@@ -608,12 +608,12 @@ local function set_tries(backends, lines)
     end
 end
 
--- Sends the request to whoever answers for an upstream without members: the server of that
+-- Sends the request to what answers for an upstream without members: the server of that
 -- upstream, which holds it, or the one for all, which answers at once and knows TLS.
 --
 -- The first holds TLS back before its handshake, and hangs up: so the request is still unsent,
--- and nginx tries again, with the TLS settings of the user's location. $proxy_port tells apart
--- what proxy_pass speaks; what other modules do, the server sees when it hears it.
+-- and nginx tries again, with the TLS settings of the user's location. $proxy_port shows which
+-- protocol proxy_pass uses; that of other modules shows when the server reads it.
 local function set_peer_of_none(folder, name, state, status, hold, lines)
     local port, at = ngx.var.confsync_port, name
     if port ~= "80" then
@@ -921,7 +921,7 @@ local function forward(client, opening, pool, retry_after, ...)
     entry.slot = nil
 end
 
--- content_by_lua where our servers hear what is no HTTP/1: waits for a member of `name` for at
+-- content_by_lua where our servers read what is no HTTP/1: waits for a member of `name` for at
 -- most `seconds` and passes the connection on as it is, else answers 503. With TLS it hangs up,
 -- see `set_peer_of_none`. Without a name there is nothing to wait for.
 function M.other(folder, name, seconds, retry_after, ...)

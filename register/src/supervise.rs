@@ -62,8 +62,8 @@ impl BackendProcess {
             return Ok(exit);
         }
         let exit = self.child.wait().await.map_err(SuperviseError::Wait)?.into();
-        // What it left behind goes now: later, the number of the group may be
-        // somebody else's.
+        // What it left behind is killed now: later, the number of the group may belong to
+        // another one.
         self.group.signal(Signal::KILL);
         self.group.forget();
         self.exit = Some(exit);

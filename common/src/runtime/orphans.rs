@@ -1,5 +1,5 @@
 //! Children that others left behind become those of process 1, or of a process that asks for
-//! them, and stay as zombies unless somebody waits for them.
+//! them, and stay as zombies unless a process waits for them.
 //!
 //! Invariant: a child that we started is waited for only by its own starter, or its exit
 //! code is lost. So every child is entered in [`OURS`] while

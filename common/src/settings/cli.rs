@@ -98,7 +98,7 @@ fn mistake(program: &Command, words: &[OsString], error: &clap::Error) -> String
 }
 
 /// The variable that a value comes from which a flag does not take, if no flag was given: clap
-/// speaks of the flag alone.
+/// names the flag alone.
 fn variable_at_fault<'w>(
     command: &Command,
     mut words: impl Iterator<Item = Cow<'w, str>>,

@@ -68,7 +68,7 @@ pub enum StoreError {
     #[error("etcd is not reachable: {0}")]
     Unreachable(String),
     /// The cluster has lost the majority of its members: nothing is answered, no write is
-    /// possible, and no lease ends. v2 does not tell this from a member that is slow.
+    /// possible, and no lease ends. v2 does not distinguish this from a slow member.
     #[error("etcd is not reachable: {0}")]
     NoQuorum(String),
     /// The history asked for is no longer kept (v3 compaction, v2 error 401). Read again and

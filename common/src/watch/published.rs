@@ -96,7 +96,7 @@ impl PublishedView {
     }
 
     /// Whether a key was put again as it was. Not if it has another lease, or a lifetime of its
-    /// own (v2): somebody took the key over, and may wait until the revision of that is applied.
+    /// own (v2): a process took the key over, and may wait until the revision of that is applied.
     pub(super) fn has_already(&self, change: &Change) -> bool {
         let Change::Put(entry) = change else { return false };
         let view = self.view.borrow();

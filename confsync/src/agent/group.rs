@@ -99,7 +99,7 @@ impl<S: Store> GroupRenderer<S> {
         Self { group, store, bookkeeping, known, last, rejected, routes, unwritten }
     }
 
-    /// Renders all resources, or none: what is wrong with one speaks for all.
+    /// Renders all resources, or none: a mistake in one withholds all.
     pub(super) async fn render(
         &mut self,
         snapshot: &Snapshot,

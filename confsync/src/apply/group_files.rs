@@ -239,7 +239,7 @@ fn digest_in_place(targets: &[Target]) -> Option<Digest> {
     match current(targets) {
         Ok(digest) => digest,
         Err(error) => {
-            // What cannot be read is replaced, or the replacing tells why not.
+            // What cannot be read is replaced, or replacing it fails with the reason.
             tracing::warn!(%error, "cannot read what is in place");
             None
         }

@@ -249,7 +249,7 @@ mod tests {
         ledger.note_installed(Some(digest(3)));
         assert_eq!(ledger.pending(now), PendingStep::Nothing);
         ledger.note_installed(Some(digest(4)));
-        assert_eq!(ledger.pending(now), PendingStep::Install, "somebody else wrote the file");
+        assert_eq!(ledger.pending(now), PendingStep::Install, "another process wrote the file");
         ledger.note_installed(Some(digest(3)));
         ledger.want_parts(digest(5), digest(8));
         assert_eq!(ledger.pending(now), PendingStep::Install, "the structure differs");

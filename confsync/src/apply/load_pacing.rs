@@ -87,7 +87,7 @@ impl LoadPacing {
         self.backoff.after_failure(random)
     }
 
-    /// Somebody else changed the files: how long to leave them so. If it is a command of our own
+    /// Another process changed the files: how long to leave them so. If it is a command of our own
     /// that changes them, writing them at once would never end.
     pub(super) fn changed_by_others(&mut self, now: Instant, random: f64) -> Option<Duration> {
         let before = self.last_dispute.replace(now);

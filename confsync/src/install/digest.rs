@@ -33,7 +33,7 @@ impl Digest {
         Self(Sha256::new().chain_update(structure.0).chain_update(members).finalize().into())
     }
 
-    /// The first twelve hexadecimal digits: enough for a person to tell two apart.
+    /// The first twelve hexadecimal digits: enough for a person to distinguish two.
     pub fn short(&self) -> String {
         self.to_string().chars().take(12).collect()
     }

@@ -62,7 +62,7 @@ impl Proof {
     }
 }
 
-/// What tells whether a file was written to since.
+/// Shows whether a file was written to since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct EditStamp(u64, u64, i64, i64);
 

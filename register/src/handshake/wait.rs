@@ -153,7 +153,7 @@ impl LoadBalancerWait {
             let ack = snapshot.entries.get(key.as_str())?;
             serde_json::from_slice::<Ack>(&ack.value).ok()
         });
-        // The resource that is furthest behind speaks for the member.
+        // The resource that is furthest behind counts for the member.
         acks.map(|ack| self.judge(member, ack)).min_by_key(LoadBalancerState::rank)
     }
 

@@ -227,7 +227,7 @@ async fn judge(
 }
 
 /// Reads to the end, or 64 KiB: a server that begins an answer and does not go on is as
-/// sick as a silent one.
+/// unhealthy as a silent one.
 async fn whole(body: &mut Incoming, read: &mut usize) -> Result<(), String> {
     while *read < LIMIT {
         let Some(frame) = body.frame().await else { break };

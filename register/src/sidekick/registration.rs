@@ -239,7 +239,7 @@ impl<S: Store> KeyRegistration<S> {
         same.then_some(read)
     }
 
-    /// Until when etcd keeps our keys if it hears nothing more from us.
+    /// Until when etcd keeps our keys if it gets no further request from us.
     pub(super) fn lease_until(&self) -> Option<Instant> {
         self.report.borrow().lease_until
     }

@@ -2,7 +2,7 @@
 //!
 //! It serves what a handler answers and knows no route but the two that must always be
 //! answered. What must hold: whatever clients do, the daemon's own loops are not delayed,
-//! and a newcomer who asks `/healthz` or `/readyz` is answered. Therefore it has a thread
+//! and a new client that asks for `/healthz` or `/readyz` is answered. Therefore it has a thread
 //! of its own; reads no body; bounds the connections in all and of each peer, the
 //! requests on each, the time for a head and for each write; and a document is rendered
 //! once for all who read it ([`SharedDocument`]).

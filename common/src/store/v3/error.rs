@@ -41,7 +41,7 @@ impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Store(error) => error,
-            Failure::LeaseUnknown => Self::Unreachable("the lease is gone".to_owned()),
+            Failure::LeaseUnknown => Self::Unreachable("the lease has ended".to_owned()),
             Failure::Compacted => {
                 Self::Unreachable("the history was compacted during the read".to_owned())
             }

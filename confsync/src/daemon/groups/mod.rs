@@ -52,7 +52,7 @@ pub(super) struct GroupEnvironment {
     pub(super) liveness: Liveness,
     /// Where the counters of groups that have ended are kept.
     pub(super) about: channel::Sender<About>,
-    /// Reads what the proxies count, while somebody watches.
+    /// Reads what the proxies count, while a client follows the status page.
     pub(super) traffic: TrafficMonitor,
 }
 
@@ -127,7 +127,7 @@ impl ReloadGroups {
     }
 
     /// Ends every group that is not among those `wanted`. What was rejected by those that stay is
-    /// tried again: who asks for a reload may have repaired it.
+    /// tried again: the operator who asks for a reload may have repaired it.
     pub(super) async fn end_others(&mut self, wanted: &[ReloadGroup]) -> EndedGroups {
         let stays =
             |running: &mut RunningGroup| wanted.iter().any(|group| group.same_as(&running.group));

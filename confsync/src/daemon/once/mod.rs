@@ -58,7 +58,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// When etcd does not answer, or a file cannot be made or is refused.
 pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
     if has_no_resources(&config.confdir) {
-        // A script runs us until somebody puts files there, as with confd.
+        // A script may run us again and again until there are files, as with confd.
         tracing::warn!(
             confdir = %config.confdir.display(),
             "no resource files in conf.d: nothing to do (`confsync init` writes a working start)"

@@ -54,7 +54,7 @@ impl BackendServers {
     ) -> Result<(), PublishError> {
         let listed = self.listing.as_ref().is_some_and(|listing| listing.is_of(to.worker.id));
         match self.change_servers(to, departed).await {
-            // Somebody else may have changed them since they were listed.
+            // Another process may have changed them since they were listed.
             Err(PublishError::NeedsReload(_)) if listed => self.change_servers(to, departed).await,
             done => done,
         }

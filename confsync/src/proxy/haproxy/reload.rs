@@ -62,7 +62,7 @@ pub(super) async fn reload(
 ) -> Result<Vec<ProcessId>, HaproxyReloadError> {
     let until = Instant::now() + deadline;
     let mut pace = PollInterval::new();
-    // Somebody else's reload may be under way; what it reads is not what we swapped in.
+    // Another process's reload may be under way; what it reads is not what we swapped in.
     while master.is_waiting() == Some(false) && master.is_alive() {
         if Instant::now() >= until {
             let what = "the master of HAProxy was not done with another reload";

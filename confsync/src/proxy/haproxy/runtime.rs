@@ -5,8 +5,8 @@
 //! asked for the servers that were changed. Only servers whose name is their address are touched:
 //! those that we write.
 //!
-//! All servers of a backend are listed once for each worker, and whenever it turns out that somebody
-//! else has changed them; a change costs what it changes.
+//! All servers of a backend are listed once for each worker, and whenever it turns out that another
+//! process has changed them; a change costs what it changes.
 //!
 //! The invariant: an answer of one worker is never taken for another's, so the worker's pid is
 //! compared before and after.

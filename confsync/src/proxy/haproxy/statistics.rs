@@ -139,7 +139,7 @@ app,127.0.0.1:1,no check,7,1,127.0.0.1:1,7,
             ("[::1]:80".into(), Some(3), 4, 0),
             ("10.0.0.1:80".into(), Some(1), 9, 0),
         ];
-        assert_eq!(all, expected, "no server of somebody else, none in maintenance at rest");
+        assert_eq!(all, expected, "no foreign server, none in maintenance without requests");
         assert_eq!([read[0].ejected, read[1].ejected], [true, false]);
         assert_eq!([read[1].leaving, read[2].leaving], [false, true]);
         assert_eq!(super::read("Permission denied"), None);

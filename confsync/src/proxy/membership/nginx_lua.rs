@@ -71,7 +71,7 @@ impl NginxLua {
         self
     }
 
-    /// nginx's servers are told in this way to speak TLS.
+    /// How nginx's servers are configured for TLS.
     #[must_use]
     pub fn with_tls(mut self, tls: TlsServer) -> Self {
         self.settings.tls = tls;

@@ -20,7 +20,7 @@ pub struct BalancerSettings {
     pub balancing: Balancing,
     /// Whether requests are counted: not where the user's own `log_by_lua*` hides ours.
     pub counted: bool,
-    /// How nginx's servers are told to speak TLS.
+    /// How nginx's servers are configured for TLS.
     pub tls: TlsServer,
 }
 
@@ -95,7 +95,7 @@ fn loaded(files: BalancerFiles<'_>) -> String {
 
 /// What is needed once at http level: the variable that a request shares with its subrequests, the
 /// one that is 1 where a request has been held (unset, nginx would warn of it at each request), the
-/// one that tells how a location speaks to its upstream (Lua finds `$proxy_port` by no other way),
+/// one that shows which protocol a location uses to its upstream (Lua finds `$proxy_port` by no other way),
 /// a hook at the end of every request, the socket for queries, and the one that answers for any
 /// upstream without members.
 pub fn http_level(files: BalancerFiles<'_>, settings: &BalancerSettings) -> String {

@@ -7,7 +7,7 @@ use crate::proxy::command::{Command, CommandError};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How a server of nginx is told to speak TLS.
+/// How a server of nginx is configured for TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsServer {
     /// It cannot.

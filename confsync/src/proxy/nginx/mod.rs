@@ -166,7 +166,7 @@ impl Nginx {
         }
     }
 
-    /// How its servers are told to speak TLS.
+    /// How its servers are configured for TLS.
     pub fn tls_server(&self) -> TlsServer {
         self.compiled.tls_server
     }

@@ -3,7 +3,7 @@
 const GONE_FOR = 120000;
 // With fewer backends than this every service is open.
 const MANY = 24;
-// No more rows of a service before somebody asks for all.
+// No more rows of a service until all are asked for.
 const ROWS = 200;
 const STATES = [
   ["in-rotation", "good", "in rotation"], ["waiting", "wait", "waiting"], ["leaving", "wait", "leaving"],
@@ -103,7 +103,7 @@ function service(set, name, backends, fresh, many, traffic) {
   made.dataset.service = name;
   made.append(summary);
   made.open = filtered() || (opened.has(id) ? opened.get(id) : (!well || !many) && shown.length > 0);
-  // Thousands of rows are made when somebody wants to see them.
+  // Thousands of rows are made only when they are asked for.
   const fill = () => {
     if (!made.open || made.querySelector("ul")) return;
     const some = all.has(id) ? shown : filtered() || opened.get(id) || !many ? shown.slice(0, ROWS) : shown.filter((b) => stateOf(b) !== "in-rotation").slice(0, MANY);

@@ -30,7 +30,7 @@ function connect() {
     again = setTimeout(ask, heard ? 1000 : 0);
   };
 }
-// The events were refused: the browser does not tell us why, so the server is asked.
+// The events were refused: the browser does not show why, so the server is asked.
 async function ask() {
   again = setTimeout(connect, ASK);
   try {

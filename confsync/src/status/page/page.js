@@ -32,7 +32,7 @@ function problem(set, doc) {
     add(note, [h("p", "", h("b", "", at.resource), " is not applied: ", line, from)]);
   }
   add(note, [h("p", "reason", set.trouble)]);
-  // Who has just read the files again has applied nothing yet; its last proven change still tells.
+  // A confsync that has just read the files again has applied nothing yet; its last proven change counts.
   const proven = set.loads.findLast((l) => !l.failed), revision = set.applied || (proven && proven.revision);
   const served = set.live ? "Served instead: the previous configuration" + (revision ? ", of revision " + revision : "") + ". It is tried again at the next change." :
     "Nothing of this group is proven to be served.";

@@ -1,5 +1,5 @@
 const EVERY = 2000;
-// Each machine has its own: its address tells the tabs apart.
+// Each machine has its own: its address distinguishes the tabs.
 const HERE = location.host;
 
 const isHeld = (s) => typeof s.registration === "object" && "held_at_revision" in s.registration;
