@@ -13,8 +13,6 @@ pub struct HaproxyArgv {
     pub conf: Vec<PathBuf>,
     /// `-C`: the folder that relative names are resolved against.
     pub directory: Option<PathBuf>,
-    /// `-p`
-    pub pid_file: Option<PathBuf>,
     /// `-S`, without its options: the socket of the master.
     pub master_socket: Option<PathBuf>,
     /// `-W` or `-Ws`: there is a master, which stays in the foreground.
@@ -59,9 +57,8 @@ impl HaproxyArgv {
         match word {
             b"-f" => self.conf.extend(path()),
             b"-C" => self.directory = path(),
-            b"-p" => self.pid_file = path(),
             b"-S" => self.master_socket = path().and_then(|path| socket(&path)),
-            b"-n" | b"-m" | b"-N" | b"-L" | b"-x" => drop(path()),
+            b"-p" | b"-n" | b"-m" | b"-N" | b"-L" | b"-x" => drop(path()),
             b"-W" | b"-Ws" => self.has_master = true,
             _ => {}
         }
@@ -92,7 +89,6 @@ mod tests {
         assert_eq!(argv.binary, Path::new("/usr/sbin/haproxy"));
         assert_eq!(argv.conf, ["a.cfg", "b.cfg", "d"].map(PathBuf::from));
         assert_eq!(argv.directory.as_deref(), Some(Path::new("/etc/haproxy")));
-        assert_eq!(argv.pid_file.as_deref(), Some(Path::new("/run/h.pid")));
         assert_eq!(argv.master_socket.as_deref(), Some(Path::new("/run/m.sock")));
         assert!(argv.has_master);
         assert!(!read("haproxy -D -f -W").unwrap().has_master);
