@@ -183,8 +183,8 @@ impl KnownBackends {
     pub fn retain_all_lost(&self, seen: &mut ParsedKeys) -> BTreeSet<String> {
         let missing = self.missing(seen);
         let lost: BTreeSet<String> = missing.difference(&self.left).cloned().collect();
-        let nobody = lost.is_empty() && seen.backends.is_empty();
-        let retained = if nobody { missing } else { lost };
+        let none_left = lost.is_empty() && seen.backends.is_empty();
+        let retained = if none_left { missing } else { lost };
         self.add(seen, &retained);
         retained
     }

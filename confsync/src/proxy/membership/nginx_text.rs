@@ -50,7 +50,7 @@ pub struct BalancerFiles<'a> {
 const RETRY_AFTER: u32 = 5;
 
 /// What is shown to a `proxy_pass https://` or `grpc_pass grpcs://` that has no member. Everybody
-/// may know the key: the certificate says nothing, and nobody is to trust it. Fixed, because
+/// may know the key: the certificate proves nothing, and no client is to trust it. Fixed, because
 /// another one would be another configuration, and in the text, because files in the folder of the
 /// tables are gone after a boot.
 const CERTIFICATE: &str = include_str!("../../../lua/empty.crt");

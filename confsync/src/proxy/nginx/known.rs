@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     /// An nginx that says this, with this exit code.
-    async fn told(text: &str, code: u8) -> Option<bool> {
+    async fn answer_of(text: &str, code: u8) -> Option<bool> {
         let folder = tempfile::tempdir().unwrap();
         let binary = folder.path().join("nginx");
         let script = format!(
@@ -50,11 +50,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_nginx_says_of_a_directive() {
-        assert_eq!(told("syntax is ok", 0).await, Some(true));
-        assert_eq!(told("nginx: [emerg] unknown directive \"new\" in x:1", 1).await, Some(false));
+        assert_eq!(answer_of("syntax is ok", 0).await, Some(true));
+        assert_eq!(
+            answer_of("nginx: [emerg] unknown directive \"new\" in x:1", 1).await,
+            Some(false)
+        );
         let other = "syntax is ok; [emerg] open() /run/nginx.pid failed (13: Permission denied)";
-        assert_eq!(told(other, 1).await, Some(true), "only root may do the rest");
-        assert_eq!(told("Illegal instruction", 132).await, None);
+        assert_eq!(answer_of(other, 1).await, Some(true), "only root may do the rest");
+        assert_eq!(answer_of("Illegal instruction", 132).await, None);
         assert_eq!(knows(Path::new("/no/nginx"), "new 2s;").await, None);
     }
 }

@@ -38,7 +38,7 @@ async fn all_gone(script: &str, timeout: Duration) -> Verdict {
     let check = Check::parse(&text, &own, &HttpOptions::default()).unwrap();
     let verdict = Probe::prepare(check, timeout, &mut Trust::default()).unwrap().ask().await;
     let end = tokio::time::timeout(Duration::from_secs(10), held.read(&mut [0; 1])).await;
-    assert_eq!(end.expect("somebody still holds the pipe").unwrap(), 0);
+    assert_eq!(end.expect("a process still holds the pipe").unwrap(), 0);
     verdict
 }
 
