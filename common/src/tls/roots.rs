@@ -90,7 +90,7 @@ fn is_a_ca(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(OtherError(why))) = error else {
         return false;
     };
-    why.to_string() == "CaUsedAsEndEntity"
+    matches!(why.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 impl ServerCertVerifier for Roots {
