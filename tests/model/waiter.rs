@@ -116,7 +116,7 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
                 resources: vec![Consumes { name: "web".into(), trees }],
                 left: member.left,
             };
-            add(&mut snapshot, format!("/confsync/members/{}", name_of(which)), &member);
+            add(&mut snapshot, format!("/confsync/members/{}", name_of(which)), &member, 0);
         }
         if let Some(ack) = keys.ack {
             let ack = handshake::Ack {
@@ -134,16 +134,20 @@ fn snapshot(keys: [Keys; 2]) -> Snapshot {
                 rejected_values: 0,
                 driver: None,
             };
-            add(&mut snapshot, format!("/confsync/acks/web/{}", name_of(which)), &ack);
+            add(
+                &mut snapshot,
+                format!("/confsync/acks/web/{}", name_of(which)),
+                &ack,
+                ack.applied.0,
+            );
         }
     }
     snapshot
 }
 
-fn add(snapshot: &mut Snapshot, key: String, value: &impl serde::Serialize) {
-    let entry = Entry {
-        lease: 1,
-        ..Entry::new(key, serde_json::to_string(value).unwrap().as_str(), Revision(1))
-    };
+/// A key that was written after this revision.
+fn add(snapshot: &mut Snapshot, key: String, value: &impl serde::Serialize, after: u64) {
+    let value = serde_json::to_string(value).unwrap();
+    let entry = Entry { lease: 1, ..Entry::new(key, value.as_str(), Revision(after + 1)) };
     snapshot.entries.insert(Arc::clone(&entry.key), entry);
 }

@@ -160,11 +160,8 @@ impl LoadBalancerKeys {
     /// Acknowledges what a resource has applied. The revisions never decrease, unless the store
     /// itself has regressed, which `regressions` counts.
     pub fn acknowledge(&self, resource: &str, now: Applied, regressions: u32) {
+        self.forget_acknowledgements(regressions);
         self.change(|state| {
-            if state.regressions != regressions {
-                state.regressions = regressions;
-                state.acks.clear();
-            }
             let before = state.acks.get(resource);
             let floor =
                 |new: Revision, old: fn(&Ack) -> Revision| before.map_or(new, |b| old(b).max(new));
@@ -180,6 +177,16 @@ impl LoadBalancerKeys {
                 driver: now.driver,
             };
             state.acks.insert(resource.to_owned(), ack);
+        });
+    }
+
+    /// Withdraws what was acknowledged before the store regressed for the last time.
+    pub fn forget_acknowledgements(&self, regressions: u32) {
+        self.change(|state| {
+            if state.regressions != regressions {
+                state.regressions = regressions;
+                state.acks.clear();
+            }
         });
     }
 

@@ -238,6 +238,8 @@ impl<S: Store> Agent<S> {
     async fn render(&mut self, snapshot: Arc<Snapshot>, view: &View) {
         if self.decided.take_regressions(view.regressions) {
             self.pipeline.forget_revisions();
+            // Before any step: what was acknowledged is not to be written into the store of now.
+            self.publication.forget_acknowledgements(view.regressions);
         }
         if self.decided.is_none() && self.renderer.recall(&snapshot) {
             self.decided.note_regressed_before_start(Instant::now());

@@ -91,6 +91,13 @@ impl Publication {
         }
     }
 
+    /// The store has regressed: what was acknowledged before counts for nothing.
+    pub(super) fn forget_acknowledgements(&self, regressions: u32) {
+        if let Some(members) = &self.members {
+            members.forget_acknowledgements(regressions);
+        }
+    }
+
     /// Shows the state. `by_keys`: of a resource, whether its backends count by their keys.
     /// `served`: what is proven to be routed to.
     pub(super) fn show(

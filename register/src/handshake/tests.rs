@@ -47,7 +47,12 @@ fn ack(lb: &str, applied: u64, quiesced: u64) -> Ack {
 }
 
 fn acked(lb: &str, ack: &Ack) -> (String, Entry) {
-    entry(&format!("/confsync/acks/web/{lb}"), ack)
+    acked_at(ack.applied.0 + 1, lb, ack)
+}
+
+fn acked_at(modified: u64, lb: &str, ack: &Ack) -> (String, Entry) {
+    let (key, entry) = entry(&format!("/confsync/acks/web/{lb}"), ack);
+    (key, Entry { modified: Revision(modified), ..entry })
 }
 
 fn snapshot(entries: impl IntoIterator<Item = (String, Entry)>) -> Snapshot {
@@ -105,6 +110,17 @@ async fn every_member_must_apply_and_quiesce() {
     let result = over(&wait, now).unwrap();
     assert_eq!(result.summary(), DrainResult::Confirmed);
     assert_eq!(result.to_string(), "confirmed by a, b");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_before_a_restore_and_written_after_it_counts_for_nothing() {
+    let now = Instant::now();
+    let mut wait = wait(Goal::Served, now);
+    let late = |modified| acked_at(modified, "a", &ack("a", R + 3, R + 3));
+    wait.observe(&snapshot([member("a", false), late(R + 2)]), &book(), now);
+    assert!(over(&wait, now).is_none());
+    wait.observe(&snapshot([member("a", false), late(R + 4)]), &book(), now);
+    assert!(confirmed(&wait, now));
 }
 
 #[tokio::test]

@@ -150,8 +150,11 @@ impl LoadBalancerWait {
         }
         let acks = resources.iter().map(|resource| {
             let key = bookkeeping.ack(resource, lb).ok()?;
-            let ack = snapshot.entries.get(key.as_str())?;
-            serde_json::from_slice::<Ack>(&ack.value).ok()
+            let entry = snapshot.entries.get(key.as_str())?;
+            let ack = serde_json::from_slice::<Ack>(&entry.value).ok()?;
+            // Each write has a later revision than what it acknowledges. One that has not is from
+            // before a restore, and was written late.
+            (ack.applied < entry.modified).then_some(ack)
         });
         // The resource that is furthest behind counts for the member.
         acks.map(|ack| self.judge(member, ack)).min_by_key(LoadBalancerState::rank)
