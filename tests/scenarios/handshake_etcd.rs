@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Link, Nginx};
+use tests::eventually::check;
+use tests::{Api, Backend, Confdir, Daemon, Etcd, Exit, Lab, Link, Nginx, Signal, eventually};
 
-in_both_apis!(without_a_quorum_a_drain_says_so);
+in_both_apis!(without_a_quorum_a_drain_says_so, each_group_acknowledges_for_itself_after_a_restore);
 
 /// A sidekick behind a line of a second confirms its drain: few steps, and deadlines by what was
 /// measured.
@@ -88,4 +89,65 @@ async fn without_a_quorum_a_drain_says_so(api: Api) {
     let log = sidekick.log();
     assert!(log.contains("drain unconfirmed: etcd is not reachable"), "{log}");
     assert!(log.contains(reported), "no `{reported}` in {log}");
+}
+
+/// Each group of a confsync notices for itself that etcd was restored. One that begins later, after
+/// a SIGHUP, has never seen it, and leaves the acknowledgements of the others alone.
+async fn each_group_acknowledges_for_itself_after_a_restore(api: Api) {
+    let lab = Lab::new();
+    let etcd = Etcd::start(&lab).await;
+    let confdir = Confdir::empty(&lab);
+    for name in ["web", "api"] {
+        etcd.ctl(api).put(&format!("/{name}/title"), "first").await;
+        let dest = lab.path().join(name);
+        confdir.toml(
+            name,
+            &format!(
+                "[template]\nsrc = \"{name}.tmpl\"\ndest = \"{}\"\nkeys = [\"/{name}\"]\n",
+                dest.display()
+            ),
+        );
+        confdir.template(&format!("{name}.tmpl"), &format!("{{{{getv \"/{name}/title\"}}}}\n"));
+    }
+    let confsync = Daemon::confsync(&lab).etcd(&etcd, api).confdir(&confdir);
+    let confsync = confsync.flag("--name", "lb-1").start();
+    confsync.ready().await;
+    let saved = etcd.save().await;
+    for name in ["web", "api"] {
+        etcd.ctl(api).put(&format!("/{name}/title"), "lost").await;
+    }
+    let shows = async |name: &str, text: &str| {
+        eventually(&format!("{name} shows {text}"), || async {
+            let file = std::fs::read_to_string(lab.path().join(name)).unwrap_or_default();
+            check(file.trim() == text, || format!("{file}\n{}", confsync.log()))
+        })
+        .await;
+    };
+    let acknowledged = async |name: &str| {
+        eventually(&format!("{name} is acknowledged"), || async {
+            let acks = etcd.ctl(api).ls("/confsync/acks").await;
+            let key = format!("/confsync/acks/{name}/lb-1");
+            check(acks.contains(&key), || format!("{acks:?}\n{}", confsync.log()))
+        })
+        .await;
+    };
+    shows("web", "lost").await;
+    shows("api", "lost").await;
+    etcd.restore(&saved).await;
+    for name in ["web", "api"] {
+        shows(name, "first").await;
+        acknowledged(name).await;
+    }
+    confdir.edit("templates/api.tmpl", |text| format!("{text}\n"));
+    confsync.signal(Signal::HUP);
+    // Two changes: after the second is acknowledged, what came of the first is in etcd.
+    for title in ["second", "third"] {
+        etcd.ctl(api).put("/api/title", title).await;
+        shows("api", title).await;
+        acknowledged("api").await;
+    }
+    let acks = etcd.ctl(api).ls("/confsync/acks").await;
+    // v2 lists folders as well.
+    let of_ours = acks.iter().filter(|key| key.ends_with("/lb-1")).count();
+    assert_eq!(of_ours, 2, "{acks:?}\n{}", confsync.log());
 }

@@ -30,7 +30,6 @@ pub struct LoadBalancerKeys {
 struct MemberState {
     member: Option<Member>,
     acks: BTreeMap<String, Ack>,
-    regressions: u32,
     /// Another load balancer has the name: until it is free, the member key is written under the
     /// alias.
     is_alias: bool,
@@ -157,10 +156,9 @@ impl LoadBalancerKeys {
         });
     }
 
-    /// Acknowledges what a resource has applied. The revisions never decrease, unless the store
-    /// itself has regressed, which `regressions` counts.
-    pub fn acknowledge(&self, resource: &str, now: Applied, regressions: u32) {
-        self.forget_acknowledgements(regressions);
+    /// Acknowledges what a resource has applied. The revisions never decrease, until what was
+    /// acknowledged is withdrawn.
+    pub fn acknowledge(&self, resource: &str, now: Applied) {
         self.change(|state| {
             let before = state.acks.get(resource);
             let floor =
@@ -180,14 +178,10 @@ impl LoadBalancerKeys {
         });
     }
 
-    /// Withdraws what was acknowledged before the store regressed for the last time.
-    pub fn forget_acknowledgements(&self, regressions: u32) {
-        self.change(|state| {
-            if state.regressions != regressions {
-                state.regressions = regressions;
-                state.acks.clear();
-            }
-        });
+    /// The resource acknowledges nothing: its group has noticed that the store has regressed. Each
+    /// group follows the store for itself, so those of others stay.
+    pub fn withdraw_acknowledgement(&self, resource: &str) {
+        self.change(|state| drop(state.acks.remove(resource)));
     }
 
     /// Marks a clean shutdown: this load balancer routes nothing any more.
@@ -269,10 +263,14 @@ mod tests {
     #[test]
     fn an_acknowledgement_never_goes_backwards_unless_the_store_did() {
         let members = members();
-        members.acknowledge("web", applied(7, 5), 0);
-        members.acknowledge("web", applied(6, 6), 0);
+        members.acknowledge("web", applied(7, 5));
+        members.acknowledge("web", applied(6, 6));
         assert_eq!((ack(&members).applied, ack(&members).quiesced), (Revision(7), Revision(6)));
-        members.acknowledge("web", applied(2, 2), 1);
+        members.acknowledge("api", applied(7, 5));
+        members.withdraw_acknowledgement("web");
+        let keys: Vec<_> = members.wants().borrow().keys().map(Key::to_string).collect();
+        assert_eq!(keys, ["/confsync/acks/api/lb-1"], "that of another group stays");
+        members.acknowledge("web", applied(2, 2));
         assert_eq!(ack(&members).applied, Revision(2));
     }
 
@@ -280,10 +278,10 @@ mod tests {
     fn publishing_the_same_again_wakes_no_reader() {
         let members = members();
         let mut wants = members.wants();
-        members.acknowledge("web", applied(1, 1), 0);
+        members.acknowledge("web", applied(1, 1));
         assert!(wants.has_changed().unwrap());
         wants.mark_unchanged();
-        members.acknowledge("web", applied(1, 1), 0);
+        members.acknowledge("web", applied(1, 1));
         assert!(!wants.has_changed().unwrap());
     }
 
@@ -301,7 +299,7 @@ mod tests {
     fn under_an_alias_the_acknowledgements_move_and_the_name_is_still_wanted() {
         let members = members();
         members.join(Introduction::default(), vec![]);
-        members.acknowledge("web", applied(1, 1), 0);
+        members.acknowledge("web", applied(1, 1));
         members.use_alias(true);
         let wants = members.wants().borrow().clone();
         let keys: Vec<_> = wants.keys().map(Key::as_str).collect();

@@ -144,10 +144,6 @@ impl LastDecision {
         self.snapshot.as_ref().map(|snapshot| snapshot.revision).unwrap_or_default()
     }
 
-    pub(super) fn regressions(&self) -> u32 {
-        self.regressions
-    }
-
     pub(super) fn verdict(&self) -> &RenderVerdict {
         &self.verdict
     }

@@ -239,7 +239,7 @@ impl<S: Store> Agent<S> {
         if self.decided.take_regressions(view.regressions) {
             self.pipeline.forget_revisions();
             // Before any step: what was acknowledged is not to be written into the store of now.
-            self.publication.forget_acknowledgements(view.regressions);
+            self.publication.withdraw_acknowledgements(&self.renderer.group);
         }
         if self.decided.is_none() && self.renderer.recall(&snapshot) {
             self.decided.note_regressed_before_start(Instant::now());
@@ -358,9 +358,9 @@ impl<S: Store> Agent<S> {
             withheld: self.decided.verdict().withheld(),
             rejected: self.renderer.rejected(),
         };
-        let (lingering, regressions) = (self.routing.lingering(), self.decided.regressions());
+        let lingering = self.routing.lingering();
         let is_assumed = self.pipeline.proxy().is_assumed();
-        self.publication.acknowledge(&facts, lingering, is_assumed, regressions);
+        self.publication.acknowledge(&facts, lingering, is_assumed);
         // What was routed to last is routed to only while that is still proven.
         let is_proven = pipeline.active.is_some() || progress.active_before.is_some();
         let served = self.routing.served().filter(|_| is_proven);

@@ -79,7 +79,6 @@ impl Publication {
         facts: &ReportFacts<'_>,
         lingering: &BTreeSet<String>,
         is_assumed: bool,
-        regressions: u32,
     ) {
         let Some(members) = &self.members else { return };
         if facts.progress.decided.is_none() {
@@ -87,14 +86,15 @@ impl Publication {
         }
         for program in &facts.group.programs {
             let acknowledgement = facts.acknowledgement(program, lingering, is_assumed);
-            members.acknowledge(&program.resource.name, acknowledgement, regressions);
+            members.acknowledge(&program.resource.name, acknowledgement);
         }
     }
 
     /// The store has regressed: what was acknowledged before counts for nothing.
-    pub(super) fn forget_acknowledgements(&self, regressions: u32) {
-        if let Some(members) = &self.members {
-            members.forget_acknowledgements(regressions);
+    pub(super) fn withdraw_acknowledgements(&self, group: &ReloadGroup) {
+        let Some(members) = &self.members else { return };
+        for program in &group.programs {
+            members.withdraw_acknowledgement(&program.resource.name);
         }
     }
 

@@ -89,6 +89,6 @@ async fn acknowledge(keys: LoadBalancerKeys, mut view: watch::Receiver<View>, ap
             rejected_values: 0,
             driver: None,
         };
-        keys.acknowledge(RESOURCE, applied, 0);
+        keys.acknowledge(RESOURCE, applied);
     }
 }
