@@ -27,7 +27,7 @@ setup:
 lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) check --workspace --bins
+	$(CARGO) check
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny check bans licenses sources; \
 	else \
@@ -55,15 +55,16 @@ demo: setup
 	@$(CARGO) build --quiet --workspace --bins
 	@$(CARGO) run --quiet -p tests --bin demo
 
-# In the release profile: a debug build would measure itself.
+# In the release profile: a debug build would measure itself. The programs are built alone, as they
+# are shipped: together with the tests they get what only those need of tokio.
 bench: setup
-	$(CARGO) build --release --workspace --bins
+	$(CARGO) build --release
 	$(CARGO) run --release --quiet -p tests --bin bench -- $(BENCH)
 
 packages: setup
 	command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
-	$(CARGO) build --release -p register -p confsync -p tests --bins
-	$(CARGO) run --release --quiet -p tests --bin pages
+	$(CARGO) build --release
+	$(CARGO) run --quiet -p tests --bin pages -- target/release/generated
 	gzip -9nf target/release/generated/*.8
 	$(CARGO) deb --no-build -p register
 	$(CARGO) deb --no-build -p confsync

@@ -7,6 +7,7 @@
 //! * [`claim`] knows which keys etcd has confirmed to be ours, and the next step;
 //!   [`registrar`] carries it out, for one lease; [`leases`] has as many of them as the keys need.
 //! * [`handshake`] is the wire format of members and acknowledgements.
+//! * [`dns`] finds SRV records.
 //! * [`startup`] waits for etcd; [`rights`] says what etcd will not allow.
 //! * [`other_api`] says what is in the API of etcd that was not asked.
 //! * [`table`] aligns columns for a terminal.
@@ -20,6 +21,7 @@
 
 pub mod backoff;
 pub mod claim;
+pub mod dns;
 pub mod fuzz;
 pub mod handshake;
 pub mod leases;

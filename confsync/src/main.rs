@@ -28,16 +28,9 @@ fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     if let Some(exit) = common_command(command(), matches, with_resources) {
         return Ok(exit);
     }
-    let mut runtime = if commands::is_daemon(matches) {
-        // While a template runs, which may ask DNS, another thread takes over the worker's tasks:
-        // nginx's signals, leases and the page. Between two workers, tasks that wake each other
-        // would cost more than they do.
-        Builder::new_multi_thread()
-    } else {
-        // The others do one thing at a time; another thread would only cost memory.
-        Builder::new_current_thread()
-    };
-    let runtime = runtime.worker_threads(1).enable_all().build()?;
+    // One thread: what this program does is wait, and tasks on two threads that wake each other cost
+    // more than they do. What takes long is given to threads of its own.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(commands::dispatch(matches));
     runtime.shutdown_background();
     exit

@@ -17,7 +17,7 @@ use crate::backoff::Backoff;
 use crate::claim::{Claim, Delete, KeyStatus, Put, Step, Wants, is_wanted};
 use crate::model::{Key, Snapshot, Ttl, format_span};
 use crate::request_time::RequestTime;
-use crate::runtime::OutageLog;
+use crate::runtime::{OutageLog, STEPS};
 use crate::store::{
     DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
 };
@@ -198,7 +198,7 @@ impl<S: Store> Registrar<S> {
 
     /// Performs one step. After a failure, returns how long to pause.
     async fn carry_out(&mut self, step: Step) -> Option<Duration> {
-        tracing::trace!("next step: {step}");
+        tracing::debug!(target: STEPS, "next step: {step}");
         let sent = Instant::now();
         let outcome = match step {
             Step::Grant => match self.grant().await {

@@ -72,6 +72,10 @@ const LIBRARIES: [(&str, LevelFilter); 7] = [
     ("tower", LevelFilter::INFO),
 ];
 
+/// The target of what is told at each wake-up: of interest where the level is `trace`. No event has
+/// that level itself, since those of the libraries, 150 KB of them, are compiled away by it.
+pub const STEPS: &str = "steps";
+
 /// What is logged with a level (`info`), or one for each part of the program
 /// (`info,register=debug`).
 ///
@@ -97,7 +101,11 @@ pub fn log_filter(level: &str) -> Result<Targets, String> {
     let most = asked.default_level().unwrap_or(LevelFilter::OFF);
     let named: Vec<String> = asked.iter().map(|(name, _)| name.to_owned()).collect();
     let quiet = LIBRARIES.into_iter().filter(|(name, _)| !named.iter().any(|n| n == name));
-    Ok(asked.with_targets(quiet.map(|(name, least)| (name, least.min(most)))))
+    let traced =
+        most == LevelFilter::TRACE || asked.iter().any(|(_, level)| level == LevelFilter::TRACE);
+    let steps = if traced { LevelFilter::DEBUG } else { LevelFilter::INFO.min(most) };
+    let steps = Some((STEPS, steps)).filter(|(name, _)| !named.iter().any(|n| n == name));
+    Ok(asked.with_targets(quiet.map(|(name, least)| (name, least.min(most))).chain(steps)))
 }
 
 /// The message, then `name=value`: a value in quotes where a reader could not see its end.
@@ -245,6 +253,11 @@ mod tests {
         assert_eq!(logged("debug", "h2::client"), [true, true, false]);
         assert_eq!(logged("warn", "h2"), [true, false, false]);
         assert_eq!(logged("debug,h2=debug", "h2"), [true, true, true]);
+        assert_eq!(logged("debug", STEPS), [true, true, false]);
+        assert_eq!(logged("error", STEPS), [false; 3]);
+        assert_eq!(logged("trace", STEPS), [true, true, true]);
+        assert_eq!(logged("info,register=trace", STEPS), [true, true, true]);
+        assert_eq!(logged("info,steps=debug", STEPS), [true, true, true]);
         for mistake in ["", "verbose", "info,hyper", "register=loud"] {
             assert!(log_filter(mistake).is_err(), "{mistake}");
         }

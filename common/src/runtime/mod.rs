@@ -17,7 +17,7 @@ pub use exit::{Exit, Usage, exit_on, print, print_bytes, print_error, printed};
 pub use exposition::SharedMetrics;
 pub use gate::Gate;
 pub use liveness::{Heartbeat, Liveness, Overdue};
-pub use log::{LogFormat, log_filter, start_log};
+pub use log::{LogFormat, STEPS, log_filter, start_log};
 pub use notify::ServiceManager;
 pub use process::{PRIVATE, ProcessExit, ProcessGroup, group_leader, pid_of};
 pub use reminder::{OutageLog, Reminder};

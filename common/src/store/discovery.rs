@@ -7,13 +7,10 @@
 
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::proto::rr::RData;
-use hickory_resolver::proto::rr::rdata::SRV;
-use tokio::time::timeout;
 use url::Url;
 
 use super::StoreError;
+use crate::dns::{Resolver, ServiceRecord};
 
 /// How long one lookup may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +30,8 @@ const SERVICES: [SrvService; 2] = [
 pub(super) struct Discovery {
     domain: String,
     service: SrvService,
-    resolver: TokioResolver,
+    /// Read again for each look-up: the machine may have moved to another network.
+    resolver: Box<dyn Fn() -> Resolver + Send + Sync>,
 }
 
 impl Discovery {
@@ -42,19 +40,16 @@ impl Discovery {
     /// # Errors
     /// [`StoreError::Unreachable`] when DNS has no answer, or none of the records.
     pub(super) async fn begin(domain: &str) -> Result<(Self, Vec<Url>), StoreError> {
-        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
-        let resolver = resolver
-            .map_err(|e| StoreError::Setup(format!("DNS is not usable on this machine: {e}")))?;
-        Self::begin_with(domain, resolver).await
+        Self::begin_with(domain, Resolver::of_this_machine).await
     }
 
     async fn begin_with(
         domain: &str,
-        resolver: TokioResolver,
+        resolver: impl Fn() -> Resolver + Send + Sync + 'static,
     ) -> Result<(Self, Vec<Url>), StoreError> {
         let [secure, plain] = SERVICES;
         let domain = domain.trim_matches('.').to_owned();
-        let mut discovery = Self { domain, service: secure, resolver };
+        let mut discovery = Self { domain, service: secure, resolver: Box::new(resolver) };
         let mut urls = discovery.lookup().await?;
         if urls.is_empty() {
             discovery.service = plain;
@@ -78,29 +73,21 @@ impl Discovery {
     pub(super) async fn lookup(&self) -> Result<Vec<Url>, StoreError> {
         // The dot at the end keeps the machine's search domains out.
         let name = format!("{}.{}.", self.service.name, self.domain);
-        let silent =
-            |why: String| StoreError::Unreachable(format!("DNS, asked for {name} (SRV): {why}"));
-        let found = match timeout(LOOKUP_TIMEOUT, self.resolver.srv_lookup(name.as_str())).await {
-            Err(_) => return Err(silent("no answer".to_owned())),
-            Ok(Err(error)) if error.is_no_records_found() => return Ok(Vec::new()),
-            Ok(Err(error)) => return Err(silent(error.to_string())),
-            Ok(Ok(found)) => found,
-        };
-        let records = found.answers().iter().filter_map(|record| match &record.data {
-            RData::SRV(record) => Some(record),
-            _ => None,
-        });
-        let mut targets: Vec<_> =
-            records.filter_map(|record| Some((record.priority, self.url(record)?))).collect();
+        let found = (self.resolver)().services(&name, LOOKUP_TIMEOUT).await;
+        let records = found.map_err(|error| {
+            StoreError::Unreachable(format!("DNS, asked for {name} (SRV): {error}"))
+        })?;
+        let targets =
+            records.iter().filter_map(|record| Some((record.priority, self.url(record)?)));
+        let mut targets: Vec<_> = targets.collect();
         fastrand::shuffle(&mut targets);
         targets.sort_by_key(|(priority, _)| *priority);
         Ok(targets.into_iter().map(|(_, url)| url).collect())
     }
 
     /// `None` for the target `.`, which says that there is no such service.
-    fn url(&self, record: &SRV) -> Option<Url> {
-        let target = record.target.to_ascii();
-        let host = target.trim_end_matches('.');
+    fn url(&self, record: &ServiceRecord) -> Option<Url> {
+        let host = record.target.trim_end_matches('.');
         let url = format!("{}://{host}:{}", self.service.scheme, record.port);
         Some(host).filter(|host| !host.is_empty()).and_then(|_| url.parse().ok())
     }
@@ -108,50 +95,25 @@ impl Discovery {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::sync::{Arc, Mutex};
-
-    use hickory_resolver::config::{NameServerConfig, ResolverConfig};
-    use hickory_resolver::net::runtime::TokioRuntimeProvider;
-    use hickory_resolver::proto::op::{Message, ResponseCode};
-    use hickory_resolver::proto::rr::{Name, Record};
-    use tokio::net::UdpSocket;
 
     use super::super::endpoints::Endpoints;
     use super::*;
+    use crate::dns::tests::{name_server, record};
 
     /// `(name, priority, port, target)`
     type SrvRecords = Arc<Mutex<Vec<(&'static str, u16, u16, &'static str)>>>;
 
-    /// A name server with SRV records that live for no time.
-    async fn name_server(zone: SrvRecords) -> TokioResolver {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let port = socket.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let mut buffer = [0; 1500];
-            while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
-                let query = Message::from_vec(&buffer[..len]).unwrap();
-                let asked = query.queries[0].name().clone();
-                let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
-                answer.add_queries(query.queries.clone());
-                for (name, priority, port, target) in zone.lock().unwrap().iter() {
-                    if asked == Name::from_ascii(name).unwrap() {
-                        let target = Name::from_ascii(target).unwrap();
-                        let data = RData::SRV(SRV::new(*priority, 1, *port, target));
-                        answer.add_answer(Record::from_rdata(asked.clone(), 0, data));
-                    }
-                }
-                if answer.answers.is_empty() {
-                    answer.metadata.response_code = ResponseCode::NXDomain;
-                }
-                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
-            }
+    /// Asks a name server that has these records.
+    async fn resolver(zone: SrvRecords) -> impl Fn() -> Resolver + Clone + Send + Sync {
+        let server = name_server(move |asked| {
+            let asked = asked.to_ascii();
+            let zone = zone.lock().unwrap();
+            let found = zone.iter().filter(|(name, ..)| *name == asked);
+            Ok(found.map(|(_, priority, port, target)| record(*priority, *port, target)).collect())
         });
-        let mut server = NameServerConfig::udp(Ipv4Addr::LOCALHOST.into());
-        server.connections[0].port = port;
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let provider = TokioRuntimeProvider::default();
-        TokioResolver::builder_with_config(config, provider).build().unwrap()
+        let resolver = Resolver::new(b"").with_servers(vec![server.await]);
+        move || resolver.clone()
     }
 
     const TLS: &str = "_etcd-client-ssl._tcp.example.org.";
@@ -164,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn tls_goes_first_and_stays() {
         let zone: SrvRecords = Arc::default();
-        let resolver = name_server(zone.clone()).await;
+        let resolver = resolver(zone.clone()).await;
         let begin = || Discovery::begin_with("example.org.", resolver.clone());
 
         let error = begin().await.err().unwrap();
@@ -188,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn a_round_of_failures_asks_again() {
         let zone: SrvRecords = Arc::new(Mutex::new(vec![(PLAIN, 0, 1, "old.example.org.")]));
-        let resolver = name_server(zone.clone()).await;
+        let resolver = resolver(zone.clone()).await;
         let (discovery, urls) = Discovery::begin_with("example.org", resolver).await.unwrap();
         let endpoints = Endpoints::new(urls, Some(Arc::new(discovery)), LOOKUP_TIMEOUT).unwrap();
         let chosen = endpoints.choose().await.unwrap();

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use common::handshake::Bookkeeping;
 use common::model::{Revision, Snapshot, changed_keys};
-use common::runtime::{Heartbeat, Liveness};
+use common::runtime::{Heartbeat, Liveness, STEPS};
 use common::store::Store;
 use common::watch::View;
 use tokio::sync::{Notify, watch};
@@ -223,7 +223,7 @@ impl<S: Store> Agent<S> {
         self.publication.outdate();
         let view = self.view.borrow_and_update().clone();
         let decision = self.decided.next(&view, self.probing.take_news());
-        tracing::trace!(set = self.renderer.group.name, "{decision}");
+        tracing::debug!(target: STEPS, set = self.renderer.group.name, "{decision}");
         match decision {
             Decision::Wait => {}
             Decision::KeepFilesInPlace => self.pipeline.want_what_is_in_place(),

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use common::handshake::Bookkeeping;
 use common::store::Store;
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::backends::ParsedKeys;
 use crate::backends::known::KnownBackends;
@@ -98,7 +97,7 @@ impl<S: Store> RenderRules<'_, S> {
             return Err(withheld.clone());
         }
         let shown = without(seen, self.left_out);
-        let file = off_workers(program, last, shown).await?;
+        let file = off_thread(program, last, shown).await?;
         Ok(RenderedResource { file, retained, withheld })
     }
 }
@@ -116,21 +115,16 @@ fn without<'s>(seen: &'s ParsedKeys, left_out: &BTreeSet<Arc<str>>) -> Cow<'s, P
     Cow::Owned(shown)
 }
 
-/// Renders while the runtime goes on: a template may ask DNS, and a look-up may take 5 s. On the
-/// daemon's only worker it would stop the refreshing of leases, signals and the status page, so
-/// another thread takes that over meanwhile. A text that is repeated with other members asks nothing
-/// of the system, and is not worth a thread. A single run has no workers, and renders several
-/// resources at a time on threads of their own.
-async fn off_workers(
+/// Renders while the runtime goes on: a template may ask DNS, and a look-up may take 5 s, which would
+/// stop the refreshing of leases, signals and the status page. A text that is repeated with other
+/// members asks nothing of the system, and is not worth another thread.
+async fn off_thread(
     program: &CompiledResource,
     last: &mut LastRender,
     shown: Cow<'_, ParsedKeys>,
 ) -> Result<RenderedFile, String> {
     if program.repeats_text(last) {
         return program.render_after(last, &shown);
-    }
-    if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
-        return tokio::task::block_in_place(|| program.render_after(last, &shown));
     }
     let (program, mut own, shown) = (program.clone(), std::mem::take(last), shown.into_owned());
     let render = move || (program.render_after(&mut own, &shown), own);

@@ -413,15 +413,15 @@ async fn a_load_at_hand_is_finished_when_the_end_is_asked_for() {
     assert_eq!(known["app"].backends().len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn rendering_never_blocks_a_worker_of_the_runtime() {
+#[tokio::test]
+async fn rendering_never_blocks_the_runtime() {
     let store = Memory::new();
     store.set(&path(&web(1)), "10.0.0.1:80");
     let sample = SampleConfdir::new(BACKENDS, "{{include \"slow\"}}");
     gate(&sample, "templates/slow");
     let mut rig = AgentRig::start(&store, sample).await;
     let rendering = reader_at_gate(&rig.sample, "templates/slow").await;
-    // The only worker takes on other work, though the render is not over.
+    // The only thread takes on other work, though the render is not over.
     tokio::spawn(async {}).await.unwrap();
     assert_eq!(rig.sample.dest(), None);
     drop(rendering);

@@ -14,8 +14,7 @@ use common::store::{Connection, Etcd, Store, connect, read_deadline};
 
 use crate::backends::ParsedKeys;
 use crate::cli::args::{
-    ACCEPTING, BOOKKEEPING, CONFDIR, DATA, DRY_RUN, HOST, JSON, ONCE, OUTPUT, PROXY, SHOWING,
-    STARTING,
+    ACCEPTING, BOOKKEEPING, CONFDIR, DATA, HOST, JSON, OUTPUT, PROXY, SHOWING, STARTING,
 };
 use crate::cli::host;
 use crate::cli::proxy_check::{self, ProxyAnswer};
@@ -52,12 +51,6 @@ pub async fn dispatch(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
 }
 
-/// Whether this command keeps running until it is stopped.
-pub fn is_daemon(matches: &ArgMatches) -> bool {
-    let Some(("run", matches)) = matches.subcommand() else { return false };
-    ![&ONCE, &DRY_RUN].iter().any(|setting| matches.get_flag(setting.name))
-}
-
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -83,8 +76,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<Exit> {
     }
     let signals = Signals::listen().context("cannot install signal handlers")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), confdir = %config.confdir.display(), "starting");
-    // On the worker: each of its wake-ups by a task there would be one of the main thread.
-    tokio::spawn(daemon::run(config, signals)).await?.or_else(daemon::explain)
+    daemon::run(config, signals).await.or_else(daemon::explain)
 }
 
 async fn check(matches: &ArgMatches) -> anyhow::Result<Exit> {

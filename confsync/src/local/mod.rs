@@ -1,6 +1,5 @@
 //! The system that this process runs on, as templates may query it. Look-ups have a deadline.
 
-mod dns;
 mod unanswered;
 
 use std::io::{self, ErrorKind};
@@ -10,8 +9,10 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
+use common::dns::{Resolver, ServiceRecord};
+
 use self::unanswered::{NO_ANSWER, UnansweredLookups};
-use crate::template::{IncludeError, IncludedFile, ServiceRecord, System};
+use crate::template::{IncludeError, IncludedFile, System};
 
 /// How long one look-up of a name may take.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
@@ -78,6 +79,23 @@ fn addresses(name: &str) -> Result<Vec<IpAddr>, String> {
     }
 }
 
+fn services(name: &str) -> Result<Vec<ServiceRecord>, String> {
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let resolver = Resolver::of_this_machine();
+        runtime
+            .block_on(resolver.services(name, LOOKUP_DEADLINE))
+            .map_err(|error| error.to_string())
+    };
+    // The caller's thread may belong to a runtime, inside of which no other can run.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| error.to_string())?;
+        thread.join().unwrap_or_else(|_| Err("the resolver panicked".to_owned()))
+    })
+}
+
 /// The system that this process runs on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalSystem;
@@ -108,16 +126,7 @@ impl System for LocalSystem {
     }
 
     fn services(&self, name: &str) -> Result<Vec<ServiceRecord>, String> {
-        let found = look_up(name, || {
-            dns::lookup(name, LOOKUP_DEADLINE).map_err(|error| error.to_string())
-        })?;
-        let record = |found: hickory_resolver::proto::rr::rdata::SRV| ServiceRecord {
-            target: found.target.to_ascii(),
-            port: found.port,
-            priority: found.priority,
-            weight: found.weight,
-        };
-        Ok(found.into_iter().map(record).collect())
+        look_up(name, || services(name))
     }
 
     fn interface(&self, name: &str) -> Vec<IpAddr> {
@@ -137,5 +146,15 @@ impl System for LocalSystem {
         }
         let text = std::fs::read(&path)?;
         Ok(IncludedFile { path, text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_inside_a_runtime_may_ask() {
+        assert_eq!(services("a..b"), Err("not a DNS name".to_owned()));
     }
 }

@@ -42,7 +42,7 @@ pub use kv::{Collision, Keys, Texts, keys};
 pub use member_lines::{NamedService, Piece, RenderedText, is_named_by};
 pub use path::{BadPattern, Pattern, base, clean, dir, is_clean, matches};
 pub use server_lines::{haproxy_lines, haproxy_server_name, push_inside, upstream_block};
-pub use system::{IncludeError, IncludedFile, NoSystem, ServiceRecord, System};
+pub use system::{IncludeError, IncludedFile, NoSystem, System};
 pub use upstream_members::{UpstreamMember, UpstreamMembers};
 
 use functions::Fault;

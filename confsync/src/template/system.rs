@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use common::dns::ServiceRecord;
+
 /// The system that a render may query.
 pub trait System: fmt::Debug + Send + Sync {
     fn now(&self) -> SystemTime;
@@ -41,18 +43,6 @@ pub trait System: fmt::Debug + Send + Sync {
     /// # Errors
     /// When it cannot be read, is too large, or a link leads out of the folder.
     fn include(&self, folder: &Path, path: &Path) -> Result<IncludedFile, IncludeError>;
-}
-
-/// One server of a service, as an SRV record has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceRecord {
-    /// The name of the server, with a dot at its end.
-    pub target: String,
-    pub port: u16,
-    /// Lower ones come first.
-    pub priority: u16,
-    /// The share among those of one priority.
-    pub weight: u16,
 }
 
 /// A file to include.

@@ -23,7 +23,7 @@ use super::user::{Credentials, User};
 use super::v2::{self, V2};
 use super::v3::{self, V3};
 use super::version::ServerVersion;
-use crate::tls::TlsFiles;
+use crate::tls::{Roots, TlsFiles, client_config};
 
 /// Which of etcd's APIs to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -105,8 +105,7 @@ struct Dialer {
     auto_sync: bool,
     api: Api,
     user: Option<Arc<User>>,
-    /// `None` if no endpoint wants it.
-    tls: Option<ClientConfig>,
+    tls: ClientConfig,
     /// Made when it is needed: v3 does not need it.
     http: OnceLock<reqwest::Client>,
     timeouts: Timeouts,
@@ -117,14 +116,18 @@ impl Dialer {
         let Connection { api, tls, credentials, timeouts, .. } = connection;
         let (urls, discovery) = find(connection).await?;
         let secure = urls.iter().any(|url| url.scheme() == "https");
-        let tls = secure.then(|| tls.client_config()).transpose().map_err(StoreError::Setup)?;
+        let tls = match secure {
+            true => tls.client_config(),
+            // No files are read for connections that will have none.
+            false => client_config(Arc::new(Roots::of(None)), None),
+        };
         Ok(Self {
             urls,
             discovery,
             auto_sync: connection.auto_sync,
             api: *api,
             user: credentials.as_ref().map(User::new).transpose()?.map(Arc::new),
-            tls,
+            tls: tls.map_err(StoreError::Setup)?,
             http: OnceLock::new(),
             timeouts: *timeouts,
         })

@@ -6,7 +6,7 @@ use etcd_client::{Client, ConnectOptions, KvClient};
 use tokio::time::{Instant, timeout};
 
 use super::error::Failure;
-use super::{PING, PING_ANSWER, V3, V3Settings, secured};
+use super::{V3, V3Settings, channel};
 use crate::store::endpoints::EndpointChoice;
 use crate::store::{REQUEST_TIMEOUT, StoreError};
 
@@ -63,13 +63,7 @@ impl V3 {
     }
 
     async fn connect(&self, endpoint: &EndpointChoice) -> Result<Client, Failure> {
-        let options = ConnectOptions::new()
-            .with_connect_timeout(self.shared.settings.connect)
-            .with_keep_alive(PING, PING_ANSWER)
-            // The server takes pings without a request under way for an attack.
-            .with_keep_alive_while_idle(false)
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
+        let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         let open = |options| self.open(endpoint, options);
         let Some(user) = &self.shared.settings.user else { return open(options).await };
         let password = user.password().map_err(Failure::Store)?;
@@ -92,10 +86,7 @@ impl V3 {
         options: ConnectOptions,
     ) -> Result<Client, Failure> {
         let V3Settings { tls, connect, .. } = &self.shared.settings;
-        let Some(config) = tls.as_ref().filter(|_| endpoint.url.scheme() == "https") else {
-            return Ok(Client::connect([endpoint.url.as_str()], Some(options)).await?);
-        };
-        let channel = secured::channel(&endpoint.url, config.clone(), *connect).await?;
+        let channel = channel::connect(&endpoint.url, tls.clone(), *connect).await?;
         Ok(Client::from_channel(channel, Some(options)).await?)
     }
 

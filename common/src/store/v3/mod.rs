@@ -5,11 +5,11 @@
 //! endpoint. Reads are linearizable.
 
 mod answer;
+mod channel;
 mod error;
 mod link;
 mod read;
 mod read_again;
-mod secured;
 mod watch;
 
 pub use watch::V3Watch;
@@ -43,7 +43,7 @@ const PING_ANSWER: Duration = Duration::from_secs(5);
 /// What a client of any endpoint is made of.
 pub(super) struct V3Settings {
     pub(super) user: Option<Arc<User>>,
-    pub(super) tls: Option<ClientConfig>,
+    pub(super) tls: ClientConfig,
     /// How long making a connection may take.
     pub(super) connect: Duration,
 }

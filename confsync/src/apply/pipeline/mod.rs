@@ -25,6 +25,7 @@ mod tests;
 use std::time::Duration;
 
 use common::model::{Revision, format_span};
+use common::runtime::STEPS;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
@@ -245,7 +246,7 @@ impl Pipeline {
     pub async fn step(&mut self, now: Instant) -> StepOutcome {
         self.publish_early(now).await;
         let pending = self.ledger.pending(now);
-        tracing::trace!(set = self.name, why = %pending, "{pending:?}");
+        tracing::debug!(target: STEPS, set = self.name, why = %pending, "{pending:?}");
         match pending {
             PendingStep::Nothing | PendingStep::NotBefore(_) => StepOutcome::Idle,
             PendingStep::Install | PendingStep::Reload if !self.may_load(now) => StepOutcome::Idle,

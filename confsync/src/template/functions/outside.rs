@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::dns::ServiceRecord;
+
 use super::{Call, Fault, Function, FunctionResult, Ty, bytes, text};
-use crate::template::system::ServiceRecord;
 use crate::template::time::Time;
 use crate::template::value::{Elem, List, Record, Uint, Value};
 
