@@ -71,6 +71,15 @@ pub enum Change {
     },
 }
 
+/// Where and when something was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadPoint {
+    /// Every change up to this revision was seen.
+    pub revision: Revision,
+    /// The id of the cluster; a wiped v3 cluster may have another one, a restored one need not.
+    pub cluster: u64,
+}
+
 /// All keys of some trees at one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
@@ -190,6 +199,11 @@ impl Change {
 }
 
 impl Snapshot {
+    /// Where and when it was read.
+    pub fn point(&self) -> ReadPoint {
+        ReadPoint { revision: self.revision, cluster: self.cluster }
+    }
+
     /// Whether keys and values are the same, whatever their revisions and leases.
     pub fn same_values(&self, other: &Self) -> bool {
         let value = |entries: &OrdMap<Arc<str>, Entry>, key| {

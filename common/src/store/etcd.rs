@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use super::v2::{V2, V2Watch};
 use super::v3::{V3, V3Watch};
 use super::{
-    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError, Watch,
-    WatchEvent,
+    DeleteOutcome, EntrySink, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store,
+    StoreError, Watch, WatchEvent,
 };
-use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
+use crate::model::{Entry, Key, ReadPoint, Revision, Snapshot, Tree, Ttl};
 
 /// etcd by either API.
 #[derive(Clone)]
@@ -70,6 +70,15 @@ impl Store for Etcd {
 
     async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
         on_either!(self, store => store.read(trees, deadline).await)
+    }
+
+    async fn read_into(
+        &self,
+        trees: &[Tree],
+        into: &mut dyn EntrySink,
+        deadline: Instant,
+    ) -> Result<ReadPoint, StoreError> {
+        on_either!(self, store => store.read_into(trees, into, deadline).await)
     }
 
     async fn read_again(

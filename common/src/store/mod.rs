@@ -41,13 +41,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{Change, Entry, Key, Revision, Snapshot, Tree, Ttl};
+use crate::model::{Change, Entry, Key, ReadPoint, Revision, Snapshot, Tree, Ttl};
 
 /// How long a request may take where its caller has no reason for another bound.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a read of whole trees may take: it may be many requests, each bounded by itself.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Takes the entries of a read while it goes on.
+pub trait EntrySink: Send {
+    /// A read begins, or begins again: what was taken before counts for nothing.
+    fn begin(&mut self);
+
+    fn take(&mut self, entry: Entry);
+}
 
 /// The deadline of a read that begins now, with [`READ_TIMEOUT`].
 pub fn read_deadline() -> Instant {
@@ -262,6 +270,24 @@ pub trait Store: Clone + Send + Sync + 'static {
         trees: &[Tree],
         deadline: Instant,
     ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+
+    /// Reads whole trees as [`read`](Self::read) does, and hands over each entry as it arrives: what
+    /// is made of the first ones is made while the others are waited for. An entry of trees that
+    /// overlap comes once for each.
+    fn read_into(
+        &self,
+        trees: &[Tree],
+        into: &mut dyn EntrySink,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<ReadPoint, StoreError>> + Send {
+        async move {
+            let snapshot = self.read(trees, deadline).await?;
+            into.begin();
+            let Snapshot { revision, cluster, entries } = snapshot;
+            entries.into_iter().for_each(|(_, entry)| into.take(entry));
+            Ok(ReadPoint { revision, cluster })
+        }
+    }
 
     /// Reads trees that were read before: `known` is what they were, but for keys that are known
     /// to be gone since. The answer is that of [`read`](Self::read); if the store can list what has

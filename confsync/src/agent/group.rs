@@ -156,7 +156,8 @@ impl<S: Store> GroupRenderer<S> {
         let mut is_ahead = false;
         for program in &self.group.programs {
             let resource = &program.resource;
-            let Some(saved) = SavedBackends::load_if_ahead(&resource.target.dest, now) else {
+            let Some(saved) = SavedBackends::load_if_ahead(&resource.target.dest, now.point())
+            else {
                 continue;
             };
             if !self.known.contains_key(&resource.name) {

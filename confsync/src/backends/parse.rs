@@ -111,17 +111,52 @@ struct Sorted<'k> {
     rejected: Option<String>,
 }
 
+/// Classifies entries one after the other, as they are read.
+#[derive(Debug)]
+pub struct KeyReader<'s> {
+    selection: &'s KeySelection,
+    /// That of the entry before: entries of one service follow each other, and share it.
+    service: Arc<str>,
+    /// What has been made of them so far.
+    pub seen: ParsedKeys,
+}
+
+impl<'s> KeyReader<'s> {
+    /// Nothing is read yet.
+    pub fn new(selection: &'s KeySelection) -> Self {
+        Self { selection, service: "".into(), seen: ParsedKeys::default() }
+    }
+
+    /// Which entries are read, and as what.
+    pub fn selection(&self) -> &'s KeySelection {
+        self.selection
+    }
+
+    /// Reads one entry.
+    pub fn add(&mut self, entry: &Entry) {
+        self.seen.put(&entry.key, self.selection.read(entry, &mut self.service));
+    }
+
+    /// Like [`KeyReader::add`], but hands over the backend instead of keeping it: a single run of a
+    /// template that uses only keys need not hold thousands of records. `None` if templates do not
+    /// see the entry.
+    pub fn add_unrecorded(&mut self, entry: &Entry) -> Option<Option<RegisteredBackend>> {
+        let mut read = self.selection.read(entry, &mut self.service);
+        let registered = read.registered.take();
+        let is_shown = read.shown.is_some();
+        self.seen.put(&entry.key, read);
+        is_shown.then_some(registered)
+    }
+}
+
 impl KeySelection {
     /// Classifies the entries of a snapshot as backends, other values and rejected values.
     pub fn see(&self, entries: impl IntoIterator<Item: Borrow<Entry>>) -> ParsedKeys {
-        let mut seen = ParsedKeys::default();
-        // Shared with the entry before: entries of one service follow each other.
-        let mut service = "".into();
+        let mut reader = KeyReader::new(self);
         for entry in entries {
-            let entry = entry.borrow();
-            seen.put(&entry.key, self.read(entry, &mut service));
+            reader.add(entry.borrow());
         }
-        seen
+        reader.seen
     }
 
     /// Brings what was `seen` of the entries `before` up to `now`: what is the same in both is not
@@ -134,27 +169,6 @@ impl KeySelection {
                 seen.put(key, self.read(entry, &mut service));
             }
         }
-    }
-
-    /// Like [`KeySelection::see`], but passes on each backend instead of keeping it: a single run
-    /// of a template that uses only keys need not hold thousands of records.
-    pub fn see_each(
-        &self,
-        entries: impl IntoIterator<Item: Borrow<Entry>>,
-        mut each: impl FnMut(&Arc<str>, Option<RegisteredBackend>),
-    ) -> ParsedKeys {
-        let mut seen = ParsedKeys::default();
-        let mut service = "".into();
-        for entry in entries {
-            let entry = entry.borrow();
-            let mut read = self.read(entry, &mut service);
-            let registered = read.registered.take();
-            if read.shown.is_some() {
-                each(&entry.key, registered);
-            }
-            seen.put(&entry.key, read);
-        }
-        seen
     }
 
     /// `service` is that of the entry before, which is shared where it is the same.

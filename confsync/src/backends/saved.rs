@@ -13,7 +13,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use common::model::{Entry, Revision, Snapshot, StoredValue, changed_keys};
+use common::model::{Entry, ReadPoint, Revision, Snapshot, StoredValue, changed_keys};
 use serde::{Deserialize, Serialize};
 
 use crate::backends::known::KnownBackends;
@@ -76,7 +76,7 @@ struct SavedHeader {
 }
 
 impl SavedHeader {
-    fn is_ahead_of(&self, now: &Snapshot) -> bool {
+    fn is_ahead_of(&self, now: ReadPoint) -> bool {
         self.cluster != now.cluster || self.revision > now.revision
     }
 }
@@ -84,7 +84,7 @@ impl SavedHeader {
 impl SavedBackends {
     /// Reads the file beside `dest`, if it is ahead of the store: otherwise only the header is
     /// read, since the rest may be large. A file that is missing or not ours counts as none.
-    pub fn load_if_ahead(dest: &Path, now: &Snapshot) -> Option<Self> {
+    pub fn load_if_ahead(dest: &Path, now: ReadPoint) -> Option<Self> {
         let mut file = BufReader::new(File::open(note(dest, WORD)).ok()?);
         let mut line = String::new();
         file.read_line(&mut line).ok()?;
@@ -163,14 +163,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dest = folder.path().join("app.conf");
         let wiped = snapshot(2, 1);
-        assert_eq!(SavedBackends::load_if_ahead(&dest, &wiped), None);
+        assert_eq!(SavedBackends::load_if_ahead(&dest, wiped.point()), None);
 
         let before = snapshot(1, 7);
         let mut known = KnownBackends::default();
         known.adopt(&reading("/services").see(before.entries.values()), Default::default());
         let memory = BackendValues::default().at(&before, &known);
         memory.save(&dest).unwrap();
-        let found = SavedBackends::load_if_ahead(&dest, &wiped).unwrap();
+        let found = SavedBackends::load_if_ahead(&dest, wiped.point()).unwrap();
         assert_eq!(found, memory);
 
         assert_eq!(found.known(&reading("/services")).backends().len(), 1);
@@ -178,7 +178,7 @@ mod tests {
         for (cluster, revision, ahead) in [(1, 7, false), (1, 8, false), (1, 6, true), (2, 9, true)]
         {
             let now = snapshot(cluster, revision);
-            assert_eq!(SavedBackends::load_if_ahead(&dest, &now).is_some(), ahead);
+            assert_eq!(SavedBackends::load_if_ahead(&dest, now.point()).is_some(), ahead);
         }
     }
 
@@ -224,7 +224,7 @@ mod tests {
         let dest = folder.path().join("app.conf");
         for torn in ["{\"cluster\":1,", "{\"cluster\":1,\"revision\":7}\n{\"/a\":\"10.0"] {
             std::fs::write(note(&dest, WORD), torn).unwrap();
-            assert_eq!(SavedBackends::load_if_ahead(&dest, &snapshot(2, 1)), None, "{torn}");
+            assert_eq!(SavedBackends::load_if_ahead(&dest, snapshot(2, 1).point()), None, "{torn}");
         }
     }
 }

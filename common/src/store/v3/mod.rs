@@ -28,9 +28,10 @@ use self::link::Link;
 use super::endpoints::Endpoints;
 use super::user::User;
 use super::{
-    DeleteOutcome, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store, StoreError,
+    DeleteOutcome, EntrySink, Guard, Lease, Ownership, PutOutcome, RefreshOutcome, Store,
+    StoreError,
 };
-use crate::model::{Entry, Key, Revision, Snapshot, Tree, Ttl};
+use crate::model::{Entry, Key, ReadPoint, Revision, Snapshot, Tree, Ttl};
 
 /// etcd's default for `--max-txn-ops`.
 const MAX_OPS: usize = 128;
@@ -160,6 +161,15 @@ impl Store for V3 {
 
     async fn read(&self, trees: &[Tree], deadline: Instant) -> Result<Snapshot, StoreError> {
         read::read(self, trees, deadline).await
+    }
+
+    async fn read_into(
+        &self,
+        trees: &[Tree],
+        into: &mut dyn EntrySink,
+        deadline: Instant,
+    ) -> Result<ReadPoint, StoreError> {
+        read::read_into(self, trees, into, deadline).await
     }
 
     async fn read_again(

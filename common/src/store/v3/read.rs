@@ -6,22 +6,18 @@ use std::sync::Arc;
 use etcd_client::{
     GetOptions, GetResponse, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
-
+use imbl::OrdMap;
 use tokio::time::Instant;
 
 use super::answer::{entry, revision};
 use super::error::Failure;
 use super::{Link, MAX_OPS, V3};
-use crate::model::{Revision, Snapshot, Tree};
-use crate::store::StoreError;
+use crate::model::{Entry, ReadPoint, Revision, Snapshot, Tree};
+use crate::store::{EntrySink, StoreError};
 
 /// Keys in one answer. Many small pages cost more than few large ones, because
 /// etcd counts the rest of the range for each.
 const PAGE: i64 = 3500;
-
-/// Keys of each range in the first answer, which asks for all ranges at once: what most reads
-/// find is read in one round trip, and little is copied in vain.
-const GLANCE: i64 = 64;
 
 /// Keys that are taken before others of the thread may work.
 const TURN: usize = 256;
@@ -78,13 +74,38 @@ pub(super) async fn read(
     trees: &[Tree],
     deadline: Instant,
 ) -> Result<Snapshot, StoreError> {
+    let mut entries = Entries::default();
+    let ReadPoint { revision, cluster } = read_into(store, trees, &mut entries, deadline).await?;
+    Ok(Snapshot { revision, cluster, entries: entries.0 })
+}
+
+#[derive(Default)]
+struct Entries(OrdMap<Arc<str>, Entry>);
+
+impl EntrySink for Entries {
+    fn begin(&mut self) {
+        self.0.clear();
+    }
+
+    fn take(&mut self, entry: Entry) {
+        self.0.insert(Arc::clone(&entry.key), entry);
+    }
+}
+
+pub(super) async fn read_into(
+    store: &V3,
+    trees: &[Tree],
+    into: &mut dyn EntrySink,
+    deadline: Instant,
+) -> Result<ReadPoint, StoreError> {
     let mut page = PAGE;
     let mut last = Failure::Compacted;
     for _ in 0..READ_ATTEMPTS {
         let link = store.link(deadline).await?;
-        let reader = SnapshotRead { store, link: &link, deadline, page };
-        match reader.read(trees).await {
-            Ok(snapshot) => return Ok(snapshot),
+        into.begin();
+        let reader = Reader { store, link: &link, deadline, page };
+        match reader.read(trees, into).await {
+            Ok(point) => return Ok(point),
             Err(Failure::TooLarge) => (page, last) = (page / 50, Failure::TooLarge),
             Err(Failure::Compacted) => last = Failure::Compacted,
             Err(Failure::NoRight(text)) => return Err(reader.denied(trees, text).await),
@@ -95,14 +116,14 @@ pub(super) async fn read(
 }
 
 /// One attempt to read all trees.
-struct SnapshotRead<'a> {
+struct Reader<'a> {
     store: &'a V3,
     link: &'a Link,
     deadline: Instant,
     page: i64,
 }
 
-impl SnapshotRead<'_> {
+impl Reader<'_> {
     /// Names the first of `trees` that may not be read: etcd does not say which it is.
     async fn denied(&self, trees: &[Tree], why: String) -> StoreError {
         for tree in trees {
@@ -127,46 +148,58 @@ impl SnapshotRead<'_> {
         Failure::NoRight(why).into()
     }
 
-    async fn read(&self, trees: &[Tree]) -> Result<Snapshot, Failure> {
+    async fn read(&self, trees: &[Tree], into: &mut dyn EntrySink) -> Result<ReadPoint, Failure> {
         let mut all: Vec<KeyRange> = trees.iter().flat_map(ranges).collect();
         all.dedup();
-        let (mut snapshot, mut rest) = match all.len() {
-            2..=MAX_OPS => self.glance(&all).await?,
-            _ => self.read_first(all).await?,
-        };
-        let options = |range: &KeyRange| self.page_of(range, snapshot.revision);
-        // One alone is not read in a transaction, whose answer can only be copied.
-        let several = if rest.len() > 1 { MAX_OPS } else { 0 };
-        let together = rest.split_off(rest.len().saturating_sub(several));
-        if !together.is_empty() {
-            let get = |range: &KeyRange| TxnOp::get(range.from.clone(), Some(options(range)));
-            let txn = Txn::new().and_then(together.iter().map(get).collect::<Vec<_>>());
-            let parts = self.store.txn(self.link, txn, self.deadline).await?.op_responses();
-            for (range, part) in together.iter().zip(parts) {
-                if let TxnOpResponse::Get(part) = part {
-                    rest.extend(take(&mut snapshot, part, range));
-                }
+        let mut point = ReadPoint::default();
+        if all.is_empty() {
+            // Without a tree there is still a revision.
+            point.set(self.store.txn(self.link, Txn::new(), self.deadline).await?.header());
+        }
+        for some in all.chunks(MAX_OPS) {
+            for (range, page) in some.iter().zip(self.begin(some, &mut point).await?) {
+                self.read_to_end(range, page, point.revision, into).await?;
             }
         }
-        while let Some(range) = rest.pop() {
-            self.read_to_end(&mut snapshot, range).await?;
-        }
-        Ok(snapshot)
+        Ok(point)
     }
 
-    /// Reads a range page by page. While etcd is asked for the next page, the keys of the last one
-    /// are taken.
-    async fn read_to_end(&self, snapshot: &mut Snapshot, range: KeyRange) -> Result<(), Failure> {
-        let mut part = self.get(&range, self.page_of(&range, snapshot.revision)).await?;
-        set_revision(snapshot, part.header());
-        let to = range.to;
-        while let Some(from) = next_after(&part) {
-            let next = KeyRange { from, to: to.clone() };
-            let get = self.get(&next, self.page_of(&next, snapshot.revision));
-            let (answer, ()) = tokio::join!(get, take_in_turns(snapshot, part.take_kvs()));
-            part = answer?;
+    /// The first page of each range, all at one revision, which is that of the snapshot.
+    async fn begin(
+        &self,
+        ranges: &[KeyRange],
+        point: &mut ReadPoint,
+    ) -> Result<Vec<GetResponse>, Failure> {
+        let options = |range: &KeyRange| self.page_of(range, point.revision);
+        if let [range] = ranges {
+            let page = self.get(range, options(range)).await?;
+            point.set(page.header());
+            return Ok(vec![page]);
         }
-        take_in_turns(snapshot, part.take_kvs()).await;
+        let get = |range: &KeyRange| TxnOp::get(range.from.clone(), Some(options(range)));
+        let txn = Txn::new().and_then(ranges.iter().map(get).collect::<Vec<_>>());
+        let answer = self.store.txn(self.link, txn, self.deadline).await?;
+        point.set(answer.header());
+        let page = |part| if let TxnOpResponse::Get(page) = part { Some(page) } else { None };
+        Ok(answer.op_responses().into_iter().filter_map(page).collect())
+    }
+
+    /// Reads a range from its first page on. While etcd is asked for the next page, the keys of the
+    /// last one are taken.
+    async fn read_to_end(
+        &self,
+        range: &KeyRange,
+        mut page: GetResponse,
+        at: Revision,
+        into: &mut dyn EntrySink,
+    ) -> Result<(), Failure> {
+        while let Some(from) = next_after(&page) {
+            let next = KeyRange { from, to: range.to.clone() };
+            let get = self.get(&next, self.page_of(&next, at));
+            let (answer, ()) = tokio::join!(get, take_in_turns(into, page.take_kvs()));
+            page = answer?;
+        }
+        take_in_turns(into, page.take_kvs()).await;
         Ok(())
     }
 
@@ -178,39 +211,6 @@ impl SnapshotRead<'_> {
         }
     }
 
-    /// Reads the beginning of each range, all at one revision. Returns what is left of them.
-    async fn glance(&self, all: &[KeyRange]) -> Result<(Snapshot, Vec<KeyRange>), Failure> {
-        let get = |range: &KeyRange| {
-            TxnOp::get(range.from.clone(), Some(range.options().with_limit(GLANCE)))
-        };
-        let txn = Txn::new().and_then(all.iter().map(get).collect::<Vec<_>>());
-        let answer = self.store.txn(self.link, txn, self.deadline).await?;
-        let mut snapshot = Snapshot::default();
-        set_revision(&mut snapshot, answer.header());
-        let mut rest = Vec::new();
-        for (range, part) in all.iter().zip(answer.op_responses()) {
-            if let TxnOpResponse::Get(part) = part {
-                rest.extend(take(&mut snapshot, part, range));
-            }
-        }
-        Ok((snapshot, rest))
-    }
-
-    /// Reads the first range alone, to its end: a transaction's answer can only be copied, and
-    /// most often nearly all keys are in this range. Returns the other ranges.
-    async fn read_first(&self, all: Vec<KeyRange>) -> Result<(Snapshot, Vec<KeyRange>), Failure> {
-        let mut snapshot = Snapshot::default();
-        let mut ranges = all.into_iter();
-        let Some(first) = ranges.next() else {
-            // Without a tree there is still a revision.
-            let answer = self.store.txn(self.link, Txn::new(), self.deadline).await?;
-            set_revision(&mut snapshot, answer.header());
-            return Ok((snapshot, Vec::new()));
-        };
-        self.read_to_end(&mut snapshot, first).await?;
-        Ok((snapshot, ranges.collect()))
-    }
-
     async fn get(&self, range: &KeyRange, options: GetOptions) -> Result<GetResponse, Failure> {
         let mut kv = self.link.kv();
         let request = kv.get(range.from.clone(), Some(options));
@@ -218,11 +218,13 @@ impl SnapshotRead<'_> {
     }
 }
 
-/// The first answer decides the revision of the snapshot.
-fn set_revision(snapshot: &mut Snapshot, header: Option<&ResponseHeader>) {
-    if let (Some(header), Revision(0)) = (header, snapshot.revision) {
-        snapshot.revision = revision(header.revision());
-        snapshot.cluster = header.cluster_id();
+impl ReadPoint {
+    /// The first answer decides.
+    fn set(&mut self, header: Option<&ResponseHeader>) {
+        if let (Some(header), Revision(0)) = (header, self.revision) {
+            self.revision = revision(header.revision());
+            self.cluster = header.cluster_id();
+        }
     }
 }
 
@@ -239,37 +241,26 @@ pub(super) fn of_answer(answer: &TxnResponse, trees: &[Tree]) -> Option<Snapshot
     if all.is_empty() || !answer.succeeded() || parts.len() < all.len() {
         return None;
     }
-    let mut snapshot = Snapshot::default();
-    set_revision(&mut snapshot, answer.header());
-    for (range, part) in all.iter().rev().zip(parts.into_iter().rev()) {
-        let TxnOpResponse::Get(part) = part else { return None };
-        if take(&mut snapshot, part, range).is_some() {
+    let mut point = ReadPoint::default();
+    point.set(answer.header());
+    let mut entries = Entries::default();
+    for part in parts.into_iter().rev().take(all.len()) {
+        let TxnOpResponse::Get(mut page) = part else { return None };
+        if page.more() {
             return None;
         }
+        page.take_kvs().iter().filter_map(entry).for_each(|entry| entries.take(entry));
     }
-    Some(snapshot)
-}
-
-/// Takes the keys of one page; returns what is left of its range.
-fn take(snapshot: &mut Snapshot, mut part: GetResponse, range: &KeyRange) -> Option<KeyRange> {
-    let from = next_after(&part);
-    extend(snapshot, part.take_kvs());
-    Some(KeyRange { from: from?, to: range.to.clone() })
+    Some(Snapshot { revision: point.revision, cluster: point.cluster, entries: entries.0 })
 }
 
 /// Takes keys, and lets the others of this thread work now and then: the request for the next ones
 /// among them.
-async fn take_in_turns(snapshot: &mut Snapshot, found: Vec<KeyValue>) {
-    let mut found = found.into_iter();
-    while found.len() > 0 {
-        extend(snapshot, found.by_ref().take(TURN));
+async fn take_in_turns(into: &mut dyn EntrySink, found: Vec<KeyValue>) {
+    for some in found.chunks(TURN) {
+        some.iter().filter_map(entry).for_each(|entry| into.take(entry));
         tokio::task::yield_now().await;
     }
-}
-
-fn extend(snapshot: &mut Snapshot, found: impl IntoIterator<Item = KeyValue>) {
-    let entries = found.into_iter().filter_map(|kv| entry(&kv));
-    snapshot.entries.extend(entries.map(|entry| (Arc::clone(&entry.key), entry)));
 }
 
 /// Where the page after this one begins; `None` after the last.

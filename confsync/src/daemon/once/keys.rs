@@ -3,13 +3,13 @@
 //! Thousands of backends are nothing special, and a run is over soon: what it need not keep is
 //! dropped at once.
 
-use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::model::Entry;
+use common::model::{Entry, StoredValue};
+use common::store::EntrySink;
 
-use crate::backends::{KeySelection, ParsedKeys, RegisteredBackend};
+use crate::backends::{KeyReader, KeySelection, ParsedKeys, RegisteredBackend};
 use crate::config::program::CompiledResource;
 use crate::template::Texts;
 
@@ -21,47 +21,97 @@ pub(super) struct KeysOnce {
     unrecorded: Option<Texts>,
 }
 
-impl KeysOnce {
-    /// Reads the entries. `must_record`: losses are to be looked into, for which each backend has
-    /// to be known.
-    pub(super) fn read(
-        program: &CompiledResource,
-        entries: impl Iterator<Item: Borrow<Entry>>,
-        must_record: bool,
+/// Reads the keys of some resources while they come.
+#[derive(Debug)]
+pub(super) struct KeysRead<'p> {
+    resources: Vec<ResourceKeys<'p>>,
+    /// Whether there was any key.
+    pub(super) any: bool,
+}
+
+#[derive(Debug)]
+struct ResourceKeys<'p> {
+    /// A template that uses only raw keys needs no parsed backends, just their number.
+    is_recording: bool,
+    reader: KeyReader<'p>,
+    count: usize,
+    /// Keys of the template that are no backends, or whose value etcd has in another form. Nearly
+    /// all are just what templates see, and then kept once.
+    otherwise: Vec<(Arc<str>, Option<StoredValue>)>,
+}
+
+impl<'p> KeysRead<'p> {
+    /// `must_record`: of which resource losses are to be looked into, for which each backend has to
+    /// be known.
+    pub(super) fn of(
+        programs: &'p [CompiledResource],
+        must_record: impl Fn(&CompiledResource) -> bool,
     ) -> Self {
-        let reading = &program.resource.reading;
-        // A template that uses only raw keys needs no parsed backends, just their number.
-        if must_record || program.asks_for_backends() {
-            return Self { seen: reading.see(entries), unrecorded: None };
-        }
-        Self::count(reading, entries)
+        let of = |program: &'p CompiledResource| {
+            let is_recording = must_record(program) || program.asks_for_backends();
+            ResourceKeys::new(&program.resource.reading, is_recording)
+        };
+        Self { resources: programs.iter().map(of).collect(), any: false }
     }
 
-    /// Counts the backends instead of recording them. Their values are nearly always just what
-    /// templates see, and then kept once.
-    fn count(reading: &KeySelection, entries: impl Iterator<Item: Borrow<Entry>>) -> Self {
-        let mut count = 0;
-        let mut otherwise = Vec::new();
-        let mut seen = reading.see_each(entries, |key, registered| {
-            let registered = registered.filter(|r| !r.is_setting);
-            count += usize::from(registered.is_some());
-            match registered.map(|r| r.raw) {
-                Some(None) => {}
-                Some(raw) => otherwise.push((Arc::clone(key), raw)),
-                None => otherwise.push((Arc::clone(key), None)),
-            }
-        });
-        seen.unrecorded_backends = count;
+    /// What was read, resource by resource.
+    pub(super) fn done(self) -> impl Iterator<Item = KeysOnce> {
+        self.resources.into_iter().map(ResourceKeys::done)
+    }
+}
+
+impl EntrySink for KeysRead<'_> {
+    fn begin(&mut self) {
+        self.any = false;
+        for keys in &mut self.resources {
+            *keys = ResourceKeys::new(keys.reader.selection(), keys.is_recording);
+        }
+    }
+
+    fn take(&mut self, entry: Entry) {
+        self.any = true;
+        self.resources.iter_mut().for_each(|keys| keys.add(&entry));
+    }
+}
+
+impl<'p> ResourceKeys<'p> {
+    fn new(reading: &'p KeySelection, is_recording: bool) -> Self {
+        let reader = KeyReader::new(reading);
+        Self { is_recording, reader, count: 0, otherwise: Vec::new() }
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        if self.is_recording {
+            return self.reader.add(entry);
+        }
+        let Some(registered) = self.reader.add_unrecorded(entry) else { return };
+        let registered = registered.filter(|r| !r.is_setting);
+        self.count += usize::from(registered.is_some());
+        match registered.map(|r| r.raw) {
+            Some(None) => {}
+            Some(raw) => self.otherwise.push((Arc::clone(&entry.key), raw)),
+            None => self.otherwise.push((Arc::clone(&entry.key), None)),
+        }
+    }
+
+    fn done(self) -> KeysOnce {
+        let mut seen = self.reader.seen;
+        if self.is_recording {
+            return KeysOnce { seen, unrecorded: None };
+        }
+        seen.unrecorded_backends = self.count;
         let mut texts = seen.entries.clone();
-        for (key, raw) in otherwise {
+        for (key, raw) in self.otherwise {
             match raw {
                 Some(raw) => texts.insert(key, raw),
                 None => texts.remove(&key),
             };
         }
-        Self { seen, unrecorded: Some(texts) }
+        KeysOnce { seen, unrecorded: Some(texts) }
     }
+}
 
+impl KeysOnce {
     /// What the next run is to know: the backends with their values as etcd has them. Nothing
     /// while one is `retained`.
     pub(super) fn to_save(&self, retained: &BTreeSet<String>) -> Option<Texts> {
@@ -97,8 +147,9 @@ mod tests {
         };
         let json = r#"{"addr":"10.0.0.2:80","weight":3}"#;
         let read = |pairs: &[(&str, &str)]| {
-            let entry = |(key, value): &(&str, &str)| Entry::new(*key, *value, Revision(1));
-            KeysOnce::count(&reading, pairs.iter().map(entry))
+            let mut keys = ResourceKeys::new(&reading, false);
+            pairs.iter().for_each(|(key, value)| keys.add(&Entry::new(*key, *value, Revision(1))));
+            keys.done()
         };
         let texts = |texts: &Texts| -> Vec<(String, String)> {
             texts.iter().map(|(key, value)| (key.to_string(), value.lossy().to_string())).collect()

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use common::handshake::Bookkeeping;
-use common::model::{Revision, Snapshot};
+use common::model::{ReadPoint, Revision, Tree};
 use common::runtime::Exit;
 use common::startup::connect_within;
 use common::store::{Connection, Etcd, Store, read_deadline};
@@ -32,7 +32,7 @@ use crate::config::run::{RunConfig, SingleRun};
 use crate::install::Candidate;
 use apply::{apply, write_only};
 pub use data::from_file;
-use keys::KeysOnce;
+use keys::KeysRead;
 use show::show;
 
 struct Run<'r> {
@@ -65,11 +65,19 @@ pub async fn run(config: &RunConfig, how: SingleRun) -> anyhow::Result<Exit> {
         );
         return Ok(Exit::Done);
     }
-    let (loaded, mistakes) = load_usable(&config.confdir, &config.globals)?;
-    loaded.log_notes();
-    log_mistakes(&mistakes);
-    let store =
-        connect_within(&config.connection, PATIENCE).await.context("cannot read the keys")?;
+    // Both at once: etcd is connected while the templates are compiled.
+    let (confdir, globals) = (config.confdir.clone(), config.globals.clone());
+    let loading = tokio::task::spawn_blocking(move || load_usable(&confdir, &globals));
+    let loading = async {
+        let (loaded, mistakes) = loading.await??;
+        loaded.log_notes();
+        log_mistakes(&mistakes);
+        anyhow::Ok((loaded, mistakes))
+    };
+    let connecting = async {
+        connect_within(&config.connection, PATIENCE).await.context("cannot read the keys")
+    };
+    let ((loaded, mistakes), store) = tokio::try_join!(loading, connecting)?;
     let bookkeeping = Bookkeeping::below(&config.bookkeeping)?;
     let mut exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
     let run = |set| Run { set, store: &store, bookkeeping: &bookkeeping };
@@ -114,43 +122,47 @@ async fn prepare<'r>(
     run: Run<'r>,
     connection: &Connection,
 ) -> anyhow::Result<(&'r ReloadGroup, anyhow::Result<Rendered>)> {
-    let (set, store) = (run.set, run.store);
-    let mut snapshot =
-        store.read(&set.trees(), read_deadline()).await.context("cannot read the keys")?;
-    if snapshot.entries.is_empty() {
-        log_where_keys_are(connection, store, &set.trees(), &set.name).await;
+    let (set, trees) = (run.set, run.set.trees());
+    let mut keys = KeysRead::of(&set.programs, |_| false);
+    let mut at = read(&run, &trees, &mut keys).await?;
+    // There is no earlier decision to compare with, but for what was saved if etcd regressed since
+    // the files were last active.
+    let saved = |program: &CompiledResource| {
+        SavedBackends::load_if_ahead(&program.resource.target.dest, at)
+    };
+    let saved: Vec<Option<SavedBackends>> = set.programs.iter().map(saved).collect();
+    if saved.iter().any(Option::is_some) {
+        keys = KeysRead::of(&set.programs, |_| true);
+        at = read(&run, &trees, &mut keys).await?;
+    }
+    if !keys.any {
+        log_where_keys_are(connection, run.store, &trees, &set.name).await;
     }
     let mut rejections = Rejections::default();
-    let rendered = render(&run, &mut snapshot, &mut rejections).await;
+    let rendered = render(&run, at, keys, saved, &mut rejections).await;
     rejections.log_since(&Rejections::default());
     Ok((set, rendered))
 }
 
-/// Renders all files, by the rules of the agent. There is no earlier decision to compare with, but
-/// for what was saved if etcd regressed since the files were last active. The last to look at the
-/// snapshot takes it apart: with thousands of backends each copy of them is most of the memory of
-/// the run.
+async fn read(run: &Run<'_>, trees: &[Tree], keys: &mut KeysRead<'_>) -> anyhow::Result<ReadPoint> {
+    run.store.read_into(trees, keys, read_deadline()).await.context("cannot read the keys")
+}
+
+/// Renders all files, by the rules of the agent. What is read of a resource is given up as soon as
+/// it is rendered.
 async fn render(
     run: &Run<'_>,
-    snapshot: &mut Snapshot,
+    at: ReadPoint,
+    keys: KeysRead<'_>,
+    saved: Vec<Option<SavedBackends>>,
     rejections: &mut Rejections,
 ) -> anyhow::Result<Rendered> {
-    let mut rendered = Rendered { revision: snapshot.revision, ..Rendered::default() };
+    let mut rendered = Rendered { revision: at.revision, ..Rendered::default() };
     let in_place = run.set.programs.iter().all(|program| program.resource.target.dest.exists());
-    let mut left = run.set.programs.len();
-    for program in &run.set.programs {
+    for ((program, mut keys), saved) in run.set.programs.iter().zip(keys.done()).zip(saved) {
         let resource = &program.resource;
-        let saved = SavedBackends::load_if_ahead(&resource.target.dest, snapshot);
         let regressed = saved.is_some();
         let mut known = saved.map(|saved| saved.known(&resource.reading)).unwrap_or_default();
-        left -= 1;
-        let mut keys = match left {
-            0 => {
-                let entries = std::mem::take(&mut snapshot.entries);
-                KeysOnce::read(program, entries.into_iter().map(|(_, entry)| entry), regressed)
-            }
-            _ => KeysOnce::read(program, snapshot.entries.values(), regressed),
-        };
         rejections.set(&resource.name, keys.seen.rejected.clone());
         let (store, bookkeeping) = (run.store, run.bookkeeping);
         let (may_wait, left_out) = (false, &BTreeSet::new());
@@ -161,7 +173,7 @@ async fn render(
         let one = one.map_err(|withheld| not_rendered(program, withheld))?;
         rendered.candidates.push(one.file.plain());
         if let Some(backends) = keys.to_save(&one.retained) {
-            let (cluster, revision) = (snapshot.cluster, snapshot.revision);
+            let ReadPoint { revision, cluster } = at;
             let saved = SavedBackends { cluster, revision, backends };
             rendered.memories.push((resource.target.dest.clone(), saved));
         }
