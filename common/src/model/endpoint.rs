@@ -174,10 +174,17 @@ impl Endpoint {
 impl FromStr for Endpoint {
     type Err = EndpointError;
     fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let parts = text.rsplit_once(':');
+        // Nearly all of thousands, and nothing else has to be looked for in them.
+        if let Some((host, digits)) = parts
+            && let Ok(ip) = host.parse()
+        {
+            return Endpoint::new(Host::V4(ip), port(digits)?);
+        }
         if text.contains("://") {
             return Err(HostError::Neither(text.chars().take(80).collect()).into());
         }
-        let (host, digits) = text.rsplit_once(':').ok_or(EndpointError::NoPort)?;
+        let (host, digits) = parts.ok_or(EndpointError::NoPort)?;
         if host.contains(':') && !host.starts_with('[') {
             return Err(EndpointError::Brackets);
         }

@@ -6,7 +6,6 @@
 //! -t`.
 
 use std::borrow::Borrow;
-use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use common::model::{Backend, Endpoint, Entry, StoredValue, changed_keys};
@@ -238,16 +237,7 @@ fn plain(backend: &Backend, entry: &Entry) -> StoredValue {
 
 /// Whether `text` is what `addr` prints.
 fn is_written(addr: &Endpoint, text: &str) -> bool {
-    let mut rest = Rest(text);
-    write!(rest, "{addr}").is_ok() && rest.0.is_empty()
-}
-
-/// The rest of a text after what was compared so far.
-struct Rest<'t>(&'t str);
-
-impl fmt::Write for Rest<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
-        Ok(())
-    }
+    let mut own = String::with_capacity(text.len());
+    addr.push_to(&mut own);
+    own == text
 }

@@ -102,11 +102,20 @@ fn gets(call: &Call<'_>, args: &[Value]) -> FunctionResult {
 }
 
 fn getvs(call: &Call<'_>, args: &[Value]) -> FunctionResult {
-    // There may be thousands, so they are sorted in the very list that is handed out.
+    // There may be thousands of addresses, which mostly differ in their first bytes.
     let mut values = Vec::new();
-    fitting(call, &text(args, 0), |(_, value)| values.push(Value::Str(value.clone())))?;
-    values.sort_unstable_by(|a, b| a.as_text().cmp(&b.as_text()));
-    Ok(Value::List(List::flat(Elem::Str, values)))
+    fitting(call, &text(args, 0), |(_, value)| values.push((head(value), value.clone())))?;
+    values.sort_unstable();
+    let values = values.into_iter().map(|(_, value)| Value::Str(value));
+    Ok(Value::List(List::flat(Elem::Str, values.collect())))
+}
+
+/// The first bytes of a text as a number that compares as they do; a text that ends before has
+/// zeros.
+fn head(text: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+    u128::from_be_bytes(bytes)
 }
 
 /// The parts of a path as confd compares them: `/` has two, both empty, which is
@@ -152,4 +161,25 @@ fn lsdir(call: &Call<'_>, args: &[Value]) -> FunctionResult {
         }
     })?;
     Ok(Value::List(List::strings(names)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn heads_order_texts_as_their_bytes_do(mut texts: Vec<(bool, Vec<u8>)>) {
+            // Some are alike in more than a head has.
+            let whole = |(long, text): &(bool, Vec<u8>)| {
+                let start: &[u8] = if *long { b"backend-0001.example.org:" } else { b"" };
+                [start, text].concat()
+            };
+            let mut sorted: Vec<_> = texts.iter().map(whole).collect();
+            sorted.sort();
+            texts.sort_by_cached_key(|text| (head(&whole(text)), whole(text)));
+            prop_assert_eq!(texts.iter().map(whole).collect::<Vec<_>>(), sorted);
+        }
+    }
 }

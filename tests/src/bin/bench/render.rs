@@ -3,19 +3,23 @@
 //! Go template, the same in handlebars, and confd's `-onetime` if it is there. Of
 //! the Go template all must make the same bytes.
 //!
-//! The lower bound is printed as well: a bare request for the same keys.
+//! The lower bound is printed as well: a bare request for the same keys, by a client that runs
+//! already.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use etcd_client::{Client, GetOptions};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use tests::{Confdir, Etcd, Lab, Nginx, bins, confdir};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::put_to_served::fill;
 
@@ -36,6 +40,9 @@ pub(crate) struct Args {
 
 /// What one run took.
 struct Spent {
+    /// From its start until the file was in its place.
+    file: Duration,
+    /// Until it had ended.
     wall: Duration,
     /// All threads, user and system.
     cpu: Duration,
@@ -85,15 +92,21 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         bare.push(request(&etcd, args.backends).await?.as_secs_f64() * 1000.0);
     }
     println!("one run with {} backends, median of {} runs", args.backends, args.rounds);
-    line(["", "wall", "cpu", "peak memory"]);
+    line(["", "file in place", "ended", "cpu", "peak memory"]);
     let rows: Vec<_> = all.iter().map(|(name, _, spent)| (*name, row(name, spent))).collect();
-    line(["etcd alone", &format!("{:.1} ms", median(bare.into_iter())), "", ""]);
+    let bare = median(bare.into_iter());
+    line(["etcd alone", &format!("{bare:.1} ms"), "", "", ""]);
+    for (name, [file, ended, ..]) in &rows {
+        let (file, ended) = (format!("{:.2}", file / bare), format!("{:.2}", ended / bare));
+        line([&format!("{name} / etcd"), &file, &ended, "", ""]);
+    }
     if let Some((_, theirs)) = rows.iter().find(|(name, _)| *name == "confd") {
         for (name, ours) in rows.iter().filter(|(name, _)| *name != "confd") {
-            let ([wall, cpu, peak], [of_wall, of_cpu, of_peak]) = (ours, theirs);
-            let ratio = |own: &f64, other: &f64| format!("{:.2}", own / other);
-            let name = format!("{name} / confd");
-            line([&name, &ratio(wall, of_wall), &ratio(cpu, of_cpu), &ratio(peak, of_peak)]);
+            let [file, ended, cpu, peak] = std::array::from_fn(|column| {
+                let (own, other) = (ours.get(column), theirs.get(column));
+                own.zip(other).map(|(own, other)| format!("{:.2}", own / other)).unwrap_or_default()
+            });
+            line([&format!("{name} / confd"), &file, &ended, &cpu, &peak]);
         }
     }
     Ok(())
@@ -148,10 +161,12 @@ fn resource(lab: &Lab, src: &str, template: &str, dest: &Path) -> Confdir {
 
 /// One run to be timed, which nobody looks at, and one whose memory is watched.
 async fn measure(command: &mut Command, dest: &Path) -> anyhow::Result<(Spent, Vec<u8>)> {
+    let placed = placed(dest)?;
     let (start, before) = (Instant::now(), cpu_of_the_ended()?);
     let exit = begin(command, dest)?.wait().await?;
     let (wall, cpu) = (start.elapsed(), cpu_of_the_ended()? - before);
     succeeded(exit)?;
+    let file = placed.await?? - start;
     let written = std::fs::read(dest).with_context(|| dest.display().to_string())?;
 
     let mut child = begin(command, dest)?;
@@ -165,7 +180,24 @@ async fn measure(command: &mut Command, dest: &Path) -> anyhow::Result<(Spent, V
         }
     };
     succeeded(exit)?;
-    Ok((Spent { wall, cpu, peak }, written))
+    Ok((Spent { file, wall, cpu, peak }, written))
+}
+
+/// Waits for the moment in which `dest` is renamed into its place.
+fn placed(dest: &Path) -> anyhow::Result<JoinHandle<nix::Result<Instant>>> {
+    let folder = dest.parent().context("no folder")?;
+    let name = dest.file_name().map(OsStr::to_owned);
+    let events = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    events.add_watch(folder, AddWatchFlags::IN_MOVED_TO)?;
+    Ok(tokio::task::spawn_blocking(move || {
+        loop {
+            let moved = events.read_events()?;
+            let now = Instant::now();
+            if moved.into_iter().any(|event| event.name == name) {
+                return Ok(now);
+            }
+        }
+    }))
 }
 
 fn begin(command: &mut Command, dest: &Path) -> anyhow::Result<Child> {
@@ -195,12 +227,14 @@ fn high_water(pid: u32) -> Option<u64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "kibibytes of one process")]
-fn row(name: &str, spent: &[Spent]) -> [f64; 3] {
+fn row(name: &str, spent: &[Spent]) -> [f64; 4] {
+    let file = median(spent.iter().map(|s| s.file.as_secs_f64() * 1000.0));
     let wall = median(spent.iter().map(|s| s.wall.as_secs_f64() * 1000.0));
     let cpu = median(spent.iter().map(|s| s.cpu.as_secs_f64() * 1000.0));
     let peak = median(spent.iter().map(|s| s.peak as f64 / 1024.0));
-    line([name, &format!("{wall:.1} ms"), &format!("{cpu:.1} ms"), &format!("{peak:.1} MiB")]);
-    [wall, cpu, peak]
+    let ms = |time: f64| format!("{time:.1} ms");
+    line([name, &ms(file), &ms(wall), &ms(cpu), &format!("{peak:.1} MiB")]);
+    [file, wall, cpu, peak]
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -209,6 +243,6 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn line([name, wall, cpu, peak]: [&str; 4]) {
-    println!("{name:<20} {wall:>12} {cpu:>12} {peak:>14}");
+fn line([name, file, ended, cpu, peak]: [&str; 5]) {
+    println!("{name:<20} {file:>14} {ended:>12} {cpu:>12} {peak:>14}");
 }
