@@ -151,37 +151,57 @@ impl Reader<'_> {
     async fn read(&self, trees: &[Tree], into: &mut dyn EntrySink) -> Result<ReadPoint, Failure> {
         let mut all: Vec<KeyRange> = trees.iter().flat_map(ranges).collect();
         all.dedup();
-        let mut point = ReadPoint::default();
-        if all.is_empty() {
-            // Without a tree there is still a revision.
-            point.set(self.store.txn(self.link, Txn::new(), self.deadline).await?.header());
+        // Each chunk but the first is read as of the first.
+        let (some, rest) = all.split_at(all.len().min(MAX_OPS));
+        let (at, pages) = self.begin(some).await?;
+        for (range, page) in some.iter().zip(pages) {
+            self.read_to_end(range, page, at.revision, into).await?;
         }
-        for some in all.chunks(MAX_OPS) {
-            for (range, page) in some.iter().zip(self.begin(some, &mut point).await?) {
-                self.read_to_end(range, page, point.revision, into).await?;
+        for some in rest.chunks(MAX_OPS) {
+            let (_, pages) = self.first_pages(some, at.revision).await?;
+            for (range, page) in some.iter().zip(pages) {
+                self.read_to_end(range, page, at.revision, into).await?;
             }
         }
-        Ok(point)
+        Ok(at)
     }
 
-    /// The first page of each range, all at one revision, which is that of the snapshot.
-    async fn begin(
+    /// The first page of each range, all at the newest revision. The first range is asked for by
+    /// itself: what a transaction answers can only be copied, and most often nearly all keys are
+    /// there.
+    async fn begin(&self, ranges: &[KeyRange]) -> Result<(ReadPoint, Vec<GetResponse>), Failure> {
+        let newest = Revision(0);
+        let Some((first, others)) = ranges.split_first() else {
+            // Without a range there is still a revision.
+            return self.first_pages(ranges, newest).await;
+        };
+        let first = self.get(first, self.page_of(first, newest));
+        if others.is_empty() {
+            let (at, page) = first.await?;
+            return Ok((at, vec![page]));
+        }
+        let others_now = self.first_pages(others, newest);
+        let ((at, page), (then, mut pages)) = tokio::try_join!(first, others_now)?;
+        if then != at {
+            // Something was written between the two.
+            pages = self.first_pages(others, at.revision).await?.1;
+        }
+        pages.insert(0, page);
+        Ok((at, pages))
+    }
+
+    /// The first page of each range, all at one revision: `at`, or the newest if it is 0.
+    async fn first_pages(
         &self,
         ranges: &[KeyRange],
-        point: &mut ReadPoint,
-    ) -> Result<Vec<GetResponse>, Failure> {
-        let options = |range: &KeyRange| self.page_of(range, point.revision);
-        if let [range] = ranges {
-            let page = self.get(range, options(range)).await?;
-            point.set(page.header());
-            return Ok(vec![page]);
-        }
-        let get = |range: &KeyRange| TxnOp::get(range.from.clone(), Some(options(range)));
+        at: Revision,
+    ) -> Result<(ReadPoint, Vec<GetResponse>), Failure> {
+        let get = |range: &KeyRange| TxnOp::get(range.from.clone(), Some(self.page_of(range, at)));
         let txn = Txn::new().and_then(ranges.iter().map(get).collect::<Vec<_>>());
         let answer = self.store.txn(self.link, txn, self.deadline).await?;
-        point.set(answer.header());
         let page = |part| if let TxnOpResponse::Get(page) = part { Some(page) } else { None };
-        Ok(answer.op_responses().into_iter().filter_map(page).collect())
+        let pages = answer.op_responses().into_iter().filter_map(page).collect();
+        Ok((point(answer.header()), pages))
     }
 
     /// Reads a range from its first page on. While etcd is asked for the next page, the keys of the
@@ -197,7 +217,7 @@ impl Reader<'_> {
             let next = KeyRange { from, to: range.to.clone() };
             let get = self.get(&next, self.page_of(&next, at));
             let (answer, ()) = tokio::join!(get, take_in_turns(into, page.take_kvs()));
-            page = answer?;
+            page = answer?.1;
         }
         take_in_turns(into, page.take_kvs()).await;
         Ok(())
@@ -211,21 +231,24 @@ impl Reader<'_> {
         }
     }
 
-    async fn get(&self, range: &KeyRange, options: GetOptions) -> Result<GetResponse, Failure> {
+    async fn get(
+        &self,
+        range: &KeyRange,
+        options: GetOptions,
+    ) -> Result<(ReadPoint, GetResponse), Failure> {
         let mut kv = self.link.kv();
         let request = kv.get(range.from.clone(), Some(options));
-        self.store.call(&self.link.endpoint, self.deadline, request).await
+        let page = self.store.call(&self.link.endpoint, self.deadline, request).await?;
+        Ok((point(page.header()), page))
     }
 }
 
-impl ReadPoint {
-    /// The first answer decides.
-    fn set(&mut self, header: Option<&ResponseHeader>) {
-        if let (Some(header), Revision(0)) = (header, self.revision) {
-            self.revision = revision(header.revision());
-            self.cluster = header.cluster_id();
-        }
-    }
+fn point(header: Option<&ResponseHeader>) -> ReadPoint {
+    let point = |header: &ResponseHeader| ReadPoint {
+        revision: revision(header.revision()),
+        cluster: header.cluster_id(),
+    };
+    header.map(point).unwrap_or_default()
 }
 
 /// Operations that read trees to their end, for a transaction that does more.
@@ -241,8 +264,7 @@ pub(super) fn of_answer(answer: &TxnResponse, trees: &[Tree]) -> Option<Snapshot
     if all.is_empty() || !answer.succeeded() || parts.len() < all.len() {
         return None;
     }
-    let mut point = ReadPoint::default();
-    point.set(answer.header());
+    let ReadPoint { revision, cluster } = point(answer.header());
     let mut entries = Entries::default();
     for part in parts.into_iter().rev().take(all.len()) {
         let TxnOpResponse::Get(mut page) = part else { return None };
@@ -251,7 +273,7 @@ pub(super) fn of_answer(answer: &TxnResponse, trees: &[Tree]) -> Option<Snapshot
         }
         page.take_kvs().iter().filter_map(entry).for_each(|entry| entries.take(entry));
     }
-    Some(Snapshot { revision: point.revision, cluster: point.cluster, entries: entries.0 })
+    Some(Snapshot { revision, cluster, entries: entries.0 })
 }
 
 /// Takes keys, and lets the others of this thread work now and then: the request for the next ones
