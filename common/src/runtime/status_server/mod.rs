@@ -157,11 +157,13 @@ impl StatusServer {
         loop {
             match &listener {
                 Listener::Tcp(listener) => match listener.accept().await {
-                    Ok((stream, peer)) => server.take(stream, Some(peer.ip()), &connections),
+                    Ok((stream, peer)) => {
+                        server.take(Box::new(stream), Some(peer.ip()), &connections);
+                    }
                     Err(_) => out_of_files().await,
                 },
                 Listener::Unix { listener, .. } => match listener.accept().await {
-                    Ok((stream, _)) => server.take(stream, None, &connections),
+                    Ok((stream, _)) => server.take(Box::new(stream), None, &connections),
                     Err(_) => out_of_files().await,
                 },
             }
@@ -216,21 +218,25 @@ struct Served {
     hosts: AllowedHosts,
 }
 
+/// A connection by either kind of socket, so that there is one HTTP server and not one for each.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for S {}
+
 impl Served {
-    fn take<S>(self: &Arc<Self>, stream: S, peer: Option<IpAddr>, connections: &Connections)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    fn take(
+        self: &Arc<Self>,
+        stream: Box<dyn Connection>,
+        peer: Option<IpAddr>,
+        connections: &Connections,
+    ) {
         // Without a place the connection is closed: answers are being made on all of them.
         let Some(admitted) = connections.admit(peer) else { return };
         let server = Arc::clone(self);
         tokio::spawn(async move { server.serve(stream, peer.is_some(), Arc::new(admitted)).await });
     }
 
-    async fn serve<S>(&self, stream: S, by_name: bool, place: Arc<Admitted>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve(&self, stream: Box<dyn Connection>, by_name: bool, place: Arc<Admitted>) {
         let served = AtomicUsize::new(0);
         let service = service_fn(|request: Request<Incoming>| {
             place.busy();
