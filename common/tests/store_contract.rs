@@ -143,6 +143,7 @@ contract! {
     a_tree_ends_at_a_slash
     the_end_of_a_lease_is_seen
     ten_thousand_keys_are_read_whole
+    several_trees_are_read_at_one_revision
     large_values_arrive
     odd_keys_and_values_survive
     a_hung_server_ends_no_call_by_silence

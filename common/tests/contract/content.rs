@@ -47,6 +47,37 @@ pub(crate) async fn ten_thousand_keys_are_read_whole<B: Bench>(bench: &mut B) {
     assert_eq!(read.entries["/web/09999"].text(), Some("10.0.39.249:80"));
 }
 
+pub(crate) async fn several_trees_are_read_at_one_revision<B: Bench>(bench: &mut B) {
+    const PAIRS: usize = 300;
+    if !bench.has_leases() {
+        // v2 has no such read: its snapshot says so.
+        return;
+    }
+    let store = bench.store();
+    let lease = store.grant(ttl(600), soon()).await.unwrap();
+    let writing = async {
+        for n in 0..PAIRS {
+            create(store, &format!("/a/{n:03}"), "a", lease).await;
+            create(store, &format!("/b/{n:03}"), "b", lease).await;
+        }
+    };
+    let reading = async {
+        loop {
+            for trees in [[tree("/a"), tree("/b")], [tree("/b"), tree("/a")]] {
+                let read = store.read(&trees, soon()).await.unwrap();
+                let below = |top| read.entries.keys().filter(|key| key.starts_with(top)).count();
+                let (a, b) = (below("/a/"), below("/b/"));
+                assert!(a == b || a == b + 1, "{a} and {b} at {:?}", read.revision);
+                if b == PAIRS {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::join!(writing, reading);
+}
+
 pub(crate) async fn large_values_arrive<B: Bench>(bench: &mut B) {
     // More than fits into one message by gRPC's own bound, in a read and in the
     // first answer of a watch of the past.

@@ -39,7 +39,7 @@ async fn served() -> SocketAddr {
     let connections = Connections::new();
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
-            server.take(stream, Some(peer.ip()), &connections);
+            server.take(Box::new(stream), Some(peer.ip()), &connections);
         }
     });
     addr
