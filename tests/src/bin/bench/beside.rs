@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Its fork, to measure as well
     #[arg(long, env = "CONFD_FORK_BIN")]
     fork: Option<PathBuf>,
-    /// Where charts go, an SVG file for each case
+    /// Where charts go: a folder, an SVG file in it for each case
     #[arg(long)]
     charts: Option<PathBuf>,
 }

@@ -31,6 +31,7 @@ impl Chart {
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let mut text = String::new();
         self.draw(SVGBackend::with_string(&mut text, (640, 360))).map_err(anyhow::Error::msg)?;
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
         fs::write(path, text).with_context(|| path.display().to_string())
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// A confd to measure as well (`-backend etcdv3 -watch`)
     #[arg(long, env = "CONFD_BIN")]
     confd: Option<PathBuf>,
-    /// Where the chart goes, as an SVG file
+    /// Where the chart goes: a folder
     #[arg(long)]
     charts: Option<PathBuf>,
 }
