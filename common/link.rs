@@ -14,6 +14,7 @@ const LOADS_PACKED: (u32, u32) = (2, 36);
 fn main() {
     println!("cargo:rerun-if-changed=../common/link.rs");
     println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+    println!("cargo:rerun-if-env-changed=RUSTC_LINKER");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|it| it == value);
     let release = is("PROFILE", "release");
     let gnu = is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu");
@@ -21,7 +22,8 @@ fn main() {
     let native = env::var("HOST").ok() == env::var("TARGET").ok();
     // Some linkers write them without naming the version, and the C library refuses the program.
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let usual = !flags.contains("-fuse-ld=") && !flags.contains("linker=");
+    let named = flags.contains("-fuse-ld=") || flags.contains("linker=");
+    let usual = !named && env::var_os("RUSTC_LINKER").is_none();
     if release && gnu && native && usual && c_library() >= Some(LOADS_PACKED) {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
