@@ -72,8 +72,8 @@ const LIBRARIES: [(&str, LevelFilter); 7] = [
     ("tower", LevelFilter::INFO),
 ];
 
-/// The target of what is told at each wake-up: of interest where the level is `trace`. No event has
-/// that level itself, since those of the libraries, 150 KB of them, are compiled away by it.
+/// The target of what is logged at each wake-up, if the level is `trace`. Its events have the level
+/// `debug`: those of the level `trace`, thousands in the libraries, are not part of a release.
 pub const STEPS: &str = "steps";
 
 /// What is logged with a level (`info`), or one for each part of the program

@@ -218,15 +218,16 @@ struct Served {
     hosts: AllowedHosts,
 }
 
-/// A connection by either kind of socket, so that there is one HTTP server and not one for each.
-trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+/// What a client is connected by, of either kind of socket: so there is one HTTP server, and not
+/// one for each.
+trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ClientStream for S {}
 
 impl Served {
     fn take(
         self: &Arc<Self>,
-        stream: Box<dyn Connection>,
+        stream: Box<dyn ClientStream>,
         peer: Option<IpAddr>,
         connections: &Connections,
     ) {
@@ -236,7 +237,7 @@ impl Served {
         tokio::spawn(async move { server.serve(stream, peer.is_some(), Arc::new(admitted)).await });
     }
 
-    async fn serve(&self, stream: Box<dyn Connection>, by_name: bool, place: Arc<Admitted>) {
+    async fn serve(&self, stream: Box<dyn ClientStream>, by_name: bool, place: Arc<Admitted>) {
         let served = AtomicUsize::new(0);
         let service = service_fn(|request: Request<Incoming>| {
             place.busy();

@@ -103,7 +103,7 @@ pub(super) async fn read_into(
     for _ in 0..READ_ATTEMPTS {
         let link = store.link(deadline).await?;
         into.begin();
-        let reader = Reader { store, link: &link, deadline, page };
+        let reader = SnapshotRead { store, link: &link, deadline, page };
         match reader.read(trees, into).await {
             Ok(point) => return Ok(point),
             Err(Failure::TooLarge) => (page, last) = (page / 50, Failure::TooLarge),
@@ -116,14 +116,14 @@ pub(super) async fn read_into(
 }
 
 /// One attempt to read all trees.
-struct Reader<'a> {
+struct SnapshotRead<'a> {
     store: &'a V3,
     link: &'a Link,
     deadline: Instant,
     page: i64,
 }
 
-impl Reader<'_> {
+impl SnapshotRead<'_> {
     /// Names the first of `trees` that may not be read: etcd does not say which it is.
     async fn denied(&self, trees: &[Tree], why: String) -> StoreError {
         for tree in trees {
